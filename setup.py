@@ -1,0 +1,52 @@
+"""What is compiled: a program and a library in C.  Everything else is in setup.cfg."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+from setuptools import Distribution, setup
+from setuptools.command.build_py import build_py
+
+FOLDER = "workers/accessory"
+COMMON = "-std=gnu11 -Wall -Wextra -Werror"
+# Freestanding and static, in as few pages as can be: one of them runs for each PID namespace.
+PROGRAM = (
+    "-Os -ffreestanding -fno-builtin -fno-stack-protector -fno-pic -no-pie"
+    " -fno-asynchronous-unwind-tables -fno-unwind-tables -nostdlib -static -s"
+    " -Wl,--build-id=none,-z,noseparate-code,-z,norelro,-z,noexecstack"
+)
+LIBRARY = "-O2 -fPIC -shared -s -fno-stack-protector -Wl,-z,noexecstack"
+TARGETS = {"init": ("init.c", PROGRAM), "spawn.so": ("spawn.c", LIBRARY)}
+
+
+class BuildWithPrograms(build_py):
+    """Python modules, and what is written in C beside the module that uses it."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            for target, (source, flags) in TARGETS.items():
+                compile_c(f"{FOLDER}/{source}", os.path.join(self.build_lib, FOLDER, target), flags)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        built = [os.path.join(self.build_lib, FOLDER, target) for target in TARGETS]
+        return [*super().get_outputs(include_bytecode), *built]
+
+
+class PlatformDistribution(Distribution):
+    """One whose wheel is for one architecture."""
+
+    def has_ext_modules(self) -> bool:
+        return True
+
+
+def compile_c(source: str, target: str, flags: str) -> None:
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run([*compiler, *shlex.split(f"{COMMON} {flags}"), "-o", target, source], check=True)
+
+
+setup(cmdclass={"build_py": BuildWithPrograms}, distclass=PlatformDistribution)
