@@ -1,0 +1,1 @@
+"""The Lua files that ship, as package data."""

@@ -1,0 +1,247 @@
+-- Runs one definition file.  The chunk gets the sandbox that `sandbox.lua` made and returns a function (text, seconds, name)
+-- that gives back one string of JSON: {"globals": [[name, line, value, before], …], "modules": [{"name", "line",
+-- "keys": as globals, "functions": [[name, line, before], …], "depends": [[line, name], …]}, …], "netns": as globals,
+-- "prints": …, "undefined": …}, or {"error": message, "line": line}.  `name` is what `...` is in the file.
+
+local sandbox = ...
+local DEPTH, COUNT = 24, 200000
+local STEPS = 10000 -- instructions between two looks at the clock, some 100 µs apart
+local CHUNK = "=\1" -- a source name that no message holds by accident; messages read "\1:LINE: …"
+
+local clock, getinfo, sethook = os.clock, debug.getinfo, debug.sethook
+local error, next, pcall, rawget, tostring, type, xpcall = error, next, pcall, rawget, tostring, type, xpcall
+local concat, floor = table.concat, math.floor
+local find, format, gsub, sub = string.find, string.format, string.gsub, string.sub
+
+local made, running = sandbox.made, sandbox.running
+local overtime = false
+local encoding -- the line of the global whose value becomes JSON
+
+-- Values as JSON.  A table becomes an array or an object; what is neither, and what a constructor
+-- made, becomes an object with the key "\0", which no other object has.
+local out, count, above = {}, 0, {}
+local encode
+
+local function put(text) out[#out + 1] = text end
+
+local function put_string(text)
+  if find(text, '["\\]') then text = gsub(text, '["\\]', "\\%0") end
+  put('"' .. text .. '"')
+end
+
+local function put_number(number)
+  if number ~= number then put("NaN")
+  elseif number == 1 / 0 then put("Infinity")
+  elseif number == -1 / 0 then put("-Infinity")
+  elseif floor(number) == number and number > -2 ^ 53 and number < 2 ^ 53 then put(format("%.0f", number))
+  else put(format("%.17g", number)) end
+end
+
+local function put_odd(what)
+  put('{"\0":"odd","what":"' .. what .. '"}')
+end
+
+local function put_list(list, length, depth)
+  put("[")
+  for i = 1, length do
+    if i > 1 then put(",") end
+    encode(rawget(list, i), depth)
+  end
+  put("]")
+end
+
+local function put_made(handle, depth)
+  put('{"\0":"' .. handle.kind .. '","line":' .. format("%d", handle.line) .. ',"args":')
+  put_list(handle, handle.count, depth)
+  put("}")
+end
+
+local function put_object(object, depth)
+  local comma = ""
+  put("{")
+  for key, value in next, object do
+    put(comma)
+    put_string(key)
+    put(":")
+    encode(value, depth)
+    comma = ","
+  end
+  put("}")
+end
+
+local function put_pairs(mixed, depth)
+  local comma = ""
+  put('{"\0":"pairs","pairs":[')
+  for key, value in next, mixed do
+    put(comma .. "[")
+    encode(key, depth)
+    put(",")
+    encode(value, depth)
+    put("]")
+    comma = ","
+  end
+  put("]}")
+end
+
+local function shape(values)
+  local total, named, plain = 0, 0, true
+  for key in next, values do
+    total = total + 1
+    if type(key) == "string" then
+      named = named + 1
+      plain = plain and not find(key, "%z")
+    end
+  end
+  if total > 0 and named == total and plain then return "object", total end
+  for i = 1, total do
+    if rawget(values, i) == nil then return "pairs", total end
+  end
+  return "list", total
+end
+
+local function put_table(values, depth)
+  if above[values] then return put_odd("a table that holds itself") end
+  if depth > DEPTH then return put_odd("a table nested too deep") end
+  above[values] = true
+  local handle = made[values]
+  if handle then
+    put_made(handle, depth + 1)
+  else
+    local kind, total = shape(values)
+    if kind == "list" then put_list(values, total, depth + 1)
+    elseif kind == "object" then put_object(values, depth + 1)
+    else put_pairs(values, depth + 1) end
+  end
+  above[values] = nil
+end
+
+function encode(value, depth)
+  count = count + 1
+  if count > COUNT then error("more than " .. COUNT .. " values", 0) end
+  local kind = type(value)
+  if kind == "string" then put_string(value)
+  elseif kind == "number" then put_number(value)
+  elseif kind == "boolean" then put(value and "true" or "false")
+  elseif kind == "nil" then put("null")
+  elseif kind == "table" then put_table(value, depth)
+  else put_odd("a " .. kind) end
+end
+
+local function put_entries(found)
+  put("[")
+  for i = 1, #found do
+    if i > 1 then put(",") end
+    encoding = found[i][2]
+    encode(found[i], 1)
+  end
+  encoding = nil
+  put("]")
+end
+
+local function put_named(name, found)
+  put(',"' .. name .. '":')
+  encode(found, 0)
+end
+
+local function wanted(name)
+  return type(name) ~= "string" or sub(name, 1, 1) ~= "_" or name == "_DEFAULT" or name == "_SUPERVISOR"
+end
+
+local function any() return true end
+
+-- What was assigned in a scope, in order, of names that are `meant`: functions apart where `apart` is a list for them.
+local function collect(scope, meant, apart)
+  local found = {}
+  for _, name in next, scope.order do
+    local value = scope.store[name]
+    local line, before = scope.where[name], scope.twice[name] or 0
+    if value ~= nil and meant(name) then
+      if apart and type(value) == "function" then
+        apart[#apart + 1] = { name, line, before }
+      else
+        found[#found + 1] = { name, line, value, before }
+      end
+    end
+  end
+  return found
+end
+
+local function put_module(module)
+  local functions = {}
+  local keys = collect(module, wanted, functions)
+  put("{")
+  put('"name":')
+  put_string(module.name)
+  put(',"line":' .. format("%d", module.line) .. ',"keys":')
+  put_entries(keys)
+  put_named("functions", functions)
+  put_named("depends", module.depends)
+  put("}")
+end
+
+local function put_modules(modules)
+  put("[")
+  for i = 1, #modules do
+    if i > 1 then put(",") end
+    put_module(modules[i])
+  end
+  put("]")
+end
+
+local function put_all()
+  put('{"globals":')
+  put_entries(collect(sandbox.file(), wanted))
+  put(',"netns":')
+  put_entries(collect(sandbox.netns(), any))
+  put(',"modules":')
+  put_modules(sandbox.modules())
+  put_named("prints", sandbox.prints)
+  put_named("undefined", sandbox.undefined)
+  put("}")
+end
+
+-- Once the time is up the hook comes before every instruction of the definition, so that no pcall keeps it alive.
+local function watch(seconds)
+  local stop = clock() + seconds
+  local function check()
+    if clock() <= stop then return end
+    sethook(check, "", 1)
+    local info = getinfo(2, "Sl")
+    if info and info.source == CHUNK then
+      overtime = info.currentline
+      error("out of time", 2)
+    end
+  end
+  sethook(check, "", STEPS)
+end
+
+local function failure(message, line)
+  out, count, above = {}, 0, {}
+  if type(message) ~= "string" then
+    message = "an error that is not a string but a " .. type(message)
+  end
+  encode({ error = sub(message, 1, 2000), line = line or 0, overtime = overtime and true or false }, 1)
+  return concat(out)
+end
+
+local function run(text, seconds, name)
+  local chunk, message, where = sandbox.load(text, CHUNK, true)
+  if not chunk then return failure(message, where) end
+  local line
+  watch(seconds)
+  local fine, problem = xpcall(function() chunk(name) end, function(cause)
+    line = overtime or running()
+    return cause
+  end)
+  sethook()
+  if overtime then return failure("took too long", overtime) end
+  if not fine then return failure(problem, line) end
+  fine, problem = pcall(put_all)
+  if not fine then return failure(problem, encoding) end
+  return concat(out)
+end
+
+jit.off()
+jit.flush()
+sandbox.seal()
+return run

@@ -1,0 +1,96 @@
+-- Calls one function of one module, from the text that was checked.  The chunk gets what `sandbox.lua` returns, finds
+-- the libraries among the globals, and returns a table with two functions:
+--   evaluate(text, path, name, seconds)  whether the text could be evaluated (in that time, where one is given), else
+--                                        a message and the traceback of an error
+--   call(module, function)               whether it succeeded, what it has to say, and the traceback of an error
+
+local sandbox = ...
+local libraries = { fsys = fsys, net = net, proc = proc, unix = unix, syslog = syslog }
+local clock = os.clock
+local sethook, traceback = debug.sethook, debug.traceback
+local find, gmatch, sub = string.find, string.gmatch, string.sub
+local concat, error, next, select, sort = table.concat, error, next, select, table.sort
+local tostring, type, xpcall = tostring, type, xpcall
+local stdout = io.stdout
+
+local STEPS = 10000 -- instructions between two looks at the clock
+local shown -- as much of the path as messages have
+
+-- What the functions have besides what the file sees: nothing of the host is kept from them.
+local more = { io = io, os = os, debug = debug, loadstring = loadstring, collectgarbage = collectgarbage }
+more.print = function(...)
+  local words = {}
+  for i = 1, select("#", ...) do words[i] = tostring((select(i, ...))) end
+  stdout:write(concat(words, "\t"), "\n")
+  stdout:flush()
+end
+
+local function whole(from)
+  local to = {}
+  for name, value in next, from do to[name] = value end
+  return to
+end
+
+for _, name in next, { "io", "os", "debug" } do more[name] = whole(more[name]) end
+more.os.exit = libraries.proc.exit
+
+-- The message, and the frames from where it went wrong up to the function; those of this file are left out.
+local function trace(message)
+  if type(message) ~= "string" then message = "an error that is not a string but a " .. type(message) end
+  local lines, last = {}, 0
+  for line in gmatch(traceback("", 2), "[^\n]+") do
+    lines[#lines + 1] = line
+    if find(line, shown, 1, true) then last = #lines end
+  end
+  return { message, concat(lines, "\n", 1, last) }
+end
+
+local function words(value)
+  if type(value) ~= "table" then return tostring(value) end
+  local found = {}
+  for key, item in next, value do
+    found[#found + 1] = type(key) == "number" and tostring(item) or tostring(key) .. "=" .. tostring(item)
+  end
+  sort(found)
+  return concat(found, ", ")
+end
+
+-- `true` or nothing is success, `false`, or nothing with a message, is a failure; anything else is success, and is said.
+local function judge(fine, value, message)
+  if not fine then return false, value[1], value[2] end
+  if value == false or (value == nil and message ~= nil) then return false, message and tostring(message) or "", "" end
+  return true, (value == nil or value == true) and "" or words(value), ""
+end
+
+local function watch(seconds)
+  local stop = clock() + seconds
+  sethook(function()
+    if clock() > stop then error("out of time", 2) end
+  end, "", STEPS)
+end
+
+local functions = {}
+
+function functions.evaluate(text, path, name, seconds)
+  shown = sub(path, -50)
+  local chunk, problem = sandbox.load(text, "@" .. path)
+  if not chunk then return false, problem, "" end
+  if seconds then watch(seconds) end
+  local fine, failure = xpcall(function() chunk(name) end, trace)
+  sethook()
+  if fine then return true, "", "" end
+  return false, failure[1], failure[2]
+end
+
+function functions.call(module, wanted)
+  local called
+  for _, found in next, sandbox.modules() do
+    if found.name == module then called = found.store[wanted] end
+  end
+  if type(called) ~= "function" then return false, "there is no function " .. wanted, "" end
+  for key, value in next, more do sandbox.base[key] = value end
+  sandbox.open(libraries)
+  return judge(xpcall(called, trace))
+end
+
+return functions

@@ -1,0 +1,1 @@
+"""What the definition files say: schema, Lua loading, validation."""

@@ -1,0 +1,135 @@
+"""One field of `netns` to the service that keeps the namespace of that name."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from supervisor.definitions.lua import Global
+from supervisor.definitions.near import hint
+from supervisor.definitions.netns import service_name
+from supervisor.definitions.netns.addresses import unreachable
+from supervisor.definitions.netns.interface import link_name
+from supervisor.definitions.netns.schema import COMMON, LEAST_MTU, OPTIONS
+from supervisor.definitions.problems import Bad
+from supervisor.definitions.schema import KEYS
+from supervisor.definitions.scope import Scope
+from supervisor.definitions.service import Descriptor, Service
+from supervisor.definitions.signals import number
+from supervisor.definitions.values import describe, table, tag
+
+WORKER = "netns"
+SETUP_TIMEOUT = 30.0  # seconds for the setup script
+HEALTHY_AFTER = 0.1  # seconds
+LONGEST_NAME = 64 - len(service_name(""))
+
+_NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.@-]{{0,{LONGEST_NAME - 1}}}")
+
+Values = dict[str, Any]
+
+
+def wrong(item: Global) -> str:
+    """Why a field of `netns` cannot be a network namespace; empty where it can."""
+    name, value = item.name, item.value
+    where = f"netns[{describe(name)}]"
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        rule = f"up to {LONGEST_NAME} of A-Z a-z 0-9 _ . @ -, the first one a letter, a digit or '_'"
+        return f"{where}: this cannot be the name of a network namespace: {rule}"
+    if tag(value) not in ("", "pairs") or table(value) is None:
+        return f"netns.{name}: has to be a table with names, not {describe(value)}"
+    if item.before:
+        return f"netns.{name}: is defined on line {item.before} as well"
+    return ""
+
+
+def namespace(name: str, values: Values, scope: Scope) -> Service:
+    """The service; what is wrong is reported to `scope`, whose name is the service's."""
+    common: Values = {}
+    options: Values = {}
+    for key, value in sorted(values.items()):  # Lua has no order, messages need one
+        try:
+            if key in OPTIONS:
+                options[key] = OPTIONS[key](value, scope)
+            elif key in COMMON:
+                common[KEYS[key].field or key] = KEYS[key].convert(value, scope)
+            else:
+                raise Bad(f"unknown key {describe(key)}{hint(key, [*OPTIONS, *COMMON])}")
+        except Bad as error:
+            scope.bad(error, key)
+    _check(options, scope)
+    return _service(_options(name, options, scope), common, values, scope)
+
+
+def _check(options: Values, scope: Scope) -> None:
+    """What keys mean together."""
+    own = options.get("addresses", [])
+    listed = options.get("routes", [])
+    for index, route in enumerate(listed, 1):
+        if unreachable(route, own, listed):
+            problem = f"{_NOWHERE.format(route['via'])}; onlink = true sends it there all the same"
+            scope.bad(Bad(problem), "routes", index)
+    for route in options.get("gateway", []):
+        if unreachable(route, own, listed):
+            example = f'routes = {{ {{ to = "default", via = "{route["via"]}", onlink = true }} }}'
+            scope.bad(Bad(f"{_NOWHERE.format(route['via'])}; {example} sends it there all the same"), "gateway")
+    both = {address.partition("/")[0] for address in own}
+    for index, address in enumerate(options.get("host_addresses", []), 1):
+        if address.partition("/")[0] in both:
+            scope.bad(Bad(f"{address} is an address of the end inside as well"), "host_addresses", index)
+    every = [*own, *options.get("host_addresses", [])]
+    if "mtu" in options and options["mtu"] < LEAST_MTU[6] and any(":" in address for address in every):
+        scope.bad(Bad(f"{options['mtu']} is too small for IPv6, which needs {LEAST_MTU[6]}"), "mtu")
+    if options.get("peer") and options["peer"] == options.get("inside", "net0"):
+        scope.bad(Bad("is the name inside already"), "peer")
+
+
+_NOWHERE = "{} is in the network of none of the addresses"
+
+
+def _options(name: str, given: Values, scope: Scope) -> Values:
+    """All that the worker is told: complete but for what is to be left as it is."""
+    options: Values = {"name": name, "link": link_name(name), "inside": "net0", "loopback": True} | given
+    options.setdefault("setup_timeout", SETUP_TIMEOUT)
+    options["routes"] = options.pop("gateway", []) + options.get("routes", [])
+    for key in ("addresses", "host_addresses"):
+        options.setdefault(key, [])
+
+
+    return options
+
+
+def _service(options: Values, common: Values, values: Values, scope: Scope) -> Service:
+    lines = {"options": scope.line, "stdout": scope.line}
+    lines |= {key: scope.line_of((key,)) for key in values if key in COMMON}
+    root = scope.host.root
+    fields: Values = {
+        "description": f"network namespace {options['name']}",
+        "start_timeout": 60.0 + options["setup_timeout"],
+        "stop_timeout": 30.0,
+        "stdout": Descriptor("log", name="stdout"),
+        # others need it: it is never given up, and one that has been ready is there again at once
+        "start_limit": None,
+        "healthy_after": HEALTHY_AFTER,
+    } | common
+    return Service(
+        name=scope.name,
+        file=scope.file,
+        line=scope.line,
+        lines=lines,
+        worker=WORKER,
+        options=options,
+        user="root",
+        group="root",
+        uid=0 if root else os.geteuid(),
+        gid=0 if root else os.getegid(),
+        umask=0o022,
+        ready="notify",
+        handover_signal=number("USR1"),
+        reload_signal=number("HUP"),
+        restart_signal=number("RTMIN+3"),
+        kill_mode="process",
+        fdstore_max=1,
+        control=True,
+        **fields,
+    )

@@ -1,0 +1,88 @@
+"""Problems are collected, not thrown one by one: an operator wants to see all of them."""
+
+from __future__ import annotations
+
+import os
+
+Path = tuple[str | int, ...]
+
+
+class Bad(Exception):
+    """A value is wrong.  `path` leads to it from where it was looked at, `line` is its line where that is known."""
+
+    def __init__(self, message: str, *path: str | int, line: int = 0) -> None:
+        super().__init__(message)
+        self.message = message
+        self.path: Path = path
+        self.line = line
+
+
+class Problems:
+    """Problems and notices of all files, `FILE:LINE: message` each."""
+
+    def __init__(self) -> None:
+        self._problems: list[tuple[int, int, str]] = []
+        self._files: dict[str, int] = {}
+        self._suspects: list[tuple[str, int, str]] = []
+        self._notices: list[str] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._problems)
+
+    def add(self, file: str, line: int, message: str) -> None:
+        order = self._files.setdefault(file, len(self._files))
+        self._problems.append((order, line, _text(file, line, message)))
+
+    def notice(self, file: str, line: int, message: str) -> None:
+        self._notices.append(_text(file, line, message))
+
+    def suspect(self, file: str, line: int, message: str) -> None:
+        """Something odd: the likely cause where the file has a problem, a notice where it has none."""
+        self._suspects.append((file, line, message))
+
+    def texts(self) -> list[str]:
+        """Every problem once, in the order of files and lines."""
+        found = list(self._problems)
+        for file, line, message in self._suspects:
+            if file in self._files:
+                found.append((self._files[file], line, _text(file, line, message)))
+        found.sort(key=lambda problem: problem[:2])
+        return list(dict.fromkeys(text for _, _, text in found))
+
+    def notices(self) -> list[str]:
+        """Every notice once, for when there is no problem."""
+        suspects = [_text(file, line, message) for file, line, message in self._suspects]
+        return list(dict.fromkeys(self._notices + suspects))
+
+
+def _text(file: str, line: int, message: str) -> str:
+    return f"{place(file, line)}: {printable(message)}"
+
+
+def place(file: str, line: int) -> str:
+    """`FILE:LINE`; what concerns a whole file (line 0) is on its first line."""
+    return f"{printable(file)}:{max(line, 1)}"
+
+
+def printable(text: str) -> str:
+    """`text` in one line: what a file holds cannot forge another line or steer the terminal."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def internal(error: Exception) -> str:
+    """What a problem says of an exception that nobody expected."""
+    import traceback  # only a defect needs it
+
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    return f"internal error: {type(error).__name__}: {error}{where}"
+
+
+def show(path: Path) -> str:
+    """`("fd", 2, "backlog")` as `fd[2].backlog`."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text

@@ -1,0 +1,64 @@
+"""What a Lua value is after its way through JSON, and how a message calls it.
+
+A table is a list or a dict with text keys.  Everything else that Lua has is a dict with the
+key `TAG`, which no other dict holds: what a constructor made (`{TAG: kind, "line": …,
+"args": […]}`), a table that is neither list nor dict (`{TAG: "pairs", "pairs": …}`), and
+what cannot be a value at all (`{TAG: "odd", "what": "a function"}`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+TAG = "\0"
+_LONGEST = 80
+
+
+def tag(value: object) -> str:
+    """The constructor that made it, `pairs` or `odd`; empty for plain values."""
+    return str(value.get(TAG, "")) if isinstance(value, dict) else ""
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_digits(text: str) -> bool:
+    """Whether `text` is a number for int(), which does not take all that isdigit() does."""
+    return text.isascii() and text.isdigit()
+
+
+def table(value: object) -> dict[str, Any] | None:
+    """A table with names as keys, which an empty one may be; None for anything else."""
+    if isinstance(value, dict) and TAG not in value:
+        return value
+    return {} if value == [] else None
+
+
+def describe(value: object) -> str:
+    """`value` as a message shows it."""
+    if value is None:
+        return "nil"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return repr(value if len(value) <= _LONGEST else value[:_LONGEST] + "…")
+    if isinstance(value, int | float):
+        return repr(value)
+    return _describe_table(value)
+
+
+def _describe_table(value: object) -> str:
+    kind = tag(value)
+    if not kind:
+        return "a list" if isinstance(value, list) and value else "a table"
+    if kind == "odd":
+        assert isinstance(value, dict)
+        return str(value["what"])
+    if kind == "pairs":
+        return "a table that is neither a list without holes nor has names alone"
+    return "ports[…]" if kind == "port" else f"{kind}(…)"
