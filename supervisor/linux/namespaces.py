@@ -1,0 +1,45 @@
+"""setns(2) and unshare(2), which `os` has from Python 3.12 on, and what kind of namespace a descriptor is of."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+
+from supervisor.linux.libc import check, function
+
+# <linux/sched.h>
+CLONE_NEWTIME = 0x00000080
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+NS_GET_NSTYPE = 0xB703  # <linux/nsfs.h>
+
+_setns = function("setns", ctypes.c_int, ctypes.c_int)
+_unshare = function("unshare", ctypes.c_int)
+
+
+def setns(fd: int, nstype: int = 0) -> None:
+    """Move the calling thread into the namespace that `fd` refers to; `nstype` 0 accepts every type.
+
+    `fd` may be a pidfd (Linux 5.8), then `nstype` names one or more types.  Raises OSError:
+    EINVAL for a descriptor of another type, EPERM without CAP_SYS_ADMIN over the namespace.
+    """
+    check(_setns(fd, nstype))
+
+
+def unshare(flags: int) -> None:
+    """Give the calling thread new namespaces of the types in `flags`.  Raises OSError."""
+    check(_unshare(flags))
+
+
+def ns_get_nstype(fd: int) -> int:
+    """The kind of namespace that `fd` refers to, as a CLONE_* flag: ioctl_nsfs(2).
+
+    Raises OSError, ENOTTY for what is no namespace.
+    """
+    return fcntl.ioctl(fd, NS_GET_NSTYPE)

@@ -1,0 +1,62 @@
+"""Who is at the other end of a Unix socket: SO_PEERCRED and SO_PEERGROUPS, socket(7) and unix(7).
+
+Both tell what held when the peer called connect(2), listen(2) or socketpair(2).
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import errno
+import socket
+import struct
+from dataclasses import dataclass
+
+from supervisor.linux.libc import check, function
+
+SO_PEERGROUPS = 59  # <asm-generic/socket.h>; Linux 4.13
+_UCRED = struct.Struct("iII")
+_GID_SIZE = array.array("I").itemsize
+
+_getsockopt = function(
+    "getsockopt",
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_uint),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The peer's process and its effective ids, as seen from our namespaces (pid 0: not visible from here)."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_credentials(sock: socket.socket) -> Credentials:
+    """Process and ids of the peer.  Raises OSError."""
+    return Credentials(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
+
+
+def peer_groups(sock: socket.socket) -> tuple[int, ...]:
+    """The peer's supplementary groups, any number of them (`socket.getsockopt` ends at 1024 bytes).
+
+    Raises OSError: ENODATA where the peer's credentials are not known.
+    """
+    room = 32  # enough for most; the kernel says how much is wanted where it is not
+    while True:
+        groups = array.array("I", bytes(room * _GID_SIZE))
+        size = ctypes.c_uint(room * _GID_SIZE)
+        address, _ = groups.buffer_info()
+        try:
+            check(_getsockopt(sock.fileno(), socket.SOL_SOCKET, SO_PEERGROUPS, address, ctypes.byref(size)))
+        except OSError as error:
+            if error.errno != errno.ERANGE or size.value <= room * _GID_SIZE:
+                raise
+            room = size.value // _GID_SIZE
+            continue
+        return tuple(groups[: size.value // _GID_SIZE])

@@ -1,0 +1,46 @@
+"""`pthread_sigmask(3)` and `signal(2)`, without a Python object for each of 64 signals: each start calls them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from typing import Any
+
+from supervisor.linux.libc import function
+
+SigSet = ctypes.c_ulong * (1024 // (8 * ctypes.sizeof(ctypes.c_ulong)))  # sigset_t of glibc and musl
+
+_pthread_sigmask = function("pthread_sigmask", ctypes.c_int, ctypes.POINTER(SigSet), ctypes.POINTER(SigSet))
+_signal = function("signal", ctypes.c_int, ctypes.c_void_p)
+_ALL = SigSet(*[~0] * len(SigSet()))
+_NONE = SigSet()
+_NUMBERS = [int(signum) for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}]
+
+
+def block_all() -> Any:
+    """Block every signal that can be blocked; returns the mask before, for `set_mask`."""
+    before = SigSet()
+    _set(_ALL, before)
+    return before
+
+
+def set_mask(mask: Any) -> None:
+    """Have the mask that `block_all` returned again."""
+    _set(mask, None)
+
+
+def unblock_all() -> None:
+    _set(_NONE, None)
+
+
+def default_all() -> None:
+    """SIG_DFL for every signal.  Python goes on believing in its handlers: for a child alone, which sets its own."""
+    for number in _NUMBERS:
+        _signal(number, None)
+
+
+def _set(mask: Any, before: Any) -> None:
+    number = _pthread_sigmask(signal.SIG_SETMASK, mask, before)
+    if number:
+        raise OSError(number, os.strerror(number))

@@ -1,0 +1,203 @@
+"""One small event loop: epoll, a timer heap and signals through a wake-up descriptor.
+
+The loop owns its epoll descriptor and its wake-up pipe and nothing else: what is
+watched stays its owner's, who unwatches it before closing it.  Callbacks take no
+argument but the epoll events, must not block and must bear readiness that is gone by
+the time they run.  An exception in a callback is handed to `on_error`; the loop goes on.
+
+A forked child that goes on in Python gets a copy of everything here and must use none
+of it: it closes the numbers (never through these objects) and makes a loop of its own.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import select
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import count
+from types import FrameType
+
+Clock = Callable[[], float]
+MAX_EVENTS = 64  # per wait: bounds how long timers and signals wait for a busy moment
+LONGEST_WAIT = 86400.0  # seconds; epoll_wait takes no more than 24 days, and a timer may be due in a year
+COMPACT_AT = 256  # cancelled timers that may stay in the heap before it is rebuilt
+
+
+class Timer:
+    """A call that is due at `when` (the loop's clock); `cancel` is idempotent."""
+
+    __slots__ = ("_loop", "callback", "when")
+
+    def __init__(self, loop: Loop, when: float, callback: Callable[[], None]) -> None:
+        self._loop = loop
+        self.when = when
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        if self.callback is not None:
+            self.callback = None
+            self._loop.timer_cancelled()
+
+
+class Loop:
+    """The loop.  `on_error(what, exception)` hears of every exception that a callback lets out."""
+
+    def __init__(self, on_error: Callable[[BaseException], None], clock: Clock = time.monotonic) -> None:
+        self.clock = clock
+        self._on_error = on_error
+        self._epoll = select.epoll()
+        self._watches: dict[int, Callable[[int], None]] = {}
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._cancelled = 0
+        self._order = count()
+        self._soon: deque[Callable[[], None]] = deque()
+        self._signal_callbacks: dict[int, Callable[[], None]] = {}
+        self._signals: deque[int] = deque()
+        self._takes_signals = False
+        self._running = False
+        self._before_wait: Callable[[], None] | None = None
+        self._wake_r, self._wake_w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.watch(self._wake_r, select.EPOLLIN, self._drain_wakeups)
+
+    # descriptors
+
+    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
+        """Call `callback(events)` while `fd` is ready (level-triggered).  The caller goes on owning `fd`."""
+        self._epoll.register(fd, events)
+        self._watches[fd] = callback
+
+    def modify(self, fd: int, events: int) -> None:
+        self._epoll.modify(fd, events)
+
+    def unwatch(self, fd: int) -> None:
+        """End a watch, before `fd` is closed; its callback is not called again, not even for events at hand."""
+        if self._watches.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    # time
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        timer = Timer(self, when, callback)
+        heapq.heappush(self._timers, (when, next(self._order), timer))
+        return timer
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        return self.call_at(self.clock() + delay, callback)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call back after the events at hand; one call an iteration, so that a long queue starves nobody."""
+        self._soon.append(callback)
+
+    def before_wait(self, callback: Callable[[], None]) -> None:
+        """Call back at the end of every turn: for what is to be done once for all that happened in it."""
+        self._before_wait = callback
+
+    def timer_cancelled(self) -> None:
+        self._cancelled += 1
+        if self._cancelled > COMPACT_AT and self._cancelled > len(self._timers) // 2:
+            self._timers = [entry for entry in self._timers if entry[2].callback is not None]
+            heapq.heapify(self._timers)
+            self._cancelled = 0
+
+    # signals
+
+    def on_signal(self, signum: int, callback: Callable[[], None]) -> None:
+        """Call back from the loop, once for each delivery that the kernel made of `signum`.
+
+        From the first call on the loop owns the process's wake-up descriptor: what is written
+        there is one byte for each delivery, while Python calls a handler once for several.
+        """
+        self._signal_callbacks[signum] = callback
+        if not self._takes_signals:
+            self._takes_signals = True
+            signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
+        signal.signal(signum, _taken_from_the_pipe)
+
+    def take_signals(self) -> list[int]:
+        """The signals that came and whose callbacks have not been called: they are the caller's now."""
+        self._drain_wakeups(0)
+        taken = list(self._signals)
+        self._signals.clear()
+        return taken
+
+    def give_signals(self, signums: Iterable[int]) -> None:
+        """Have signals taken that came to somebody else, as if they came now."""
+        self._signals.extend(signums)
+
+    def _drain_wakeups(self, _events: int) -> None:
+        with suppress(BlockingIOError):
+            while data := os.read(self._wake_r, 4096):
+                self._signals.extend(data)
+
+    # running
+
+    def run(self) -> None:
+        """Wait and call back until `stop`."""
+        self._running = True
+        while self._running:
+            self._once()
+
+    def stop(self) -> None:
+        self._running = False
+
+    def close(self) -> None:
+        if self._takes_signals:
+            signal.set_wakeup_fd(-1)
+        self._epoll.close()
+        os.close(self._wake_r)
+        os.close(self._wake_w)
+
+    def _once(self) -> None:
+        ready = self._epoll.poll(self._wait_time(), MAX_EVENTS)
+        for fd, events, watch in [(fd, events, self._watches.get(fd)) for fd, events in ready]:
+            # a callback may have closed it, and the number may be another watch's already
+            if watch is not None and self._watches.get(fd) is watch:
+                self._guard(watch, events)
+        if len(ready) == MAX_EVENTS:  # there are more, and it may be a while until the pipe is among them
+            self._drain_wakeups(0)
+        while self._signals:
+            callback = self._signal_callbacks.get(self._signals.popleft())
+            if callback is not None:
+                self._guard(callback)
+        self._run_due()
+        if self._soon:
+            self._guard(self._soon.popleft())
+        if self._before_wait is not None:
+            self._guard(self._before_wait)
+
+    def _wait_time(self) -> float:
+        """Seconds until the next timer, -1 for ever (`poll` rounds up to its milliseconds, so it never wakes early)."""
+        if self._soon or self._signals:
+            return 0
+        while self._timers and self._timers[0][2].callback is None:
+            heapq.heappop(self._timers)
+            self._cancelled -= 1
+        if not self._timers:
+            return -1
+        return min(max(0.0, self._timers[0][0] - self.clock()), LONGEST_WAIT)
+
+    def _run_due(self) -> None:
+        now = self.clock()
+        newest = next(self._order)  # a timer that is set from here on is for the next turn, or one could keep us here
+        while self._timers and self._timers[0][0] <= now and self._timers[0][1] < newest:
+            timer = heapq.heappop(self._timers)[2]
+            callback, timer.callback = timer.callback, None
+            if callback is None:
+                self._cancelled -= 1
+            else:
+                self._guard(callback)
+
+    def _guard(self, callback: Callable[..., None], *args: int) -> None:
+        try:
+            callback(*args)
+        except Exception as error:
+            self._on_error(error)
+
+
+def _taken_from_the_pipe(_signum: int, _frame: FrameType | None) -> None:
+    """The handler of every signal that a loop takes: without one the kernel would do the default action."""

@@ -1,0 +1,1 @@
+"""The readiness, watchdog and descriptor-store protocol, both ends."""

@@ -1,0 +1,43 @@
+"""Where the run-time folder and the control socket are unless somebody says otherwise."""
+
+from __future__ import annotations
+
+import os
+
+SYSTEM_FOLDER = "/run/spawnd"
+CONTROL = "control"
+
+
+def default_folder() -> str:
+    """The run-time folder of a spawnd that this user starts: `$RUNTIME_DIRECTORY` wins (systemd.exec(5))."""
+    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    if given:
+        return given
+    if os.geteuid() == 0:
+        return SYSTEM_FOLDER
+    session = os.environ.get("XDG_RUNTIME_DIR")
+    return os.path.join(session, "spawnd") if session else _temporary_folder()
+
+
+def default_socket() -> str:
+    """The control socket that this user most likely means: that of a spawnd of their own, else the system's."""
+    if os.geteuid() != 0:
+        session = os.environ.get("XDG_RUNTIME_DIR")
+        own = ([os.path.join(session, "spawnd")] if session else []) + [_temporary_folder()]
+        for folder in own:
+            path = os.path.join(folder, CONTROL)
+            if _is_ours(folder) and os.path.exists(path):
+                return path
+    return os.path.join(SYSTEM_FOLDER, CONTROL)
+
+
+def _temporary_folder() -> str:
+    return f"/tmp/spawnd-{os.geteuid()}"  # noqa: S108  (whoever uses it sees to its owner and mode)
+
+
+def _is_ours(folder: str) -> bool:
+    """Whether the folder is this user's: in /tmp anybody could have made one of that name."""
+    try:
+        return os.lstat(folder).st_uid == os.geteuid()
+    except OSError:
+        return False

@@ -1,0 +1,156 @@
+"""Varlink's messages (https://varlink.org/Method-Call): JSON objects, each ended by a NUL byte.
+
+Values and bytes only; sockets are elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from supervisor.varlink.errors import ControlError, Malformed
+
+MAX_REQUEST = 1 << 20  # bytes; the longest sensible call, a list of all names, is a tenth of that
+MAX_REPLY = 1 << 20  # bytes, of one that is not trusted
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A method call.  `more`: the caller takes several replies; `oneway`: it takes none."""
+
+    method: str
+    parameters: dict[str, object]
+    more: bool = False
+    oneway: bool = False
+    upgrade: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply, or an error where `error` has its name.  `continues`: another one follows."""
+
+    parameters: dict[str, object]
+    error: str = ""
+    continues: bool = False
+
+
+class Framer:
+    """Cuts what comes in into messages (`what` they are, for people) of at most `limit` bytes."""
+
+    def __init__(self, limit: int = MAX_REQUEST, what: str = "call") -> None:
+        self._limit = limit
+        self._what = what
+        self._buffer = bytearray()
+        self._searched = 0  # so that bytes that come one by one are looked at once each
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+
+    def take(self) -> bytes | None:
+        """The next message, without its NUL; None: it is not all there.  Raises Malformed: too long."""
+        end = self._buffer.find(0, self._searched)
+        if max(end, len(self._buffer) if end < 0 else 0) > self._limit:
+            raise Malformed(f"a {self._what} is longer than {self._limit} bytes")
+        if end < 0:
+            self._searched = len(self._buffer)
+            return None
+        message = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        self._searched = 0
+        return message
+
+    def rest(self) -> bytes:
+        """What came in and was not taken."""
+        return bytes(self._buffer)
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return len(self._buffer)
+
+    @property
+    def empty(self) -> bool:
+        return not self._buffer
+
+
+def parse_call(message: bytes) -> Call:
+    """The call in a message.  Raises Malformed.  Keys that the protocol does not name are ignored, as it wants."""
+    value = _object(message)
+    method = value.get("method")
+    if not isinstance(method, str):
+        raise Malformed("'method' is not a string")
+    return Call(method, _parameters(value), _flag(value, "more"), _flag(value, "oneway"), _flag(value, "upgrade"))
+
+
+def parse_reply(message: bytes) -> Reply:
+    """The reply or the error in a message.  Raises Malformed."""
+    value = _object(message)
+    error = value.get("error", "")
+    if not isinstance(error, str) or ("error" in value and not error):
+        raise Malformed("'error' is not the name of one")
+    return Reply(_parameters(value), error, _flag(value, "continues"))
+
+
+def _object(message: bytes) -> dict[str, object]:
+    try:
+        value = _JSON.decode(message.decode())
+    except ValueError as error:
+        raise Malformed(f"not JSON: {error}") from error
+    except RecursionError as error:
+        raise Malformed("nested too deeply") from error
+    if not isinstance(value, dict):
+        raise Malformed("not an object")
+    return value
+
+
+def _parameters(value: Mapping[str, object]) -> dict[str, object]:
+    parameters = value.get("parameters")
+    if not isinstance(parameters, dict | None):
+        raise Malformed("'parameters' is not an object")
+    return parameters or {}
+
+
+def _flag(value: Mapping[str, object], key: str) -> bool:
+    flag = value.get(key)
+    if not isinstance(flag, bool | None):
+        raise Malformed(f"{key!r} is not a boolean")
+    return bool(flag)
+
+
+def _finite(text: str) -> float:
+    """Nobody could pass on what JSON has no way to write."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"number out of range: {text[:40]}")
+    return value
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(f"{constant} is not JSON")
+
+
+_JSON = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse)
+
+
+def encode_call(call: Call) -> bytes:
+    """A call, with the flags that are set.  Raises Malformed: nested too deeply."""
+    flags = {flag: True for flag in ("more", "oneway", "upgrade") if getattr(call, flag)}
+    return _encode({"method": call.method, "parameters": call.parameters, **flags})
+
+
+def encode_reply(parameters: Mapping[str, object], continues: bool = False) -> bytes:
+    """A reply; `continues`: it is not the last one to its call."""
+    return _encode({"parameters": parameters, "continues": True} if continues else {"parameters": parameters})
+
+
+def encode_error(error: ControlError) -> bytes:
+    return _encode({"error": error.name, "parameters": error.parameters})
+
+
+def _encode(message: Mapping[str, object]) -> bytes:
+    try:
+        return json.dumps(message, separators=(",", ":")).encode() + b"\0"
+    except RecursionError as error:  # what could just be read may be too deep when it is wrapped once more
+        raise Malformed("nested too deeply") from error
