@@ -1,0 +1,1 @@
+"""Processes of services: descriptors, set-up of the child, reaping, cgroups."""

@@ -1,0 +1,130 @@
+"""Reaping: the one place where spawnd waits for processes.
+
+A child is registered right after its fork, before control returns to the loop, so its
+death cannot be seen before its owner is known.  What is not registered is an orphan that
+came to spawnd as the subreaper; it is reaped and forgotten.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+REALTIME = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended: by `exit` with a status or killed by a signal.  Of no child of ours it is not `known`."""
+
+    status: int = 0
+    signum: int = 0
+    core: bool = False
+    known: bool = True
+
+    @property
+    def clean(self) -> bool:
+        """Ended well: status 0, or a signal that asks a daemon to end (as systemd counts them)."""
+        asked = (0, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
+        return self.known and self.status == 0 and self.signum in asked
+
+    def describe(self) -> str:
+        if not self.known:
+            return "ended in an unknown way: it was not a child of this spawnd"
+        if self.signum:
+            return f"killed by {signal_name(self.signum)}{' (core dumped)' if self.core else ''}"
+        return f"exited with status {self.status}"
+
+
+UNKNOWN = Exit(known=False)
+
+
+def signal_name(signum: int) -> str:
+    """`KILL`, `TERM`, `RTMIN+1`: as `kill -l` names them."""
+    if signum in REALTIME:
+        return f"RTMIN+{signum - signal.SIGRTMIN}" if signum > signal.SIGRTMIN else "RTMIN"
+    try:
+        return signal.Signals(signum).name.removeprefix("SIG")
+    except ValueError:
+        return f"signal {signum}"
+
+
+class Child(Protocol):
+    """The owner of a child process."""
+
+    def died(self, pid: int) -> None:
+        """The process is dead and not yet reaped: its pid and process group id are still its own."""
+
+    def reaped(self, pid: int, exit: Exit) -> None:
+        """The process is reaped; `pid` may be anybody's now."""
+
+
+class Children:
+    """All child processes of spawnd by pid."""
+
+    def __init__(self, on_orphan: Callable[[int, Exit], None]) -> None:
+        self._children: dict[int, Child] = {}
+        self._on_orphan = on_orphan
+
+    def register(self, pid: int, child: Child) -> None:
+        self._children[pid] = child
+
+    def pids(self) -> set[int]:
+        """All that are registered."""
+        return set(self._children)
+
+    def reap(self) -> None:
+        """Reap every child that is dead.  To be called on SIGCHLD.
+
+        What owners raise is raised once all are reaped, as an ExceptionGroup.
+        """
+        errors: list[Exception] = []
+        while (pid := self._next_dead()) is not None:
+            try:
+                self._reap(pid, self._children.pop(pid, None))
+            except Exception as error:
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup("cannot handle the end of children", errors)
+
+    def _reap(self, pid: int, child: Child | None) -> None:
+        try:
+            if child is not None:
+                child.died(pid)
+        finally:
+            # reaped whatever happens, or this zombie would be found for ever; and told, or its
+            # owner would signal whoever has the pid next
+            exit = _wait(pid)
+            if child is not None:
+                child.reaped(pid, exit)
+            else:
+                self._on_orphan(pid, exit)
+
+    @staticmethod
+    def any_left() -> bool:
+        """Whether spawnd has any child at all, alive or dead, registered or not."""
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return False
+        return True
+
+    @staticmethod
+    def _next_dead() -> int | None:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return None
+        return found.si_pid if found is not None else None
+
+
+def _wait(pid: int) -> Exit:
+    found = os.waitid(os.P_PID, pid, os.WEXITED)
+    if found is None:
+        raise RuntimeError(f"process {pid} was dead and is not")
+    if found.si_code == os.CLD_EXITED:
+        return Exit(status=found.si_status)
+    return Exit(signum=found.si_status, core=found.si_code == os.CLD_DUMPED)

@@ -1,0 +1,113 @@
+"""Network namespaces by name, as ip-netns(8) keeps them: mounted on /run/netns/NAME.
+
+Files that take the place of those in `/etc` for whoever is inside are in `/etc/netns/NAME`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from supervisor.linux.mount import MS_BIND, MS_REC, MS_SLAVE, mount
+from supervisor.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS, setns, unshare
+from supervisor.process.step import step
+
+FOLDER = "/run/netns"
+FILES = "/etc/netns"
+RESOLVER = "resolv.conf"
+SIOCGSKNS = 0x894C  # <linux/sockios.h>
+T = TypeVar("T")
+
+Identity = tuple[int, int]  # device and inode, which no two namespaces have at a time
+
+
+def enter_namespace(name: str) -> None:
+    """Move the calling thread into the network namespace `name`.  Raises StepError."""
+    path = f"{FOLDER}/{name}"
+    with step("enter network namespace", path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            setns(fd, CLONE_NEWNET)
+        finally:
+            os.close(fd)
+
+
+def bind_resolver(name: str) -> None:
+    """Have `/etc/resolv.conf` be that of the network namespace `name`, if it has one.  Raises StepError.
+
+    For this process and its descendants alone: it gets mounts of its own, which follow those of the host.
+    """
+    source, target = f"{FILES}/{name}/{RESOLVER}", f"/etc/{RESOLVER}"
+    if not os.path.exists(source):
+        return
+    with step("make a mount namespace"):
+        unshare(CLONE_NEWNS)
+        mount("none", "/", flags=MS_SLAVE | MS_REC)
+    with step(f"bind over {target}", source):
+        mount(source, target, flags=MS_BIND)
+
+
+def namespace_of_name(name: str) -> Identity | None:
+    """Which namespace has the name now; None where none has."""
+    try:
+        found = os.stat(f"{FOLDER}/{name}")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def namespace_of_process(pid: int) -> Identity | None:
+    """Which one a process is in; None where it is gone."""
+    try:
+        found = os.stat(f"/proc/{pid}/ns/net")
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def namespace_of_socket(sock: int) -> Identity | None:
+    """Which one a socket was made in, for good; None where the kernel does not tell (not root)."""
+    try:
+        fd = fcntl.ioctl(sock, SIOCGSKNS)
+    except OSError:
+        return None
+    try:
+        found = os.fstat(fd)
+    finally:
+        os.close(fd)
+    return found.st_dev, found.st_ino
+
+
+def run_in_namespace(name: str, function: Callable[[], T]) -> T:
+    """The result of `function`, called inside the network namespace `name`.  Raises StepError and what it raises.
+
+    A socket belongs to the namespace that it was made in, for good.  A short-lived thread
+    goes there, as spawnd could fail to come back; it is gone when this returns, so that the
+    next fork finds a single thread.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            enter_namespace(name)
+            results.append(function())
+        except BaseException as error:  # to be raised where it was asked for
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name=f"netns {name}")
+    thread.start()
+    thread.join()
+    _wait_gone(thread.native_id)
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _wait_gone(thread_id: int | None) -> None:
+    # join() returns when Python is done with the thread, a moment before the kernel is.
+    while os.path.exists(f"/proc/self/task/{thread_id}"):
+        os.sched_yield()
