@@ -1,0 +1,1 @@
+"""Decisions about services: pure functions of values, no clock, no system call."""

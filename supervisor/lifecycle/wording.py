@@ -1,0 +1,237 @@
+"""The cause of a service's state in sentences for people: what `cause` found, put into words.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from supervisor.lifecycle.cause import Kind, Link, Subject, last_restart
+from supervisor.lifecycle.ended import Ended
+from supervisor.lifecycle.life import Cause, Life, State, Step, Then
+from supervisor.lifecycle.span import span
+
+STATES = {
+    State.STOPPED: "is not running",
+    State.WAITING: "is not running",
+    State.STARTING: "is starting",
+    State.RUNNING: "is running",
+    State.RELOADING: "is reloading",
+    State.STOPPING: "is stopping",
+    State.BACKOFF: "is not running",
+    State.FAILED: "has failed",
+    State.DONE: "is done",
+}
+MEBIBYTE = 1 << 20
+LONGEST_PATH = 3  # services that the sentence names; the chain has them all
+
+
+def answer(links: Sequence[Link], now: float, since: str) -> str:
+    """One sentence.  `since` says when the root came into its state."""
+    first, root = links[0], links[-1]
+    text = describe(root, now)
+    if first is root and root.kind is Kind.RUNNING:
+        return f"{root.name} has been running since {since}{text and f'; {text}'}"
+    path = f"{first.name} {_state(first)}: it {_path(links)}, which" if first is not root else root.name
+    return f"{path} {_state(root)}{text and f': {text}'}"
+
+
+def _path(links: Sequence[Link]) -> str:
+    """`needs app, which needs db`."""
+    steps = [_hold(link) for link in links[:-1]]
+    if len(steps) >= LONGEST_PATH:
+        return f"{steps[0]}, which waits for {links[-1].name} in the end"
+    return ", which ".join(steps)
+
+
+def _state(link: Link) -> str:
+    if link.subject is None:
+        return "is not defined"
+    life = link.subject.life
+    if life.state is State.STOPPING and life.then is Then.START:
+        return "is being restarted"
+    return STATES[life.state]
+
+
+def describe(link: Link, now: float) -> str:
+    """Why this one is in its state, without its name."""
+    subject = link.subject
+    if subject is None:
+        return ""
+    if subject.life.state is State.WAITING and link.other:
+        return f"it {_hold(link)}"
+    return f"{WORDS[link.kind](link, subject)}{_outlook(subject, now)}"
+
+
+def _hold(link: Link) -> str:
+    match link.kind:
+        case Kind.DEPENDENCY:
+            return f"needs {link.other}"
+        case Kind.ORDER:
+            return f"comes after {link.other}"
+        case Kind.CONFLICT:
+            return f"conflicts with {link.other}"
+        case _:
+            return f"needs an address that {link.other} is about to give up"
+
+
+def _outlook(subject: Subject, now: float) -> str:
+    """What comes next."""
+    service, life = subject.service, subject.life
+    limit = "" if service.start_limit is None else f" of {service.start_limit}"
+    match life.state:
+        case State.BACKOFF:
+            return f"; failure {life.failures}{limit}, next start in {_left(life, now)}"
+        case State.FAILED if not life.failures:  # its function `stop` failed
+            return ""
+        case State.FAILED if service.restart == "never":
+            return '; it is not started again: restart = "never"'
+        case State.FAILED:
+            return f"; given up after {life.failures} failure{'s in a row' if life.failures > 1 else ''}"
+        case State.STOPPING if life.killed:
+            return "; its processes were killed and are not gone yet"
+        case State.STOPPING if life.step is Step.TEARDOWN:
+            return f"; its function stop runs{_time_left(life, now)}"
+        case State.STOPPING if life.deadline is not None:
+            return f"; its process has {_left(life, now)} left to end"
+        case State.STOPPING:
+            return "; its process has any time to end"
+        case State.STARTING if life.deadline is not None:
+            return f"; it has {_left(life, now)} left"
+        case _:
+            return ""
+
+
+def _time_left(life: Life, now: float) -> str:
+    return f", and has {_left(life, now)} left" if life.deadline is not None else ""
+
+
+def _left(life: Life, now: float) -> str:
+    return span(max(0.0, (life.deadline or now) - now))
+
+
+# what each kind is in words
+
+
+def _running(link: Link, subject: Subject) -> str:
+    kind = last_restart(subject)
+    if kind is None:
+        return ""
+    times = f" {subject.life.restarts} times, the last time" if subject.life.restarts > 1 else ""
+    return f"restarted{times} because {WORDS[kind](link, subject)}"
+
+
+def _starting(link: Link, subject: Subject) -> str:
+    service, life = subject.service, subject.life
+    if life.state is State.WAITING:
+        return "it is about to be started"
+    match life.step:
+        case Step.CHECK:
+            return f"its check command runs ({service.check[0] if service.check else 'none'})"
+        case Step.SETUP:
+            return f"its function {'restart' if life.set_up else 'start'} runs"
+        case Step.EXEC:
+            return "it is being set up"
+        case _:
+            return f'it has not said yet that it is ready (ready = "{service.ready}")'
+
+
+def _not_started(link: Link, subject: Subject) -> str:
+    if subject.service.autostart:
+        return "nobody has started it yet"
+    return 'its definition has status = "stop", and nobody has started it'
+
+
+def _definition(link: Link, subject: Subject) -> str:
+    return "its definition has changed" if subject.service.autostart else 'its definition has status = "stop" now'
+
+
+def _conflict(link: Link, subject: Subject) -> str:
+    return f"it conflicts with {link.other}, which was started"
+
+
+def _exit(link: Link, subject: Subject) -> str:
+    ended = subject.ended
+    return f"{'it' if ended is not None and ended.step else 'its process'} {_how(ended)}"
+
+
+def _how(ended: Ended | None) -> str:
+    if ended is not None and ended.function and ended.cause:
+        return f"failed: {ended.cause}"
+    if ended is not None and ended.step:
+        where = f" {ended.path!r}" if ended.path else ""
+        return f"could not {ended.step}{where}: {ended.cause}"
+    if ended is not None and ended.signum is not None:
+        return f"was killed by {ended.signal}{' (core dumped)' if ended.core else ''}"
+    if ended is not None and ended.status is not None:
+        return f"exited with status {ended.status}"
+    return "ended, and nobody saw how"
+
+
+def _out_of_memory(link: Link, subject: Subject) -> str:
+    limit = subject.service.resources.get("memory_max", "max")
+    own = f" (memory_max is {int(limit) / MEBIBYTE:.3g} MiB)" if limit != "max" else ""
+    return f"it ran out of memory{own}: {_exit(link, subject)}"
+
+
+def _ended(link: Link, subject: Subject) -> str:
+    return f'{_exit(link, subject)}, and restart = "{subject.service.restart}"'
+
+
+def _check(link: Link, subject: Subject) -> str:
+    if subject.life.cause == Cause.CHECK_LATE:
+        return f"its check was not finished in time{_limit('start_timeout', subject.service.start_timeout)}"
+    return f"its check {_how(subject.ended)}"
+
+
+def _function(link: Link, subject: Subject) -> str:
+    ended = subject.ended
+    name = ended.function if ended is not None and ended.function else "start"
+    return f"its function {name} {_how(ended)}"
+
+
+def _function_late(link: Link, subject: Subject) -> str:
+    return f"its function start was not finished in time{_limit('start_timeout', subject.service.start_timeout)}"
+
+
+def _not_ready(link: Link, subject: Subject) -> str:
+    return f"it was not ready in time{_limit('start_timeout', subject.service.start_timeout)}"
+
+
+def _watchdog(link: Link, subject: Subject) -> str:
+    return f"it missed its watchdog{_limit('watchdog', subject.service.watchdog)}"
+
+
+def _limit(key: str, seconds: float | None) -> str:
+    """What the definition says; it may say something else by now than when it counted."""
+    return f" ({key} is {seconds:g} s)" if seconds is not None else ""
+
+
+def _always(text: str) -> Callable[[Link, Subject], str]:
+    return lambda link, subject: text
+
+
+WORDS: dict[Kind, Callable[[Link, Subject], str]] = {
+    Kind.RUNNING: _running,
+    Kind.DONE: _always("it is a task, and has ended well"),
+    Kind.STARTING: _starting,
+    Kind.CONFLICT: _conflict,
+    Kind.ADDRESS: _exit,
+    Kind.NOT_STARTED: _not_started,
+    Kind.STOPPED: _always("somebody stopped it"),
+    Kind.RESTART: _always("somebody asked for it"),
+    Kind.RESTART_SIGNAL: _always("the supervisor got its restart_signal"),
+    Kind.NAMESPACE: _always("a network namespace that it is in, or a socket of it, was made anew"),
+    Kind.RESET: _always("it had failed, and that was reset"),
+    Kind.DEFINITION: _definition,
+    Kind.REMOVED: _always("it is not defined any more"),
+    Kind.SHUTDOWN: _always("the supervisor is about to end"),
+    Kind.ENDED: _ended,
+    Kind.EXIT: _exit,
+    Kind.SIGNAL: _exit,
+    Kind.OUT_OF_MEMORY: _out_of_memory,
+    Kind.SETUP: _exit,
+    Kind.CHECK: _check,
+    Kind.FUNCTION: _function,
+    Kind.FUNCTION_LATE: _function_late,
+    Kind.NOT_READY: _not_ready,
+    Kind.WATCHDOG: _watchdog,
+}

@@ -1,0 +1,73 @@
+"""What runs beside services that are up: reloads, and calls of their function `status`; of each one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from supervisor.loop.loop import Loop
+from supervisor.manager.aside import Aside, Done
+from supervisor.manager.launcher import Launcher
+from supervisor.manager.service_reload import ServiceReload
+from supervisor.manager.unit import Unit
+from supervisor.process.answer import Answer
+from supervisor.process.run import Role
+
+
+class Asides:
+    """Owns the processes, through what it has begun."""
+
+    def __init__(self, loop: Loop, launcher: Launcher) -> None:
+        self._loop = loop
+        self._launcher = launcher
+        self._reloads: dict[Unit, ServiceReload] = {}
+        self._asked: dict[Unit, list[Done]] = {}  # who waits for what its function `status` says
+        self._quiet: Callable[[], None] | None = None
+
+    def cancel(self, unit: Unit) -> None:
+        """The service is at rest: end its reload."""
+        if unit in self._reloads:
+            self._reloads[unit].cancel()
+
+    def reload(self, unit: Unit, done: Callable[[str], None]) -> None:
+        """Ask the service to reload; calls `done` with '' or with what is wrong.  One at a time: others join it."""
+        begun = self._reloads.get(unit)
+        if begun is None:
+            ended = partial(self._reloaded, unit)
+            begun = self._reloads[unit] = ServiceReload(self._loop, self._launcher, unit, ended)
+            begun.asked.append(done)
+            begun.begin()
+        else:
+            begun.asked.append(done)
+
+    def _reloaded(self, unit: Unit) -> None:
+        self._reloads.pop(unit, None)
+        self._tell_quiet()
+
+    def ask_status(self, unit: Unit, done: Done) -> None:
+        """Call its function `status`; one at a time: others hear the same."""
+        if unit in self._asked:
+            self._asked[unit].append(done)
+            return
+        self._asked[unit] = [done]
+        Aside(self._loop, self._launcher, unit, Role.STATUS, partial(self._said, unit)).begin()
+
+    def _said(self, unit: Unit, answer: Answer) -> None:
+        for done in self._asked.pop(unit):
+            done(answer)
+        self._tell_quiet()
+
+    def when_quiet(self, quiet: Callable[[], None]) -> None:
+        """Call back once no function runs whose end only this spawnd would hear of."""
+        self._quiet = quiet
+        self._tell_quiet()
+
+    def _tell_quiet(self) -> None:
+        if self._quiet is None or self._asked or any(reload.calls for reload in self._reloads.values()):
+            return
+        quiet, self._quiet = self._quiet, None
+        self._loop.call_soon(quiet)
+
+    def reloading(self) -> list[str]:
+        """The names of those that are just being asked to reload."""
+        return [unit.name for unit in self._reloads]

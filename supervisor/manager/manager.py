@@ -1,0 +1,456 @@
+"""The services as they run: events go into the state machine, what it decides is done here.
+
+One `Manager` for the process; everything happens in its loop.  It owns the units and,
+through them, every process and descriptor of the services.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from supervisor.definitions.service import Service, Settings
+from supervisor.errors import StepError
+from supervisor.lifecycle import machine
+from supervisor.lifecycle.change import Change
+from supervisor.lifecycle.dependencies import Hold, Obstacle, conflicts, dependents, obstacle
+from supervisor.lifecycle.ended import Ended
+from supervisor.lifecycle.life import AT_REST, WITH_PROCESS, Act, Cause, State, Transition
+from supervisor.lifecycle.moves import Moves, Standing
+from supervisor.log.logger import log, notice
+from supervisor.loop.loop import Loop
+from supervisor.manager.announce import announce
+from supervisor.manager.keeper import Keeper
+from supervisor.manager.launcher import Host
+from supervisor.manager.pending import Pending
+from supervisor.manager.processes import Processes
+from supervisor.manager.stops import Stops
+from supervisor.manager.texts import Texts
+from supervisor.manager.unit import Unit
+from supervisor.notify.receiver import Receiver
+from supervisor.process.answer import Answer
+from supervisor.process.children import Children
+from supervisor.process.descriptors import Opened
+from supervisor.process.run import Role
+
+Observer = Callable[[Unit], None]
+
+WITHOUT_PROCESS = frozenset({State.WAITING, State.BACKOFF})  # and not at rest: what is open stays so
+
+
+class Manager:
+    def __init__(self, loop: Loop, children: Children, host: Host) -> None:
+        self.loop = loop
+        self.host = host
+        self.children = children
+        self.units: dict[str, Unit] = {}
+        self.settings = Settings()
+        self.shutting_down = False
+        self.keeper = Keeper(self, host.runtime.state)
+        self.texts = Texts()
+        self._processes = Processes(loop, children, host, self.texts, self)
+        self._observers: dict[object, Observer] = {}
+        self._dependents: dict[str, set[str]] = {}
+        self._conflicts: dict[str, set[str]] = {}
+        self._leaving: dict[str, Unit] = {}
+        self._stops = Stops(
+            loop, lambda: self._dependents, lambda unit, *why: self.event(unit, machine.stop, *why)
+        )
+
+    # the set of units
+
+    def add(self, service: Service, opened: dict[str, Opened] | None = None, internal: bool = False) -> Unit:
+        """A new unit, or one that was about to go and stays; takes over `opened`.  `index` has to follow."""
+        unit = self.units.get(service.name)
+        if unit is None:
+            unit = self.units[service.name] = Unit(service, self.loop, internal, self.keeper.touch_store)
+            unit.table.adopt(service, opened or {})
+            self._tell(unit)
+        else:
+            unit.removed = False
+            self._replace(unit, Pending(service, opened or {}))
+        self.keeper.touch(unit)
+        return unit
+
+    def define(self, unit: Unit, service: Service, kind: Change, opened: dict[str, Opened]) -> None:
+        """Give a unit another definition; takes over `opened`, its new descriptors by slot.
+
+        One that is down, and is not to go up, has none of these.
+        Starts and stops nothing: one that has a process has the present definition until that
+        is gone, where the change asks for a restart.  `index` has to follow.
+        """
+        self.keeper.touch(unit)
+        if unit.life.state in AT_REST:
+            unit.service = service
+            unit.table.adopt(service, opened)
+        elif opened or kind in (Change.RESTART, Change.REBUILD) or unit.pending is not None:
+            self._replace(unit, Pending(service, opened))
+        else:
+            unit.service = service
+            if kind is Change.LIMITS:
+                self._processes.set_limits(unit)
+
+    def remove(self, units: Iterable[Unit]) -> None:
+        """Forget units, each once it is at rest; to stop them is another matter.  `index` has to follow."""
+        for unit in units:
+            unit.removed = True
+            self.keeper.touch(unit)
+            if unit.life.state in AT_REST:
+                self._forget(unit)
+            else:
+                self._leaving[unit.name] = unit
+
+    def discard(self, name: str) -> None:
+        """Forget a unit that nothing has been done for yet."""
+        unit = self.units.pop(name, None)
+        if unit is not None:
+            unit.table.close()
+            unit.store.clear()
+            if unit.pending is not None:
+                unit.pending.discard()
+
+    def resume(self, unit: Unit) -> None:
+        """Go on with a unit that an earlier spawnd had, by what was written down.  Does nothing to anybody yet."""
+        self._arm(unit)
+        if unit.run is not None:
+            self._processes.resume(unit, unit.run)
+        if unit.pending is not None or unit.removed:
+            self._leaving[unit.name] = unit
+
+    def sweep(self) -> None:
+        """End what an earlier spawnd was about to end."""
+        for unit in self.units.values():
+            if unit.life.state in AT_REST:
+                self._processes.sweep(unit)
+
+    def listen(self, unit: Unit, receiver: Receiver) -> None:
+        """Give a unit its notification socket; takes it over."""
+        self._processes.listen(unit, receiver)
+
+    def bind_receiver(self, unit: Unit) -> None:
+        """Make the notification socket of a unit that runs already, in the place of one that was lost."""
+        self._processes.bind_receiver(unit)
+
+    def under_way(self) -> dict[str, Any]:
+        """What is under way and in no unit's record, by names of units, for `go_on`."""
+        return {"stops": self._stops.orders(), "reloads": self._processes.asides.reloading()}
+
+    def go_on(self, under_way: Mapping[str, Any]) -> None:
+        """Go on with what was under way."""
+        for unit in list(self.units.values()):
+            self.event(unit, machine.alive)  # whoever fed its watchdog meanwhile could not be heard
+            if unit.ended_clean is not None:
+                self.ended(unit)
+        self._stops.add_all((self.units[name], Cause(cause), other) for name, cause, other in under_way["stops"])
+        self.sweep()
+        self.children.reap()
+
+    def ended(self, unit: Unit) -> None:
+        """The unit has no process any more; how that came nobody heard, unless it is written down."""
+        self._processes.end_others(unit, clean=bool(unit.ended_clean))
+
+    def index(self, order: Iterable[str] = ()) -> None:
+        """Learn the order between the units anew, after units or definitions have changed."""
+        self.units = {name: self.units[name] for name in dict.fromkeys((*order, *self.units)) if name in self.units}
+        services = self.services()
+        present = {unit.service.text for unit in self.units.values()}
+        self.texts.keep(present | {service.text for service in services.values()})
+        self._dependents = dependents(services)
+        self._conflicts = conflicts(services)
+        for unit in self.units.values():
+            self._wake(unit)
+
+    def _replace(self, unit: Unit, pending: Pending) -> None:
+        if unit.pending is not None:
+            pending.inherit(unit.pending)
+        unit.pending = pending
+        if unit.life.state in WITH_PROCESS:
+            self._leaving[unit.name] = unit
+        else:
+            self._take_pending(unit)
+
+    def _take_pending(self, unit: Unit) -> None:
+        """Let the next definition take over; one at rest keeps nothing open."""
+        if unit.pending is None:
+            return
+        pending, unit.pending = unit.pending, None
+        unit.service = pending.service
+        self.keeper.touch(unit)
+        if unit.life.state in AT_REST:
+            pending.discard()
+        else:
+            unit.table.adopt(pending.service, pending.opened)
+            self._processes.set_limits(unit)
+        self._left(unit)
+
+    def _forget(self, unit: Unit) -> None:
+        del self.units[unit.name]
+        self.keeper.touch(unit)
+        self._tell(unit)  # who reads its output may take the last of it
+        self.host.outputs.drop(unit.name)
+        self._left(unit)
+
+    def _left(self, unit: Unit) -> None:
+        """It has given up what it is to give up: somebody may wait for an address."""
+        if self._leaving.pop(unit.name, None) is not None:
+            for other in self.units.values():
+                self._wake(other)
+
+    def _holder(self, unit: Unit) -> str | None:
+        """Who still holds an address that the unit needs, and is about to give it up."""
+        if not self._leaving:
+            return None
+        needed = {spec.address() for spec in unit.table.missing(unit.service).values()}
+        for other in self._leaving.values():
+            if other is not unit and needed & {opened.spec.address() for _slot, opened in other.table}:
+                return other.name
+        return None
+
+    def services(self) -> dict[str, Service]:
+        """The definitions by name, those that are still to take over included."""
+        return {name: unit.pending.service if unit.pending else unit.service for name, unit in self.units.items()}
+
+    def observe(self, callback: Observer) -> Callable[[], None]:
+        """Call back when a unit is new or gone, and after every change of its state or of what it waits for.
+
+        Until the returned function is called.
+        """
+        key = object()
+        self._observers[key] = callback
+        return lambda: self._unobserve(key)
+
+    def _unobserve(self, key: object) -> None:
+        self._observers.pop(key, None)
+
+    def wall(self, monotonic: float) -> float:
+        """Unix time of a time of the loop's clock, by what the clocks say now."""
+        return time.time() - (self.loop.clock() - monotonic)
+
+    # what the operator wants
+
+    def standing(self) -> Standing:
+        """How the services stand, for somebody to decide on moves."""
+        lives = {name: unit.life for name, unit in self.units.items()}
+        return Standing(self.services(), lives, self._conflicts, {name for name, *_why in self._stops.orders()})
+
+    def move(self, moves: Moves) -> None:
+        """Give the orders."""
+        for name in moves.up:
+            self._stops.cancel(self.units[name])
+        self._stops.add_all((self.units[name], down.cause, down.other) for name, down in moves.down.items())
+        for name, rival in moves.displaced.items():
+            self.event(self.units[name], machine.start)
+            self.event(self.units[name], machine.stop, Cause.CONFLICT, rival)
+        for name, up in moves.up.items():
+            self.event(self.units[name], machine.restart if up.renew else machine.start, up.cause)
+
+    def start(self, names: Iterable[str]) -> None:
+        """Start services and, first, all that they depend on; what they conflict with is stopped."""
+        self._bring_up(names, renew=False, cause=Cause.START)
+
+    def _bring_up(self, names: Iterable[str], renew: bool, cause: Cause) -> None:
+        if self.shutting_down:
+            return
+        moves = Moves(self.standing())
+        moves.bring_up((name for name in names if not self.units[name].removed), renew, cause)
+        self.move(moves)
+
+    def stop(self, names: Iterable[str], cause: Cause = Cause.STOP, other: str = "") -> None:
+        """Stop services, those first that come after others of them; `other` is the one that it is about."""
+        self._stops.add([self.units[name] for name in names if name in self.units], cause, other)
+
+    def restart(self, names: Iterable[str], cause: Cause = Cause.RESTART) -> None:
+        """Stop and start anew what runs or is about to; what is down is started, and what they need."""
+        self._bring_up(names, renew=True, cause=cause)
+
+    def renew(self, names: Iterable[str], cause: Cause) -> None:
+        """Restart, as a signal does it: what is down, or goes down for good, stays so."""
+        standing = self.standing()
+        self.restart([name for name in names if standing.is_wanted(name)], cause)
+
+    def reset(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.event(self.units[name], machine.reset)
+
+    def reload(self, name: str, done: Callable[[str], None]) -> None:
+        """Ask a service to reload; calls `done` with '' or with what is wrong.  Restarts nothing."""
+        self._processes.asides.reload(self.units[name], done)
+
+    def ask_status(self, name: str, done: Callable[[Answer], None]) -> None:
+        """Have a service that is up say more of itself, by its function `status`."""
+        self._processes.asides.ask_status(self.units[name], done)
+
+    def when_quiet(self, quiet: Callable[[], None]) -> None:
+        """Call back once no function runs whose end only this spawnd would hear of."""
+        self._processes.asides.when_quiet(quiet)
+
+    def signal(self, name: str, signum: int) -> bool:
+        """Send a signal to the main process; False where there is none."""
+        return self._processes.signal(self.units[name], signum)
+
+    def kill_all(self) -> None:
+        """KILL to every process of every unit: for somebody in a hurry."""
+        for unit in [unit for unit in self.units.values() if machine.runs(unit.service, unit.life)]:
+            self._processes.kill(unit)
+
+    # transitions
+
+    def event(self, unit: Unit, event: Callable[..., Transition], *args: object) -> None:
+        self.apply(unit, event(unit.service, unit.life, self.loop.clock(), *args))
+
+    def apply(self, unit: Unit, transition: Transition) -> None:
+        """Make a transition: do what it asks for, which may lead to the next, then tell who wants to know."""
+        before, (unit.life, acts) = unit.life, transition
+        changed = unit.life.state is not before.state
+        if changed:
+            unit.waits = ""
+            unit.obstacle = None
+            if unit.life.state in WITHOUT_PROCESS:
+                self._take_pending(unit)  # the process is gone that had the present definition
+            announce(unit)
+        self._arm(unit)
+        if replace(unit.life, watchdog_at=before.watchdog_at) != before:
+            self.keeper.touch(unit)
+        for act in acts:
+            self._do(unit, act)
+        if changed:
+            self._changed(unit)
+
+    def _changed(self, unit: Unit) -> None:
+        """Wake what may go on now, and call the observers: they see the life that it has come to by now."""
+        self._stops.look_soon()
+        self._wake(unit)
+        self._wake_all((*self._dependents.get(unit.name, ()), *self._conflicts.get(unit.name, ())))
+        if unit.life.state is State.RUNNING:
+            self._renew_displaced(self._dependents.get(unit.name, ()))
+        if unit.internal and unit.life.state in AT_REST:
+            # what is built in has to be there: services would block on a log that nobody reads
+            self.loop.call_soon(partial(self.start, [unit.name]))
+        self._tell(unit)
+
+    def _renew_displaced(self, names: Iterable[str]) -> None:
+        """Something is up that these need: what it has made anew they have to find anew."""
+        displaced = [name for name in names if name in self.units and self.units[name].is_displaced]
+        for name in displaced:
+            notice("%s: its network namespace was made anew; restarting it", name)
+        if displaced:
+            self.loop.call_soon(partial(self.renew, displaced, Cause.NAMESPACE))
+
+    def _tell(self, unit: Unit) -> None:
+        for observer in list(self._observers.values()):
+            try:
+                observer(unit)
+            except Exception:
+                log.exception("%s: unexpected error of who observes it; going on", unit.name)
+
+    def _wake(self, unit: Unit) -> None:
+        if unit.life.state is State.WAITING:
+            self.loop.call_soon(partial(self._try_start, unit))
+
+    def _wake_all(self, names: Iterable[str]) -> None:
+        """Those of the names that still are services: the order of the last definitions may know more."""
+        for name in names:
+            if name in self.units:
+                self._wake(self.units[name])
+
+    def _try_start(self, unit: Unit) -> None:
+        """Start a waiting unit if nothing holds it back any more."""
+        if unit.life.state is not State.WAITING or self.shutting_down:
+            return
+        rivals = sorted(self._conflicts.get(unit.name, ()))
+        unit.obstacle = obstacle(unit.service, self.units, rivals)
+        if unit.obstacle is None and (holder := self._holder(unit)) is not None:
+            unit.obstacle = Obstacle(Hold.ADDRESS, holder)
+        if unit.obstacle is None:
+            self.stop(rivals, Cause.CONFLICT, unit.name)
+            if unit.life.state is State.WAITING:  # stops go on with each of them, and it may have been the next
+                self.event(unit, machine.dependencies_met)
+        elif (waits := unit.obstacle.describe(self.units)) != unit.waits:
+            unit.waits = waits
+            log.info("%s: waits: %s", unit.name, waits)
+            self._tell(unit)
+            # who comes after it need not wait for one that waits for ever
+            self._wake_all(self._dependents.get(unit.name, ()))
+
+    def _arm(self, unit: Unit) -> None:
+        """Have the timer of a unit ring when something is due.
+
+        One that rings too early, as with a watchdog that is fed, looks and is set anew:
+        cheaper than setting it with each message.
+        """
+        due = unit.life.due()
+        if unit.timer is not None and (due is None or unit.timer.when > due):
+            unit.timer.cancel()
+            unit.timer = None
+        if due is not None and unit.timer is None:
+            unit.timer = self.loop.call_at(due, partial(self._ring, unit))
+
+    def _ring(self, unit: Unit) -> None:
+        unit.timer = None
+        due = unit.life.due()
+        if due is not None and due <= self.loop.clock():
+            self.event(unit, machine.timed_out)
+        else:
+            self._arm(unit)
+
+    # actions
+
+    def _do(self, unit: Unit, act: Act) -> None:
+        match act:
+            case Act.LAUNCH:
+                self._processes.start(unit, Role.MAIN)
+            case Act.CHECK:
+                self._processes.start(unit, Role.CHECK)
+            case Act.CALL_START:
+                self._processes.start(unit, Role.START)
+            case Act.CALL_RESTART:
+                self._processes.start(unit, Role.RESTART)
+            case Act.CALL_STOP:
+                self._processes.start(unit, Role.STOP)
+            case Act.RELEASE:
+                self._processes.release(unit)
+                self._take_pending(unit)
+                if unit.removed:
+                    self._forget(unit)
+            case Act.KILL:
+                self._processes.kill(unit)
+            case Act.STOP_SIGNAL:
+                self._processes.signal(unit, unit.service.stop_signal)
+            case Act.HANDOVER_SIGNAL:
+                self._processes.signal(unit, unit.service.handover_signal or unit.service.stop_signal)
+            case Act.ABORT:
+                self._processes.signal(unit, signal.SIGABRT)
+
+    # what the processes tell
+
+    def touch(self, unit: Unit) -> None:
+        """Something about the unit has changed that no event tells of."""
+        self.keeper.touch(unit)
+
+    def started(self, unit: Unit) -> None:
+        """Written down before it is let go: the next spawnd finds it, whenever this one may be killed."""
+        self.keeper.touch(unit)
+        self.keeper.flush()
+
+    def start_failed(self, unit: Unit, error: StepError) -> None:
+        unit.ended = Ended.of_step(error.step, error.path, error.errno, error.cause)
+        self.event(unit, machine.start_failed, str(error), self._spread())
+
+    def executed(self, unit: Unit) -> None:
+        self.event(unit, machine.executed)
+
+    def ready(self, unit: Unit) -> None:
+        self.event(unit, machine.ready)
+
+    def exited(self, unit: Unit, clean: bool, reason: str) -> None:
+        """Its process is gone and, where it has to be, all that it left behind."""
+        self.event(unit, machine.exited, clean, reason, self._spread())
+
+    @staticmethod
+    def _spread() -> float:
+        return random.uniform(-1, 1)  # noqa: S311 - spreads restarts, protects nothing
