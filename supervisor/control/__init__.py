@@ -1,0 +1,1 @@
+"""The control interface: Varlink over the stream socket `control`."""

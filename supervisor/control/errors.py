@@ -1,0 +1,117 @@
+"""What spawnd answers a call with instead of a result: the errors of every control channel, and its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from supervisor.varlink.errors import (
+    ControlError,
+    ExpectedMore,
+    Failed,
+    InterfaceNotFound,
+    InvalidParameter,
+    Malformed,
+    MethodNotFound,
+    PermissionDenied,
+)
+
+__all__ = [
+    "BadReply",
+    "ConnectionLost",
+    "ControlError",
+    "ExpectedMore",
+    "Failed",
+    "InterfaceNotFound",
+    "InvalidParameter",
+    "Malformed",
+    "MethodNotFound",
+    "Needed",
+    "NoControl",
+    "NoLog",
+    "NoSuchService",
+    "NotRunning",
+    "PermissionDenied",
+    "ServiceError",
+    "TimedOut",
+    "TooManyClients",
+]
+
+
+class TooManyClients(ControlError):
+    ends = True
+
+    def __init__(self) -> None:
+        super().__init__("io.spawnd.TooManyClients")
+
+
+class NoSuchService(ControlError):
+    """No service of that name, or none that the pattern matches."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("io.spawnd.NoSuchService", name=name)
+
+
+class NoLog(ControlError):
+    """The service's output is kept nowhere."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("io.spawnd.NoLog", name=name)
+
+
+class Needed(ControlError):
+    """Others that run need the service; nothing was stopped."""
+
+    def __init__(self, name: str, by: Sequence[str]) -> None:
+        super().__init__("io.spawnd.Needed", name=name, by=list(by))
+
+
+class OtherDefinitions(ControlError):
+    """The definitions are not those that the caller expects; `digest` is theirs."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__("io.spawnd.OtherDefinitions", digest=digest)
+
+
+# of a call that is passed on to a service
+
+
+class ServiceError(ControlError):
+    """The service's own error, with its parameters."""
+
+    def __init__(self, name: str, error: str, parameters: Mapping[str, object]) -> None:
+        super().__init__("io.spawnd.ServiceError", name=name, error=error, parameters=parameters)
+
+
+class NoControl(ControlError):
+    """The service has no `control = true`."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("io.spawnd.NoControl", name=name)
+
+
+class NotRunning(ControlError):
+    """Nobody listens on the service's control socket."""
+
+    def __init__(self, name: str, state: str) -> None:
+        super().__init__("io.spawnd.NotRunning", name=name, state=state)
+
+
+class TimedOut(ControlError):
+    """The service did not answer within so many seconds."""
+
+    def __init__(self, name: str, timeout: float) -> None:
+        super().__init__("io.spawnd.TimedOut", name=name, timeout=timeout)
+
+
+class ConnectionLost(ControlError):
+    """The service may have carried out the call, and closed the connection without a reply."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("io.spawnd.ConnectionLost", name=name)
+
+
+class BadReply(ControlError):
+    """What the service sent is no reply."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__("io.spawnd.BadReply", name=name, message=message)

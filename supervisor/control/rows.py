@@ -1,0 +1,67 @@
+"""What is told about a service: plain values, as the interface definition has them."""
+
+from __future__ import annotations
+
+import time
+
+from supervisor.control.core import Core, Unit
+from supervisor.lifecycle.life import State
+
+
+def summary(unit: Unit, core: Core, now: float) -> dict[str, object]:
+    """A row of the list.  `now` is a time of the loop's clock."""
+    life = unit.life
+    memory, cpu = unit.usage()
+    return {
+        "name": unit.name,
+        "state": life.state.value,
+        "pid": unit.pid,
+        "since": iso_8601(core.wall(life.since)),
+        "state_s": seconds(now - life.since),
+        "restarts": life.restarts,
+        "uptime_s": None if life.up_since is None else seconds(now - life.up_since),
+        "memory_bytes": memory,
+        "cpu_s": cpu,
+        "description": unit.service.description,
+        "reason": reason(unit),
+        "internal": unit.internal,
+    }
+
+
+def details(unit: Unit, core: Core, now: float) -> dict[str, object]:
+    """All about one service."""
+    service, life = unit.service, unit.life
+    waits_for_retry = life.state is State.BACKOFF and life.deadline is not None
+    return summary(unit, core, now) | {
+        "file": service.file,
+        "line": service.line,
+        "last_exit": unit.last_exit,
+        "failures": life.failures,
+        "start_limit": service.start_limit,
+        "next_start_s": seconds((life.deadline or now) - now) if waits_for_retry else None,
+        "waits": unit.waits,
+        "status_text": unit.status_text,
+        "depends": list(service.depends),
+        "after": list(service.after),
+        "descriptors": len(unit.descriptors()),
+        "ready": service.ready,
+        "restart": service.restart,
+        "task": service.task,
+        "functions": list(service.functions),
+        "starts": life.starts,
+    }
+
+
+def reason(unit: Unit) -> str:
+    """Why it is in its state."""
+    return unit.waits or unit.life.reason
+
+
+def iso_8601(wall: float) -> str:
+    """A Unix time in UTC, with milliseconds."""
+    whole, thousandths = divmod(round(wall * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{thousandths:03d}+00:00"
+
+
+def seconds(value: float) -> float:
+    return round(max(0.0, value), 3)

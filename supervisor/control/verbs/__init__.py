@@ -1,0 +1,60 @@
+"""The methods that the control socket knows, each in a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from supervisor.control import introspection
+from supervisor.control.core import Core
+from supervisor.control.verbs import (
+    apply,
+    call,
+    check,
+    fds,
+    get_version,
+    graph,
+    list,
+    logs,
+    monitor,
+    plan,
+    reexec,
+    reload,
+    reset,
+    restart,
+    show,
+    shutdown,
+    signal,
+    start,
+    status,
+    stop,
+    why,
+)
+from supervisor.varlink.exchange import Exchange
+
+Handler = Callable[[Exchange, Core], None]  # answers the exchange, now or later; may raise ControlError instead
+
+METHODS: dict[str, Handler] = {
+    "io.spawnd.Apply": apply.run,
+    "io.spawnd.Call": call.run,
+    "io.spawnd.Check": check.run,
+    "io.spawnd.Fds": fds.run,
+    "io.spawnd.GetVersion": get_version.run,
+    "io.spawnd.Graph": graph.run,
+    "io.spawnd.List": list.run,
+    "io.spawnd.Logs": logs.run,
+    "io.spawnd.Monitor": monitor.run,
+    "io.spawnd.Plan": plan.run,
+    "io.spawnd.Reexec": reexec.run,
+    "io.spawnd.Reload": reload.run,
+    "io.spawnd.Reset": reset.run,
+    "io.spawnd.Restart": restart.run,
+    "io.spawnd.Show": show.run,
+    "io.spawnd.Shutdown": shutdown.run,
+    "io.spawnd.Signal": signal.run,
+    "io.spawnd.Start": start.run,
+    "io.spawnd.Status": status.run,
+    "io.spawnd.Stop": stop.run,
+    "io.spawnd.Why": why.run,
+    "org.varlink.service.GetInfo": introspection.get_info,
+    "org.varlink.service.GetInterfaceDescription": introspection.get_interface_description,
+}

@@ -1,0 +1,59 @@
+"""Plan: what a change to the definition files as they are now would do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from supervisor.control.core import Core
+from supervisor.errors import DefinitionsError, SpawnError
+from supervisor.lifecycle.plan import Plan
+from supervisor.varlink.errors import Failed
+from supervisor.varlink.exchange import Exchange
+from supervisor.varlink.parameters import Parameters
+
+
+def run(exchange: Exchange, core: Core) -> None:
+    # only plans need these, and only from here a failure is told to the caller
+    from supervisor.control.planned import service_rows, setting_rows
+
+    parameters = Parameters(exchange.call.parameters)
+    reloads = parameters.boolean("reload")
+    parameters.end()
+
+    def done(result: Plan | SpawnError) -> None:
+        if isinstance(result, DefinitionsError):
+            exchange.reply(_reply(problems=result.problems))
+        elif isinstance(result, SpawnError):
+            exchange.fail(Failed(str(result)))
+        else:
+            definitions = result.definitions
+            exchange.reply(
+                _reply(
+                    notices=definitions.notices,
+                    digest=definitions.digest,
+                    defined=len(definitions.services),
+                    services=service_rows(result),
+                    settings=setting_rows(result),
+                )
+            )
+
+    core.plan(reloads, done)
+
+
+def _reply(
+    *,
+    problems: Sequence[str] = (),
+    notices: Sequence[str] = (),
+    digest: str = "",
+    defined: int = 0,
+    services: Sequence[dict[str, object]] = (),
+    settings: Sequence[dict[str, object]] = (),
+) -> dict[str, object]:
+    return {
+        "problems": list(problems),
+        "notices": list(notices),
+        "digest": digest,
+        "defined": defined,
+        "services": list(services),
+        "settings": list(settings),
+    }

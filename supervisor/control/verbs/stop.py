@@ -1,0 +1,55 @@
+"""Stop: have services down; what needs them, and runs, is stopped with them, or stands in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from supervisor.control.core import Core, Unit
+from supervisor.control.errors import Needed
+from supervisor.control.orders import Order, take_order
+from supervisor.control.wait import answer
+from supervisor.lifecycle.dependencies import in_need
+from supervisor.lifecycle.life import State
+from supervisor.lifecycle.machine import goes_down
+from supervisor.lifecycle.outcome import Outcome, stopped
+from supervisor.varlink.exchange import Exchange
+from supervisor.varlink.parameters import Parameters
+
+RUNS = (State.STARTING, State.RUNNING, State.RELOADING)
+
+
+def run(exchange: Exchange, core: Core) -> None:
+    parameters = Parameters(exchange.call.parameters)
+    cascade, alone = parameters.boolean("cascade"), parameters.boolean("alone")
+    order = take_order(exchange, core, parameters)
+    if not alone:
+        order = _with_others(exchange, core, order, cascade)
+    going_down: dict[str, bool] = exchange.memo.setdefault("going_down", {})
+
+    def judge(unit: Unit) -> Outcome | None:
+        if goes_down(unit.life):
+            going_down[unit.name] = True
+        return stopped(unit.life, unit.name in going_down)
+
+    exchange.once(lambda: core.stop(order.names))
+    answer(exchange, core, order, judge)
+
+
+def _with_others(exchange: Exchange, core: Core, order: Order, cascade: bool) -> Order:
+    """The order with all that is to stop.  Raises Needed.  Decided once, by what there is when the order comes."""
+    if "others" not in exchange.memo:
+        lives = {name: unit.life for name, unit in core.units.items()}
+        others = in_need(order.names, core.services(), lives)
+        if not cascade:
+            _refuse(order.names, core, [name for name in others if lives[name].state in RUNS])
+        exchange.memo["others"] = others if cascade else []
+    return replace(order, names=[*exchange.memo["others"], *order.names])
+
+
+def _refuse(names: Sequence[str], core: Core, others: Sequence[str]) -> None:
+    services, lives = core.services(), {name: unit.life for name, unit in core.units.items()}
+    for name in names if others else ():
+        by = [other for other in in_need([name], services, lives) if other in others]
+        if by and lives[name].state in RUNS:
+            raise Needed(name, by)
