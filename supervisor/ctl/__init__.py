@@ -1,0 +1,1 @@
+"""`spawnctl`, the operator's tool: one file a verb."""

@@ -1,0 +1,163 @@
+"""What may follow on a command line that is being typed: shells ask for it with `spawnctl --complete WORD...`.
+
+The words are those after `spawnctl` up to the cursor; the last one is being typed, and so
+maybe empty.  Each candidate is a line: the word, a tab, what it means.  They are not chosen by
+what there is of the last word already: shells do that in ways of their own.  Nothing is
+said about what goes wrong: somebody is typing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from supervisor.ctl.client import Client
+from supervisor.ctl.errors import SpawnctlError
+from supervisor.ctl.parsers import general_parser, verb_parser
+from supervisor.ctl.verbs import VERBS
+from supervisor.runtime_folder import default_socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    Candidates = Iterator[tuple[str, str]]
+
+PATIENCE = 1.0  # seconds for the supervisor to tell the names: whoever types waits for it
+REAL_TIME = 15  # signals after RTMIN that are offered; there may be more
+SERVICES, SIGNALS = "NAME", "SIG"  # what arguments are called that there are candidates for
+
+
+def complete(words: Sequence[str]) -> int:
+    """Print the candidates."""
+    try:
+        for word, meaning in candidates(words):
+            print(f"{word}\t{meaning}")
+    except SpawnctlError:
+        pass
+    return 0
+
+
+def candidates(words: Sequence[str]) -> Candidates:
+    """Words and what they mean.  Raises SpawnctlError."""
+    *before, current = words or [""]
+    general = Typed(general_parser(), before, ends_at_first=True)
+    if general.value_follows:
+        return
+    if not general.given:
+        yield from general.options() if current.startswith("-") else VERBS.items()
+        return
+    verb = general.given[0]
+    if verb in VERBS:
+        typed = Typed(verb_parser(verb)[1], before[general.taken :])
+        typed.socket = typed.socket or general.socket
+        yield from _of_verb(typed, current)
+
+
+def _of_verb(typed: Typed, current: str) -> Candidates:
+    if typed.value_follows:
+        return
+    if current.startswith("-") and not typed.only_arguments:
+        yield from typed.options()
+        return
+    match typed.argument():
+        case argument, given if argument.metavar == SERVICES:
+            yield from _services(typed.socket, given)
+            if takes_several(argument) and not given:
+                yield "all", "every service"
+        case argument, _ if argument.metavar == SIGNALS:
+            yield from _signals()
+
+
+def takes_several(argument: argparse.Action) -> bool:
+    return argument.nargs in ("+", "*")
+
+
+def _services(path: str | None, given: Sequence[str]) -> Candidates:
+    """All but those that are given already."""
+    client = Client(path or default_socket(), PATIENCE)
+    try:
+        nodes = client.call("Graph")["nodes"]
+    finally:
+        client.close()
+    for node in nodes:
+        if not node["internal"] and node["name"] not in given:
+            yield node["name"], node["state"]
+
+
+def _signals() -> Candidates:
+    from signal import Signals, strsignal  # takes a while to import
+
+    for signum in Signals:
+        if signum < Signals.SIGRTMIN:
+            yield signum.name.removeprefix("SIG"), strsignal(signum) or ""
+    yield "RTMIN", "Real-time signal 0"
+    for number in range(1, REAL_TIME + 1):
+        yield f"RTMIN+{number}", f"Real-time signal {number}"
+
+
+class Typed:
+    """What stands before the word that is being typed, as the parser will understand it.
+
+    `given` are the arguments that are no options, `taken` is how many words there are up to
+    the last of them.  With `ends_at_first` what follows the first of them is another parser's.
+    """
+
+    def __init__(self, parser: argparse.ArgumentParser, words: Sequence[str], ends_at_first: bool = False) -> None:
+        self.given: list[str] = []
+        self.taken = 0
+        self.socket: str | None = None
+        self.value_follows = False
+        self.only_arguments = False
+        self._actions = [action for action in parser._actions if action.help != argparse.SUPPRESS]
+        self._options = {name: action for action in self._actions for name in action.option_strings}
+        self._used: set[argparse.Action] = set()
+        awaited: argparse.Action | None = None
+        for word in words:
+            if ends_at_first and self.given:
+                break
+            self.taken += 1
+            awaited = self._take(word, awaited)
+        self.value_follows = awaited is not None
+
+    def options(self) -> Candidates:
+        """Those that have not been given."""
+        for action in self._actions:
+            if action.option_strings and action not in self._used:
+                yield max(action.option_strings, key=len), action.help or ""
+
+    def argument(self) -> tuple[argparse.Action, list[str]] | None:
+        """The argument whose turn it is, and what it has got already; None: there is to be no other."""
+        given = self.given
+        for action in self._actions:
+            if not action.option_strings:
+                if not given or takes_several(action):
+                    return action, given
+                given = given[1:]
+        return None
+
+    def _take(self, word: str, awaited: argparse.Action | None) -> argparse.Action | None:
+        """Understand one word; the option that the next word is the value of."""
+        if awaited is not None:
+            self._set(awaited, word)
+            return None
+        if self.only_arguments or not word.startswith("-"):
+            self.given.append(word)
+            return None
+        if word == "--":
+            self.only_arguments = True
+            return None
+        name, equals, value = word.partition("=")
+        action = self._options.get(name)
+        if action is None:
+            return None
+        self._used.add(action)
+        if action.nargs == 0:
+            return None
+        if equals:
+            self._set(action, value)
+        return None if equals else action
+
+    def _set(self, action: argparse.Action, value: str) -> None:
+        if action.dest == "socket":
+            self.socket = os.path.expanduser(value)  # no shell has done that yet

@@ -1,0 +1,70 @@
+"""`spawnctl`: the command line.  Only the verb that is used is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from supervisor.ctl import exit_code
+from supervisor.ctl.client import Client
+from supervisor.ctl.errors import SpawnctlError
+from supervisor.ctl.parsers import general_parser, verb_parser
+from supervisor.runtime_folder import default_socket
+
+COMPLETE = "--complete"  # a shell wants to know what may follow
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out the command line; the exit code."""
+    _open_closed_output()
+    try:
+        code = run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+        return code
+    except SystemExit as end:  # argparse has said what is wrong, or has helped
+        return end.code if isinstance(end.code, int) else exit_code.USAGE
+    except SpawnctlError as error:
+        print(f"spawnctl: {error}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        return exit_code.INTERRUPTED
+    except BrokenPipeError:
+        _throw_output_away()
+        return exit_code.BROKEN_PIPE
+    except OSError as error:  # a full disk; what concerns the supervisor is a SpawnctlError
+        _throw_output_away()
+        print(f"spawnctl: cannot write: {error.strerror}", file=sys.stderr)
+        return exit_code.FAILED
+
+
+def _open_closed_output() -> None:
+    """Somebody who closes standard output or error does not want to hear anything."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # open until the process ends
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # open until the process ends
+
+
+def _throw_output_away() -> None:
+    """What is left in the buffer would raise again when the interpreter ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Parse the command line in two steps, for the verb's own part is in its module.  Raises SystemExit too."""
+    if arguments[:1] == [COMPLETE]:
+        from supervisor.ctl.completion import complete  # only shells ask for it
+
+        return complete(arguments[1:])
+    general = general_parser().parse_args(arguments)
+    verb, parser = verb_parser(general.verb)
+    args = parser.parse_args(general.rest, general)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    client = Client(args.socket or default_socket())
+    try:
+        code: int = verb.run(client, args)
+        return code
+    finally:
+        client.close()

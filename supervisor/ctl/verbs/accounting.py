@@ -1,0 +1,144 @@
+"""`accounting`: what released cgroups used, as the reaper or its database tells it."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+
+from supervisor.ctl import exit_code
+from supervisor.ctl.client import Client
+from supervisor.ctl.errors import CallFailed
+from supervisor.ctl.moment import moment
+from supervisor.ctl.output import print_json
+from supervisor.ctl.quantity import NONE, cpu_time, size
+from supervisor.ctl.table import render
+from supervisor.ctl.terminal import Terminal, standard_output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SERVICE = "reaper"
+TOP, MOST = 20, 1000
+PATIENCE = 120.0  # seconds: a database of many hosts has much to add up
+SORTS = {"cpu": "cpu_usage_usec", "memory": "memory_peak", "procs": "pids_peak", "forks": "pids_forks",
+         "oom": "memory_events_oom", "cgroups": "cgroups"}  # fmt: skip
+TITLES = ("NAME", "CGROUPS", "CPU", "USER", "SYSTEM", "MEMORY", "PROCS", "FORKS", "OOM")
+ALIGNS = "<>>>>>>>>"
+NO_DATABASE = "io.spawnd.reaper.NoDatabase"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("path", metavar="PATH", nargs="?", default="", help="only cgroups at and below this path of /proc/PID/cgroup")
+    add("--by", metavar="WHAT", type=grouping, help="scope, host, path or xattr:NAME (scope; below PATH, path)")
+    add("--depth", metavar="N", type=whole, default=1, help="names below PATH to group by (1)")
+    add("--where", metavar="NAME=VALUE", type=pair, action="append", default=[], help="only with this xattr")
+    add("--since", metavar="TIME", type=moment, help="only what ended since then: 24h, 2026-11-21, 2026-11-21T22:40")
+    add("--until", metavar="TIME", type=moment, help="only what ended before then")
+    add("--sort", metavar="WHAT", choices=SORTS, default="cpu", help=f"what to be sorted by: {', '.join(SORTS)} (cpu)")
+    add("--top", metavar="N", type=whole, default=TOP, help=f"how many ({TOP}), {MOST} at most")
+    add("--csv", action="store_true", help="print CSV")
+    add("--service", metavar="SERVICE", default=SERVICE, help=f"the reaper to ask ({SERVICE})")
+    add("--database", metavar="DATABASE", help="ask sqlite:PATH or postgresql:CONNINFO itself, no reaper")
+
+
+def whole(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST:
+        raise ArgumentTypeError(f"not a number from 1 to {MOST}: {text!r}")
+    return int(text)
+
+
+def grouping(text: str) -> str:
+    if text not in ("scope", "host", "path") and not (text.startswith("xattr:") and len(text) > len("xattr:")):
+        raise ArgumentTypeError(f"neither scope, host, path nor xattr:NAME: {text!r}")
+    return text
+
+
+def pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise ArgumentTypeError(f"not NAME=VALUE: {text!r}")
+    return name, value
+
+
+def run(client: Client, args: Namespace) -> int:
+    parameters = query(args)
+    reply = ask_database(args.database, parameters) if args.database else ask_reaper(client, args.service, parameters)
+    if args.json:
+        print_json(reply)
+    elif args.csv:
+        print_csv(reply["groups"])
+    else:
+        print("\n".join(table(reply, standard_output())))
+    return exit_code.DONE
+
+
+def query(args: Namespace) -> dict[str, Any]:
+    """The parameters of the reaper's method."""
+    by, _, xattr = (args.by or ("path" if args.path else "scope")).partition(":")
+    return {
+        "by": by,
+        "path": args.path,
+        "depth": args.depth,
+        "xattr": xattr or None,
+        "where": dict(args.where),
+        "since": args.since,
+        "until": args.until,
+        "sort": SORTS[args.sort],
+        "top": args.top,
+    }
+
+
+def ask_reaper(client: Client, service: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    call = {"name": service, "method": "io.spawnd.reaper.Totals", "parameters": parameters, "timeout": PATIENCE}
+    try:
+        reply: dict[str, Any] = client.call("Call", **call)["reply"]
+    except CallFailed as error:
+        if error.reply and error.reply["error"] == NO_DATABASE:
+            raise CallFailed(f"{service} keeps no accounting: its options have no database") from error
+        raise
+    return reply
+
+
+def ask_database(address: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """As the reaper would, but here.  Raises CallFailed."""
+    from workers.reaper.accounting.ask import ask  # with it come database drivers
+    from workers.reaper.errors import ReaperError
+
+    try:
+        return ask(address, parameters)
+    except ReaperError as error:
+        raise CallFailed(str(error)) from error
+
+
+def table(reply: dict[str, Any], terminal: Terminal) -> list[str]:
+    rows = [cells(group, NONE if group["name"] is None else group["name"]) for group in reply["groups"]]
+    return render(TITLES, ALIGNS, [*rows, cells(reply["all"], "TOTAL")], terminal.width)
+
+
+def cells(total: dict[str, Any], name: str) -> list[str]:
+    return [
+        name,
+        str(total["cgroups"]),
+        cpu_time(total["cpu_total"]),
+        cpu_time(total["cpu_user"]),
+        cpu_time(total["cpu_system"]),
+        size(total["memory_peak"]),
+        *(NONE if total[key] is None else str(total[key]) for key in ("pids_peak", "pids_forks", "memory_events_oom")),
+    ]
+
+
+def print_csv(groups: list[dict[str, Any]]) -> None:
+    """A line of titles, and one for each group."""
+    import csv  # takes a while to import
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(FIELDS)
+    writer.writerows([group[field] for field in FIELDS] for group in groups)
+
+
+FIELDS = (
+    "name", "cgroups", "cpu_total", "cpu_user", "cpu_system", "memory_peak", "memory_events_high", "memory_events_max",
+    "memory_events_oom", "pids_peak", "pids_forks", "pids_events_max", "first", "last",
+)  # fmt: skip

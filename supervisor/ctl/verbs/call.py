@@ -1,0 +1,84 @@
+"""`call`: have a service answer a call itself, over its control socket."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+
+from supervisor.ctl import exit_code
+from supervisor.ctl.client import Client
+from supervisor.ctl.errors import SpawnctlError
+from supervisor.ctl.output import print_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+SECONDS = 10.0
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a service with control = true")
+    parser.add_argument(
+        "method", metavar="METHOD", help="the method; without a dot, one of the service's own interface"
+    )
+    parser.add_argument(
+        "parameters", metavar="JSON", nargs="?", type=json_object, default={}, help="its parameters, an object"
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=seconds,
+        default=SECONDS,
+        help=f"how long to wait for the reply, the first one with --more ({SECONDS:g})",
+    )
+    parser.add_argument("--more", action="store_true", help="take many replies, and print each on a line")
+
+
+def json_object(text: str) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    try:
+        value = json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise ArgumentTypeError(f"not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ArgumentTypeError(f"not an object: {text[:60]}")
+    return value
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 86400:
+        raise ArgumentTypeError(f"not a number of seconds up to a day: {text!r}")
+    return value
+
+
+def run(client: Client, args: Namespace) -> int:
+    call = {"name": args.name, "method": args.method, "parameters": args.parameters, "timeout": args.timeout}
+    try:
+        if args.more:
+            for reply in client.stream("Call", **call):
+                print_json(reply["reply"])
+                sys.stdout.flush()
+        else:
+            show(client.call("Call", **call)["reply"], args.json)
+    except SpawnctlError as error:
+        if args.json and error.reply:
+            print_json(error.reply)
+        raise
+    return exit_code.DONE
+
+
+def show(reply: dict[str, Any], as_json: bool) -> None:
+    """As JSON in any case: nobody knows what it is about.  For people letters are as they are; no command is."""
+    if as_json:
+        print_json(reply)
+        return
+    text = json.dumps(reply, indent=2, ensure_ascii=False)
+    print("".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text))

@@ -1,0 +1,27 @@
+"""`fds`: the descriptor table of a service."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from supervisor.ctl import exit_code
+from supervisor.ctl.client import Client
+from supervisor.ctl.output import print_json
+from supervisor.ctl.table import render
+from supervisor.ctl.terminal import standard_output
+
+TITLES = ("FD", "NAME", "WHAT", "STORED")
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a service")
+
+
+def run(client: Client, args: Namespace) -> int:
+    rows = client.call("Fds", name=args.name)["descriptors"]
+    if args.json:
+        print_json(rows)
+    else:
+        cells = [[str(row["number"]), row["name"], row["what"], "yes" if row["stored"] else ""] for row in rows]
+        print("\n".join(render(TITLES, "><<<", cells, standard_output().width)))
+    return exit_code.DONE

@@ -1,0 +1,126 @@
+"""`logs`: the last lines of a service's output, and those that follow."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+
+from supervisor.ctl import exit_code, journal
+from supervisor.ctl.client import Client
+from supervisor.ctl.errors import NoSuchService
+from supervisor.ctl.output import print_json
+from supervisor.ctl.text import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+LINES = 20
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="a service")
+    parser.add_argument(
+        "-n", dest="count", metavar="N", type=line_count, default=LINES, help=f"how many lines ({LINES})"
+    )
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with what follows, until interrupted")
+
+
+def line_count(text: str) -> int:
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"not a number of lines: {text!r}")
+    return int(text)
+
+
+def run(client: Client, args: Namespace) -> int:
+    if args.follow:
+        return follow(client, args)
+    reply = client.call("Logs", name=args.name, count=args.count)
+    if reply["journal"] and not args.json:
+        journal.show(args.name, args.count, follow=False)
+    lines = list(journal.lines(args.name, args.count)) if reply["journal"] else reply["lines"]
+    if args.json:
+        print_json({"name": args.name, "journal": reply["journal"], "lines": lines})
+        return exit_code.DONE
+    for line in lines:
+        print(shown(line))
+    return exit_code.DONE
+
+
+def follow(client: Client, args: Namespace) -> int:
+    printer = JsonPrinter(args.name) if args.json else Printer(args.name)
+    begun = False
+    try:
+        for reply in client.stream("Logs", name=args.name, count=args.count):
+            begun = True
+            if reply["journal"]:
+                return follow_journal(args, printer)
+            printer.print(reply)
+    except NoSuchService as error:
+        if not begun:
+            raise
+        raise NoSuchService(f"{args.name} is not defined any more") from error
+    finally:
+        printer.end()
+    return exit_code.DONE
+
+
+def follow_journal(args: Namespace, printer: Printer) -> int:
+    if not args.json:
+        journal.show(args.name, args.count, follow=True)
+    for line in journal.lines(args.name, args.count, follow=True):
+        printer.print({"lines": [line], "lost": 0, "partial": False})
+    return exit_code.DONE
+
+
+def shown(text: str) -> str:
+    """As it is, but on a terminal nothing that would command it."""
+    return printable(text.expandtabs()) if sys.stdout.isatty() else text
+
+
+class Printer:
+    """Prints what comes, at once, also the beginning of a line."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._open = False  # the last line has no end yet
+
+    def print(self, reply: dict[str, Any]) -> None:
+        if reply["lost"]:
+            self.end()
+            print(f"spawnctl: {reply['lost']} lines of {self.name} were not read in time", file=sys.stderr, flush=True)
+        lines = reply["lines"]
+        if lines:
+            print("\n".join(map(shown, lines)), end="" if reply["partial"] else "\n", flush=True)
+            self._open = reply["partial"]
+
+    def end(self) -> None:
+        if self._open:
+            print(flush=True)
+            self._open = False
+
+
+class JsonPrinter(Printer):
+    """One object a line: a line of output, or how many were lost."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._rest = ""
+
+    def print(self, reply: dict[str, Any]) -> None:
+        if reply["lost"]:
+            self.end()
+            print_json({"name": self.name, "lost": reply["lost"]})
+        lines = list(reply["lines"])
+        if lines:
+            lines[0] = self._rest + lines[0]
+            self._rest = lines.pop() if reply["partial"] else ""
+        for line in lines:
+            print_json({"name": self.name, "line": line})
+        sys.stdout.flush()
+
+    def end(self) -> None:
+        if self._rest:
+            print_json({"name": self.name, "line": self._rest})
+            sys.stdout.flush()
+            self._rest = ""

@@ -1,0 +1,32 @@
+"""`plan`: what a change to the definition files as they are now would do, key by key."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from supervisor.ctl import exit_code
+from supervisor.ctl.arguments import take_reload
+from supervisor.ctl.client import Client
+from supervisor.ctl.output import print_json
+from supervisor.ctl.planned import key_lines, print_problems, setting_lines, summary, title
+from supervisor.ctl.terminal import standard_output
+from supervisor.ctl.text import printable
+
+
+def arguments(parser: ArgumentParser) -> None:
+    take_reload(parser)
+
+
+def run(client: Client, args: Namespace) -> int:
+    reply = client.call("Plan", reload=args.reload)
+    if args.json:
+        print_json(reply)
+    if reply["problems"]:
+        print_problems(reply["problems"], "the definitions are wrong", quiet=args.json)
+        return exit_code.FAILED
+    if not args.json:
+        terminal = standard_output()
+        lines = [line for row in reply["services"] for line in (title(row, terminal), *key_lines(row))]
+        notices = [f"notice: {printable(notice)}" for notice in reply["notices"]]
+        print("\n".join([*lines, *setting_lines(reply["settings"]), *notices, summary(reply)]))
+    return exit_code.FAILED if reply["services"] or reply["settings"] else exit_code.DONE

@@ -1,0 +1,22 @@
+"""`stop`: have services down."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from supervisor.ctl.arguments import take_order
+from supervisor.ctl.client import Client
+from supervisor.ctl.output import print_results
+
+
+def arguments(parser: ArgumentParser) -> None:
+    take_order(parser)
+    others = parser.add_mutually_exclusive_group()
+    others.add_argument("--cascade", action="store_true", help="stop what needs them, too, and that first")
+    others.add_argument("--alone", action="store_true", help="stop them alone: what needs them goes on without")
+
+
+def run(client: Client, args: Namespace) -> int:
+    parameters = {"names": args.names, "no_wait": args.no_wait}
+    parameters |= {key: True for key in ("cascade", "alone") if getattr(args, key)}
+    return print_results(client.call("Stop", **parameters)["results"], args.json, args.quiet)

@@ -1,0 +1,32 @@
+"""`version`: of spawnctl and of the supervisor that runs."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+
+from supervisor import __version__
+from supervisor.ctl import exit_code
+from supervisor.ctl.client import Client
+from supervisor.ctl.errors import SpawnctlError
+from supervisor.ctl.output import print_json
+
+
+def arguments(parser: ArgumentParser) -> None:
+    pass
+
+
+def run(client: Client, args: Namespace) -> int:
+    running, code = None, exit_code.DONE
+    try:
+        running = client.call("GetVersion")["version"]
+    except SpawnctlError as error:
+        print(f"spawnctl: {error}", file=sys.stderr)
+        code = error.code
+    if args.json:
+        print_json({"spawnctl": __version__, "spawnd": running})
+    else:
+        print(f"spawnctl {__version__}")
+        if running is not None:
+            print(f"spawnd {running}")
+    return code
