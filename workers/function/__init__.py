@@ -1,0 +1,1 @@
+"""One call of a function of a definition file's module, in a process of its own."""

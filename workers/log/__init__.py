@@ -1,0 +1,1 @@
+"""The log worker: keeps and passes on the output of services."""

@@ -1,0 +1,27 @@
+"""The descriptors that spawnd handed over, by name: sd_listen_fds(3)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from supervisor.notify import passed
+
+OPTIONS = "options"
+CONTROL = "control"  # the listening socket of `control = true`
+
+
+def passed_descriptors() -> dict[str, list[int]]:
+    """All descriptors that spawnd handed over by name, in their order; they are the caller's."""
+    result: dict[str, list[int]] = {}
+    for name, fd in passed.passed_descriptors():
+        result.setdefault(name, []).append(fd)
+    return result
+
+
+def read_options(fd: int) -> dict[str, Any]:
+    """The `options` of the worker's definition; closes `fd`."""
+    with open(fd, "rb") as file:
+        file.seek(0)
+        options: dict[str, Any] = json.load(file)
+    return options
