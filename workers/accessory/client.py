@@ -1,0 +1,169 @@
+"""Asking the accessory for namespaces, for programs in Python.
+
+    with Accessory() as accessory, accessory.request("customer-1", ipc=True, pid=True, lease=True) as got:
+        setns(got.ipc, CLONE_NEWIPC)
+        …
+
+The namespaces live at least until `got` is closed, with its lease, and 60 seconds more.  Descriptors are
+close-on-exec.  To join an IPC or PID namespace takes CAP_SYS_ADMIN, a user namespace its owner.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from types import TracebackType
+
+from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWUSER
+from workers.accessory.protocol import (
+    MAX_DATAGRAM,
+    Command,
+    Response,
+    encode_datagram,
+    encode_packet,
+    packets,
+)
+
+ADDRESS = "@cm4all-spawn"
+TIMEOUT = 60.0  # seconds for an answer
+_TIMEVAL = struct.Struct("@ll")
+_SPACE = socket.CMSG_SPACE(4 * 4)  # three namespaces and a lease
+
+
+class RequestError(Exception):
+    """The accessory said no; the text says why."""
+
+
+@dataclass(slots=True)
+class Namespaces:
+    """What was asked for, -1 elsewhere: descriptors of namespaces, and of the lease, which ends when it is closed."""
+
+    ipc: int = -1
+    pid: int = -1
+    user: int = -1
+    lease: int = -1
+
+    def close(self) -> None:
+        """Close all descriptors.  Twice does no harm."""
+        for field in ("ipc", "pid", "user", "lease"):
+            fd = getattr(self, field)
+            setattr(self, field, -1)
+            if fd >= 0:
+                os.close(fd)
+
+    def __enter__(self) -> Namespaces:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Accessory:
+    """A connection to the accessory at `address`, a path or `@name`.
+
+    `timeout` is in seconds, for everything that is waited for; None: for ever.  Raises OSError
+    where it cannot be reached, BlockingIOError for want of time.
+    """
+
+    def __init__(self, address: str = ADDRESS, timeout: float | None = TIMEOUT) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            # the kernel's time limits: with those of Python a full backlog is not waited for
+            for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+                seconds, rest = divmod(timeout or 0, 1)
+                self._socket.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(seconds), int(rest * 1_000_000)))
+            self._socket.connect("\0" + address[1:] if address.startswith("@") else address)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def request(
+        self, name: str, *, ipc: bool = False, pid: bool = False, user: bytes | None = None, lease: bool = False
+    ) -> Namespaces:
+        """Namespaces of `name`, the caller's to close; who asks for the same name gets the same ones.
+
+        `user` is a `uid_map`, or `uid_map NUL gid_map`, in the format of /proc/PID/uid_map.
+        Raises RequestError with what the accessory says, OSError where it cannot be spoken to.
+        """
+        self._socket.send(encode_request(name, ipc=ipc, pid=pid, user=user, lease=lease))
+        if not (ipc or pid or lease or user is not None):
+            return Namespaces()  # there is no answer to that
+        datagram, fds = self._receive()
+        try:
+            return take_reply(datagram, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        datagram, ancillary, flags, _ = self._socket.recvmsg(MAX_DATAGRAM, _SPACE, socket.MSG_CMSG_CLOEXEC)
+        fds = [
+            fd
+            for level, kind, data in ancillary
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+            for (fd,) in struct.iter_unpack("=i", data[: len(data) // 4 * 4])
+        ]
+        if datagram and not flags & socket.MSG_CTRUNC:
+            return datagram, fds
+        for fd in fds:
+            os.close(fd)
+        if datagram:
+            raise OSError("cannot take the descriptors: too many open files")
+        raise ConnectionResetError("the accessory has closed the connection")
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def __enter__(self) -> Accessory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def encode_request(
+    name: str, *, ipc: bool = False, pid: bool = False, user: bytes | None = None, lease: bool = False
+) -> bytes:
+    """The datagram of a request."""
+    wanted = [encode_packet(Command.NAME, name.encode("ascii"))]
+    if ipc:
+        wanted.append(encode_packet(Command.IPC_NAMESPACE))
+    if pid:
+        wanted.append(encode_packet(Command.PID_NAMESPACE))
+    if user is not None:
+        wanted.append(encode_packet(Command.USER_NAMESPACE, user))
+    if lease:
+        wanted.append(encode_packet(Command.LEASE_PIPE))
+    return encode_datagram(wanted)
+
+
+def take_reply(datagram: bytes, fds: list[int]) -> Namespaces:
+    """What is in a reply; the descriptors that it names are taken out of `fds`.  Raises RequestError."""
+    found = Namespaces()
+    for response, payload in packets(datagram):
+        if response == Response.ERROR:
+            raise RequestError(payload.decode("ascii", "replace"))
+        if response == Response.LEASE_PIPE:
+            found.lease = fds.pop(0)
+        elif response == Response.NAMESPACE_HANDLES:
+            for (flag,) in struct.iter_unpack("=I", payload):
+                _set(found, flag, fds.pop(0))
+    return found
+
+
+def _set(found: Namespaces, flag: int, fd: int) -> None:
+    match flag:
+        case _ if flag == CLONE_NEWIPC:
+            found.ipc = fd
+        case _ if flag == CLONE_NEWPID:
+            found.pid = fd
+        case _ if flag == CLONE_NEWUSER:
+            found.user = fd
+        case _:
+            os.close(fd)  # of a kind that was not asked for

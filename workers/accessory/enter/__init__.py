@@ -1,0 +1,1 @@
+"""`spawn-enter`: runs a command in namespaces of the accessory."""

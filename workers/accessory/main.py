@@ -1,0 +1,160 @@
+"""The accessory: puts its parts together, from what spawnd handed over, and runs.
+
+On TERM it ends all inits; on USR1 it leaves everything to its successor.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import signal
+import socket
+import time
+from functools import partial
+
+import setproctitle
+
+from supervisor.log.logger import log, notice, open_log
+from supervisor.loop.loop import Clock, Loop
+from workers.accessory.accounts import Accounts
+from workers.accessory.entry import Entry
+from workers.accessory.errors import OptionsError
+from workers.accessory.journal import Journal
+from workers.accessory.ledger import JOURNAL, Ledger
+from workers.accessory.names import GRAIN, Names
+from workers.accessory.options import Options, parse_options
+from workers.accessory.records import Known, read_lines
+from workers.accessory.recovery import recover, unknown_names
+from workers.accessory.server import Server
+from workers.runtime.descriptors import OPTIONS, passed_descriptors, read_options
+from workers.runtime.status import StatusLine
+from workers.runtime.watchdog import feed_watchdog
+
+CONTROL = "control"  # the name of the descriptor for `spawnctl call`
+# Seconds since boot, suspensions included: it goes on over our end, and nobody can set it.
+boot_time: Clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
+
+
+class Accessory:
+    """Owns everything that spawnd handed over."""
+
+    def __init__(self, loop: Loop, fds: dict[str, list[int]], options: Options) -> None:
+        self._loop = loop
+        listener = _take_listener(fds)
+        control = fds.pop(CONTROL, [])
+        accounts = Accounts(options.quota, raise_descriptor_limit())
+        journal, known = _take_journal(fds.pop(JOURNAL, []))
+        self._entries: dict[int, Entry] = {}
+        self.ledger = Ledger(journal, self._entries, loop, os.environ.pop("NOTIFY_SOCKET", ""))
+        self.names = Names(loop, accounts, self.ledger, self._entries, options.expiry)
+        self._recover(known, fds, options.expiry / GRAIN)
+        self.server = Server(loop, listener, self.names, accounts, options)
+        status = StatusLine(loop, self.ledger.store.say, self._status)
+        self.names.changed = self.server.changed = status.changed
+        for fd in control:
+            loop.call_soon(partial(self._open_control, fd, accounts))
+
+    def _recover(self, known: dict[int, Known], stored: dict[str, list[int]], grain: float) -> None:
+        store = self.ledger.store
+        entries = recover(known, stored, grain, self._loop.clock())
+        for entry in entries:
+            self.names.adopt(entry)
+        taken = {fd for entry in entries for fd in entry.descriptors()}
+        for fd in (fd for fds in stored.values() for fd in fds if fd not in taken):
+            os.close(fd)
+        for name in unknown_names(entries, stored):
+            store.drop(name)
+        self.ledger.write_anew()
+        self.ledger.keep_journal()
+        if entries:
+            notice("going on with %d names", len(entries))
+
+    def _status(self) -> str:
+        return f"{len(self.names)} names, {self.names.leases} leases, {self.server.clients} clients"
+
+    def _open_control(self, fd: int, accounts: Accounts) -> None:
+        """Imported when the first clients have been answered: to load it takes as long as all the rest."""
+        from workers.accessory.report import Report
+        from workers.runtime.control_socket import ControlSocket
+
+        ControlSocket(self._loop, fd, Report(self.names, self.server, accounts, self.ledger).control())
+
+    def run(self) -> None:
+        self._loop.on_signal(signal.SIGTERM, self._end)
+        self._loop.on_signal(signal.SIGINT, self._end)
+        self._loop.on_signal(signal.SIGUSR1, self._hand_over)
+        self.ledger.store.say("READY=1")
+        feed_watchdog(self._loop, self.ledger.store.say)
+        self._loop.run()
+
+    def _end(self) -> None:
+        self.names.end_all()
+        self._loop.stop()
+
+    def _hand_over(self) -> None:
+        self.server.stop()
+        self.ledger.store.finish()
+        self._loop.stop()
+
+
+def _take_listener(fds: dict[str, list[int]]) -> socket.socket:
+    """The one of its descriptors that is a socket and has a name that the store does not give."""
+    for name, numbers in fds.items():
+        if name != CONTROL and len(numbers) == 1 and _listens(numbers[0]):
+            del fds[name]
+            return socket.socket(fileno=numbers[0])
+    raise OptionsError('there is no listening socket among the descriptors: fd = { seqpacket("@cm4all-spawn") }')
+
+
+def _listens(fd: int) -> bool:
+    try:
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
+
+
+def _take_journal(fds: list[int]) -> tuple[Journal, dict[int, Known]]:
+    """The log of the process before this one with what it says, or else a new one."""
+    journal: Journal | None = None
+    known: dict[int, Known] = {}
+    for fd in fds:
+        try:
+            if journal is not None:
+                raise ValueError("there are two of them")
+            journal, lines = Journal.resume(fd)
+        except (OSError, ValueError) as error:
+            log.error("a log of names is of no use: %s", error)
+            os.close(fd)
+            continue
+        known, damaged = read_lines(lines)
+        if damaged:
+            log.error("%d lines of the log of names could not be read", damaged)
+    return journal or Journal.create(), known
+
+
+def raise_descriptor_limit() -> int:
+    """Have as many descriptors as the host allows; how many that is."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def main() -> int:
+    setproctitle.setproctitle("spawnd: accessory")
+    open_log("info", stderr_is_open=True)
+    fds = passed_descriptors()
+    loop = Loop(
+        on_error=lambda error: log.error("accessory: unexpected error; going on", exc_info=error), clock=boot_time
+    )
+    try:
+        options = parse_options(read_options(fds.pop(OPTIONS)[0]))
+        accessory = Accessory(loop, fds, options)
+    except OptionsError as error:
+        log.error("accessory: %s", error)
+        return EXIT_CONFIG
+    gc.freeze()  # what is there now stays: to look at it again would only copy what spawnd shares with us
+    accessory.run()
+    return os.EX_OK

@@ -1,0 +1,74 @@
+"""Going on with the names of a process before this one: from its log, spawnd's store and the inits that live.
+
+What the log does not know was never told to anybody.  A name may come back with less than the log
+says, and then that was not stored before it was told, or has ended: the next request makes it anew.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+
+from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWUSER, ns_get_nstype
+from supervisor.log.logger import log
+from workers.accessory.entry import Entry, UserNamespace
+from workers.accessory.program import Init, find_init
+from workers.accessory.records import Known, read_stored_name
+
+
+def recover(known: Mapping[int, Known], stored: Mapping[str, Sequence[int]], grain: float, now: float) -> list[Entry]:
+    """The entries, which own those of the stored descriptors that are of use; the others stay where they are.
+
+    `stored` is by name in the store, `grain` how much later than the log says a name may have been touched.
+    """
+    entries = []
+    for facts in known.values():
+        entry = Entry(facts.id, facts.realm, facts.payer, facts.name, min(facts.touched / 1000 + grain, now))
+        entry.init = _init(facts)
+        entries.append(entry)
+    by_id = {entry.id: entry for entry in entries}
+    for name, fds in stored.items():
+        found = by_id.get(read_stored_name(name) or 0)
+        if found is not None:
+            found.is_stored = True
+            for fd in fds:
+                _give(found, known[found.id], fd)
+    for entry in entries:
+        if known[entry.id].leased and not entry.leases:
+            entry.touched = now  # its last lease has ended since
+    return entries
+
+
+def unknown_names(entries: Iterable[Entry], stored: Iterable[str]) -> list[str]:
+    """Names in the store that no entry has."""
+    ids = {entry.id for entry in entries}
+    return [name for name in stored if read_stored_name(name) not in ids]
+
+
+def _give(entry: Entry, known: Known, fd: int) -> None:
+    facts = os.fstat(fd)
+    if stat.S_ISFIFO(facts.st_mode):
+        entry.leases += (fd,)
+        return
+    try:
+        kind = ns_get_nstype(fd)
+    except OSError:
+        return
+    if kind == CLONE_NEWIPC and entry.ipc < 0:
+        entry.ipc = fd
+    elif kind == CLONE_NEWUSER and facts.st_ino in known.users:
+        entry.users += (UserNamespace(fd, facts.st_ino, *known.users[facts.st_ino]),)
+
+
+def _init(known: Known) -> Init | None:
+    if known.init is None:
+        return None
+    try:
+        init = find_init(*known.init)
+    except OSError as error:
+        log.error("cannot hold the init of %r: %s", known.name, error.strerror)
+        return None
+    if init is not None:
+        init.go()  # it may not have been told yet
+    return init

@@ -1,0 +1,146 @@
+// Starting the two processes that the accessory needs, at a cost that does not grow with its descriptors.
+//
+// The children share its memory, as after vfork(2), and run nothing but what is here, on a stack of their own
+// and with all signals blocked: a handler of the parent must not run in them. While the parent runs they make their
+// system calls without the C library, whose errno they would share, too.
+//
+// Functions return a pid, or an errno with a minus sign.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/capability.h>
+#include <linux/close_range.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "system_call.h"
+
+enum { STACK_SIZE = 16384, SIGSET_SIZE = 8 };
+
+#define SHARED (CLONE_VM | CLONE_FILES | SIGCHLD)
+
+static _Alignas(16) char passing_stack[STACK_SIZE]; // of one whose end, or exec, the parent waits for
+static _Alignas(16) char holding_stack[STACK_SIZE]; // of one that lives beside it
+
+static _Noreturn void leave(long status)
+{
+	for (;;)
+		call(__NR_exit_group, status, 0, 0, 0);
+}
+
+// Start a child with all signals blocked, which it goes on to have.
+static int start(int (*child)(void *), char *stack, int flags, void *argument)
+{
+	const uint64_t every_signal = ~0ull;
+	uint64_t before;
+	int pid, error;
+
+	call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&every_signal, (long)&before, SIGSET_SIZE);
+	pid = clone(child, stack + STACK_SIZE, flags, argument);
+	error = errno;
+	call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&before, 0, SIGSET_SIZE);
+	return pid < 0 ? -error : pid;
+}
+
+struct execution {
+	const char *program;
+	const char *title;
+	volatile long error;
+};
+
+static int execute(void *argument)
+{
+	struct execution *execution = argument;
+	const char *const argv[] = { execution->title, NULL }, *const environment[] = { NULL };
+
+	// a table of its own with nothing in it: what the parent has, thousands perhaps, is neither copied nor closed
+	execution->error = -call(__NR_close_range, 0, UINT32_MAX, CLOSE_RANGE_UNSHARE, 0);
+	if (execution->error == 0)
+		execution->error = -call(__NR_execve, (long)execution->program, (long)argv, (long)environment, 0);
+	leave(1);
+}
+
+// Execute `program` as process 1 of a new PID namespace.  The parent waits until that is done.
+int spawn_init(const char *program, const char *title)
+{
+	struct execution execution = { program, title, 0 };
+	int pid = start(execute, passing_stack, SHARED | CLONE_VFORK | CLONE_NEWPID, &execution);
+
+	if (pid > 0 && execution.error != 0) {
+		waitpid(pid, NULL, 0);
+		return -(int)execution.error;
+	}
+	return pid;
+}
+
+// Pause until somebody kills it.  It holds the namespace that it was started in, and dies with its parent.
+static int hold_namespace(void *argument)
+{
+	const long parent = *(const long *)argument;
+
+	call(__NR_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0);
+	// one that died before that is found out now
+	while (call(__NR_getppid, 0, 0, 0, 0) == parent)
+		call(__NR_ppoll, 0, 0, 0, 0);
+	leave(0);
+}
+
+// Have these effective ids and all capabilities that are permitted, which a change of user takes out of effect.
+static long become(long uid, long gid)
+{
+	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct sets[2];
+	long result;
+
+	if ((result = call(__NR_setresgid, -1, gid, -1, 0)) < 0 || (result = call(__NR_setresuid, -1, uid, -1, 0)) < 0)
+		return result;
+	if ((result = call(__NR_capget, (long)&header, (long)sets, 0, 0)) < 0)
+		return result;
+	sets[0].effective = sets[0].permitted;
+	sets[1].effective = sets[1].permitted;
+	return call(__NR_capset, (long)&header, (long)sets, 0, 0);
+}
+
+struct owner {
+	long uid, gid, parent;
+	volatile long result; // a pid, or an errno with a minus sign
+};
+
+// A user namespace belongs to the effective ids of whoever makes it, so this has them, and ends when it is done: who has
+// the effective id of a user can be set back by that user, sched_setscheduler(2).  What it starts is a child of its
+// parent.  Real and saved ids remain root's, and nobody may trace either: the owner of a namespace could trace what
+// is in it, and the memory is the parent's.
+static int make_user_namespace(void *argument)
+{
+	struct owner *owner = argument;
+	int pid;
+
+	owner->result = become(owner->uid, owner->gid);
+	if (owner->result == 0)
+		owner->result = call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0);
+	if (owner->result == 0) {
+		pid = clone(hold_namespace, holding_stack + STACK_SIZE, SHARED | CLONE_NEWUSER | CLONE_PARENT, &owner->parent);
+		owner->result = pid < 0 ? -errno : pid;
+	}
+	leave(0);
+}
+
+// Start a process in a new user namespace of that user.  The caller kills and reaps it, before it starts another.
+int spawn_user_namespace(uint32_t uid, uint32_t gid)
+{
+	static struct owner owner;
+	int pid;
+
+	if (uid == UINT32_MAX || gid == UINT32_MAX) // to the kernel: stay who you are
+		return -EINVAL;
+	owner = (struct owner){ uid, gid, getpid(), -ECHILD };
+	pid = start(make_user_namespace, passing_stack, SHARED | CLONE_VFORK, &owner);
+	if (pid < 0)
+		return pid;
+	waitpid(pid, NULL, 0);
+	return (int)owner.result;
+}
