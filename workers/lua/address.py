@@ -1,0 +1,117 @@
+"""Socket addresses as scripts write them.
+
+    192.0.2.1  192.0.2.1:80  2001:db8::1  [2001:db8::1]  [fe80::1%eth0]:80  host  host:80  host:http  /path  @abstract
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from workers.lua.errors import Failure
+from workers.lua.state import Opaque
+
+CONTROL_PORT = 5478  # of beng-proxy's control protocol
+_LONGEST_PATH = 107  # bytes in sockaddr_un, one of them the NUL at its end or, of an abstract name, at its beginning
+
+
+@dataclass(frozen=True, slots=True)
+class Address(Opaque):
+    """An address of `family`, as the functions of `socket` take it."""
+
+    family: int
+    sockaddr: tuple[Any, ...] | bytes
+
+    def __str__(self) -> str:
+        match self.sockaddr:
+            case bytes(name):
+                return ("@" + name[1:].decode(errors="replace")) if name[:1] == b"\0" else name.decode(errors="replace")
+            case (host, port):
+                return f"{host}:{port}"
+            case (host, port, _flow, 0):
+                return f"[{host}]:{port}"
+            case (host, port, _flow, scope):
+                return f"[{str(host).partition('%')[0]}%{_interface(int(scope))}]:{port}"
+        raise AssertionError(self.sockaddr)
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """What the resolver has to be asked for."""
+
+    host: str
+    port: str
+
+
+def parse(text: bytes, port: int | None = None) -> Address | Name:
+    """`port` is the default, without which one has to be given.  Raises Failure, which says what is wrong."""
+    if b"\0" in text or not text:
+        raise Failure(f"cannot use address {_shown(text)}: it is empty or has a NUL in it")
+    if text[:1] in (b"/", b"@"):
+        return _local(text)
+    host, given = _split(text.decode(errors="surrogateescape"))
+    if given is None and port is None:
+        raise Failure(f"cannot use address {_shown(text)}: no port in it")
+    number = str(port) if given is None else given
+    if not host or not number:
+        raise Failure(f"cannot use address {_shown(text)}: host or port is empty")
+    if number.isdecimal() and not 0 < int(number) < 65536:
+        raise Failure(f"cannot use address {_shown(text)}: port {number} is not from 1 to 65535")
+    return _numeric(host, number) or _name(text, host, number)
+
+
+def _numeric(host: str, port: str) -> Address | None:
+    """None where the resolver is needed, for host or port.  Raises Failure."""
+    address, percent, scope = host.partition("%")
+    try:
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        found = socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=flags)[0]
+    except (OSError, UnicodeError):
+        return None
+    if found[0] == socket.AF_INET:
+        return None if percent else Address(socket.AF_INET, found[4])
+    number = _scope(scope) if percent else 0
+    return Address(socket.AF_INET6, (found[4][0], found[4][1], 0, number))
+
+
+def _name(text: bytes, host: str, port: str) -> Name:
+    if ":" in host or "%" in host:
+        raise Failure(f"cannot use address {_shown(text)}: {host!r} is no IPv6 address")
+    return Name(host, port)
+
+
+def _local(text: bytes) -> Address:
+    if len(text) > _LONGEST_PATH or text == b"@":
+        raise Failure(f"cannot use address {_shown(text)}: it has not from 1 to {_LONGEST_PATH} bytes")
+    return Address(socket.AF_UNIX, b"\0" + text[1:] if text[:1] == b"@" else text)
+
+
+def _split(text: str) -> tuple[str, str | None]:
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")) or ":" not in host:
+            raise Failure(f"cannot use address {text!r}: expected '[IPv6 address]:port'")
+        return host, rest[1:] if rest else None
+    if text.count(":") > 1:
+        return text, None
+    host, colon, port = text.partition(":")
+    return host, port if colon else None
+
+
+def _scope(name: str) -> int:
+    try:
+        return int(name) if name.isdecimal() else socket.if_nametoindex(name)
+    except OSError as error:
+        raise Failure(f"cannot use interface {name!r}: no such interface") from error
+
+
+def _interface(number: int) -> str:
+    try:
+        return socket.if_indextoname(number)
+    except OSError:
+        return str(number)
+
+
+def _shown(text: bytes) -> str:
+    return repr(text.decode(errors="backslashreplace"))

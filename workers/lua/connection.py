@@ -1,0 +1,107 @@
+"""A connected socket on asyncio: nothing that is done with it blocks the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Coroutine
+from contextlib import suppress
+from errno import EAGAIN, EINPROGRESS
+
+from workers.lua.address import Address
+from workers.lua.errors import Failure
+from workers.lua.state import Opaque
+
+_LOOK_AGAIN = 0.01  # seconds; the kernel does not tell when a backlog has room for a Unix socket again
+_BACKLOG_TIMEOUT = 30.0  # seconds that a full backlog is waited for
+_CLOSED = "the socket is closed"
+
+
+class Connection(Opaque):
+    """Owns the socket.  A script that loses all of its references loses the socket as well."""
+
+    __slots__ = ("_address", "_loop", "_senders", "_sending", "_socket", "_waiter")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, address: Address, kind: int) -> None:
+        """Raises OSError."""
+        self._loop = loop
+        self._address = address
+        self._sending = asyncio.Lock()
+        self._senders = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._socket = socket.socket(address.family, kind | socket.SOCK_NONBLOCK)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_socket"):
+            self._socket.close()
+
+    async def connect(self) -> None:
+        """Raises OSError, Failure where it is closed meanwhile."""
+        end = self._loop.time() + _BACKLOG_TIMEOUT
+        number = self._socket.connect_ex(self._address.sockaddr)
+        while number == EAGAIN and self._loop.time() < end:
+            await asyncio.sleep(_LOOK_AGAIN)
+            number = self._socket.connect_ex(self._address.sockaddr)
+        if number == EINPROGRESS:
+            await self._wait_writable()
+            number = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    def connect_nowait(self) -> None:
+        """Connect again, for a datagram socket, which never waits.  Raises OSError."""
+        self._socket.connect(self._address.sockaddr)
+
+    def send_nowait(self, data: bytes) -> int:
+        """Send what there is room for, nothing while others send; how much that was.  Raises OSError, Failure."""
+        if self._socket.fileno() < 0:
+            raise Failure(_CLOSED)
+        if self._senders:
+            return 0
+        try:
+            return self._socket.send(data, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return 0
+
+    def send(self, data: bytes, sent: int = 0) -> Coroutine[None, None, int]:
+        """Send all of it but what is sent already, after what others send; its size.  Raises OSError, Failure."""
+        self._senders += 1  # at once: nobody gets in between what is sent and the rest
+        return self._send(memoryview(data)[sent:], len(data))
+
+    async def _send(self, rest: memoryview, size: int) -> int:
+        try:
+            async with self._sending:
+                while rest:
+                    await self._wait_writable()
+                    with suppress(BlockingIOError):
+                        rest = rest[self._socket.send(rest, socket.MSG_NOSIGNAL) :]
+        finally:
+            self._senders -= 1
+        return size
+
+    def close(self) -> None:
+        """May be called again; what waits for the socket fails."""
+        if self._waiter is not None:
+            self._loop.remove_writer(self._socket.fileno())
+            self._waiter.set_exception(Failure(_CLOSED))
+            self._waiter = None
+        self._socket.close()
+
+    async def _wait_writable(self) -> None:
+        if self._socket.fileno() < 0:
+            raise Failure(_CLOSED)
+        waiter = self._waiter = self._loop.create_future()
+        fd = self._socket.fileno()
+        self._loop.add_writer(fd, _ring, waiter)
+        try:
+            await waiter
+        finally:
+            if self._waiter is waiter:
+                self._waiter = None
+                self._loop.remove_writer(fd)
+
+
+def _ring(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

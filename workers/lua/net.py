@@ -1,0 +1,181 @@
+"""`net`: interfaces, addresses and routes, for start-up scripts.
+
+Functions return true or values, or `nil, message, errno` where the kernel refuses.  Lists go
+to the Lua part as bytes, with a NUL behind each item and, in an item, a tab between its fields.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from workers.network.errors import NetworkError
+from workers.network.names import destination, plain_address, with_prefix
+from workers.network.view import Link, View
+
+if TYPE_CHECKING:
+    from workers.network.stack import Stack
+
+Value = Any  # None, bool, int, bytes, str, or a tuple of these
+SETTINGS = {"mtu": "mtu", "mac": "address", "alias": "ifalias", "name": "ifname"}  # and what the kernel calls them
+
+
+class Net:
+    """Owns sockets in the network namespace in which each was first used."""
+
+    name = "net"
+    waiting: dict[str, Callable[..., Value]] = {}
+
+    def __init__(self) -> None:
+        made = (
+            self.links, self.link, self.up, self.down, self.set, self.add, self.delete,
+            self.addresses, self.add_address, self.delete_address,
+            self.routes, self.add_route, self.delete_route,
+        )  # fmt: skip
+        self.functions: dict[str, Callable[..., Value]] = {each.__name__: _told(each) for each in made}
+
+    @cached_property
+    def _view(self) -> View:
+        return View()
+
+    @cached_property
+    def _stack(self) -> Stack:
+        from workers.network.stack import Stack  # 0.2 s, for scripts that change something
+
+        return Stack()
+
+    def close(self) -> None:
+        for made in ("_view", "_stack"):
+            if made in self.__dict__:
+                self.__dict__.pop(made).close()
+
+    # interfaces
+
+    def links(self) -> bytes:
+        """Their names."""
+        return _listed([link.name] for link in self._view.links())
+
+    def link(self, name: bytes) -> tuple[Value, ...]:
+        """In the order in which the Lua part names them."""
+        link = self._link(name)
+        facts = (link.kind or None, link.is_up, link.has_carrier, link.mtu, link.mac, link.alias or None)
+        return (link.name, link.index, *facts)
+
+    def up(self, name: bytes) -> None:
+        link = self._link(name)
+        self._stack.set_up(link.index, link.name)
+
+    def down(self, name: bytes) -> None:
+        link = self._link(name)
+        self._stack.set_up(link.index, link.name, False)
+
+    def set(self, name: bytes, mtu: int | None, mac: bytes | None, alias: bytes | None, new: bytes | None) -> None:
+        """Change what is not nil; the new name comes last."""
+        link = self._link(name)
+        for what, value in (("mtu", mtu), ("mac", mac), ("alias", alias), ("name", new)):
+            if value is not None:
+                plain = _text(value) if isinstance(value, bytes) else value
+                self._stack.set_link(link.index, link.name, f"{what} {plain}", **{SETTINGS[what]: plain})
+
+    def add(self, name: bytes, kind: bytes, peer: bytes | None, parent: bytes | None, number: int | None) -> None:
+        """Make a virtual interface; a pair has a `peer`, a vlan a `parent` and its number."""
+        options: dict[str, Any] = {}
+        if peer is not None:
+            options["peer"] = {"ifname": _text(peer)}
+        if parent is not None:
+            options["link"] = self._link(parent).index
+        if number is not None:
+            options["vlan_id"] = number
+        self._stack.add_link(_text(name), _text(kind), **options)
+
+    def delete(self, name: bytes) -> None:
+        link = self._link(name)
+        self._stack.delete_link(link.index, link.name)
+
+    # addresses
+
+    def addresses(self, name: bytes) -> bytes:
+        return _listed([address] for address in self._view.addresses(self._link(name).index) if address)
+
+    def add_address(self, name: bytes, address: bytes) -> None:
+        link = self._link(name)
+        self._stack.add_address(link.index, link.name, with_prefix(_text(address)))
+
+    def delete_address(self, name: bytes, address: bytes) -> None:
+        link = self._link(name)
+        self._stack.delete_address(link.index, link.name, with_prefix(_text(address)))
+
+    # routes
+
+    def routes(self, table: int) -> bytes:
+        """Network, gateway (empty for none), interface and metric of each."""
+        names = {link.index: link.name for link in self._view.links()}
+        found = [route for route in self._view.routes() if route.table == table]
+        return _listed([route.to, route.via, names.get(route.index, ""), str(route.metric)] for route in found)
+
+    def add_route(
+        self,
+        to: bytes,
+        via: bytes | None,
+        name: bytes | None,
+        metric: int | None,
+        table: int | None,
+        source: bytes | None,
+        onlink: bool,
+    ) -> None:
+        gateway = plain_address(_text(via)) if via is not None else ""
+        network = destination(_text(to), gateway)
+        own = plain_address(_text(source)) if source is not None else None
+        way = self._way(name, gateway)
+        self._stack.add_route(network, index=way, via=gateway, onlink=onlink, metric=metric, table=table, source=own)
+
+    def delete_route(
+        self, to: bytes, via: bytes | None, name: bytes | None, metric: int | None, table: int | None
+    ) -> None:
+        gateway = plain_address(_text(via)) if via is not None else ""
+        network = destination(_text(to), gateway)
+        index = self._link(name).index if name is not None else None
+        self._stack.delete_route(network, index=index, via=gateway, metric=metric, table=table)
+
+    # pieces of the above
+
+    def _way(self, name: bytes | None, gateway: str) -> int | None:
+        """The index of the interface that was said, or None: the kernel finds that of the gateway by itself."""
+        if name is not None:
+            return self._link(name).index
+        if not gateway:
+            raise NetworkError("add route", "neither a gateway nor an interface is given", errno.EINVAL)
+        return None
+
+    def _link(self, name: bytes) -> Link:
+        text = _text(name)
+        link = self._view.link(text)
+        if link is None:
+            raise NetworkError(f"find link {text!r}", os.strerror(errno.ENODEV), errno.ENODEV)
+        return link
+
+
+def _told(function: Callable[..., Value]) -> Callable[..., Value]:
+    """The function, which returns `nil, message, errno` instead of raising, and true for nothing."""
+
+    def call(*args: object) -> Value:
+        try:
+            result = function(*args)
+        except NetworkError as error:
+            return None, str(error), error.errno
+        except OSError as error:
+            return None, error.strerror or str(error), error.errno or 0
+        return True if result is None else result
+
+    return call
+
+
+def _listed(items: Any) -> bytes:
+    return b"".join("\t".join(fields).encode() + b"\0" for fields in items)
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="surrogateescape")

@@ -1,0 +1,199 @@
+"""The connection behind a script's `db`: made, lost and made again, while its queries wait.
+
+A query that was not sent yet when the connection is lost waits for the next one, for `PATIENCE`
+at most; one that was sent fails, as nobody knows what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Callable
+
+import psycopg
+
+from workers.lua.errors import Failure, Fault
+from workers.lua.library import Context
+from workers.lua.pg_query import Query
+from workers.lua.pg_result import Packed
+from workers.lua.pg_session import Listener, Session
+
+PATIENCE = 30.0  # seconds that a query waits for a connection; a restart of the server takes less
+MOST_WAITING = 50_000  # queries; more would cost the host its memory rather than the script some rows
+_CONNECT_TIMEOUT = "10"  # seconds, where the conninfo has none
+_LONGEST_NAME = 63  # bytes of an identifier; the server would cut a longer one, and notify of that
+_HEALTHY = 1.0  # seconds; a connection that lasted is made again at once, another waits its turn
+_FIRST, _FACTOR, _LONGEST, _JITTER = 0.1, 2, 10.0, 0.1  # seconds between attempts
+
+
+class PgConnection:
+    """Owns the session and the queries.  Raises Fault for a conninfo that cannot be read."""
+
+    def __init__(self, context: Context, conninfo: bytes, schema: bytes | None) -> None:
+        self._loop = context.loop
+        self._context = context
+        self._schema = schema
+        try:
+            self._parameters = psycopg.conninfo.conninfo_to_dict(conninfo.decode(errors="surrogateescape"))
+        except psycopg.Error as error:
+            raise Fault(f"bad argument #1 to 'new' (conninfo expected: {str(error).strip()})") from error
+        self._parameters.setdefault("connect_timeout", _CONNECT_TIMEOUT)
+        self._queue: deque[Query] = deque()
+        self._listeners: dict[bytes, _Listening] = {}
+        self._session: Session | None = None
+        self._impatience: asyncio.TimerHandle | None = None
+        self._keeping = self._loop.create_task(self._keep())
+
+    def execute(self, sql: bytes, params: list[bytes | None] | None) -> asyncio.Future[Packed]:
+        """Raises Failure where too many wait already, or a text cannot be sent."""
+        if b"\0" in sql or (params and any(value is not None and b"\0" in value for value in params)):
+            raise Failure("the query or a parameter has a NUL in it, which PostgreSQL's text cannot hold")
+        if len(self._queue) >= MOST_WAITING:
+            raise Failure(f"{MOST_WAITING} queries wait for the database already")
+        query = Query(sql, params, self._loop.time() + PATIENCE, self._loop.create_future())
+        self._queue.append(query)
+        if self._session is not None:
+            self._session.send()
+        elif self._impatience is None:
+            self._impatience = self._loop.call_at(query.deadline, self._lose_patience)
+        return query.answer
+
+    def listen(self, channel: bytes, callback: int) -> None:
+        """Have `callback` called for each notification.  Raises Fault for no channel, or one that is taken."""
+        if not 0 < len(channel) <= _LONGEST_NAME or b"\0" in channel:
+            raise Fault(f"bad argument #1 to 'listen' (channel of 1 to {_LONGEST_NAME} bytes expected)")
+        if channel in self._listeners:
+            raise Fault(f"bad argument #1 to 'listen' (channel '{_text(channel)}' has a listener already)")
+        name = f"listener of {_text(channel)!r}"
+        self._listeners[channel] = _Listening(lambda: self._context.call_back(name, callback))
+        if self._session is not None:
+            self._session.begin([self._listen_query(channel)])
+
+    @property
+    def listens(self) -> bool:
+        return bool(self._listeners)
+
+    def close(self) -> None:
+        self._keeping.cancel()
+        if self._impatience is not None:
+            self._impatience.cancel()
+        if self._session is not None:
+            self._session.close("the script's host ends")
+        for query in self._queue:
+            query.fail("the script's host ends")
+
+    async def _keep(self) -> None:
+        """Keep a connection, for ever."""
+        delay = 0.0
+        before = ""
+        while True:
+            if delay:
+                await asyncio.sleep(delay * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 (no secret)
+            begin = self._loop.time()
+            try:
+                reason = await self._connected()
+            except (OSError, ValueError, psycopg.Error) as error:
+                reason = " ".join(f"cannot connect: {error}".split())  # libpq's has lines
+                lasted = 0.0
+            else:
+                lasted = self._loop.time() - begin
+                before = ""
+            level = logging.DEBUG if reason == before else logging.WARNING  # the first of several says enough
+            self._context.log(level, f"database {self._name()}: {reason}; connecting again")
+            before = reason
+            delay = 0.0 if lasted > _HEALTHY else min(delay * _FACTOR or _FIRST, _LONGEST)
+
+    async def _connected(self) -> str:
+        """Connect, and serve the queue until the connection is lost; the reason of that."""
+        connection = await self._connect()
+        lost: asyncio.Future[str] = self._loop.create_future()
+        self._session = Session(self._loop, connection, self._queue, Listener(self._notified, lost.set_result))
+        self._context.log(logging.INFO, f"database {self._name()}: connected")
+        # by the session, as psycopg would keep to itself what is notified from now on
+        self._session.begin([self._listen_query(channel) for channel in self._listeners])
+        try:
+            return await lost
+        finally:
+            self._session = None
+            self._watch_patience()
+
+    async def _connect(self) -> psycopg.AsyncConnection[object]:
+        """A connection with the schema set."""
+        connection: psycopg.AsyncConnection[object]
+        connection = await psycopg.AsyncConnection.connect(**self._parameters, autocommit=True)  # type: ignore[arg-type]
+        try:
+            if self._schema is not None:
+                quoted = _identifier(self._schema)
+                await connection.execute("SELECT set_config('search_path', %s, false)", (quoted.decode(),))
+        except BaseException:
+            connection.pgconn.finish()
+            raise
+        return connection
+
+    def _notified(self, channel: bytes) -> None:
+        if channel in self._listeners:
+            self._listeners[channel].notify()
+
+    def _lose_patience(self) -> None:
+        """Fail the queries whose time is up: the first ones."""
+        now = self._loop.time()
+        while self._session is None and self._queue and self._queue[0].deadline <= now:
+            self._queue.popleft().fail(f"no connection to the database for {PATIENCE:g} s")
+        self._watch_patience()
+
+    def _watch_patience(self) -> None:
+        if self._impatience is not None:
+            self._impatience.cancel()
+            self._impatience = None
+        if self._session is None and self._queue:
+            self._impatience = self._loop.call_at(self._queue[0].deadline, self._lose_patience)
+
+    def _listen_query(self, channel: bytes) -> Query:
+        query = Query(b"LISTEN " + _identifier(channel), [], self._loop.time(), self._loop.create_future())
+        query.answer.add_done_callback(lambda answer: self._log_failure(channel, answer))
+        return query
+
+    def _log_failure(self, channel: bytes, listening: asyncio.Future[Packed]) -> None:
+        if listening.cancelled() or (error := listening.exception()) is None:
+            return
+        # a lost connection, with which it ends as well, has its own line
+        if self._session is not None and self._session.is_open:
+            text = f"database {self._name()}: cannot listen to {_text(channel)!r}: {error}"
+            self._context.log(logging.ERROR, text)
+
+    def _name(self) -> str:
+        return repr(str(self._parameters.get("dbname") or self._parameters.get("service") or ""))
+
+
+class _Listening:
+    """The callback of a channel: never twice at a time, and once more for what comes while it runs."""
+
+    def __init__(self, call_back: Callable[[], asyncio.Future[bool]]) -> None:
+        self._call_back = call_back
+        self._running = False
+        self._again = False
+
+    def notify(self) -> None:
+        self._again = True
+        if not self._running:
+            self._run()
+
+    def _run(self) -> None:
+        self._again = False
+        self._running = True
+        self._call_back().add_done_callback(self._ended)
+
+    def _ended(self, ended: asyncio.Future[bool]) -> None:
+        self._running = False
+        if self._again and not ended.cancelled():
+            self._run()
+
+
+def _identifier(name: bytes) -> bytes:
+    return b'"' + name.replace(b'"', b'""') + b'"'
+
+
+def _text(name: bytes) -> str:
+    return name.decode(errors="replace")

@@ -1,0 +1,122 @@
+"""A Lua state for scripts, and the way from it to the functions of Python behind the libraries.
+
+A script gets at no object of Python: `python` is gone, attributes are refused, and the
+functions are hidden in closures of the libraries.  It is trusted nevertheless, as it has
+`ffi` and `debug`: this keeps accidents apart, not attackers.
+
+A function of Python takes plain values (None, bool, int, float, bytes) and `Opaque` objects
+and returns them: one, or a tuple of several.  No exception gets into Lua, where it would hold
+its traceback, and with that everything else, for as long as Lua likes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from supervisor.definitions.prelude import prelude
+from workers.lua.errors import Failure, Fault
+
+DONE, FAILED, RAISED, WAITS = range(4)  # as in lua/kernel.lua and lua/tasks.lua
+
+Value = Any  # None, bool, int, float, bytes, str, Opaque, or a tuple of these
+Functions = Mapping[str, Callable[..., Value]]
+Answering = Callable[..., tuple[Value, ...]]  # the answer, then the values or the message
+Unexpected = Callable[[str, BaseException], None]
+
+
+class Opaque:
+    """What a library's Lua part holds and hands back, and can do nothing else with."""
+
+    __slots__ = ()
+
+
+class LuaState:
+    """Owns a LuaJIT runtime.  `unexpected` is told of exceptions that no library foresaw, with where they came from."""
+
+    def __init__(self, unexpected: Unexpected) -> None:
+        from lupa import luajit21  # 6 ms, and a worker without a script needs none
+
+        self.error: type[Exception] = luajit21.LuaError
+        self._unexpected = unexpected
+        self._runtime = luajit21.LuaRuntime(
+            encoding=None,
+            unpack_returned_tuples=True,
+            register_eval=False,
+            register_builtins=False,
+            attribute_filter=_refuse,
+        )
+        self._runtime.execute(b"python = nil package.loaded.python = nil")
+        self._kernel = self.load("kernel.lua")
+
+    def close(self) -> None:
+        """Free the runtime with everything in it, where nobody else holds an object of it."""
+        del self._kernel, self._runtime  # its functions hold this object
+
+    def load(self, name: str, *args: object) -> Any:
+        """Run a Lua file that ships; what it returns."""
+        return self._runtime.execute(prelude(name), *args, name=f"=[lua/{name}]".encode())
+
+    def globals(self) -> Any:
+        return self._runtime.globals()
+
+    def load_tasks(self, log: Callable[[bytes], None]) -> Any:
+        """Have calls run in coroutines that can wait: the functions of `lua/tasks.lua` for the host."""
+        return self.load("tasks.lua", self._kernel, log)
+
+    def install(self, name: str, functions: Functions, waiting: Mapping[str, Answering] | None = None) -> None:
+        """Load the library `lua/NAME.lua` and set its globals.
+
+        It is called with (kernel, python), its functions of Python, those in `functions` wrapped as `answer` does
+        it.  Those in `waiting` answer themselves, WAITS among it, which takes `load_tasks`.
+        """
+        plain = {each: self._plain(each, function) for each, function in functions.items()}
+        python = self._kernel.functions(self._table(plain))
+        if waiting:
+            for each, function in self._kernel.waiting(self._table(waiting)).items():
+                python[each] = function
+        for each, value in self.load(f"{name}.lua", self._kernel, python).items():
+            self.globals()[each] = value
+
+    def answer(self, name: str, function: Callable[..., Value], *args: object) -> tuple[Value, ...]:
+        """Call a function; what Lua is told of it."""
+        try:
+            return (DONE, *values(function(*args)))
+        except Exception as error:
+            return self.refusal(name, error)
+
+    def refusal(self, name: str, error: BaseException) -> tuple[Value, ...]:
+        """What Lua is told of an exception."""
+        match error:
+            case Fault():
+                return RAISED, os.fsencode(str(error))
+            case Failure():
+                return FAILED, os.fsencode(str(error))
+            case OSError():
+                return FAILED, os.fsencode(error.strerror or str(error))
+        self._unexpected(name, error)
+        return RAISED, f"unexpected error in {name}: {error}".encode(errors="backslashreplace")
+
+    def _table(self, functions: Mapping[str, Answering]) -> Any:
+        return self._runtime.table_from({name.encode(): function for name, function in functions.items()})
+
+    def _plain(self, name: str, function: Callable[..., Value]) -> Answering:
+        return lambda *args: self.answer(name, function, *args)
+
+
+def values(result: Value) -> tuple[Value, ...]:
+    """A function's result as Lua takes it.  Raises TypeError for what would give Lua an object of Python."""
+    return tuple(_value(item) for item in result) if isinstance(result, tuple) else (_value(result),)
+
+
+def _value(value: Value) -> Value:
+    if value is None or isinstance(value, (bool, int, float, bytes, Opaque)):
+        return value
+    if isinstance(value, str):
+        return os.fsencode(value)
+    raise TypeError(f"cannot give {value!r} to Lua")
+
+
+def _refuse(_object: object, name: object, _setting: bool) -> str:
+    raise AttributeError(f"{name!r} is not for scripts")
