@@ -1,0 +1,1 @@
+"""The reaper: deletes cgroups that ran empty, and says what they used."""

@@ -1,0 +1,90 @@
+"""One row of the accounting, and how it is written down in the spool."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from operator import attrgetter
+
+from workers.reaper.record import Record
+from workers.reaper.statistics import Statistics
+
+LARGEST = 2**63 - 1  # what a database can keep
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A released cgroup; the columns of the table, in this order.  Times are seconds since 1970.
+
+    `host`, `boot`, `cgroup` and `ended` together are of this row alone, however often it is sent.
+    """
+
+    host: str
+    boot: str
+    cgroup: int
+    ended: float
+    parent: int | None
+    path: str
+    scope: str
+    btime: float | None
+    cpu_usage_usec: int | None
+    cpu_user_usec: int | None
+    cpu_system_usec: int | None
+    memory_peak: int | None
+    memory_events_high: int | None
+    memory_events_max: int | None
+    memory_events_oom: int | None
+    pids_peak: int | None
+    pids_forks: int | None
+    pids_events_max: int | None
+    xattrs: dict[str, str]
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+_values = attrgetter(*COLUMNS)
+_counted = attrgetter(*(field.name for field in fields(Statistics)))
+_COUNTED = COLUMNS[COLUMNS.index("cpu_usage_usec") : COLUMNS.index("xattrs")]
+
+
+def make_row(host: str, boot: str, record: Record) -> Row:
+    counted = {
+        column: None if number is None else min(number, LARGEST)
+        for column, number in zip(_COUNTED, _counted(record.statistics), strict=True)
+    }
+    return Row(
+        host=host,
+        boot=boot,
+        cgroup=record.inode & LARGEST,
+        ended=round(record.ended, 6),
+        parent=None if record.parent is None else record.parent & LARGEST,
+        path=text(record.path),
+        scope=text(record.scope),
+        btime=record.btime,
+        xattrs={text(name): text(value) for name, value in record.xattrs.items()},
+        **counted,
+    )
+
+
+def values(row: Row) -> tuple[object, ...]:
+    """Those of all columns, in their order."""
+    found: tuple[object, ...] = _values(row)
+    return found
+
+
+def text(value: str) -> str:
+    """As every database takes it: what is no UTF-8, and NUL, is escaped."""
+    return value.encode(errors="surrogateescape").decode(errors="backslashreplace").replace("\0", "\\x00")
+
+
+def encode(row: Row) -> bytes:
+    """A line."""
+    return _ENCODER.encode(values(row)).encode() + b"\n"
+
+
+def decode(line: bytes) -> Row:
+    """Raises ValueError: it is none."""
+    values = json.loads(line)
+    if not isinstance(values, list) or len(values) != len(COLUMNS):
+        raise ValueError("not a row")
+    return Row(*values)

@@ -1,0 +1,89 @@
+"""What the reaper answers on its control socket: io.spawnd.reaper.varlink."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from supervisor.varlink.errors import ControlError, Failed
+from supervisor.varlink.introspection import read_description
+from workers.reaper.accounting.query import make_query, number
+from workers.reaper.errors import DatabaseError
+from workers.runtime.async_control import AsyncControl
+
+if TYPE_CHECKING:
+    from workers.reaper.accounting.keeper import Keeper
+    from workers.reaper.reaper import Reaper
+
+INTERFACE = "io.spawnd.reaper"
+LIMIT = 1000  # cgroups in one reply
+MAX_LIMIT = 5000
+
+
+def reaper_control(reaper: Reaper) -> AsyncControl:
+    methods = {
+        "Status": lambda _parameters: status(reaper),
+        "Cgroups": lambda parameters: cgroups(reaper, parameters),
+        "Totals": lambda parameters: totals(reaper.keeper, parameters),
+    }
+    return AsyncControl("reaper", read_description(os.path.dirname(__file__), INTERFACE), methods)
+
+
+def status(reaper: Reaper) -> Mapping[str, object]:
+    members = reaper.tree.members()
+    present = reaper.tree.present()
+    of_scope = Counter(node.scope for node in members)
+    return {
+        "scopes": [
+            {"path": path, "present": path in present, "cgroups": of_scope[path]} for path in reaper.tree.scopes.paths
+        ],
+        "cgroups": len(members),
+        "watches": len(reaper.tree.watches),
+        "polled": reaper.tree.unwatched,
+        "overflows": reaper.tree.overflows,
+        "empty": reaper.releases.waiting,
+        "handlers": reaper.reports.running,
+        "waiting": reaper.reports.waiting,
+        "counters": asdict(reaper.releases.counters),
+        "accounting": None if reaper.keeper is None else accounting(reaper.keeper, reaper.options.database),
+    }
+
+
+def accounting(keeper: Keeper, database: str) -> Mapping[str, object]:
+    spool = keeper.spool
+    return {
+        "database": database if database.startswith("sqlite:") else "postgresql",  # there may be a password in it
+        "kept": keeper.kept,
+        "refused": keeper.refused,
+        "trouble": keeper.trouble or None,
+        "spool": {
+            "bytes": spool.size,
+            "batches": len(spool.batches),
+            "in_memory": len(spool.in_memory),
+            "lost": spool.lost,
+        },
+    }
+
+
+def cgroups(reaper: Reaper, parameters: Mapping[str, Any]) -> Mapping[str, object]:
+    limit = number(parameters, "limit", LIMIT, MAX_LIMIT)
+    below = (parameters["below"] or "").rstrip("/")
+    found = [node for node in reaper.tree.members() if f"{node.path}/".startswith(f"{below}/")]
+    listed = [
+        {"path": node.path, "used": node.used, "empty": node.release is not None}
+        for node in sorted(found, key=lambda node: node.path)[:limit]
+    ]
+    return {"cgroups": listed, "more": len(found) > limit}
+
+
+async def totals(keeper: Keeper | None, parameters: Mapping[str, Any]) -> Mapping[str, object]:
+    if keeper is None:
+        raise ControlError(f"{INTERFACE}.NoDatabase")
+    try:
+        found = await keeper.database.totals(make_query(parameters))
+    except DatabaseError as error:
+        raise Failed(str(error)) from error
+    return {"groups": [asdict(group) for group in found.groups], "all": asdict(found.all)}

@@ -1,0 +1,90 @@
+"""The reaper worker: cgroups below its scopes that run empty are read, deleted, logged and told of."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import resource
+import signal
+from contextlib import AsyncExitStack, suppress
+
+import setproctitle
+
+from supervisor.log.logger import log, open_log
+from supervisor.notify.sender import Sender
+from workers.reaper.control import reaper_control
+from workers.reaper.errors import ReaperError
+from workers.reaper.options import Options, read
+from workers.reaper.reaper import Reaper
+from workers.reaper.reports import start_script
+from workers.runtime.async_control import AsyncControlSocket
+from workers.runtime.control_socket import CONTROL
+from workers.runtime.descriptors import OPTIONS, passed_descriptors, read_options
+
+EX_CONFIG = 78  # sysexits.h: the next start would fail like this one
+
+
+def main() -> int:
+    setproctitle.setproctitle("spawnd: reaper")
+    open_log("info", stderr_is_open=True)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one for each cgroup that is about to be deleted
+    fds = passed_descriptors()
+    try:
+        options = read(read_options(fds[OPTIONS][0]))
+        return asyncio.run(_run(options, fds.get(CONTROL, [None])[0]))
+    except ReaperError as error:
+        log.error("%s", error)
+        return EX_CONFIG
+
+
+async def _run(options: Options, control: int | None) -> int:
+    """Until TERM or INT, which also ends a start that waits for the script's database."""
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_log_unexpected)
+    task = asyncio.current_task()
+    assert task is not None
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, task.cancel)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # there is nothing to reload yet
+    sender = Sender.from_environment()
+    async with AsyncExitStack() as stack:
+        with suppress(asyncio.CancelledError):
+            await _start(stack, options, control)
+            gc.freeze()  # what there is by now stays, and need not be looked at each time
+            sender.send_nowait("READY=1")
+            await _feed_watchdog(sender)
+        task.uncancel()
+        sender.send_nowait("STOPPING=1")
+    return os.EX_OK
+
+
+async def _start(stack: AsyncExitStack, options: Options, control: int | None) -> None:
+    """All parts, which `stack` ends in the order that is due.  Raises ReaperError."""
+    loop = asyncio.get_running_loop()
+    host = None
+    if options.script is not None:
+        host = await start_script(options.script, loop)
+        stack.callback(host.close)
+    reaper = Reaper(loop, options, host)
+    stack.push_async_callback(reaper.stop)
+    reaper.start()
+    loop.add_signal_handler(signal.SIGHUP, reaper.reload)
+    if control is not None:
+        stack.push_async_callback(AsyncControlSocket(control, reaper_control(reaper)).close)
+
+
+async def _feed_watchdog(sender: Sender) -> None:
+    """Say that the loop runs, twice in each interval that spawnd wants it in; for ever."""
+    usec = os.environ.pop("WATCHDOG_USEC", "")
+    pause = int(usec) / 2e6 if usec.isdecimal() else None
+    while pause is not None:
+        sender.send_nowait("WATCHDOG=1")
+        await asyncio.sleep(pause)
+    await asyncio.Event().wait()
+
+
+def _log_unexpected(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    error = context.get("exception")
+    log.error("%s", context["message"], exc_info=error if isinstance(error, BaseException) else None)

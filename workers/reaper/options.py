@@ -1,0 +1,144 @@
+"""The reaper's `options`: docs/reaper.md has what they mean."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from supervisor.linux.cgroup2 import mount_points
+from workers.reaper.errors import HostError, OptionsError
+
+SLICE = "/system.slice/system-cm4all.slice"
+SCOPES = tuple(f"{SLICE}/{name}-spawn.scope" for name in ("bp", "lukko", "workshop"))
+SCRIPT = "/etc/cm4all/spawn/reaper.lua"
+DELETE_DELAY = 0.05  # seconds: the spawner may want to read the statistics, too
+SPOOL = "/var/lib/spawnd/spool"
+SPOOL_MAX = 1 << 30  # bytes: some three million cgroups
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.A)
+_SIZE = re.compile(r"(\d+)\s*([kmgt]?)", re.A | re.I)
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+LONGEST_DELAY = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`script`: None where there is none, which only the default may be.  `database` is empty where nothing is kept."""
+
+    scopes: tuple[str, ...] = SCOPES
+    script: str | None = None
+    cgroup_root: str = ""
+    delete_delay: float = DELETE_DELAY
+    database: str = ""
+    xattrs: tuple[str, ...] = ()
+    spool: str = SPOOL
+    spool_max: int = SPOOL_MAX
+    host: str = ""
+
+
+def read(raw: Mapping[str, Any]) -> Options:
+    """The options of a definition.  Raises OptionsError with all that is wrong, HostError."""
+    readers: dict[str, Callable[[Any], object]] = {
+        "scopes": _scopes,
+        "script": _path,
+        "cgroup_root": _path,
+        "delete_delay": _delay,
+        "database": read_database,
+        "xattrs": _names,
+        "spool": _path,
+        "spool_max": _size,
+        "host": _text,
+    }
+    assert set(readers) == {field.name for field in fields(Options)}
+    values: dict[str, Any] = {}
+    wrong = [f"unknown option {name!r}" for name in sorted(set(raw) - set(readers))]
+    for name in sorted(set(raw) & set(readers)):
+        try:
+            values[name] = readers[name](raw[name])
+        except ValueError as error:
+            wrong.append(f"{name}: {error}")
+    if wrong:
+        raise OptionsError("cannot use the options: " + "; ".join(wrong))
+    if "script" not in values:
+        values["script"] = SCRIPT if os.path.exists(SCRIPT) else None
+    if "cgroup_root" not in values:
+        values["cgroup_root"] = find_root()
+    values.setdefault("host", socket.gethostname())
+    return Options(**values)
+
+
+def find_root() -> str:
+    """Where the root cgroup of cgroup v2 is to be seen, in the unified layout or the hybrid one.  Raises HostError."""
+    for point, root in mount_points().items():
+        if root == "/":
+            return point
+    raise HostError("cannot watch cgroups: no cgroup2 is mounted whole; see option cgroup_root")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} is not text")
+    return value
+
+
+def _path(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise ValueError(f"{value!r} is not an absolute path")
+    return value.rstrip("/") or "/"
+
+
+def _list(value: object) -> list[object]:
+    if value == {}:  # Lua has one empty table for both
+        return []
+    if not isinstance(value, list):
+        raise ValueError(f"{value!r} is not a list")
+    return value
+
+
+def _scopes(value: object) -> tuple[str, ...]:
+    scopes = tuple(_path(item) for item in _list(value))
+    for scope in scopes:
+        if scope != os.path.normpath(scope) or scope == "/":
+            raise ValueError(f"{scope!r} cannot be a scope")
+    if not scopes:
+        raise ValueError("there is none")
+    return scopes
+
+
+def _names(value: object) -> tuple[str, ...]:
+    return tuple(_text(item) for item in _list(value))
+
+
+def _delay(value: object) -> float:
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match:
+        seconds = float(match[1]) * _SECONDS[match[2] or "s"]
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    else:
+        raise ValueError(f"{value!r} is not a duration (like '50ms')")
+    if not 0 <= seconds <= LONGEST_DELAY:
+        raise ValueError(f"{value!r} is not between 0 and an hour")
+    return seconds
+
+
+def _size(value: object) -> int:
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match:
+        return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2].lower()]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is not a size (like '1g')")
+    return value
+
+
+def read_database(value: object) -> str:
+    """The address of a database.  Raises ValueError."""
+    text = _text(value)
+    kind, _, rest = text.partition(":")
+    if kind not in ("sqlite", "postgresql") or (kind == "sqlite" and not rest.startswith("/")):
+        raise ValueError(f"{text!r} is neither 'sqlite:/PATH' nor 'postgresql:CONNINFO'")
+    return text

@@ -1,0 +1,97 @@
+"""Telling the script of released cgroups: a call for each, many of them at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from pathlib import Path
+from typing import Protocol
+
+from supervisor.log.logger import log
+from workers.lua.errors import ScriptError
+from workers.lua.host import LuaHost
+from workers.lua.released import Released
+from workers.reaper.errors import OptionsError
+from workers.reaper.record import Record, released
+
+HANDLER = "cgroup_released"
+
+
+class Host(Protocol):
+    """The script: `workers.lua.host`."""
+
+    def has(self, name: str) -> bool: ...
+
+    def call(self, name: str, released: Released | None = None) -> asyncio.Future[bool]: ...
+
+    def close(self) -> None: ...
+
+
+async def start_script(path: str, loop: asyncio.AbstractEventLoop) -> Host:
+    """The script, executed.  Raises OptionsError: it cannot be."""
+    host = LuaHost(Path(path), log.log, loop)
+    try:
+        await host.run()
+    except BaseException as error:
+        host.close()
+        if isinstance(error, ScriptError):
+            raise OptionsError(str(error)) from error
+        raise
+    return host
+
+
+class Reports:
+    """Owns the descriptors of the cgroups whose handlers run or wait, each until its handler has ended.
+
+    `max_calls` are under way at most: those behind them wait, and a slow database costs a
+    bounded amount of memory and, for the parents that a handler looks at, of descriptors.
+    """
+
+    def __init__(self, host: Host | None, max_calls: int) -> None:
+        self._host = host
+        self._max_calls = max_calls
+        self._waiting: deque[tuple[Record, int]] = deque()
+        self._running: dict[asyncio.Future[bool], int] = {}
+
+    @property
+    def running(self) -> int:
+        """Handlers that have begun."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Handlers that have not."""
+        return len(self._waiting)
+
+    def add(self, record: Record, fd: int) -> None:
+        """Tell of one; takes `fd` over."""
+        if self._host is None or not self._host.has(HANDLER):
+            os.close(fd)
+        elif len(self._running) < self._max_calls:
+            self._call(record, fd)
+        else:
+            self._waiting.append((record, fd))
+
+    async def wait_done(self, seconds: float) -> None:
+        """Wait until all handlers have ended, but not longer than so many seconds."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while self._running and (left := end - loop.time()) > 0:
+            await asyncio.wait(self._running, timeout=left)
+        if self._running:
+            log.warning("%d calls of %s have not ended", self.running + self.waiting, HANDLER)
+
+    def _call(self, record: Record, fd: int) -> None:
+        assert self._host is not None
+        ended = self._host.call(HANDLER, released(record, fd))
+        if ended.done():
+            os.close(fd)
+        else:
+            self._running[ended] = fd
+            ended.add_done_callback(self._ended)
+
+    def _ended(self, ended: asyncio.Future[bool]) -> None:
+        os.close(self._running.pop(ended))
+        while self._waiting and len(self._running) < self._max_calls:
+            self._call(*self._waiting.popleft())
