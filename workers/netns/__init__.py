@@ -1,0 +1,1 @@
+"""The netns worker: makes a network namespace with its link, keeps it right, removes it."""

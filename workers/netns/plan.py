@@ -1,0 +1,124 @@
+"""What a network namespace is to be: the options of its definition, checked."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from typing import Any
+
+from workers.netns.errors import OptionsError
+from workers.network.view import IPV6_METRIC, MAIN_TABLE, Route, route_text
+
+SETUP_FOLDER = "/etc/cm4all/spawn/netns/setup.d"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRoute:
+    """A route inside.  What is None is left to the kernel."""
+
+    to: str
+    via: str = ""
+    source: str | None = None
+    metric: int | None = None
+    table: int | None = None
+    onlink: bool = False
+
+    def __str__(self) -> str:
+        return route_text(self.to, self.via)
+
+    def at(self, index: int) -> Route:
+        """As the kernel shows it, by way of the interface `index`."""
+        metric = self.metric or (IPV6_METRIC if ":" in self.to else 0)
+        return Route(self.to, self.via, index, metric, self.table or MAIN_TABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`link` is the end on the host, `inside` the other, which may have a second name, `peer`.
+
+    `setup` is the path of the setup script; None: the one in SETUP_FOLDER, if there is one;
+    empty: there is none.  `dns` is what `/etc/netns/NAME/resolv.conf` holds.
+    """
+
+    name: str
+    link: str
+    inside: str
+    peer: str
+    addresses: tuple[str, ...]
+    host_addresses: tuple[str, ...]
+    routes: tuple[PlannedRoute, ...]
+    mtu: int | None
+    mac: str | None
+    loopback: bool
+    sysctl: dict[str, str]
+    dns: str | None
+    setup: str | None
+    setup_timeout: float
+
+    @property
+    def owner(self) -> str:
+        """The alias of a link that is this namespace's own: ip-link(8)."""
+        return f"spawnd netns@{self.name}"
+
+    @property
+    def keeps_host(self) -> bool:
+        """Whether the end on the host is ours to set up; else it is somebody else's, such as systemd-networkd."""
+        return bool(self.host_addresses)
+
+    def script(self) -> str:
+        """The path of the setup script, empty where there is none to be run."""
+        if self.setup is not None:
+            return self.setup
+        path = f"{SETUP_FOLDER}/{self.name}"
+        return path if os.path.exists(path) else ""
+
+
+def read_plan(options: dict[str, Any]) -> Plan:
+    """What the definitions say.  Raises OptionsError."""
+    try:
+        return _plan(options)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise OptionsError(f"cannot use options: {type(error).__name__}: {error}") from error
+
+
+def _plan(options: dict[str, Any]) -> Plan:
+    setup = options.get("setup")
+    return Plan(
+        str(options["name"]),
+        str(options["link"]),
+        str(options.get("inside", "net0")),
+        str(options.get("peer", "")),
+        tuple(map(_plain, options.get("addresses", ()))),
+        tuple(map(_plain, options.get("host_addresses", ()))),
+        tuple(_route(**route) for route in options.get("routes", ())),
+        options.get("mtu"),
+        options.get("mac"),
+        bool(options.get("loopback", True)),
+        dict(options.get("sysctl", {})),
+        _resolver(str(options["name"]), options["dns"]) if "dns" in options else None,
+        "" if setup is False else setup,
+        float(options.get("setup_timeout", 30.0)),
+    )
+
+
+def _route(to: str, via: str = "", **more: Any) -> PlannedRoute:
+    return PlannedRoute(_plain(to), _plain(via) if via else "", **more)
+
+
+def _plain(address: str) -> str:
+    """An address, or one with its prefix, as inet_ntop(3) writes it and messages of the kernel are shown here."""
+    host, slash, prefix = address.partition("/")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.inet_ntop(family, socket.inet_pton(family, host)) + slash + prefix
+
+
+def written_by(name: str) -> str:
+    """The first line of a resolv.conf that is this worker's own."""
+    return f"# Written by spawnd for netns@{name}; it is removed with the network namespace.\n"
+
+
+def _resolver(name: str, dns: dict[str, list[str]]) -> str:
+    lines = [f"nameserver {server}\n" for server in dns.get("nameservers", ())]
+    lines += [f"{key} {' '.join(dns[key])}\n" for key in ("search", "options") if dns.get(key)]
+    return written_by(name) + "".join(lines)

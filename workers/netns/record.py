@@ -1,0 +1,70 @@
+"""What the next worker of a namespace has to know: kept in a memory file that spawnd holds meanwhile.
+
+One JSON object a line, of which the last whole one counts: a worker that is killed while it
+writes leaves the one before.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+LONGEST = 1 << 18  # bytes; then it begins anew
+MAX_REPAIRS = 100  # that are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What was missing and was put right, when (Unix time); `problem` says why that failed, where it did."""
+
+    time: float
+    missing: list[str]
+    did: list[str]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The options of the plan that is in force, and whether the setup has been run to its end.
+
+    None: nothing is known, the namespace may have been made by others.  `repaired` is how many
+    repairs there were ever, `repairs` are the latest.
+    """
+
+    options: dict[str, Any] | None = None
+    is_set_up: bool | None = None
+    repairs: tuple[Repair, ...] = ()
+    repaired: int = 0
+
+    def with_repair(self, repair: Repair) -> Facts:
+        repairs = (*self.repairs, repair)[-MAX_REPAIRS:]
+        return replace(self, repairs=repairs, repaired=self.repaired + (not repair.problem))
+
+
+class Record:
+    """The memory file `fd`, which stays the caller's; `facts` is what was in it."""
+
+    def __init__(self, fd: int) -> None:
+        self.facts = _read(fd)
+        self._fd = fd
+
+    def write(self, facts: Facts) -> None:
+        """Have the facts survive this process."""
+        self.facts = facts
+        line = json.dumps(asdict(facts))
+        size = os.fstat(self._fd).st_size
+        if size > LONGEST:
+            os.ftruncate(self._fd, 0)
+            size = 0
+        os.pwrite(self._fd, line.encode() + b"\n", size)
+
+
+def _read(fd: int) -> Facts:
+    data = os.pread(fd, os.fstat(fd).st_size, 0)
+    whole, _, _rest = data.rpartition(b"\n")
+    if not whole:
+        return Facts()
+    found = json.loads(whole.rpartition(b"\n")[2])
+    return Facts(**found | {"repairs": tuple(Repair(**repair) for repair in found["repairs"])})

@@ -1,0 +1,259 @@
+"""One network namespace from its making to its removal.
+
+    work → (setup script → work) → ready; on an event: work
+
+What is to be done is found out and done in errands, one at a time.  So this process, of which
+there is one for each namespace, knows next to nothing: each module that it imported would be
+a tenth of a megabyte of its own.  All that has been made outlives it, and is found again by
+the next one: a worker that ends removes nothing unless it is told to stop.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from supervisor.log.logger import log
+from supervisor.loop.loop import Loop, Timer
+from workers.netns.errand import Errand, Outcome
+from workers.netns.pace import Pace
+from workers.netns.reports import Reports
+
+WORK_LIMIT = 30.0  # seconds; the script has a limit of its own
+AT_ONCE = 64  # messages in a turn of the loop
+LONGEST_MESSAGE = 1 << 15
+NOTHING = {"link": False, "namespace": False}
+ALL = {"link": True, "namespace": True}
+Options = dict[str, Any]
+
+
+class Worker:
+    """Owns the errand that is under way and the socket that tells of changes.  `record` is the memory file.
+
+    `exit_status` is what to end with once the loop has been stopped.
+    """
+
+    def __init__(self, loop: Loop, options: Options, record: int, reports: Reports) -> None:
+        self.exit_status = os.EX_OK
+        self._loop = loop
+        self._options = options
+        self._record = record
+        self._reports = reports
+        self._path = f"/run/netns/{options['name']}"
+        self._label = f"netns@{options['name']}"
+        self._is_ready = False
+        self._reloads = False
+        self._again = False  # something has happened since the errand that is under way began
+        self._is_unfinished = False  # the link is new, and its setup script has to be run to its end
+        self._made = dict(NOTHING)  # by this start
+        self._errand: Errand | None = None
+        self._watched: tuple[int, ...] = ()
+        self._watch = -1
+        self._names = -1
+        self._timer: Timer | None = None
+        self._pace = Pace()
+
+    def start(self) -> None:
+        self._reports.send("FDSTORE=1", "FDNAME=record", "FDPOLL=0", fds=[self._record])
+        self._work()
+
+    def unexpected(self, error: BaseException) -> None:
+        """A mistake of ours; before it is ready nobody would hear from it any more, so the next one is to try."""
+        log.error("%s: unexpected error", self._label, exc_info=error)
+        if not self._is_ready:
+            self.exit_status = 1
+            self._loop.stop()
+
+    # what it is told
+
+    def reload(self) -> None:
+        """Set up anew, with the script, and say when that is done."""
+        self._reloads = True
+        self._reloading()
+        if self._errand is None:
+            self._work()
+
+    def _reloading(self) -> None:
+        """Say so; what needs this service looks around when it is ready again."""
+        self._reports.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def leave(self) -> None:
+        """End, and leave all as it is to the next worker."""
+        self._drop()
+        self._loop.stop()
+
+    def stop(self) -> None:
+        """End, and remove link and namespace."""
+        self._drop()
+        self._listen(-1)  # a socket keeps the namespace
+        self._remove(ALL)
+
+    def _drop(self) -> None:
+        """Let go of what is under way."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._errand is not None:
+            self._errand.stop()
+            self._errand = None
+
+    # the work
+
+    def _run(self, what: str, function: Callable[[], Any], limit: float, done: Callable[[Outcome], None]) -> None:
+        def ended(outcome: Outcome) -> None:
+            self._errand = None
+            done(outcome)
+
+        self._again = False
+        try:
+            self._errand = Errand(self._loop, what, function, limit, ended)
+        except OSError as error:
+            done(Outcome(problem=f"cannot begin with {what}: {error.strerror}"))
+
+    def _work(self, is_script_done: bool = False) -> None:
+        """Look at all, and make what is missing."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._pace.begins(self._loop.clock())
+        run_script, self._reloads = self._reloads, False
+        how = {"is_ready": self._is_ready, "runs_script": run_script, "ran_script": is_script_done}
+        work = partial(_work, self._options, self._record, self._watched, self._watch, **how)
+        self._run("setting up", work, WORK_LIMIT, self._worked)
+
+    def _worked(self, outcome: Outcome) -> None:
+        if outcome.problem:
+            self._failed(outcome.problem)
+            return
+        work = outcome.value
+        if not self._is_ready:
+            self._made = {key: made or self._made[key] for key, made in work["made"].items()}
+        if outcome.fd >= 0:
+            if self._is_ready and work["watched"][:2] != self._watched[:2]:
+                self._reloading()  # another namespace has the name
+            self._watched = work["watched"]
+            self._listen(outcome.fd)
+        if work["did"]:
+            self._pace.repaired(self._loop.clock())
+        self._is_unfinished = self._is_unfinished or work["made"]["link"]
+        if work["script"]:
+            log.info("%s: running %s", self._label, work["script"])
+            script = partial(_run_script, self._options, work["script"])
+            self._run(work["script"], script, work["script_limit"], self._script_ended)
+        elif self._reloads:
+            self._work()
+        elif work["missing"]:
+            self._changed()  # taken away before it was watched
+        else:
+            self._settled(work["status"])
+
+    def _script_ended(self, outcome: Outcome) -> None:
+        if outcome.problem and self._is_ready and not self._is_unfinished:
+            log.error("%s: %s", self._label, outcome.problem)
+            self._settled(outcome.problem)  # what there was is there
+        elif outcome.problem:
+            self._failed(outcome.problem)
+        else:
+            self._work(is_script_done=True)
+
+    def _settled(self, status: str) -> None:
+        self._is_ready = True
+        self._is_unfinished = False
+        self._made = dict(NOTHING)
+        self._reports.send("READY=1", f"STATUS={status}")
+        if self._again:
+            self._changed()
+
+    def _failed(self, problem: str) -> None:
+        """A start has failed: nothing that it has made stays.  Later all stays, and it is tried again."""
+        log.error("%s: %s", self._label, problem)
+        self._reports.send(*(["READY=1"] if self._is_ready else []), f"STATUS={problem}")
+        if self._is_ready:
+            self._pace.repaired(self._loop.clock())
+            self._changed()
+        else:
+            self.exit_status = 1
+            self._remove(self._made)
+
+    def _remove(self, what: dict[str, bool]) -> None:
+        self._run("removing", partial(_remove, self._options, what), WORK_LIMIT, self._removed)
+
+    def _removed(self, outcome: Outcome) -> None:
+        for problem in [outcome.problem] if outcome.problem else outcome.value:
+            log.error("%s: %s", self._label, problem)
+            self.exit_status = 1
+        self._loop.stop()
+
+    # watching
+
+    def _listen(self, fd: int) -> None:
+        """Hear of changes from this socket from now on, and of names of namespaces that go; -1: of none."""
+        if self._watch >= 0:
+            self._loop.unwatch(self._watch)
+            os.close(self._watch)
+        self._watch = fd
+        if fd >= 0:
+            self._loop.watch(fd, select.EPOLLIN, lambda _events: self._heard())
+        if fd >= 0 and self._names < 0:
+            # not inotify: a user has 128 of those, and there is a worker for each namespace
+            self._names = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._loop.on_signal(signal.SIGIO, self._name_has_gone)
+            fcntl.fcntl(self._names, fcntl.F_NOTIFY, fcntl.DN_DELETE | fcntl.DN_MULTISHOT)
+
+    def _heard(self) -> None:
+        """Something has become of what is watched; what exactly is found out by looking."""
+        for _ in range(AT_ONCE):
+            try:
+                os.read(self._watch, LONGEST_MESSAGE)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # some were lost: as good a reason to look
+                    raise
+        self._changed()
+
+    def _name_has_gone(self) -> None:
+        """Some namespace has lost its name: perhaps this one."""
+        try:
+            found = os.stat(self._path)
+            is_there = (found.st_dev, found.st_ino) == self._watched[:2]
+        except OSError:
+            is_there = False
+        if not is_there:
+            self._changed()
+
+    def _changed(self) -> None:
+        """Something may have been taken away."""
+        if self._errand is not None:
+            self._again = True
+        elif self._timer is None:
+            self._timer = self._loop.call_at(self._pace.due(self._loop.clock()), self._work)
+
+
+# in the errands
+
+
+def _work(options: Options, record: int, watched: tuple[int, ...], watch: int, **how: bool) -> Any:
+    from workers.netns.work import work
+
+    return work(options, record, watched, watch, **how)
+
+
+def _run_script(options: Options, path: str) -> None:
+    from workers.netns.script import run_script
+
+    run_script(options, path)
+
+
+def _remove(options: Options, what: dict[str, bool]) -> list[str]:
+    from workers.netns.plan import read_plan
+    from workers.netns.remove import remove
+
+    return remove(read_plan(options), **what)

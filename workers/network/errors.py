@@ -1,0 +1,29 @@
+"""What cannot be done to the network."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from supervisor.errors import SpawnError
+
+GONE = frozenset({errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT})
+
+
+class NetworkError(SpawnError):
+    """`cannot DO: CAUSE`; `errno` is the kernel's, 0 where it is not the kernel that refuses."""
+
+    def __init__(self, what: str, cause: str, errno: int = 0) -> None:
+        super().__init__(f"cannot {what}: {cause}")
+        self.errno = errno
+
+
+@contextmanager
+def already_gone() -> Iterator[None]:
+    """For what is removed: that somebody else was faster is as good."""
+    try:
+        yield
+    except NetworkError as error:
+        if error.errno not in GONE:
+            raise

@@ -1,0 +1,123 @@
+"""Changes to a network namespace: interfaces, addresses, routes, through pyroute2.
+
+The import takes 0.2 s and 20 MB: for a process that is soon gone, or one that has it anyhow.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from workers.network.errors import NetworkError
+from workers.network.view import route_text
+
+IFA_F_NODAD = 0x02
+RTPROT_STATIC = 4
+RTNH_F_ONLINK = 4
+RTSCOPE_LINK = 253
+
+
+class Stack:
+    """The network namespace that the calling thread was in when this was made.  Owns its sockets.
+
+    Every method raises NetworkError, which says what could not be done to what and why.
+    """
+
+    def __init__(self) -> None:
+        self._route: Any = IPRoute()
+
+    def close(self) -> None:
+        self._route.close()
+
+    def add_pair(self, name: str, inside: str, namespace: int, mtu: int | None = None, mac: str | None = None) -> None:
+        """Make a veth pair: `name` here, `inside` in the namespace of the descriptor `namespace`."""
+        peer: dict[str, Any] = {"ifname": inside, "net_ns_fd": namespace}
+        both = {} if mtu is None else {"mtu": mtu}
+        own = {} if mac is None else {"address": mac}
+        with _doing(f"make link {name!r}"):
+            self._route.link("add", ifname=name, kind="veth", peer=peer | both | own, **both)
+
+    def add_link(self, name: str, kind: str, **options: Any) -> None:
+        """Make a virtual interface of a kind that needs no other: `dummy`, `bridge`, `vlan`, `veth`."""
+        with _doing(f"make link {name!r}"):
+            self._route.link("add", ifname=name, kind=kind, **options)
+
+    def delete_link(self, index: int, name: str) -> None:
+        with _doing(f"delete link {name!r}"):
+            self._route.link("del", index=index)
+
+    def set_link(self, index: int, name: str, what: str, **values: Any) -> None:
+        """Change an interface; `what` says it in words: `mtu 9000`."""
+        with _doing(f"set {what} of link {name!r}"):
+            self._route.link("set", index=index, **values)
+
+    def set_up(self, index: int, name: str, is_up: bool = True) -> None:
+        state = "up" if is_up else "down"
+        with _doing(f"set link {name!r} {state}"):
+            self._route.link("set", index=index, state=state)
+
+    def add_name(self, index: int, name: str, other: str) -> None:
+        """Give an interface one more name."""
+        with _doing(f"give link {name!r} the name {other!r}"):
+            self._route.link("property_add", index=index, altname=other)
+
+    def add_address(self, index: int, name: str, address: str) -> None:
+        """Add `ADDRESS/PREFIX`.  It is usable at once: nobody is asked whether somebody else has it."""
+        with _doing(f"add address {address} to {name!r}"):
+            self._route.addr("add", index=index, **_address(address))
+
+    def delete_address(self, index: int, name: str, address: str) -> None:
+        with _doing(f"delete address {address} of {name!r}"):
+            host, _, prefix = address.partition("/")
+            self._route.addr("del", index=index, address=host, prefixlen=int(prefix))
+
+    def add_route(self, to: str, *, index: int | None, via: str = "", onlink: bool = False, **more: Any) -> None:
+        """Add a route, in the place of one to the same network; `more` are `metric`, `table` and `source`.
+
+        Without the index of an interface the kernel takes the one over which the gateway is reached.
+        """
+        with _doing(f"add route {route_text(to, via)}"):
+            self._route.route("replace", **_route(to, index, via, onlink, more))
+
+    def delete_route(self, to: str, *, index: int | None, via: str = "", **more: Any) -> None:
+        with _doing(f"delete route {route_text(to, via)}"):
+            self._route.route("del", **_route(to, index, via, False, more))
+
+
+def _address(address: str) -> dict[str, Any]:
+    host, _, prefix = address.partition("/")
+    found: dict[str, Any] = {"address": host, "prefixlen": int(prefix)}
+    if ":" in host:
+        found["flags"] = IFA_F_NODAD
+    return found
+
+
+def _route(to: str, index: int | None, via: str, onlink: bool, more: dict[str, Any]) -> dict[str, Any]:
+    family = socket.AF_INET6 if ":" in to else socket.AF_INET
+    found: dict[str, Any] = {"dst": to, "family": family, "proto": RTPROT_STATIC}
+    if index is not None:
+        found["oif"] = index
+    if via:
+        found["gateway"] = via
+    elif family == socket.AF_INET:
+        found["scope"] = RTSCOPE_LINK
+    if onlink:
+        found["flags"] = RTNH_F_ONLINK
+    names = {"metric": "priority", "source": "prefsrc", "table": "table"}
+    return found | {names[key]: value for key, value in more.items() if value is not None}
+
+
+@contextmanager
+def _doing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        raise NetworkError(what, os.strerror(error.code), error.code) from error
+    except OSError as error:
+        raise NetworkError(what, error.strerror or str(error), error.errno or 0) from error

@@ -1,0 +1,202 @@
+"""What there is in a network namespace: links, addresses, routes, as rtnetlink(7) tells of them.
+
+Addresses are text as inet_ntop(3) writes it, networks and addresses of interfaces with their
+prefix: `192.0.2.2/24`, `::/0`.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from dataclasses import dataclass
+
+from supervisor.linux import netlink
+from supervisor.linux.netlink import Message, NetlinkSocket, attribute, attribute_list, attributes
+
+# <linux/if.h>, <linux/if_link.h>
+IFF_UP, IFF_RUNNING = 0x1, 0x40
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_LINKINFO, IFLA_IFALIAS = 1, 3, 4, 5, 18, 20
+IFLA_EXT_MASK, IFLA_LINK_NETNSID, IFLA_PROP_LIST, IFLA_ALT_IFNAME = 29, 37, 52, 53
+IFLA_INFO_KIND = 1
+RTEXT_FILTER_SKIP_STATS = 1 << 3
+IFNAMSIZ = 16
+# <linux/if_addr.h>, <linux/rtnetlink.h>
+IFA_ADDRESS, IFA_LOCAL = 1, 2
+RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 6, 7, 15
+RTN_UNICAST = 1
+RTM_F_CLONED = 0x200
+MAIN_TABLE = 254
+IPV6_METRIC = 1024  # of a route that says nothing of it: IP6_RT_PRIO_USER
+
+_LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
+_ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg
+_ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg
+_ANY = {socket.AF_INET: bytes(4), socket.AF_INET6: bytes(16)}
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An interface.  `peer` is the index of the other end of a pair, in the namespace with the id `peer_nsid`.
+
+    `peer_nsid` is None where that is the interface's own.  `others` are its alternative names.
+    """
+
+    index: int
+    name: str
+    kind: str
+    flags: int
+    mtu: int
+    mac: str
+    alias: str
+    peer: int
+    peer_nsid: int | None
+    others: frozenset[str]
+
+    @property
+    def is_up(self) -> bool:
+        return bool(self.flags & IFF_UP)
+
+    @property
+    def has_carrier(self) -> bool:
+        return bool(self.flags & IFF_RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route by way of the interface `index`, and of the gateway `via` unless that is empty."""
+
+    to: str
+    via: str
+    index: int
+    metric: int
+    table: int
+
+
+class View:
+    """Looks at the network namespace that the calling thread was in when this was made.  Owns a socket."""
+
+    def __init__(self) -> None:
+        self._socket = NetlinkSocket()
+
+    def __enter__(self) -> View:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def link(self, name: str = "", index: int = 0) -> Link | None:
+        """One interface by name (an alternative one, too) or index; None where there is none.  Raises OSError."""
+        body = _LINK.pack(0, 0, index, 0, 0) + attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
+        if not index:
+            kind = IFLA_IFNAME if len(name) < IFNAMSIZ else IFLA_ALT_IFNAME
+            body += attribute(kind, name.encode() + b"\0")
+        try:
+            answers = self._socket.request(netlink.RTM_GETLINK, body, 0)
+        except OSError as error:
+            if error.errno in (errno.ENODEV, errno.ERANGE, errno.EINVAL):
+                return None
+            raise
+        return link_of(answers[0])
+
+    def links(self) -> list[Link]:
+        """All interfaces.  Raises OSError."""
+        mask = attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
+        return list(map(link_of, self._socket.dump(netlink.RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0) + mask)))
+
+    def addresses(self, index: int) -> list[str]:
+        """The addresses of an interface.  Raises OSError."""
+        found = map(address_of, self._socket.dump(netlink.RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0)))
+        return [address for owner, address in found if owner == index]
+
+    def routes(self) -> list[Route]:
+        """The routes of all tables that lead to one host each time: no multipath ones.  Raises OSError."""
+        dump = self._socket.dump(netlink.RTM_GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0))
+        return [route for message in dump if (route := route_of(message)) is not None]
+
+    def namespace_id(self, fd: int) -> int | None:
+        """What this namespace calls that of the descriptor `fd`; None where it has no id here.  Raises OSError."""
+        body = bytes(4) + attribute(netlink.NETNSA_FD, struct.pack("=I", fd))
+        (answer, *_) = self._socket.request(netlink.RTM_GETNSID, body, 0)
+        (found,) = struct.unpack("=i", attributes(answer.body, 4)[netlink.NETNSA_NSID])
+        return int(found) if found >= 0 else None
+
+    def name_namespace(self, fd: int) -> None:
+        """Give the namespace of the descriptor `fd` an id here, if it has none.  Raises OSError."""
+        body = bytes(4) + attribute(netlink.NETNSA_NSID, struct.pack("=i", -1))
+        body += attribute(netlink.NETNSA_FD, struct.pack("=I", fd))
+        try:
+            self._socket.request(netlink.RTM_NEWNSID, body)
+        except OSError as error:
+            if error.errno != errno.EEXIST:
+                raise
+
+    def delete_link(self, index: int) -> None:
+        """Remove an interface, and the other end of a pair with it; nothing where it is gone.  Raises OSError."""
+        try:
+            self._socket.request(netlink.RTM_DELLINK, _LINK.pack(0, 0, index, 0, 0))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+
+def route_text(to: str, via: str) -> str:
+    """`192.0.2.0/24 via 198.51.100.1`."""
+    return f"{to} via {via}" if via else to
+
+
+def link_of(message: Message) -> Link:
+    """The interface that a message is about."""
+    _family, _type, index, flags, _change = _LINK.unpack_from(message.body)
+    found = attributes(message.body, _LINK.size)
+    info = attributes(found.get(IFLA_LINKINFO, b""), 0)
+    nsid = found.get(IFLA_LINK_NETNSID)
+    return Link(
+        index,
+        _text(found.get(IFLA_IFNAME, b"")),
+        _text(info.get(IFLA_INFO_KIND, b"")),
+        flags,
+        _number(found.get(IFLA_MTU)),
+        found.get(IFLA_ADDRESS, b"").hex(":"),
+        _text(found.get(IFLA_IFALIAS, b"")),
+        _number(found.get(IFLA_LINK)),
+        None if nsid is None else _number(nsid),
+        frozenset(_text(other) for _kind, other in attribute_list(found.get(IFLA_PROP_LIST, b""))),
+    )
+
+
+def address_of(message: Message) -> tuple[int, str]:
+    """The interface and the address that a message is about."""
+    family, prefix, _flags, _scope, index = _ADDRESS.unpack_from(message.body)
+    found = attributes(message.body, _ADDRESS.size)
+    packed = found.get(IFA_LOCAL, found.get(IFA_ADDRESS, b""))
+    if family not in _ANY or not packed:
+        return index, ""
+    return index, f"{socket.inet_ntop(family, packed)}/{prefix}"
+
+
+def route_of(message: Message) -> Route | None:
+    """The route that a message is about; None for one that leads nowhere, or to many."""
+    family, prefix, _src, _tos, table, _protocol, _scope, kind, flags = _ROUTE.unpack_from(message.body)
+    found = attributes(message.body, _ROUTE.size)
+    if family not in _ANY or kind != RTN_UNICAST or flags & RTM_F_CLONED or RTA_OIF not in found:
+        return None
+    via = found.get(RTA_GATEWAY)
+    return Route(
+        f"{socket.inet_ntop(family, found.get(RTA_DST, _ANY[family]))}/{prefix}",
+        socket.inet_ntop(family, via) if via else "",
+        _number(found[RTA_OIF]),
+        _number(found.get(RTA_PRIORITY)),
+        _number(found.get(RTA_TABLE)) or table,
+    )
+
+
+def _number(value: bytes | None) -> int:
+    return int(struct.unpack("=i", value)[0]) if value else 0
+
+
+def _text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode(errors="replace")
