@@ -1,0 +1,13 @@
+-- The reaper's script, executed once when the reaper starts.  docs/lua.md has what it can do.
+--
+-- For each cgroup that ran empty there is a line in the log and, with the option `database`, a row in the
+-- accounting, whatever stands here.  A function of this name is called besides, when the cgroup is deleted:
+--
+--   function cgroup_released(cgroup)
+--     print(cgroup.path, cgroup.xattr.account, cgroup.cpu_total, cgroup.memory_peak)
+--   end
+--
+-- And this one on `spawnctl reload reaper`:
+--
+--   function reload()
+--   end
