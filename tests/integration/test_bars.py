@@ -1,0 +1,136 @@
+"""The benchmarks as tests, with limits that a busy machine meets too: what breaks them is a mistake, not noise."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.bench import (
+    control_clients,
+    crash_loop,
+    fleet,
+    loss,
+    plan,
+    reaper,
+    reexec,
+    restarts,
+    start_up,
+    under_load,
+)
+from tests.integration.test_examples import free_port
+from tests.postgres import server_programs
+from tests.unit.process.requirements import needs_root
+
+pytestmark = pytest.mark.bench
+
+
+def test_a_hundred_services() -> None:
+    result = fleet.measure(100, kills=20, settle=1.5, idle=5)
+    assert result["all_up_s"] < 5
+    assert result["pss_kb"] < 18 * 1024
+    assert result["respawn_median_ms"] < 100
+    assert result["idle_wakeups_per_s"] == 0
+    assert result["descriptors_leaked"] == 0
+
+
+def test_a_thousand_services() -> None:
+    result = fleet.measure(1000, kills=3, settle=1.5, idle=5)
+    assert result["all_up_s"] < 30
+    assert result["pss_kb"] < 40 * 1024
+    assert result["idle_cpu_percent"] < 0.1
+    assert result["list_median_ms"] < 2000
+    assert result["stop_s"] < 20
+
+
+def test_a_start_of_five_hundred_modules() -> None:
+    result = start_up.measure(levels=10, width=50)
+    assert result["all_up_s"] < 40
+    assert result["all_cpu_s"] < 60
+
+
+def test_a_start_of_a_chain_of_modules() -> None:
+    assert start_up.measure(levels=200, width=1)["all_up_s"] < 30
+
+
+def test_a_start_of_five_hundred_tasks() -> None:
+    assert start_up.measure(levels=10, width=50, as_task=True)["all_up_s"] < 40
+
+
+def test_a_plan_for_a_thousand_services() -> None:
+    result = plan.measure(1000, changes=10, runs=5)
+    assert result["plan_median_s"] < 5
+    assert result["other_call_median_ms"] < 200
+    assert result["apply_s"] < 15
+    assert result["descriptors_more"] == 0
+
+
+def test_kills_under_load() -> None:
+    result = under_load.measure(free_port(), seconds=10, every=1.5, rate=50)
+    assert result["kills"] >= 3
+    assert result["refused"] == 0
+    assert result["lost"] <= result["kills"]
+    assert result["answered"] >= result["clients"] - result["kills"]
+
+
+def test_a_crash_loop_costs_next_to_nothing() -> None:
+    result = crash_loop.measure(', backoff = { first = "100ms", max = "2s" }')
+    assert (result["state"], result["starts"]) == ("failed", 10)
+    assert result["cpu_percent"] < 3
+
+
+def test_nothing_leaks_over_restarts() -> None:
+    result = restarts.measure(150)
+    assert result["last"]["descriptors"] == result["first"]["descriptors"]
+    assert result["last"]["zombies"] == 0
+    assert result["last"]["children"] == result["first"]["children"] == 1
+    assert result["first"]["service_sees"] == result["last"]["service_sees"] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_list_among_a_thousand_connections() -> None:
+    result = control_clients.measure(200, idle=450, garbage=450, others=100, seconds=4, pause=0.02)
+    assert result["connections"] > 750  # some garbage clients are always on their way back
+    assert result["garbage_per_s"] > 100
+    assert result["spawnctl_ms"]["median"] < max(1000, 4 * result["spawnctl_alone_ms"]["median"])
+    assert result["list_ms"]["median"] < 500
+    assert result["pss_after_kb"] < result["pss_before_kb"] + 24 * 1024
+    assert result["log_lines"] == 0
+
+
+def test_execs_under_load() -> None:
+    result = reexec.measure(200, times=5, rate=100)
+    assert (result["refused"], result["lost"], result["restarted"], result["probe_error"]) == (0, 0, 0, "")
+    assert result["clients"] > 200
+    assert result["control_away_median_ms"] < 3000
+    assert result["last"]["descriptors"] <= result["first"]["descriptors"] + 2
+    assert (result["last"]["children"], result["last"]["zombies"]) == (200, 0)
+    assert result["last"]["pss_kb"] < 1.2 * result["first"]["pss_kb"]
+
+
+def test_losses_under_load() -> None:
+    result = loss.measure(200, times=4, rate=100)
+    assert (result["refused"], result["lost"], result["restarted"], result["run_twice"]) == (0, 0, 0, 0)
+    assert result["clients"] > 100
+    assert result["control_back_median_ms"] < 5000
+    assert result["last"]["descriptors"] <= result["first"]["descriptors"] + 2
+
+
+@needs_root
+def test_the_reaper_misses_nothing_and_is_fast() -> None:
+    arguments = "--count 100 --seconds 3 --watched 1000 --idle 2".split()
+    result = reaper.measure(["burst", "steady", "fresh", "each", "watched"], reaper.parser().parse_args(arguments))
+    assert result["burst"]["seconds"] < 5
+    assert result["steady"]["missed"] == result["fresh"]["missed"] == 0
+    assert result["steady"]["stay_median_ms"] < 1000
+    assert result["each"]["cpu_us"] < 5000
+    assert result["watched"]["left"] == 1000
+    assert result["watched"]["rss_kb"] < 80 * 1024
+    assert result["watched"]["descriptors_each"] < 0.01
+    assert result["watched"]["idle_cpu_percent"] < 0.5
+
+
+@needs_root
+@pytest.mark.skipif(server_programs() is None, reason="needs a PostgreSQL server: make packages")
+def test_a_script_that_inserts_each_cgroup() -> None:
+    result = reaper.measure(["inserts"], reaper.parser().parse_args(["--inserts", "500"]))
+    assert result["inserts"]["rows"] == 500
+    assert result["inserts"]["rows_per_s"] > 20
+    assert result["inserts"]["longest_call_ms"] < 2000

@@ -1,0 +1,398 @@
+"""Network namespaces under a real spawnd."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon import Daemon, process_state, wait_until
+from tests.integration.conftest import Start
+from tests.namespaces import count_links, count_mounts, names, run, swept
+from tests.unit.process.requirements import needs_ip, needs_root
+
+pytestmark = [needs_root, needs_ip]
+
+HOST, INNER = "10.214.7.1", "10.214.7.2"
+Make = Callable[[str, str], str]
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    found = f"ni{os.getpid() % 100000}{uuid.uuid4().hex[:5]}"
+    with swept(found):
+        yield found
+
+
+def definition(name: str, more: str = "setup = false") -> str:
+    addresses = f'addresses = "{INNER}/24", host_addresses = "{HOST}/24", gateway = "{HOST}"'
+    return f"netns.{name} = {{ {addresses}, {more} }}\n"
+
+
+def inode(name: str) -> int:
+    return os.stat(f"/run/netns/{name}").st_ino
+
+
+def reach(port: int, address: str = INNER) -> None:
+    socket.create_connection((address, port), 10).close()
+
+
+def state(daemon: Daemon, name: str) -> dict[str, Any]:
+    result = daemon.ctl("call", f"netns@{name}", "GetState", "--json")
+    assert result.returncode == 0, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def says(daemon: Daemon, name: str) -> str:
+    return str(daemon.ctl("status", f"netns@{name}").stdout)
+
+
+def test_from_start_to_stop(spawnd: Start, name: str) -> None:
+    daemon = spawnd(definition(name, f'setup = false, dns = "{HOST}"'))
+    daemon.wait_running(f"netns@{name}")
+    assert names(name) == [name]
+    assert name in run("ip", "netns", "list")
+    assert f"link {name}, net0 inside" in says(daemon, name)
+    found = state(daemon, name)
+    assert (found["set_up"], found["missing"], found["routes"]) == (True, [], [f"0.0.0.0/0 via {HOST}"])
+    assert f"{INNER}/24" in found["inside"]["addresses"]
+    assert f"{HOST}/24" in found["host"]["addresses"]
+    assert daemon.ctl("stop", f"netns@{name}").returncode == 0
+    assert (names(name), count_links(name), count_mounts(name)) == ([], 0, 0)
+    assert not os.path.exists(f"/etc/netns/{name}")
+    assert daemon.ctl("start", f"netns@{name}").returncode == 0
+    assert daemon.stop() == 0
+    assert (names(name), count_links(name), count_mounts(name)) == ([], 0, 0)
+
+
+def test_a_long_name_has_a_derived_link(spawnd: Start, name: str) -> None:
+    long = f"{name}.with-a-long-name"
+    daemon = spawnd(definition(name).replace(f"netns.{name}", f'netns["{long}"]'))
+    daemon.wait_running(f"netns@{long}")
+    link = state(daemon, long)["host"]["name"]
+    assert link != long
+    assert len(link) <= 15
+    assert f"link {link}, net0 inside" in says(daemon, long)
+
+
+SCRIPT = """#!/bin/sh
+echo "argument $1, $(ls /sys/class/net | tr '\\n' ' ')"
+cat /etc/resolv.conf
+echo run >> @RUNS@
+exit $(cat @STATUS@)
+"""
+
+
+@pytest.fixture
+def script(program: Make, folder: Path) -> str:
+    (folder / "status").write_text("0")
+    text = SCRIPT.replace("@RUNS@", str(folder / "runs")).replace("@STATUS@", str(folder / "status"))
+    return program("setup", text)
+
+
+def runs(folder: Path) -> int:
+    path = folder / "runs"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def test_the_setup_script_runs_inside(spawnd: Start, name: str, script: str, folder: Path) -> None:
+    other = Path(f"/etc/netns/{name}/{name}.conf")  # has no counterpart in /etc
+    other.parent.mkdir(parents=True)
+    other.touch()
+    daemon = spawnd(definition(name, f'setup = "{script}", dns = "{HOST}"'))
+    pid = daemon.wait_running(f"netns@{name}")
+    daemon.wait_log(f"cannot bind {other} over /etc/{name}.conf: No such file or directory")
+    daemon.wait_log(f"netns@{name}: argument net0, lo net0")
+    daemon.wait_log(f"netns@{name}: nameserver {HOST}")
+    assert count_mounts(name) == 1
+    assert runs(folder) == 1
+    os.kill(pid, signal.SIGKILL)
+    pid = daemon.wait_running(f"netns@{name}", pid)
+    assert daemon.ctl("restart", f"netns@{name}").returncode == 0
+    assert runs(folder) == 1  # its work is there
+    assert daemon.ctl("reload", f"netns@{name}").returncode == 0
+    wait_until(lambda: runs(folder) == 2, "the script once more")
+    wait_until(lambda: daemon.state(f"netns@{name}") == "running", "the end of the reload")
+
+
+def test_a_setup_that_fails_leaves_nothing(spawnd: Start, name: str, script: str, folder: Path) -> None:
+    (folder / "status").write_text("7")
+    daemon = spawnd(definition(name, f'setup = "{script}", dns = "{HOST}", start_limit = 1'))
+    daemon.wait_state(f"netns@{name}", "failed")
+    assert f"{script} exited with status 7" in daemon.log()
+    assert (names(name), count_links(name), count_mounts(name)) == ([], 0, 0)
+    assert not os.path.exists(f"/etc/netns/{name}")
+
+
+def test_a_setup_that_takes_too_long(spawnd: Start, name: str, program: Make) -> None:
+    path = program("setup", "#!/bin/sh\nsleep 1000 &\nsleep 1000\n")
+    daemon = spawnd(definition(name, f'setup = "{path}", setup_timeout = "300ms", start_limit = 1'))
+    daemon.wait_state(f"netns@{name}", "failed")
+    assert f"{path} took longer than 0.3 s" in daemon.log()
+    assert names(name) == []
+
+
+def test_a_setup_that_is_killed_is_run_again(spawnd: Start, name: str, program: Make, folder: Path) -> None:
+    path = program("setup", f"#!/bin/sh\necho run >> {folder}/runs\ntest -e {folder}/go || sleep 1000\n")
+    daemon = spawnd(definition(name, f'setup = "{path}", setup_timeout = "5m"'))
+    wait_until(lambda: runs(folder) == 1, "the script")
+    before = inode(name)
+    (folder / "go").touch()
+    pid = daemon.wait_pid(f"netns@{name}")
+    os.kill(pid, signal.SIGKILL)
+    daemon.wait_running(f"netns@{name}", pid)
+    assert runs(folder) == 2
+    assert inode(name) == before
+
+
+def test_a_reload_that_fails_leaves_what_there_was(spawnd: Start, name: str, script: str, folder: Path) -> None:
+    daemon = spawnd(definition(name, f'setup = "{script}"'))
+    pid = daemon.wait_running(f"netns@{name}")
+    (folder / "status").write_text("3")
+    daemon.ctl("reload", f"netns@{name}")
+    wait_until(lambda: "exited with status 3" in says(daemon, name), "the problem in the status")
+    assert daemon.wait_running(f"netns@{name}") == pid
+    os.kill(pid, signal.SIGKILL)
+    daemon.wait_running(f"netns@{name}", pid)
+    assert runs(folder) == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        ("link del @", "link @"),
+        ("link set @ down", "link @ up"),
+        (f"addr del {HOST}/24 dev @", f"host address {HOST}/24"),
+        ("-n @ link set net0 down", "net0 up"),
+        ("-n @ link set lo down", "loopback up"),
+        (f"-n @ addr del {INNER}/24 dev net0", f"address {INNER}/24"),
+        ("-n @ route del default", f"route 0.0.0.0/0 via {HOST}"),
+        ("netns del @", "the name of the network namespace"),
+    ],
+)
+def test_what_was_taken_away_is_put_right(spawnd: Start, name: str, command: str, missing: str) -> None:
+    daemon = spawnd(definition(name))
+    pid = daemon.wait_running(f"netns@{name}")
+    before = inode(name)
+    run("ip", *command.replace("@", name).split())
+    wait_until(lambda: "put right: " in daemon.log(), "the repair")
+    wait_until(lambda: state(daemon, name)["missing"] == [], "all there")
+    assert (inode(name), daemon.pid_of(f"netns@{name}")) == (before, pid)
+    repairs = json.loads(daemon.ctl("call", f"netns@{name}", "GetRepairs", "--json").stdout)["repairs"]
+    assert missing.replace("@", name) in repairs[0]["missing"]
+    assert "put right 1 times" in says(daemon, name) or len(repairs) > 1
+    reach_by_ping(name)
+
+
+def reach_by_ping(name: str) -> None:
+    """A packet through the link and back: a datagram to where nobody is, and the answer that says so."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(10)
+        sock.connect((INNER, 9))
+        sock.send(b"x")
+        with pytest.raises(ConnectionRefusedError):
+            sock.recv(9)
+
+
+def test_a_new_link_is_set_up_by_the_script(spawnd: Start, name: str, script: str, folder: Path) -> None:
+    daemon = spawnd(definition(name, f'setup = "{script}"'))
+    daemon.wait_running(f"netns@{name}")
+    run("ip", "link", "del", name)
+    wait_until(lambda: runs(folder) == 2, "the script on the new link")
+
+
+def test_a_killed_worker_disturbs_nothing(spawnd: Start, name: str) -> None:
+    keys = f'exec = "/bin/sleep", arg = {{ 1000 }}, netns = "{name}", fd = {{ tcp("{INNER}", 7101) }}'
+    daemon = spawnd(definition(name) + f"inside = {{ {keys} }}\n")
+    service = daemon.wait_running("inside")
+    pid = daemon.wait_running(f"netns@{name}")
+    before, link = inode(name), run("ip", "-o", "link", "show", name).split(":")[0]
+    with socket.create_connection((INNER, 7101), 10):
+        for _ in range(3):
+            os.kill(pid, signal.SIGKILL)
+            pid = daemon.wait_running(f"netns@{name}", pid)
+        assert inode(name) == before
+        assert run("ip", "-o", "link", "show", name).split(":")[0] == link
+    assert daemon.pid_of("inside") == service
+    reach(7101)
+
+
+def test_it_outlives_spawnd(spawnd: Start, name: str) -> None:
+    daemon = spawnd(definition(name))
+    pid = daemon.wait_running(f"netns@{name}")
+    before = inode(name)
+    daemon.lose()
+    run("ip", "link", "del", name)  # the worker goes on without a spawnd
+    wait_until(lambda: count_links(name) == 1, "the link")
+    daemon.again()
+    assert daemon.wait_running(f"netns@{name}") == pid
+    assert daemon.ctl("reexec").returncode == 0
+    wait_until(daemon.answers, "spawnd executed anew")
+    assert daemon.wait_running(f"netns@{name}") == pid
+    os.kill(pid, signal.SIGKILL)
+    daemon.wait_running(f"netns@{name}", pid)
+    assert inode(name) == before
+    assert daemon.stop() == 0
+    assert names(name) == []
+
+
+def test_a_changed_definition_is_carried_out_in_place(spawnd: Start, name: str) -> None:
+    daemon = spawnd(definition(name))
+    daemon.wait_running(f"netns@{name}")
+    before = inode(name)
+    daemon.definitions.write_text(definition(name).replace(f'"{INNER}/24"', '{ "10.214.7.3/24" }'))
+    assert daemon.ctl("apply").returncode == 0
+    wait_until(lambda: state(daemon, name)["inside"]["addresses"][0] == "10.214.7.3/24", "the other address")
+    assert f"{INNER}/24" not in state(daemon, name)["inside"]["addresses"]
+    assert inode(name) == before
+
+
+def services(name: str) -> str:
+    shell = "cat /etc/resolv.conf; exec sleep 1000"
+    return f"""
+inside = {{ exec = "/bin/sh", arg = {{ "-c", "{shell}" }}, netns = "{name}", stdout = log(),
+  fd = {{ tcp("{INNER}", 7102), tcp("127.0.0.1", 7103, {{ netns = false }}) }} }}
+outside = {{ exec = "/bin/sleep", arg = {{ 1000 }}, fd = {{ tcp("{INNER}", 7104, {{ netns = "{name}" }}) }} }}
+"""
+
+
+def test_services_inside_and_sockets_of_others(spawnd: Start, name: str) -> None:
+    daemon = spawnd(services(name) + definition(name, 'setup = false, dns = "192.0.2.53"'))
+    inside, outside = daemon.wait_running("inside"), daemon.wait_running("outside")
+    reach(7102)
+    reach(7104)
+    reach(7103, "127.0.0.1")
+    assert os.stat(f"/proc/{inside}/ns/net").st_ino == inode(name)
+    assert os.stat(f"/proc/{outside}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino
+    daemon.wait_log("inside: nameserver 192.0.2.53")
+    assert "192.0.2.53" not in Path("/etc/resolv.conf").read_text()
+
+
+def test_a_namespace_made_anew_has_its_sockets_opened_again(spawnd: Start, name: str) -> None:
+    daemon = spawnd(services(name) + definition(name))
+    inside, outside = daemon.wait_running("inside"), daemon.wait_running("outside")
+    before = inode(name)
+    assert daemon.ctl("restart", f"netns@{name}").returncode == 0
+    assert (daemon.pid_of("inside"), daemon.pid_of("outside"), inode(name)) == (inside, outside, before)
+    assert daemon.ctl("stop", f"netns@{name}").returncode == 1, "others need it"
+    worker = daemon.wait_running(f"netns@{name}")
+    os.kill(worker, signal.SIGSTOP)  # or it would put right what is taken away
+    run("ip", "link", "del", name)
+    run("ip", "netns", "del", name)
+    os.kill(worker, signal.SIGKILL)
+    inside, outside = daemon.wait_running("inside", inside), daemon.wait_running("outside", outside)
+    assert os.stat(f"/proc/{inside}/ns/net").st_ino == inode(name)
+    reach(7102)
+    reach(7104)
+    assert "was made anew" in daemon.ctl("why", "inside").stdout
+    assert daemon.ctl("stop", "--cascade", f"netns@{name}").returncode == 0
+    assert (names(name), daemon.state("inside")) == ([], "stopped")
+
+
+def test_a_namespace_that_somebody_has_put_in_its_place(spawnd: Start, name: str) -> None:
+    daemon = spawnd(services(name) + definition(name))
+    inside, outside, pid = daemon.wait_running("inside"), daemon.wait_running("outside"), daemon.pid_of(f"netns@{name}")
+    assert pid is not None
+    before = inode(name)
+    os.kill(pid, signal.SIGSTOP)
+    run("ip", "netns", "del", name)
+    run("ip", "netns", "add", name)
+    os.kill(pid, signal.SIGCONT)
+    inside, outside = daemon.wait_running("inside", inside), daemon.wait_running("outside", outside)
+    assert inode(name) != before
+    assert os.stat(f"/proc/{inside}/ns/net").st_ino == inode(name)
+    assert daemon.pid_of(f"netns@{name}") == pid
+    reach(7102)
+    reach(7104)
+
+
+def test_a_new_service_in_a_new_namespace_comes_by_apply(spawnd: Start, name: str) -> None:
+    daemon = spawnd('one = { exec = "/bin/sleep", arg = { 1000 } }\n')
+    daemon.definitions.write_text(services(name) + definition(name))
+    result = daemon.ctl("apply")
+    assert result.returncode == 0, result.stderr
+    daemon.wait_running("inside")
+    reach(7102)
+
+
+def test_an_interface_of_somebody_else(spawnd: Start, name: str) -> None:
+    run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}x")
+    daemon = spawnd(definition(name, "setup = false, start_limit = 1"))
+    daemon.wait_state(f"netns@{name}", "failed")
+    assert f"cannot make link '{name}': there is another interface of that name" in daemon.log()
+    assert (names(name), count_links(name)) == ([], 2)
+
+
+def test_a_failed_start_takes_nothing_that_was_there_before(spawnd: Start, name: str) -> None:
+    run("ip", "netns", "add", name)
+    run("ip", "link", "add", name, "type", "veth", "peer", "name", "net0", "netns", name)
+    before, link = inode(name), run("ip", "-o", "link", "show", name).split(":")[0]
+    daemon = spawnd(definition(name, 'setup = "/nowhere", start_limit = 1'))
+    daemon.wait_state(f"netns@{name}", "failed")
+    assert "cannot run /nowhere: there is no such file" in daemon.log()
+    assert (inode(name), run("ip", "-o", "link", "show", name).split(":")[0]) == (before, link)
+    daemon.definitions.write_text(definition(name))
+    assert daemon.ctl("apply").returncode == 0
+    daemon.wait_running(f"netns@{name}")
+    assert (inode(name), run("ip", "-o", "link", "show", name).split(":")[0]) == (before, link)
+
+
+def test_many_start_and_stop_side_by_side(spawnd: Start, name: str) -> None:
+    each = "".join(f'netns["{name}-{number}"] = {{ setup = false }}\n' for number in range(8))
+    daemon = spawnd(each)
+    wait_until(lambda: all(row["state"] == "running" for row in daemon.services().values()), "all ready", 60)
+    assert len(names(name)) == 8
+    assert daemon.stop(60) == 0
+    assert (names(name), count_links(name[:8])) == ([], 0)
+
+
+def test_it_sleeps_when_nothing_happens(spawnd: Start, name: str) -> None:
+    daemon = spawnd(definition(name))
+    pid = daemon.wait_running(f"netns@{name}")
+
+    def switches() -> str:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next(line for line in lines if line.startswith("voluntary"))
+
+    def is_still() -> bool:
+        before = switches()
+        time.sleep(1)  # the time in which nothing is to happen
+        return switches() == before
+
+    wait_until(is_still, "it to come to rest")
+    assert process_state(pid) == "S"
+
+
+def test_without_root(folder: Path, name: str) -> None:
+    folder.chmod(0o777)
+    daemon = Daemon(folder, definition(name, "setup = false, start_limit = 1"))
+    daemon.prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    with daemon:
+        daemon.wait_state(f"netns@{name}", "failed")
+        assert "cannot set up a network namespace: that takes root" in daemon.log()
+    assert subprocess.run(["ip", "link", "show", name], capture_output=True).returncode != 0
+
+
+def test_what_the_script_has_started_outlives_the_worker_and_not_the_namespace(
+    spawnd: Start, name: str, program: Make, folder: Path
+) -> None:
+    path = program("setup", f"#!/bin/sh\nsleep 1000 &\necho $! > {folder}/sleeper\n")
+    daemon = spawnd(definition(name, f'setup = "{path}"'))
+    pid = daemon.wait_running(f"netns@{name}")
+    sleeper = int((folder / "sleeper").read_text())
+    os.kill(pid, signal.SIGKILL)
+    pid = daemon.wait_running(f"netns@{name}", pid)
+    assert daemon.ctl("restart", f"netns@{name}").returncode == 0
+    assert process_state(sleeper) == "S"
+    assert daemon.ctl("stop", f"netns@{name}").returncode == 0
+    wait_until(lambda: process_state(sleeper) in ("", "Z"), "the end of what the script has started")

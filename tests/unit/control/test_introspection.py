@@ -1,0 +1,168 @@
+"""What the interface definition says is what the server does."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from supervisor import __version__
+from supervisor.control import errors, introspection
+from supervisor.control.errors import ControlError
+from supervisor.control.verbs import METHODS
+from supervisor.definitions.service import Service
+from supervisor.lifecycle import machine
+from supervisor.lifecycle.cause import Kind
+from supervisor.lifecycle.ended import Ended
+from supervisor.lifecycle.life import Cause, Life, State, Then
+from tests.unit.control.bench import Bench, encode
+from tests.unit.control.interface import Interface, Reader
+
+INTERFACES = {name: Reader(introspection.description(name)).read() for name in introspection.INTERFACES}
+SPAWND = INTERFACES["io.spawnd"]
+
+
+def test_info(bench: Bench) -> None:
+    reply = bench.call("org.varlink.service.GetInfo")["parameters"]
+    assert reply["version"] == __version__
+    assert reply["interfaces"] == ["io.spawnd", "org.varlink.service"]
+    INTERFACES["org.varlink.service"].check(reply, INTERFACES["org.varlink.service"].methods["GetInfo"][1])
+
+
+@pytest.mark.parametrize("name", introspection.INTERFACES)
+def test_description(bench: Bench, name: str) -> None:
+    reply = bench.call("org.varlink.service.GetInterfaceDescription", interface=name)
+    assert Reader(reply["parameters"]["description"]).read().name == name
+
+
+def test_no_such_description(bench: Bench) -> None:
+    reply = bench.call("org.varlink.service.GetInterfaceDescription", interface="../x")
+    assert reply == {"error": "org.varlink.service.InterfaceNotFound", "parameters": {"interface": "../x"}}
+
+
+def test_methods_are_those_described() -> None:
+    described = {f"{name}.{method}" for name, interface in INTERFACES.items() for method in interface.methods}
+    assert described == set(METHODS)
+
+
+def test_states_are_those_described() -> None:
+    assert SPAWND.types["State"] == ("enum", *(state.value for state in State))
+
+
+def test_kinds_are_those_described() -> None:
+    kind, *members = SPAWND.types["Kind"]
+    assert kind == "enum"
+    assert sorted(members) == sorted(kind.value for kind in Kind)
+
+
+def test_details_begin_with_a_service() -> None:
+    service = SPAWND.types["Service"]
+    assert list(SPAWND.types["Details"].items())[: len(service)] == list(service.items())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.MethodNotFound("x"),
+        errors.InterfaceNotFound("x"),
+        errors.InvalidParameter("x"),
+        errors.ExpectedMore(),
+        errors.PermissionDenied(),
+        errors.Malformed("x"),
+        errors.TooManyClients(),
+        errors.NoSuchService("x"),
+        errors.NoLog("x"),
+        errors.OtherDefinitions("x"),
+        errors.Failed("x"),
+        errors.ServiceError("x", "a.b.C", {"d": [1]}),
+        errors.NoControl("x"),
+        errors.NotRunning("x", "stopped"),
+        errors.TimedOut("x", 0.5),
+        errors.ConnectionLost("x"),
+        errors.BadReply("x", "y"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_are_as_described(error: ControlError) -> None:
+    interface, _, name = error.name.rpartition(".")
+    described: Interface = INTERFACES[interface]
+    described.check(error.parameters, described.errors[name])
+
+
+def test_every_error_is_described() -> None:
+    defined = {cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, ControlError)}
+    assert len(defined) - 1 == sum(len(interface.errors) for interface in INTERFACES.values())
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("GetVersion", {}),
+        ("List", {}),
+        ("Status", {"names": ["all"]}),
+        ("Start", {"names": ["web"]}),
+        ("Start", {"names": ["web"], "no_wait": None}),
+        ("Stop", {"names": ["web"]}),
+        ("Restart", {"names": ["web"], "no_wait": True}),
+        ("Reload", {"names": ["web"]}),
+        ("Signal", {"names": ["web"], "signal": 1}),
+        ("Reset", {"names": ["web"]}),
+        ("Fds", {"name": "web"}),
+        ("Logs", {"name": "web", "count": None}),
+        ("Check", {}),
+        ("Why", {"name": "web"}),
+        ("Show", {"name": "web"}),
+        ("Shutdown", {}),
+    ],
+)
+def test_replies_are_as_described(bench: Bench, method: str, parameters: dict[str, object]) -> None:
+    core = bench.core
+    core.start(["tftp"])
+    core.plans["qotd"] = "fails"
+    core.start(["qotd"])
+    bench.run_until(lambda: core.units["qotd"].life.state is State.BACKOFF)
+    bench.run_until(lambda: core.units["tftp"].life.state is State.RUNNING)
+    core.units["tftp"].memory, core.units["tftp"].cpu = 1 << 40, 0.5
+    taken, given = SPAWND.methods[method]
+    SPAWND.check({name: None for name in taken} | parameters, taken)
+    SPAWND.check(bench.call(f"io.spawnd.{method}", **parameters)["parameters"], given)
+
+
+def test_details_of_one_that_reloads(bench: Bench) -> None:
+    bench.core.start(["web"])
+    bench.run_until(lambda: bench.core.units["web"].life.state is State.RUNNING)
+    bench.core.event("web", machine.reloading)
+    reply = bench.call("io.spawnd.Status", names=["web"])["parameters"]
+    SPAWND.check(reply, SPAWND.methods["Status"][1])
+    assert reply["services"][0]["uptime_s"] is not None
+
+
+@pytest.mark.parametrize("method", ["Logs", "Monitor"])
+def test_each_of_many_replies_is_as_described(bench: Bench, method: str) -> None:
+    client = bench.connect()
+    client.stream(f"io.spawnd.{method}", **({"name": "web"} if method == "Logs" else {}))
+    given = SPAWND.methods[method][1]
+    SPAWND.check(client.reply()["parameters"], given)
+    bench.core.start(["web"])
+    bench.core.write("web", b"hello\n")
+    SPAWND.check(client.reply()["parameters"], given)
+
+
+ENDS = [None, Ended(), Ended(status=1), Ended(signum=9, signal="KILL"), Ended.of_step("exec", "/x", 2, "No such file")]
+METHODS_OF_ONE = {"Why": "name", "Show": "name", "Fds": "name", "Logs": "name", "Status": "names", "List": "names"}
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_a_verb_works_in_every_state(bench: Bench, state: State) -> None:
+    core = bench.define(Service("web", depends=("db",), check=("/x",)), Service("db"))
+    now = bench.clock()
+    unit = core.units["web"]
+    unit.next_service = Service("web", exec="/other")
+    client = bench.connect()
+    for cause, then, ended in product(Cause, Then, ENDS):
+        unit.life = Life(state, now, cause=cause, then=then, deadline=now + 5, failures=2)
+        unit.ended = ended
+        calls = {method: {key: "web" if key == "name" else ["web"]} for method, key in METHODS_OF_ONE.items()}
+        client.send(b"".join(encode(f"io.spawnd.{method}", **given) for method, given in calls.items()))
+        for method in calls:
+            SPAWND.check(client.reply()["parameters"], SPAWND.methods[method][1])

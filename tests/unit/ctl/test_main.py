@@ -1,0 +1,394 @@
+"""The command line as a whole: exit codes, streams, ways to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from supervisor import __version__
+from supervisor.ctl import exit_code
+from supervisor.ctl.main import main
+from supervisor.ctl.verbs import VERBS
+from supervisor.lifecycle.life import Life, State
+from tests.unit.control.fake_core import FakeCore
+
+Spawnctl = Callable[..., int]
+Supervise = Callable[..., None]
+Capture = pytest.CaptureFixture[str]
+COMMAND = [sys.executable, "-c", "import sys; from supervisor.ctl.main import main; sys.exit(main())"]
+ROOT = str(Path(__file__).parents[3])
+
+
+def set_plans(**plans: str) -> Callable[[FakeCore], None]:
+    return lambda core: core.plans.update(plans)
+
+
+# every verb
+
+
+def test_list(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise()
+    assert spawnctl("list") == exit_code.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["NAME", "STATE", "PID", "FOR", "RESTARTS", "MEMORY", "CPU", "DESCRIPTION"]
+    assert [line.split()[0] for line in lines[1:]] == ["web", "qotd", "mute"]
+    assert spawnctl("list", "--all") == exit_code.DONE
+    assert capsys.readouterr().out.splitlines()[-1].startswith("log ")
+    assert spawnctl("list", "q*", "log") == exit_code.DONE
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["qotd", "log"]
+
+
+def test_list_of_nothing(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise(lambda core: core.units.clear())
+    assert spawnctl("list") == exit_code.DONE
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert spawnctl("list", "--json") == exit_code.DONE
+    assert capsys.readouterr().out == "[]\n"
+
+
+@pytest.mark.parametrize("arguments", [("--json", "list"), ("list", "--json")])
+def test_list_as_json(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, arguments: tuple[str, ...]) -> None:
+    supervise()
+    assert spawnctl(*arguments) == exit_code.DONE
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == ["web", "qotd", "mute"]
+    wanted = {"name", "state", "pid", "since", "restarts", "uptime_s", "memory_bytes", "cpu_s", "description"}
+    assert wanted <= set(rows[0])
+
+
+def test_orders(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise()
+    assert spawnctl("start", "web", "qotd") == exit_code.DONE
+    assert capsys.readouterr().out == "web: running\nqotd: running\n"
+    assert spawnctl("restart", "web", "--quiet") == exit_code.DONE
+    assert capsys.readouterr().out == ""
+    assert spawnctl("reload", "web") == exit_code.DONE
+    assert spawnctl("signal", "HUP", "web") == exit_code.DONE
+    assert spawnctl("reset", "all") == exit_code.DONE
+    capsys.readouterr()
+    assert spawnctl("stop", "all", "--json") == exit_code.DONE
+    assert json.loads(capsys.readouterr().out)[0] == {"name": "web", "ok": True, "state": "stopped", "message": ""}
+
+
+def test_orders_that_fail(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise(set_plans(web="fails"))
+    for arguments in (("start", "qotd", "web"), ("restart", "qotd", "web"), ("reload", "qotd", "web")):
+        assert spawnctl(*arguments) == exit_code.FAILED
+        captured = capsys.readouterr()
+        assert captured.out == "qotd: running\n"
+        assert captured.err.startswith("web: backoff: ")
+    assert spawnctl("signal", "12", "web", "qotd", "--json") == exit_code.FAILED
+    captured = capsys.readouterr()
+    assert [row["ok"] for row in json.loads(captured.out)] == [False, True]
+    assert captured.err == "web: backoff: it has no process\n"
+
+
+def test_an_order_that_is_not_waited_for(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise(set_plans(web="hangs"))
+    assert spawnctl("start", "--no-wait", "web") == exit_code.DONE
+    assert capsys.readouterr().out == "web: waiting: start requested\n"
+
+
+def test_status(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise()
+    assert spawnctl("status", "web") == exit_code.NOT_RUNNING
+    assert capsys.readouterr().out.splitlines()[0] == "web - serves pages"
+    assert spawnctl("start", "web") == exit_code.DONE
+    assert spawnctl("status", "web") == exit_code.DONE
+    assert "State: running for 0s" in capsys.readouterr().out
+    assert spawnctl("status", "web", "qotd") == exit_code.NOT_RUNNING
+    assert len(capsys.readouterr().out.split("\n\n")) == 2
+    assert spawnctl("status", "web", "--json") == exit_code.DONE
+    assert json.loads(capsys.readouterr().out)[0]["file"] == "/a.lua"
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - {State.RUNNING, State.RELOADING}))
+def test_status_of_what_is_not_up(spawnctl: Spawnctl, supervise: Supervise, state: State) -> None:
+    def set_up(core: FakeCore) -> None:
+        core.units["web"].life = Life(state, core.loop.clock())
+
+    supervise(set_up)
+    assert spawnctl("status", "web") == exit_code.NOT_RUNNING
+
+
+def test_fds(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise()
+    assert spawnctl("fds", "web") == exit_code.DONE
+    assert " 3          udp 127.0.0.1:69" in capsys.readouterr().out.splitlines()
+    assert spawnctl("fds", "web", "--json") == exit_code.DONE
+    assert len(json.loads(capsys.readouterr().out)) == 5
+
+
+def test_check(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise()
+    assert spawnctl("check") == exit_code.DONE
+    assert capsys.readouterr().out == "OK: 4 services\n"
+
+
+def test_check_with_problems(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    def set_up(core: FakeCore) -> None:
+        core.problems = ["/a.lua:1: bad", "/b.lua:2: worse"]
+
+    supervise(set_up)
+    assert spawnctl("check") == exit_code.FAILED
+    assert capsys.readouterr().out == "/a.lua:1: bad\n/b.lua:2: worse\n"
+    assert spawnctl("check", "--json") == exit_code.FAILED
+    assert json.loads(capsys.readouterr().out)["problems"] == ["/a.lua:1: bad", "/b.lua:2: worse"]
+
+
+def test_version(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    assert spawnctl("version") == exit_code.NO_SUPERVISOR
+    captured = capsys.readouterr()
+    assert captured.out == f"spawnctl {__version__}\n"
+    assert len(captured.err.splitlines()) == 1
+    supervise()
+    assert spawnctl("version") == exit_code.DONE
+    assert capsys.readouterr().out == f"spawnctl {__version__}\nspawnd {__version__}\n"
+    assert spawnctl("version", "--json") == exit_code.DONE
+    assert json.loads(capsys.readouterr().out) == {"spawnctl": __version__, "spawnd": __version__}
+
+
+# what goes wrong
+
+EVERY_VERB = [
+    ("list",),
+    ("status", "web"),
+    ("why", "web"),
+    ("start", "web"),
+    ("stop", "web"),
+    ("restart", "web"),
+    ("reload", "web"),
+    ("signal", "TERM", "web"),
+    ("reset", "web"),
+    ("show", "web"),
+    ("fds", "web"),
+    ("logs", "web"),
+    ("monitor",),
+    ("call", "web", "Do"),
+    ("accounting",),
+    ("check",),
+    ("plan",),
+    ("apply",),
+    ("graph",),
+    ("reexec",),
+    ("shutdown",),
+    ("version",),
+]
+
+
+def test_the_verbs_are_all_here() -> None:
+    assert [arguments[0] for arguments in EVERY_VERB] == list(VERBS)
+
+
+@pytest.mark.parametrize("arguments", EVERY_VERB, ids=lambda arguments: arguments[0])
+def test_no_supervisor(spawnctl: Spawnctl, path: str, capsys: Capture, arguments: tuple[str, ...]) -> None:
+    assert spawnctl(*arguments) == exit_code.NO_SUPERVISOR
+    assert capsys.readouterr().err == f"spawnctl: no supervisor at {path!r}: No such file or directory\n"
+
+
+def test_a_socket_that_nobody_listens_on(spawnctl: Spawnctl, path: str, capsys: Capture) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(path)
+        assert spawnctl("list") == exit_code.NO_SUPERVISOR
+    assert "Connection refused" in capsys.readouterr().err
+
+
+VERBS_OF_SERVICES = (
+    "list", "status", "why", "start", "stop", "restart", "reload", "reset", "show", "fds", "logs", "monitor",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [*((verb,) for verb in VERBS_OF_SERVICES), ("logs", "-f")], ids=str)
+def test_no_such_service(
+    spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, arguments: tuple[str, ...]
+) -> None:
+    supervise()
+    assert spawnctl(*arguments, "nope") == exit_code.NO_SUCH_SERVICE
+    assert capsys.readouterr().err == "spawnctl: no such service: 'nope'\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_not_permitted(supervise: Supervise, path: str) -> None:
+    supervise()
+    for user in (1234, 1235):
+        if user == 1235:  # cannot even connect
+            os.chmod(path, 0o600)
+        pid = os.fork()
+        if pid == 0:
+            os.setgroups([])
+            os.setresuid(user, user, user)
+            os._exit(len([verb for verb in EVERY_VERB if main(["--socket", path, *verb]) != exit_code.NOT_PERMITTED]))
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("frobnicate",),
+        ("start",),
+        ("list", "--frob"),
+        ("signal", "TERM"),
+        ("signal", "NOPE", "web"),
+        ("logs", "web", "-n", "-1"),
+        ("logs", "web", "-n", "many"),
+        ("fds",),
+        ("fds", "web", "qotd"),
+        ("why",),
+        ("why", "web", "qotd"),
+        ("show",),
+        ("logs", "-f"),
+        ("monitor", "--frob"),
+        ("shutdown", "web"),
+        ("check", "web"),
+        ("call", "web"),
+        ("call", "web", "Do", "nonsense"),
+        ("call", "web", "Do", "[]"),
+        ("call", "web", "Do", '{"x": NaN}'),
+        ("call", "web", "Do", "[" * 100_000),
+        ("call", "web", "Do", "{}", "{}"),
+        ("call", "web", "Do", "--timeout", "0"),
+        ("call", "web", "Do", "--timeout", "nan"),
+        ("call", "web", "Do", "--timeout", "1e9"),
+        ("call", "web", "Do", "--timeout", "soon"),
+        ("--frob", "list"),
+    ],
+)
+def test_wrong_usage(spawnctl: Spawnctl, capsys: Capture, arguments: tuple[str, ...]) -> None:
+    assert spawnctl(*arguments) == exit_code.USAGE
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err
+
+
+def test_help_has_every_verb(spawnctl: Spawnctl, capsys: Capture) -> None:
+    assert spawnctl("--help") == exit_code.DONE
+    text = capsys.readouterr().out
+    for verb, what in VERBS.items():
+        assert f"  {verb:{max(map(len, VERBS))}}  {what}\n" in text
+        assert spawnctl(verb, "--help") == exit_code.DONE
+        assert f"usage: spawnctl {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("answer", [b"", b'{"par', b"nonsense\0"])
+def test_a_supervisor_that_goes_away(spawnctl: Spawnctl, path: str, capsys: Capture, answer: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def serve() -> None:
+            with listener.accept()[0] as sock:
+                sock.recv(4096)
+                sock.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert spawnctl("list") == exit_code.FAILED
+        thread.join()
+    assert capsys.readouterr().err.startswith("spawnctl: the supervisor at ")
+
+
+def test_an_older_supervisor(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    def set_up(core: FakeCore) -> None:
+        from supervisor.control.verbs import METHODS
+
+        del METHODS["io.spawnd.Check"]
+
+    supervise(set_up)
+    assert spawnctl("check") == exit_code.FAILED
+    assert "it is of another version" in capsys.readouterr().err
+
+
+def test_interrupted(supervise: Supervise, path: str) -> None:
+    reached_r, reached_w = os.pipe()
+
+    def set_up(core: FakeCore) -> None:
+        core.plans["web"] = "hangs"
+        observe = core.observe
+
+        def told(callback: object) -> object:
+            os.write(reached_w, b"w")
+            return observe(callback)  # type: ignore[arg-type]
+
+        core.observe = told  # type: ignore[method-assign, assignment]
+
+    supervise(set_up)
+    os.close(reached_w)
+    # tests that a shell has put into the background ignore INT, and so would what they start
+    program = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {COMMAND[-1]}"
+    process = subprocess.Popen(
+        [*COMMAND[:-1], program, "--socket", path, "start", "web"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert os.read(reached_r, 1) == b"w"  # the call is there, so spawnctl waits for its answer
+    os.close(reached_r)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (exit_code.INTERRUPTED, b"", b"")
+
+
+def test_a_broken_pipe_is_quiet(supervise: Supervise, path: str) -> None:
+    supervise()
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(
+        [*COMMAND, "--socket", path, "list"], stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, check=False
+    )
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (exit_code.BROKEN_PIPE, b"")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "expected"),
+    [
+        (">/dev/full", (exit_code.FAILED, b"spawnctl: cannot write: No space left on device\n")),
+        (">&-", (exit_code.DONE, b"")),
+        (">&- 2>&-", (exit_code.DONE, b"")),
+    ],
+)
+def test_output_that_cannot_be_written(
+    supervise: Supervise, path: str, redirection: str, expected: tuple[int, bytes]
+) -> None:
+    supervise()
+    command = ["/bin/sh", "-c", f'exec "$0" "$@" {redirection}', *COMMAND, "--socket", path, "list"]
+    result = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT, check=False)
+    assert (result.returncode, result.stderr) == expected
+
+
+def test_descriptions_in_any_locale(supervise: Supervise, path: str) -> None:
+    def set_up(core: FakeCore) -> None:
+        core.units["web"].status_text = "überall \x1b[31m\n\udc80"
+
+    supervise(set_up)
+    for encoding in ("ascii", "utf-8"):
+        result = subprocess.run(
+            [*COMMAND, "--socket", path, "status", "web"],
+            capture_output=True,
+            cwd=ROOT,
+            check=False,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+        )
+        assert result.returncode == exit_code.NOT_RUNNING, result.stderr
+        assert rb"\x1b[31m\n\udc80" in result.stdout
+
+
+def test_starting_is_cheap() -> None:
+    """Nothing is imported that takes long and is not needed, and of the verbs only the one used."""
+    code = "import sys; from supervisor.ctl.main import main; main(['list']); print(*sys.modules)"
+    result = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.split()
+    heavy = {"typing", "dataclasses", "inspect", "subprocess", "logging", "asyncio", "supervisor.control"}
+    assert not heavy.intersection(result)
+    assert [name for name in result if name.startswith("supervisor.ctl.verbs.")] == ["supervisor.ctl.verbs.list"]

@@ -1,0 +1,74 @@
+"""docs/definitions.md names everything that exists, and its examples are accepted."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from supervisor.definitions.convert.descriptor_options import OPTIONS
+from supervisor.definitions.convert.limits import UNITS
+from supervisor.definitions.lua import CONSTRUCTORS
+from supervisor.definitions.netns.schema import OPTIONS as NETNS
+from supervisor.definitions.schema import KEYS
+from supervisor.definitions.settings import KEYS as SETTINGS
+from tests.unit.definitions.loading import Files
+
+TEXT = (Path(__file__).parents[3] / "docs" / "definitions.md").read_text(encoding="utf-8")
+NAMESPACES = (Path(__file__).parents[3] / "docs" / "netns.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```lua\n(.*?)```", TEXT, re.S)
+
+
+@pytest.mark.parametrize("name", [*KEYS, *OPTIONS, *SETTINGS, *UNITS])
+def test_every_key_has_a_row(name: str) -> None:
+    assert re.search(rf"^\|[^|]*`{name}`", TEXT, re.M)
+
+
+@pytest.mark.parametrize("name", CONSTRUCTORS)
+def test_every_constructor_has_a_row(name: str) -> None:
+    assert re.search(rf"^\|[^|]*`{name}\(", TEXT, re.M)
+
+
+def test_no_row_names_a_key_that_is_not_there() -> None:
+    section = TEXT[TEXT.index("\n## Keys") : TEXT.index("\n## Constructors")]
+    rows = [row for row in re.findall(r"^\|([^|]*)\|", section, re.M) if "`" in row]
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(KEYS)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples(files: Files, example: str) -> None:
+    definitions = files.load(example)
+    assert definitions.services or "_SUPERVISOR" in example
+
+
+@pytest.mark.parametrize("example", re.findall(r"^\| (`.*\|)$", TEXT[: TEXT.index("\n## Constructors")], re.M))
+def test_examples_of_keys(files: Files, example: str) -> None:
+    key, *_, value = [cell.strip().strip("`") for cell in example.rstrip("|").split("|")]
+    key = key.split("`")[0]
+    program = "" if key in ("exec", "worker") else 'worker = "accessory",' if key == "options" else 'exec = "/x",'
+    if key == "user":
+        value = '"root"'
+    if key in ("group", "groups"):
+        value = '"root"'
+    more = 'ready = "fd",' if key == "ready_fd" else ""
+    others = "".join(f'{name} = {{ exec = "/y" }}\n' for name in ("network", "db", "syslog", "maintenance"))
+    assert "x" in files.load(f"x = {{ {program} {more} {key} = {value} }}\n{others}").services
+
+
+@pytest.mark.parametrize("name", NETNS)
+def test_every_key_of_a_network_namespace_has_a_row(name: str) -> None:
+    section = TEXT[TEXT.index("\n## Network namespaces") : TEXT.index("\n## Resource limits")]
+    assert re.search(rf"^\|[^|]*`{name}`", section, re.M)
+
+
+@pytest.mark.parametrize("example", re.findall(r"```lua\n(.*?)```", NAMESPACES, re.S))
+def test_examples_of_network_namespaces(files: Files, example: str) -> None:
+    assert files.load(example).services
+
+
+def test_the_example_file_of_network_namespaces(files: Files) -> None:
+    text = (Path(__file__).parents[3] / "conf" / "services.d" / "netns.lua").read_text(encoding="utf-8")
+    assert files.load(text).services == {}
+    code = re.sub(r"^-- (?=netns|for|end|  |\})", "", text, flags=re.M)
+    assert sorted(files.load(code).services) == [f"netns@customer{number}" for number in range(1, 10)]

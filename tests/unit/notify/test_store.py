@@ -1,0 +1,292 @@
+"""The descriptor store."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from supervisor.loop.loop import Loop
+from supervisor.notify.store import NAMES_MAX, Store
+from tests.unit.process.forked import open_numbers
+from tests.unit.waiting import checked_loop, run_until, turn, wait_until
+
+LIMIT = 100
+
+
+@pytest.fixture
+def store(loop: Loop) -> Iterator[Store]:
+    """A store; whatever the test did with it, it leaves no descriptor open."""
+    before = open_numbers()
+    store = Store(loop)
+    yield store
+    store.clear()
+    assert len(store) == 0
+    assert store.entries() == ()
+    wait_until(lambda: open_numbers() == before)  # files are closed by a thread
+
+
+def names(store: Store) -> list[str]:
+    return [name for name, _ in store.entries()]
+
+
+def memfd() -> int:
+    return os.memfd_create("stored")
+
+
+def test_what_is_stored_is_handed_out_in_its_order_and_stays_the_store_s(store: Store) -> None:
+    fds = [memfd() for _ in range(3)]
+    assert store.add("b", fds[:2], polled=True, limit=LIMIT) == 0
+    assert store.add("a", fds[2:], polled=True, limit=LIMIT) == 0
+    assert store.entries() == (("b", fds[0]), ("b", fds[1]), ("a", fds[2]))
+    assert len(store) == 3
+
+
+def test_the_same_open_file_is_kept_once(store: Store) -> None:
+    fd = memfd()
+    assert store.add("a", [fd, os.dup(fd)], polled=True, limit=LIMIT) == 0
+    assert store.add("another name", [os.dup(fd)], polled=False, limit=LIMIT) == 0
+    assert store.entries() == (("a", fd),)
+
+
+def test_the_same_open_file_is_welcome_in_a_full_store(store: Store) -> None:
+    fd = memfd()
+    assert store.add("a", [fd], polled=True, limit=1) == 0
+    assert store.add("a", [os.dup(fd)], polled=True, limit=1) == 0
+
+
+def test_one_file_opened_twice_is_two(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    store.add("a", [os.open(path, os.O_RDONLY), os.open(path, os.O_RDONLY)], polled=True, limit=LIMIT)
+    assert names(store) == ["a", "a"]
+
+
+def test_both_ends_of_a_pipe_are_two(store: Store) -> None:
+    store.add("pipe", os.pipe(), polled=True, limit=LIMIT)
+    assert names(store) == ["pipe", "pipe"]
+
+
+def test_what_has_no_inode_of_its_own_is_told_apart(store: Store) -> None:
+    """All event descriptors of the system share one inode."""
+    store.add("events", [os.eventfd(0), os.eventfd(0)], polled=True, limit=LIMIT)
+    assert len(store) == 2
+
+
+def test_beyond_the_limit_they_are_refused_and_closed(store: Store) -> None:
+    fds = [memfd() for _ in range(5)]
+    assert store.add("a", fds, polled=True, limit=3) == 2
+    assert [fd for _, fd in store.entries()] == fds[:3]
+    for fd in fds[3:]:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+def test_a_service_without_a_store_can_store_nothing(store: Store) -> None:
+    assert store.add("a", [memfd()], polled=True, limit=0) == 1
+
+
+def test_a_limit_that_has_become_smaller_closes_nothing(store: Store) -> None:
+    store.add("a", [memfd(), memfd()], polled=True, limit=2)
+    assert store.add("a", [memfd()], polled=True, limit=1) == 1
+    assert len(store) == 2
+
+
+def test_names_must_fit_into_one_environment_string(store: Store) -> None:
+    name = "n" * 255
+    fitting = NAMES_MAX // 256
+    fds = [memfd() for _ in range(fitting + 1)]
+    assert store.add(name, fds, polled=True, limit=10_000) == 1
+    assert len(store) == fitting
+    assert len(":".join(names(store))) < NAMES_MAX
+    store.remove(name)
+    assert store.add(name, [memfd()], polled=True, limit=10_000) == 0
+
+
+def test_removal_is_by_name_and_takes_all_of_it(store: Store) -> None:
+    fds = [memfd() for _ in range(4)]
+    store.add("a", fds[:2], polled=True, limit=LIMIT)
+    store.add("b", fds[2:3], polled=True, limit=LIMIT)
+    store.add("a", fds[3:], polled=True, limit=LIMIT)
+    store.remove("no such name")
+    store.remove("a")
+    assert store.entries() == (("b", fds[2]),)
+    for fd in (fds[0], fds[1], fds[3]):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    assert store.add("a", [memfd()], polled=True, limit=LIMIT) == 0
+
+
+def test_a_removed_one_is_watched_no_more_though_somebody_has_it_still(loop: Loop, store: Store) -> None:
+    """As the service has, which sent it."""
+    read_end, write_end = os.pipe()
+    store.add("a", [os.dup(read_end)], polled=True, limit=LIMIT)
+    store.remove("a")
+    os.close(write_end)
+    assert loop._epoll.poll(0) == []
+    os.close(read_end)
+
+
+def test_a_removed_one_can_be_stored_again(store: Store) -> None:
+    fd = memfd()
+    again = os.dup(fd)
+    store.add("a", [fd], polled=True, limit=LIMIT)
+    store.remove("a")
+    assert store.add("a", [again], polled=True, limit=LIMIT) == 0
+    assert store.entries() == (("a", again),)
+
+
+def test_whose_peer_hangs_up_is_dropped(loop: Loop, store: Store) -> None:
+    ours, theirs = socket.socketpair()
+    quiet, quiet_peer = socket.socketpair()
+    with theirs, quiet_peer:
+        store.add("gone", [ours.detach()], polled=True, limit=LIMIT)
+        store.add("quiet", [quiet.detach()], polled=True, limit=LIMIT)
+        turn(loop, 3)
+        assert names(store) == ["gone", "quiet"]
+        theirs.close()
+        run_until(loop, lambda: len(store) == 1)
+        assert names(store) == ["quiet"]
+
+
+def test_data_is_no_hang_up(loop: Loop, store: Store) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        store.add("a", [ours.detach()], polled=True, limit=LIMIT)
+        theirs.send(b"wait for me")
+        turn(loop, 3)
+        assert len(store) == 1
+
+
+def test_without_polling_a_hang_up_is_nobody_s_business(loop: Loop, store: Store) -> None:
+    ours, theirs = socket.socketpair()
+    store.add("a", [ours.detach()], polled=False, limit=LIMIT)
+    theirs.close()
+    turn(loop, 3)
+    assert len(store) == 1
+
+
+def test_a_pipe_nobody_reads_is_dropped(loop: Loop, store: Store) -> None:
+    read_end, write_end = os.pipe()
+    store.add("a", [write_end], polled=True, limit=LIMIT)
+    os.close(read_end)
+    run_until(loop, lambda: len(store) == 0)
+
+
+def test_all_that_hang_up_in_one_moment_are_dropped(loop: Loop, store: Store) -> None:
+    pairs = [socket.socketpair() for _ in range(20)]
+    for ours, _ in pairs:
+        store.add("a", [ours.detach()], polled=True, limit=LIMIT)
+    for _, theirs in pairs:
+        theirs.close()
+    run_until(loop, lambda: len(store) == 0)
+
+
+def test_what_cannot_be_polled_is_kept(loop: Loop, store: Store, tmp_path: Path) -> None:
+    """Plain files, folders, descriptors that are but a path."""
+    fds = [
+        os.open(tmp_path / "file", os.O_CREAT | os.O_RDWR),
+        os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY),
+        os.open(tmp_path, os.O_PATH),
+        os.open("/proc/self/ns/net", os.O_RDONLY),
+    ]
+    assert store.add("a", fds, polled=True, limit=LIMIT) == 0
+    turn(loop, 2)
+    assert [fd for _, fd in store.entries()] == fds
+    store.remove("a")
+
+
+def test_a_chain_of_epolls_is_kept(loop: Loop, store: Store) -> None:
+    """One that epoll refuses to watch: it would nest too deep."""
+    chain = [select.epoll()]
+    for _ in range(6):
+        outer = select.epoll()
+        try:
+            outer.register(chain[-1].fileno(), select.EPOLLIN)
+        except OSError:
+            outer.close()
+            break
+        chain.append(outer)
+    assert store.add("a", [os.dup(each.fileno()) for each in chain], polled=True, limit=LIMIT) == 0
+    assert len(store) == len(chain)
+    turn(loop)
+    store.clear()
+    for each in chain:
+        each.close()
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.sampled_from(["memfd", "pipe", "again", "remove", "hang up"]), st.sampled_from(["a", "b"])),
+        max_size=25,
+    )
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_against_a_list(steps: list[tuple[str, str]]) -> None:
+    before = open_numbers()
+    with checked_loop() as loop:
+        store = Store(loop)
+        model: list[tuple[str, int]] = []
+        peers: dict[int, int] = {}
+        for what, name in steps:
+            if what == "memfd":
+                model.append((name, memfd()))
+                store.add(name, [model[-1][1]], polled=True, limit=LIMIT)
+            elif what == "pipe":
+                read_end, write_end = os.pipe()
+                peers[read_end] = write_end
+                model.append((name, read_end))
+                store.add(name, [read_end], polled=True, limit=LIMIT)
+            elif what == "again" and model:
+                store.add(name, [os.dup(model[0][1])], polled=True, limit=LIMIT)
+            elif what == "remove":
+                store.remove(name)
+                for fd in [fd for each, fd in model if each == name]:
+                    _close_peer(peers, fd)
+                model = [entry for entry in model if entry[0] != name]
+            elif what == "hang up" and peers:
+                fd = min(peers)
+                _close_peer(peers, fd)
+                model = [entry for entry in model if entry[1] != fd]
+                turn(loop)
+            assert list(store.entries()) == model
+        store.clear()
+        for fd in list(peers):
+            _close_peer(peers, fd)
+    wait_until(lambda: open_numbers() == before)  # files are closed by a thread
+
+
+def _close_peer(peers: dict[int, int], fd: int) -> None:
+    if fd in peers:
+        os.close(peers.pop(fd))
+
+
+def test_changes_are_told_once(store: Store) -> None:
+    one, other = memfd(), memfd()
+    store.add("a", [one], polled=False, limit=LIMIT)
+    store.add("b", [other], polled=False, limit=LIMIT)
+    come, gone = store.take_changes()
+    assert ([stored.name for stored in come], gone) == (["a", "b"], [])
+    assert store.take_changes() == ([], [])
+    store.remove("a")
+    assert store.take_changes() == ([], [one])
+
+
+def test_what_came_and_went_is_gone_and_a_number_that_is_used_again_is_the_latest(store: Store) -> None:
+    fd = memfd()
+    store.add("a", [fd], polled=False, limit=LIMIT)
+    store.remove("a")
+    again = os.dup2(memfd_elsewhere := memfd(), fd)
+    if memfd_elsewhere != fd:
+        os.close(memfd_elsewhere)
+    store.add("b", [again], polled=False, limit=LIMIT)
+    come, gone = store.take_changes()
+    assert ([stored.name for stored in come], gone) == (["b"], [])
+    store.remove("b")
+    assert store.take_changes() == ([], [fd])

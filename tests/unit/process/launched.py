@@ -1,0 +1,123 @@
+"""Starting a service as spawnd does, and what the program then sees of itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from supervisor.definitions.service import Service
+from supervisor.errors import StepError
+from supervisor.process import child
+from supervisor.process.failure import read_failure
+from supervisor.process.fork import fork
+from supervisor.process.launch import Launch
+from tests.unit.process.forked import read_all
+
+# not the virtual environment's, which may be where only root gets to
+PYTHON = os.path.realpath(sys.executable)
+
+_VIEW = """
+import json, os, resource
+def link(fd):
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return None
+links = {fd: link(fd) for fd in os.listdir("/proc/self/fd")}
+print(json.dumps({
+    "fds": {fd: target for fd, target in links.items() if target},
+    "status": dict(line.rstrip("\\n").split(":\\t", 1) for line in open("/proc/self/status") if ":\\t" in line),
+    "limits": [resource.getrlimit(number) for number in range(16)],
+    "cgroup": open("/proc/self/cgroup").read(),
+    "oom_score_adj": int(open("/proc/self/oom_score_adj").read()),
+    "nice": os.getpriority(os.PRIO_PROCESS, 0),
+    "affinity": sorted(os.sched_getaffinity(0)),
+    "netns": os.stat("/proc/self/ns/net").st_ino,
+    "cwd": os.getcwd(),
+    "env": dict(os.environ),
+    "pid": os.getpid(), "sid": os.getsid(0), "pgid": os.getpgid(0),
+    "uids": os.getresuid(), "gids": os.getresgid(), "groups": os.getgroups(),
+}))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a start went.  `status` is what waitpid gave, `output` what was written to stdout and stderr."""
+
+    status: int
+    failure: StepError | None
+    output: str
+
+    @property
+    def failed_step(self) -> tuple[str, str, int]:
+        assert self.failure is not None, self.output
+        return self.failure.step, self.failure.path, self.failure.errno
+
+
+def service(**changes: Any) -> Service:
+    """A service of the user nobody."""
+    return Service("test", **changes)
+
+
+def start(
+    service: Service,
+    argv: tuple[str, ...],
+    *,
+    before: Callable[[], object] | None = None,
+    load: Callable[[], child.Main] | None = None,
+    **changes: Any,
+) -> Outcome:
+    """Start and wait for the end; `before` is called in the child first, `changes` are fields of the Launch."""
+    ours, theirs = socket.socketpair()
+    ours.send(b"\n")  # it may go on as soon as it is set up
+    error_r, error_w = ours.detach(), theirs.detach()
+    output_r, output_w = os.pipe2(os.O_CLOEXEC)
+    fields: dict[str, Any] = {
+        "argv": argv,
+        "env": service.env,
+        "env_files": service.env_file,
+        "service": service,
+        "stdio": ("/dev/null", output_w, output_w),
+        "error_fd": error_w,
+        "nofile_soft": 1024,
+        "is_root": os.geteuid() == 0,
+        "worker": load is not None,
+    }
+    launch = Launch(**(fields | changes))
+    child.prepare(launch)
+
+    def become() -> None:
+        if before is not None:
+            before()
+        child.run(launch, load)
+
+    pid = fork(become)
+    os.close(error_w)
+    os.close(output_w)
+    failure = read_failure(read_all(error_r))
+    output = read_all(output_r).decode()
+    return Outcome(os.waitpid(pid, 0)[1], failure, output)
+
+
+def view(service: Service, **changes: Any) -> dict[str, Any]:
+    """What a program that is started so sees of itself."""
+    outcome = start(service, (PYTHON, "-ISB", "-c", _VIEW), **changes)
+    assert outcome.failure is None, outcome.failure
+    assert outcome.status == 0, outcome.output
+    seen = json.loads(outcome.output)
+    assert isinstance(seen, dict)
+    return seen
+
+
+def shell(service: Service, script: str, **changes: Any) -> str:
+    """What a shell script prints that is started so."""
+    outcome = start(service, ("/bin/sh", "-c", script), **changes)
+    assert outcome.failure is None, outcome.failure
+    assert outcome.status == 0, outcome.output
+    return outcome.output

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+
+import pytest
+
+from supervisor.errors import StepError
+from supervisor.process.failure import ErrorPipe, read_failure
+from supervisor.process.step import failed
+from tests.unit.process.forked import read_all
+
+
+def reported(error: BaseException) -> bytes:
+    read_end, write_end = os.pipe()
+    pipe = ErrorPipe(write_end)
+    pipe.report(error)
+    pipe.close()
+    return read_all(read_end)
+
+
+def test_one_object_with_four_keys() -> None:
+    data = reported(failed("exec", "/bin/odd\udcff", errno.ENOENT))
+    assert json.loads(data) == {
+        "step": "exec",
+        "path": "/bin/odd\udcff",
+        "errno": errno.ENOENT,
+        "cause": "No such file or directory",
+    }
+    failure = read_failure(data)
+    assert failure is not None
+    assert str(failure) == "cannot exec '/bin/odd\\udcff': No such file or directory (ENOENT)"
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "number"),
+    [
+        (MemoryError(), "cannot set up: Cannot allocate memory (ENOMEM)", errno.ENOMEM),
+        (PermissionError(errno.EPERM, "no"), "cannot set up: PermissionError: [Errno 1] no (EPERM)", errno.EPERM),
+    ],
+)
+def test_any_exception_is_reported(error: BaseException, text: str, number: int) -> None:
+    failure = read_failure(reported(error))
+    assert isinstance(failure, StepError)
+    assert (str(failure), failure.errno) == (text, number)
+
+
+def test_memory_that_runs_out_while_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> str:
+        raise MemoryError
+
+    read_end, write_end = os.pipe()
+    pipe = ErrorPipe(write_end)
+    pipe.expect_no_memory("exec", "/bin/x", "too little")
+    monkeypatch.setattr(json, "dumps", refuse)
+    pipe.report(failed("exec", "/bin/x", errno.ENOENT))
+    pipe.close()
+    monkeypatch.undo()
+    assert str(read_failure(read_all(read_end))) == "cannot exec '/bin/x': too little (ENOMEM)"
+
+
+def test_nothing_is_no_failure() -> None:
+    assert read_failure(b"") is None
+
+
+@pytest.mark.parametrize("data", [b"{", b"[]", b"{}", b'"x"', b"\xff", b'{"step": 1, "path": "", "errno": "x"}'])
+def test_what_cannot_be_read_is_a_failure(data: bytes) -> None:
+    failure = read_failure(data)
+    assert failure is not None
+    assert "unreadable report" in str(failure)

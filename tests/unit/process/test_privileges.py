@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import prctl
+import pytest
+
+from supervisor.definitions.service import Service
+from supervisor.linux.capabilities import cap_ambient_raise
+from supervisor.process import privileges
+from supervisor.process.privileges import CAP_CHECKPOINT_RESTORE, set_privileges
+from tests.unit.process.forked import in_child, step_error
+from tests.unit.process.launched import service, view
+from tests.unit.process.requirements import needs_root
+
+NET_BIND_SERVICE = 1 << 10
+KILL = 1 << 5
+NOBODY = 65534
+SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+
+
+def caps(status: dict[str, str]) -> tuple[int, ...]:
+    return tuple(int(status[name], 16) for name in SETS)
+
+
+def own_status() -> dict[str, str]:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines)
+
+
+def own_caps() -> tuple[int, ...]:
+    return caps(own_status())
+
+
+def after(service: Service, is_root: bool = True, before: Callable[[], object] = lambda: None) -> dict[str, str]:
+    def run() -> dict[str, str]:
+        before()
+        set_privileges(service, is_root=is_root)
+        return own_status()
+
+    return in_child(run)
+
+
+@needs_root
+def test_user_and_groups_of_what_is_executed() -> None:
+    seen = view(service(uid=12, gid=13, gids=(14, 15)))
+    assert (seen["uids"], seen["gids"], seen["groups"]) == ([12] * 3, [13] * 3, [14, 15])
+    assert caps(seen["status"])[1:3] == (0, 0)
+
+
+@needs_root
+def test_no_groups_of_root_stay() -> None:
+    def many_groups() -> None:
+        os.setgroups([0, 1, 2])
+
+    assert after(service(), before=many_groups)["Groups"].strip() == ""
+
+
+@needs_root
+def test_a_root_service_keeps_all_it_has() -> None:
+    before = own_caps()
+    assert caps(view(service(uid=0, gid=0))["status"])[1:4] == before[1:4]
+
+
+@needs_root
+@pytest.mark.parametrize("no_new_privs", [False, True])
+def test_an_unprivileged_service_with_capabilities(no_new_privs: bool) -> None:
+    wanted = service(capabilities=("net_bind_service", "kill"), no_new_privs=no_new_privs)
+    both = NET_BIND_SERVICE | KILL
+    seen = view(wanted)
+    assert seen["uids"] == [NOBODY] * 3
+    assert caps(seen["status"]) == (both,) * 5
+    assert seen["status"]["NoNewPrivs"] == str(int(no_new_privs))
+    forked = after(wanted)  # a worker goes on without exec
+    assert caps(forked) == (both,) * 5
+    assert forked["NoNewPrivs"] == str(int(no_new_privs))
+
+
+@needs_root
+def test_a_root_service_with_capabilities() -> None:
+    wanted = service(uid=0, gid=0, capabilities=("kill",))
+    assert caps(view(wanted)["status"]) == (KILL, KILL, KILL, KILL, 0)
+    assert caps(after(wanted)) == (KILL, KILL, KILL, KILL, 0)
+
+
+@needs_root
+@pytest.mark.parametrize("uid", [0, NOBODY])
+def test_none_at_all(uid: int) -> None:
+    wanted = service(uid=uid, gid=uid, capabilities=())
+    assert caps(view(wanted)["status"]) == (0,) * 5
+    assert caps(after(wanted)) == (0,) * 5
+
+
+@needs_root
+def test_the_capability_without_a_name_in_python_prctl() -> None:
+    bit = 1 << CAP_CHECKPOINT_RESTORE
+    assert caps(view(service(capabilities=("checkpoint_restore",)))["status"]) == (bit,) * 5
+
+
+@needs_root
+def test_one_that_the_supervisor_lacks_is_named() -> None:
+    def fail() -> tuple[str, str, int]:
+        prctl.set_caps((prctl.CAP_SYS_TIME, prctl.ALL_FLAGS, False))
+        return step_error(lambda: set_privileges(service(capabilities=("kill", "sys_time")), is_root=True))
+
+    assert in_child(fail) == ("keep capability sys_time", "", errno.EPERM)
+
+
+@needs_root
+def test_root_without_setpcap_cannot_keep_the_promise() -> None:
+    def fail() -> tuple[str, str, int]:
+        prctl.cap_effective.setpcap = False
+        return step_error(lambda: set_privileges(service(uid=0, capabilities=("kill",)), is_root=True))
+
+    assert in_child(fail) == ("reduce the bounding set", "", errno.EPERM)
+
+
+def inherit(*, keep_user: bool) -> None:
+    """Have capabilities in every set, also those that go on over exec, as capsh --addamb starts a program."""
+    flags = [prctl.CAP_EFFECTIVE, prctl.CAP_PERMITTED, prctl.CAP_INHERITABLE]
+    if not keep_user:
+        prctl.set_keepcaps(True)
+        become_nobody()
+    prctl.set_caps(([5, 10], flags, True))
+    cap_ambient_raise(5)
+    cap_ambient_raise(10)
+    assert caps(own_status())[4] == NET_BIND_SERVICE | KILL
+
+
+@needs_root
+@pytest.mark.parametrize("is_root", [False, True])
+def test_what_the_supervisor_was_started_with_is_not_passed_on(is_root: bool) -> None:
+    def before() -> None:
+        inherit(keep_user=is_root)
+
+    seen = caps(view(service(), before=before, is_root=is_root)["status"])
+    assert (*seen[:3], seen[4]) == (0, 0, 0, 0)
+    worker = caps(after(service(), is_root=is_root, before=before))
+    assert (*worker[:3], worker[4]) == (0, 0, 0, 0)
+
+
+@needs_root
+def test_an_ordinary_user_can_pass_on_what_it_was_started_with() -> None:
+    status = after(service(capabilities=("kill",)), is_root=False, before=lambda: inherit(keep_user=False))
+    assert (*caps(status)[:3], caps(status)[4]) == (KILL,) * 4
+
+
+def test_one_that_nobody_knows() -> None:
+    error = step_error(lambda: set_privileges(service(capabilities=("fly",)), is_root=False))
+    assert error == ("keep capability fly", "", errno.EINVAL)
+
+
+def become_nobody() -> None:
+    if os.geteuid() == 0:
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+def test_an_ordinary_user_leaves_user_and_groups_alone() -> None:
+    uid, gid = (NOBODY, NOBODY) if os.geteuid() == 0 else (os.getuid(), os.getgid())
+    status = after(service(uid=12, gid=13, gids=(14,)), is_root=False, before=become_nobody)
+    assert status["Uid"].split() == [str(uid)] * 4
+    assert status["Gid"].split() == [str(gid)] * 4
+
+
+def test_an_ordinary_user_cannot_give_what_it_has_not() -> None:
+    def fail() -> tuple[str, str, int]:
+        become_nobody()
+        return step_error(lambda: set_privileges(service(capabilities=("kill",)), is_root=False))
+
+    assert in_child(fail) == ("keep capability kill", "", errno.EPERM)
+
+
+def test_an_ordinary_user_can_give_up_everything() -> None:
+    status = after(service(capabilities=(), no_new_privs=True), is_root=False, before=become_nobody)
+    assert caps(status)[:3] == (0, 0, 0)
+    assert status["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("step", "call"), [("set groups", "setgroups"), ("set gid 65534", "setresgid"), ("set uid 65534", "setresuid")]
+)
+def test_steps_of_the_user(step: str, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    for name in ("setgroups", "setresgid", "setresuid"):
+        monkeypatch.setattr(os, name, refuse if name == call else lambda *_: None)
+    assert step_error(lambda: set_privileges(service(), is_root=True)) == (step, "", errno.EPERM)
+
+
+@pytest.mark.parametrize(
+    ("keys", "wanted"), [({}, False), ({"no_new_privs": True}, True), ({"capabilities": ()}, True)]
+)
+def test_python_prctl_is_imported_for_those_who_need_it(keys: dict[str, Any], wanted: bool) -> None:
+    def loaded() -> bool:
+        sys.modules.pop("prctl", None)
+        privileges.load(service(**keys))
+        return "prctl" in sys.modules
+
+    assert in_child(loaded) == wanted

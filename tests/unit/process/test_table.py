@@ -1,0 +1,192 @@
+"""The descriptor table of a service, with real sockets and files."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from supervisor.definitions.service import NULL_IN, Descriptor, Service
+from supervisor.errors import StepError
+from supervisor.process.descriptors import Opened, open_descriptor
+from supervisor.process.table import Table, claim, close_all, open_all, wanted
+from tests.unit.process.forked import open_numbers
+
+
+class Host:
+    """Names for files and sockets of one test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def file(self, name: str, access: str = "a+") -> Descriptor:
+        return Descriptor("file", name=name, path=str(self.folder / name), access=access)
+
+    def stream(self, name: str) -> Descriptor:
+        return Descriptor("stream", name=name, path=str(self.folder / name))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+@pytest.fixture
+def table() -> Iterator[Table]:
+    before = open_numbers()
+    table = Table()
+    yield table
+    table.close()
+    assert len(table) == 0
+    assert open_numbers() == before
+
+
+def service(*fd: Descriptor, **keys: Descriptor) -> Service:
+    return Service("a", exec="/bin/a", fd=fd, **keys)  # type: ignore[arg-type]
+
+
+def slots(table: Table) -> dict[str, int]:
+    return {slot: opened.fd for slot, opened in table}
+
+
+def test_wanted_are_the_slots_that_are_spawnd_s_to_hold(host: Host) -> None:
+    null = Descriptor("file", path="/dev/null", access="w")
+    spec = service(host.stream("s"), null, host.file("f"), stdin=host.file("in"), stdout=Descriptor("log"))
+    assert wanted(spec) == {"stdin": host.file("in"), "3": host.stream("s"), "5": host.file("f")}
+    assert wanted(service()) == {}
+
+
+def test_what_is_missing_is_opened_and_what_is_open_stays(table: Table, host: Host) -> None:
+    table.open_missing(service(host.stream("s")))
+    before = slots(table)
+    table.open_missing(service(host.stream("s"), host.file("f")))
+    assert table.fd("3") == before["3"]
+    assert slots(table).keys() == {"3", "4"}
+    assert len(table) == 2
+    with pytest.raises(KeyError):
+        table.fd("5")
+
+
+def test_all_or_nothing(table: Table, host: Host) -> None:
+    table.open_missing(service(host.file("kept")))
+    before = open_numbers()
+    missing = Descriptor("file", path=str(host.folder / "no" / "such"), access="r")
+    with pytest.raises(StepError, match="No such file"):
+        table.open_missing(service(host.file("kept"), host.stream("s"), missing))
+    assert open_numbers() == before
+    assert slots(table).keys() == {"3"}
+    assert not (host.folder / "s").exists(), "a socket file of nobody"
+
+
+def test_close_closes_and_removes_the_sockets_files(table: Table, host: Host) -> None:
+    table.open_missing(service(host.stream("s"), host.file("f")))
+    table.close()
+    assert sorted(path.name for path in host.folder.iterdir()) == ["f"]
+    table.close()
+
+
+def test_a_start_reads_files_from_their_beginning_again(table: Table, host: Host) -> None:
+    (host.folder / "f").write_text("quotes")
+    table.open_missing(service(host.file("f", "r"), host.stream("s"), stdin=host.file("f", "r")))
+    for slot in ("3", "stdin"):
+        assert os.read(table.fd(slot), 10) == b"quotes"
+    table.rewind()
+    for slot in ("3", "stdin"):
+        assert os.read(table.fd(slot), 10) == b"quotes"
+
+
+def test_other_definitions_keep_what_both_want(table: Table, host: Host) -> None:
+    old = service(host.stream("s"), host.stream("t"), host.file("f"))
+    table.open_missing(old)
+    before = slots(table)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(host.folder / "s"))
+        table.adopt(service(host.file("f"), host.stream("s"), stdin=NULL_IN), {})
+        assert slots(table) == {"3": before["5"], "4": before["3"]}, "moved to other numbers"
+        with socket.socket(fileno=os.dup(before["3"])) as listener:
+            listener.settimeout(5)
+            listener.accept()[0].close()
+    assert not (host.folder / "t").exists()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(before["4"])
+
+
+def test_other_definitions_take_over_what_was_opened_for_them(table: Table, host: Host) -> None:
+    old = service(host.stream("s"))
+    table.open_missing(old)
+    before = slots(table)
+    new = service(host.stream("s"), host.stream("t"))
+    ready = {"4": open_descriptor(host.stream("t"))}
+    table.adopt(new, ready)
+    assert slots(table) == {"3": before["3"], "4": ready["4"].fd}
+    table.open_missing(new)
+    assert len(table) == 2
+
+
+def test_what_was_opened_anew_takes_the_place_of_the_old(table: Table, host: Host) -> None:
+    """One socket with other options: the old one goes, the file of the new one stays."""
+    old, new = host.stream("s"), replace(host.stream("s"), backlog=7)
+    table.open_missing(service(old))
+    os.rename(host.folder / "s", host.folder / "aside")
+    fresh = open_descriptor(new)
+    table.adopt(service(new), {"3": fresh})
+    assert slots(table) == {"3": fresh.fd}
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(host.folder / "s"))
+
+
+def test_one_descriptor_wanted_twice_is_not_shared(table: Table, host: Host) -> None:
+    table.open_missing(service(host.file("f")))
+    (before,) = slots(table).values()
+    both = service(host.file("f"), host.file("f"))
+    table.adopt(both, {})
+    assert slots(table) == {"3": before}
+    table.open_missing(both)
+    assert len(set(slots(table).values())) == 2
+
+
+def test_a_definition_without_descriptors_closes_all(table: Table, host: Host) -> None:
+    before = open_numbers()
+    table.open_missing(service(host.stream("s"), stdin=host.file("f"), stderr=host.file("e")))
+    table.adopt(service(), {})
+    assert open_numbers() == before
+    assert len(table) == 0
+
+
+def test_what_is_given_away_is_no_more_the_table_s(table: Table, host: Host) -> None:
+    table.open_missing(service(host.stream("s"), host.file("f")))
+    fd = table.fd("3")
+    given = table.give("3")
+    table.close()
+    assert given.fd == fd
+    os.fstat(fd)
+    assert (host.folder / "s").exists()
+    opened = {"3": given}
+    close_all(opened)
+    assert opened == {}
+
+
+def test_claiming_takes_what_is_wanted_out_of_the_pool(host: Host) -> None:
+    pool = open_all({"3": host.file("f"), "4": host.file("g"), "5": host.file("g")})
+    fds = {slot: opened.fd for slot, opened in pool.items()}
+    wanted = {"stdin": host.file("h"), "3": host.file("g"), "4": host.file("f"), "5": host.file("g")}
+    claimed = claim(wanted, {"5"}, pool)
+    try:
+        assert {slot: opened.fd for slot, opened in claimed.items()} == {"3": fds["4"], "4": fds["3"]}
+        assert {slot: opened.fd for slot, opened in pool.items()} == {"5": fds["5"]}
+    finally:
+        close_all(claimed)
+        close_all(pool)
+
+
+def test_the_table_s_entries_are_plain_data(table: Table, host: Host) -> None:
+    table.open_missing(service(host.stream("s")))
+    ((slot, opened),) = table
+    assert slot == "3"
+    assert isinstance(opened, Opened)
+    assert opened.spec == host.stream("s")
+    assert opened.inode == (os.stat(opened.spec.path).st_dev, os.stat(opened.spec.path).st_ino)

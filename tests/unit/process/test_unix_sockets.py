@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.definitions.service import Descriptor
+from supervisor.process import unix_sockets
+from supervisor.process.descriptors import Opened, close_descriptor, open_descriptor
+from tests.unit.process.forked import in_child, open_numbers, step_error
+from tests.unit.process.requirements import needs_root
+
+KINDS = ("stream", "dgram", "seqpacket")
+TYPES = {"stream": socket.SOCK_STREAM, "dgram": socket.SOCK_DGRAM, "seqpacket": socket.SOCK_SEQPACKET}
+
+
+def spec(kind: str, path: Path | str, **options: Any) -> Descriptor:
+    return Descriptor(kind, path=str(path), **options)  # type: ignore[arg-type]
+
+
+def connect(kind: str, path: Path | str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, TYPES[kind])
+    try:
+        sock.connect(str(path))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def leave_stale(kind: str, path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, TYPES[kind]) as sock:
+        sock.bind(str(path))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bound_open_to_clients_and_removed_at_the_end(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "socket"
+    opened = open_descriptor(spec(kind, path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666
+    assert opened.inode == (path.stat().st_dev, path.stat().st_ino)
+    assert os.get_blocking(opened.fd)
+    assert not os.get_inheritable(opened.fd)
+    connect(kind, path).close()
+    close_descriptor(opened)
+    assert not path.exists()
+
+
+@needs_root
+@pytest.mark.parametrize("kind", KINDS)
+def test_mode_and_owner(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "socket"
+    opened = open_descriptor(spec(kind, path, mode=0o620, owner=12, group=13))
+    status = path.stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o620, 12, 13)
+    close_descriptor(opened)
+
+
+@needs_root
+def test_nobody_gets_in_before_the_mode_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "socket"
+    seen = []
+
+    def look(_spec: Descriptor, _inode: unix_sockets.Inode) -> None:
+        seen.append(stat.S_IMODE(path.stat().st_mode))
+
+    umask = os.umask(0)
+    try:
+        monkeypatch.setattr(unix_sockets, "_set_owner_and_mode", look)
+        close_descriptor(open_descriptor(spec("dgram", path)))
+        assert os.umask(0) == 0
+    finally:
+        os.umask(umask)
+    assert seen == [0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_abstract(kind: str) -> None:
+    name = f"@spawnd-test-{os.getpid()}-{kind}"
+    opened = open_descriptor(spec(kind, name))
+    assert opened.inode is None
+    connect(kind, "\0" + name[1:]).close()
+    before = open_numbers()
+    assert step_error(lambda: open_descriptor(spec(kind, name))) == (f"bind {kind}", name, errno.EADDRINUSE)
+    assert open_numbers() == before
+    close_descriptor(opened)
+
+
+def test_passcred(tmp_path: Path) -> None:
+    opened = open_descriptor(spec("dgram", tmp_path / "socket", passcred=True))
+    with socket.socket(fileno=os.dup(opened.fd)) as sock:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED) == 1
+    close_descriptor(opened)
+
+
+@pytest.mark.parametrize("stale", KINDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stale_file_is_replaced(tmp_path: Path, kind: str, stale: str) -> None:
+    path = tmp_path / "socket"
+    leave_stale(stale, path)
+    opened = open_descriptor(spec(kind, path))
+    connect(kind, path).close()
+    close_descriptor(opened)
+
+
+@pytest.mark.parametrize("alive", KINDS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_living_one_stays_and_hears_nothing_of_it(tmp_path: Path, kind: str, alive: str) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX, TYPES[alive]) as server:
+        server.bind(str(path))
+        if alive != "dgram":
+            server.listen()
+        before = open_numbers()
+        assert step_error(lambda: open_descriptor(spec(kind, path))) == (f"bind {kind}", str(path), errno.EADDRINUSE)
+        assert open_numbers() == before
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.recv(1) if alive == "dgram" else server.accept()
+        connect(alive, path).close()
+
+
+def test_one_that_does_not_listen_yet_is_alive(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(str(path))
+        assert step_error(lambda: open_descriptor(spec("stream", path))) == (
+            "bind stream",
+            str(path),
+            errno.EADDRINUSE,
+        )
+
+
+@pytest.mark.parametrize("make", [Path.touch, Path.mkdir, lambda path: path.symlink_to("nowhere")])
+def test_what_is_no_socket_is_never_removed(tmp_path: Path, make: Any) -> None:
+    path = tmp_path / "socket"
+    make(path)
+    before = os.lstat(path).st_ino
+    assert step_error(lambda: open_descriptor(spec("stream", path))) == ("bind stream", str(path), errno.EADDRINUSE)
+    assert os.lstat(path).st_ino == before
+
+
+@needs_root
+def test_a_link_of_a_user_leads_to_no_stale_socket(world: Path) -> None:
+    app, other = world / "app", world / "other"
+    app.mkdir()
+    other.mkdir()
+    os.chown(app, 65534, 65534)
+    leave_stale("stream", other / "socket")
+    (app / "run").symlink_to(other)
+    path = app / "run" / "socket"
+    before = open_numbers()
+    for name in ("socket", "new"):
+        path = app / "run" / name
+        assert step_error(lambda path=path: open_descriptor(spec("stream", path))) == (  # type: ignore[misc]
+            "bind stream",
+            str(path),
+            errno.ELOOP,
+        )
+    assert open_numbers() == before
+    assert [entry.name for entry in other.iterdir()] == ["socket"]
+
+
+def test_links_of_root_on_the_way_to_a_socket(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "var").symlink_to("run")
+    path = tmp_path / "var" / "socket"
+    leave_stale("stream", path)
+    opened = open_descriptor(spec("stream", path))
+    with socket.socket(fileno=os.dup(opened.fd)) as sock:
+        assert sock.getsockname() == str(path)
+    close_descriptor(opened)
+    assert not path.exists()
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "socket"
+    assert step_error(lambda: open_descriptor(spec("stream", path))) == ("bind stream", str(path), errno.ENOENT)
+
+
+@pytest.mark.parametrize("client", [False, True])
+def test_a_path_that_is_too_long(tmp_path: Path, client: bool) -> None:
+    path = str(tmp_path / ("x" * 108))
+    step = "connect" if client else "bind dgram"
+    assert step_error(lambda: open_descriptor(spec("dgram", path, connect=client))) == (step, path, errno.ENAMETOOLONG)
+
+
+def test_one_that_cannot_be_given_away_does_not_stay(world: Path) -> None:
+    path = world / "socket"
+
+    def as_nobody() -> tuple[tuple[str, str, int], bool]:
+        if os.geteuid() == 0:
+            os.setresuid(65534, 65534, 65534)
+        before = open_numbers()
+        error = step_error(lambda: open_descriptor(spec("stream", path, owner=0)))
+        return error, open_numbers() == before
+
+    assert in_child(as_nobody) == (("change owner", str(path), errno.EPERM), True)
+    assert not path.exists()
+
+
+def test_another_file_in_its_place_stays(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    opened = open_descriptor(spec("stream", path))
+    path.unlink()
+    leave_stale("stream", path)
+    close_descriptor(opened)
+    assert path.exists()
+
+
+def test_a_file_that_is_gone_is_no_error(tmp_path: Path) -> None:
+    opened = open_descriptor(spec("stream", tmp_path / "socket"))
+    (tmp_path / "socket").unlink()
+    close_descriptor(opened)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_connected(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "socket"
+    server = open_descriptor(spec(kind, path))
+    client = open_descriptor(spec(kind, path, connect=True))
+    assert isinstance(client, Opened)
+    assert client.inode is None
+    assert os.get_blocking(client.fd)
+    os.write(client.fd, b"hello")
+    with socket.socket(fileno=os.dup(server.fd)) as sock:
+        sock.settimeout(5)
+        if kind == "dgram":
+            assert sock.recv(10) == b"hello"
+        else:
+            with sock.accept()[0] as connection:
+                assert connection.recv(10) == b"hello"
+    close_descriptor(client)
+    assert path.exists(), "it is the server's"
+    close_descriptor(server)
+
+
+def test_connecting_to_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    before = open_numbers()
+    missing = spec("stream", path, connect=True)
+    assert step_error(lambda: open_descriptor(missing)) == ("connect", str(path), errno.ENOENT)
+    leave_stale("stream", path)
+    assert step_error(lambda: open_descriptor(missing)) == ("connect", str(path), errno.ECONNREFUSED)
+    assert open_numbers() == before
+    assert path.exists()
+
+
+def test_a_full_backlog_does_not_hold_us_up(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    server = open_descriptor(spec("stream", path, backlog=0))
+    first = open_descriptor(spec("stream", path, connect=True))
+    assert step_error(lambda: open_descriptor(spec("stream", path, connect=True))) == (
+        "connect",
+        str(path),
+        errno.EAGAIN,
+    )
+    close_descriptor(first)
+    close_descriptor(server)

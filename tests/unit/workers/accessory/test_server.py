@@ -1,0 +1,241 @@
+"""What goes over the socket: malformed requests, many requests, clients that do not read."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import pytest
+
+from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWUSER
+from tests.daemon import process_state
+from tests.unit.process.requirements import needs_root
+from tests.unit.waiting import wait_until
+from tests.unit.workers.accessory.inode import MAPS, inodes
+from tests.unit.workers.accessory.worker import Worker
+from workers.accessory.client import RequestError, encode_request, take_reply
+from workers.accessory.protocol import Command, encode_datagram, encode_packet, encode_reply, packets
+from workers.accessory.server import MOST_STRANGERS
+
+pytestmark = needs_root
+StartWorker = Callable[..., Worker]
+IPC = encode_request("a", ipc=True)
+NAME = encode_packet(Command.NAME, b"a")
+SPACE = socket.CMSG_SPACE(16 * 4)
+
+
+@contextmanager
+def plain(worker: Worker) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.connect("\0" + worker.address[1:])
+        sock.settimeout(20)
+        yield sock
+
+
+def answer(sock: socket.socket) -> tuple[bytes, int]:
+    """An answer, and how many descriptors came with it; closes them.  Existing clients receive into 1,024 bytes."""
+    data, ancillary, flags, _ = sock.recvmsg(1024, SPACE)
+    assert not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC)
+    fds = [fd for _, _, raw in ancillary for (fd,) in struct.iter_unpack("=i", raw)]
+    for fd in fds:
+        os.close(fd)
+    return data, len(fds)
+
+
+def test_answers_to_the_byte(worker: StartWorker) -> None:
+    with plain(worker()) as sock:
+        sock.send(encode_request("a", ipc=True, pid=True, user=MAPS, lease=True))
+        assert answer(sock) == (encode_reply((CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWUSER), True), 4)
+        sock.send(encode_request("a", user=MAPS, ipc=True))
+        assert answer(sock) == (encode_reply((CLONE_NEWIPC, CLONE_NEWUSER), False), 2)
+        sock.send(encode_request("a", lease=True))
+        assert answer(sock) == (encode_reply((), True), 1)
+
+
+def test_descriptors_come_in_their_order(worker: StartWorker) -> None:
+    with plain(worker()) as sock:
+        sock.send(encode_request("a", user=MAPS, pid=True, ipc=True, lease=True))
+        data, ancillary, _, _ = sock.recvmsg(1024, SPACE)
+        fds = list(array("i", ancillary[0][2]))
+        kinds = [os.readlink(f"/proc/self/fd/{fd}").partition(":")[0] for fd in fds]
+        take_reply(data, fds).close()
+    assert kinds == ["ipc", "pid", "user", "pipe"]
+
+
+@pytest.mark.parametrize(
+    "datagram",
+    [b"", b"x", b"x" * 100, encode_datagram([NAME, NAME]), encode_datagram([encode_packet(2)]), b"x" * 70000],
+    ids=["empty", "short", "garbage", "twice", "nameless", "long"],
+)
+def test_a_malformed_request_is_answered_and_then_the_connection_ends(worker: StartWorker, datagram: bytes) -> None:
+    running = worker()
+    with plain(running) as sock, running.connect() as other:
+        sock.send(datagram)
+        with suppress(BrokenPipeError):  # where it has ended already
+            sock.send(IPC)  # is not looked at any more, and costs nobody the answer
+        ((response, text),) = packets(answer(sock)[0])
+        assert (response, bool(text)) == (0, True)
+        assert answer(sock) == (b"", 0)
+        assert inodes(other.request("a", ipc=True))[0]
+
+
+def test_what_asks_for_nothing_is_not_answered(worker: StartWorker) -> None:
+    with plain(worker()) as sock:
+        for datagram in (encode_datagram([]), encode_datagram([NAME]), encode_datagram([encode_packet(0), NAME])):
+            sock.send(datagram)
+        sock.send(encode_datagram([encode_packet(77, b"new"), NAME, encode_packet(2)]))
+        assert answer(sock) == (encode_reply((CLONE_NEWIPC,), False), 1)
+
+
+def test_a_refusal_leaves_the_connection_usable(worker: StartWorker) -> None:
+    with worker().connect() as client:
+        for _ in range(3):
+            with pytest.raises(RequestError, match="uid_map"):
+                client.request("a", user=b"junk")
+        assert inodes(client.request("a", ipc=True))[0]
+
+
+def test_requests_are_answered_in_their_order(worker: StartWorker) -> None:
+    requests = [encode_request("a", ipc=bool(n & 1), pid=True, lease=bool(n & 2)) for n in range(20)]
+    with plain(worker()) as sock:
+        for request in requests:
+            sock.send(request)
+        for n in range(len(requests)):
+            kinds = (CLONE_NEWIPC, CLONE_NEWPID) if n & 1 else (CLONE_NEWPID,)
+            assert answer(sock)[0] == encode_reply(kinds, bool(n & 2))
+
+
+@pytest.mark.parametrize("size", [4097, 65000])
+def test_large_datagrams(worker: StartWorker, size: int) -> None:
+    with worker().connect() as client:
+        name = "n" * size
+        first = inodes(client.request(name, ipc=True, pid=True))
+        assert first == inodes(client.request(name, ipc=True, pid=True))
+        with pytest.raises(RequestError, match="uid_map"):
+            client.request("a", user=b"0 0 1\n" * (size // 6))  # one line of it twice is no map
+
+
+def test_descriptors_that_come_along_are_closed(worker: StartWorker) -> None:
+    running = worker()
+    with plain(running) as sock:
+        sock.send(IPC)
+        answer(sock)
+        before = running.descriptors()
+        read_end, write_end = os.pipe()
+        for count in (1, 250):
+            socket.send_fds(sock, [IPC], [write_end] * count)
+            assert answer(sock)[1] == 1
+        socket.send_fds(sock, [b"garbage"], [write_end])
+        answer(sock)
+        os.close(write_end)
+        assert os.read(read_end, 1) == b""
+        os.close(read_end)
+    wait_until(lambda: running.descriptors() < before)
+
+
+@pytest.mark.parametrize("datagram", [IPC, b"garbage"], ids=["read", "not read"])
+def test_a_socket_that_lingers_is_not_waited_for(worker: StartWorker, datagram: bytes) -> None:
+    """The last close of such a socket would wait for its peer, which never reads."""
+    running = worker()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        lingering = socket.create_connection(server.getsockname())
+        lingering.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 600))
+        lingering.setblocking(False)
+        fill(lingering)
+        with plain(running) as sock:
+            with stopped(running.pid):  # so that both are there before it looks
+                sock.send(datagram)
+                socket.send_fds(sock, [IPC], [lingering.fileno()])
+                lingering.close()  # waits for nothing: what is in the queue holds it
+            answer(sock)
+        started = time.monotonic()
+        with running.connect() as other:
+            assert inodes(other.request("b", ipc=True))[0]
+        assert time.monotonic() - started < 10
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: process_state(pid) == "T")
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def fill(sock: socket.socket) -> None:
+    """Send until there is no room."""
+    with suppress(BlockingIOError):
+        while True:
+            sock.send(b"x" * 65536)
+
+
+def goes_on(deaf: socket.socket) -> bool:
+    """Send a request whose answer nobody reads; whether it was taken."""
+    try:
+        deaf.send(IPC)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
+
+
+def test_who_never_reads_is_dropped_and_nobody_else_notices(worker: StartWorker) -> None:
+    running = worker()
+    with plain(running) as deaf, running.connect() as other:
+        while goes_on(deaf):
+            assert inodes(other.request("a", ipc=True))[0]
+        assert inodes(other.request("a", ipc=True))[0]
+
+
+def test_who_hangs_up_costs_nothing(worker: StartWorker) -> None:
+    running = worker()
+    before = running.descriptors()
+    for datagrams in ([], [IPC], [IPC, IPC, IPC], [encode_request("a", lease=True)]):
+        with plain(running) as sock:
+            for datagram in datagrams:
+                sock.send(datagram)
+    wait_until(lambda: running.descriptors() <= before + 1)  # the namespace
+
+
+def test_half_closed_it_is_still_answered(worker: StartWorker) -> None:
+    with plain(worker()) as sock:
+        sock.send(IPC)
+        sock.shutdown(socket.SHUT_WR)
+        assert answer(sock)[1] == 1
+        assert answer(sock) == (b"", 0)
+
+
+def test_many_clients_at_once(worker: StartWorker) -> None:
+    running = worker()
+    clients = [running.connect() for _ in range(200)]
+    assert len({inodes(client.request("a", ipc=True)) for client in clients}) == 1
+    for client in clients:
+        client.close()
+    assert "Traceback" not in running.said()
+
+
+def test_strangers_do_not_take_all_connections(worker: StartWorker) -> None:
+    running = worker(allow={"nobody": "any"})
+    with ExitStack() as stack:
+        strangers = [stack.enter_context(plain(running)) for _ in range(MOST_STRANGERS + 5)]
+        wait_until(lambda: sum(map(has_ended, strangers)) == 5)
+        for sock in strangers[:10]:
+            sock.send(IPC)
+            ((response, text),) = packets(answer(sock)[0])
+            assert (response, b"may not use" in text) == (0, True)
+    with running.connect() as client, pytest.raises(RequestError, match="may not use"):
+        client.request("a", ipc=True)
+
+
+def has_ended(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, 0)
+    return bool(poll.poll(0))

@@ -1,0 +1,28 @@
+"""A real PostgreSQL server for the tests of the database."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.postgres import Postgres, postgres, server_programs
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Postgres]:
+    if server_programs() is None and "CI" not in os.environ:
+        pytest.skip("no PostgreSQL server on this host")
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def server(cluster: Postgres) -> Iterator[Postgres]:
+    """One that runs, with nothing in it."""
+    cluster.ensure_running()
+    yield cluster
+    cluster.ensure_running()
+    cluster.execute("DROP SCHEMA public CASCADE")
+    cluster.execute("CREATE SCHEMA public")

@@ -1,0 +1,229 @@
+"""Making a namespace what its plan says, with the kernel's own eyes: ip(8)."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.errors import SpawnError
+from tests.namespaces import count_links, count_mounts, names
+from tests.unit.process.forked import in_child
+from tests.unit.process.requirements import needs_ip, needs_root
+from tests.unit.workers.netns.space import HOST, INNER, ip, options, plan
+from workers.netns.build import build
+from workers.netns.name import open_namespace
+from workers.netns.plan import read_plan
+from workers.netns.remove import remove
+from workers.netns.scene import look
+
+pytestmark = [needs_root, needs_ip]
+
+
+def make(wanted: dict[str, Any], before: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What was done, in a child as in an errand; `problem` where it failed."""
+
+    def run() -> dict[str, Any]:
+        try:
+            built = build(read_plan(wanted), read_plan(before) if before else None)
+        except (SpawnError, OSError) as error:
+            return {"problem": str(error)}
+        return {"did": built.did, "made": [built.made_namespace, built.made_link], "missing": built.missing}
+
+    found: dict[str, Any] = in_child(run)
+    return found
+
+
+def shown(*words: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(ip("-j", *words))
+    return found
+
+
+def test_all_that_a_plan_can_say(name: str) -> None:
+    wanted = options(
+        name,
+        peer="vb0",
+        addresses=[f"{INNER}/24", "fd13::2/64"],
+        host_addresses=[f"{HOST}/24", "fd13::1/64"],
+        routes=[
+            {"to": "0.0.0.0/0", "via": HOST},
+            {"to": "::/0", "via": "fd13::1", "metric": 7},
+            {"to": "10.77.0.0/16"},
+        ],
+        mtu=1400,
+        mac="02:00:00:00:00:05",
+        sysctl={"net/ipv4/ip_forward": "1", "net/ipv4/conf/net0/rp_filter": "2"},
+        dns={"nameservers": [HOST], "search": ["a.example"]},
+    )
+    assert make(wanted)["made"] == [True, True]
+    (inner,) = shown("-n", name, "addr", "show", "dev", "vb0")
+    assert (inner["ifname"], inner["mtu"], inner["address"]) == ("net0", 1400, "02:00:00:00:00:05")
+    assert "UP" in inner["flags"]
+    assert {f"{each['local']}/{each['prefixlen']}" for each in inner["addr_info"]} >= {f"{INNER}/24", "fd13::2/64"}
+    (host,) = shown("addr", "show", "dev", name)
+    assert {f"{each['local']}/{each['prefixlen']}" for each in host["addr_info"]} >= {f"{HOST}/24", "fd13::1/64"}
+    assert host["mtu"] == 1400
+    assert shown("link", "show", name)[0]["ifalias"] == f"spawnd netns@{name}"
+    routes = {(route["dst"], route.get("gateway")) for route in shown("-n", name, "route")}
+    assert routes >= {("default", HOST), ("10.77.0.0/16", None)}
+    (route,) = shown("-n", name, "-6", "route", "show", "default")
+    assert (route["gateway"], route["metric"]) == ("fd13::1", 7)
+    settings = ("/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/conf/net0/rp_filter")
+    assert ip("netns", "exec", name, "cat", *settings) == "1\n2\n"
+    resolver = Path(f"/etc/netns/{name}/resolv.conf").read_text().splitlines()
+    assert resolver[1:] == [f"nameserver {HOST}", "search a.example"]
+    assert make(wanted) == {"did": [], "made": [False, False], "missing": []}
+
+
+def test_the_end_on_the_host_is_left_alone_without_addresses(name: str) -> None:
+    make(options(name, host_addresses=[], routes=[]))
+    assert "UP" not in shown("link", "show", name)[0]["flags"]
+
+
+def test_removal_leaves_nothing(name: str) -> None:
+    wanted = options(name, dns={"nameservers": [HOST]})
+    make(wanted)
+    assert remove(read_plan(wanted), link=True, namespace=True) == []
+    assert (names(name), count_links(name), count_mounts(name)) == ([], 0, 0)
+    assert not os.path.exists(f"/etc/netns/{name}")
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ({"routes": [{"to": "0.0.0.0/0", "via": "10.99.99.1"}]}, "cannot add route 0.0.0.0/0 via 10.99.99.1"),
+        ({"setup": "/nowhere/at/all"}, "cannot run /nowhere/at/all: there is no such file"),
+        ({"setup": "/etc/passwd"}, "cannot run /etc/passwd: it is not executable"),
+        ({"sysctl": {"net/ipv4/nothing": "1"}}, "the kernel has no such setting"),
+        ({"sysctl": {"net/ipv4/ip_forward": "many"}}, "cannot set net/ipv4/ip_forward to 'many'"),
+    ],
+)
+def test_a_failure_leaves_nothing(name: str, more: dict[str, Any], problem: str) -> None:
+    assert problem in make(options(name, dns={"nameservers": [HOST]}, **more))["problem"]
+    assert (names(name), count_links(name), count_mounts(name)) == ([], 0, 0)
+    assert not os.path.exists(f"/etc/netns/{name}")
+
+
+def test_an_interface_of_somebody_else_is_not_taken(name: str) -> None:
+    ip("link", "add", name, "type", "veth", "peer", "name", f"{name}x")
+    index = shown("link", "show", name)[0]["ifindex"]
+    assert "there is another interface of that name (veth)" in make(options(name))["problem"]
+    assert remove(plan(name), link=True, namespace=True) == []
+    assert shown("link", "show", name)[0]["ifindex"] == index
+    assert names(name) == []
+
+
+def test_an_interface_of_somebody_else_inside_is_not_taken(name: str) -> None:
+    ip("netns", "add", name)
+    ip("-n", name, "link", "add", "net0", "type", "veth", "peer", "name", "net1")
+    assert "there is another interface of that name" in make(options(name))["problem"]
+    assert [link["ifname"] for link in shown("-n", name, "link")] == ["lo", "net1", "net0"]
+
+
+def test_a_resolver_of_somebody_else_is_not_written_over(name: str) -> None:
+    path = Path(f"/etc/netns/{name}/resolv.conf")
+    path.parent.mkdir(parents=True)
+    path.write_text("nameserver 192.0.2.1\n")
+    assert "not written by spawnd" in make(options(name, dns={"nameservers": [HOST]}))["problem"]
+    assert path.read_text() == "nameserver 192.0.2.1\n"
+    assert names(name) == []
+
+
+def test_what_others_have_made_in_the_same_way_is_taken_over(name: str) -> None:
+    ip("netns", "add", name)
+    ip("link", "add", name, "type", "veth", "peer", "name", "net0", "netns", name)
+    index = shown("link", "show", name)[0]["ifindex"]
+    done = make(options(name))
+    assert done["made"] == [False, False]
+    found = shown("link", "show", name)[0]
+    assert (found["ifindex"], found["ifalias"]) == (index, f"spawnd netns@{name}")
+
+
+def test_a_name_without_a_mount_is_left_over(name: str) -> None:
+    ip("netns", "add", name)
+    ip("netns", "del", name)
+    Path(f"/run/netns/{name}").touch()
+    assert make(options(name))["made"] == [True, True]
+
+
+def test_a_file_that_is_something_else(name: str) -> None:
+    path = Path(f"/run/netns/{name}")
+    path.write_text("something")
+    assert "it is not a network namespace" in make(options(name))["problem"]
+    assert path.read_text() == "something"
+    path.unlink()
+
+
+def test_what_another_plan_had_goes(name: str) -> None:
+    before = options(name, addresses=[f"{INNER}/24", "10.213.8.2/24"], dns={"nameservers": [HOST]})
+    make(before)
+    after = options(name, host_addresses=["10.213.9.1/24"], routes=[])
+    done = make(after, before)
+    assert done["made"] == [False, False]
+    (inner,) = shown("-n", name, "-4", "addr", "show", "dev", "net0")
+    assert [each["local"] for each in inner["addr_info"]] == [INNER]
+    (host,) = shown("-4", "addr", "show", "dev", name)
+    assert [each["local"] for each in host["addr_info"]] == ["10.213.9.1"]
+    assert not any(route["dst"] == "default" for route in shown("-n", name, "route"))
+    assert not os.path.exists(f"/etc/netns/{name}")
+
+
+@pytest.mark.parametrize(("key", "value"), [("link", "y"), ("inside", "eth7")])
+def test_another_name_of_an_end_makes_the_link_anew(name: str, key: str, value: str) -> None:
+    make(options(name))
+    value = f"{name[:13]}-{value}" if key == "link" else value
+    after = options(name, **{key: value})
+    assert make(after, options(name))["made"] == [False, True]
+    assert count_links(name[:13]) == 1
+    assert [link["ifname"] for link in shown("-n", name, "link")] == ["lo", after["inside"]]
+
+
+def test_a_renamed_end_is_found_and_removed(name: str) -> None:
+    make(options(name))
+    ip("link", "set", name, "down")
+    ip("link", "set", name, "name", f"{name[:12]}-r")
+    assert make(options(name))["made"] == [False, True]
+    assert count_links(name[:12]) == 1
+
+
+def test_an_altered_address_and_mtu_are_put_right(name: str) -> None:
+    wanted = options(name, mtu=1400, mac="02:00:00:00:00:07")
+    make(wanted)
+    ip("-n", name, "link", "set", "net0", "mtu", "1300", "address", "02:00:00:00:00:08")
+    assert make(wanted)["did"] == ["mtu 1400", "mac 02:00:00:00:00:07"]
+
+
+def test_a_scene_is_of_both_ends(name: str) -> None:
+    make(options(name))
+    namespace = open_namespace(name)
+    assert namespace is not None
+    scene = look(plan(name), namespace)
+    os.close(namespace)
+    assert scene.is_pair
+    assert scene.missing(plan(name)) == []
+    assert scene.missing(plan(name, addresses=["10.1.1.1/24"], mtu=1234)) == ["mtu 1234", "address 10.1.1.1/24"]
+
+
+def test_a_namespace_whose_name_was_taken_gets_it_back(name: str) -> None:
+    wanted = options(name)
+    make(wanted)
+    inode = os.stat(f"/run/netns/{name}").st_ino
+
+    def run() -> list[str]:
+        import socket
+
+        from workers.network.namespaces import inside
+
+        namespace = open_namespace(name)
+        assert namespace is not None
+        with inside(namespace):
+            sock = socket.socket()
+        os.close(namespace)
+        ip("netns", "del", name)
+        return build(read_plan(wanted), None, sock.fileno()).did
+
+    assert in_child(run) == ["the name of the network namespace"]
+    assert os.stat(f"/run/netns/{name}").st_ino == inode

@@ -1,0 +1,233 @@
+"""Rows on their way: database away, process killed at any moment, full disk."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.unit.waiting import child_process, wait_exit, wait_until
+from tests.unit.workers.reaper.rows import record
+from tests.unit.workers.reaper.scenario import until
+from workers.reaper.accounting import keeper as module
+from workers.reaper.accounting.database import open_database
+from workers.reaper.accounting.keeper import Keeper
+from workers.reaper.accounting.query import Query, Totals
+from workers.reaper.accounting.row import Row
+from workers.reaper.accounting.spool import Spool
+from workers.reaper.errors import DatabaseError
+
+LIMIT = 1 << 20
+
+
+class Fake:
+    """A database that takes rows while it is there."""
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[object, ...], Row] = {}
+        self.there = True
+        self.fails_after = False  # it keeps the rows, and the answer is lost
+        self.batches: list[int] = []
+
+    async def insert(self, rows: Sequence[Row]) -> int:
+        if not self.there:
+            raise DatabaseError("away")
+        for row in rows:
+            self.rows[row.host, row.boot, row.cgroup, row.ended] = row
+        self.batches.append(len(rows))
+        if self.fails_after:
+            self.fails_after = False
+            raise DatabaseError("connection lost")
+        return 0
+
+    async def totals(self, query: Query) -> Totals:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        pass
+
+    def cgroups(self) -> list[int]:
+        return sorted(row.cgroup for row in self.rows.values())
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BATCH_PAUSE", "FIRST_RETRY", "LONGEST_RETRY"):
+        monkeypatch.setattr(module, name, 0.01)
+
+
+def start(folder: Path, database: Fake) -> Keeper:
+    keeper = Keeper("host", "/nonexistent", Spool(str(folder), LIMIT), database)
+    keeper.start()
+    return keeper
+
+
+def test_rows_come_to_the_database_and_leave_the_spool(tmp_path: Path) -> None:
+    async def run() -> None:
+        database = Fake()
+        keeper = start(tmp_path, database)
+        for number in range(50):
+            keeper.record(record(inode=number, account="x"))
+        keeper.take_back()
+        await until(lambda: len(database.rows) == 49)
+        await until(lambda: not list(os.listdir(tmp_path)))
+        assert keeper.kept == 49
+        assert len(database.batches) == 1
+        await keeper.stop()
+
+    asyncio.run(run())
+
+
+def test_a_database_that_is_away_for_a_while(tmp_path: Path) -> None:
+    async def run() -> None:
+        database = Fake()
+        database.there = False
+        keeper = start(tmp_path, database)
+        for number in range(50):
+            keeper.record(record(inode=number))
+            await asyncio.sleep(0.002)
+        await until(lambda: keeper.trouble == "away")
+        database.there = True
+        await until(lambda: len(database.rows) == 50)
+        await until(lambda: not keeper.trouble and keeper.spool.size == 0)
+        await keeper.stop()
+
+    asyncio.run(run())
+
+
+def test_a_commit_whose_answer_is_lost_counts_once(tmp_path: Path) -> None:
+    async def run() -> None:
+        database = Fake()
+        database.fails_after = True
+        keeper = start(tmp_path, database)
+        keeper.record(record())
+        await until(lambda: keeper.kept)
+        assert database.cgroups() == [1]
+        assert database.batches == [1, 1]
+        await keeper.stop()
+
+    asyncio.run(run())
+
+
+def test_what_the_database_does_not_have_at_the_end_comes_after_the_next_start(tmp_path: Path) -> None:
+    async def run() -> None:
+        database = Fake()
+        database.there = False
+        keeper = start(tmp_path, database)
+        keeper.record(record(inode=1))
+        await keeper.stop()
+        keeper = start(tmp_path, database)
+        keeper.record(record(inode=2))
+        database.there = True
+        await keeper.stop()
+        assert database.cgroups() == [1, 2]
+
+    asyncio.run(run())
+
+
+def test_killed_between_the_row_and_the_end_of_its_cgroup(tmp_path: Path) -> None:
+    """The cgroup lives, is released by the next process, and is told of by that one alone."""
+    spool, root = tmp_path / "spool", tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    inode = (root / "a").stat().st_ino
+
+    async def run() -> None:
+        database = Fake()
+        for alive in (True, False):
+            keeper = Keeper("host", str(root), Spool(str(spool), LIMIT), database)
+            keeper.record(record("/gone", inode=5))
+            keeper.record(record("/a", inode=inode if alive else inode + 1))
+            os.close(keeper.spool._lock)  # killed
+            keeper = Keeper("host", str(root), Spool(str(spool), LIMIT), database)
+            keeper.start()
+            await keeper.stop()
+            assert database.cgroups() == [5] if alive else sorted([5, inode + 1])
+
+    asyncio.run(run())
+
+
+def test_what_is_no_row_is_told_of_and_does_not_stay(tmp_path: Path) -> None:
+    (tmp_path / "0000000000000001.rows").write_bytes(b"garbage\n[]\n")
+
+    async def run() -> None:
+        database = Fake()
+        keeper = start(tmp_path, database)
+        keeper.record(record())
+        await until(lambda: database.rows)
+        assert keeper.refused == 2
+        await keeper.stop()
+
+    asyncio.run(run())
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_costs_no_row_while_the_database_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        database = Fake()
+        keeper = start(tmp_path, database)
+        with monkeypatch.context() as patched:
+            patched.setattr(Spool, "_write", lambda self, data: False)
+            for number in range(10):
+                keeper.record(record(inode=number))
+            await until(lambda: len(database.rows) == 10)
+        await keeper.stop()
+        assert keeper.spool.lost == 0
+
+    asyncio.run(run())
+
+
+def test_killed_at_any_moment_each_row_is_there_once(tmp_path: Path) -> None:
+    """A process makes rows, and a mark for each that it has made; it is killed again and again."""
+    spool, marks = tmp_path / "spool", tmp_path / "marks"
+
+    def work(first: int) -> None:
+        async def run() -> None:
+            database = open_database(f"sqlite:{tmp_path}/a.db")
+            keeper = Keeper("host", "/nonexistent", Spool(str(spool), LIMIT), database)
+            keeper.start()
+            with marks.open("ab", buffering=0) as file:
+                for number in range(first, first + 100_000):
+                    keeper.record(record(inode=number))
+                    file.write(b"%d\n" % number)
+                    if number % 3 == 0:
+                        await asyncio.sleep(0.001)
+
+        asyncio.run(run())
+
+    chance = random.Random(1)
+    for turn in range(12):
+        before = len(marks.read_bytes()) if marks.exists() else 0
+        with child_process(lambda turn=turn: work(1 + turn * 1_000_000)) as pid:  # type: ignore[misc]
+            _wait_longer(marks, before + chance.randrange(500, 8000))
+            os.kill(pid, signal.SIGKILL)
+            wait_exit(pid)
+    made = [int(number) for number in marks.read_bytes().split(b"\n")[:-1]]
+
+    async def finish() -> None:
+        database = open_database(f"sqlite:{tmp_path}/a.db")
+        keeper = Keeper("host", "/nonexistent", Spool(str(spool), LIMIT), database)
+        keeper.start()
+        await keeper.stop()
+
+    asyncio.run(finish())
+    connection = sqlite3.connect(tmp_path / "a.db")
+    kept = [number for (number,) in connection.execute("SELECT cgroup FROM accounting ORDER BY 1")]
+    connection.close()
+    assert set(made) <= set(kept)
+    assert len(kept) == len(set(kept)) <= len(made) + 12, "one may have been written whose mark was not"
+
+
+def _wait_longer(path: Path, size: int) -> None:
+    def long_enough() -> bool:
+        with suppress(FileNotFoundError):
+            return path.stat().st_size >= size
+        return False
+
+    wait_until(long_enough)

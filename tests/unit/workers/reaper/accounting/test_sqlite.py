@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.workers.reaper.accounting.databases import CHECKS
+from tests.unit.workers.reaper.rows import row
+from workers.reaper.accounting.database import Database, open_database
+from workers.reaper.accounting.query import Query
+from workers.reaper.errors import DatabaseError
+
+
+def with_database(path: Path, use: Callable[[Database], Coroutine[Any, Any, None]]) -> None:
+    async def run() -> None:
+        database = open_database(f"sqlite:{path}")
+        try:
+            await use(database)
+        finally:
+            await database.close()
+
+    asyncio.run(run())
+
+
+@CHECKS
+def test_it_does_what_is_asked(tmp_path: Path, check: Callable[[Database], Coroutine[Any, Any, None]]) -> None:
+    with_database(tmp_path / "a.db", check)
+
+
+def test_it_can_be_read_by_anybody_with_sql(tmp_path: Path) -> None:
+    with_database(tmp_path / "a.db", lambda database: _insert(database, 1))
+    with sqlite3.connect(tmp_path / "a.db") as connection:
+        found = connection.execute("SELECT path, cpu_usage_usec, xattrs FROM accounting").fetchall()
+    connection.close()
+    assert found == [("/system.slice/x.scope/a", 3_000_000, '{"account": "alice"}')]
+
+
+async def _insert(database: Database, *numbers: int) -> None:
+    await database.insert([row(number) for number in numbers])
+
+
+def test_a_schema_of_another_version_is_not_touched(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "a.db") as connection:
+        connection.execute("PRAGMA user_version = 2")
+    connection.close()
+
+    async def use(database: Database) -> None:
+        with pytest.raises(DatabaseError, match="version 2, 1 is wanted"):
+            await _insert(database, 1)
+
+    with_database(tmp_path / "a.db", use)
+
+
+def test_it_goes_on_after_a_failure(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "a.db"
+
+    async def use(database: Database) -> None:
+        with pytest.raises(DatabaseError, match="unable to open"):
+            await _insert(database, 1)
+        path.parent.mkdir()
+        await _insert(database, 1)
+        path.unlink()
+        path.write_bytes(b"no database at all" * 100)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        await database.close()
+        other = open_database(f"sqlite:{path}")
+        with pytest.raises(DatabaseError, match="not a database"):
+            await _insert(other, 2)
+        path.unlink()
+        await _insert(other, 2)
+        assert (await other.totals(Query())).all.cgroups == 1
+        await other.close()
+
+    asyncio.run(use(open_database(f"sqlite:{path}")))
+
+
+def test_the_loop_goes_round_while_it_works(tmp_path: Path) -> None:
+    async def use(database: Database) -> None:
+        await _insert(database, 0)
+        blocker = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+        blocker.execute("BEGIN IMMEDIATE")
+        insertion = asyncio.get_running_loop().create_task(_insert(database, *range(1, 700)))
+        for _ in range(50):
+            await asyncio.sleep(0.002)
+        assert not insertion.done(), "somebody else writes"
+        blocker.execute("COMMIT")
+        blocker.close()
+        await insertion
+
+    with_database(tmp_path / "a.db", use)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from supervisor.varlink.messages import Call
+from tests.unit.process.requirements import needs_root
+from tests.unit.workers.reaper.scenario import Ground, Script, play, until
+from workers.reaper.control import INTERFACE, reaper_control
+from workers.reaper.reaper import Reaper
+
+pytestmark = needs_root
+Ask = Callable[..., Coroutine[Any, Any, dict[str, Any]]]
+
+
+def asking(reaper: Reaper) -> Ask:
+    control = reaper_control(reaper)
+
+    async def ask(method: str, **parameters: object) -> dict[str, Any]:
+        message, _ = await control.answer_async(Call(f"{INTERFACE}.{method}", parameters))
+        reply: dict[str, Any] = json.loads(message[:-1])
+        return reply
+
+    return ask
+
+
+def test_what_it_watches_and_has_done() -> None:
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        ask = asking(reaper)
+        for path in ("a/inner", "b"):
+            own.make(path)
+        own.pass_through("b")
+        await until(lambda: script.told)
+        await until(lambda: len(reaper.tree.members()) == 2)
+        status = (await ask("Status"))["parameters"]
+        assert status["scopes"] == [
+            {"path": own.scope, "present": True, "cgroups": 2},
+            {"path": "/nowhere.scope", "present": False, "cgroups": 0},
+        ]
+        assert status["cgroups"] == 2
+        assert status["watches"] == 2 * 2 + 4, "two for a cgroup; the scope and the three above it"
+        assert status["counters"] == {
+            "released": 1,
+            "deleted_by_others": 0,
+            "unseen": 0,
+            "repopulated": 0,
+            "failed": 0,
+        }
+        assert status.get("accounting") is None
+        own.enter("a/inner")
+        await until(lambda: all(node.used for node in reaper.tree.members()))
+        found = (await ask("Cgroups"))["parameters"]
+        assert [row["path"] for row in found["cgroups"]] == [f"{own.scope}/a", f"{own.scope}/a/inner"]
+        assert all(row["used"] and not row["empty"] for row in found["cgroups"])
+        found = (await ask("Cgroups", below=f"{own.scope}/a/inner", limit=1))["parameters"]
+        assert (len(found["cgroups"]), found["more"]) == (1, False)
+        assert (await ask("Cgroups", limit=1))["parameters"]["more"]
+        assert (await ask("Totals"))["error"] == f"{INTERFACE}.NoDatabase"
+
+    play(scenario, Ground.make, more_scopes=("/nowhere.scope",))
+
+
+def test_totals(tmp_path: Path) -> None:
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        ask = asking(reaper)
+        own.make("one")
+        own.pass_through("one")
+        assert reaper.keeper is not None
+        keeper = reaper.keeper
+        await until(lambda: keeper.kept)
+        found = (await ask("Totals", by="path", path=f"{own.scope}/", since=1.0, where={}))["parameters"]
+        assert [(group["name"], group["cgroups"]) for group in found["groups"]] == [(f"{own.scope}/one", 1)]
+        assert found["all"]["cgroups"] == 1
+        for wrong in ({"by": "size"}, {"sort": "1; DROP TABLE x"}, {"by": "xattr"}, {"xattr": "a"}, {"top": 0},
+                      {"top": 1001}, {"depth": 0}, {"where": {"a": 1}}, {"since": "now"}, {"what": 1}):  # fmt: skip
+            reply = await ask("Totals", **wrong)
+            (name,) = wrong.keys() if "by" not in wrong or wrong["by"] != "xattr" else ("xattr",)
+            assert (reply["error"], reply["parameters"]) == (
+                "org.varlink.service.InvalidParameter",
+                {"parameter": name},
+            )
+        status = (await ask("Status"))["parameters"]["accounting"]
+        assert status["database"] == f"sqlite:{tmp_path}/a.db"
+        assert (status["kept"], status["refused"], status.get("trouble")) == (1, 0, None)
+
+    play(scenario, Ground.make, database=f"sqlite:{tmp_path}/a.db", spool=str(tmp_path / "spool"))
+
+
+def test_a_password_is_not_told(tmp_path: Path) -> None:
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        reply = await asking(reaper)("Status")
+        assert reply["parameters"]["accounting"]["database"] == "postgresql"
+
+    play(scenario, Ground.make, database="postgresql:host=/nowhere password=secret", spool=str(tmp_path / "spool"))
+
+
+def test_a_database_that_cannot_be_asked(tmp_path: Path) -> None:
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        reply = await asyncio.wait_for(asking(reaper)("Totals"), 20)
+        assert reply["error"] == "io.spawnd.Failed"
+        assert "nowhere" in reply["parameters"]["message"]
+
+    play(scenario, Ground.make, database="sqlite:/nowhere/a.db", spool=str(tmp_path / "spool"))
+
+
+def test_the_interface_is_served() -> None:
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        control = reaper_control(reaper)
+        call = Call("org.varlink.service.GetInterfaceDescription", {"interface": INTERFACE})
+        message, _ = await control.answer_async(call)
+        assert "method Totals" in json.loads(message[:-1])["parameters"]["description"]
+
+    play(scenario, Ground.make)

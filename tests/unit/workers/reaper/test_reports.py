@@ -1,0 +1,116 @@
+"""Calls of the script: many at once, not without end, each with its descriptor open."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.unit.workers.reaper.rows import record
+from tests.unit.workers.reaper.scenario import Script, until
+from workers.reaper.errors import OptionsError
+from workers.reaper.reports import Reports, start_script
+
+
+def is_open(fd: int) -> bool:
+    return os.path.exists(f"/proc/self/fd/{fd}")
+
+
+def opened() -> int:
+    return os.open("/", os.O_RDONLY)
+
+
+def test_the_descriptor_is_open_until_the_handler_has_ended() -> None:
+    async def run() -> None:
+        script = Script()
+        script.ends_at_once = False
+        told = Reports(script, 10)
+        fd = opened()
+        told.add(record(), fd)
+        await asyncio.sleep(0)
+        assert is_open(fd)
+        assert (told.running, told.waiting) == (1, 0)
+        script.running[0].set_result(False)
+        await until(lambda: not told.running)
+        assert not is_open(fd)
+
+    asyncio.run(run())
+
+
+def test_more_than_so_many_wait() -> None:
+    async def run() -> None:
+        script = Script()
+        script.ends_at_once = False
+        told = Reports(script, 2)
+        for number in range(5):
+            told.add(record(f"/{number}"), opened())
+        assert (told.running, told.waiting) == (2, 3)
+        script.ends_at_once = True
+        script.running[1].set_result(True)
+        await until(lambda: not told.waiting)
+        assert script.paths() == ["/0", "/1", "/2", "/3", "/4"]
+        assert told.running == 1
+        script.running[0].set_result(True)
+        await told.wait_done(5)
+        assert told.running == 0
+
+    asyncio.run(run())
+
+
+def test_without_a_handler_nothing_stays_open() -> None:
+    async def run() -> None:
+        for host in (None, NoHandler()):
+            fd = opened()
+            Reports(host, 10).add(record(), fd)
+            assert not is_open(fd)
+
+    asyncio.run(run())
+
+
+class NoHandler(Script):
+    def has(self, name: str) -> bool:
+        return False
+
+
+def test_handlers_that_do_not_end_are_not_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        script = Script()
+        script.ends_at_once = False
+        told = Reports(script, 10)
+        told.add(record(), opened())
+        await told.wait_done(0.05)
+        assert told.running == 1
+        script.running[0].set_result(True)
+        await until(lambda: not told.running)
+
+    asyncio.run(run())
+    assert "1 calls of cgroup_released have not ended" in caplog.text
+
+
+def test_a_real_script(tmp_path: Path) -> None:
+    path = tmp_path / "reaper.lua"
+    path.write_text("function cgroup_released(cgroup) seen = cgroup.path end")
+
+    async def run() -> None:
+        host = await start_script(str(path), asyncio.get_running_loop())
+        fd = opened()
+        Reports(host, 10).add(record(), fd)
+        assert not is_open(fd)
+        host.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("text", [None, "function broken(", "error('no')"])
+def test_a_script_that_cannot_be_executed(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "reaper.lua"
+    if text is not None:
+        path.write_text(text)
+
+    async def run() -> None:
+        with pytest.raises(OptionsError, match=r"reaper\.lua"):
+            await start_script(str(path), asyncio.get_running_loop())
+
+    asyncio.run(run())

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests.unit.workers.reaper.scenario import until
+from workers.reaper import schedule as module
+from workers.reaper.node import Kind, Node
+from workers.reaper.schedule import Schedule
+
+
+def node(name: str) -> Node:
+    return Node(None, name, f"/{name}", Kind.MEMBER, 1)
+
+
+def test_each_at_its_time_and_the_end_of_a_round_is_told() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        seen: list[str] = []
+        times: dict[str, float] = {}
+
+        def due(one: Node) -> None:
+            seen.append(one.name)
+            times[one.name] = loop.time()
+
+        schedule = Schedule(loop, due, lambda: seen.append("done"))
+        now = loop.time()
+        late, soon, removed = node("late"), node("soon"), node("removed")
+        schedule.add(late, now + 0.2)
+        schedule.add(removed, now + 0.1)
+        schedule.add(soon, now + 0.05)
+        schedule.remove(removed)
+        await until(lambda: "late" in seen)
+        await until(lambda: seen[-1] == "done")
+        assert [name for name in seen if name != "done"] == ["soon", "late"]
+        assert times["soon"] >= now + 0.05
+        assert times["late"] >= now + 0.2
+        schedule.add(late, loop.time() + 0.05)
+        schedule.close()
+        await asyncio.sleep(0.1)
+        assert seen.count("late") == 1
+
+    asyncio.run(run())
+
+
+def test_one_that_fails_is_tried_again_and_does_not_keep_the_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "FAILED_PAUSE", 0.05)
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        seen: list[str] = []
+
+        def due(one: Node) -> None:
+            seen.append(one.name)
+            if one.name == "refused" and seen.count("refused") < 3:
+                raise OSError(24, "Too many open files")
+            if one.name == "wrong" and seen.count("wrong") < 3:
+                raise KeyError("a mistake of ours")
+
+        schedule = Schedule(loop, due, lambda: None)
+        for number, name in enumerate(("refused", "wrong", "good")):
+            schedule.add(node(name), loop.time() + number / 1000)
+        await until(lambda: seen.count("refused") == seen.count("wrong") == 3)
+        assert seen.count("good") == 1
+
+    asyncio.run(run())
+    assert caplog.text.count("unexpected error with cgroup /wrong; trying again") == 2
+    assert caplog.text.count("/refused: Too many open files; trying again") == 2
+
+
+def test_others_have_their_turn() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        turns: list[int] = []
+        seen: list[Node] = []
+
+        def due(one: Node) -> None:
+            time.sleep(0.004)
+            seen.append(one)
+
+        schedule = Schedule(loop, due, lambda: turns.append(len(seen)))
+        for number in range(20):
+            schedule.add(node(str(number)), loop.time())
+        await until(lambda: len(seen) == 20)
+        assert len(turns) >= 5
+        assert turns[0] <= 4
+
+    asyncio.run(run())

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from workers.reaper.node import Kind, Node
+from workers.reaper.scopes import Scopes
+
+A, B, INNER = "/x.slice/a.scope", "/x.slice/y.slice/b.scope", "/x.slice/a.scope/one/inner.scope"
+
+
+def test_what_a_cgroup_is() -> None:
+    scopes = Scopes([A, B, INNER, A])
+    assert scopes.paths == (A, B, INNER)
+    root = Node(None, "", "", Kind.ANCESTOR, 1)
+    assert set(scopes.on_the_way(root)) == {"x.slice"}
+    assert scopes.kind(root, "/other.slice") is None
+    assert scopes.kind(root, "/x.slice") is Kind.ANCESTOR
+    x = Node(root, "x.slice", "/x.slice", Kind.ANCESTOR, 2)
+    assert set(scopes.on_the_way(x)) == {"a.scope", "y.slice"}
+    assert scopes.kind(x, A) is Kind.SCOPE
+    assert scopes.kind(x, f"{A}.d") is None
+    a = Node(x, "a.scope", A, Kind.SCOPE, 3)
+    assert scopes.kind(a, f"{A}/one") is Kind.MEMBER
+    one = Node(a, "one", f"{A}/one", Kind.MEMBER, 4)
+    assert (one.scope, one.suffix) == (A, "one")
+    assert scopes.kind(one, INNER) is Kind.SCOPE, "a scope in a scope is one, too"
+    inner = Node(one, "inner.scope", INNER, Kind.SCOPE, 5)
+    deep = Node(inner, "deep", f"{INNER}/deep", Kind.MEMBER, 6)
+    assert (deep.scope, deep.suffix) == (INNER, "deep")
+
+
+def test_children_come_before_their_parents() -> None:
+    root = Node(None, "", "", Kind.ANCESTOR, 1)
+    for path in ("a", "b"):
+        child = root.children[path] = Node(root, path, f"/{path}", Kind.MEMBER, 2)
+        child.children["c"] = Node(child, "c", f"/{path}/c", Kind.MEMBER, 3)
+    paths = [node.path for node in root.subtree()]
+    assert sorted(paths) == ["", "/a", "/a/c", "/b", "/b/c"]
+    assert all(paths.index(f"/{path}/c") < paths.index(f"/{path}") < paths.index("") for path in "ab")

@@ -1,0 +1,250 @@
+"""The log worker, run as spawnd runs it: real processes, real pipes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from supervisor.log.output import WorkerOutputs
+from supervisor.log.ring import SIZE
+from supervisor.loop.loop import Loop
+from tests.unit.log.kept import kept_output
+from tests.unit.process.forked import open_numbers
+from tests.unit.waiting import checked_loop, child_process, turn, wait_exit, wait_until
+from tests.unit.workers.log_worker import LogWorker
+
+Start = Callable[[], LogWorker]
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    with checked_loop() as loop:
+        yield loop
+
+
+@pytest.fixture
+def outputs(loop: Loop) -> Iterator[WorkerOutputs]:
+    before = open_numbers()
+    outputs = WorkerOutputs(loop)
+    yield outputs
+    for name in list(outputs._streams):
+        outputs.drop(name)
+    outputs._close_feed()
+    assert open_numbers() == before
+
+
+@pytest.fixture
+def start(outputs: WorkerOutputs) -> Iterator[Start]:
+    """Starts workers, which are ended and reaped after the test."""
+    with ExitStack() as stack:
+
+        def start(executed: bool = False) -> LogWorker:
+            worker = LogWorker(outputs, executed)
+            stack.callback(worker.close)
+            return worker
+
+        yield start
+
+
+@pytest.fixture
+def worker(start: Start) -> LogWorker:
+    return start()
+
+
+@pytest.mark.parametrize("executed", [False, True])
+def test_every_line_is_passed_on_and_kept(
+    outputs: WorkerOutputs, start: Callable[[bool], LogWorker], executed: bool
+) -> None:
+    early = outputs.stream("early")
+    worker = start(executed)
+    late = outputs.stream("late")
+    os.write(early, b"one\ntwo\n")
+    assert worker.log_until("early: two") == ["early: one", "early: two"]
+    os.write(late, b"three\n\nlast\n")
+    assert worker.log_until("late: last") == ["late: three", "late: ", "late: last"]
+    assert kept_output(outputs, "early") == b"one\ntwo\n"
+    assert kept_output(outputs, "late") == b"three\n\nlast\n"
+    worker.kill(signal.SIGTERM)
+    assert worker.wait_exit() == 0
+
+
+def test_a_line_that_comes_in_pieces_is_passed_on_whole(outputs: WorkerOutputs, worker: LogWorker) -> None:
+    fd = outputs.stream("a")
+    for piece in (b"he", b"l", b"lo"):
+        kept = kept_output(outputs, "a") + piece
+        os.write(fd, piece)
+        wait_until(lambda kept=kept: kept_output(outputs, "a") == kept)  # type: ignore[misc]
+    os.write(fd, b"\nnext\n")
+    assert worker.log_until("next") == ["a: hello", "a: next"]
+
+
+@pytest.mark.parametrize("size", [2047, 2048, 2049, 5000, 30_000])
+def test_a_long_line_is_passed_on_in_pieces(outputs: WorkerOutputs, worker: LogWorker, size: int) -> None:
+    text = ("0123456789abcdef" * 4000)[:size]
+    os.write(outputs.stream("a"), f"{text}\nnext\n".encode())
+    *pieces, last = worker.log_until("next")
+    assert last == "a: next"
+    assert all(piece.startswith("a: ") for piece in pieces)
+    assert "".join(piece.removeprefix("a: ") for piece in pieces) == text
+    assert max(map(len, pieces)) <= 2048 + len("a: ")
+
+
+def test_a_line_without_an_end_does_not_grow_for_ever(outputs: WorkerOutputs, worker: LogWorker) -> None:
+    fd = outputs.stream("a")
+    for _ in range(10):
+        os.write(fd, b"z" * 1000)
+    # all but the last piece, which may go on
+    wait_until(lambda: len(kept_output(outputs, "a")) == 10_000)
+    os.write(fd, b"\nnext\n")
+    *pieces, last = worker.log_until("next")
+    assert last == "a: next"
+    assert "".join(piece.removeprefix("a: ") for piece in pieces) == "z" * 10_000
+    assert len(pieces) >= 5
+
+
+def test_what_is_no_text_is_passed_on_as_an_escape(outputs: WorkerOutputs, worker: LogWorker) -> None:
+    os.write(outputs.stream("a"), b"\xff\xfe ok\n")
+    assert worker.log_until("ok") == [r"a: \xff\xfe ok"]
+
+
+def test_one_that_floods_does_not_keep_the_others_waiting(outputs: WorkerOutputs, worker: LogWorker) -> None:
+    noisy, quiet = outputs.stream("noisy"), outputs.stream("quiet")
+
+    def flood() -> None:
+        while True:
+            os.write(noisy, b"noise\n" * 1000)
+
+    kept = b""
+    with child_process(flood):
+        wait_until(lambda: kept_output(outputs, "noisy"))
+        for number in range(5):
+            line = b"still here %d\n" % number
+            kept += line
+            os.write(quiet, line)
+            wait_until(lambda: kept_output(outputs, "quiet") == kept)  # noqa: B023 - called before it changes
+
+
+def test_a_service_never_blocks_on_a_log_that_nobody_reads(outputs: WorkerOutputs, worker: LogWorker) -> None:
+    """The lines are lost from the log, the last of them are kept all the same."""
+    fd = outputs.stream("a")
+
+    def write() -> None:
+        for number in range(3000):
+            os.write(fd, b"%08d" % number + b"x" * 1000 + b"\n")
+
+    with child_process(write) as pid:
+        assert wait_exit(pid) == 0
+    wait_until(lambda: b"00002999x" in kept_output(outputs, "a"))
+    assert SIZE - 2000 < len(kept_output(outputs, "a")) <= SIZE
+
+
+def test_a_log_whose_reader_is_gone_ends_nobody(outputs: WorkerOutputs, worker: LogWorker) -> None:
+    fd = outputs.stream("a")
+    os.write(fd, b"hello\n")
+    worker.log_until("hello")
+    worker.stop_reading()
+    os.write(fd, b"into the void\n")
+    wait_until(lambda: kept_output(outputs, "a") == b"hello\ninto the void\n")
+    worker.kill(signal.SIGTERM)
+    assert worker.wait_exit() == 0
+
+
+def test_after_kill_9_the_next_worker_goes_on(outputs: WorkerOutputs, start: Start) -> None:
+    first = start()
+    fd = outputs.stream("a")
+    os.write(fd, b"one\n")
+    first.log_until("one")
+    first.kill(signal.SIGKILL)
+    assert first.wait_exit() == -signal.SIGKILL
+    os.write(fd, b"meanwhile\n")
+    second = start()
+    os.write(fd, b"two\n")
+    assert second.log_until("two") == ["a: meanwhile", "a: two"]
+    assert kept_output(outputs, "a") == b"one\nmeanwhile\ntwo\n"
+
+
+def test_on_term_it_reads_what_is_there_first(outputs: WorkerOutputs, worker: LogWorker) -> None:
+    fds = [outputs.stream(name) for name in "abc"]
+    os.write(fds[0], b"hello\n")
+    worker.log_until("hello")
+    worker.kill(signal.SIGSTOP)
+    for fd in fds:
+        os.write(fd, b"0123456789\n" * 150 + b"no end")
+    worker.kill(signal.SIGTERM)
+    worker.kill(signal.SIGCONT)
+    assert worker.wait_exit() == 0
+    lines = worker.rest_of_log()
+    for name in "abc":
+        assert lines.count(f"{name}: 0123456789") == 150
+        assert lines.count(f"{name}: no end") == 1
+        assert kept_output(outputs, name).endswith(b"\nno end")
+
+
+def test_one_that_writes_for_ever_does_not_keep_it_from_its_end(outputs: WorkerOutputs, worker: LogWorker) -> None:
+    fd = outputs.stream("a")
+
+    def flood() -> None:
+        while True:
+            os.write(fd, b"noise " * 100 + b"\n")
+
+    with child_process(flood):
+        wait_until(lambda: kept_output(outputs, "a"))
+        worker.kill(signal.SIGTERM)
+        assert worker.wait_exit() == 0
+
+
+def test_a_stream_that_is_dropped_is_read_to_its_end(outputs: WorkerOutputs, worker: LogWorker) -> None:
+    fd = outputs.stream("a")
+    worker.kill(signal.SIGSTOP)
+    os.write(fd, b"last words\nno end")
+    outputs.drop("a")
+    os.write(outputs.stream("b"), b"and b\n")
+    worker.kill(signal.SIGCONT)
+    assert worker.log_until("and b") == ["a: last words", "a: no end", "b: and b"]
+    wait_until(lambda: len(os.listdir(f"/proc/{worker.pid}/fd")) == _plain_worker_fds() + 2)
+
+
+def _plain_worker_fds() -> int:
+    """0, 1, 2, the feed, epoll, the two ends of the wake-up pipe, and the log once more: a pipe is opened anew."""
+    return 8
+
+
+def test_a_name_that_comes_again_is_another_stream(outputs: WorkerOutputs, worker: LogWorker) -> None:
+    os.write(outputs.stream("a"), b"old\n")
+    outputs.drop("a")
+    os.write(outputs.stream("a"), b"new\n")
+    assert worker.log_until("new") == ["a: old", "a: new"]
+    assert kept_output(outputs, "a") == b"new\n"
+
+
+def test_when_spawnd_is_gone_it_reads_on_and_costs_nothing(outputs: WorkerOutputs, worker: LogWorker) -> None:
+    fd = outputs.stream("a")
+    os.write(fd, b"before\n")
+    worker.log_until("before")
+    outputs._close_feed()
+    os.write(fd, b"after\n")
+    assert worker.log_until("after") == ["a: after"]
+    stat = Path(f"/proc/{worker.pid}/stat")
+    wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S")
+    worker.kill(signal.SIGTERM)
+    assert worker.wait_exit() == 0
+
+
+def test_when_all_who_could_write_are_gone_it_costs_nothing(
+    loop: Loop, outputs: WorkerOutputs, worker: LogWorker
+) -> None:
+    """The ends of pipes are told of for ever as long as they are watched."""
+    os.write(outputs.stream("a"), b"before\n")
+    worker.log_until("before")
+    outputs._close_feed()
+    outputs.drop("a")
+    turn(loop)
+    stat = Path(f"/proc/{worker.pid}/stat")
+    wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S")
+    worker.kill(signal.SIGTERM)
+    assert worker.wait_exit() == 0

@@ -1,0 +1,52 @@
+"""Which workers can be started."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import workers
+import workers.log.main
+from workers.runtime.start import load, load_shared
+
+
+def test_a_worker_is_found_by_its_name() -> None:
+    assert load("log") is workers.log.main.main
+
+
+@pytest.mark.parametrize("name", ["", "Log", "log.main", "../log", "os", "1", "log\n", "runtime.start", "a b"])
+def test_what_is_no_worker_is_not_loaded(name: str) -> None:
+    with pytest.raises((ValueError, ModuleNotFoundError)):
+        load(name)
+
+
+def test_an_unknown_worker_fails_aloud() -> None:
+    done = subprocess.run(
+        (sys.executable, "-m", "workers.runtime", "no_such"),
+        cwd=Path(workers.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "No module named 'workers.no_such'" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["netns", "log", "no_such"])
+def test_what_workers_share_is_imported_by_name(name: str) -> None:
+    """In a process of its own: what is imported stays."""
+    text = f"import sys; from workers.runtime.start import load_shared; load_shared({name!r}); print(*sys.modules)"
+    folder = Path(workers.__file__).parents[1]
+    done = subprocess.run((sys.executable, "-c", text), cwd=folder, capture_output=True, text=True)
+    loaded = done.stdout.split()
+    assert done.returncode == 0, done.stderr
+    assert ("workers.netns.worker" in loaded) is (name == "netns")
+    assert not {"pyroute2", "asyncio", "workers.network.view", "workers.log.main"} & set(loaded)
+
+
+def test_what_is_no_worker_shares_nothing() -> None:
+    for name in ("../netns", "", "Log"):
+        load_shared(name)

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from supervisor.loop.loop import Loop
+from tests.unit.loop.clock import Clock
+from tests.unit.waiting import turn
+from workers.runtime.status import PAUSE, StatusLine
+from workers.runtime.watchdog import feed_watchdog
+
+
+class World:
+    """A loop whose time goes on when it is told to, and what was said."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.errors: list[BaseException] = []
+        self.loop = Loop(on_error=self.errors.append, clock=self.clock)
+        self.said: list[str] = []
+
+    def later(self, seconds: float) -> list[str]:
+        """What is said when so much time has gone by."""
+        self.said.clear()
+        self.clock.now += seconds
+        turn(self.loop, 2)
+        return self.said
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):
+        monkeypatch.delenv(name, raising=False)
+    world = World()
+    yield world
+    world.loop.close()
+    assert not world.errors
+
+
+def test_it_is_fed_twice_in_each_interval(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "10000000")
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+    feed_watchdog(world.loop, world.said.append)
+    assert world.said == ["WATCHDOG=1"]
+    assert "WATCHDOG_USEC" not in os.environ  # no child of ours is to feed it
+    assert world.later(4.9) == []
+    assert world.later(0.2) == ["WATCHDOG=1"]
+    assert world.later(5.1) == ["WATCHDOG=1"]
+
+
+@pytest.mark.parametrize(("interval", "ours"), [("", True), ("0", True), ("x", True), ("1000", False)])
+def test_nobody_wants_to_hear_it(world: World, monkeypatch: pytest.MonkeyPatch, interval: str, ours: bool) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", interval)
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()) if ours else "1")
+    feed_watchdog(world.loop, world.said.append)
+    assert world.said == []
+    assert world.later(100) == []
+
+
+def test_a_status_is_said_once_in_a_while_and_where_it_has_changed(world: World) -> None:
+    text = "1 name"
+    line = StatusLine(world.loop, world.said.append, lambda: text)
+    assert world.said == ["STATUS=1 name"]
+    line.changed()
+    assert world.later(PAUSE) == []  # it has not
+    text = "2 names"
+    for _ in range(5):
+        line.changed()
+    assert world.later(PAUSE / 2) == []
+    text = "3 names"
+    assert world.later(PAUSE / 2) == ["STATUS=3 names"]
+    assert world.later(100) == []
