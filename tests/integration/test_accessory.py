@@ -56,6 +56,11 @@ def reexec_and_crash(daemon: AccessoryDaemon) -> None:
     crash(daemon)
 
 
+def wait_stored(daemon: AccessoryDaemon) -> None:
+    """What a lost spawnd had not read is with the worker alone until then."""
+    wait_until(lambda: counters(daemon)["stored"] is True, "all to be stored")
+
+
 def lose_spawnd(daemon: AccessoryDaemon) -> None:
     daemon.lose()
     daemon.again()
@@ -63,8 +68,7 @@ def lose_spawnd(daemon: AccessoryDaemon) -> None:
 
 def lose_spawnd_and_crash(daemon: AccessoryDaemon) -> None:
     lose_spawnd(daemon)
-    # what the lost one had not read is with the worker alone until then
-    wait_until(lambda: counters(daemon)["stored"] is True, "all to be stored")
+    wait_stored(daemon)
     crash(daemon)
 
 
@@ -81,7 +85,7 @@ def test_everything_outlives(daemon: AccessoryDaemon, event: Callable[[Accessory
     with daemon.connect() as client:
         assert {name: ask(client, name) for name in first} == first
     assert {pid: start_time(pid) for pid in inits} == inits
-    assert counters(daemon)["stored"] is True
+    wait_stored(daemon)
     assert row(daemon, "a")["leases"] == 1
     held.close()
     wait_until(lambda: row(daemon, "a")["leases"] == 0, "the end of the lease")

@@ -73,7 +73,8 @@ def pairs(draw: st.DrawFn) -> tuple[list[Definition], list[Definition]]:
     return first, list(found.values())
 
 
-ORDERS = st.lists(st.tuples(st.sampled_from(["Start", "Stop"]), st.sampled_from(NAMES)), max_size=2)
+VERBS: list[tuple[str, dict[str, bool]]] = [("Start", {}), ("Stop", {"alone": True}), ("Stop", {"cascade": True})]
+ORDERS = st.lists(st.tuples(st.sampled_from(VERBS), st.sampled_from(NAMES)), max_size=2)
 
 
 class World:
@@ -168,16 +169,16 @@ def event_of_states(rows: dict[str, dict[str, Any]]) -> None:
 @settings(max_examples=40, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(pairs(), ORDERS)
 def test_apply_does_what_plan_says(
-    world: World, pair: tuple[list[Definition], list[Definition]], orders: list[tuple[str, str]]
+    world: World, pair: tuple[list[Definition], list[Definition]], orders: list[tuple[tuple[str, dict[str, bool]], str]]
 ) -> None:
     first, then = pair
     world.clear()
     world.write(first)
     world.client.call("Apply")
     names = [definition.name for definition in first]
-    for method, name in orders:
+    for (method, parameters), name in orders:
         if name in names:
-            world.client.call(method, names=[name])
+            world.client.call(method, names=[name], **parameters)
     before = world.settle()
     event_of_states(before)
     world.write(then)
