@@ -6,12 +6,14 @@ import errno
 import fcntl
 import itertools
 import os
+import resource
 from dataclasses import dataclass
 
 from supervisor.errors import StepError
 from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range
 from supervisor.process.failure import ErrorPipe
 from supervisor.process.launch import Launch, Source
+from supervisor.process.moves import SPARE, moves
 from supervisor.process.step import failed, step
 
 FIRST = 3  # of the table proper, as systemd's SD_LISTEN_FDS_START
@@ -60,53 +62,50 @@ def close_others(launch: Launch) -> None:
 def arrange(plan: Plan, pipe: ErrorPipe) -> None:
     """Make the table of `plan`, inherited over exec, and close all else but `pipe`, which moves to `error_target`.
 
-    A source may have a number that another one must get.  Hence all that are in the way go
-    above the table first; then each is put in its place.  Raises StepError.
+    Raises StepError.
     """
-    above = plan.error_target + 1
-    with step("move the error pipe"):
-        pipe.fd = _lift(pipe.fd, above)
-    lifted: dict[Source, int] = {}  # a source may have several targets; /dev/null has no offset that they would share
-    for target, source in plan.targets:
-        if source not in lifted:
-            lifted[source] = _lift_source(target, source, above)
-    for target, source in plan.targets:
+    opened: dict[str, int] = {}  # a source may have several targets; /dev/null has no offset that they would share
+    sources = {target: _number(source, opened) for target, source in plan.targets}
+    sources[plan.error_target] = pipe.fd
+    spare = SPARE
+    for source, target in moves(sources):
+        fd = spare if source == SPARE else source
         try:
-            os.dup2(lifted[source], target)
+            if target == SPARE:
+                copy = spare = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
+            else:
+                copy = os.dup2(fd, target)
         except OSError as error:
-            raise _not_placed(target, error) from error
-    with step("move the error pipe"):
-        pipe.fd = os.dup2(pipe.fd, plan.error_target, inheritable=False)
-    for first, last in gaps([*sorted(target for target, _ in plan.targets), plan.error_target]):
+            raise _not_placed(source if target == SPARE else target, error) from error
+        if fd == pipe.fd:
+            pipe.fd = copy
+        if source == SPARE:
+            os.close(spare)
+    with step("make the table inherited"):
+        for target, source in sources.items():
+            if source == target:
+                os.set_inheritable(target, True)
+        os.set_inheritable(pipe.fd, False)
+    for first, last in gaps(sorted(sources)):
         with step("close the other descriptors"):
             close_range(first, last)
 
 
-def _lift_source(target: int, source: Source, above: int) -> int:
+def _number(source: Source, opened: dict[str, int]) -> int:
     if isinstance(source, int):
-        try:
-            return _lift(source, above)
-        except OSError as error:
-            raise _not_placed(target, error) from error
-    with step("open", source):
-        return _lift(os.open(source, os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY), above)
-
-
-def _lift(fd: int, above: int) -> int:
-    if fd >= above:
-        return fd
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        # fcntl(2): what `above` is where the limit leaves no room
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from error
+        return source
+    if source not in opened:
+        with step("open", source):
+            opened[source] = os.open(source, os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
+    return opened[source]
 
 
 def _not_placed(target: int, error: OSError) -> StepError:
     """Named only where it fails: a service may have stored thousands of descriptors."""
-    return failed(f"place {_name(target)}", "", error.errno or 0, error.strerror or "")
+    number = error.errno or 0
+    if number == errno.EBADF and target >= resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+        number = errno.EMFILE  # dup2(2) says the one where it means the other
+    return failed(f"place {_name(target)}", "", number)
 
 
 def _name(target: int) -> str:

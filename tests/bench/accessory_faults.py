@@ -21,6 +21,8 @@ from tests.bench.measure import median
 from tests.daemon import command_name, descendants, start_time
 from workers.accessory.client import Accessory
 
+EXPIRY = "10s"  # with the usual minute, the new names of a minute would take all descriptors that there are
+
 
 def inits(daemon: AccessoryDaemon) -> dict[int, int | None]:
     return {pid: start_time(pid) for pid in descendants(daemon.pid) if command_name(pid).startswith("init-")}
@@ -47,7 +49,9 @@ def main() -> None:
     parser.add_argument("--idle-kills", type=int, default=20, help="more of them, without clients")
     arguments = parser.parse_args()
     dice = random.Random(1)
-    with tempfile.TemporaryDirectory(prefix="spawnd-bench-") as folder, accessory_daemon(Path(folder)) as daemon:
+    with tempfile.TemporaryDirectory(prefix="spawnd-bench-") as folder, accessory_daemon(
+        Path(folder), EXPIRY
+    ) as daemon:
         load = Load(daemon.address, arguments.names, arguments.clients)
         load.lease_all()
         before = inits(daemon)

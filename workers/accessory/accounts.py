@@ -11,6 +11,8 @@ from workers.accessory.options import Quota
 # What must stay free whatever clients have: what comes along with a datagram, this process's own, and spawnd's, which
 # has the same limit and a copy of most descriptors.
 RESERVE = 512
+# What names and leases leave to connections: who asks for what is there needs nothing else.
+CONNECTIONS = 256
 PART = 8  # who has names of its own may take one part in so many
 KINDS = ("connections", "names", "namespaces", "leases")
 _NOTHING = dict.fromkeys(KINDS, 0)
@@ -25,6 +27,7 @@ class Accounts:
     def __init__(self, quota: Quota, descriptors: int) -> None:
         self._quota: Mapping[str, int | None] = asdict(quota)
         self._room = max(descriptors - RESERVE, descriptors // 2)
+        self._spare = min(CONNECTIONS, self._room // PART)
         self._taken = 0
         self._accounts: dict[int, dict[str, int]] = {}
 
@@ -49,7 +52,7 @@ class Accounts:
         most = self.most(kind, is_shared)
         if self._accounts.get(uid, _NOTHING)[kind] + number > most:
             raise Refused(f"user {uid} has too many {kind}: the quota is {most}")
-        if self._taken + descriptors > self._room:
+        if self._taken + descriptors > self._room - (self._spare if kind != "connections" else 0):
             raise Refused("too many open files: no descriptors are left for it")
 
     def add(self, uid: int, kind: str, number: int = 1, descriptors: int = 1) -> None:

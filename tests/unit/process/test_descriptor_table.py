@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -40,8 +41,8 @@ def launch(*sources: Source, ready: tuple[int, int] | None = None, error_fd: int
     )
 
 
-def shuffled(launch: Launch) -> dict[str, Any]:
-    """What a process has open after `arrange`, with what was on each number before; by number."""
+def shuffled(launch: Launch, limit: int = 4 * AWAY) -> dict[str, Any]:
+    """What a process has open after `arrange` under a limit, with what was on each number before; by number."""
     sources = {source for _, source in plan(launch).targets if isinstance(source, int)}
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
@@ -60,6 +61,7 @@ def shuffled(launch: Launch) -> dict[str, Any]:
                 os.dup2(AWAY + number, number, inheritable=False)
             pipe.fd = os.dup2(high, launch.error_fd, inheritable=False)
             close_range(AWAY, LAST_DESCRIPTOR)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
             arrange(plan(launch), pipe)
             after = {number: os.fstat(number) for number in open_numbers()}
             message = {
@@ -105,6 +107,17 @@ def test_every_table_comes_out_right(launch: Launch) -> None:
     for target, source in targets.items():
         expected = NULL.st_ino if isinstance(source, str) else seen["before"][str(source)]
         assert seen["after"][str(target)] == expected
+
+
+@pytest.mark.parametrize("shift", [-1, 1, 30])
+def test_a_table_that_fills_the_limit(shift: int) -> None:
+    """Its own numbers, one for the pipe and one to spare are enough."""
+    numbers = [*range(60)]
+    made = launch(*numbers[shift:], *numbers[:shift], error_fd=60)
+    seen = shuffled(made, limit=62)
+    assert {number: seen["before"][str(source)] for number, source in plan(made).targets} == {
+        int(number): inode for number, inode in seen["after"].items() if int(number) < 60
+    }
 
 
 def test_stored_ones_follow_and_ready_comes_last() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers.accessory.accounts import PART, RESERVE, Accounts
+from workers.accessory.accounts import CONNECTIONS, PART, RESERVE, Accounts
 from workers.accessory.errors import Refused
 from workers.accessory.options import Quota
 
@@ -11,9 +11,18 @@ LIMIT = 4096
 
 def test_without_quotas_one_spawner_may_have_all() -> None:
     accounts = Accounts(Quota(), LIMIT)
-    accounts.check(0, "namespaces", LIMIT - RESERVE, LIMIT - RESERVE, is_shared=True)
+    most = LIMIT - RESERVE - CONNECTIONS
+    accounts.check(0, "namespaces", most, most, is_shared=True)
     with pytest.raises(Refused, match="too many open files"):
-        accounts.check(0, "connections", 1, LIMIT - RESERVE + 1, is_shared=True)
+        accounts.check(0, "namespaces", most, most + 1, is_shared=True)
+
+
+def test_names_leave_something_to_connections() -> None:
+    accounts = Accounts(Quota(), LIMIT)
+    accounts.add(0, "namespaces", 1, LIMIT - RESERVE - CONNECTIONS)
+    with pytest.raises(Refused, match="too many open files"):
+        accounts.check(0, "leases", is_shared=True)
+    accounts.check(0, "connections", CONNECTIONS, CONNECTIONS, is_shared=True)
 
 
 def test_who_has_names_of_its_own_may_have_a_part() -> None:
