@@ -225,7 +225,8 @@ class Processes:
                 unit.sessions = {process.session for process in left}
                 others = {process.pid: process.started for process in left}
             # also those that are found by their session: a spawnd that takes over finds its orphans by these alone
-            unit.others = still_living(unit.others) | others
+            unseen = {pid: started for pid, started in unit.others.items() if others.get(pid) != started}
+            unit.others = still_living(unseen) | others
 
     def _is_clean(self, unit: Unit, run: Run) -> bool:
         """Whether it was a function, and has succeeded."""

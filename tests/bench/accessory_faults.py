@@ -21,7 +21,7 @@ from tests.bench.measure import median
 from tests.daemon import command_name, descendants, start_time
 from workers.accessory.client import Accessory
 
-EXPIRY = "10s"  # with the usual minute, the new names of a minute would take all descriptors that there are
+EXPIRY = "1s"  # so that few names are held but those that are leased
 
 
 def inits(daemon: AccessoryDaemon) -> dict[int, int | None]:

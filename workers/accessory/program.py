@@ -75,13 +75,12 @@ def find_init(pid: int, started: int) -> Init | None:
     Raises OSError where it lives and cannot be held.
     """
     try:
-        if start_time(pid) != started:
-            return None
         init = _hold(pid, started)
     except (ProcessLookupError, FileNotFoundError):
         return None
-    if start_time(pid) == started:  # what was opened is its own
-        return init
+    with suppress(ProcessLookupError, FileNotFoundError):
+        if start_time(pid) == started:  # so what was opened is its own: a pid does not come back to who had it
+            return init
     init.close()
     return None
 

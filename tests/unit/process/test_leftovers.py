@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import replace
 
 import prctl
 
@@ -142,7 +141,7 @@ def test_a_pid_that_was_used_again_is_not_hit() -> None:
             wait_readable(read_end)
             process = read_process(pid)
             assert process is not None
-            leftovers._kill(replace(process, started=process.started - 1))
+            leftovers._kill(process._replace(started=process.started - 1))
             # a KILL would come before it
             os.kill(pid, signal.SIGUSR1)
             assert wait_exit(pid) == 7
