@@ -18,6 +18,7 @@ from tests.accessory_load import Load
 from tests.daemon import BIN, command_name, descendants, process_state, start_time, wait_until
 from tests.unit.process.requirements import needs_root
 from tests.unit.workers.accessory.inode import MAPS, ask, inodes
+from workers.accessory.client import Namespaces, RequestError
 
 pytestmark = needs_root
 KILLS = 12
@@ -192,6 +193,32 @@ def test_killed_again_and_again_under_load(daemon: AccessoryDaemon) -> None:
     assert (load.changed, load.failed, load.refused) == ([], [], 0)
     assert load.requests > KILLS
     assert {pid: start_time(pid) for pid in inits} == inits
+
+
+def test_what_fills_the_limit_of_descriptors_outlives_a_kill(folder: Path) -> None:
+    daemon = AccessoryDaemon(folder)
+    daemon.prefix = ["prlimit", "--nofile=2048:2048"]
+    with daemon:
+        wait_until(lambda: daemon.pid_of("accessory") is not None, "the accessory")
+        daemon.wait_state("accessory", "running")
+        held: list[Namespaces] = []
+        with daemon.connect() as client:
+            error = None
+            while error is None:
+                try:
+                    held.append(client.request(f"n-{len(held)}", ipc=True, lease=True))
+                except RequestError as refusal:
+                    error = refusal
+            assert "too many open files" in str(error)
+        assert len(held) > 600
+        known = [os.fstat(namespaces.ipc).st_ino for namespaces in held]
+        for _ in range(3):
+            crash(daemon)
+            with daemon.connect() as client:
+                found = [inodes(client.request(f"n-{number}", ipc=True))[0] for number in range(len(held))]
+            assert found == known
+        for namespaces in held:
+            namespaces.close()
 
 
 def test_nothing_is_left_after_many_names(folder: Path) -> None:
