@@ -109,7 +109,8 @@ class Unit:
     def descriptors(self) -> list[DescriptorRow]:
         """The descriptors that its process has or gets, 0, 1 and 2 included."""
         rows = [DescriptorRow(number, slot, self._standard(slot)) for number, slot in enumerate(STDIO)]
-        rows += [DescriptorRow(n, spec.name, describe(spec)) for n, spec in enumerate(self.service.fd, 3)]
+        specs = ((n, self.table.as_bound(str(n), spec)) for n, spec in enumerate(self.service.fd, 3))
+        rows += [DescriptorRow(n, spec.name, describe(spec)) for n, spec in specs]
         if self.service.worker:
             rows.append(DescriptorRow(len(rows), OPTIONS, "options of the worker"))
         stored = self.store.entries()

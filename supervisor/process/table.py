@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Container, Iterator, Mapping
+from dataclasses import replace
+from socket import socket
 
 from supervisor.definitions.service import Descriptor, Service
 from supervisor.process.descriptors import Opened, close_descriptor, is_null, open_descriptor, rewind
@@ -100,6 +103,14 @@ class Table:
     def fd(self, slot: str) -> int:
         """The descriptor in a slot that `open_missing` has filled; it stays the table's."""
         return self._opened[slot].fd
+
+    def as_bound(self, slot: str, spec: Descriptor) -> Descriptor:
+        """`spec`, with the port that the kernel has chosen where it is open and asks for port 0."""
+        opened = self._opened.get(slot)
+        if opened is None or opened.spec != spec or spec.kind not in ("tcp", "udp") or spec.port:
+            return spec
+        with socket(fileno=os.dup(opened.fd)) as sock:
+            return replace(spec, port=sock.getsockname()[1])
 
     def close(self) -> None:
         close_all(self._opened)

@@ -190,3 +190,14 @@ def test_the_table_s_entries_are_plain_data(table: Table, host: Host) -> None:
     assert isinstance(opened, Opened)
     assert opened.spec == host.stream("s")
     assert opened.inode == (os.stat(opened.spec.path).st_dev, os.stat(opened.spec.path).st_ino)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_the_port_that_the_kernel_has_chosen(table: Table, kind: str) -> None:
+    spec = Descriptor(kind, name="any", host="127.0.0.1", port=0)  # type: ignore[arg-type]
+    service = Service("s", fd=(spec,))
+    assert table.as_bound("3", spec) == spec
+    table.open_missing(service)
+    with socket.socket(fileno=os.dup(table.fd("3"))) as sock:
+        assert table.as_bound("3", spec) == replace(spec, port=sock.getsockname()[1])
+    assert table.as_bound("3", replace(spec, port=1)).port == 1
