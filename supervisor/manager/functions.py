@@ -36,8 +36,13 @@ def as_called(service: Service) -> Service:
 
 def order_file(service: Service, role: Role, text: str | None) -> int:
     """A memfd with what the worker is to call; the caller owns it.  Without a text it has that.  Raises OSError."""
-    order = {"path": service.file, "module": service.name, "function": role.value, "digest": service.text}
+    order = {"path": service.file, "module": service.name, "function": role.value, "shared": shared_key(service)}
     return memfd("function", json.dumps(order if text is None else {**order, "text": text}).encode())
+
+
+def shared_key(service: Service) -> str:
+    """What the nursery is to know a text by: a file with the same text and another name may define other modules."""
+    return f"{service.text} {service.file}"
 
 
 def shared_data(service: Service, text: str) -> bytes:
@@ -55,7 +60,7 @@ def load() -> Brood:
 class Worker(Protocol):
     """`workers.function.main.Function`, which spawnd must not import."""
 
-    def share(self, digest: str, data: bytes) -> None: ...
+    def share(self, key: str, data: bytes) -> None: ...
     def main(self) -> int: ...
 
 

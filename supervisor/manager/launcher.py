@@ -134,7 +134,7 @@ class Launcher:
             else:
                 send_job(error_fd, launch)
                 data = partial(functions.shared_data, service, text) if shared else None
-                pid = self._nursery.fork(write_end, service.text, data)
+                pid = self._nursery.fork(write_end, functions.shared_key(service), data)
                 self._children.register(pid, owner)
             ours.pop_all()
         return Run(pid, function, error_fd, started=start_time(pid))

@@ -29,7 +29,7 @@ from supervisor.process.step import failed
 
 IDLE = 10.0  # seconds without work after which it ends
 FORK_TIMEOUT = 5.0  # seconds for a fork; what takes longer is stopped, and killed
-LONGEST_KEY = 128  # bytes
+LONGEST_KEY = 8192  # bytes: there is room for a path
 SOCKET = 3  # the number of its end
 
 MOST_SHARED = 64  # things that are shared; then it is time for a new nursery
@@ -104,7 +104,7 @@ class Nursery:
         else:
             shared = memfd("shared", data())
             try:
-                socket.send_fds(connection, [key.encode()], [fd, shared])
+                socket.send_fds(connection, [key.encode(errors="surrogateescape")], [fd, shared])
             finally:
                 os.close(shared)
             self._shared.add(key)
@@ -176,7 +176,7 @@ def _be_nursery(fd: int, load: Callable[[], Brood]) -> None:
             os.set_inheritable(fds[0], False)
             if len(fds) > 1:
                 with open(fds[1], "rb") as file:
-                    brood.share(message.decode(), file.read())
+                    brood.share(message.decode(errors="surrogateescape"), file.read())
             connection.send(str(_fork(connection, brood, fds[0])).encode())
 
 

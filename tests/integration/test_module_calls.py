@@ -89,6 +89,19 @@ def test_a_large_file_is_evaluated_once_and_each_call_has_its_own(spawnd: Start,
     assert notes(folder)[3:] == ["a1"]
 
 
+def test_large_files_with_the_same_text_are_two(spawnd: Start, folder: Path) -> None:
+    daemon = spawnd("")
+    daemon.definitions.unlink()
+    daemon.definitions.mkdir()
+    filler = "".join(f"-- {'x' * 100}\n" for _ in range(60))
+    text = NOTE.replace("@", str(folder)) + filler + "module(..., package.seeall) function start() note(_NAME) end\n"
+    for name in ("one", "two"):
+        (daemon.definitions / f"{name}.lua").write_text(text)
+    assert daemon.ctl("apply").returncode == 0
+    assert {name: row["state"] for name, row in daemon.services().items()} == {"one": "running", "two": "running"}
+    assert sorted(notes(folder)) == ["one", "two"]
+
+
 # with a process
 
 

@@ -1,8 +1,8 @@
 """Runs one function of a module: which one is in the descriptor before the last, the answer goes to the last.
 
-`{"path", "module", "function", "digest", "text"}` comes as JSON in a file; `text` is left out where it is one
-that `share` was given.  The answer is that of `supervisor.process.answer`.  An error is written to stderr with
-its traceback.
+`{"path", "module", "function", "shared", "text"}` comes as JSON in a file; `text` is left out where it is one
+that `share` was given, under the key `shared`.  The answer is that of `supervisor.process.answer`.  An error is
+written to stderr with its traceback.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Function:
         self._shared: dict[str, Caller] = {}
         self._texts: dict[str, str] = {}
 
-    def share(self, digest: str, data: bytes) -> None:
+    def share(self, key: str, data: bytes) -> None:
         """Evaluate a text now, so that the processes forked from now on need not: `{"path", "text"}` as JSON."""
         order = json.loads(data)
         caller = Caller()
         if caller.evaluate(order["text"], order["path"], SHARED_TIME).ok:
-            self._shared[digest] = caller
+            self._shared[key] = caller
         else:
-            self._texts[digest] = order["text"]  # each call has the time that it takes
+            self._texts[key] = order["text"]  # each call has the time that it takes
 
     def main(self) -> int:
         """Make the call and tell what came of it; the exit status says no less."""
@@ -57,10 +57,10 @@ class Function:
         return 0 if outcome.ok else 1
 
     def _call(self, order: dict[str, Any]) -> Outcome:
-        caller = self._shared.get(order["digest"])
+        caller = self._shared.get(order["shared"])
         if caller is None:
             caller = self._caller
-            text = order["text"] if "text" in order else self._texts[order["digest"]]
+            text = order["text"] if "text" in order else self._texts[order["shared"]]
             evaluated = caller.evaluate(text, order["path"])
             if not evaluated.ok:
                 return evaluated
