@@ -5,16 +5,13 @@
 
 local sandbox = ...
 local DEPTH, COUNT = 24, 200000
-local STEPS = 10000 -- instructions between two looks at the clock, some 100 µs apart
 local CHUNK = "=\1" -- a source name that no message holds by accident; messages read "\1:LINE: …"
 
-local clock, getinfo, sethook = os.clock, debug.getinfo, debug.sethook
 local error, next, pcall, rawget, tostring, type, xpcall = error, next, pcall, rawget, tostring, type, xpcall
 local concat, floor = table.concat, math.floor
 local find, format, gsub, sub = string.find, string.format, string.gsub, string.sub
 
 local made, running = sandbox.made, sandbox.running
-local overtime = false
 local encoding -- the line of the global whose value becomes JSON
 
 -- Values as JSON.  A table becomes an array or an object; what is neither, and what a constructor
@@ -200,27 +197,12 @@ local function put_all()
   put("}")
 end
 
--- Once the time is up the hook comes before every instruction of the definition, so that no pcall keeps it alive.
-local function watch(seconds)
-  local stop = clock() + seconds
-  local function check()
-    if clock() <= stop then return end
-    sethook(check, "", 1)
-    local info = getinfo(2, "Sl")
-    if info and info.source == CHUNK then
-      overtime = info.currentline
-      error("out of time", 2)
-    end
-  end
-  sethook(check, "", STEPS)
-end
-
-local function failure(message, line)
+local function failure(message, line, overtime)
   out, count, above = {}, 0, {}
   if type(message) ~= "string" then
     message = "an error that is not a string but a " .. type(message)
   end
-  encode({ error = sub(message, 1, 2000), line = line or 0, overtime = overtime and true or false }, 1)
+  encode({ error = sub(message, 1, 2000), line = line or 0, overtime = overtime or false }, 1)
   return concat(out)
 end
 
@@ -228,13 +210,13 @@ local function run(text, seconds, name)
   local chunk, message, where = sandbox.load(text, CHUNK, true)
   if not chunk then return failure(message, where) end
   local line
-  watch(seconds)
+  sandbox.watch(seconds)
   local fine, problem = xpcall(function() chunk(name) end, function(cause)
-    line = overtime or running()
+    line = running()
     return cause
   end)
-  sethook()
-  if overtime then return failure("took too long", overtime) end
+  local overtime = sandbox.unwatch()
+  if overtime then return failure("took too long", overtime, true) end
   if not fine then return failure(problem, line) end
   fine, problem = pcall(put_all)
   if not fine then return failure(problem, encoding) end

@@ -5,8 +5,10 @@
 
 local source -- the name of the file's chunk
 local PRINTS = 50
+local STEPS = 10000 -- instructions between two looks at the clock, some 100 µs apart
 
-local getinfo, getmetatable, loadstring, setfenv = debug.getinfo, debug.getmetatable, loadstring, setfenv
+local clock, getinfo, sethook = os.clock, debug.getinfo, debug.sethook
+local getmetatable, loadstring, setfenv = debug.getmetatable, loadstring, setfenv
 local error, next, pcall, select = error, next, pcall, select
 local setmetatable, tostring, type = setmetatable, tostring, type
 local concat, sub = table.concat, string.sub
@@ -258,6 +260,30 @@ function sandbox.load(text, name, lines)
   local chunk, message = loadstring(text, name)
   if chunk then setfenv(chunk, globals) end
   return chunk, message
+end
+
+local overtime -- the line that the time was up on
+
+-- Has what runs from now on end after so many seconds of CPU time.  Once they are up the hook comes before every
+-- instruction of the file, so that no pcall keeps it alive.  Code that is compiled calls no hook: none may be.
+function sandbox.watch(seconds)
+  local stop = clock() + seconds
+  local function check()
+    if clock() <= stop then return end
+    sethook(check, "", 1)
+    local info = getinfo(2, "Sl")
+    if info and info.source == source then
+      overtime = info.currentline
+      error("out of time", 2)
+    end
+  end
+  sethook(check, "", STEPS)
+end
+
+-- The end of that; returns the line that it was on when the time was up, nil where it was not.
+function sandbox.unwatch()
+  sethook()
+  return overtime
 end
 
 function sandbox.file() return complete(file, globals) end
