@@ -4,8 +4,7 @@ local kernel, python = ...
 local find, format, gmatch = string.find, string.format, string.gmatch
 local concat, next, setmetatable, tonumber, tostring, type = table.concat, next, setmetatable, tonumber, tostring, type
 
-local stdout = io.stdout
-local function io_flush() stdout:flush() end -- or what it holds would be written twice, or never
+local stderr = io.stderr
 
 local NUMBER = 2 ^ 31 - 1
 local ID = 2 ^ 32 - 2
@@ -81,7 +80,7 @@ function proc.run(program, ...)
     if type(key) == "string" and not RUN[key] then kernel.bad("run", 1, "there is no option '" .. key .. "'") end
   end
   local timeout = given.timeout
-  if timeout ~= nil and (type(timeout) ~= "number" or timeout <= 0) then
+  if timeout ~= nil and not (type(timeout) == "number" and timeout > 0 and timeout <= NUMBER) then
     kernel.bad("run", 1, "timeout: a number of seconds expected")
   end
   local input = given.input == nil and "" or kernel.string("run", 1, given.input)
@@ -109,7 +108,6 @@ end
 
 function proc.fork(...)
   kernel.no_more("fork", 0, ...)
-  io_flush()
   return python.fork()
 end
 
@@ -122,14 +120,18 @@ end
 function proc.exec(program, arguments, environment, ...)
   kernel.no_more("exec", 3, ...)
   program = text("exec", 1, program)
-  io_flush()
   return python.exec(program, arguments == nil and "" or words("exec", 2, arguments), variables("exec", 3, environment))
 end
 
-function proc.exit(status, ...)
-  kernel.no_more("exit", 1, ...)
+-- Also with what a function returned that has failed: proc.exit(proc.exec(…)) says what was wrong.
+function proc.exit(status, message, ...)
+  if status == nil and message ~= nil then
+    stderr:write(tostring(message), "\n")
+    status = false
+  else
+    kernel.no_more("exit", 1, message, ...)
+  end
   if status == nil or status == true then status = 0 elseif status == false then status = 1 end
-  io_flush()
   return python.exit(kernel.integer("exit", 1, status, 0, 255))
 end
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -63,6 +64,16 @@ def test_its_environment_and_place(spawnd: Start, folder: Path) -> None:
     daemon = spawnd(module("a", body))
     daemon.wait_state("a", "running")
     assert (folder / "out" / "here").exists()
+
+
+@pytest.mark.parametrize("user", ["root", "daemon"])
+def test_programs_that_they_run_ignore_no_signals(spawnd: Start, user: str) -> None:
+    body = f'user = "{user}" function start() print(io.popen("cat /proc/self/status"):read("*a")) end'
+    daemon = spawnd(module("a", body))
+    daemon.wait_state("a", "running")
+    wait_until(lambda: "SigIgn:" in daemon.ctl("logs", "a").stdout, "what it said")
+    (ignored,) = re.findall(r"SigIgn:\s*([0-9a-f]+)", daemon.ctl("logs", "a").stdout)
+    assert [signum for signum in (signal.SIGPIPE, signal.SIGXFSZ) if int(ignored, 16) & 1 << (signum - 1)] == []
 
 
 def test_functions_are_those_that_were_checked(spawnd: Start, folder: Path) -> None:
@@ -150,7 +161,7 @@ function start()
     proc.limits.soft[resource] = value
     proc.limits.hard[resource] = value
   end
-  proc.exit(proc.exec("/bin/sleep", { "424243" }, { A = "b" }) and 0 or 1)
+  proc.exit(proc.exec("/bin/sleep", { "424243" }, { A = "b" }))
 end
 """
 
@@ -198,6 +209,30 @@ def test_a_process_that_comes_back_from_the_function_says_nothing_for_it(spawnd:
     daemon = spawnd(NOTE + module("a", body))
     daemon.wait_state("a", "running")
     assert notes(folder) == ["parent"]
+
+
+def test_the_error_of_such_a_process_is_told(spawnd: Start) -> None:
+    body = 'function start() if proc.fork() == 0 then error("in the child", 0) end end'
+    daemon = spawnd(module("a", body) + module("b", "function start() if proc.fork() == 0 then return false end end"))
+    daemon.wait_state("a", "running")
+    daemon.wait_state("b", "running")
+    wait_until(lambda: daemon.ctl("logs", "a").stdout.startswith("start failed: in the child\n"), "what went wrong")
+    assert daemon.ctl("logs", "b").stdout == ""
+
+
+def test_what_is_written_and_not_closed_is_written(spawnd: Start, folder: Path) -> None:
+    body = 'function start() io.write("to the log") io.open("@/out/file", "w"):write("to a file") end'
+    daemon = spawnd(module("a", body))
+    daemon.wait_state("a", "running")
+    wait_until(lambda: daemon.ctl("logs", "a").stdout == "to the log\n", "what it said")
+    assert (folder / "out" / "file").read_text() == "to a file"
+
+
+def test_a_function_that_has_closed_everything_has_succeeded(spawnd: Start, folder: Path) -> None:
+    body = 'function start() fsys.close(3, 1000) for i = 1, 9 do fsys.open("@/out/file", "a") end end'
+    daemon = spawnd(module("a", body))
+    daemon.wait_state("a", "running")
+    assert (folder / "out" / "file").read_text() == ""
 
 
 # restart, reload, status

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import setproctitle
 
+from supervisor.linux.stdio import fflush
 from supervisor.notify.passed import passed_descriptors
 from workers.function.caller import Caller, Outcome
 
@@ -42,6 +45,7 @@ class Function:
 
     def main(self) -> int:
         """Make the call and tell what came of it; the exit status says no less."""
+        _hear_signals()
         *table, (_, order_fd), (_, answer_fd) = passed_descriptors()
         with open(order_fd, "rb") as file:
             order: dict[str, Any] = json.load(file)
@@ -49,11 +53,14 @@ class Function:
         for _name, fd in table:
             os.set_inheritable(fd, True)  # what a program that it executes is to find
         os.environ.setdefault("PATH", PATH)
-        own = os.getpid()
+        own, place = os.getpid(), os.fstat(answer_fd)
         outcome = self._call(order)
-        sys.stdout.flush()
-        if os.getpid() == own:  # else the function has forked, and the new process came back from it
-            _tell(order["function"], outcome, answer_fd)
+        is_own = os.getpid() == own  # else the function has forked, and the new process came back from it
+        _flush(order["function"])
+        if is_own or outcome.text:
+            _complain(order["function"], outcome)
+        if is_own:
+            _answer(outcome, answer_fd, place)
         return 0 if outcome.ok else 1
 
     def _call(self, order: dict[str, Any]) -> Outcome:
@@ -67,11 +74,39 @@ class Function:
         return caller.call(order["module"], order["function"])
 
 
-def _tell(function: str, outcome: Outcome, fd: int) -> None:
+def _hear_signals() -> None:
+    """Heard and not ignored: a write fails as before, and what `os.execute` or `io.popen` runs has the default."""
+    for signum in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(signum, lambda _signum, _frame: None)
+
+
+def _flush(function: str) -> None:
+    """What it has written and not closed, as the end of a Lua program does it."""
+    sys.stdout.flush()
+    try:
+        fflush()
+    except OSError as error:
+        _say(f"{function}: cannot write what it has left in a file: {error.strerror}")
+
+
+def _complain(function: str, outcome: Outcome) -> None:
     if not outcome.ok:
-        lines = f"{function} failed: {outcome.text}\n{outcome.trace}".rstrip("\n")
+        _say(f"{function} failed: {outcome.text}\n{outcome.trace}".rstrip("\n"))
+
+
+def _say(lines: str) -> None:
+    with suppress(OSError):  # it may have closed that
         os.write(2, f"{lines}\n".encode(errors="backslashreplace"))
-    os.write(fd, json.dumps({"ok": outcome.ok, "text": outcome.text[:LONGEST]}).encode())
+
+
+def _answer(outcome: Outcome, fd: int, place: os.stat_result) -> None:
+    """Write the answer where it still can be: else the exit status says whether it went well.
+
+    A function may have closed all descriptors, and opened something else that has the number by now.
+    """
+    with suppress(OSError):
+        if os.path.samestat(os.fstat(fd), place):
+            os.write(fd, json.dumps({"ok": outcome.ok, "text": outcome.text[:LONGEST]}).encode())
 
 
 def main() -> int:

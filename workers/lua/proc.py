@@ -7,6 +7,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import NoReturn
 
 from supervisor.definitions.convert.limits import UNITS
@@ -14,6 +15,7 @@ from supervisor.definitions.problems import Bad
 from supervisor.definitions.service import UNLIMITED
 from supervisor.definitions.signals import number as signal_number
 from supervisor.definitions.units import is_unlimited
+from supervisor.linux.stdio import fflush
 from workers.lua.errors import Fault, bad_argument
 from workers.lua.processes import processes
 from workers.lua.result import with_errno
@@ -65,8 +67,15 @@ def _setgid(real: int, effective: int, saved: int) -> None:
     os.setresgid(real, effective, saved)
 
 
-def _fork() -> int:
+def _flush() -> None:
+    """Or what Python and Lua have in their buffers would be written twice, or never."""
     sys.stdout.flush()
+    with suppress(OSError):
+        fflush()
+
+
+def _fork() -> int:
+    _flush()
     return os.fork()
 
 
@@ -81,6 +90,7 @@ def _wait(pid: int, at_once: bool) -> Value:
 
 def _exec(program: bytes, arguments: bytes, environment: bytes | None) -> NoReturn:
     """Lists come as text with a NUL behind each word.  Never comes back but with an OSError."""
+    _flush()
     for signum in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(signum, signal.SIG_DFL)  # Python ignores them, and so would the program
     argv = [program, *words(arguments)]
@@ -93,7 +103,7 @@ def words(text: bytes) -> list[bytes]:
 
 
 def _exit(status: int) -> NoReturn:
-    sys.stdout.flush()
+    _flush()
     os._exit(status)
 
 

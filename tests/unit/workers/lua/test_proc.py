@@ -95,6 +95,18 @@ def test_exit(argument: str, status: int) -> None:
     assert exit_status(f"proc.exit({argument})") == status
 
 
+def test_exit_with_what_has_failed(tmp_path: Path) -> None:
+    body = f'fsys.dup(fsys.open("{tmp_path}/err", "w"), 2) proc.exit(proc.exec("/none/x"))'
+    assert exit_status(body) == 1
+    assert (tmp_path / "err").read_text() == "/none/x: No such file or directory\n"
+
+
+@pytest.mark.parametrize("end", ["proc.exit()", 'proc.exec("/bin/true")', "os.exit(0)"])
+def test_what_was_written_to_a_file_is_there_at_the_end(tmp_path: Path, end: str) -> None:
+    assert exit_status(f'io.open("{tmp_path}/out", "w"):write("text") {end}') == 0
+    assert (tmp_path / "out").read_text() == "text"
+
+
 def test_exec(tmp_path: Path) -> None:
     script = f'echo "$0 $1 $A $HOME" > {tmp_path}/out; exit 5'
     assert exit_status(f"proc.exec('/bin/sh', {{ '-c', '{script}', 'zero', 'one' }}, {{ A = 'b' }})") == 5
@@ -152,10 +164,12 @@ def test_limits() -> None:
         ("proc.run({})", "bad argument #1 to 'run' (a program expected)"),
         ('proc.run({ "x", inptu = "" })', "bad argument #1 to 'run' (there is no option 'inptu')"),
         ('proc.run({ "x", timeout = 0 })', "bad argument #1 to 'run' (timeout: a number of seconds expected)"),
+        ('proc.run({ "x", timeout = math.huge })', "bad argument #1 to 'run' (timeout: a number of seconds expected)"),
         ('proc.run("x", {})', "bad argument #1 to 'run' (string expected, got table)"),
         ("proc.setuid()", "bad argument #1 to 'setuid' (number expected, got nil)"),
         ("proc.setgid(-1)", "bad argument #1 to 'setgid' (an integer from 0 to 4294967294 expected, got -1)"),
         ('proc.wait(1, "now")', "bad argument #2 to 'wait' ('nohang' expected, got 'now')"),
+        ("proc.exit(0, 1)", "bad argument #2 to 'exit' (no more than 1 expected)"),
         ("proc.exit(256)", "bad argument #1 to 'exit' (an integer from 0 to 255 expected, got 256)"),
         ('proc.exec("x", "y")', "bad argument #2 to 'exec' (table expected, got string)"),
         ('proc.exec("x", {}, { "a" })', "bad argument #3 to 'exec' (names of variables expected, got 1)"),
