@@ -11,9 +11,9 @@ import stat
 from collections.abc import Callable, Mapping
 
 from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range
-from supervisor.linux.mount import MNT_DETACH, MNT_FORCE, mount, umount2
+from supervisor.linux.mount import MNT_DETACH, MNT_FORCE, umount2
 from workers.lua.accounts import gid_of, uid_of
-from workers.lua.mount_options import parse
+from workers.lua.mount_options import mount_all, parse
 from workers.lua.result import with_errno
 from workers.lua.state import Value
 
@@ -119,7 +119,7 @@ def _copy(source: bytes, target: bytes) -> None:
         try:
             with open(fd, "wb") as copy:
                 shutil.copyfileobj(file, copy, CHUNK)
-                os.fchmod(copy.fileno(), stat.S_IMODE(status.st_mode))
+                os.fchmod(copy.fileno(), status.st_mode & 0o777)  # the owner is another, who gives nobody its rights
             os.rename(new, target)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -140,8 +140,7 @@ def _dir(path: bytes) -> bytes:
 
 
 def _mount(source: bytes, target: bytes, kind: bytes, options: bytes) -> None:
-    flags, data = parse(options)
-    mount(os.fsdecode(source), os.fsdecode(target), os.fsdecode(kind), flags, os.fsdecode(data))
+    mount_all(os.fsdecode(source), os.fsdecode(target), os.fsdecode(kind), parse(options))
 
 
 def _umount(target: bytes, lazy: bool, force: bool) -> None:

@@ -1,6 +1,13 @@
-"""The options of a mount as mount(8) takes them: flags of the kernel, and what is the file system's own."""
+"""The options of a mount as mount(8) takes them, and the calls of mount(2) that it takes to have them.
+
+One call of the kernel does one thing: of a bind it ignores every other flag, and where a change of propagation
+is asked for it does nothing else.
+"""
 
 from __future__ import annotations
+
+import os
+from dataclasses import dataclass
 
 from supervisor.linux import mount
 
@@ -18,13 +25,6 @@ SET = {
     b"rbind": mount.MS_BIND | mount.MS_REC,
     b"move": mount.MS_MOVE,
     b"silent": mount.MS_SILENT,
-    b"unbindable": mount.MS_UNBINDABLE,
-    b"private": mount.MS_PRIVATE,
-    b"slave": mount.MS_SLAVE,
-    b"shared": mount.MS_SHARED,
-    b"rprivate": mount.MS_PRIVATE | mount.MS_REC,
-    b"rslave": mount.MS_SLAVE | mount.MS_REC,
-    b"rshared": mount.MS_SHARED | mount.MS_REC,
     b"relatime": mount.MS_RELATIME,
     b"strictatime": mount.MS_STRICTATIME,
     b"lazytime": mount.MS_LAZYTIME,
@@ -39,16 +39,61 @@ CLEARED = {
     b"diratime": mount.MS_NODIRATIME,
     b"defaults": 0,
 }
+PROPAGATION = {
+    b"unbindable": mount.MS_UNBINDABLE,
+    b"private": mount.MS_PRIVATE,
+    b"slave": mount.MS_SLAVE,
+    b"shared": mount.MS_SHARED,
+    b"runbindable": mount.MS_UNBINDABLE | mount.MS_REC,
+    b"rprivate": mount.MS_PRIVATE | mount.MS_REC,
+    b"rslave": mount.MS_SLAVE | mount.MS_REC,
+    b"rshared": mount.MS_SHARED | mount.MS_REC,
+}
+OF_A_BIND = mount.MS_BIND | mount.MS_REC | mount.MS_SILENT
+INHERITED = mount.MS_RDONLY | mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC  # as statvfs(3) has them, too
 
 
-def parse(options: bytes) -> tuple[int, bytes]:
-    """`b"ro,nosuid,size=1m"` as flags, and the text that the file system gets; later ones win."""
-    flags, own = 0, []
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`data` is the text that the file system gets, `propagation` flags of calls of their own."""
+
+    flags: int = 0
+    data: bytes = b""
+    propagation: tuple[int, ...] = ()
+
+
+def parse(options: bytes) -> Options:
+    """`b"ro,nosuid,size=1m"`; later ones win."""
+    flags, own, propagation = 0, [], []
     for option in filter(None, options.split(b",")):
         if option in SET:
             flags |= SET[option]
         elif option in CLEARED:
             flags &= ~CLEARED[option]
+        elif option in PROPAGATION:
+            propagation.append(PROPAGATION[option])
         else:
             own.append(option)
-    return flags, b",".join(own)
+    return Options(flags, b",".join(own), tuple(propagation))
+
+
+def mount_all(source: str, target: str, kind: str, options: Options) -> None:
+    """Mount it with all of its options, or not at all; without a type and flags change the propagation alone."""
+    makes = kind not in ("", "none") or bool(options.flags or options.data) or not options.propagation
+    if makes:
+        mount.mount(source, target, kind, options.flags, os.fsdecode(options.data))
+    try:
+        if _is_bind_with_more(options.flags):
+            # what the original is mounted with stays: a bind that is to be read-only is not to have devices
+            flags = options.flags & ~mount.MS_REC | os.statvfs(target).f_flag & INHERITED
+            mount.mount(source, target, "", flags | mount.MS_REMOUNT, os.fsdecode(options.data))
+        for flags in options.propagation:
+            mount.mount("none", target, "", flags)
+    except OSError:
+        if makes and not options.flags & (mount.MS_REMOUNT | mount.MS_MOVE):
+            mount.umount2(target, mount.MNT_DETACH)
+        raise
+
+
+def _is_bind_with_more(flags: int) -> bool:
+    return bool(flags & mount.MS_BIND) and not flags & mount.MS_REMOUNT and bool(flags & ~OF_A_BIND)

@@ -184,12 +184,35 @@ def test_mounts(folder: Path) -> None:
             said(f'assert(fsys.mount("{folder}", "{folder}/at", nil, "bind"))')
             assert (folder / "at" / "file").exists()
             said(f'assert(fsys.umount("{folder}/at"))')
+            _check_binds(folder)
             said(f'assert(fsys.umount("{folder}/at", {{ lazy = true }}))')
             assert values(f'fsys.umount("{folder}/at")') == f"nil|{folder}/at: Invalid argument|22|nil"
             status = 0
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def _check_binds(folder: Path) -> None:
+    """Of a bind the kernel itself ignores whatever else is asked for."""
+    (folder / "to").mkdir()
+    said(f'assert(fsys.mount("{folder}/at", "{folder}/to", nil, "bind,ro,slave"))')
+    assert values(f'fsys.write("{folder}/to/x", "")') == f"nil|{folder}/to/x: Read-only file system|30|nil"
+    assert call(f'return fsys.write("{folder}/at/x", "")').ok, "the original is as it was"
+    status = Path("/proc/self/mountinfo").read_text()
+    assert " ro,nosuid,noexec" in next(line for line in status.splitlines() if f" {folder}/to " in line)
+    said(f'assert(fsys.umount("{folder}/to"))')
+    said(f'assert(fsys.mount("tmp", "{folder}/to", "tmpfs", "size=1m,shared"))')
+    assert " shared:" in next(
+        line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {folder}/to " in line
+    )
+    said(f'assert(fsys.umount("{folder}/to"))')
+
+
+def test_a_copy_gives_nobody_the_rights_of_whoever_copies(folder: Path) -> None:
+    (folder / "file").chmod(0o4755)
+    assert call(f'return fsys.copy("{folder}/file", "{folder}/copy")').ok
+    assert os.stat(folder / "copy").st_mode & 0o7777 == 0o755
 
 
 @pytest.mark.parametrize(
