@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -13,6 +14,8 @@ from supervisor.manager.unit import Unit
 from supervisor.process.answer import Answer
 from supervisor.process.run import Role
 
+AT_ONCE = 8  # reloads that have a process at a time: hundreds would keep everybody waiting
+
 
 class Asides:
     """Owns the processes, through what it has begun."""
@@ -21,6 +24,8 @@ class Asides:
         self._loop = loop
         self._launcher = launcher
         self._reloads: dict[Unit, ServiceReload] = {}
+        self._turns: deque[Unit] = deque()  # whose reload has to wait for others to end
+        self._running: set[Unit] = set()  # whose reload has begun, and has a process
         self._asked: dict[Unit, list[Done]] = {}  # who waits for what its function `status` says
         self._quiet: Callable[[], None] | None = None
 
@@ -31,17 +36,30 @@ class Asides:
 
     def reload(self, unit: Unit, done: Callable[[str], None]) -> None:
         """Ask the service to reload; calls `done` with '' or with what is wrong.  One at a time: others join it."""
-        begun = self._reloads.get(unit)
-        if begun is None:
-            ended = partial(self._reloaded, unit)
-            begun = self._reloads[unit] = ServiceReload(self._loop, self._launcher, unit, ended)
-            begun.asked.append(done)
-            begun.begin()
+        if unit in self._reloads:
+            self._reloads[unit].asked.append(done)
+            return
+        reload = self._reloads[unit] = ServiceReload(self._loop, self._launcher, unit, partial(self._reloaded, unit))
+        reload.asked.append(done)
+        if reload.has_process:
+            self._turns.append(unit)
+            self._loop.call_soon(self._begin)
         else:
-            begun.asked.append(done)
+            reload.begin()
+
+    def _begin(self) -> None:
+        """Begin the next one where there may be another: one in a round of the loop, as each takes a fork."""
+        if self._turns and len(self._running) < AT_ONCE and self._quiet is None:
+            unit = self._turns.popleft()
+            self._running.add(unit)
+            self._loop.call_soon(self._begin)
+            self._reloads[unit].begin()
 
     def _reloaded(self, unit: Unit) -> None:
-        self._reloads.pop(unit, None)
+        del self._reloads[unit]
+        if unit in self._running:
+            self._running.remove(unit)
+            self._loop.call_soon(self._begin)
         self._tell_quiet()
 
     def ask_status(self, unit: Unit, done: Done) -> None:
@@ -67,6 +85,7 @@ class Asides:
             return
         quiet, self._quiet = self._quiet, None
         self._loop.call_soon(quiet)
+        self._loop.call_soon(self._begin)  # where that was in vain
 
     def reloading(self) -> list[str]:
         """The names of those that are just being asked to reload."""

@@ -10,7 +10,7 @@ from supervisor.manager.aside import Aside
 from supervisor.manager.launcher import Launcher
 from supervisor.manager.unit import Unit
 from supervisor.process.answer import Answer
-from supervisor.process.run import Role
+from supervisor.process.run import Role, Run
 
 Done = Callable[[str], None]
 UP = (State.RUNNING, State.RELOADING)
@@ -25,12 +25,19 @@ class ServiceReload:
         self._loop = loop
         self._launcher = launcher
         self._unit = unit
-        self._main = unit.run
+        self._main: Run | None = None
         self._ended = ended
         self._aside: Aside | None = None
 
+    @property
+    def has_process(self) -> bool:
+        """Whether it takes a process, and not just a signal."""
+        service = self._unit.service
+        return bool(service.check) or "reload" in service.functions
+
     def begin(self) -> None:
         unit = self._unit
+        self._main = unit.run
         if unit.service.reload_signal is None and "reload" not in unit.service.functions:
             self._end("it has no reload_signal" if unit.service.has_process else "it has no function reload")
         elif not self._is_up():

@@ -266,6 +266,26 @@ def test_reload(spawnd: Start, folder: Path) -> None:
     wait_until(lambda: len(notes(folder)) == 3, "the reload that HUP asks for")
 
 
+def test_of_many_a_few_reload_at_a_time(spawnd: Start, folder: Path) -> None:
+    body = """
+    function start() end
+    function reload()
+      fsys.write("@/out/" .. _NAME, "")
+      proc.run("sleep", "0.1")
+      note(#fsys.dir("@/out") - 1)
+      return fsys.remove("@/out/" .. _NAME)
+    end
+    """
+    (folder / "out" / "notes").touch()
+    daemon = spawnd(NOTE + "".join(module(f"s{number}", body) for number in range(30)))
+    for number in range(30):
+        daemon.wait_state(f"s{number}", "running")
+    assert daemon.ctl("reload", "all").returncode == 0
+    at_once = [int(note) for note in notes(folder)]
+    assert len(at_once) == 30
+    assert max(at_once) <= 8
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [
