@@ -37,9 +37,9 @@ def write_report(
 ) -> None:
     """Evaluate the files and folders `paths` and write the report to `out_fd`, which stays open.
 
-    All files together have `deadline_s` seconds of CPU time for their Lua code.  Where `root` is
-    False no user is switched, and unknown users and groups are notices.  `digest`: it has one
-    of the definitions.
+    Each file has `deadline_s` seconds of CPU time for its Lua code, all together have `lua.AS_LONG` times
+    that.  Where `root` is False no user is switched, and unknown users and groups are notices.
+    `digest`: it has one of the definitions.
     """
     gc.disable()  # the process ends with this; collecting would only cost
     evaluate(paths, lambda record: _write(out_fd, record), deadline_s=deadline_s, root=root, digest=digest)
@@ -88,17 +88,24 @@ class Evaluation:
         if not found:
             return
         lua = Lua(deadline_s)
-        for path in found:
+        for number, path in enumerate(found, 1):
             self._emit({"file": path})
             try:
                 source = files.read(path)
                 if source is None:
                     self._complete = False
                 elif not self._evaluate(source, lua):
+                    self._leave_out(found[number:])
                     break
             except Exception as error:  # the other files are to be checked nevertheless
                 self._problems.add(path, 0, internal(error))
                 self._complete = False
+
+    def _leave_out(self, paths: Sequence[str]) -> None:
+        """Say what nobody has looked at, so that nobody takes it for good."""
+        if paths:
+            others = f", nor were {len(paths) - 1} files after it" if len(paths) > 1 else ""
+            self._problems.add(paths[0], 0, f"was not evaluated, as those before it were too much{others}")
 
     def _evaluate(self, source: Source, lua: Lua) -> bool:
         """False where no other file can be evaluated."""

@@ -20,6 +20,8 @@ from supervisor.definitions.prelude import prelude
 
 MAX_MEMORY = 64 * 1024 * 1024
 MAX_RESULT = 16 * 1024 * 1024
+AS_LONG = 3  # so many files may each take all the time that one has: others are to be evaluated nevertheless
+LEAST = 0.01  # seconds that are worth a try
 GRACE = 0.3  # seconds of CPU time for the hook to end the Lua code by itself, which can tell the line
 
 _PLACE = re.compile("\1:([0-9]+): ?")
@@ -42,7 +44,7 @@ class LuaProblem(Exception):
     def __init__(self, message: str, line: int = 0, *, final: bool = False) -> None:
         super().__init__(message)
         self.line = line
-        self.final = final  # the time is up: nothing else can be evaluated either
+        self.final = final  # the time of all files is up: nothing else can be evaluated either
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ class Evaluated:
 
 
 class Lua:
-    """Evaluates files; the Lua code of all of them together may use `deadline_s` seconds of CPU time."""
+    """Evaluates files; the Lua code of one may use `deadline_s` seconds of CPU time, that of all AS_LONG times that."""
 
     def __init__(self, deadline_s: float) -> None:
         from lupa import luajit21  # 6 ms, and nobody but this child needs it
@@ -99,28 +101,35 @@ class Lua:
         self._preludes = [prelude("sandbox.lua"), prelude("definitions.lua")]
         self._compiled = False
         self._deadline_s = deadline_s
-        self._left_s = deadline_s
+        self._left_s = AS_LONG * deadline_s
 
     def evaluate(self, text: str, name: str = "") -> Evaluated:
         """Evaluate a file's text; `name` is what `...` is in it.  Raises LuaProblem."""
+        limit_s = min(self._deadline_s, self._left_s)
         try:
-            runtime = self._lua.LuaRuntime(
-                encoding=None, max_memory=MAX_MEMORY, register_eval=False, register_builtins=False
-            )
-            sandbox, definitions = self._preludes
-            run = runtime.execute(definitions, runtime.execute(sandbox))
-            begin = time.process_time()
-            with _bounded(self._left_s + GRACE):
-                result = run(text.encode(), self._left_s, name.encode(errors="surrogateescape"))
+            result = self._run(text.encode(), limit_s, name.encode(errors="surrogateescape"))
         except self._lua.LuaMemoryError:
             raise LuaProblem(_TOO_MUCH) from None
         except self._lua.LuaError as error:
             raise LuaProblem(f"cannot evaluate: {_first_line(str(error))}") from None
-        self._left_s = max(0.0, self._left_s - (time.process_time() - begin))
         self._compile()
         if len(result) > MAX_RESULT:
             raise LuaProblem(f"cannot use: its values take more than {MAX_RESULT >> 20} MiB")
-        return self._read(json.loads(result.decode("utf-8", "surrogateescape"), strict=False))
+        return self._read(json.loads(result.decode("utf-8", "surrogateescape"), strict=False), limit_s)
+
+    def _run(self, text: bytes, limit_s: float, name: bytes) -> bytes:
+        runtime = self._lua.LuaRuntime(
+            encoding=None, max_memory=MAX_MEMORY, register_eval=False, register_builtins=False
+        )
+        sandbox, definitions = self._preludes
+        run = runtime.execute(definitions, runtime.execute(sandbox))
+        begin = time.process_time()
+        try:
+            with _bounded(limit_s + GRACE):
+                result: bytes = run(text, limit_s, name)
+        finally:
+            self._left_s = max(0.0, self._left_s - (time.process_time() - begin))
+        return result
 
     def _compile(self) -> None:
         """After the first file: compiled, the preludes cost a thousand files 0.1 ms each instead of 0.6."""
@@ -129,7 +138,7 @@ class Lua:
             self._preludes = list(map(dump, self._preludes))
             self._compiled = True
 
-    def _read(self, answer: dict[str, Any]) -> Evaluated:
+    def _read(self, answer: dict[str, Any], limit_s: float) -> Evaluated:
         if "error" not in answer:
             return Evaluated(
                 [Global(*item) for item in answer["globals"]],
@@ -139,8 +148,10 @@ class Lua:
                 [(name, line) for name, line in answer["undefined"]],
             )
         if answer["overtime"]:
-            message = f"took longer than {self._deadline_s:g} s; an endless loop?"
-            raise LuaProblem(message, answer["line"], final=True)
+            all_s = AS_LONG * self._deadline_s
+            rest = f", which is what was left of {all_s:g} s for all files" if limit_s < self._deadline_s else ""
+            message = f"took longer than {limit_s:.2g} s{rest}; an endless loop?"
+            raise LuaProblem(message, answer["line"], final=self._left_s < LEAST)
         raise _problem(answer["error"], answer["line"])
 
 

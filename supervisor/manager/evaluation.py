@@ -17,7 +17,8 @@ from supervisor.process.children import Children, Exit
 from supervisor.process.fork import default_signals, fork
 
 TIME_LIMIT = 30.0  # seconds for all files, on a host that may be busy with its boot: more is a name service that hangs
-CHILD_TIME_LIMIT = 4.5  # seconds of processor time for Lua: more is an endless loop, and the child says on which line
+# seconds of processor time for the Lua code of a file: more is an endless loop, and the child says on which line
+CHILD_TIME_LIMIT = 4.5
 OVERTIME = f"took longer than {CHILD_TIME_LIMIT:g} s in one function of a library, such as string.find"
 MAX_REPORT = 32 * 1024 * 1024
 CHUNK = 1 << 15  # bytes of the report that are taken at once: some milliseconds

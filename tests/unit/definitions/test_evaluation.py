@@ -30,11 +30,35 @@ def test_endless_loop(files: Files, text: str, line: int) -> None:
     assert problems == [f"a.lua:{line}: took longer than 0.2 s; an endless loop?"]
 
 
-def test_no_other_file_is_evaluated_after_that(files: Files) -> None:
-    files.write("while true do end", "a.lua")
-    files.write('y = { exec = "/x", depends = "z" } while true do end', "b.lua")
+def test_other_files_are_evaluated_after_that(files: Files) -> None:
+    files.write('z = { exec = "/x" } while true do end', "a.lua")
+    files.write('y = { exec = "/x", depends = {"z", "zz"} }', "b.lua")
+    files.write("while true do end", "c.lua")
+    files.write("x = {}", "d.lua")
     problems = files.problems_of(lambda: load_paths(files.folder, deadline_s=0.2))
-    assert problems == ["a.lua:1: took longer than 0.2 s; an endless loop?"]
+    assert problems == [
+        "a.lua:1: took longer than 0.2 s; an endless loop?",
+        "c.lua:1: took longer than 0.2 s; an endless loop?",
+        "d.lua:1: x: has neither exec nor worker: say what it runs, like exec = \"/usr/sbin/named\"",
+        "b.lua:1: y: depends[2]: unknown service 'zz'",
+    ]
+
+
+def test_the_time_of_all_files_ends(files: Files) -> None:
+    for number in range(6):
+        files.write("while true do end", f"{number}.lua")
+    problems = files.problems_of(lambda: load_paths(files.folder, deadline_s=0.1))
+    assert all(f"{number}.lua:1: took longer than 0.1 s; an endless loop?" in problems for number in range(2))
+    assert problems[-1].startswith(f"{len(problems) - 1}.lua:1: was not evaluated, as those before it were too much")
+    assert len(problems) < 6
+
+
+def test_memory_is_no_way_to_more_time(files: Files) -> None:
+    for number in range(40):
+        text = 'for i = 1, 2e6 do end local t = {} while true do t[#t + 1] = ("x"):rep(1000000) .. #t end'
+        files.write(text, f"{number:02}.lua")
+    problems = files.problems_of(lambda: load_paths(files.folder, deadline_s=0.05))
+    assert problems[-1].startswith(f"{len(problems) - 1:02}.lua:1: was not evaluated")
 
 
 @pytest.mark.parametrize(

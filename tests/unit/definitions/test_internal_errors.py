@@ -69,7 +69,10 @@ def test_more_services_than_there_may_be(files: Files, monkeypatch: pytest.Monke
     files.write(text.format("b", "b"), "2.lua")
     files.write("c = 3", "3.lua")
     message = "all definitions together have more than 10000 services, of which this is the next"
-    assert files.problems_of(lambda: load_paths(files.folder)) == [f"2.lua:2: b1: cannot use: {message}"]
+    assert files.problems_of(lambda: load_paths(files.folder)) == [
+        f"2.lua:2: b1: cannot use: {message}",
+        "3.lua:1: was not evaluated, as those before it were too much",
+    ]
 
 
 def test_as_many_services_as_there_may_be(files: Files) -> None:
