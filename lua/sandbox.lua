@@ -123,11 +123,18 @@ local function scope()
   return { store = {}, order = {}, where = {}, twice = {} }
 end
 
+-- Whether what was there is lost by accident: another table or function, or one of a key and a function of its name.
+local function is_lost(before, value)
+  local was, is = type(before), type(value)
+  if before == value or was == "nil" or is == "nil" then return false end
+  return was == is and (is == "table" or is == "function") or (was == "function") ~= (is == "function")
+end
+
 local function assign(into, name, value)
   local before = into.store[name]
   if into.where[name] == nil then
     into.order[#into.order + 1] = name
-  elseif before ~= value and type(before) == type(value) and (type(value) == "table" or type(value) == "function") then
+  elseif is_lost(before, value) then
     into.twice[name] = into.where[name]
   end
   into.where[name] = running()

@@ -10,6 +10,7 @@ from supervisor.definitions.near import hint
 from supervisor.definitions.scope import Scope
 
 FUNCTIONS = ("start", "stop", "restart", "reload", "status")
+BOTH = ("restart", "status")  # which are keys, too
 
 
 def keys_of(module: Module, scope: Scope) -> dict[str, Any]:
@@ -17,7 +18,9 @@ def keys_of(module: Module, scope: Scope) -> dict[str, Any]:
     entries = [(entry.name, entry.line, entry.before) for entry in module.keys]
     for name, line, before in (*entries, *((entry.name, entry.line, entry.before) for entry in module.functions)):
         if before:
-            scope.problems.add(scope.file, line, f"{scope.name}: key {name!r} is given twice, first on line {before}")
+            text = f"{scope.name}: key {name!r} is given twice, first on line {before}"
+            both = "; beside a function of its name a key has to be in _DEFAULT" if name in BOTH else ""
+            scope.problems.add(scope.file, line, f"{text}{both}")
     values = {str(entry.name): entry.value for entry in module.keys}
     if module.depends:
         values["depends"] = [name for _line, name in module.depends]

@@ -69,6 +69,8 @@ def of_module(
     has_process = "exec" in merged or "worker" in merged
     for key in sorted(PROCESS & raw.keys()) if not has_process else ():
         scope.bad(Bad("is about a process, and this module has none: it has no exec"), key)
+    for key in sorted(STANDARD & raw.keys()) if not has_process and "check" not in merged else ():
+        scope.bad(Bad("is for a process or a check, and this module has none: functions write to the log"), key)
     _check(merged, raw, scope)
     service = _service(merged, scope, {**lines, **{function_key(name): line for name, line in functions.items()}})
     as_root = bool(functions) and has_process and "user" not in merged

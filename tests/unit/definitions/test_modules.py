@@ -139,6 +139,16 @@ def test_what_is_local_or_begins_with_an_underscore_is_its_own(files: Files) -> 
     assert files.load(text).services["x"].functions == ("start",)
 
 
+def test_what_is_taken_back_is_not_given_twice(files: Files) -> None:
+    text = 'restart = "never" restart = nil function restart() end function stop() end stop = nil'
+    assert files.load(f'module("x", package.seeall) {text}').services["x"].functions == ("restart",)
+
+
+def test_the_output_of_a_check_is_its_own(files: Files) -> None:
+    text = 'module("x", package.seeall) check = { "/bin/true" } stdout = file("/var/log/x", "a") function start() end'
+    assert files.load(text).services["x"].stdout.path == "/var/log/x"
+
+
 def test_a_file_can_name_libraries_for_its_functions(files: Files) -> None:
     text = """
     local fsys = fsys
@@ -195,6 +205,18 @@ def test_a_group_depends_on_others_and_has_nothing_else(files: Files) -> None:
         (
             'module("x", package.seeall)\nfunction start() end\nfunction start() end',
             "a.lua:3: x: key 'start' is given twice, first on line 2",
+        ),
+        (
+            'module("x", package.seeall)\nrestart = "never"\nfunction restart() end',
+            "a.lua:3: x: key 'restart' is given twice, first on line 2; beside a function of its name a key has to be",
+        ),
+        (
+            'module("x", package.seeall)\nfunction status() end\nstatus = "stop"',
+            "a.lua:3: x: key 'status' is given twice, first on line 2; beside a function of its name a key has to be",
+        ),
+        (
+            'module("x", package.seeall)\nstdout = log()',
+            "a.lua:2: x: stdout: is for a process or a check, and this module has none: functions write to the log",
         ),
         ('module("x", package.seeall)\nready = "notify"', "a.lua:2: x: ready: is about a process, and this module has"),
         ('module("x", package.seeall)\nmodule("x", package.seeall)', "a.lua:2: x: is defined at a.lua:1 as well"),
