@@ -120,7 +120,11 @@ def restart(service: Service, life: Life, now: float, cause: Cause = Cause.RESTA
             told = _because(life, cause)
             stopping = _stopping(service, told, now, Then.START, told.reason)
             stopping = replace(stopping, failures=0, restarts=0)
-            return (stopping, (Act.HANDOVER_SIGNAL,)) if runs(service, life) else _gone(service, stopping, now)
+            if runs(service, life):
+                return stopping, (Act.HANDOVER_SIGNAL,)
+            if service.functions and not (_is_renewed(service, stopping) or _is_to_tear_down(service, stopping)):
+                return stopping, (Act.END_LEFT,)  # no `stop` will, and the next `start` is to find nothing
+            return _gone(service, stopping, now)
         case _:
             return start(service, life, now, cause)
 
@@ -280,6 +284,8 @@ def exited(service: Service, life: Life, now: float, clean: bool, reason: str, s
             return _over(service, ended, now, Then.END if clean else Then.FAIL, reason, spread)
         case State.STOPPING if life.step is Step.TEARDOWN:
             return _torn_down(service, life, now, clean, reason, spread)
+        case State.STOPPING if life.step is Step.SETUP and clean:  # `start` was faster than the order to stop
+            return _gone(service, replace(life, set_up=True), now, reason, spread)
         case State.STOPPING:
             return _gone(service, life, now, reason, spread)
         case _:
@@ -427,6 +433,8 @@ def spares_others(service: Service, life: Life, clean: bool = False) -> bool:
 
     `clean` is how it has ended, where that is known: what a function has started is there to stay.
     """
-    if life.state is State.STARTING and life.step is Step.SETUP:
+    if life.step is Step.SETUP and life.state is State.STARTING:
         return clean
+    if life.step is Step.SETUP and life.state is State.STOPPING and clean:  # for the function that comes next
+        return "stop" in service.functions or _is_renewed(service, life)
     return service.kill_mode == "process" and not goes_down(life)

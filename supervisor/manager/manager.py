@@ -412,6 +412,8 @@ class Manager:
                 self._processes.start(unit, Role.RESTART)
             case Act.CALL_STOP:
                 self._processes.start(unit, Role.STOP)
+            case Act.END_LEFT:
+                self._processes.end_others(unit, clean=False)
             case Act.RELEASE:
                 self._processes.release(unit)
                 self._take_pending(unit)

@@ -248,6 +248,24 @@ def test_restart_is_a_function_or_stop_and_start(spawnd: Start, folder: Path) ->
     assert notes(folder)[4:] == ["restart"]
 
 
+@needs_root
+def test_a_restart_ends_what_start_has_left_where_there_is_no_stop(spawnd: Start, folder: Path) -> None:
+    body = """
+    function start()
+      local child = proc.fork()
+      if child == 0 then proc.exec("/bin/sleep", { "424245" }) end
+      note(child)
+    end
+    """
+    daemon = spawnd(NOTE + module("a", body))
+    daemon.wait_state("a", "running")
+    assert daemon.ctl("restart", "a").returncode == 0
+    first, second = map(int, notes(folder))
+    daemon.remember([second])
+    wait_until(lambda: not Path(f"/proc/{first}").exists(), "the end of what the first start had left")
+    assert Path(f"/proc/{second}").exists()
+
+
 def test_reload(spawnd: Start, folder: Path) -> None:
     daemon = spawnd(
         NOTE

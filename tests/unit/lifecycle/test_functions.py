@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -101,6 +102,40 @@ def test_a_stop_while_start_runs_ends_that() -> None:
     assert case.exited(False, "killed by TERM") == (State.STOPPED, (Act.RELEASE,))
 
 
+def test_a_start_that_succeeds_while_it_is_stopped_is_followed_by_stop() -> None:
+    case = Case("start", "stop")
+    case(machine.start)
+    case(machine.dependencies_met)
+    case(machine.stop)
+    assert machine.spares_others(case.service, case.life, clean=True)
+    assert not machine.spares_others(case.service, case.life)
+    assert case.exited() == (State.STOPPING, (Act.CALL_STOP,))
+    assert not machine.spares_others(case.service, case.life, clean=True)
+    assert case.exited() == (State.STOPPED, (Act.RELEASE,))
+
+
+def test_what_such_a_start_has_started_ends_where_nothing_else_would_end_it() -> None:
+    case = Case("start", "restart")
+    case(machine.start)
+    case(machine.dependencies_met)
+    case(machine.stop)
+    assert not machine.spares_others(case.service, case.life, clean=True)
+    case(machine.start)
+    assert not machine.spares_others(case.service, replace(case.life, cause=Cause.DEFINITION), clean=True)
+    assert machine.spares_others(case.service, case.life, clean=True), "its restart comes"
+
+
+def test_a_start_that_succeeds_too_late_is_followed_by_stop() -> None:
+    case = Case("start", "stop", start_timeout=5.0)
+    case(machine.start)
+    case(machine.dependencies_met)
+    case.now += 5
+    case(machine.timed_out)
+    assert case.exited() == (State.STOPPING, (Act.CALL_STOP,))
+    assert case.exited() == (State.BACKOFF, ())
+    assert case.life.reason.startswith("start not finished after 5 s")
+
+
 def test_a_stop_that_fails_is_told() -> None:
     case = Case("start", "stop").up()
     case(machine.stop)
@@ -132,6 +167,15 @@ def test_a_restart_is_stop_and_start() -> None:
     assert case(machine.restart) == (State.STOPPING, (Act.CALL_STOP,))
     assert case.exited() == (State.WAITING, ())
     assert case(machine.dependencies_met) == (State.STARTING, (Act.CALL_START,))
+
+
+def test_what_start_has_left_ends_before_the_next_one_where_there_is_no_stop() -> None:
+    case = Case("start").up()
+    assert case(machine.restart) == (State.STOPPING, (Act.END_LEFT,))
+    assert not machine.spares_others(case.service, case.life)
+    assert case.exited(False) == (State.WAITING, ())
+    assert case(machine.dependencies_met) == (State.STARTING, (Act.CALL_START,))
+    assert Case().up()(machine.restart) == (State.WAITING, ())
 
 
 def test_the_function_restart_takes_their_place() -> None:

@@ -81,8 +81,11 @@ class World(RuleBasedStateMachine):
         self.life, acts = event(self.service, before, self.now, *args)
         self.check_step(before, acts)
         if not self.service.has_process and self.life.starts > before.starts:
-            self.set_up = bool(self.service.functions)
+            self.set_up = bool(self.service.functions) and not self.service.task  # of a task `stop` is never called
         for act in acts:
+            if act is Act.END_LEFT:
+                assert self.process is None
+                self.event(machine.exited, False, "gone", 0.5)
             if act in (Act.LAUNCH, Act.CHECK, *CALLS):
                 self.check_call(act)
                 assert self.process is None, "two processes"
