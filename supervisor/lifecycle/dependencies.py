@@ -80,22 +80,30 @@ def obstacle(service: Service, units: Mapping[str, Member], conflicts: Iterable[
 
 def waits_for_ever(service: Service, units: Mapping[str, Member]) -> str | None:
     """Why a waiting service will not start unless somebody starts another one too; None: it will."""
-    return _dead_end(service, units, {service.name})
-
-
-def _dead_end(service: Service, units: Mapping[str, Member], seen: set[str]) -> str | None:
-    for name in service.depends:
-        other = units.get(name)
-        if other is None:
-            return f"needs {name}, which is not defined"
-        if satisfies(other.service, other.life):
-            continue
-        if other.life.state in AT_REST:
-            return f"needs {name}, which is {other.life.state.value} ({other.life.reason})"
-        if other.life.state is State.WAITING and name not in seen:
+    seen = {service.name}
+    path: list[str] = []  # those that wait, from the service on; a chain may be as long as there are services
+    todo = [iter(service.depends)]
+    while todo:
+        name = next(todo[-1], None)
+        if name is None:
+            todo.pop()
+            del path[-1:]
+        elif (end := _dead_end(name, units)) is not None:
+            return "".join(f"needs {other}, which " for other in path) + end
+        elif name not in seen and units[name].life.state is State.WAITING:
             seen.add(name)
-            if (reason := _dead_end(other.service, units, seen)) is not None:
-                return f"needs {name}, which {reason}"
+            path.append(name)
+            todo.append(iter(units[name].service.depends))
+    return None
+
+
+def _dead_end(name: str, units: Mapping[str, Member]) -> str | None:
+    """Why what needs this one waits for ever, where that is by itself."""
+    other = units.get(name)
+    if other is None:
+        return f"needs {name}, which is not defined"
+    if other.life.state in AT_REST and not satisfies(other.service, other.life):
+        return f"needs {name}, which is {other.life.state.value} ({other.life.reason})"
     return None
 
 
@@ -123,8 +131,15 @@ def in_need(names: Iterable[str], services: Mapping[str, Service], lives: Mappin
     """
     found = set(names)
     left = [name for name in services if name not in found and lives[name].state not in AT_REST]
-    while more := [name for name in left if name not in found and not found.isdisjoint(services[name].depends)]:
+    needed_by: dict[str, list[str]] = {}
+    for name in left:
+        for other in services[name].depends:
+            needed_by.setdefault(other, []).append(name)
+    todo = list(found)
+    while todo:
+        more = [name for name in needed_by.get(todo.pop(), ()) if name not in found]
         found.update(more)
+        todo.extend(more)
     return [name for name in left if name in found]
 
 

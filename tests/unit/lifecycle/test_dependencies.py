@@ -125,6 +125,28 @@ def test_what_waits_for_ever_says_for_what() -> None:
     assert waits_for_ever(lonely["a"], units(lonely)) == "needs gone, which is not defined"
 
 
+def test_the_end_of_a_long_chain_is_found() -> None:
+    """As with `needed`, no recursion may end it."""
+    chain = {f"s{n}": Service(f"s{n}", depends=(f"s{n - 1}",) if n else ()) for n in range(5000)}
+    reason = waits_for_ever(chain["s4999"], units(chain, s0=State.FAILED))
+    assert reason is not None
+    assert reason.startswith("needs s4998, which needs s4997, which ")
+    assert reason.endswith(" needs s0, which is failed (never started)")
+    assert waits_for_ever(chain["s4999"], units(chain, s0=State.STARTING)) is None
+    lives = {name: Life(State.RUNNING) for name in chain}
+    assert len(in_need(["s0"], chain, lives)) == 4999
+
+
+def test_a_second_way_is_looked_at_after_the_first() -> None:
+    graph = services(a={"depends": ("b", "e")}, b={"depends": ("c", "d")}, c={}, d={}, e={"depends": ("f",)}, f={})
+    assert waits_for_ever(graph["a"], units(graph, d=State.FAILED)) == (
+        "needs b, which needs d, which is failed (never started)"
+    )
+    assert waits_for_ever(graph["a"], units(graph, f=State.STOPPED)) == (
+        "needs e, which needs f, which is stopped (never started)"
+    )
+
+
 def test_a_ring_is_asked_round_once() -> None:
     """No definition makes one, but two reloads may, for a moment."""
     ring = services(a={"depends": ("b",)}, b={"depends": ("c",)}, c={"depends": ("a", "b")})
