@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.control.core import Core
+from supervisor.control.core import Core, Unit
 from supervisor.control.names import resolve
 from supervisor.lifecycle.graph import Graph, make_graph
 from supervisor.varlink.exchange import Exchange
@@ -14,23 +14,23 @@ def run(exchange: Exchange, core: Core) -> None:
     wanted = parameters.strings("names", [])
     parameters.end()
     graph = make_graph(core.services(), resolve(wanted, core.units) if wanted else None)
-    exchange.reply({"nodes": [_node(core, name) for name in graph.names], "edges": _edges(graph)})
+    zero = core.wall(0.0)  # once for all: two looks at two clocks differ, and one may seem to start before it could
+    exchange.reply({"nodes": [_node(core.units[name], zero) for name in graph.names], "edges": _edges(graph)})
 
 
-def _node(core: Core, name: str) -> dict[str, object]:
-    unit = core.units[name]
+def _node(unit: Unit, zero: float) -> dict[str, object]:
     life = unit.life
     return {
-        "name": name,
+        "name": unit.name,
         "state": life.state.value,
         "internal": unit.internal,
-        "began": _wall(core, life.began),
-        "came_up": _wall(core, life.came_up),
+        "began": _wall(zero, life.began),
+        "came_up": _wall(zero, life.came_up),
     }
 
 
-def _wall(core: Core, at: float | None) -> float | None:
-    return None if at is None else round(core.wall(at), 6)
+def _wall(zero: float, at: float | None) -> float | None:
+    return None if at is None else round(zero + at, 6)
 
 
 def _edges(graph: Graph) -> list[dict[str, object]]:

@@ -10,7 +10,7 @@ from supervisor.control.errors import Needed
 from supervisor.control.orders import Order, take_order
 from supervisor.control.wait import answer
 from supervisor.lifecycle.dependencies import in_need
-from supervisor.lifecycle.life import State
+from supervisor.lifecycle.life import Life, State, Then
 from supervisor.lifecycle.machine import goes_down
 from supervisor.lifecycle.outcome import Outcome, stopped
 from supervisor.varlink.exchange import Exchange
@@ -42,7 +42,7 @@ def _with_others(exchange: Exchange, core: Core, order: Order, cascade: bool) ->
         lives = {name: unit.life for name, unit in core.units.items()}
         others = in_need(order.names, core.services(), lives)
         if not cascade:
-            _refuse(order.names, core, [name for name in others if lives[name].state in RUNS])
+            _refuse(order.names, core, [name for name in others if _stays_up(lives[name])])
         exchange.memo["others"] = others if cascade else []
     return replace(order, names=[*exchange.memo["others"], *order.names])
 
@@ -50,6 +50,12 @@ def _with_others(exchange: Exchange, core: Core, order: Order, cascade: bool) ->
 def _refuse(names: Sequence[str], core: Core, others: Sequence[str]) -> None:
     services, lives = core.services(), {name: unit.life for name, unit in core.units.items()}
     for name in names if others else ():
-        by = [other for other in in_need([name], services, lives) if other in others]
-        if by and lives[name].state in RUNS:
-            raise Needed(name, by)
+        if lives[name].state in RUNS:
+            by = [other for other in in_need([name], services, lives) if other in others]
+            if by:
+                raise Needed(name, by)
+
+
+def _stays_up(life: Life) -> bool:
+    """Whether it runs, and will unless somebody stops it; one that is restarted does."""
+    return life.state in RUNS or (life.state is State.STOPPING and life.then is Then.START)

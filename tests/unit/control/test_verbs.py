@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import count
 
 import pytest
 
@@ -12,9 +13,9 @@ from supervisor.control.rows import iso_8601
 from supervisor.definitions.service import Service
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.ended import Ended
-from supervisor.lifecycle.life import Cause, Life, State
+from supervisor.lifecycle.life import Cause, Life, State, Then
 from tests.unit.control.bench import Bench
-from tests.unit.control.fake_core import FakeUnit
+from tests.unit.control.fake_core import EPOCH, FakeUnit
 
 
 def test_version(bench: Bench) -> None:
@@ -178,6 +179,12 @@ def test_a_stop_of_what_others_need_is_refused(bench: Bench) -> None:
     assert reply["parameters"] == {"name": "app", "by": ["web"]}
     assert bench.call("io.spawnd.Stop", names=["db"])["parameters"] == {"name": "db", "by": ["app", "web"]}
     assert not [asked for asked in core.asked if asked[0] == "stop"]
+
+
+def test_what_is_just_restarted_needs_others_as_before(bench: Bench) -> None:
+    core = in_a_row(bench).core
+    core.units["web"].life = replace(core.units["web"].life, state=State.STOPPING, then=Then.START)
+    assert bench.call("io.spawnd.Stop", names=["app"])["parameters"] == {"name": "app", "by": ["web"]}
 
 
 def test_with_cascade_the_others_go_too(bench: Bench) -> None:
@@ -423,6 +430,16 @@ def test_show(bench: Bench) -> None:
     core.units["web"].next_service = service
     assert bench.call("io.spawnd.Show", name="web")["parameters"]["pending"] == []
     assert bench.call("io.spawnd.Show", name="w*")["error"] == "io.spawnd.NoSuchService"
+
+
+def test_times_of_a_graph_are_by_one_look_at_the_clocks(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = in_a_row(bench).core
+    for name in ("db", "app"):
+        core.units[name].life = replace(core.units[name].life, began=1.0, came_up=1.0)
+    drift = count()
+    monkeypatch.setattr(core, "wall", lambda monotonic: EPOCH + monotonic - next(drift))
+    nodes = bench.call("io.spawnd.Graph", names=["db"])["parameters"]["nodes"]
+    assert len({node[key] for node in nodes for key in ("began", "came_up") if node["name"] in ("db", "app")}) == 1
 
 
 def test_shutdown_is_answered_first(bench: Bench) -> None:
