@@ -32,8 +32,9 @@ def take_answer(path: str) -> Answer | None:
     try:
         with open(path, "rb") as file:
             message = json.loads(file.read(LARGEST))
-        return Answer(bool(message["ok"]), str(message["text"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        # half of a pair, which JSON can have, is nothing that could be written anywhere
+        return Answer(bool(message["ok"]), str(message["text"]).encode(errors="backslashreplace").decode())
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # whoever wrote it may be anybody
         return None
     finally:
         with suppress(OSError):

@@ -33,12 +33,17 @@ def test_what_was_there_is_another_file(tmp_path: Path) -> None:
     os.close(new)
 
 
-@pytest.mark.parametrize("data", [b"", b'{"ok": tr', b"[]", b'{"ok": true}', b"\xff"])
+@pytest.mark.parametrize("data", [b"", b'{"ok": tr', b"[]", b'{"ok": true}', b"\xff", b"[" * 60000])
 def test_no_answer(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "x"
     path.write_bytes(data)
     assert take_answer(str(path)) is None
     assert not path.exists()
+
+
+def test_half_a_character(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text('{"ok": true, "text": "\\ud800"}')
+    assert take_answer(str(tmp_path / "x")) == Answer(True, "\\ud800")
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
