@@ -178,8 +178,14 @@ class Daemon:
 
     def wait_running(self, name: str, other_than: int | None = None) -> int:
         """The pid of a service that runs its program, with all its set-up behind it."""
-        pid = self.wait_pid(name, other_than)
-        self.wait_state(name, "running")
+
+        def found() -> int | None:
+            row = self.services()[name]  # state and pid of one moment: a check or a function has a pid as well
+            pid: int | None = row["pid"]
+            return pid if row["state"] == "running" and pid != other_than else None
+
+        pid = wait_until(found, f"{name} running")
+        assert pid is not None
         return pid
 
     def wait_pid(self, name: str, other_than: int | None = None) -> int:

@@ -124,8 +124,7 @@ def test_start_before_and_stop_after_the_process(spawnd: Start, folder: Path) ->
     function stop() note("stop") end
     """
     daemon = spawnd(NOTE + module("a", body))
-    daemon.wait_state("a", "running")  # its start had another process
-    pid = daemon.wait_pid("a")
+    pid = daemon.wait_running("a")
     wait_notes(folder, "start", "process")
     os.kill(pid, signal.SIGKILL)
     wait_notes(folder, "start", "process", "stop", "start", "process")

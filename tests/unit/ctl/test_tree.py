@@ -7,71 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.ctl.tree import DEEPEST, SHOWN, WHOLE, Tree, dot
+from tests.machine_of_services import NEEDS, ORDER, TREE
 
-# a machine of 22 services: what each needs
-MACHINE = {
-    "microcode_ctl": "",
-    "sysstat": "microcode_ctl",
-    "cpuspeed": "sysstat",
-    "network": "cpuspeed",
-    "iptables": "network",
-    "ntpd": "iptables",
-    "atd": "ntpd",
-    "crond": "ntpd",
-    "xfs": "iptables",
-    "syslog": "iptables ntpd",
-    "apcupsd": "syslog xfs",
-    "apmd": "syslog",
-    "postfix": "iptables",
-    "sshd": "iptables",
-    "named": "iptables",
-    "mysql": "iptables",
-    "httpd": "named mysql",
-    "iiim": "cpuspeed",
-    "acpid": "cpuspeed",
-    "smartd": "cpuspeed",
-    "rawdevices": "cpuspeed",
-    "irqbalance": "cpuspeed",
-}
-LISTING = """\
-microcode_ctl
-  sysstat
-    cpuspeed
-      network
-        iptables
-          ntpd
-            atd
-            crond
-            syslog
-              apcupsd
-              apmd
-          xfs
-            apcupsd
-          syslog
-            apcupsd
-            apmd
-          postfix
-          sshd
-          named
-            httpd
-          mysql
-            httpd
-      iiim
-      acpid
-      smartd
-      rawdevices
-      irqbalance
-"""
-ORDER = """\
-microcode_ctl
-sysstat
-cpuspeed
-network iiim acpid smartd rawdevices irqbalance
-iptables
-ntpd xfs postfix sshd named mysql
-atd crond syslog httpd
-apcupsd apmd
-"""
+MACHINE = {name: " ".join(needs) for name, needs in NEEDS.items()}
 
 
 def tree(needs: dict[str, str]) -> Tree:
@@ -83,7 +21,7 @@ def listing(needs: dict[str, str]) -> list[str]:
 
 
 def test_a_service_is_under_each_that_it_needs() -> None:
-    assert listing(MACHINE) == LISTING.splitlines()
+    assert listing(MACHINE) == TREE.splitlines()
 
 
 def test_the_order_has_a_line_for_each_level() -> None:
