@@ -10,8 +10,8 @@ from supervisor.control.core import Core, Unit
 from supervisor.control.orders import GONE, result
 from supervisor.control.rows import reason
 from supervisor.control.wait import Wait
-from supervisor.lifecycle.machine import goes_down
 from supervisor.lifecycle.outcome import DONE, Outcome, restarted, started, stopped
+from supervisor.lifecycle.outlook import goes_down
 from supervisor.lifecycle.plan import Effect, Plan
 from supervisor.varlink.exchange import Exchange
 

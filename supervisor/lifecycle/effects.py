@@ -6,8 +6,8 @@ from supervisor.definitions.service import Service
 from supervisor.lifecycle.change import Change
 from supervisor.lifecycle.comparison import Comparison
 from supervisor.lifecycle.life import Cause, Life, State, Then
-from supervisor.lifecycle.machine import goes_down
 from supervisor.lifecycle.moves import Down, Moves, Up
+from supervisor.lifecycle.outlook import goes_down
 from supervisor.lifecycle.plan import Effect, ServicePlan
 
 RUNS = (State.STARTING, State.RUNNING, State.RELOADING)

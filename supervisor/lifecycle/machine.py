@@ -16,11 +16,11 @@ from dataclasses import replace
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.backoff import delay
 from supervisor.lifecycle.life import WITH_PROCESS, Act, Cause, Life, State, Step, Then, Transition
+from supervisor.lifecycle.outlook import UP, is_renewed, is_to_tear_down, runs
 from supervisor.lifecycle.span import span
 
 LONGEST_EXTENSION = 600.0  # seconds; a service that lives asks again
 FAIL_TIMEOUT = 10.0  # seconds for one that failed to end by itself, where its stop_timeout is none
-UP = (State.RUNNING, State.RELOADING)
 ORDERS = {
     Cause.START: "start requested",
     Cause.STOP: "stop requested",
@@ -122,7 +122,7 @@ def restart(service: Service, life: Life, now: float, cause: Cause = Cause.RESTA
             stopping = replace(stopping, failures=0, restarts=0)
             if runs(service, life):
                 return stopping, (Act.HANDOVER_SIGNAL,)
-            if service.functions and not (_is_renewed(service, stopping) or _is_to_tear_down(service, stopping)):
+            if service.functions and not (is_renewed(service, stopping) or is_to_tear_down(service, stopping)):
                 return stopping, (Act.END_LEFT,)  # no `stop` will, and the next `start` is to find nothing
             return _gone(service, stopping, now)
         case _:
@@ -331,26 +331,17 @@ def _waiting(life: Life, now: float) -> Life:
 
 def _over(service: Service, life: Life, now: float, then: Then, reason: str, spread: float) -> Transition:
     """It has ended by itself; its function `stop` comes first, where it has one and is set up."""
-    if _is_to_tear_down(service, life):
+    if is_to_tear_down(service, life):
         return _gone(service, _stopping(service, life, now, then, reason), now)
     return _ended(service, life, now, then, reason, spread, until=now)
 
 
 def _gone(service: Service, life: Life, now: float, reason: str = "", spread: float = 0.0) -> Transition:
     """It is stopping and has no process any more: its function `stop` comes, or what was to follow."""
-    if _is_renewed(service, life) or not _is_to_tear_down(service, life):
+    if is_renewed(service, life) or not is_to_tear_down(service, life):
         return _stopped(service, life, now, reason, spread)
     deadline = _after(now, service.start_timeout)
     return replace(life, step=Step.TEARDOWN, deadline=deadline, killed=False, set_up=False), (Act.CALL_STOP,)
-
-
-def _is_renewed(service: Service, life: Life) -> bool:
-    """Whether its function `restart` is to come; what another definition set up this one does not know."""
-    return life.then is Then.START and life.cause is not Cause.DEFINITION and "restart" in service.functions
-
-
-def _is_to_tear_down(service: Service, life: Life) -> bool:
-    return life.set_up and "stop" in service.functions
 
 
 def _torn_down(service: Service, life: Life, now: float, clean: bool, reason: str, spread: float) -> Transition:
@@ -368,7 +359,7 @@ def _stopped(service: Service, life: Life, now: float, reason: str, spread: floa
         case Then.REST:
             return _enter(life, State.STOPPED, now, life.reason), (Act.RELEASE,)
         case Then.START:
-            again = replace(life, set_up=life.set_up and _is_renewed(service, life))
+            again = replace(life, set_up=life.set_up and is_renewed(service, life))
             return _waiting(again, now), ()
         case Then.FAIL | Then.END:
             both = f"{life.reason}; {reason}" if reason else life.reason
@@ -404,37 +395,3 @@ def _failure(service: Service, life: Life, now: float, reason: str, spread: floa
         times = f"{failures} failures in a row" if failures > 1 else "1 failure"
         return _enter(life, State.FAILED, now, f"{reason}; {times}"), (Act.RELEASE,)
     return _enter(life, State.BACKOFF, now, reason, now + delay(service.backoff, failures, spread)), ()
-
-
-def is_wanted(life: Life) -> bool:
-    """Whether it has, or will have, a process unless somebody stops it; also after it has failed."""
-    return life.state not in (State.STOPPED, State.DONE) and not goes_down(life)
-
-
-def comes_up(life: Life) -> bool:
-    """Whether it is up or on its way, so that a start changes nothing."""
-    if life.state is State.STOPPING:
-        return life.then is Then.START
-    return life.state in (State.WAITING, State.STARTING, *UP)
-
-
-def goes_down(life: Life) -> bool:
-    """Whether it is stopping for good."""
-    return life.state is State.STOPPING and life.then is Then.REST
-
-
-def runs(service: Service, life: Life) -> bool:
-    """Whether there is a process in this state, so that its end is heard of: a check, a function, the main one."""
-    return life.state in WITH_PROCESS and (service.has_process or life.state not in UP)
-
-
-def spares_others(service: Service, life: Life, clean: bool = False) -> bool:
-    """Whether processes beside the one that has just ended live on: not after a stop.
-
-    `clean` is how it has ended, where that is known: what a function has started is there to stay.
-    """
-    if life.step is Step.SETUP and life.state is State.STARTING:
-        return clean
-    if life.step is Step.SETUP and life.state is State.STOPPING and clean:  # for the function that comes next
-        return "stop" in service.functions or _is_renewed(service, life)
-    return service.kill_mode == "process" and not goes_down(life)

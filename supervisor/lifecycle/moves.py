@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.dependencies import needed, satisfies
 from supervisor.lifecycle.life import AT_REST, Cause, Life
-from supervisor.lifecycle.machine import comes_up, is_wanted
+from supervisor.lifecycle.outlook import comes_up, is_wanted
 
 
 @dataclass(frozen=True, slots=True)

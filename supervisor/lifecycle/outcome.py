@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.dependencies import Member, satisfies, waits_for_ever
 from supervisor.lifecycle.life import AT_REST, Life, State
-from supervisor.lifecycle.machine import goes_down
+from supervisor.lifecycle.outlook import goes_down
 
 
 @dataclass(frozen=True, slots=True)

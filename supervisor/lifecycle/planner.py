@@ -11,8 +11,8 @@ from supervisor.lifecycle.comparison import Comparison
 from supervisor.lifecycle.dependencies import conflicts, waits_for_ever
 from supervisor.lifecycle.effects import Effects
 from supervisor.lifecycle.life import WITH_PROCESS, Cause, Life, State
-from supervisor.lifecycle.machine import goes_down
 from supervisor.lifecycle.moves import Moves, Standing
+from supervisor.lifecycle.outlook import goes_down
 from supervisor.lifecycle.plan import SETTINGS, Plan
 
 RUNS = (State.STARTING, State.RUNNING, State.RELOADING)

@@ -16,7 +16,7 @@ from typing import Any
 
 from supervisor.definitions.service import Service, Settings
 from supervisor.errors import StepError
-from supervisor.lifecycle import machine
+from supervisor.lifecycle import machine, outlook
 from supervisor.lifecycle.change import Change
 from supervisor.lifecycle.dependencies import Hold, Obstacle, conflicts, dependents, obstacle
 from supervisor.lifecycle.ended import Ended
@@ -295,7 +295,7 @@ class Manager:
 
     def kill_all(self) -> None:
         """KILL to every process of every unit: for somebody in a hurry."""
-        for unit in [unit for unit in self.units.values() if machine.runs(unit.service, unit.life)]:
+        for unit in [unit for unit in self.units.values() if outlook.runs(unit.service, unit.life)]:
             self._processes.kill(unit)
 
     # transitions

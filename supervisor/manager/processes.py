@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from supervisor.errors import StepError
 from supervisor.lifecycle.ended import Ended
-from supervisor.lifecycle.machine import spares_others
+from supervisor.lifecycle.outlook import spares_others
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from supervisor.manager import functions

@@ -15,7 +15,7 @@ from typing import Any
 
 from supervisor.definitions.report import SharedValues
 from supervisor.errors import StepError
-from supervisor.lifecycle import machine
+from supervisor.lifecycle import machine, outlook
 from supervisor.lifecycle.ended import Ended
 from supervisor.lifecycle.life import State
 from supervisor.linux.open_files import open_files
@@ -116,7 +116,7 @@ class TakeOver:
             manager.resume(unit)
         unit.sessions.clear()  # their members are no descendants of this spawnd: those that live are the others
         manager.event(unit, machine.recovered, run is not None)
-        if run is None and machine.runs(unit.service, unit.life):
+        if run is None and outlook.runs(unit.service, unit.life):
             if unit.ended_clean is None:
                 unit.last_exit, unit.ended = GONE, Ended()
             manager.ended(unit)
@@ -174,7 +174,7 @@ class TakeOver:
             everybody,
             lambda pid: not own.isdisjoint(open_files(pid)),
         )
-        if machine.spares_others(unit.service, unit.life, bool(unit.ended_clean)) and not was_check:
+        if outlook.spares_others(unit.service, unit.life, bool(unit.ended_clean)) and not was_check:
             unit.others |= left
         else:
             self._end(_Ended(processes=left))

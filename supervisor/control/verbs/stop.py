@@ -11,8 +11,8 @@ from supervisor.control.orders import Order, take_order
 from supervisor.control.wait import answer
 from supervisor.lifecycle.dependencies import in_need
 from supervisor.lifecycle.life import Life, State, Then
-from supervisor.lifecycle.machine import goes_down
 from supervisor.lifecycle.outcome import Outcome, stopped
+from supervisor.lifecycle.outlook import goes_down
 from supervisor.varlink.exchange import Exchange
 from supervisor.varlink.parameters import Parameters
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from supervisor.definitions.service import Backoff, Service
-from supervisor.lifecycle import machine
+from supervisor.lifecycle import machine, outlook
 from supervisor.lifecycle.life import AT_REST, Act, Cause, Life, State, Step, Then, Transition
 from supervisor.lifecycle.machine import ImpossibleEvent
 
@@ -433,13 +433,13 @@ def test_a_stop_after_a_restart_without_handover_has_been_said_already() -> None
 def test_others_live_on_after_a_crash_and_at_a_restart_never_after_a_stop(kill_mode: str) -> None:
     spares = kill_mode == "process"
     case = Case(kill_mode=kill_mode).running()
-    assert machine.spares_others(case.service, case.life) is spares
+    assert outlook.spares_others(case.service, case.life) is spares
     case(machine.restart)
-    assert machine.spares_others(case.service, case.life) is spares
+    assert outlook.spares_others(case.service, case.life) is spares
     case(machine.stop)
-    assert not machine.spares_others(case.service, case.life)
+    assert not outlook.spares_others(case.service, case.life)
     case(machine.start)
-    assert machine.spares_others(case.service, case.life) is spares
+    assert outlook.spares_others(case.service, case.life) is spares
 
 
 # time-outs
@@ -586,26 +586,26 @@ def test_a_start_while_a_failed_one_ends_is_a_new_start() -> None:
 def test_what_is_wanted_and_what_comes_up(state: State) -> None:
     life = CASES[state]().life
     resting = state in (State.STOPPED, State.DONE, State.STOPPING)
-    assert machine.is_wanted(life) is not resting
+    assert outlook.is_wanted(life) is not resting
     up = state in (State.WAITING, State.STARTING, State.RUNNING, State.RELOADING)
-    assert machine.comes_up(life) is up
-    assert machine.goes_down(life) is (state is State.STOPPING)
+    assert outlook.comes_up(life) is up
+    assert outlook.goes_down(life) is (state is State.STOPPING)
 
 
 def test_what_is_stopped_to_be_started_again_comes_up() -> None:
     case = Case().running()
     case(machine.restart)
-    assert machine.is_wanted(case.life)
-    assert machine.comes_up(case.life)
-    assert not machine.goes_down(case.life)
+    assert outlook.is_wanted(case.life)
+    assert outlook.comes_up(case.life)
+    assert not outlook.goes_down(case.life)
 
 
 def test_what_is_stopped_because_it_failed_is_wanted_but_does_not_come_up_yet() -> None:
     case = Case(watchdog=1.0).running()
     case(machine.watchdog_missed)
-    assert machine.is_wanted(case.life)
-    assert not machine.comes_up(case.life)
-    assert not machine.goes_down(case.life)
+    assert outlook.is_wanted(case.life)
+    assert not outlook.comes_up(case.life)
+    assert not outlook.goes_down(case.life)
 
 
 def test_a_life_is_plain_data_that_can_be_read_back() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from supervisor.definitions.service import Backoff, Service
-from supervisor.lifecycle import machine
+from supervisor.lifecycle import machine, outlook
 from supervisor.lifecycle.life import AT_REST, WITH_PROCESS, Act, Cause, Life, State, Step, Then, Transition
 
 UP = (State.RUNNING, State.RELOADING)
@@ -220,7 +220,7 @@ class World(RuleBasedStateMachine):
         self.event(machine.recovered, alive)
         if alive:
             self.executed = True
-        elif machine.runs(self.service, self.life):
+        elif outlook.runs(self.service, self.life):
             self.ended(False)
             self.event(machine.exited, False, "gone", spread, fork_fails=fork_fails)
 
@@ -247,7 +247,7 @@ class World(RuleBasedStateMachine):
     @invariant()
     def process_and_state_agree(self) -> None:
         if hasattr(self, "service"):
-            assert machine.runs(self.service, self.life) is (self.process is not None)
+            assert outlook.runs(self.service, self.life) is (self.process is not None)
 
     @invariant()
     def times_belong_to_states(self) -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.dependencies import conflicts, satisfies
 from supervisor.lifecycle.life import AT_REST, Cause, Life, State, Then
-from supervisor.lifecycle.machine import comes_up
 from supervisor.lifecycle.moves import Down, Moves, Standing, Up
+from supervisor.lifecycle.outlook import comes_up
 
 RUNNING, STOPPED, FAILED, BACKOFF = (Life(State(each)) for each in ("running", "stopped", "failed", "backoff"))
 

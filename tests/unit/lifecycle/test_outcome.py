@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.dependencies import waits_for_ever
 from supervisor.lifecycle.life import AT_REST, Life, State, Then
-from supervisor.lifecycle.machine import goes_down
 from supervisor.lifecycle.outcome import DONE, Outcome, restarted, started, stopped
+from supervisor.lifecycle.outlook import goes_down
 
 
 @dataclass
