@@ -195,3 +195,17 @@ def test_a_cgroup_that_is_none_prevents_the_start(folder: Path) -> None:
     assert daemon.process is not None
     assert daemon.process.wait(20) == 1
     assert "/tmp" in daemon.log()
+
+
+def test_what_a_start_of_a_module_has_left_ends_at_a_restart(subtree: Path, spawnd: Start) -> None:
+    """There is no process of its own, and no function `stop` that would end it."""
+    start = 'function start() if proc.fork() == 0 then proc.exec("/bin/sleep", { "424246" }) end end'
+    daemon = spawnd(f'_SUPERVISOR = {{ cgroup = "{subtree}" }}\nmodule("a", package.seeall) {start}')
+    daemon.wait_state("a", "running")
+    (first,) = pids_in(subtree / "a")
+    assert daemon.ctl("restart", "a").returncode == 0
+    (second,) = pids_in(subtree / "a")
+    assert second != first
+    assert not alive(first)
+    assert daemon.ctl("stop", "a").returncode == 0
+    wait_until(lambda: not (subtree / "a").exists(), "the end of the cgroup")
