@@ -176,4 +176,4 @@ def log_reload(name: str, problem: str) -> None:
     if problem:
         log.warning("%s: not reloaded: %s", name, problem)
     else:
-        log.info("%s: reload signal sent", name)
+        log.info("%s: asked to reload", name)
