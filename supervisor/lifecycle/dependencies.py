@@ -10,6 +10,8 @@ from typing import Protocol
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.life import AT_REST, WITH_PROCESS, Life, State, Then
 
+LONGEST_PATH = 10  # names of what waits for each other that are told one by one
+
 
 class Member(Protocol):
     """A service with its life."""
@@ -89,6 +91,8 @@ def waits_for_ever(service: Service, units: Mapping[str, Member]) -> str | None:
             todo.pop()
             del path[-1:]
         elif (end := _dead_end(name, units)) is not None:
+            if len(path) > LONGEST_PATH:
+                path[LONGEST_PATH // 2 : -LONGEST_PATH // 2] = ["…"]
             return "".join(f"needs {other}, which " for other in path) + end
         elif name not in seen and units[name].life.state is State.WAITING:
             seen.add(name)
