@@ -55,6 +55,8 @@ def of_table(raw: dict[str, Any], defaults: Defaults, scope: Scope) -> Service:
     """The service that a table is; what is wrong is reported."""
     merged, lines = _merged(raw, defaults, scope)
     has = raw.keys() | merged.keys()
+    if not _has_process(merged):
+        merged = _without_process(merged, raw)
     if "exec" not in has and "worker" not in has and not ("depends" in raw and raw.keys() <= GROUP):
         scope.bad(Bad('has neither exec nor worker: say what it runs, like exec = "/usr/sbin/named"'))
     _check(merged, raw, scope)
@@ -66,7 +68,9 @@ def of_module(
 ) -> Service:
     """The service that a module is; `functions` are its own with their lines, of the text with the digest `text`."""
     merged, lines = _merged(raw, defaults, scope)
-    has_process = "exec" in merged or "worker" in merged
+    has_process = _has_process(merged)
+    if not has_process:
+        merged = _without_process(merged, raw)
     for key in sorted(PROCESS & raw.keys()) if not has_process else ():
         scope.bad(Bad("is about a process, and this module has none: it has no exec"), key)
     for key in sorted(STANDARD & raw.keys()) if not has_process and "check" not in merged else ():
@@ -75,6 +79,16 @@ def of_module(
     service = _service(merged, scope, {**lines, **{function_key(name): line for name, line in functions.items()}})
     as_root = bool(functions) and has_process and "user" not in merged
     return replace(service, functions=tuple(functions), functions_as_root=as_root, text=text)
+
+
+def _has_process(merged: Converted) -> bool:
+    return "exec" in merged or "worker" in merged
+
+
+def _without_process(merged: Converted, raw: dict[str, Any]) -> Converted:
+    """Defaults about a process are for what has one: nobody would feed the watchdog of a group."""
+    unused = PROCESS if "check" in merged else PROCESS | STANDARD
+    return {key: value for key, value in merged.items() if key in raw or key not in unused}
 
 
 def function_key(name: str) -> str:
@@ -97,7 +111,7 @@ def _unknown(key: str, scope: Scope) -> str:
 
 
 def _service(merged: Converted, scope: Scope, lines: Mapping[str, int]) -> Service:
-    has_process = "exec" in merged or "worker" in merged
+    has_process = _has_process(merged)
     user, group = _nobody(scope.host) if has_process or "user" in merged else _root(scope.host)
     fields: Converted = {"user": user, "group": group, "groups": ()}
     for key, value in merged.items():

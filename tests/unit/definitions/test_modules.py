@@ -90,6 +90,23 @@ def test_defaults_of_the_file_hold_for_modules(files: Files) -> None:
     assert (one.user, one.cwd, two.user, two.functions_as_root) == ("daemon", "/srv", "daemon", False)
 
 
+def test_defaults_about_a_process_hold_for_what_has_one(files: Files) -> None:
+    text = """
+    _DEFAULT = { watchdog = "9s", ready = "notify", stdout = log(), kill_mode = "process", start_timeout = "9s" }
+    group = { depends = { "one" } }
+    module("one", package.seeall) function start() end
+    module("two", package.seeall) exec = "/bin/x" function start() end
+    module("three", package.seeall) check = { "/bin/x" } function start() end
+    """
+    group, one, two, three = files.load(text).services.values()
+    for service in (group, one, three):
+        assert (service.watchdog, service.ready, service.kill_mode) == (None, "exec", "all")
+        assert "watchdog" not in service.lines
+    assert (two.watchdog, two.ready, two.kill_mode) == (9, "notify", "process")
+    assert [service.stdout.kind for service in (group, one, two, three)] == ["file", "file", "log", "log"]
+    assert {service.start_timeout for service in (group, one, two, three)} == {9}
+
+
 def test_modules_and_tables_in_one_file_keep_their_order(files: Files) -> None:
     text = 'b = { exec = "/bin/b" }\na = { depends = {"c"} }\nmodule("d", package.seeall)\nmodule("c", package.seeall)'
     assert list(files.load(text).services) == ["b", "a", "d", "c"]
