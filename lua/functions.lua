@@ -90,6 +90,8 @@ function functions.call(module, wanted)
     if found.name == module then called = found.store[wanted] end
   end
   if type(called) ~= "function" then return false, "there is no function " .. wanted, "" end
+  for key, value in next, more.os do sandbox.base.os[key] = value end -- a file may have this table in a local
+  more.os = nil
   for key, value in next, more do sandbox.base[key] = value end
   sandbox.open(libraries)
   return judge(xpcall(called, trace))

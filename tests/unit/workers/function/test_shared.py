@@ -36,3 +36,9 @@ def test_one_that_takes_long_has_its_time_in_each_call() -> None:
 def test_a_loop_that_would_be_compiled_is_interrupted() -> None:
     function = shared('module("m", package.seeall) for i = 1, 1e9 do end function start() end')
     assert not function._shared
+
+
+def test_os_is_whole_in_a_function_wherever_it_was_named() -> None:
+    start = 'function start() return type(os.execute) .. date("%%") end'
+    text = f'local os, date = os, os.date module("m", package.seeall) {start}'
+    assert shared(text)._call(ORDER).text == "function%"
