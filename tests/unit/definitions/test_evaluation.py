@@ -55,7 +55,7 @@ def test_the_time_of_all_files_ends(files: Files) -> None:
 
 def test_memory_is_no_way_to_more_time(files: Files) -> None:
     for number in range(40):
-        text = 'for i = 1, 2e6 do end local t = {} while true do t[#t + 1] = ("x"):rep(1000000) .. #t end'
+        text = 'for i = 1, 5e6 do end local t = {} while true do t[#t + 1] = ("x"):rep(1000000) .. #t end'
         files.write(text, f"{number:02}.lua")
     problems = files.problems_of(lambda: load_paths(files.folder, deadline_s=0.05))
     assert problems[-1].startswith(f"{len(problems) - 1:02}.lua:1: was not evaluated")
