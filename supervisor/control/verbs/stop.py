@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from supervisor.control.core import Core, Unit
 from supervisor.control.errors import Needed
 from supervisor.control.orders import Order, take_order
 from supervisor.control.wait import answer
-from supervisor.lifecycle.dependencies import in_need
+from supervisor.lifecycle.dependencies import in_need, needed
 from supervisor.lifecycle.life import Life, State, Then
 from supervisor.lifecycle.outcome import Outcome, stopped
 from supervisor.lifecycle.outlook import goes_down
@@ -42,15 +42,16 @@ def _with_others(exchange: Exchange, core: Core, order: Order, cascade: bool) ->
         lives = {name: unit.life for name, unit in core.units.items()}
         others = in_need(order.names, core.services(), lives)
         if not cascade:
-            _refuse(order.names, core, [name for name in others if _stays_up(lives[name])])
+            _refuse(order.names, core, {name for name in others if _stays_up(lives[name])})
         exchange.memo["others"] = others if cascade else []
     return replace(order, names=[*exchange.memo["others"], *order.names])
 
 
-def _refuse(names: Sequence[str], core: Core, others: Sequence[str]) -> None:
+def _refuse(names: Sequence[str], core: Core, others: Collection[str]) -> None:
     services, lives = core.services(), {name: unit.life for name, unit in core.units.items()}
-    for name in names if others else ():
-        if lives[name].state in RUNS:
+    held = set(needed(others, services))  # nobody needs any but these
+    for name in names:
+        if name in held and lives[name].state in RUNS:
             by = [other for other in in_need([name], services, lives) if other in others]
             if by:
                 raise Needed(name, by)
