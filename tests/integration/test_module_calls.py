@@ -272,7 +272,8 @@ def test_reload(spawnd: Start, folder: Path) -> None:
         + module("b", 'function start() end function reload() return nil, "not now" end')
         + module("c", "function start() end")
     )
-    daemon.wait_state("c", "running")
+    for name in "abc":
+        daemon.wait_state(name, "running")
     assert daemon.ctl("reload", "a").returncode == 0
     assert notes(folder) == ["reload"]
     failed = daemon.ctl("reload", "b")
