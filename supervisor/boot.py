@@ -109,8 +109,8 @@ class Boot:
         self._take_signals(self._supervisor)
         pool = {known: fd for known, (_name, fd) in passed.items()}
         self._supervisor.boot(result, kept, pool)
-        while pool:  # nobody wants these any more
-            close_foreign(pool.popitem()[1])
+        close_foreign(pool.values())  # nobody wants these any more
+        pool.clear()
         self._host.depot.settle()
         self._systemd.ready()
 

@@ -37,8 +37,7 @@ class Notification:
         return parse(self.data)
 
     def close(self) -> None:
-        for fd in self.fds:
-            close_foreign(fd)
+        close_foreign(self.fds)
 
 
 class Receiver:

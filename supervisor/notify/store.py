@@ -7,7 +7,7 @@ hangs up unless the service said `FDPOLL=0`, handed back after the service's own
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -64,32 +64,34 @@ class Store:
         come = [stored for stored in changes.values() if stored is not None]
         return come, [fd for fd, stored in changes.items() if stored is None]
 
-    def add(self, name: str, fds: Iterable[int], polled: bool, limit: int) -> int:
+    def add(self, name: str, fds: Iterable[int], polled: bool, limit: int, names_max: int = NAMES_MAX) -> int:
         """Take over `fds`; returns how many were refused and closed, for want of room.
+
+        `limit` is how many there may be, `names_max` how long all their names together.
 
         What is there already is closed and counts as stored, whatever its name.
         """
         refused = 0
+        unwanted = []
         for fd in fds:
             file = identity(fd)
             if any(kcmp_file(fd, stored.fd) for stored in self._by_file.get(file, ())):
-                close_foreign(fd)
-            elif len(self._stored) >= limit or self._names_size + len(name) + 1 > NAMES_MAX:
-                close_foreign(fd)
+                unwanted.append(fd)
+            elif len(self._stored) >= limit or self._names_size + len(name) + 1 > names_max:
+                unwanted.append(fd)
                 refused += 1
             else:
                 # a file cannot hang up, and polling it may have to wait for its file system
                 self._keep(Stored(name, fd, polled and not (file.startswith(FILE) and is_file(fd)), file))
+        close_foreign(unwanted)
         return refused
 
     def remove(self, name: str) -> None:
         """Close all of that name."""
-        for stored in list(self._by_name.get(name, ())):
-            self._drop(stored)
+        self._drop(list(self._by_name.get(name, ())))
 
     def clear(self) -> None:
-        for stored in list(self._stored.values()):
-            self._drop(stored)
+        self._drop(list(self._stored.values()))
 
     def _keep(self, stored: Stored) -> None:
         if stored.polled:
@@ -107,17 +109,19 @@ class Store:
 
     def _hung_up(self, fd: int, events: int) -> None:
         if events & (select.EPOLLHUP | select.EPOLLERR):
-            self._drop(self._stored[fd])
+            self._drop([self._stored[fd]])
 
-    def _drop(self, stored: Stored) -> None:
-        del self._stored[stored.fd]
-        for index, key in ((self._by_name, stored.name), (self._by_file, stored.file)):
-            _unlist(index, key, stored)
-        self._names_size -= len(stored.name) + 1
-        if stored.polled:
-            self._loop.unwatch(stored.fd)
-        close_foreign(stored.fd)
-        self._note(stored.fd, None)
+    def _drop(self, going: Sequence[Stored]) -> None:
+        for stored in going:
+            del self._stored[stored.fd]
+            for index, key in ((self._by_name, stored.name), (self._by_file, stored.file)):
+                _unlist(index, key, stored)
+            self._names_size -= len(stored.name) + 1
+            if stored.polled:
+                self._loop.unwatch(stored.fd)
+        close_foreign(stored.fd for stored in going)
+        for stored in going:
+            self._note(stored.fd, None)
 
     def _note(self, fd: int, stored: Stored | None) -> None:
         self._changes.pop(fd, None)  # the number may be another's now, which comes last

@@ -74,7 +74,7 @@ class Holder:
         except OSError:
             return -1
         finally:
-            close_foreign(writing_end)
+            close_foreign([writing_end])
 
     def _duplicate(self, number: int, wanted: str) -> int | None:
         try:
@@ -85,5 +85,5 @@ class Holder:
             return None  # closed, or we may not: not root
         if identity(fd) == wanted:
             return fd
-        close_foreign(fd)  # another has its number since we looked
+        close_foreign([fd])  # another has its number since we looked
         return None

@@ -6,6 +6,7 @@ import os
 import socket
 import struct
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +15,19 @@ import pytest
 
 from supervisor.notify.foreign import close_foreign, is_file
 from tests.unit.process.forked import open_numbers
+from tests.unit.varlink.lingering import lingering, pass_on
 from tests.unit.waiting import wait_until
 
 LINGER = 60  # seconds that a close would wait
 
 
 def closed(fd: int) -> bool:
-    close_foreign(fd)
+    close_foreign([fd])
     return fd not in open_numbers()
+
+
+def wait_closed(*fds: int) -> None:
+    wait_until(lambda: not open_numbers().intersection(fds))
 
 
 def test_a_socket_that_would_linger_is_closed_at_once() -> None:
@@ -69,12 +75,40 @@ def test_a_file_is_closed_without_waiting_for_its_file_system(on_disk: Path) -> 
     """A name like that of a memfd makes no memfd."""
     for fd in (os.open(on_disk, os.O_PATH), os.open(on_disk / "memfd:a (deleted)", os.O_CREAT)):
         assert is_file(fd)
-        close_foreign(fd)
-        wait_until(lambda: fd not in open_numbers())  # noqa: B023 - called in this turn
+        close_foreign([fd])
+        wait_closed(fd)
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
 def test_sockets_of_all_kinds(kind: socket.SocketKind) -> None:
-    one, other = socket.socketpair(socket.AF_UNIX, kind)
-    assert closed(one.detach())
-    assert closed(other.detach())
+    fds = [sock.detach() for sock in socket.socketpair(socket.AF_UNIX, kind)]
+    close_foreign(fds)
+    wait_closed(*fds)
+
+
+def test_what_lingers_on_its_way_in_another_socket_is_not_waited_for() -> None:
+    """The end of the outer one is the last close of the inner one."""
+    start = time.monotonic()
+    with lingering() as inner:
+        outer, peer = socket.socketpair()
+        with peer:
+            pass_on(peer, inner)
+        fd = outer.detach()
+        close_foreign([fd])
+        assert time.monotonic() - start < LINGER / 2
+        wait_closed(fd)
+
+
+def test_one_thread_is_enough_for_all_of_a_message(on_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Counted(threading.Thread):
+        def start(self) -> None:
+            started.append(self)
+            super().start()
+
+    monkeypatch.setattr(threading, "Thread", Counted)
+    fds = [os.open(on_disk, os.O_PATH) for _ in range(50)] + [sock.detach() for sock in socket.socketpair()]
+    close_foreign(fds)
+    wait_closed(*fds)
+    assert len(started) == 1

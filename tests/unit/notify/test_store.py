@@ -109,6 +109,11 @@ def test_names_must_fit_into_one_environment_string(store: Store) -> None:
     assert store.add(name, [memfd()], polled=True, limit=10_000) == 0
 
 
+def test_who_is_not_executed_has_room_for_more_names(store: Store) -> None:
+    fds = [memfd() for _ in range(NAMES_MAX // 256 + 1)]
+    assert store.add("n" * 255, fds, polled=True, limit=10_000, names_max=1 << 30) == 0
+
+
 def test_removal_is_by_name_and_takes_all_of_it(store: Store) -> None:
     fds = [memfd() for _ in range(4)]
     store.add("a", fds[:2], polled=True, limit=LIMIT)
