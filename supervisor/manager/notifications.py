@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -13,6 +14,7 @@ from supervisor.log.logger import log, notice
 from supervisor.manager.unit import Unit
 from supervisor.notify.protocol import Message
 from supervisor.notify.receiver import Notification
+from supervisor.notify.store import NAMES_MAX
 from supervisor.process.run import Role
 
 IGNORED_EVERY = 60.0  # seconds between two lines of log about a service's notifications
@@ -90,6 +92,13 @@ def _take_descriptors(unit: Unit, notification: Notification, message: Message) 
         # a barrier's descriptor among them: its close is what the sender waits for
         notification.close()
         return
-    refused = unit.store.add(message.name, notification.fds, message.poll, unit.service.fdstore_max)
+    service = unit.service
+    goes_on_in_python = service.worker and (service.uid == 0 or os.geteuid() != 0)
+    # what is executed has to take all names in one string
+    names_max = sys.maxsize if goes_on_in_python else NAMES_MAX
+    refused = unit.store.add(message.name, notification.fds, message.poll, service.fdstore_max, names_max)
     if refused:
-        notice("%s: %d descriptors not stored: fdstore_max is %d", unit.name, refused, unit.service.fdstore_max)
+        limits = f"fdstore_max is {service.fdstore_max}"
+        if not goes_on_in_python:
+            limits += f", names have {NAMES_MAX} bytes"
+        notice("%s: %d descriptors not stored: %s", unit.name, refused, limits)

@@ -7,6 +7,7 @@ Here nothing is started, stopped or signalled.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -62,7 +63,7 @@ def restore(unit: Unit, record: Record, source: Source, host: Host, shared: Shar
     for name, polled, *kept in record.get("store", ()):
         fd = source.descriptor(kept)
         if fd is not None:
-            unit.store.add(name, [fd], polled, STORE_MAX)
+            unit.store.add(name, [fd], polled, STORE_MAX, names_max=sys.maxsize)
         else:
             log.warning("%s: stored descriptor %r (%s) is lost", unit.name, name, kept[1])
     streams = source.streams(record.get("streams", ()))
