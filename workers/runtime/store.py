@@ -19,9 +19,11 @@ from contextlib import suppress
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop
 from supervisor.notify.protocol import MAX_DESCRIPTORS
+from workers.runtime.rebinding import Rebinding
 
 PATIENCE_MS = 500  # for room in the queue, before the worker goes on without
 RECONNECT = 0.1  # seconds until it is looked again whether there is a spawnd
+LASTING = ("READY", "STATUS")  # what the next spawnd is to know, too, who may never have heard it
 _FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 Holdings = Iterable[tuple[Sequence[int], bool]]
@@ -47,12 +49,18 @@ class StoreClient:
         self._holdings = holdings
         self._socket: socket.socket | None = None
         self._waits_for_room = False
+        self._hangs = False  # nothing has been read since it was waited for in vain
         # what could not be sent, the first of these first
         self._unsaid: dict[str, None] = {}
         self._undropped: dict[str, None] = {}
         self._unsent: dict[str, None] = {}
+        self._sent: set[int] = set()  # of the first of them, whose descriptors may be more than there is room for
+        self._lasting: dict[str, str] = {}
         self._parent = -1
+        self._rebinding: Rebinding | None = None
         if address:
+            if address.startswith("/"):
+                self._rebinding = Rebinding(loop, address, self._rebound)
             self._connect()
             self._watch_parent()
 
@@ -65,22 +73,29 @@ class StoreClient:
         """Store descriptors under a name: before this returns, unless spawnd is gone or hangs."""
         if not self._address:
             return
-        if self._unsent or not self._send(_keep_message(name, polled), fds, PATIENCE_MS):
-            if self._socket is not None and not self._unsent:
+        if not self._send(_keep_message(name, polled), fds, 0 if self._hangs else PATIENCE_MS):
+            if self._socket is not None and not self._hangs:
                 log.warning("spawnd does not take what is to be stored; going on without")
+                self._hangs = True
             self._unsent[name] = None
+            self._sent.difference_update(fds)  # numbers that were another's
             self._wait_for_room()
 
     def drop(self, name: str) -> None:
         """Have all of that name forgotten."""
+        if next(iter(self._unsent), None) == name:
+            self._sent.clear()
         self._unsent.pop(name, None)
         if self._address and (self._waits_for_room or not self._send(_drop_message(name))):
             self._undropped[name] = None
             self._wait_for_room()
 
     def say(self, line: str) -> None:
-        """Say something, as `READY=1`, as soon as there is room; of no interest to the next spawnd."""
-        if self._socket is not None and not self._send(line.encode()):
+        """Say something, as `READY=1`, as soon as there is room."""
+        key = line.partition("=")[0]
+        if key in LASTING:
+            self._lasting[key] = line
+        if not self._send(line.encode()) and self._socket is not None:
             self._unsaid[line] = None
             self._wait_for_room()
 
@@ -94,9 +109,11 @@ class StoreClient:
     def close(self) -> None:
         self._disconnect()
         self._unwatch_parent()
+        if self._rebinding is not None:
+            self._rebinding.close()
 
     def _watch_parent(self) -> None:
-        """Hear of the end of the spawnd that started this process; that of a later one is found out by sending."""
+        """Hear of the end of the spawnd that started this process; of later ones, when the next one is there."""
         with suppress(OSError):  # it is gone already, or in another PID namespace
             self._parent = os.pidfd_open(os.getppid())
             self._loop.watch(self._parent, select.EPOLLIN, lambda _events: self._parent_ended())
@@ -105,6 +122,10 @@ class StoreClient:
         self._unwatch_parent()
         if self._socket is not None:
             self._lost("it has ended")
+
+    def _rebound(self) -> None:
+        if self._socket is not None:
+            self._lost("there is another one")
 
     def _unwatch_parent(self) -> None:
         if self._parent >= 0:
@@ -119,6 +140,8 @@ class StoreClient:
             self._socket = None
 
     def _connect(self) -> None:
+        if self._rebinding is not None:
+            self._rebinding.forget()
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
             sock.connect(self._address)
@@ -132,6 +155,7 @@ class StoreClient:
         self._connect()
         if self._socket is not None:
             self._unsent = dict.fromkeys(self._names())
+            self._unsaid.update(dict.fromkeys(self._lasting.values()))
             notice("there is a spawnd again: storing what belongs to %d names", len(self._unsent))
             self._wait_for_room()
 
@@ -166,6 +190,8 @@ class StoreClient:
         log.warning("spawnd does not answer (%s); going on without", why)
         self._disconnect()
         self._unsaid.clear()
+        self._sent.clear()
+        self._hangs = False
         self._loop.call_later(RECONNECT, self._reconnect)
 
     def _wait_for_room(self) -> None:
@@ -180,6 +206,7 @@ class StoreClient:
 
     def _flush(self) -> None:
         """Send what there is room for."""
+        self._hangs = False
         sent = (
             _send_each(self._unsaid, lambda line: self._send(line.encode()))
             and _send_each(self._undropped, lambda name: self._send(_drop_message(name)))
@@ -191,9 +218,13 @@ class StoreClient:
     def _send_all(self, name: str) -> bool:
         for fds, polled in self._holdings(name):
             message = _keep_message(name, polled)
-            for at in range(0, len(fds), MAX_DESCRIPTORS):
-                if not self._send(message, fds[at : at + MAX_DESCRIPTORS]):
+            left = [fd for fd in fds if fd not in self._sent]
+            for at in range(0, len(left), MAX_DESCRIPTORS):
+                some = left[at : at + MAX_DESCRIPTORS]
+                if not self._send(message, some):
                     return False
+                self._sent.update(some)
+        self._sent.clear()
         return True
 
 

@@ -33,9 +33,13 @@ class FakeSpawnd:
         assert self._receiver is not None
         self.loop.watch(self._receiver.fileno(), EPOLLIN, lambda _events: self.take())
 
-    def fileno(self) -> int:
+    @property
+    def receiver(self) -> Receiver:
         assert self._receiver is not None
-        return self._receiver.fileno()
+        return self._receiver
+
+    def fileno(self) -> int:
+        return self.receiver.fileno()
 
     def hang(self) -> None:
         """Read nothing any more, until `hear`."""

@@ -96,6 +96,39 @@ def test_room_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> No
     assert not world.client.is_behind
 
 
+def test_what_is_new_does_not_wait_until_all_that_was_lost_is_stored_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client is answered when it is stored; and that is at once, where there is a spawnd that reads."""
+    monkeypatch.setattr(module, "PATIENCE_MS", 20_000)
+    world.spawnd.lose()
+    for number in range(MORE_THAN_THE_QUEUE):
+        world.keep(f"n{number}")
+    world.spawnd.listen()
+    world.spawnd.hang()
+    run_until(world.loop, lambda: has_no_room(world.client))
+    told, tell = os.pipe()
+
+    def read_until_new() -> None:
+        receiver = world.spawnd.receiver
+        names: list[str] = []
+        while "new" not in names:
+            wait_readable(receiver.fileno())
+            names += [notification.message.name for notification in receiver.receive_nowait(1)]
+        os.write(tell, b"x")
+
+    with child_process(read_until_new):
+        world.keep("new")
+        wait_readable(told)
+    for fd in (told, tell):
+        os.close(fd)
+
+
+def has_no_room(client: StoreClient) -> bool:
+    """Whether it is connected, and the queue is full."""
+    return client._socket is not None and not client._has_room(0)
+
+
 def test_what_is_dropped_while_there_is_no_room_goes_later(world: World) -> None:
     for number in range(5):
         world.keep(f"n{number}")
@@ -154,6 +187,27 @@ def test_the_end_of_the_spawnd_that_started_it_is_heard(tmp_path: Path) -> None:
         os.close(fd)
 
 
+def test_the_next_spawnd_is_heard_of_at_once(world: World) -> None:
+    """Nothing is to be said meanwhile: a connected socket tells of the loss only to who sends."""
+    for _ in range(3):
+        world.keep(f"n{len(world.held)}")  # is lost in the queue
+        world.spawnd.lose()
+        world.spawnd.store.clear()
+        world.spawnd.listen()
+        run_until(world.loop, world.settled)
+
+
+def test_the_next_spawnd_is_told_what_lasts(world: World) -> None:
+    for line in ("READY=1", "STATUS=one", "WATCHDOG=1", "STATUS=two"):
+        world.client.say(line)
+    world.spawnd.lose()
+    world.client.say("STATUS=three")  # finds it out, and nobody hears it
+    world.spawnd.listen()
+    run_until(world.loop, lambda: len(world.spawnd.said) == 2)
+    turn(world.loop, 3)
+    assert world.spawnd.said == ["READY=1", "STATUS=three"]
+
+
 def test_what_is_there_already_is_kept_once(world: World) -> None:
     world.keep("a")
     world.spawnd.take()
@@ -192,6 +246,22 @@ def test_more_than_a_datagram_holds(world: World) -> None:
     world.client._holdings = lambda name: [(fds, False)]
     world.spawnd.listen()
     run_until(world.loop, lambda: len(world.spawnd.store) == 600)
+    for fd in fds[1:]:
+        os.close(fd)
+
+
+def test_one_name_may_have_more_than_there_is_room_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has been sent is not sent again each time that there is room."""
+    monkeypatch.setattr(module, "MAX_DESCRIPTORS", 1)
+    fds = [os.memfd_create("x") for _ in range(MORE_THAN_THE_QUEUE)]
+    world.spawnd.lose()
+    world.client.say("X=1")
+    world.held["many"] = fds[0]
+    world.client._holdings = lambda name: [(fds, False)]
+    world.spawnd.listen()
+    run_until(world.loop, lambda: not world.client.is_behind)
+    run_until(world.loop, lambda: len(world.spawnd.store) == len(fds))
+    assert world.spawnd.messages == len(fds)
     for fd in fds[1:]:
         os.close(fd)
 
