@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import select
 import socket
-import struct
 from array import array
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from supervisor.log.logger import log
-from supervisor.notify.foreign import close_foreign
-from supervisor.notify.protocol import MAX_DESCRIPTORS
 from workers.accessory.errors import NotAllowed, ProtocolError, Refused
-from workers.accessory.protocol import MAX_DATAGRAM, encode_error, encode_reply, parse_request
+from workers.accessory.inbox import Ancillary, receiver
+from workers.accessory.protocol import encode_error, encode_reply, parse_request
+from workers.accessory.rights import SHARED
 from workers.accessory.tenant import Tenant
 
 if TYPE_CHECKING:
@@ -23,21 +21,8 @@ if TYPE_CHECKING:
     from workers.accessory.server import Server
 
 EVENTS = select.EPOLLIN | select.EPOLLRDHUP
-_GONE = select.EPOLLHUP | select.EPOLLRDHUP
-_SPACE = socket.CMSG_SPACE(4 * MAX_DESCRIPTORS)
-# as numbers: to combine two members of an enumeration costs as much as a system call
-_RECEIVE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+# as a number: to combine two members of an enumeration costs as much as a system call
 _SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-
-Ancillary = list[tuple[int, int, Any]]
-
-
-class Inbox:
-    """Where datagrams are received, one after the other: a byte more than one may have."""
-
-    def __init__(self) -> None:
-        self.buffers = [bytearray(MAX_DATAGRAM + 1)]
-        self.view = memoryview(self.buffers[0])
 
 
 class ClientConnection:
@@ -49,27 +34,24 @@ class ClientConnection:
         self._server = server
         self._names: Names = server.names
         self._inbox = server.inbox
-        self._receive = sock.recvmsg_into
+        self._receive = receiver(sock, isinstance(tenant, Tenant) and tenant.rights.realm == SHARED)
         self.sock = sock
         self.uid = uid
         self.tenant = tenant
 
-    def on_event(self, events: int) -> None:
+    def on_event(self, _events: int) -> None:
         """Take one datagram: who sends many has its turn like everybody else."""
         try:
-            size, ancillary, _flags, _address = self._receive(self._inbox.buffers, _SPACE, _RECEIVE)
+            datagram = self._inbox.take(self._receive)
         except BlockingIOError:
             return
         except OSError:
             self.end()
             return
-        if ancillary:
-            close_passed(ancillary)
-        if not size and events & _GONE:
+        if datagram is None:
             self.end(is_empty=True)
             return
         self._server.counters.requests += 1
-        datagram = bytes(self._inbox.view[:size])
         tenant = self.tenant
         answer = tenant.answers.get(datagram) if isinstance(tenant, Tenant) else None
         if answer is not None:
@@ -82,10 +64,7 @@ class ClientConnection:
         """End the connection; `is_empty`: nothing is left in it to be received."""
         self._server.forget(self)
         if not is_empty:
-            # what is left would make our peer lose what we have told it, and what came along is not to be waited for
-            with suppress(OSError):
-                self.sock.shutdown(socket.SHUT_RD)
-            _drain(self.sock)
+            self._inbox.drain(self.sock, self._receive)
         self.sock.close()
 
     def _answer(self, datagram: bytes) -> None:
@@ -133,22 +112,5 @@ class ClientConnection:
         return True
 
 
-def close_passed(ancillary: Ancillary) -> None:
-    """Close the descriptors that came along."""
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            for (fd,) in struct.iter_unpack("=i", data[: len(data) // 4 * 4]):
-                close_foreign(fd)
-
-
 def _rights(fds: Sequence[int]) -> Ancillary:
     return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))]
-
-
-def _drain(sock: socket.socket) -> None:
-    with suppress(OSError):
-        while True:
-            data, ancillary, _flags, _address = sock.recvmsg(1, _SPACE, _RECEIVE)
-            close_passed(ancillary)
-            if not data:
-                return

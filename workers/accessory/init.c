@@ -30,7 +30,8 @@ __asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16,
 #elif defined(__aarch64__)
 __asm__(".globl _start\n_start:\n\tmov x29, xzr\n\tmov x30, xzr\n\tmov x0, sp\n\tbl start\n");
 #elif defined(__riscv) && __riscv_xlen == 64
-__asm__(".globl _start\n_start:\n\tmv a0, sp\n\tandi sp, sp, -16\n\tcall start\n");
+__asm__(".globl _start\n_start:\n\t.option push\n\t.option norelax\n\tla gp, __global_pointer$\n\t.option pop\n"
+	"\tmv a0, sp\n\tandi sp, sp, -16\n\tcall start\n");
 #endif
 
 static _Noreturn void leave(long status)
@@ -71,7 +72,8 @@ static void set_capabilities(const struct __user_cap_data_struct sets[2])
 
 static void allow_nothing_but_waiting(void)
 {
-	struct sock_filter filter[] = {
+	// static: what is copied to the stack is copied by memcpy on some architectures, and here is none
+	static const struct sock_filter filter[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 0, 3),
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
@@ -80,7 +82,7 @@ static void allow_nothing_but_waiting(void)
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
-	struct sock_fprog program = { LENGTH(filter), filter };
+	struct sock_fprog program = { LENGTH(filter), (struct sock_filter *)filter };
 
 	must(call(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0));
 	must(call(__NR_seccomp, SECCOMP_SET_MODE_FILTER, 0, (long)&program, 0));

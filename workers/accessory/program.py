@@ -1,4 +1,4 @@
-"""Starting the two kinds of processes that are written in C, beside this module: what they do is said there.
+"""Starting the processes that are written in C, beside this module: what they do is said there.
 
 A process that has become process 1 of a PID namespace is known by pid and start time, and held by a
 pidfd: it outlives whoever started it.
@@ -18,6 +18,8 @@ _spawn_init = _spawn.spawn_init
 _spawn_init.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
 _spawn_user_namespace = _spawn.spawn_user_namespace
 _spawn_user_namespace.argtypes = (ctypes.c_uint32, ctypes.c_uint32)
+_drop_datagram = _spawn.drop_datagram
+_drop_datagram.argtypes = (ctypes.c_int,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,14 @@ def start_user_namespace(uid: int, gid: int) -> int:
     Raises OSError with what the kernel said.
     """
     return _check(_spawn_user_namespace(uid, gid))
+
+
+def drop_datagram(fd: int) -> None:
+    """Take the next datagram from a socket; what came along is let go of without waiting for what that leads to.
+
+    Raises OSError, EAGAIN where there is no process to be had.
+    """
+    _check(_drop_datagram(fd))
 
 
 def end_child(pid: int) -> None:

@@ -13,8 +13,9 @@ from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from workers.accessory.access import rights_of
 from workers.accessory.accounts import Accounts
-from workers.accessory.client_connection import EVENTS, ClientConnection, Inbox
+from workers.accessory.client_connection import EVENTS, ClientConnection
 from workers.accessory.errors import NotAllowed, Refused
+from workers.accessory.inbox import Inbox, receiver
 from workers.accessory.names import Names
 from workers.accessory.options import Allowance, Options
 from workers.accessory.rights import SHARED, Rights
@@ -58,6 +59,7 @@ class Server:
         self._strangers = 0
         self.changed: Callable[[], None] = lambda: None
         listener.setblocking(False)
+        listener.setsockopt(_SOCKET, socket.SO_PASSCRED, 1)  # which connections inherit
         self._go_on()
 
     @property
@@ -90,15 +92,17 @@ class Server:
             self.stop()
             self._loop.call_later(PAUSE, self._go_on)
             return
+        # as `accept` does it, which asks the listener three times what kind of socket it is
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
         try:
-            # as `accept` does it, which asks the listener three times what kind of socket it is
-            self._take_in(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd))
+            self._take_in(sock)
         except OSError as error:
             log.warning("cannot take in a client: %s", error.strerror)
+            self.inbox.drain(sock, receiver(sock, is_trusted=False))
+            sock.close()
 
     def _take_in(self, sock: socket.socket) -> None:
-        """Raises OSError; the socket ends with its object."""
-        sock.setsockopt(_SOCKET, socket.SO_PASSCRED, 0)  # inherited; who it is we ask once
+        """Raises OSError, and then the socket is still the caller's."""
         uid, tenant = self._identify(sock)
         connection = ClientConnection(self, sock, uid, tenant)
         is_one_too_many = isinstance(tenant, NotAllowed) and self._strangers >= MOST_STRANGERS

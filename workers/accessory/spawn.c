@@ -1,4 +1,4 @@
-// Starting the two processes that the accessory needs, at a cost that does not grow with its descriptors.
+// Starting the processes that the accessory needs, at a cost that does not grow with its descriptors.
 //
 // The children share its memory, as after vfork(2), and run nothing but what is here, on a stack of their own
 // and with all signals blocked: a handler of the parent must not run in them. While the parent runs they make their
@@ -13,13 +13,15 @@
 #include <signal.h>
 #include <stdint.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "system_call.h"
 
-enum { STACK_SIZE = 16384, SIGSET_SIZE = 8 };
+enum { STACK_SIZE = 16384, SIGSET_SIZE = 8, PAUSE_USEC = 1000 };
 
 #define SHARED (CLONE_VM | CLONE_FILES | SIGCHLD)
 
@@ -44,6 +46,13 @@ static int start(int (*child)(void *), char *stack, int flags, void *argument)
 	error = errno;
 	call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&before, 0, SIGSET_SIZE);
 	return pid < 0 ? -error : pid;
+}
+
+// Reap a child that has ended or is about to; no signal that a handler takes leaves it behind.
+static void reap(int pid)
+{
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
 }
 
 struct execution {
@@ -71,7 +80,7 @@ int spawn_init(const char *program, const char *title)
 	int pid = start(execute, passing_stack, SHARED | CLONE_VFORK | CLONE_NEWPID, &execution);
 
 	if (pid > 0 && execution.error != 0) {
-		waitpid(pid, NULL, 0);
+		reap(pid);
 		return -(int)execution.error;
 	}
 	return pid;
@@ -141,6 +150,48 @@ int spawn_user_namespace(uint32_t uid, uint32_t gid)
 	pid = start(make_user_namespace, passing_stack, SHARED | CLONE_VFORK, &owner);
 	if (pid < 0)
 		return pid;
-	waitpid(pid, NULL, 0);
+	reap(pid);
 	return (int)owner.result;
+}
+
+struct drop {
+	long fd;
+	volatile long result; // of recvmsg
+};
+
+static void wake_up(int signum)
+{
+	(void)signum;
+}
+
+// Receive a datagram without room for the descriptors in it: the kernel lets go of them before the call comes back. A
+// socket may linger then, but not on from the next alarm; and a FUSE server is told of it, not waited for as it is
+// by a close. Alarm and handler are this process's own.
+static int receive_nothing(void *argument)
+{
+	struct drop *drop = argument;
+	struct msghdr nothing = { 0 };
+	const struct sigaction wakes = { .sa_handler = wake_up };
+	const struct itimerval often = { { 0, PAUSE_USEC }, { 0, PAUSE_USEC } };
+	const uint64_t all_but_alarm = ~(1ull << (SIGALRM - 1));
+
+	sigaction(SIGALRM, &wakes, NULL);
+	call(__NR_setitimer, ITIMER_REAL, (long)&often, 0, 0);
+	call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&all_but_alarm, 0, SIGSET_SIZE);
+	drop->result = call(__NR_recvmsg, drop->fd, (long)&nothing, MSG_DONTWAIT, 0);
+	leave(0);
+}
+
+// Take the next datagram from a socket, and have somebody else let go of the descriptors in it.
+int drop_datagram(int fd)
+{
+	static struct drop drop;
+	int pid;
+
+	drop = (struct drop){ fd, -ECHILD };
+	pid = start(receive_nothing, passing_stack, SHARED | CLONE_VFORK, &drop);
+	if (pid < 0)
+		return pid;
+	reap(pid);
+	return drop.result < 0 ? (int)drop.result : 0;
 }

@@ -3,8 +3,10 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from supervisor.linux.namespaces import CLONE_NEWPID, CLONE_NEWUSER, setns
 from tests.daemon import children
 from tests.unit.process.forked import in_child
 from tests.unit.process.requirements import needs_root
+from tests.unit.varlink.lingering import LINGER, lingering, pass_on
 from tests.unit.waiting import wait_exit, wait_readable, wait_until
 from tests.unit.workers.accessory.status import KILL, capabilities, pss, status
 from tests.unit.workers.accessory.tracing import call_instead
@@ -22,6 +25,7 @@ from workers.accessory.namespaces import NamespaceMaker
 from workers.accessory.program import (
     PROGRAM,
     Init,
+    drop_datagram,
     end_child,
     find_init,
     start_init,
@@ -261,3 +265,24 @@ def test_a_program_that_cannot_be_executed(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("arguments", [["x", "1"], ["x", "1", "1", "1"]])
 def test_init_takes_its_title_alone(arguments: list[str]) -> None:
     assert subprocess.run(arguments, executable=PROGRAM, check=False).returncode == errno.EINVAL
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_datagram_is_dropped_with_what_came_along_and_nothing_is_waited_for(nested: bool) -> None:
+    before = children(os.getpid())
+    started = time.monotonic()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with lingering() as passed, ours, theirs:
+        if nested:
+            outer, peer = socket.socketpair()
+            with peer:
+                pass_on(peer, passed)
+            passed = outer
+        pass_on(theirs, passed, b"one")
+        theirs.send(b"two")
+        drop_datagram(ours.fileno())
+        assert ours.recv(9) == b"two"
+        with pytest.raises(BlockingIOError):
+            drop_datagram(ours.fileno())
+        assert time.monotonic() - started < LINGER / 2
+    assert children(os.getpid()) == before

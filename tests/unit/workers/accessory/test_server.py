@@ -17,6 +17,7 @@ import pytest
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWUSER
 from tests.daemon import process_state
 from tests.unit.process.requirements import needs_root
+from tests.unit.varlink.lingering import LINGER, lingering, pass_on
 from tests.unit.waiting import wait_until
 from tests.unit.workers.accessory.inode import MAPS, inodes
 from tests.unit.workers.accessory.worker import Worker
@@ -122,8 +123,9 @@ def test_large_datagrams(worker: StartWorker, size: int) -> None:
             client.request("a", user=b"0 0 1\n" * (size // 6))  # one line of it twice is no map
 
 
-def test_descriptors_that_come_along_are_closed(worker: StartWorker) -> None:
-    running = worker()
+@pytest.mark.parametrize("rights", ["any", "own"])
+def test_descriptors_that_come_along_are_closed(worker: StartWorker, rights: str) -> None:
+    running = worker(allow={"root": rights})
     with plain(running) as sock:
         sock.send(IPC)
         answer(sock)
@@ -140,25 +142,36 @@ def test_descriptors_that_come_along_are_closed(worker: StartWorker) -> None:
     wait_until(lambda: running.descriptors() < before)
 
 
-@pytest.mark.parametrize("datagram", [IPC, b"garbage"], ids=["read", "not read"])
-def test_a_socket_that_lingers_is_not_waited_for(worker: StartWorker, datagram: bytes) -> None:
-    """The last close of such a socket would wait for its peer, which never reads."""
-    running = worker()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        lingering = socket.create_connection(server.getsockname())
-        lingering.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 600))
-        lingering.setblocking(False)
-        fill(lingering)
-        with plain(running) as sock:
-            with stopped(running.pid):  # so that both are there before it looks
+@pytest.mark.parametrize("allow", [{"root": "any"}, {"root": "own"}, {"nobody": "any"}], ids=["any", "own", "nothing"])
+@pytest.mark.parametrize("nested", [False, True], ids=["", "nested"])
+@pytest.mark.parametrize(
+    ("datagrams", "stays"),
+    [([IPC], True), ([b"garbage"], True), ([b"garbage", b""], True), ([b""], False), ([b"garbage", b""], False)],
+    ids=["read", "not read", "behind nothing", "gone", "gone behind nothing"],
+)
+def test_a_socket_that_lingers_is_not_waited_for(
+    worker: StartWorker, allow: dict[str, str], nested: bool, datagrams: list[bytes], stays: bool
+) -> None:
+    """The last close of such a socket would wait for its peer, which never reads; or that of what has it on its way."""
+    running = worker(allow=allow)
+    with lingering() as passed, plain(running) as sock:
+        with stopped(running.pid):  # so that all are there before it looks
+            for datagram in datagrams:
                 sock.send(datagram)
-                socket.send_fds(sock, [IPC], [lingering.fileno()])
-                lingering.close()  # waits for nothing: what is in the queue holds it
+            if nested:
+                outer, peer = socket.socketpair()
+                with peer:
+                    pass_on(peer, passed)
+                passed = outer
+            pass_on(sock, passed, IPC)
+            if not stays:
+                sock.close()
+        if stays:
             answer(sock)
         started = time.monotonic()
-        with running.connect() as other:
-            assert inodes(other.request("b", ipc=True))[0]
-        assert time.monotonic() - started < 10
+        with running.connect() as other, suppress(RequestError):  # who may not is told so
+            other.request("b", ipc=True).close()
+        assert time.monotonic() - started < LINGER / 2
 
 
 @contextmanager
@@ -169,13 +182,6 @@ def stopped(pid: int) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
-
-
-def fill(sock: socket.socket) -> None:
-    """Send until there is no room."""
-    with suppress(BlockingIOError):
-        while True:
-            sock.send(b"x" * 65536)
 
 
 def goes_on(deaf: socket.socket) -> bool:
