@@ -87,7 +87,7 @@ def check_room(accounts: Accounts, entry: Entry, rights: Rights, request: Reques
             namespaces, descriptors = namespaces + 1, descriptors + size
     is_shared = entry.realm == SHARED
     if is_new:
-        accounts.check(entry.payer, "names", 1, 0, is_shared=is_shared)
+        accounts.check(entry.payer, "names", entry.weight, 0, is_shared=is_shared)
     if namespaces:
         accounts.check(entry.payer, "namespaces", namespaces, descriptors, is_shared=is_shared)
     if request.lease:

@@ -12,6 +12,8 @@ from workers.accessory.records import Known
 from workers.accessory.rights import Rights
 
 PID_DESCRIPTORS = 2  # the namespace and the pidfd of its init
+FEW = 16  # leases: nearly all names have one, and a set takes four times as much as a tuple then
+NAME_UNIT = 256  # bytes of a name that count as one name
 Answers = dict[bytes, Any]
 
 
@@ -28,31 +30,49 @@ class UserNamespace:
 class Entry:
     """A name with its namespaces and the reading ends of its leases, whose descriptors it owns.
 
-    `touched` is when it was asked for, or its last lease ended; as written down, it may be as
-    late as `noted_until`.  `payer` is the user on whose account it is.  `answers` are the
+    `touched` is when it was asked for, or its last lease ended; what is written down is
+    `noted_until`, as late as that may be.  `payer` is the user on whose account it is.  `answers` are the
     datagrams that are answered with what is here, and the table of answers where each is.
     """
 
     __slots__ = (
-        "answers", "id", "init", "ipc", "is_gone", "is_stored", "leases", "name", "noted_until", "payer", "realm",
-        "touched", "users", "waits",
+        "answers", "id", "init", "ipc", "is_stored", "leases", "name", "noted_until", "payer", "realm", "touched",
+        "users", "waits",
     )  # fmt: skip
 
-    def __init__(self, id: int, realm: int, payer: int, name: str, touched: float) -> None:
+    def __init__(self, id: int, realm: int, payer: int, name: str, touched: float, noted_until: float) -> None:
         self.id = id
         self.realm = realm
         self.payer = payer
         self.name = name
         self.touched = touched
-        self.noted_until = touched
+        self.noted_until = noted_until
         self.ipc = -1
         self.init: Init | None = None
         self.users: tuple[UserNamespace, ...] = ()
-        self.leases: tuple[int, ...] = ()
+        self.leases: tuple[int, ...] | set[int] = ()
         self.answers: tuple[tuple[Answers, bytes], ...] = ()
         self.is_stored = False
-        self.is_gone = False
         self.waits = False  # whether its expiry is looked at
+
+    @property
+    def weight(self) -> int:
+        """As how many names it counts."""
+        return 1 + len(self.name) // NAME_UNIT
+
+    def add_lease(self, fd: int) -> None:
+        if isinstance(self.leases, set):
+            self.leases.add(fd)
+        elif len(self.leases) < FEW:
+            self.leases += (fd,)
+        else:
+            self.leases = {*self.leases, fd}
+
+    def end_lease(self, fd: int) -> None:
+        if isinstance(self.leases, set):
+            self.leases.remove(fd)
+        else:
+            self.leases = tuple(lease for lease in self.leases if lease != fd)
 
     def user(self, uid: int, payload: bytes) -> UserNamespace | None:
         return next((user for user in self.users if user.payload == payload and user.uid == uid), None)
@@ -90,8 +110,8 @@ class Entry:
         """It, as it is written down."""
         users = {user.inode: (user.uid, user.payload) for user in self.users}
         init = None if self.init is None else (self.init.pid, self.init.started)
-        touched = round(self.touched * 1000)
-        return Known(self.id, self.realm, self.payer, touched, self.name, users, init, bool(self.leases))
+        noted = round(self.noted_until * 1000)
+        return Known(self.id, self.realm, self.payer, noted, self.name, users, init, bool(self.leases))
 
     def descriptors(self) -> Sequence[int]:
         """All that are open for it, but those of its init."""

@@ -62,7 +62,7 @@ class Ledger:
             entry.is_stored = True
 
     def touched(self, entry: Entry) -> None:
-        self._append(touched_line(entry.id, round(entry.touched * 1000)))
+        self._append(touched_line(entry.id, round(entry.noted_until * 1000)))
 
     def init_gone(self, entry: Entry) -> None:
         self._append(init_gone_line(entry.id))
@@ -86,7 +86,7 @@ class Ledger:
         if name == JOURNAL:
             return [([self._journal.fd], False)]
         entry = self._entries.get(read_stored_name(name) or 0)
-        return [] if entry is None else [(entry.stored(), False), (entry.leases, True)]
+        return [] if entry is None else [(entry.stored(), False), (list(entry.leases), True)]
 
     def _append(self, line: bytes) -> None:
         try:

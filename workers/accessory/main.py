@@ -22,7 +22,7 @@ from workers.accessory.entry import Entry
 from workers.accessory.errors import OptionsError
 from workers.accessory.journal import Journal
 from workers.accessory.ledger import JOURNAL, Ledger
-from workers.accessory.names import GRAIN, Names
+from workers.accessory.names import Names
 from workers.accessory.options import Options, parse_options
 from workers.accessory.records import Known, read_lines
 from workers.accessory.recovery import recover, unknown_names
@@ -45,20 +45,23 @@ class Accessory:
         listener = _take_listener(fds)
         control = fds.pop(CONTROL, [])
         accounts = Accounts(options.quota, raise_descriptor_limit())
-        journal, known = _take_journal(fds.pop(JOURNAL, []))
+        journals = fds.pop(JOURNAL, [])
+        journal, known = _take_journal(journals)
         self._entries: dict[int, Entry] = {}
         self.ledger = Ledger(journal, self._entries, loop, os.environ.pop("NOTIFY_SOCKET", ""))
         self.names = Names(loop, accounts, self.ledger, self._entries, options.expiry)
-        self._recover(known, fds, options.expiry / GRAIN)
+        if journals and journals != [journal.fd]:
+            self.ledger.store.drop(JOURNAL)  # or the next process would find what is of no use again
+        self._recover(known, fds)
         self.server = Server(loop, listener, self.names, accounts, options)
         status = StatusLine(loop, self.ledger.store.say, self._status)
         self.names.changed = self.server.changed = status.changed
         for fd in control:
             loop.call_soon(partial(self._open_control, fd, accounts))
 
-    def _recover(self, known: dict[int, Known], stored: dict[str, list[int]], grain: float) -> None:
+    def _recover(self, known: dict[int, Known], stored: dict[str, list[int]]) -> None:
         store = self.ledger.store
-        entries = recover(known, stored, grain, self._loop.clock())
+        entries = recover(known, stored, self._loop.clock())
         for entry in entries:
             self.names.adopt(entry)
         taken = {fd for entry in entries for fd in entry.descriptors()}

@@ -14,7 +14,7 @@ from supervisor.loop.loop import Loop
 from workers.accessory.accounts import Accounts
 from workers.accessory.draft import Draft, check_room, make
 from workers.accessory.ends import Ends
-from workers.accessory.entry import Entry
+from workers.accessory.entry import PID_DESCRIPTORS, Entry
 from workers.accessory.errors import Refused
 from workers.accessory.expiry import Expiry
 from workers.accessory.ledger import Ledger
@@ -23,7 +23,8 @@ from workers.accessory.program import Init
 from workers.accessory.protocol import Request
 from workers.accessory.rights import Rights
 
-GRAIN = 60  # a touch is written down once in this part of the time until expiry
+GRAIN = 60  # a touch is written down once in this part of the time until expiry, at the most
+_NOBODY: dict[str, Entry] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,10 @@ class Names:
         self._maker = NamespaceMaker()
         self._accounts = accounts
         self._ledger = ledger
-        self._grain = expiry / GRAIN
+        self._grain = max(1, round(expiry * 1000 / GRAIN))  # milliseconds
+        self._until = 0.0
         self._by_id = entries
-        self._entries: dict[tuple[int, str], Entry] = {}
+        self._realms: dict[int, dict[str, Entry]] = {}
         self._next_id = 1
         self.leases = 0
         self.changed: Callable[[], None] = lambda: None
@@ -62,18 +64,18 @@ class Names:
         self.expiry = Expiry(loop, expiry, self._expired)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._by_id)
 
     def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries.values())
+        return iter(self._by_id.values())
 
     def fulfil(self, rights: Rights, request: Request) -> Grant:
         """What the request asks for.  Raises Refused, and then everything is as it was before."""
-        entry = self._entries.get((rights.realm, request.name))
+        entry = self._realms.get(rights.realm, _NOBODY).get(request.name)
         is_new = entry is None
         if entry is None:
-            entry = Entry(self._next_id, rights.realm, rights.uid, request.name, self._clock())
-            entry.noted_until += self._grain
+            now = self._clock()
+            entry = Entry(self._next_id, rights.realm, rights.uid, request.name, now, self._noted_until(now))
         lease_end = -1
         is_made = is_new or request.lease or entry.lacks(rights, request)
         if is_made:
@@ -85,9 +87,15 @@ class Names:
         """It was asked for now."""
         now = entry.touched = self._clock()
         if now > entry.noted_until:
-            entry.noted_until = now + self._grain
+            entry.noted_until = self._noted_until(now)
             if not entry.leases:
                 self._ledger.touched(entry)
+
+    def _noted_until(self, now: float) -> float:
+        """The end of the part of time that `now` is in: one and the same number for all names."""
+        if now > self._until:
+            self._until = (int(now * 1000) // self._grain + 1) * self._grain / 1000
+        return self._until
 
     def adopt(self, entry: Entry) -> None:
         """Go on with a name of an earlier process."""
@@ -150,7 +158,7 @@ class Names:
         if draft.init is not None:
             entry.init = draft.init
         if draft.lease >= 0:
-            entry.leases += (draft.lease,)
+            entry.add_lease(draft.lease)
             self.leases += 1
             self._accounts.add(entry.payer, "leases")
         number, descriptors = draft.namespaces
@@ -165,21 +173,21 @@ class Names:
         self.changed()
 
     def _insert(self, entry: Entry) -> None:
-        self._entries[entry.realm, entry.name] = entry
+        self._realms.setdefault(entry.realm, {})[entry.name] = entry
         self._by_id[entry.id] = entry
-        self._accounts.add(entry.payer, "names", 1, 0)
+        self._accounts.add(entry.payer, "names", entry.weight, 0)
 
     # ending
 
     def _lease_ended(self, entry: Entry, fd: int) -> None:
         os.close(fd)
-        entry.leases = tuple(lease for lease in entry.leases if lease != fd)
+        entry.end_lease(fd)
         self._accounts.add(entry.payer, "leases", -1, -1)
         self.leases -= 1
         self.changed()
         if not entry.leases:
             now = entry.touched = self._clock()
-            entry.noted_until = now + self._grain
+            entry.noted_until = self._noted_until(now)
             self._ledger.touched(entry)
             self.expiry.wait(entry)
 
@@ -195,18 +203,21 @@ class Names:
         init, entry.init = entry.init, None
         if init is not None:
             entry.forget_answers()
-            self._accounts.add(entry.payer, "namespaces", -1, -2)
+            self._accounts.add(entry.payer, "namespaces", -1, -PID_DESCRIPTORS)
         return init
 
     def _expired(self, entry: Entry) -> None:
-        entry.is_gone = True
         entry.forget_answers()
-        del self._entries[entry.realm, entry.name], self._by_id[entry.id]
+        del self._by_id[entry.id]
+        realm = self._realms[entry.realm]
+        del realm[entry.name]
+        if not realm:
+            del self._realms[entry.realm]
         if (init := self._take_init(entry)) is not None:
             self.ends.end(init)
         number, descriptors = entry.namespaces
         self._accounts.add(entry.payer, "namespaces", -number, -descriptors)
-        self._accounts.add(entry.payer, "names", -1, 0)
+        self._accounts.add(entry.payer, "names", -entry.weight, 0)
         for fd in entry.stored():
             os.close(fd)
         self._ledger.gone(entry)

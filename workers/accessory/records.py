@@ -1,14 +1,15 @@
 """The lines of the log of names, and what they say together.
 
-    N ID REALM PAYER TOUCHED NAME   a name has come to be
+    N ID REALM PAYER UNTIL NAME     a name has come to be
     U ID INODE UID PAYLOAD          it has a user namespace; the payload is in hexadecimal digits
     P ID PID STARTED                it has a PID namespace with this init
     E ID                            and has it no more
     L ID                            it is leased
-    T ID TOUCHED                    it is not leased, and was used last at that time
+    T ID UNTIL                      it is not leased
     X ID                            it is gone
 
-Times are milliseconds of CLOCK_BOOTTIME.  The descriptors of ID are in the store, under `stored_name(ID)`.
+UNTIL is as late as it may have been used, in milliseconds of CLOCK_BOOTTIME.  The descriptors of
+ID are in the store, under `stored_name(ID)`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Known:
     id: int
     realm: int
     payer: int
-    touched: int
+    until: int
     name: str
     users: dict[int, tuple[int, bytes]] = field(default_factory=dict)
     init: tuple[int, int] | None = None
@@ -36,7 +37,7 @@ class Known:
 
 
 def name_line(known: Known) -> bytes:
-    return b"N %d %d %d %d %s\n" % (known.id, known.realm, known.payer, known.touched, known.name.encode())
+    return b"N %d %d %d %d %s\n" % (known.id, known.realm, known.payer, known.until, known.name.encode())
 
 
 def user_line(id: int, inode: int, uid: int, payload: bytes) -> bytes:
@@ -55,8 +56,8 @@ def leased_line(id: int) -> bytes:
     return b"L %d\n" % id
 
 
-def touched_line(id: int, touched: int) -> bytes:
-    return b"T %d %d\n" % (id, touched)
+def touched_line(id: int, until: int) -> bytes:
+    return b"T %d %d\n" % (id, until)
 
 
 def gone_line(id: int) -> bytes:
@@ -79,8 +80,8 @@ def _take(known: dict[int, Known], line: bytes) -> None:
     kind, number, *rest = line.split(b" ", 2)
     id = int(number)
     if kind == b"N":
-        realm, payer, touched, name = rest[0].split(b" ", 3)
-        known[id] = Known(id, int(realm), int(payer), int(touched), name.decode("ascii"))
+        realm, payer, until, name = rest[0].split(b" ", 3)
+        known[id] = Known(id, int(realm), int(payer), int(until), name.decode("ascii"))
         return
     if kind == b"X":
         known.pop(id, None)
@@ -99,7 +100,7 @@ def _change(entry: Known, kind: bytes, values: list[bytes]) -> None:
         case b"L":
             entry.leased = True
         case b"T":
-            entry.leased, entry.touched = False, int(values[0])
+            entry.leased, entry.until = False, int(values[0])
         case _:
             raise ValueError(f"no such kind of line: {kind!r}")
 

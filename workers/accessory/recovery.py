@@ -17,14 +17,14 @@ from workers.accessory.program import Init, find_init
 from workers.accessory.records import Known, read_stored_name
 
 
-def recover(known: Mapping[int, Known], stored: Mapping[str, Sequence[int]], grain: float, now: float) -> list[Entry]:
+def recover(known: Mapping[int, Known], stored: Mapping[str, Sequence[int]], now: float) -> list[Entry]:
     """The entries, which own those of the stored descriptors that are of use; the others stay where they are.
 
-    `stored` is by name in the store, `grain` how much later than the log says a name may have been touched.
+    `stored` is by name in the store.
     """
     entries = []
     for facts in known.values():
-        entry = Entry(facts.id, facts.realm, facts.payer, facts.name, min(facts.touched / 1000 + grain, now))
+        entry = Entry(facts.id, facts.realm, facts.payer, facts.name, min(facts.until / 1000, now), facts.until / 1000)
         entry.init = _init(facts)
         entries.append(entry)
     by_id = {entry.id: entry for entry in entries}
@@ -36,7 +36,7 @@ def recover(known: Mapping[int, Known], stored: Mapping[str, Sequence[int]], gra
                 _give(found, known[found.id], fd)
     for entry in entries:
         if known[entry.id].leased and not entry.leases:
-            entry.touched = now  # its last lease has ended since
+            entry.touched = entry.noted_until = now  # its last lease has ended since
     return entries
 
 
@@ -49,7 +49,7 @@ def unknown_names(entries: Iterable[Entry], stored: Iterable[str]) -> list[str]:
 def _give(entry: Entry, known: Known, fd: int) -> None:
     facts = os.fstat(fd)
     if stat.S_ISFIFO(facts.st_mode):
-        entry.leases += (fd,)
+        entry.add_lease(fd)
         return
     try:
         kind = ns_get_nstype(fd)

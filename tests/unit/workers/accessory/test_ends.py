@@ -18,7 +18,7 @@ from workers.accessory.namespaces import NamespaceMaker
 
 
 def entry(id: int, touched: float = 0.0) -> Entry:
-    return Entry(id, -1, 0, f"n{id}", touched)
+    return Entry(id, -1, 0, f"n{id}", touched, touched)
 
 
 class Heard:
@@ -116,12 +116,10 @@ def test_one_that_was_touched_meanwhile_waits_on(world: World) -> None:
     assert world.at(99.0) == [1]
 
 
-def test_one_that_is_leased_or_gone_is_not_looked_at_any_more(world: World) -> None:
-    leased, gone = entry(1), entry(2)
-    for waiting in (leased, gone):
-        world.expiry.wait(waiting)
+def test_one_that_is_leased_is_not_looked_at_any_more(world: World) -> None:
+    leased = entry(1)
+    world.expiry.wait(leased)
     leased.leases = (3,)
-    gone.is_gone = True
     assert world.at(50.0) == []
     leased.leases = ()
     leased.touched = 50.0

@@ -103,7 +103,7 @@ def test_what_is_no_log(content: bytes) -> None:
 
 
 def known(id: int, **fields: object) -> Known:
-    return Known(**{"id": id, "realm": -1, "payer": 0, "touched": 5, "name": "a b", **fields})  # type: ignore[arg-type]
+    return Known(**{"id": id, "realm": -1, "payer": 0, "until": 5, "name": "a b", **fields})  # type: ignore[arg-type]
 
 
 def read(*lines: bytes) -> dict[int, Known]:
@@ -117,7 +117,7 @@ def test_a_name_with_all_that_belongs_to_it() -> None:
     lines = [name_line(entry), user_line(3, 77, 1000, b"0 0 1\n\0\xff"), init_line(3, 42, 4242), leased_line(3)]
     users = {77: (1000, b"0 0 1\n\0\xff")}
     assert read(*lines) == {3: known(3, users=users, init=(42, 4242), leased=True)}
-    assert read(*lines, init_gone_line(3), touched_line(3, 99)) == {3: known(3, users=users, touched=99)}
+    assert read(*lines, init_gone_line(3), touched_line(3, 99)) == {3: known(3, users=users, until=99)}
     assert read(*lines, gone_line(3)) == {}
     assert read(*lines, gone_line(3), name_line(known(4))) == {4: known(4)}
 

@@ -141,7 +141,12 @@ def test_a_log_of_no_use_costs_the_names_and_nothing_else(worker: StartWorker) -
     running.start()
     assert "of no use" in running.said()
     with running.connect() as client:
-        assert ask(client, "a")
+        first = ask(client, "a")
+        running.take()
+    restart_killed(running)
+    with running.connect() as client:
+        assert ask(client, "a") == first
+    assert running.said().count("of no use") == 1
 
 
 def test_without_a_spawnd_it_goes_on_and_catches_up(worker: StartWorker) -> None:

@@ -10,7 +10,7 @@ def answer(entry: Entry) -> Answer:
 
 
 def entry(name: str = "a") -> Entry:
-    return Entry(1, SHARED, 0, name, 0.0)
+    return Entry(1, SHARED, 0, name, 0.0, 0.0)
 
 
 def test_what_is_remembered_is_forgotten_with_the_entry() -> None:

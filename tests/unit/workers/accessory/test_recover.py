@@ -1,0 +1,42 @@
+"""What comes back of the log: no process, nothing in the store."""
+
+from __future__ import annotations
+
+import pytest
+
+from workers.accessory.entry import FEW, NAME_UNIT, Entry
+from workers.accessory.records import Known
+from workers.accessory.recovery import recover
+
+
+def test_clocks_go_on_over_any_number_of_crashes() -> None:
+    """What is written down again says what it said before."""
+    known = Known(1, -1, 0, 5_000, "a")
+    for now in (4.2, 4.3, 6.0, 9.0):
+        (entry,) = recover({1: known}, {}, now)
+        assert entry.touched == min(5.0, now)
+        known = entry.known()
+        assert known.until == 5_000
+
+
+def test_a_lease_that_ended_meanwhile_ended_now() -> None:
+    (entry,) = recover({1: Known(1, -1, 0, 5_000, "a", leased=True)}, {}, 7.0)
+    assert (entry.touched, entry.known().until) == (7.0, 7_000)
+
+
+@pytest.mark.parametrize("number", [1, FEW, FEW + 1, 1000])
+def test_leases_come_and_go(number: int) -> None:
+    entry = Entry(1, -1, 0, "a", 0.0, 0.0)
+    for fd in range(number):
+        entry.add_lease(fd)
+    assert sorted(entry.leases) == list(range(number))
+    for fd in reversed(range(number)):
+        assert entry.known().leased
+        entry.end_lease(fd)
+    assert not entry.known().leased
+
+
+def test_a_long_name_counts_as_several() -> None:
+    assert [Entry(1, -1, 0, "n" * size, 0.0, 0.0).weight for size in (1, NAME_UNIT - 1, NAME_UNIT, 60_000)] == [
+        1, 1, 2, 235,
+    ]  # fmt: skip
