@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWUSER
+from workers.accessory.errors import ProtocolError
 from workers.accessory.protocol import (
     MAX_DATAGRAM,
     Command,
@@ -87,14 +88,19 @@ class Accessory:
         """Namespaces of `name`, the caller's to close; who asks for the same name gets the same ones.
 
         `user` is a `uid_map`, or `uid_map NUL gid_map`, in the format of /proc/PID/uid_map.
-        Raises RequestError with what the accessory says, OSError where it cannot be spoken to.
+        Raises RequestError with what the accessory says; OSError where it cannot be spoken to, and ends the connection.
         """
-        self._socket.send(encode_request(name, ipc=ipc, pid=pid, user=user, lease=lease))
-        if not (ipc or pid or lease or user is not None):
-            return Namespaces()  # there is no answer to that
-        datagram, fds = self._receive()
+        datagram = encode_request(name, ipc=ipc, pid=pid, user=user, lease=lease)
         try:
-            return take_reply(datagram, fds)
+            self._socket.send(datagram)
+            if not (ipc or pid or lease or user is not None):
+                return Namespaces()  # there is no answer to that
+            reply, fds = self._receive()
+        except BaseException:
+            self.close()  # an answer that comes too late is none to the next request
+            raise
+        try:
+            return take_reply(reply, fds)
         finally:
             for fd in fds:
                 os.close(fd)
@@ -144,8 +150,19 @@ def encode_request(
 
 
 def take_reply(datagram: bytes, fds: list[int]) -> Namespaces:
-    """What is in a reply; the descriptors that it names are taken out of `fds`.  Raises RequestError."""
+    """What is in a reply; the descriptors that it names are taken out of `fds`.  Raises RequestError, ProtocolError."""
     found = Namespaces()
+    try:
+        _take(found, datagram, fds)
+    except BaseException as error:
+        found.close()
+        if isinstance(error, IndexError):
+            raise ProtocolError("a reply without all of its descriptors") from error
+        raise
+    return found
+
+
+def _take(found: Namespaces, datagram: bytes, fds: list[int]) -> None:
     for response, payload in packets(datagram):
         if response == Response.ERROR:
             raise RequestError(payload.decode("ascii", "replace"))
@@ -154,7 +171,6 @@ def take_reply(datagram: bytes, fds: list[int]) -> Namespaces:
         elif response == Response.NAMESPACE_HANDLES:
             for (flag,) in struct.iter_unpack("=I", payload):
                 _set(found, flag, fds.pop(0))
-    return found
 
 
 def _set(found: Namespaces, flag: int, fd: int) -> None:

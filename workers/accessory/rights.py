@@ -48,9 +48,9 @@ class Rights:
         uid_map, gid_map = split_maps(payload)
         if self.realm == SHARED:
             return Maps(uid_map, gid_map)
-        name = _user_name(self.uid)
         uids, gids = list(self.ids), list(self.ids)
         if self.own:
+            name = _user_name(self.uid)
             uids += [Ids(self.uid, self.uid), *subordinate_ids(SUBORDINATE_UIDS, self.uid, name)]
             gids += subordinate_ids(SUBORDINATE_GIDS, self.uid, name)
         own_gid = [Ids(self.gid, self.gid)] if self.own else []

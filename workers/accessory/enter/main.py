@@ -26,7 +26,10 @@ def main() -> int:
     except (OSError, RequestError, ProtocolError, JoinError) as error:
         return _failed(f"{error.strerror or error}" if isinstance(error, OSError) else str(error), CANNOT_ENTER)
     mask = hold_signals()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:  # the PID namespace has ended meanwhile, or there is no room for a process
+        return _failed(f"cannot start a process in the namespaces: {error.strerror}", CANNOT_ENTER)
     if pid == 0:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         _run(arguments, namespaces)
@@ -45,7 +48,8 @@ def _run(arguments: Arguments, namespaces: Namespaces) -> NoReturn:
     status = CANNOT_ENTER
     try:
         join_after_fork(namespaces, arguments.maps)
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it
+        for signum in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
+            signal.signal(signum, signal.SIG_DFL)
         os.execvp(arguments.command[0], arguments.command)  # noqa: S606  # no shell is the point
     except JoinError as error:
         _failed(str(error), status)
