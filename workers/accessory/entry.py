@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from workers.accessory.records import Known
 from workers.accessory.rights import Rights
 
 PID_DESCRIPTORS = 2  # the namespace and the pidfd of its init
-FEW = 16  # leases: nearly all names have one, and a set takes four times as much as a tuple then
+NO_LEASE = -1
 NAME_UNIT = 256  # bytes of a name that count as one name
 Answers = dict[bytes, Any]
 
@@ -30,14 +30,14 @@ class UserNamespace:
 class Entry:
     """A name with its namespaces and the reading ends of its leases, whose descriptors it owns.
 
-    `touched` is when it was asked for, or its last lease ended; what is written down is
-    `noted_until`, as late as that may be.  `payer` is the user on whose account it is.  `answers` are the
-    datagrams that are answered with what is here, and the table of answers where each is.
+    `touched` is when it was asked for, or its last lease ended, and of no meaning while it is leased;
+    what is written down is `noted_until`, as late as that may be.  `payer` is the user on whose account
+    it is.  `answers` are the datagrams that are answered with what is here, and the table of answers
+    where each is.  `held` is the descriptor of its lease, which nearly all names have one of, or all of them.
     """
 
     __slots__ = (
-        "answers", "id", "init", "ipc", "is_stored", "leases", "name", "noted_until", "payer", "realm", "touched",
-        "users", "waits",
+        "answers", "held", "id", "init", "ipc", "name", "noted_until", "payer", "realm", "touched", "users", "waits",
     )  # fmt: skip
 
     def __init__(self, id: int, realm: int, payer: int, name: str, touched: float, noted_until: float) -> None:
@@ -50,9 +50,8 @@ class Entry:
         self.ipc = -1
         self.init: Init | None = None
         self.users: tuple[UserNamespace, ...] = ()
-        self.leases: tuple[int, ...] | set[int] = ()
+        self.held: int | set[int] = NO_LEASE
         self.answers: tuple[tuple[Answers, bytes], ...] = ()
-        self.is_stored = False
         self.waits = False  # whether its expiry is looked at
 
     @property
@@ -60,19 +59,28 @@ class Entry:
         """As how many names it counts."""
         return 1 + len(self.name) // NAME_UNIT
 
+    @property
+    def is_leased(self) -> bool:
+        return self.held != NO_LEASE
+
+    @property
+    def leases(self) -> Collection[int]:
+        """The descriptors of all leases."""
+        if isinstance(self.held, set):
+            return self.held
+        return (self.held,) if self.is_leased else ()
+
     def add_lease(self, fd: int) -> None:
-        if isinstance(self.leases, set):
-            self.leases.add(fd)
-        elif len(self.leases) < FEW:
-            self.leases += (fd,)
+        if isinstance(self.held, set):
+            self.held.add(fd)
         else:
-            self.leases = {*self.leases, fd}
+            self.held = {self.held, fd} if self.is_leased else fd
 
     def end_lease(self, fd: int) -> None:
-        if isinstance(self.leases, set):
-            self.leases.remove(fd)
-        else:
-            self.leases = tuple(lease for lease in self.leases if lease != fd)
+        if isinstance(self.held, set):
+            self.held.remove(fd)
+        if not isinstance(self.held, set) or not self.held:
+            self.held = NO_LEASE
 
     def user(self, uid: int, payload: bytes) -> UserNamespace | None:
         return next((user for user in self.users if user.payload == payload and user.uid == uid), None)
@@ -111,7 +119,7 @@ class Entry:
         users = {user.inode: (user.uid, user.payload) for user in self.users}
         init = None if self.init is None else (self.init.pid, self.init.started)
         noted = round(self.noted_until * 1000)
-        return Known(self.id, self.realm, self.payer, noted, self.name, users, init, bool(self.leases))
+        return Known(self.id, self.realm, self.payer, noted, self.name, users, init, self.is_leased)
 
     def descriptors(self) -> Sequence[int]:
         """All that are open for it, but those of its init."""

@@ -58,7 +58,7 @@ class Expiry:
                 break
             _, _, entry = heapq.heappop(self._heap)
             entry.waits = False
-            if entry.leases:
+            if entry.is_leased:
                 continue
             if self.when(entry) > now:
                 self.wait(entry)

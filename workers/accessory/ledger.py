@@ -49,7 +49,7 @@ class Ledger:
             lines += user_line(entry.id, draft.user.inode, draft.user.uid, draft.user.payload)
         if draft.init is not None:
             lines += init_line(entry.id, draft.init.pid, draft.init.started)
-        if draft.lease >= 0 and not entry.leases:
+        if draft.lease >= 0 and not entry.is_leased:
             lines += leased_line(entry.id)
         try:
             self._journal.append(lines)
@@ -59,7 +59,6 @@ class Ledger:
         fds = draft.stored()
         if fds:
             self.store.keep(stored_name(entry.id), fds, polled=draft.lease >= 0)
-            entry.is_stored = True
 
     def touched(self, entry: Entry) -> None:
         self._append(touched_line(entry.id, round(entry.noted_until * 1000)))
@@ -69,8 +68,7 @@ class Ledger:
 
     def gone(self, entry: Entry) -> None:
         self._append(gone_line(entry.id))
-        if entry.is_stored:
-            self.store.drop(stored_name(entry.id))
+        self.store.drop(stored_name(entry.id))
 
     def write_anew(self) -> None:
         """Have nothing in the log but what is so now."""

@@ -14,7 +14,7 @@ from supervisor.loop.loop import Loop
 from workers.accessory.accounts import Accounts
 from workers.accessory.draft import Draft, check_room, make
 from workers.accessory.ends import Ends
-from workers.accessory.entry import PID_DESCRIPTORS, Entry
+from workers.accessory.entry import NO_LEASE, PID_DESCRIPTORS, Entry
 from workers.accessory.errors import Refused
 from workers.accessory.expiry import Expiry
 from workers.accessory.ledger import Ledger
@@ -85,11 +85,12 @@ class Names:
 
     def touch(self, entry: Entry) -> None:
         """It was asked for now."""
+        if entry.held != NO_LEASE:
+            return
         now = entry.touched = self._clock()
         if now > entry.noted_until:
             entry.noted_until = self._noted_until(now)
-            if not entry.leases:
-                self._ledger.touched(entry)
+            self._ledger.touched(entry)
 
     def _noted_until(self, now: float) -> float:
         """The end of the part of time that `now` is in: one and the same number for all names."""
@@ -109,7 +110,7 @@ class Names:
             self.ends.watch_init(entry, entry.init)
         for lease in entry.leases:
             self.ends.watch_lease(entry, lease)
-        if not entry.leases:
+        if not entry.is_leased:
             self.expiry.wait(entry)
 
     def end_all(self) -> None:
@@ -159,6 +160,7 @@ class Names:
             entry.init = draft.init
         if draft.lease >= 0:
             entry.add_lease(draft.lease)
+            entry.touched = entry.noted_until  # one and the same number for many names
             self.leases += 1
             self._accounts.add(entry.payer, "leases")
         number, descriptors = draft.namespaces
@@ -168,7 +170,7 @@ class Names:
             self._insert(entry)
         if draft.init is not None:
             draft.init.go()
-        if not entry.leases:
+        if not entry.is_leased:
             self.expiry.wait(entry)
         self.changed()
 
@@ -185,7 +187,7 @@ class Names:
         self._accounts.add(entry.payer, "leases", -1, -1)
         self.leases -= 1
         self.changed()
-        if not entry.leases:
+        if not entry.is_leased:
             now = entry.touched = self._clock()
             entry.noted_until = self._noted_until(now)
             self._ledger.touched(entry)

@@ -23,19 +23,20 @@ def recover(known: Mapping[int, Known], stored: Mapping[str, Sequence[int]], now
     `stored` is by name in the store.
     """
     entries = []
+    times: dict[int, float] = {}  # each once: many names share one
     for facts in known.values():
-        entry = Entry(facts.id, facts.realm, facts.payer, facts.name, min(facts.until / 1000, now), facts.until / 1000)
+        until = times.setdefault(facts.until, facts.until / 1000)
+        entry = Entry(facts.id, facts.realm, facts.payer, facts.name, min(until, now), until)
         entry.init = _init(facts)
         entries.append(entry)
     by_id = {entry.id: entry for entry in entries}
     for name, fds in stored.items():
         found = by_id.get(read_stored_name(name) or 0)
         if found is not None:
-            found.is_stored = True
             for fd in fds:
                 _give(found, known[found.id], fd)
     for entry in entries:
-        if known[entry.id].leased and not entry.leases:
+        if known[entry.id].leased and not entry.is_leased:
             entry.touched = entry.noted_until = now  # its last lease has ended since
     return entries
 

@@ -67,7 +67,7 @@ class Report:
                 for user in entry.users
             ],
             "leases": len(entry.leases),
-            "expires_s": None if entry.leases else round(self._names.expiry.left(entry), 3),
+            "expires_s": None if entry.is_leased else round(self._names.expiry.left(entry), 3),
         }
 
     def _counters(self, _parameters: dict[str, Any]) -> Mapping[str, object]:

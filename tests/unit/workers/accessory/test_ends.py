@@ -119,9 +119,9 @@ def test_one_that_was_touched_meanwhile_waits_on(world: World) -> None:
 def test_one_that_is_leased_is_not_looked_at_any_more(world: World) -> None:
     leased = entry(1)
     world.expiry.wait(leased)
-    leased.leases = (3,)
+    leased.add_lease(3)
     assert world.at(50.0) == []
-    leased.leases = ()
+    leased.end_lease(3)
     leased.touched = 50.0
     world.expiry.wait(leased)
     assert world.at(60.0) == [1]
