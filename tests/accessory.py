@@ -16,12 +16,16 @@ _NUMBERS = count(1)
 
 
 class AccessoryDaemon(Daemon):
-    """spawnd with one service, `accessory`; clients connect to `address`."""
+    """spawnd with one service, `accessory`; clients connect to `address`.  `rights` are those of root."""
 
-    def __init__(self, folder: Path, expiry: str = "60s", more: str = "") -> None:
+    def __init__(self, folder: Path, expiry: str = "60s", more: str = "", rights: str = "any") -> None:
         self.address = f"@accessory-{os.getpid()}-{next(_NUMBERS)}"
         text = SHIPPED.read_text()
-        for old, new in (("@cm4all-spawn", self.address), ('expiry = "60s"', f'expiry = "{expiry}"')):
+        for old, new in (
+            ("@cm4all-spawn", self.address),
+            ('expiry = "60s"', f'expiry = "{expiry}"'),
+            ('root = "any"', f'root = "{rights}"'),
+        ):
             assert old in text
             text = text.replace(old, new)
         super().__init__(folder, text + more)
@@ -37,9 +41,11 @@ class AccessoryDaemon(Daemon):
 
 
 @contextmanager
-def accessory_daemon(folder: Path, expiry: str = "60s", more: str = "") -> Iterator[AccessoryDaemon]:
+def accessory_daemon(
+    folder: Path, expiry: str = "60s", more: str = "", rights: str = "any"
+) -> Iterator[AccessoryDaemon]:
     """One that runs."""
-    daemon = AccessoryDaemon(folder, expiry, more)
+    daemon = AccessoryDaemon(folder, expiry, more, rights)
     with daemon:
         wait_until(lambda: daemon.pid_of("accessory") is not None, "the accessory")
         daemon.wait_state("accessory", "running")

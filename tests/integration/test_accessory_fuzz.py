@@ -59,12 +59,20 @@ case = st.tuples(
 
 
 @pytest.fixture(scope="module")
-def daemon() -> Iterator[AccessoryDaemon]:
-    with tempfile.TemporaryDirectory(prefix="spawnd-test-") as name, accessory_daemon(Path(name), "300ms") as daemon:
+def daemon(request: pytest.FixtureRequest) -> Iterator[AccessoryDaemon]:
+    with (
+        tempfile.TemporaryDirectory(prefix="spawnd-test-") as name,
+        accessory_daemon(Path(name), "300ms", rights=request.param) as daemon,
+    ):
         yield daemon
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+# what comes along is received from those who may map any ids, and not from others
+@pytest.mark.parametrize(
+    ("daemon", "part"),
+    [("any" if part < PARTS // 2 else "own", part) for part in range(PARTS)],
+    indirect=["daemon"],
+)
 def test_hostile_clients(daemon: AccessoryDaemon, part: int) -> None:
     worker = daemon.worker
     before = open_files(worker)
