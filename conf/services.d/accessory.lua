@@ -22,8 +22,9 @@ accessory = {
 
   ready = "notify",
   watchdog = "10s",
-  -- Its names, namespaces and leases are in here: they outlive its own crash, and spawnd's.
-  fdstore_max = 100000,
+  -- Its names, namespaces and leases are in here: they outlive its own crash, and spawnd's.  More than it can have:
+  -- what is not in here does not.
+  fdstore_max = 1000000,
   -- The inits of PID namespaces live on as well; a stop ends them, a restart hands everything over.
   kill_mode = "process",
   handover_signal = "USR1",

@@ -64,7 +64,7 @@ KEYS: dict[str, Key] = {
     "stdout": Key(standard("stdout")),
     "stderr": Key(standard("stderr")),
     "fd": Key(entries),
-    "fdstore_max": Key(number.integer(0, 100_000)),
+    "fdstore_max": Key(number.integer(0, 1_000_000)),
     "control": Key(number.boolean),
     # limits and resources
     "limits": Key(limits),

@@ -132,7 +132,7 @@ BAD: list[tuple[str, str]] = [
     ('fd = { file("/a"), nil, file("/b") }', "fd: has to be a list, without holes"),
     ("fd = { log() }", "fd[1]: log() is for stdout and stderr alone"),
     ("fdstore_max = -1", "fdstore_max: -1 is out of range"),
-    ('fdstore_max = "8"', "fdstore_max: has to be a whole number from 0 to 100000, not '8'"),
+    ('fdstore_max = "8"', "fdstore_max: has to be a whole number from 0 to 1000000, not '8'"),
     ("control = 1", "control: has to be true or false"),
     ('control = true, fd = { file("/control") }', "fd: another descriptor has the name 'control'"),
     ("limits = { nofiles = 3 }", "limits.nofiles: unknown resource, did you mean 'nofile'?"),
