@@ -25,7 +25,7 @@ _BUFFER = 16384  # bytes
 
 
 class Rebinding:
-    """Calls `rebound` when something comes to be at `path`.  Owns its descriptor, -1 where it cannot watch."""
+    """Calls `rebound` when something comes to be at `path`; never where that cannot be watched.  Owns its descriptor."""
 
     def __init__(self, loop: Loop, path: str, rebound: Callable[[], None]) -> None:
         self._loop = loop
