@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -92,6 +93,10 @@ class Receiver:
     def close(self) -> None:
         with suppress(FileNotFoundError):
             os.unlink(self.path)
+        # nothing more comes, and what has come must not go with the socket: that might wait
+        self._socket.shutdown(socket.SHUT_RD)
+        for notification in self.receive_nowait(sys.maxsize):
+            notification.close()
         self._socket.close()
 
 

@@ -25,7 +25,10 @@ _BUFFER = 16384  # bytes
 
 
 class Rebinding:
-    """Calls `rebound` when something comes to be at `path`; never where that cannot be watched.  Owns its descriptor."""
+    """Calls `rebound` when something comes to be at `path`; never where that cannot be watched.
+
+    Owns its descriptor.
+    """
 
     def __init__(self, loop: Loop, path: str, rebound: Callable[[], None]) -> None:
         self._loop = loop

@@ -7,6 +7,7 @@ import resource
 import select
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ from supervisor.notify.receiver import MAX_AT_ONCE, Notification, Receiver
 from supervisor.notify.sender import Sender
 from tests.unit.process.forked import in_child, open_numbers
 from tests.unit.process.requirements import needs_root
+from tests.unit.varlink.lingering import LINGER, lingering, pass_on
 from tests.unit.waiting import child_process, run_until, wait_exit, wait_readable, wait_until
 
 NOBODY = 65534
@@ -201,6 +203,20 @@ def test_close_gives_back_socket_and_path(tmp_path: Path) -> None:
     receiver.close()
     assert list(tmp_path.iterdir()) == []
     assert open_numbers() == before
+
+
+def test_what_nobody_has_read_is_not_waited_for_at_the_end(tmp_path: Path) -> None:
+    """Its last close would be that of the socket, and that of what lingers waits."""
+    receiver = Receiver.bind(str(tmp_path / "notify"), os.geteuid())
+    started = time.monotonic()
+    with lingering() as passed, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.connect(receiver.path)
+        sender.send(b"")
+        pass_on(sender, passed)
+        receiver.close()
+        assert time.monotonic() - started < LINGER / 2
+        with pytest.raises(OSError, match="refused"):
+            sender.send(b"x")
 
 
 def test_an_abstract_address() -> None:
