@@ -39,7 +39,7 @@ class Reaper:
             self.keeper = Keeper(options.host, root, spool, open_database(options.database))
         self._host = host
         self.releases = Releases(
-            loop, root, options.delete_delay, self.reports.add, self._may_open, self.keeper, options.xattrs
+            loop, root, options.delete_delay, self.reports.add, self._room, self.keeper, options.xattrs
         )
         self.tree = Tree(loop, root, Scopes(options.scopes), self.releases)
         self.releases.tree = self.tree
@@ -64,5 +64,5 @@ class Reaper:
         if self.keeper is not None:
             await self.keeper.stop()
 
-    def _may_open(self) -> bool:
-        return self.releases.waiting + self.reports.running + self.reports.waiting < self._limit
+    def _room(self) -> int:
+        return self._limit - (self.releases.waiting + self.reports.running + self.reports.waiting)

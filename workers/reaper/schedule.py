@@ -9,7 +9,7 @@ from supervisor.log.logger import log
 from workers.reaper.agenda import Agenda
 from workers.reaper.node import Node
 
-SLICE = 0.01  # seconds of work before others have their turn
+SLICE = 0.005  # seconds of work before others have their turn: there are several kinds of it
 FAILED_PAUSE = 10.0  # seconds until what failed is tried again
 
 

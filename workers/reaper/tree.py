@@ -52,8 +52,10 @@ class Tree:
         self._path = root
         self._listener = listener
         self._root = Node(None, "", "", Kind.ANCESTOR, os.stat(root).st_ino)
-        self._to_do: deque[Callable[[], None]] = deque()  # visits and discoveries
+        self._to_do: deque[Callable[[], None]] = deque()  # visits, discoveries and looks
+        self._changed: set[Node] = set()  # those that an event has told of, and that are to be looked at
         self._working: asyncio.Handle | None = None
+        self._at_work = False
         self._unwatched: set[Node] = set()
         self._polling: asyncio.TimerHandle | None = None
         self._gathering: asyncio.Handle | None = None
@@ -63,9 +65,10 @@ class Tree:
         """Find what is there."""
         self._watch(self._root)
         self._visit_soon(self._root)
+        self._at_work = True
         while self._to_do:
             self._guard(self._to_do.popleft())
-        self._starting = False
+        self._at_work = self._starting = False
         self._listen()
 
     def close(self) -> None:
@@ -113,22 +116,29 @@ class Tree:
             self._gathering = self._loop.call_soon(self._handle_events)
         else:
             self._listen()
+        self._work()
 
     def take_events(self) -> bool:
-        """See to the events that there are; whether there may be more."""
+        """Take the events that there are, to be seen to soon; whether there may be more."""
         events, more = self.watches.read()
         for wd, mask, name in events:
             if mask & IN_Q_OVERFLOW:
                 self._visit_all()
             elif (node := self.watches.file(wd)) is not None:
-                if mask & IN_MODIFY:
-                    self._guard(partial(self._listener.changed, node, by_event=True))
+                if mask & IN_MODIFY and node not in self._changed:
+                    self._changed.add(node)
+                    self._to_do.append(partial(self._look, node))
             elif mask & IN_ISDIR and (parent := self.watches.folder(wd)) is not None:
                 # of one that we have deleted there is nothing to find; if it was made anew, there is an event of that
                 if mask & IN_CREATE or name in parent.children:
-                    self._guard(partial(self._discover, parent, name))
-        self._work()
+                    self._to_do.append(partial(self._discover, parent, name))
+        if self._to_do and self._working is None:
+            self._working = self._loop.call_soon(self._work)
         return more
+
+    def _look(self, node: Node) -> None:
+        self._changed.discard(node)
+        self._listener.changed(node, by_event=True)
 
     def _visit_all(self) -> None:
         self.overflows += 1
@@ -141,15 +151,19 @@ class Tree:
 
     def _work(self) -> None:
         """Do what there is to do, and let others have their turn from time to time."""
+        if self._at_work:  # what is being done has found more to do
+            return
         if self._working is not None:
             self._working.cancel()
             self._working = None
         end = self._loop.time() + SLICE
+        self._at_work = True
         while self._to_do:
             self._guard(self._to_do.popleft())
             if self._loop.time() > end:
                 self._working = self._loop.call_soon(self._work)
-                return
+                break
+        self._at_work = False
 
     def _guard(self, do: Callable[[], None]) -> None:
         """One that cannot be looked at must not cost the others their turn, nor us our ears."""
