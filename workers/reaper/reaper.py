@@ -36,7 +36,7 @@ class Reaper:
         root = options.cgroup_root
         if options.database:
             spool = Spool(options.spool, options.spool_max)
-            self.keeper = Keeper(options.host, root, spool, open_database(options.database))
+            self.keeper = Keeper(options.host, root, spool, open_database(options.database), options.keep)
         self._host = host
         self.releases = Releases(
             loop, root, options.delete_delay, self.reports.add, self._room, self.keeper, options.xattrs
