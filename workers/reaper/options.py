@@ -83,13 +83,13 @@ def find_root() -> str:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError(f"{value!r} is not text")
     return value
 
 
 def _path(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith("/"):
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
         raise ValueError(f"{value!r} is not an absolute path")
     return value.rstrip("/") or "/"
 

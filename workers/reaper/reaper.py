@@ -30,7 +30,7 @@ class Reaper:
         self.options = options
         available = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS
         max_calls = min(MAX_CALLS, max(1, available // (2 * PARENTS)))
-        self._limit = min(MAX_EMPTY, available - PARENTS * max_calls)
+        self._limit = max(1, min(MAX_EMPTY, available - PARENTS * max_calls))
         self.reports = Reports(host, max_calls)
         self.keeper: Keeper | None = None
         root = options.cgroup_root

@@ -7,6 +7,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -61,7 +62,7 @@ class Sqlite:
         """A question that is being answered is given up, as its answer may take minutes."""
         if (connection := self._connection) is not None:
             connection.interrupt()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._end)
         self._thread.shutdown(wait=False)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -77,6 +78,12 @@ class Sqlite:
         except sqlite3.Error as error:
             self._disconnect()
             raise DatabaseError(f"{self._path}: {error}") from error
+
+    def _end(self) -> None:
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.execute("SELECT 1")  # else the interruption is of the checkpoint when it is closed
+        self._disconnect()
 
     def _disconnect(self) -> None:
         if self._connection is not None:

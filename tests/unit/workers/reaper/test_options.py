@@ -80,6 +80,8 @@ def test_databases(value: str) -> None:
         ("database", "sqlite:relative.db"),
         ("xattrs", "account"),
         ("xattrs", [1]),
+        ("xattrs", ["a\0b"]),
+        ("scopes", ["/a\0b"]),
         ("keep", "long"),
         ("keep", "5m"),
         ("spool_max", "much"),

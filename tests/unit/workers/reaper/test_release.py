@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -505,3 +506,14 @@ def test_hundreds_that_were_made_anew_meanwhile(caplog: pytest.LogCaptureFixture
 
     play(scenario, Ground.make)
     assert "unexpected" not in caplog.text
+
+
+def test_with_few_descriptors_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        for number in range(3):
+            own.make(f"{number}")
+            own.pass_through(f"{number}")
+        await until(lambda: len(script.told) == 3)
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _limit: (64, 64))
+    play(scenario, Ground.make)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Coroutine
@@ -40,6 +41,11 @@ def test_it_can_be_read_by_anybody_with_sql(tmp_path: Path) -> None:
         found = connection.execute("SELECT path, cpu_usage_usec, xattrs FROM accounting").fetchall()
     connection.close()
     assert found == [("/system.slice/x.scope/a", 3_000_000, '{"account": "alice"}')]
+
+
+def test_closed_it_is_one_file(tmp_path: Path) -> None:
+    with_database(tmp_path / "a.db", lambda database: _insert(database, 1))
+    assert os.listdir(tmp_path) == ["a.db"]
 
 
 async def _insert(database: Database, *numbers: int) -> None:
