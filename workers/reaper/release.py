@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -25,11 +24,10 @@ from workers.reaper.crowd import Crowd
 from workers.reaper.line import released_line
 from workers.reaper.node import Kind, Node
 from workers.reaper.record import Journal, Record, read_xattrs
-from workers.reaper.schedule import FAILED_PAUSE, Schedule
+from workers.reaper.schedule import FAILED_PAUSE, Schedule, tick_from
 from workers.reaper.statistics import Reading, read, read_events, shows_use
 from workers.reaper.tree import Tree
 
-TICK = 0.01  # seconds: what is due within one is deleted together, as a wake-up costs more than what is done in it
 BUSY_PAUSE = 1.0  # seconds until a cgroup that the kernel calls busy is looked at again, should no event come
 
 
@@ -144,7 +142,7 @@ class Releases:
             os.close(fd)
             return
         node.used = True
-        node.release = Release(fd, reading, math.ceil((now + self._delay) / TICK) * TICK)
+        node.release = Release(fd, reading, tick_from(now + self._delay))
         self.waiting += 1
         self._schedule.add(node, node.release.ready)
 

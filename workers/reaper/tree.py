@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
@@ -20,11 +20,10 @@ from typing import Protocol
 from supervisor.linux.inotify import IN_CREATE, IN_ISDIR, IN_MODIFY, IN_Q_OVERFLOW
 from supervisor.log.logger import log
 from workers.reaper.node import Kind, Node
-from workers.reaper.schedule import SLICE
+from workers.reaper.schedule import SLICE, tick_from
 from workers.reaper.scopes import Scopes
 from workers.reaper.watches import Watches
 
-GATHER = 0.005  # seconds from the first event until all are taken: a wake-up costs more than what is done in it
 GRACE = 10.0  # seconds that an empty cgroup that was there before us is left to its spawner
 POLL_PAUSE = 1.0  # seconds between two looks at what cannot be watched
 WITHOUT_CHILDREN = 2  # the link count of a folder in cgroup2 is its `.`, `..` and folders
@@ -59,6 +58,7 @@ class Tree:
         self._unwatched: set[Node] = set()
         self._polling: asyncio.TimerHandle | None = None
         self._gathering: asyncio.Handle | None = None
+        self._heard = False  # there were events since they were last looked for
         self._starting = True
 
     def start(self) -> None:
@@ -109,18 +109,32 @@ class Tree:
 
     def _gather(self) -> None:
         self._loop.remove_reader(self.watches.fileno())
-        self._gathering = self._loop.call_later(GATHER, self._handle_events)
+        self._handle_events_at_tick()
+
+    def _handle_events_at_tick(self) -> None:
+        self._gathering = self._loop.call_at(tick_from(self._loop.time()), self._handle_events)
 
     def _handle_events(self) -> None:
-        if self.take_events():
+        """While there are some in each tick nobody has to wake us up for them."""
+        events, more = self.watches.read()
+        self._take(events)
+        if more:
             self._gathering = self._loop.call_soon(self._handle_events)
+        elif self._heard:
+            self._handle_events_at_tick()
         else:
             self._listen()
+        self._heard = False
         self._work()
 
-    def take_events(self) -> bool:
-        """Take the events that there are, to be seen to soon; whether there may be more."""
-        events, more = self.watches.read()
+    def take_events(self) -> None:
+        """Take some of those that there are, to be seen to soon."""
+        self._take(self.watches.read()[0])
+        if self._to_do and self._working is None:
+            self._working = self._loop.call_soon(self._work)
+
+    def _take(self, events: Sequence[tuple[int, int, str]]) -> None:
+        self._heard = self._heard or bool(events)
         for wd, mask, name in events:
             if mask & IN_Q_OVERFLOW:
                 self._visit_all()
@@ -132,9 +146,6 @@ class Tree:
                 # of one that we have deleted there is nothing to find; if it was made anew, there is an event of that
                 if mask & IN_CREATE or name in parent.children:
                     self._to_do.append(partial(self._discover, parent, name))
-        if self._to_do and self._working is None:
-            self._working = self._loop.call_soon(self._work)
-        return more
 
     def _look(self, node: Node) -> None:
         self._changed.discard(node)
