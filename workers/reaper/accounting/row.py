@@ -11,6 +11,8 @@ from workers.reaper.record import Record
 from workers.reaper.statistics import Statistics
 
 LARGEST = 2**63 - 1  # what a database can keep
+LATEST = 1e11  # seconds since 1970: what a calendar knows
+_SCALARS = {type(None), str, int, float}
 
 
 class Row(NamedTuple):
@@ -76,8 +78,13 @@ def encode(row: Row) -> bytes:
 
 
 def decode(line: bytes) -> Row:
-    """Raises ValueError: it is none."""
+    """Raises ValueError: it is none, and no database would ever take it."""
     values = json.loads(line)
-    if not isinstance(values, list) or len(values) != len(COLUMNS):
+    if not isinstance(values, list) or len(values) != len(COLUMNS) or not _SCALARS.issuperset(map(type, values[:-1])):
         raise ValueError("not a row")
-    return Row(*values)
+    row = Row(*values)
+    if None in (row.host, row.boot, row.cgroup, row.path, row.scope) or type(row.xattrs) is not dict:
+        raise ValueError("not a row")
+    if type(row.ended) not in (int, float) or not 0 <= row.ended < LATEST:
+        raise ValueError("not a row")
+    return row

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.workers.reaper.rows import NOVEMBER, SCOPE
+from tests.unit.workers.reaper.rows import NOVEMBER, ROW, SCOPE
 from workers.reaper.accounting.row import COLUMNS, LARGEST, decode, encode, make_row
 from workers.reaper.record import Record
 from workers.reaper.statistics import Statistics
@@ -65,7 +65,23 @@ def test_columns_are_in_their_place() -> None:
     }
 
 
-@pytest.mark.parametrize("line", [b"", b"{}", b"[1,2]", b"\xff", json.dumps([SCOPE]).encode()])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{}",
+        b"[1,2]",
+        b"\xff",
+        json.dumps([SCOPE]).encode(),
+        encode(ROW._replace(host=None)),  # type: ignore[arg-type]
+        encode(ROW._replace(path=["a"])),  # type: ignore[arg-type]
+        encode(ROW._replace(pids_peak={})),  # type: ignore[arg-type]
+        encode(ROW._replace(xattrs="a")),  # type: ignore[arg-type]
+        encode(ROW._replace(ended="now")),  # type: ignore[arg-type]
+        encode(ROW._replace(ended=1e300)),
+        encode(ROW._replace(ended=-1.0)),
+    ],
+)
 def test_what_is_no_row(line: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - of JSON, of UTF-8 or ours
         decode(line)
