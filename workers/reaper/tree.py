@@ -19,8 +19,9 @@ from typing import Protocol
 
 from supervisor.linux.inotify import IN_CREATE, IN_ISDIR, IN_MODIFY, IN_Q_OVERFLOW
 from supervisor.log.logger import log
+from workers.reaper.hearing import Event, Hearing
 from workers.reaper.node import Kind, Node
-from workers.reaper.schedule import SLICE, tick_from
+from workers.reaper.schedule import SLICE
 from workers.reaper.scopes import Scopes
 from workers.reaper.watches import Watches
 
@@ -57,8 +58,7 @@ class Tree:
         self._at_work = False
         self._unwatched: set[Node] = set()
         self._polling: asyncio.TimerHandle | None = None
-        self._gathering: asyncio.Handle | None = None
-        self._heard = False  # there were events since they were last looked for
+        self._hearing = Hearing(loop, self.watches, self._take, self._work)
         self._starting = True
 
     def start(self) -> None:
@@ -69,11 +69,11 @@ class Tree:
         while self._to_do:
             self._guard(self._to_do.popleft())
         self._at_work = self._starting = False
-        self._listen()
+        self._hearing.start()
 
     def close(self) -> None:
-        self._loop.remove_reader(self.watches.fileno())
-        for handle in (self._working, self._polling, self._gathering):
+        self._hearing.close()
+        for handle in (self._working, self._polling):
             if handle is not None:
                 handle.cancel()
         self.watches.close()
@@ -104,37 +104,13 @@ class Tree:
 
     # events
 
-    def _listen(self) -> None:
-        self._loop.add_reader(self.watches.fileno(), self._gather)
-
-    def _gather(self) -> None:
-        self._loop.remove_reader(self.watches.fileno())
-        self._handle_events_at_tick()
-
-    def _handle_events_at_tick(self) -> None:
-        self._gathering = self._loop.call_at(tick_from(self._loop.time()), self._handle_events)
-
-    def _handle_events(self) -> None:
-        """While there are some in each tick nobody has to wake us up for them."""
-        events, more = self.watches.read()
-        self._take(events)
-        if more:
-            self._gathering = self._loop.call_soon(self._handle_events)
-        elif self._heard:
-            self._handle_events_at_tick()
-        else:
-            self._listen()
-        self._heard = False
-        self._work()
-
     def take_events(self) -> None:
         """Take some of those that there are, to be seen to soon."""
-        self._take(self.watches.read()[0])
+        self._hearing.take_some()
         if self._to_do and self._working is None:
             self._working = self._loop.call_soon(self._work)
 
-    def _take(self, events: Sequence[tuple[int, int, str]]) -> None:
-        self._heard = self._heard or bool(events)
+    def _take(self, events: Sequence[Event]) -> None:
         for wd, mask, name in events:
             if mask & IN_Q_OVERFLOW:
                 self._visit_all()
