@@ -449,7 +449,7 @@ def test_those_that_wait_for_descriptors_cost_nothing(monkeypatch: pytest.Monkey
         await until(lambda: len(script.told) == 2 and len(reaper.releases.crowd) == 18)
         looks.clear()
         await asyncio.sleep(QUIET)
-        assert not looks
+        assert len(looks) <= 36, "of late events, not twenty a second for each"
         own.folder(next(iter(reaper.releases.crowd)).name).rmdir()
         await until(lambda: len(reaper.releases.crowd) == 17)
         script.ends_at_once = True
@@ -475,11 +475,11 @@ def test_many_events_of_a_cgroup_are_one_look(monkeypatch: pytest.MonkeyPatch) -
         await until(lambda: len(reaper.tree.members()) == 2)
         await asyncio.sleep(0.1)
         looks.clear()
-        for _ in range(10):  # the loop has no turn meanwhile; the kernel makes one of those that are alike and in a row
+        for _ in range(20):  # the loop has no turn meanwhile; the kernel makes one of those that are alike and in a row
             own.pass_through("a")
             own.pass_through("b")
         await until(lambda: len(script.told) == 2)
-        assert len(looks) <= 4, "one each for the events, one each where more of them come later"
+        assert len(looks) <= 12, "one for each tick in which there were some, not 40"
 
     monkeypatch.setattr(release, "read_events", counted)
     play(scenario, Ground.make)
