@@ -21,6 +21,8 @@ reaper = {
     database = "sqlite:/var/lib/spawnd/accounting.db",
     -- Extended attributes of cgroups that are kept as well: "account" is user.account.
     xattrs = {},
+    -- How long rows are kept, for ever without it.
+    keep = "400d",
   },
 
   limits = { core = 0 },

@@ -22,7 +22,14 @@ from workers.lua.pg_session import Listener, Session
 
 PATIENCE = 30.0  # seconds that a query waits for a connection; a restart of the server takes less
 MOST_WAITING = 50_000  # queries; more would cost the host its memory rather than the script some rows
-_CONNECT_TIMEOUT = "10"  # seconds, where the conninfo has none
+# where the conninfo does not say: a host that is cut off tells nobody, and each handler would wait for hours
+_DEFAULTS = {
+    "connect_timeout": "10",  # seconds
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",  # milliseconds
+}
 _LONGEST_NAME = 63  # bytes of an identifier; the server would cut a longer one, and notify of that
 _HEALTHY = 1.0  # seconds; a connection that lasted is made again at once, another waits its turn
 _FIRST, _FACTOR, _LONGEST, _JITTER = 0.1, 2, 10.0, 0.1  # seconds between attempts
@@ -39,7 +46,7 @@ class PgConnection:
             self._parameters = psycopg.conninfo.conninfo_to_dict(conninfo.decode(errors="surrogateescape"))
         except psycopg.Error as error:
             raise Fault(f"bad argument #1 to 'new' (conninfo expected: {str(error).strip()})") from error
-        self._parameters.setdefault("connect_timeout", _CONNECT_TIMEOUT)
+        self._parameters = {**_DEFAULTS, **self._parameters}
         self._queue: deque[Query] = deque()
         self._listeners: dict[bytes, _Listening] = {}
         self._session: Session | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from supervisor.varlink.errors import ControlError, Failed
 from supervisor.varlink.introspection import read_description
+from supervisor.varlink.messages import MAX_REPLY
 from workers.reaper.accounting.query import make_query, number
 from workers.reaper.errors import DatabaseError
 from workers.runtime.async_control import AsyncControl
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 INTERFACE = "io.spawnd.reaper"
 LIMIT = 1000  # cgroups in one reply
 MAX_LIMIT = 5000
+REPLY_ROOM = MAX_REPLY - (1 << 10)  # bytes of a list in a reply
 
 
 def reaper_control(reaper: Reaper) -> AsyncControl:
@@ -45,6 +48,7 @@ def status(reaper: Reaper) -> Mapping[str, object]:
         "polled": reaper.tree.unwatched,
         "overflows": reaper.tree.overflows,
         "empty": reaper.releases.waiting,
+        "crowded": len(reaper.releases.crowd),
         "handlers": reaper.reports.running,
         "waiting": reaper.reports.waiting,
         "counters": asdict(reaper.releases.counters),
@@ -71,12 +75,20 @@ def accounting(keeper: Keeper, database: str) -> Mapping[str, object]:
 def cgroups(reaper: Reaper, parameters: Mapping[str, Any]) -> Mapping[str, object]:
     limit = number(parameters, "limit", LIMIT, MAX_LIMIT)
     below = (parameters["below"] or "").rstrip("/")
-    found = [node for node in reaper.tree.members() if f"{node.path}/".startswith(f"{below}/")]
-    listed = [
-        {"path": node.path, "used": node.used, "empty": node.release is not None}
-        for node in sorted(found, key=lambda node: node.path)[:limit]
+    after = parameters["after"] or ""
+    found = [
+        node for node in reaper.tree.members() if node.path > after and f"{node.path}/".startswith(f"{below}/")
     ]
-    return {"cgroups": listed, "more": len(found) > limit}
+    found.sort(key=lambda node: node.path)
+    listed: list[Mapping[str, object]] = []
+    room = REPLY_ROOM
+    for node in found[:limit]:
+        row = {"path": node.path, "used": node.used, "empty": node.release is not None}
+        room -= len(json.dumps(row))
+        if room < 0:
+            break
+        listed.append(row)
+    return {"cgroups": listed, "more": len(found) > len(listed)}
 
 
 async def totals(keeper: Keeper | None, parameters: Mapping[str, Any]) -> Mapping[str, object]:

@@ -22,6 +22,7 @@ from workers.runtime.async_control import AsyncControlSocket
 from workers.runtime.control_socket import CONTROL
 from workers.runtime.descriptors import OPTIONS, passed_descriptors, read_options
 
+READY_PAUSE = 0.5  # seconds
 EX_CONFIG = 78  # sysexits.h: the next start would fail like this one
 
 
@@ -53,7 +54,7 @@ async def _run(options: Options, control: int | None) -> int:
         with suppress(asyncio.CancelledError):
             await _start(stack, options, control)
             gc.freeze()  # what there is by now stays, and need not be looked at each time
-            sender.send_nowait("READY=1")
+            await _tell_ready(sender)
             await _feed_watchdog(sender)
         task.uncancel()
         sender.send_nowait("STOPPING=1")
@@ -73,6 +74,12 @@ async def _start(stack: AsyncExitStack, options: Options, control: int | None) -
     loop.add_signal_handler(signal.SIGHUP, reaper.reload)
     if control is not None:
         stack.push_async_callback(AsyncControlSocket(control, reaper_control(reaper)).close)
+
+
+async def _tell_ready(sender: Sender) -> None:
+    """Until it is heard: there may be no room for it now, or no spawnd."""
+    while not sender.send_nowait("READY=1") and sender.leads_somewhere:  # noqa: ASYNC110 (the other end tells nobody)
+        await asyncio.sleep(READY_PAUSE)
 
 
 async def _feed_watchdog(sender: Sender) -> None:

@@ -21,8 +21,9 @@ SPOOL_MAX = 1 << 30  # bytes: some three million cgroups
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.A)
 _SIZE = re.compile(r"(\d+)\s*([kmgt]?)", re.A | re.I)
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SECONDS_IN = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 LONGEST_DELAY = 3600.0
+SHORTEST_KEEP = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Options:
     delete_delay: float = DELETE_DELAY
     database: str = ""
     xattrs: tuple[str, ...] = ()
+    keep: float | None = None  # seconds
     spool: str = SPOOL
     spool_max: int = SPOOL_MAX
     host: str = ""
@@ -49,6 +51,7 @@ def read(raw: Mapping[str, Any]) -> Options:
         "delete_delay": _delay,
         "database": read_database,
         "xattrs": _names,
+        "keep": _keep,
         "spool": _path,
         "spool_max": _size,
         "host": _text,
@@ -80,13 +83,13 @@ def find_root() -> str:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or "\0" in value:
         raise ValueError(f"{value!r} is not text")
     return value
 
 
 def _path(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith("/"):
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
         raise ValueError(f"{value!r} is not an absolute path")
     return value.rstrip("/") or "/"
 
@@ -114,16 +117,26 @@ def _names(value: object) -> tuple[str, ...]:
 
 
 def _delay(value: object) -> float:
-    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match:
-        seconds = float(match[1]) * _SECONDS[match[2] or "s"]
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
-    else:
-        raise ValueError(f"{value!r} is not a duration (like '50ms')")
+    seconds = _seconds(value)
     if not 0 <= seconds <= LONGEST_DELAY:
         raise ValueError(f"{value!r} is not between 0 and an hour")
     return seconds
+
+
+def _keep(value: object) -> float:
+    seconds = _seconds(value)
+    if seconds < SHORTEST_KEEP:
+        raise ValueError(f"{value!r} is shorter than an hour")
+    return seconds
+
+
+def _seconds(value: object) -> float:
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match:
+        return float(match[1]) * _SECONDS_IN[match[2] or "s"]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError(f"{value!r} is not a duration (like '50ms')")
 
 
 def _size(value: object) -> int:
@@ -140,5 +153,6 @@ def read_database(value: object) -> str:
     text = _text(value)
     kind, _, rest = text.partition(":")
     if kind not in ("sqlite", "postgresql") or (kind == "sqlite" and not rest.startswith("/")):
-        raise ValueError(f"{text!r} is neither 'sqlite:/PATH' nor 'postgresql:CONNINFO'")
+        # not what it is: there may be a password in it
+        raise ValueError("it is neither 'sqlite:/PATH' nor 'postgresql:CONNINFO'")
     return text

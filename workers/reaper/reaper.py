@@ -30,16 +30,16 @@ class Reaper:
         self.options = options
         available = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS
         max_calls = min(MAX_CALLS, max(1, available // (2 * PARENTS)))
-        self._limit = min(MAX_EMPTY, available - PARENTS * max_calls)
+        self._limit = max(1, min(MAX_EMPTY, available - PARENTS * max_calls))
         self.reports = Reports(host, max_calls)
         self.keeper: Keeper | None = None
         root = options.cgroup_root
         if options.database:
             spool = Spool(options.spool, options.spool_max)
-            self.keeper = Keeper(options.host, root, spool, open_database(options.database))
+            self.keeper = Keeper(options.host, root, spool, open_database(options.database), options.keep)
         self._host = host
         self.releases = Releases(
-            loop, root, options.delete_delay, self.reports.add, self._may_open, self.keeper, options.xattrs
+            loop, root, options.delete_delay, self.reports.add, self._room, self.keeper, options.xattrs
         )
         self.tree = Tree(loop, root, Scopes(options.scopes), self.releases)
         self.releases.tree = self.tree
@@ -64,5 +64,5 @@ class Reaper:
         if self.keeper is not None:
             await self.keeper.stop()
 
-    def _may_open(self) -> bool:
-        return self.releases.waiting + self.reports.running + self.reports.waiting < self._limit
+    def _room(self) -> int:
+        return self._limit - (self.releases.waiting + self.reports.running + self.reports.waiting)

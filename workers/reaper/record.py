@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Protocol
 
 from workers.lua.released import Released
 from workers.reaper.statistics import Statistics
 
 MICROSECONDS = 1e6
+_COUNTED = tuple(field.name for field in fields(Statistics))
+_counted = attrgetter(*_COUNTED)
+_NAMES = tuple(name.removesuffix("_us") for name in _COUNTED)  # as scripts know them
+_TIMES = tuple(name.removesuffix("_us") for name in _COUNTED if name.endswith("_us"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +53,12 @@ class Journal(Protocol):
 
 
 def released(record: Record, fd: int) -> Released:
-    """What a script is told; `fd` is the folder of the cgroup."""
-    statistics = record.statistics
-    return Released(
-        path=record.path,
-        fd=fd,
-        btime=record.btime,
-        age=record.age,
-        cpu_total=_seconds(statistics.cpu_total_us),
-        cpu_user=_seconds(statistics.cpu_user_us),
-        cpu_system=_seconds(statistics.cpu_system_us),
-        memory_peak=statistics.memory_peak,
-        memory_events_high=statistics.memory_events_high,
-        memory_events_max=statistics.memory_events_max,
-        memory_events_oom=statistics.memory_events_oom,
-        pids_peak=statistics.pids_peak,
-        pids_forks=statistics.pids_forks,
-        pids_events_max=statistics.pids_events_max,
-    )
+    """What a script is told, times in seconds; `fd` is the folder of the cgroup."""
+    told = dict(zip(_NAMES, _counted(record.statistics), strict=True))
+    for name in _TIMES:
+        if told[name] is not None:
+            told[name] /= MICROSECONDS
+    return Released(record.path, fd, record.btime, record.age, **told)
 
 
 def read_xattrs(folder: int, names: Iterable[str]) -> dict[str, str]:
@@ -79,7 +72,3 @@ def read_xattrs(folder: int, names: Iterable[str]) -> dict[str, str]:
             value = os.getxattr(folder, name if "." in name else f"user.{name}")
             found[name] = value.decode(errors="backslashreplace")
     return found
-
-
-def _seconds(microseconds: int | None) -> float | None:
-    return None if microseconds is None else microseconds / MICROSECONDS

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -21,16 +20,15 @@ from dataclasses import dataclass
 from supervisor.linux.statx import birth_time
 from supervisor.log.logger import log
 from workers.reaper.counters import Counters
+from workers.reaper.crowd import Crowd
 from workers.reaper.line import released_line
 from workers.reaper.node import Kind, Node
 from workers.reaper.record import Journal, Record, read_xattrs
-from workers.reaper.schedule import FAILED_PAUSE, Schedule
+from workers.reaper.schedule import FAILED_PAUSE, Schedule, tick_from
 from workers.reaper.statistics import Reading, read, read_events, shows_use
 from workers.reaper.tree import Tree
 
-TICK = 0.01  # seconds: what is due within one is deleted together, as a wake-up costs more than what is done in it
 BUSY_PAUSE = 1.0  # seconds until a cgroup that the kernel calls busy is looked at again, should no event come
-CROWDED_PAUSE = 0.05  # seconds until there may be descriptors again
 
 
 @dataclass(slots=True)
@@ -47,7 +45,7 @@ class Releases:
     """Hears of cgroups from a tree, which is to be set, and deletes them.
 
     `report` is given the record of each and its folder's descriptor, which is its own from
-    then on.  `may_open` says whether there is a descriptor left for one more.
+    then on.  `room` says for how many more there are descriptors.
     """
 
     tree: Tree
@@ -58,7 +56,7 @@ class Releases:
         root: str,
         delay: float,
         report: Callable[[Record, int], None],
-        may_open: Callable[[], bool],
+        room: Callable[[], int],
         journal: Journal | None = None,
         xattrs: Sequence[str] = (),
     ) -> None:
@@ -68,16 +66,18 @@ class Releases:
         self._root = root
         self._delay = delay
         self._report = report
-        self._may_open = may_open
+        self._room = room
         self._journal = journal
         self._xattrs = xattrs
         # what was deleted makes events, which would only wake us up
         self._schedule = Schedule(loop, self._due, lambda: self.tree.take_events())
+        self.crowd = Crowd(loop, room, lambda node: self._schedule.add(node, loop.time()))
         self._tells_birth = True  # a kernel does, or does not
 
     def close(self) -> None:
         """Leave everything as it is."""
         self._schedule.close()
+        self.crowd.close()
 
     # what the tree tells
 
@@ -106,6 +106,7 @@ class Releases:
 
     def gone(self, node: Node) -> None:
         self._schedule.remove(node)
+        self.crowd.remove(node)
         if node.release is None:
             self.counters.unseen += 1
         else:
@@ -126,8 +127,8 @@ class Releases:
     def _begin(self, node: Node) -> None:
         """Read an empty cgroup that had a process, and see to it when its time has come."""
         now = self._loop.time()
-        if not self._may_open():
-            self._schedule.add(node, now + CROWDED_PAUSE)
+        if self._room() <= 0:
+            self.crowd.add(node)
             return
         fd = self._open(node)
         if fd is None:
@@ -141,7 +142,7 @@ class Releases:
             os.close(fd)
             return
         node.used = True
-        node.release = Release(fd, reading, math.ceil((now + self._delay) / TICK) * TICK)
+        node.release = Release(fd, reading, tick_from(now + self._delay))
         self.waiting += 1
         self._schedule.add(node, node.release.ready)
 
@@ -170,6 +171,7 @@ class Releases:
         """Somebody moved in: nothing is reported."""
         release, node.release = node.release, None
         self._schedule.remove(node)
+        self.crowd.remove(node)
         if release is not None:
             os.close(release.fd)
             self.waiting -= 1

@@ -14,6 +14,7 @@ from workers.lua.host import LuaHost
 from workers.lua.released import Released
 from workers.reaper.errors import OptionsError
 from workers.reaper.record import Record, released
+from workers.reaper.schedule import SLICE
 
 HANDLER = "cgroup_released"
 
@@ -52,6 +53,7 @@ class Reports:
         self._host = host
         self._max_calls = max_calls
         self._waiting: deque[tuple[Record, int]] = deque()
+        self._going_on: asyncio.Handle | None = None
         self._running: dict[asyncio.Future[bool], int] = {}
 
     @property
@@ -77,8 +79,8 @@ class Reports:
         """Wait until all handlers have ended, but not longer than so many seconds."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        while self._running and (left := end - loop.time()) > 0:
-            await asyncio.wait(self._running, timeout=left)
+        while (self._running or self._going_on) and (left := end - loop.time()) > 0:
+            await (asyncio.wait(self._running, timeout=left) if self._running else asyncio.sleep(0))
         if self._running:
             log.warning("%d calls of %s have not ended", self.running + self.waiting, HANDLER)
 
@@ -93,5 +95,16 @@ class Reports:
 
     def _ended(self, ended: asyncio.Future[bool]) -> None:
         os.close(self._running.pop(ended))
+        if self._waiting and self._going_on is None:
+            self._going_on = asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Begin what waits: hundreds may have ended at once, with one answer of the database."""
+        self._going_on = None
+        loop = asyncio.get_running_loop()
+        end = loop.time() + SLICE
         while self._waiting and len(self._running) < self._max_calls:
             self._call(*self._waiting.popleft())
+            if loop.time() > end:
+                self._going_on = loop.call_soon(self._go_on)
+                return

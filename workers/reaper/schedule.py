@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 from supervisor.log.logger import log
 from workers.reaper.agenda import Agenda
 from workers.reaper.node import Node
 
-SLICE = 0.01  # seconds of work before others have their turn
+SLICE = 0.005  # seconds of work before others have their turn: there are several kinds of it
+TICK = 0.02  # seconds: what is due within one is done together, as a wake-up costs more than what is done in it
 FAILED_PAUSE = 10.0  # seconds until what failed is tried again
+
+
+def tick_from(moment: float) -> float:
+    """The first one from then on, on the loop's clock."""
+    return math.ceil(moment / TICK) * TICK
 
 
 class Schedule:

@@ -12,19 +12,19 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Protocol
 
 from supervisor.linux.inotify import IN_CREATE, IN_ISDIR, IN_MODIFY, IN_Q_OVERFLOW
 from supervisor.log.logger import log
+from workers.reaper.hearing import Event, Hearing
 from workers.reaper.node import Kind, Node
 from workers.reaper.schedule import SLICE
 from workers.reaper.scopes import Scopes
 from workers.reaper.watches import Watches
 
-GATHER = 0.005  # seconds from the first event until all are taken: a wake-up costs more than what is done in it
 GRACE = 10.0  # seconds that an empty cgroup that was there before us is left to its spawner
 POLL_PAUSE = 1.0  # seconds between two looks at what cannot be watched
 WITHOUT_CHILDREN = 2  # the link count of a folder in cgroup2 is its `.`, `..` and folders
@@ -52,25 +52,28 @@ class Tree:
         self._path = root
         self._listener = listener
         self._root = Node(None, "", "", Kind.ANCESTOR, os.stat(root).st_ino)
-        self._to_do: deque[Callable[[], None]] = deque()  # visits and discoveries
+        self._to_do: deque[Callable[[], None]] = deque()  # visits, discoveries and looks
+        self._changed: set[Node] = set()  # those that an event has told of, and that are to be looked at
         self._working: asyncio.Handle | None = None
+        self._at_work = False
         self._unwatched: set[Node] = set()
         self._polling: asyncio.TimerHandle | None = None
-        self._gathering: asyncio.Handle | None = None
+        self._hearing = Hearing(loop, self.watches, self._take, self._work)
         self._starting = True
 
     def start(self) -> None:
         """Find what is there."""
         self._watch(self._root)
         self._visit_soon(self._root)
+        self._at_work = True
         while self._to_do:
             self._guard(self._to_do.popleft())
-        self._starting = False
-        self._listen()
+        self._at_work = self._starting = False
+        self._hearing.start()
 
     def close(self) -> None:
-        self._loop.remove_reader(self.watches.fileno())
-        for handle in (self._working, self._polling, self._gathering):
+        self._hearing.close()
+        for handle in (self._working, self._polling):
             if handle is not None:
                 handle.cancel()
         self.watches.close()
@@ -101,34 +104,28 @@ class Tree:
 
     # events
 
-    def _listen(self) -> None:
-        self._loop.add_reader(self.watches.fileno(), self._gather)
+    def take_events(self) -> None:
+        """Take some of those that there are, to be seen to soon."""
+        self._hearing.take_some()
+        if self._to_do and self._working is None:
+            self._working = self._loop.call_soon(self._work)
 
-    def _gather(self) -> None:
-        self._loop.remove_reader(self.watches.fileno())
-        self._gathering = self._loop.call_later(GATHER, self._handle_events)
-
-    def _handle_events(self) -> None:
-        if self.take_events():
-            self._gathering = self._loop.call_soon(self._handle_events)
-        else:
-            self._listen()
-
-    def take_events(self) -> bool:
-        """See to the events that there are; whether there may be more."""
-        events, more = self.watches.read()
+    def _take(self, events: Sequence[Event]) -> None:
         for wd, mask, name in events:
             if mask & IN_Q_OVERFLOW:
                 self._visit_all()
             elif (node := self.watches.file(wd)) is not None:
-                if mask & IN_MODIFY:
-                    self._guard(partial(self._listener.changed, node, by_event=True))
+                if mask & IN_MODIFY and node not in self._changed:
+                    self._changed.add(node)
+                    self._to_do.append(partial(self._look, node))
             elif mask & IN_ISDIR and (parent := self.watches.folder(wd)) is not None:
                 # of one that we have deleted there is nothing to find; if it was made anew, there is an event of that
                 if mask & IN_CREATE or name in parent.children:
-                    self._guard(partial(self._discover, parent, name))
-        self._work()
-        return more
+                    self._to_do.append(partial(self._discover, parent, name))
+
+    def _look(self, node: Node) -> None:
+        self._changed.discard(node)
+        self._listener.changed(node, by_event=True)
 
     def _visit_all(self) -> None:
         self.overflows += 1
@@ -141,15 +138,19 @@ class Tree:
 
     def _work(self) -> None:
         """Do what there is to do, and let others have their turn from time to time."""
+        if self._at_work:  # what is being done has found more to do
+            return
         if self._working is not None:
             self._working.cancel()
             self._working = None
         end = self._loop.time() + SLICE
+        self._at_work = True
         while self._to_do:
             self._guard(self._to_do.popleft())
             if self._loop.time() > end:
                 self._working = self._loop.call_soon(self._work)
-                return
+                break
+        self._at_work = False
 
     def _guard(self, do: Callable[[], None]) -> None:
         """One that cannot be looked at must not cost the others their turn, nor us our ears."""

@@ -25,7 +25,7 @@ from supervisor.linux.inotify import (
 from workers.reaper.errors import HostError
 from workers.reaper.node import NOT_WATCHED, Kind, Node
 
-CHUNK = 4096  # bytes read at once: 256 events at most, and so some 10 ms of work
+CHUNK = 4096  # bytes read at once: 256 events at most
 LONGEST = 16 + 256  # bytes of an event with the longest name: it would not have had room
 
 

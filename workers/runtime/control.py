@@ -33,7 +33,7 @@ from supervisor.varlink.errors import (
 )
 from supervisor.varlink.interface import Interface, Mismatch, parse
 from supervisor.varlink.introspection import SERVICE, info, service_description
-from supervisor.varlink.messages import Call, encode_error, encode_reply, parse_call
+from supervisor.varlink.messages import MAX_REPLY, Call, encode_error, encode_reply, parse_call
 
 Method = Callable[[dict[str, Any]], Any]  # Mapping[str, object] or, for AsyncControl, what can be awaited for one
 
@@ -94,7 +94,10 @@ class Control:
             interface.check(reply, interface.methods[method][1])
         except Mismatch as error:
             raise TypeError(f"the reply is not as described: {error.field}") from error
-        return encode_reply(reply), False
+        message = encode_reply(reply)
+        if len(message) > MAX_REPLY + 1:  # with its NUL
+            raise Failed(f"the reply is longer than {MAX_REPLY} bytes: ask for less")
+        return message, False
 
     def _error(self, call: Call, error: Exception) -> tuple[bytes, bool]:
         if isinstance(error, ControlError):

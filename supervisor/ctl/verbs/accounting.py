@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SERVICE = "reaper"
 TOP, MOST = 20, 1000
-PATIENCE = 120.0  # seconds: a database of many hosts has much to add up
+PATIENCE = 55.0  # seconds: a database of many hosts has much to add up, and a worker ends a connection after 60
 SORTS = {"cpu": "cpu_usage_usec", "memory": "memory_peak", "procs": "pids_peak", "forks": "pids_forks",
          "oom": "memory_events_oom", "cgroups": "cgroups"}  # fmt: skip
 TITLES = ("NAME", "CGROUPS", "CPU", "USER", "SYSTEM", "MEMORY", "PROCS", "FORKS", "OOM")

@@ -21,7 +21,7 @@ def ask(address: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         kind, _, path = read_database(address).partition(":")
     except ValueError as error:
         raise OptionsError(f"cannot use the database: {error}") from error
-    if kind == "sqlite" and not os.path.exists(path):  # which would make it
+    if kind == "sqlite" and not os.path.exists(path):
         raise DatabaseError(f"{path}: there is no such database")
     try:
         query = make_query(parameters)
@@ -29,7 +29,7 @@ def ask(address: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         raise OptionsError(f"cannot ask the database: {error}") from error
 
     async def run() -> dict[str, Any]:
-        database = open_database(address)
+        database = open_database(address, make=False)
         try:
             found = await database.totals(query)
         finally:

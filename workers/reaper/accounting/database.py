@@ -23,15 +23,21 @@ class Database(Protocol):
     async def totals(self, query: Query) -> Totals:
         """Raises DatabaseError."""
 
+    async def forget(self, host: str, before: float, most: int) -> int:
+        """Drop rows of a host that ended before then, seconds since 1970, so many at most; how many there were.
+
+        Raises DatabaseError.
+        """
+
     async def close(self) -> None: ...
 
 
-def open_database(address: str) -> Database:
-    """The one of option `database`; nothing is connected yet."""
+def open_database(address: str, make: bool = True) -> Database:
+    """The one of option `database`; nothing is connected yet.  Without `make` it is only asked, and has to be there."""
     kind, _, rest = address.partition(":")
     if address.startswith("postgresql://"):
         rest = address
-    found: Database = import_module(f"workers.reaper.accounting.{kind}").open_database(rest)  # only one is needed
+    found: Database = import_module(f"workers.reaper.accounting.{kind}").open_database(rest, make)  # only one is needed
     return found
 
 

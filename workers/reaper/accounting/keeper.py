@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Sequence
 
 from supervisor.log.logger import log, notice
 from workers.reaper.accounting.database import Database
 from workers.reaper.accounting.row import Row, decode, encode, make_row
-from workers.reaper.accounting.spool import Spool
+from workers.reaper.accounting.spool import Spool, sync
 from workers.reaper.errors import DatabaseError, SpoolError
 from workers.reaper.record import Record
 
 BATCH_PAUSE = 1.0  # seconds in which rows are gathered: one commit, and so one wait for the disk
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0  # seconds until the database is tried again, twice as long each time
+SYNC_PAUSE = 5.0  # seconds; what the database does not have by then is brought to the disk
+FORGET_PAUSE = 3600.0  # seconds between two looks for rows that are too old
+FORGOTTEN_AT_ONCE = 5000  # rows, a fraction of a second
+DECODED_AT_ONCE = 100  # rows, a millisecond in which nobody else has a turn
 STOP_PATIENCE = 3.0  # seconds for the last batch; it is in the spool anyway
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class Keeper:
-    """A journal of released cgroups.  Owns `spool` and `database`; `root` is where the root cgroup is to be seen."""
+    """A journal of released cgroups.  Owns `spool` and `database`; `root` is where the root cgroup is to be seen.
 
-    def __init__(self, host: str, root: str, spool: Spool, database: Database) -> None:
+    Rows are dropped from the database `keep` seconds after the end of their cgroups; None: never.
+    """
+
+    def __init__(self, host: str, root: str, spool: Spool, database: Database, keep: float | None = None) -> None:
         self.spool = spool
         self.database = database
         self.kept = 0  # rows that the database has taken
@@ -33,8 +41,11 @@ class Keeper:
         with open(BOOT_ID, encoding="ascii") as file:
             self._boot = file.read().strip()
         self._lost_told = 0
+        self._keep = keep
+        self._forget_next = 0.0  # time of the loop's clock
         self._come = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._written = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Go on with what an earlier process left.  Before anything is deleted.  Raises SpoolError."""
@@ -44,18 +55,20 @@ class Keeper:
             raise SpoolError(f"cannot use the spool: {error.filename}: {error.strerror}") from error
         if self.spool.batches:
             self._come.set()
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._run()), loop.create_task(self._bring_to_disk())]
 
     async def stop(self) -> None:
         """Give the database what there is, if it takes it soon."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
             await asyncio.wait_for(self._hand_over(), STOP_PATIENCE)
         except (DatabaseError, TimeoutError, OSError) as error:
             notice("rows of the accounting stay in the spool: %s", error)
         self.spool.close()
+        await self._sync()
         await self.database.close()
 
     # the journal
@@ -63,6 +76,7 @@ class Keeper:
     def record(self, record: Record) -> None:
         self.spool.append(encode(make_row(self._host, self._boot, record)))
         self._come.set()
+        self._written.set()
 
     def take_back(self) -> None:
         self.spool.take_back()
@@ -91,6 +105,7 @@ class Keeper:
             await asyncio.sleep(BATCH_PAUSE)
             try:
                 await self._hand_over()
+                await self._forget()
             except (DatabaseError, OSError) as error:
                 self._tell_trouble(str(error))
                 await asyncio.sleep(pause)
@@ -112,12 +127,13 @@ class Keeper:
         self.spool.close_batch()
         for batch in self.spool.batches:
             await self._hand_over_batch(batch)
-        if waiting := self.spool.in_memory[:]:
-            await self._insert(self._decode(waiting))
-            del self.spool.in_memory[: len(waiting)]
+        if waiting := self.spool.in_memory:
+            taken = len(waiting)
+            await self._insert(await self._decode(waiting[:taken]))
+            del waiting[:taken]  # of that list: by now there may be another one, which nobody has
 
     async def _hand_over_batch(self, batch: str) -> None:
-        await self._insert(self._decode(self.spool.read(batch)))
+        await self._insert(await self._decode(self.spool.read(batch)))
         self.spool.remove(batch)
 
     async def _insert(self, rows: Sequence[Row]) -> None:
@@ -129,15 +145,46 @@ class Keeper:
             self.refused += refused
             log.error("the database refuses %d rows of the accounting for what is in them", refused)
 
-    def _decode(self, lines: Sequence[bytes]) -> list[Row]:
-        rows = []
-        for line in lines:
+    async def _decode(self, lines: Sequence[bytes]) -> list[Row]:
+        rows: list[Row] = []
+        for number, line in enumerate(lines, 1):
+            if number % DECODED_AT_ONCE == 0:
+                await asyncio.sleep(0)
             try:
                 rows.append(decode(line))
             except ValueError:
                 self.refused += 1
                 log.error("not a row of the accounting, in the spool: %r", line[:200])
         return rows
+
+    async def _forget(self) -> None:
+        """Drop rows that are too old, some each time."""
+        now = asyncio.get_running_loop().time()
+        if self._keep is None or now < self._forget_next:
+            return
+        try:
+            gone = await self.database.forget(self._host, time.time() - self._keep, FORGOTTEN_AT_ONCE)
+        except DatabaseError as error:
+            log.warning("cannot drop old rows of the accounting: %s", error)
+            gone = 0
+        if gone < FORGOTTEN_AT_ONCE:
+            self._forget_next = now + FORGET_PAUSE
+
+    # the disk
+
+    async def _bring_to_disk(self) -> None:
+        """A database that takes what comes has it on its own disk before this has anything to do."""
+        while True:
+            await self._written.wait()
+            self._written.clear()
+            await asyncio.sleep(SYNC_PAUSE)
+            await self._sync()
+
+    async def _sync(self) -> None:
+        try:
+            await asyncio.to_thread(sync, self.spool.take_unsynced())
+        except OSError as error:
+            log.warning("cannot bring the spool to the disk: %s", error)
 
     # what is said about it
 

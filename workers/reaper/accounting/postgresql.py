@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from workers.reaper.accounting.database import read_schema
 from workers.reaper.accounting.query import Query, Totals, aggregates, names_in, source, to_total
-from workers.reaper.accounting.row import COLUMNS, Row, values
+from workers.reaper.accounting.row import COLUMNS, Row
 from workers.reaper.errors import DatabaseError
 
 T = TypeVar("T")
@@ -27,6 +27,10 @@ LOCK = 0x73706163  # an advisory lock: one host at a time makes tables
 _TIMES = ("ended", "btime")
 _VALUES = ", ".join("to_timestamp(%s)" if name in _TIMES else "%s" for name in COLUMNS)
 _INSERT = f"INSERT INTO accounting ({', '.join(COLUMNS)}) VALUES ({_VALUES}) ON CONFLICT DO NOTHING"  # noqa: S608
+_FORGET = (
+    "DELETE FROM accounting WHERE (host, boot, cgroup, ended) IN (SELECT host, boot, cgroup, ended FROM accounting"
+    " WHERE host = %s AND ended < to_timestamp(%s) LIMIT %s)"
+)
 _SECONDS = "extract(epoch FROM r.ended)"
 _GROUPS = {
     "path": "array_to_string((string_to_array(r.path, '/'))[1:%(names)s], '/')",
@@ -36,15 +40,16 @@ _GROUPS = {
 }
 
 
-def open_database(conninfo: str) -> Postgresql:
-    return Postgresql(conninfo)
+def open_database(conninfo: str, make: bool = True) -> Postgresql:
+    return Postgresql(conninfo, make)
 
 
 class Postgresql:
-    """Owns one connection, on which one thing is done at a time."""
+    """Owns one connection, on which one thing is done at a time.  `make`: tables, where there are none."""
 
-    def __init__(self, conninfo: str) -> None:
+    def __init__(self, conninfo: str, make: bool) -> None:
         self._conninfo = conninfo
+        self._make = make
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()
         self._partitions: set[str] = set()
@@ -56,6 +61,10 @@ class Postgresql:
     async def totals(self, query: Query) -> Totals:
         async with self._lock:
             return await self._limited(self._totals(query))
+
+    async def forget(self, host: str, before: float, most: int) -> int:
+        async with self._lock:
+            return await self._limited(self._forget(host, before, most))
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -88,6 +97,8 @@ class Postgresql:
 
     async def _make_schema(self, connection: Connection) -> None:
         if not await _exists(connection, "accounting_version"):
+            if not self._make:
+                raise DatabaseError("PostgreSQL: there is no accounting in this database")
             async with _alone(connection):
                 if not await _exists(connection, "accounting_version"):  # nobody else was faster
                     async with connection.transaction():
@@ -135,6 +146,10 @@ class Postgresql:
                     )
                 )
         self._partitions.add(month)
+
+    async def _forget(self, host: str, before: float, most: int) -> int:
+        connection = await self._connected()
+        return (await connection.execute(_FORGET, (host, before, most))).rowcount
 
     # totals
 
@@ -185,7 +200,7 @@ async def _exists(connection: Connection, table: str) -> bool:
 
 
 def _values(row: Row) -> tuple[object, ...]:
-    return (*values(row)[:-1], Jsonb(row.xattrs))
+    return (*row[:-1], Jsonb(row.xattrs))
 
 
 def _month(moment: float) -> str:

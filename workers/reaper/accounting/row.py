@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from operator import attrgetter
+from typing import NamedTuple
 
 from workers.reaper.record import Record
 from workers.reaper.statistics import Statistics
 
 LARGEST = 2**63 - 1  # what a database can keep
+LATEST = 1e11  # seconds since 1970: what a calendar knows
+_SCALARS = {type(None), str, int, float}
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A released cgroup; the columns of the table, in this order.  Times are seconds since 1970.
 
     `host`, `boot`, `cgroup` and `ended` together are of this row alone, however often it is sent.
@@ -40,9 +42,8 @@ class Row:
     xattrs: dict[str, str]
 
 
-COLUMNS = tuple(field.name for field in fields(Row))
+COLUMNS = Row._fields
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
-_values = attrgetter(*COLUMNS)
 _counted = attrgetter(*(field.name for field in fields(Statistics)))
 _COUNTED = COLUMNS[COLUMNS.index("cpu_usage_usec") : COLUMNS.index("xattrs")]
 
@@ -66,12 +67,6 @@ def make_row(host: str, boot: str, record: Record) -> Row:
     )
 
 
-def values(row: Row) -> tuple[object, ...]:
-    """Those of all columns, in their order."""
-    found: tuple[object, ...] = _values(row)
-    return found
-
-
 def text(value: str) -> str:
     """As every database takes it: what is no UTF-8, and NUL, is escaped."""
     return value.encode(errors="surrogateescape").decode(errors="backslashreplace").replace("\0", "\\x00")
@@ -79,12 +74,17 @@ def text(value: str) -> str:
 
 def encode(row: Row) -> bytes:
     """A line."""
-    return _ENCODER.encode(values(row)).encode() + b"\n"
+    return _ENCODER.encode(row).encode() + b"\n"
 
 
 def decode(line: bytes) -> Row:
-    """Raises ValueError: it is none."""
+    """Raises ValueError: it is none, and no database would ever take it."""
     values = json.loads(line)
-    if not isinstance(values, list) or len(values) != len(COLUMNS):
+    if not isinstance(values, list) or len(values) != len(COLUMNS) or not _SCALARS.issuperset(map(type, values[:-1])):
         raise ValueError("not a row")
-    return Row(*values)
+    row = Row(*values)
+    if None in (row.host, row.boot, row.cgroup, row.path, row.scope) or type(row.xattrs) is not dict:
+        raise ValueError("not a row")
+    if type(row.ended) not in (int, float) or not 0 <= row.ended < LATEST:
+        raise ValueError("not a row")
+    return row

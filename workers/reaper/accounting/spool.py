@@ -9,13 +9,17 @@ is of a cgroup that lives: it alone can be, and it is dropped at the next start.
 was cut off is dropped as well: its cgroup was not deleted.
 
 With a full disk rows are kept in memory, a limited number of them.
+
+What is written is the kernel's to bring to the disk, which survives a death of this process; for
+one of the host, whoever has the spool calls `sync` from time to time.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from workers.reaper.errors import SpoolError
@@ -40,6 +44,7 @@ class Spool:
         self._limit = limit
         self._fd: int | None = None
         self._length = 0
+        self._unsynced: set[str] = set()  # segments that were written to
         self._undo: Callable[[], None] = lambda: None
         try:
             self._folder.mkdir(mode=0o750, exist_ok=True)
@@ -54,12 +59,13 @@ class Spool:
         except OSError as error:
             os.close(self._lock)
             raise SpoolError(f"cannot use the spool {folder!r}: {error.strerror}, another reaper has it") from error
+        self._closed = sum(self._sizes.values())  # bytes; thousands of segments are not added up for each row
         self._next = 1 + max((int(name.removesuffix(SUFFIX)) for name in self._sizes), default=0)
 
     @property
     def size(self) -> int:
         """Bytes of all segments."""
-        return sum(self._sizes.values()) + self._length
+        return self._closed + self._length
 
     @property
     def batches(self) -> tuple[str, ...]:
@@ -111,6 +117,7 @@ class Spool:
         if self._fd is not None:
             os.close(self._fd)
             self._sizes[self._name(self._next)] = self._length
+            self._closed += self._length
             self._fd = None
             self._length = 0
             self._next += 1
@@ -128,15 +135,23 @@ class Spool:
     def remove(self, batch: str) -> None:
         """The database has it.  Raises OSError."""
         self._path(batch).unlink(missing_ok=True)
-        self._sizes.pop(batch, None)
+        self._closed -= self._sizes.pop(batch, 0)
+        self._unsynced.discard(batch)
+
+    def take_unsynced(self) -> list[Path]:
+        """The segments that were written to since the last time, for `sync`."""
+        names, self._unsynced = self._unsynced, set()
+        return [self._path(name) for name in names]
 
     # the last segment
 
     def _write(self, data: bytes) -> bool:
         """Append all of it or nothing."""
+        name = self._name(self._next)
         try:
             if self._fd is None:
-                self._fd = os.open(self._path(self._name(self._next)), _APPEND | os.O_CREAT | os.O_EXCL, 0o640)
+                self._fd = os.open(self._path(name), _APPEND | os.O_CREAT | os.O_EXCL, 0o640)
+            self._unsynced.add(name)
             written = os.write(self._fd, data)
         except OSError:
             return False
@@ -160,6 +175,7 @@ class Spool:
 
     def _cut(self, path: Path, length: int) -> None:
         os.truncate(path, length)
+        self._closed += length - self._sizes[path.name]
         self._sizes[path.name] = length
 
     def _name(self, number: int) -> str:
@@ -167,3 +183,20 @@ class Spool:
 
     def _path(self, name: str) -> Path:
         return self._folder / name
+
+
+def sync(segments: Sequence[Path]) -> None:
+    """Have those that are still there on the disk.  Blocks for as long as that takes.  Raises OSError."""
+    for path in segments:
+        with suppress(FileNotFoundError):
+            _sync(path, os.fdatasync)
+    if segments:
+        _sync(segments[0].parent, os.fsync)
+
+
+def _sync(path: Path, call: Callable[[int], None]) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        call(fd)
+    finally:
+        os.close(fd)

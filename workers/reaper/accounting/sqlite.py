@@ -7,11 +7,13 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import TypeVar
 
 from workers.reaper.accounting.database import read_schema
 from workers.reaper.accounting.query import Query, Totals, aggregates, names_in, source, to_total
-from workers.reaper.accounting.row import COLUMNS, Row, values
+from workers.reaper.accounting.row import COLUMNS, Row
 from workers.reaper.errors import DatabaseError
 
 T = TypeVar("T")
@@ -21,6 +23,11 @@ _INSERT = (
     f"INSERT INTO accounting ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
     " ON CONFLICT DO NOTHING"
 )
+_FORGET = (
+    "DELETE FROM accounting WHERE (host, boot, cgroup, ended) IN"
+    " (SELECT host, boot, cgroup, ended FROM accounting WHERE ended < ? LIMIT ?)"
+)
+_to_json = json.JSONEncoder(ensure_ascii=False).encode
 _GROUPS = {
     "path": "path_prefix(r.path, :names)",
     "scope": "r.scope",
@@ -29,15 +36,16 @@ _GROUPS = {
 }
 
 
-def open_database(path: str) -> Sqlite:
-    return Sqlite(path)
+def open_database(path: str, make: bool = True) -> Sqlite:
+    return Sqlite(path, make)
 
 
 class Sqlite:
-    """Owns its thread and, in it, the connection to the file at `path`."""
+    """Owns its thread and, in it, the connection to the file at `path`; `make`: where there is none."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, make: bool) -> None:
         self._path = path
+        self._make = make
         self._thread = ThreadPoolExecutor(1, "sqlite")
         self._connection: sqlite3.Connection | None = None
 
@@ -47,8 +55,14 @@ class Sqlite:
     async def totals(self, query: Query) -> Totals:
         return await self._run(lambda connection: _totals(connection, query))
 
+    async def forget(self, host: str, before: float, most: int) -> int:
+        return await self._run(lambda connection: connection.execute(_FORGET, (before, most)).rowcount)
+
     async def close(self) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
+        """A question that is being answered is given up, as its answer may take minutes."""
+        if (connection := self._connection) is not None:
+            connection.interrupt()
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._end)
         self._thread.shutdown(wait=False)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -59,11 +73,17 @@ class Sqlite:
     def _with_connection(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
             if self._connection is None:
-                self._connection = _connect(self._path)
+                self._connection = _connect(self._path, self._make)
             return work(self._connection)
         except sqlite3.Error as error:
             self._disconnect()
             raise DatabaseError(f"{self._path}: {error}") from error
+
+    def _end(self) -> None:
+        if self._connection is not None:
+            with suppress(sqlite3.Error):
+                self._connection.execute("SELECT 1")  # else the interruption is of the checkpoint when it is closed
+        self._disconnect()
 
     def _disconnect(self) -> None:
         if self._connection is not None:
@@ -71,26 +91,35 @@ class Sqlite:
             self._connection = None
 
 
-def _connect(path: str) -> sqlite3.Connection:
-    """The database, made where there is none.  Raises sqlite3.Error, DatabaseError."""
-    connection = sqlite3.connect(path, timeout=BUSY_PATIENCE, isolation_level=None)
+def _connect(path: str, make: bool) -> sqlite3.Connection:
+    """The database; with `make` it is made where there is none.  Raises sqlite3.Error, DatabaseError."""
+    address = f"{Path(path).as_uri()}?mode={'rwc' if make else 'rw'}"
+    connection = sqlite3.connect(address, uri=True, timeout=BUSY_PATIENCE, isolation_level=None)
     try:
         connection.row_factory = sqlite3.Row
         connection.create_function("path_prefix", 2, _path_prefix, deterministic=True)
-        # readers and the writer do not wait for each other
-        connection.execute("PRAGMA journal_mode = WAL")
-        if _version(connection) == 0:
-            connection.execute("BEGIN IMMEDIATE")
-            if _version(connection) == 0:  # nobody else was faster
-                for statement in read_schema("sqlite").split(";\n"):
-                    connection.execute(statement)
-            connection.execute("COMMIT")
-        if (version := _version(connection)) != VERSION:
+        if make:
+            _make_schema(connection)
+        version = _version(connection)
+        if version == 0:
+            raise DatabaseError(f"{path}: there is no accounting in it")
+        if version != VERSION:
             raise DatabaseError(f"{path}: its schema has version {version}, {VERSION} is wanted")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _make_schema(connection: sqlite3.Connection) -> None:
+    """Where there is none."""
+    connection.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
+    if _version(connection) == 0:
+        connection.execute("BEGIN IMMEDIATE")
+        if _version(connection) == 0:  # nobody else was faster
+            for statement in read_schema("sqlite").split(";\n"):
+                connection.execute(statement)
+        connection.execute("COMMIT")
 
 
 def _version(connection: sqlite3.Connection) -> int:
@@ -102,7 +131,7 @@ def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> int:
     connection.execute("BEGIN IMMEDIATE")
     try:
         connection.executemany(
-            _INSERT, [(*values(row)[:-1], json.dumps(row.xattrs, ensure_ascii=False)) for row in rows]
+            _INSERT, [(*row[:-1], _to_json(row.xattrs)) for row in rows]
         )
         connection.execute("COMMIT")
     except BaseException:
@@ -110,10 +139,6 @@ def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> int:
             connection.execute("ROLLBACK")
         raise
     return 0
-
-
-def _to_columns(row: Row) -> tuple[object, ...]:
-    return (*values(row)[:-1], json.dumps(row.xattrs, ensure_ascii=False))
 
 
 def _totals(connection: sqlite3.Connection, query: Query) -> Totals:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -246,3 +248,32 @@ def test_the_password_is_in_no_log(server: Postgres) -> None:
             assert "geheim" not in str(kept.others)
 
     complete(run())
+
+
+def test_a_server_that_is_cut_off_is_noticed_by_the_kernel() -> None:
+    """Which says nothing of it for hours, where nobody asks it to."""
+
+    async def run() -> None:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            host, port = listener.getsockname()
+            async with hosted(f"db = pg:new('host={host} port={port} tcp_user_timeout=7000')"):
+                peer, (_, theirs) = await asyncio.to_thread(listener.accept)
+                with peer, _socket_at(theirs) as sock:
+                    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+                    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7000, "of the conninfo"
+
+    complete(run())
+
+
+@contextmanager
+def _socket_at(port: int) -> Iterator[socket.socket]:
+    """The TCP socket of this process that is bound to that port, once more."""
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError), socket.socket(fileno=os.dup(int(fd))) as sock:
+            if sock.family == socket.AF_INET and sock.getsockname()[1] == port:
+                yield sock
+                return
+    raise AssertionError(f"no socket at port {port}")

@@ -29,14 +29,15 @@ def test_ps() -> None:
 
 @pytest.mark.parametrize(("signal_", "number"), [("", 15), (', "KILL"', 9), (", 2", 2), (', "SIGUSR1"', 10)])
 def test_kill(signal_: str, number: int) -> None:
-    pid = os.fork()
-    if pid == 0:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.pause()
-        os._exit(0)
-    assert values(f"proc.kill({pid}, 0)") == "true|nil|nil|nil"
-    assert values(f"proc.kill({pid}{signal_})") == "true|nil|nil|nil"
-    assert wait_exit(pid) == -number
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # for the child, which may be hit before it has a turn
+    try:
+        with child_process(signal.pause) as pid:
+            signal.signal(signal.SIGINT, before)
+            assert values(f"proc.kill({pid}, 0)") == "true|nil|nil|nil"
+            assert values(f"proc.kill({pid}{signal_})") == "true|nil|nil|nil"
+            assert wait_exit(pid) == -number
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert values(f"proc.kill({pid})") == "nil|No such process|3|nil"
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.unit.workers.lua.scripts import complete, hosted, prints, raises, wait_for
+from workers.lua import connection
+from workers.lua.address import Address
+from workers.lua.errors import Failure
 
 KINDS = {"stream": socket.SOCK_STREAM, "dgram": socket.SOCK_DGRAM, "seqpacket": socket.SOCK_SEQPACKET}
 
@@ -283,3 +288,81 @@ def test_small_sends_need_no_waiting(loopback: socket.socket) -> None:
     )
     assert prints(script) == []
     assert received(loopback) == b"abc"
+
+
+def test_a_peer_that_takes_nothing_is_given_up(loopback: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else handlers that wait for it would add up until no other can begin."""
+    monkeypatch.setattr(connection, "PATIENCE", 0.3)
+    script = f"""
+s = assert(socket:connect("127.0.0.1:{loopback.getsockname()[1]}"))
+function big() print(s:send(("x"):rep(20e6))) end
+function reload() print(s:send("x")) end
+"""
+
+    async def run() -> None:
+        async with hosted(script) as kept:
+            with loopback.accept()[0]:
+                begun = time.monotonic()
+                assert all(await asyncio.gather(*(kept.host.call("big") for _ in range(10))))
+                assert time.monotonic() - begun < 2.5, "all of them together"
+                assert kept.printed[0] == "nil\tthe peer has taken nothing for 30 s"
+                assert await kept.host.call("reload")
+                assert kept.printed[-1] == "nil\tthe socket is closed", "it has a part of something"
+
+    complete(run())
+
+
+def test_a_datagram_that_nobody_takes_does_not_end_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "PATIENCE", 0.3)
+    path = f"{tmp_path}/socket"
+    script = f"""
+s = assert(socket:connect("{path}", {{type="dgram"}}))
+function send() print(s:send("x")) end
+"""
+
+    async def run() -> None:
+        with listening(socket.AF_UNIX, socket.SOCK_DGRAM, path) as server:
+            server.setblocking(False)
+            async with hosted(script) as kept:
+                begun = time.monotonic()
+                assert all(await asyncio.gather(*(kept.host.call("send") for _ in range(600))))
+                assert time.monotonic() - begun < 2.5, "all of them together"
+                refused = kept.printed.count("nil\tthe peer has taken nothing for 30 s")
+                assert 0 < refused < 600
+                server.recv(100)
+                assert await kept.host.call("send")
+                assert kept.printed[-1] == "1"
+
+    complete(run())
+
+
+def test_a_peer_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "PATIENCE", 0.3)
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(3):  # its backlog is full then
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        assert prints(f"print(socket:connect('{address}'))") == [
+            f"nil\tcannot connect to {address}: Connection timed out"
+        ]
+
+
+def test_closed_between_its_becoming_writable_and_the_send(loopback: socket.socket) -> None:
+    async def run() -> None:
+        address = Address(socket.AF_INET, loopback.getsockname())
+        sending = connection.Connection(asyncio.get_running_loop(), address, socket.SOCK_STREAM)
+        await sending.connect()
+        task = asyncio.create_task(sending.send(b"x"))
+        await asyncio.sleep(0)
+        assert sending._waiter is not None
+        sending._waiter.set_result(None)
+        sending.close()
+        with pytest.raises(Failure, match="the socket is closed"):
+            await task
+
+    complete(run())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from workers.reaper.accounting.row import Row
 from workers.reaper.record import Record
 from workers.reaper.statistics import Statistics
@@ -18,8 +16,12 @@ ROW = Row(
 
 
 def row(cgroup: int, **changes: object) -> Row:
-    return replace(ROW, cgroup=cgroup, **changes)  # type: ignore[arg-type]
+    return ROW._replace(cgroup=cgroup, **changes)  # type: ignore[arg-type]
 
 
 def record(path: str = f"{SCOPE}/a", inode: int = 1, **xattrs: str) -> Record:
     return Record(path, SCOPE, inode, None, None, NOVEMBER, Statistics(cpu_total_us=5), xattrs)
+
+
+# of a call of Totals, as the control socket hands them on
+NO_PARAMETERS = dict.fromkeys(("by", "path", "depth", "xattr", "where", "since", "until", "sort", "top"))

@@ -6,21 +6,25 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from supervisor.varlink.messages import Call
 from tests.unit.process.requirements import needs_root
 from tests.unit.workers.reaper.scenario import Ground, Script, play, until
+from workers.reaper import control
 from workers.reaper.control import INTERFACE, reaper_control
 from workers.reaper.reaper import Reaper
+from workers.runtime import control as runtime_control
 
 pytestmark = needs_root
 Ask = Callable[..., Coroutine[Any, Any, dict[str, Any]]]
 
 
 def asking(reaper: Reaper) -> Ask:
-    control = reaper_control(reaper)
+    served = reaper_control(reaper)
 
     async def ask(method: str, **parameters: object) -> dict[str, Any]:
-        message, _ = await control.answer_async(Call(f"{INTERFACE}.{method}", parameters))
+        message, _ = await served.answer_async(Call(f"{INTERFACE}.{method}", parameters))
         reply: dict[str, Any] = json.loads(message[:-1])
         return reply
 
@@ -108,9 +112,41 @@ def test_a_database_that_cannot_be_asked(tmp_path: Path) -> None:
 
 def test_the_interface_is_served() -> None:
     async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
-        control = reaper_control(reaper)
+        served = reaper_control(reaper)
         call = Call("org.varlink.service.GetInterfaceDescription", {"interface": INTERFACE})
-        message, _ = await control.answer_async(call)
+        message, _ = await served.answer_async(call)
         assert "method Totals" in json.loads(message[:-1])["parameters"]["description"]
 
+    play(scenario, Ground.make)
+
+
+def test_a_long_list_comes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reply has room for so many bytes, however many cgroups are asked for."""
+
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        ask = asking(reaper)
+        names = [f"{number}-{'x' * 200}" for number in range(9)]
+        for name in names:
+            own.make(name)
+        await until(lambda: len(reaper.tree.members()) == 9)
+        found: list[str] = []
+        more = True
+        while more:
+            part = (await ask("Cgroups", below=own.scope, after=found[-1] if found else None))["parameters"]
+            assert 1 <= len(part["cgroups"]) <= 3
+            found += [row["path"] for row in part["cgroups"]]
+            more = part["more"]
+        assert found == [f"{own.scope}/{name}" for name in names]
+
+    monkeypatch.setattr(control, "REPLY_ROOM", 1200)
+    play(scenario, Ground.make)
+
+
+def test_a_reply_that_is_too_long_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        reply = await asking(reaper)("Status")
+        assert reply["error"] == "io.spawnd.Failed"
+        assert "longer than 100 bytes" in reply["parameters"]["message"]
+
+    monkeypatch.setattr(runtime_control, "MAX_REPLY", 100)
     play(scenario, Ground.make)

@@ -37,6 +37,17 @@ def test_durations(value: object, seconds: float) -> None:
     assert given(delete_delay=value).delete_delay == seconds
 
 
+def test_how_long_rows_are_kept() -> None:
+    assert given().keep is None
+    assert given(keep="400d").keep == 400 * 86400
+
+
+def test_a_password_is_not_told() -> None:
+    with pytest.raises(OptionsError) as caught:
+        given(database="postgres://reaper:secret@db.example/accounting")
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("value", "size"), [("1g", 1 << 30), ("64M", 64 << 20), (5, 5), ("12", 12)])
 def test_sizes(value: object, size: int) -> None:
     assert given(spool_max=value).spool_max == size
@@ -69,6 +80,10 @@ def test_databases(value: str) -> None:
         ("database", "sqlite:relative.db"),
         ("xattrs", "account"),
         ("xattrs", [1]),
+        ("xattrs", ["a\0b"]),
+        ("scopes", ["/a\0b"]),
+        ("keep", "long"),
+        ("keep", "5m"),
         ("spool_max", "much"),
         ("spool_max", -1),
         ("host", ""),

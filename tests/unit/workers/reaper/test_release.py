@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.unit.workers.reaper.scenario import Ground, Script, play, until
 from workers.reaper import release, tree
 from workers.reaper.node import NOT_WATCHED, Node
 from workers.reaper.reaper import Reaper
+from workers.reaper.statistics import Events, read_events
 
 pytestmark = needs_root
 
@@ -427,4 +429,91 @@ def test_what_cannot_be_deleted_is_tried_again(monkeypatch: pytest.MonkeyPatch) 
         await until(lambda: script.told)
 
     monkeypatch.setattr(release, "FAILED_PAUSE", 0.05)
+    play(scenario, Ground.make)
+
+
+def test_those_that_wait_for_descriptors_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there may be, for as long as a script's database is away."""
+    looks: list[str] = []
+
+    def counted(path: str) -> Events | None:
+        looks.append(path)
+        return read_events(path)
+
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        script.ends_at_once = False
+        reaper._limit = 2
+        for number in range(20):
+            own.make(f"{number}")
+            own.pass_through(f"{number}")
+        await until(lambda: len(script.told) == 2 and len(reaper.releases.crowd) == 18)
+        looks.clear()
+        await asyncio.sleep(QUIET)
+        assert len(looks) <= 36, "of late events, not twenty a second for each"
+        own.folder(next(iter(reaper.releases.crowd)).name).rmdir()
+        await until(lambda: len(reaper.releases.crowd) == 17)
+        script.ends_at_once = True
+        for ended in script.running:
+            ended.set_result(True)
+        await until(lambda: len(script.told) == 19)
+        assert not reaper.releases.crowd
+
+    monkeypatch.setattr(release, "read_events", counted)
+    play(scenario, Ground.make)
+
+
+def test_many_events_of_a_cgroup_are_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+
+    def counted(path: str) -> Events | None:
+        looks.append(path)
+        return read_events(path)
+
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        own.make("a")
+        own.make("b")
+        await until(lambda: len(reaper.tree.members()) == 2)
+        await asyncio.sleep(0.1)
+        looks.clear()
+        for _ in range(20):  # the loop has no turn meanwhile; the kernel makes one of those that are alike and in a row
+            own.pass_through("a")
+            own.pass_through("b")
+        await until(lambda: len(script.told) == 2)
+        assert len(looks) <= 12, "one for each tick in which there were some, not 40"
+
+    monkeypatch.setattr(release, "read_events", counted)
+    play(scenario, Ground.make)
+
+
+def test_hundreds_that_were_made_anew_meanwhile(caplog: pytest.LogCaptureFixture) -> None:
+    """Each of them is found out when it is looked at, which asks for another look."""
+
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        for number in range(400):
+            own.make(f"{number}")
+        await until(lambda: len(reaper.tree.members()) == 400)
+        process = own.enter("0")
+        for number in range(1, 400):  # the loop has no turn meanwhile
+            for _ in range(2):
+                own.folder(f"{number}").joinpath("cgroup.procs").write_text(str(process.pid))
+                own.folder("0").joinpath("cgroup.procs").write_text(str(process.pid))
+                own.folder(f"{number}").rmdir()
+                own.make(f"{number}")
+            own.folder(f"{number}").joinpath("cgroup.procs").write_text(str(process.pid))
+        process.end()
+        await until(lambda: reaper.releases.counters.unseen >= 399)
+        await asyncio.sleep(QUIET)
+
+    play(scenario, Ground.make)
+    assert "unexpected" not in caplog.text
+
+
+def test_with_few_descriptors_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        for number in range(3):
+            own.make(f"{number}")
+            own.pass_through(f"{number}")
+        await until(lambda: len(script.told) == 3)
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _limit: (64, 64))
     play(scenario, Ground.make)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.unit.workers.reaper.rows import record
 from tests.unit.workers.reaper.scenario import Script, until
+from workers.lua.released import Released
 from workers.reaper.errors import OptionsError
 from workers.reaper.reports import Reports, start_script
+from workers.reaper.schedule import SLICE
 
 
 def is_open(fd: int) -> bool:
@@ -112,5 +115,52 @@ def test_a_script_that_cannot_be_executed(tmp_path: Path, text: str | None) -> N
     async def run() -> None:
         with pytest.raises(OptionsError, match=r"reaper\.lua"):
             await start_script(str(path), asyncio.get_running_loop())
+
+    asyncio.run(run())
+
+
+class Slow(Script):
+    """Its handler takes its time before it waits."""
+
+    def call(self, name: str, released: Released | None = None) -> asyncio.Future[bool]:
+        time.sleep(0.002)
+        return super().call(name, released)
+
+
+def test_hundreds_that_end_at_once_keep_nobody_from_having_a_turn() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        script = Slow()
+        script.ends_at_once = False
+        told = Reports(script, 50)
+        for number in range(100):
+            told.add(record(f"/{number}"), opened())
+        for ended in script.running:
+            ended.set_result(True)
+        most = before = len(script.told)
+        most = 0
+        while told.waiting:
+            await asyncio.sleep(0)
+            most, before = max(most, len(script.told) - before), len(script.told)
+        assert loop.is_running()
+        assert most * 0.002 <= 2 * SLICE
+        for ended in script.running[50:]:
+            ended.set_result(True)
+        await told.wait_done(5)
+
+    asyncio.run(run())
+
+
+def test_at_the_end_those_that_wait_are_called_too() -> None:
+    async def run() -> None:
+        script = Slow()
+        script.ends_at_once = False
+        told = Reports(script, 1)
+        for number in range(30):
+            told.add(record(f"/{number}"), opened())
+        script.ends_at_once = True
+        script.running[0].set_result(True)
+        await told.wait_done(20)
+        assert len(script.told) == 30
 
     asyncio.run(run())

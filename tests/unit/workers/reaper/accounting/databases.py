@@ -89,5 +89,16 @@ async def check_nothing(database: Database) -> None:
     assert (group.cpu_total, group.memory_peak, group.memory_events_high, group.pids_forks) == (None, None, None, 0)
 
 
-CHECKS = pytest.mark.parametrize("check", [check_all, check_selection, check_order, check_nothing])
+async def check_forgetting(database: Database) -> None:
+    await fill(database)
+    assert await database.forget("host", NOVEMBER, 10) == 0
+    assert await database.forget("host", DECEMBER, 1) == 1
+    assert await database.forget("host", DECEMBER, 10) >= 1
+    left = {group.name: group.last for group in (await database.totals(Query(by="host"))).groups}
+    assert left["host"] == DECEMBER
+
+
+CHECKS = pytest.mark.parametrize(
+    "check", [check_all, check_selection, check_order, check_nothing, check_forgetting]
+)
 __all__ = ["CHECKS", "ROW"]

@@ -7,7 +7,8 @@ import os
 import random
 import signal
 import sqlite3
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from workers.reaper.accounting import keeper as module
 from workers.reaper.accounting.database import open_database
 from workers.reaper.accounting.keeper import Keeper
 from workers.reaper.accounting.query import Query, Totals
-from workers.reaper.accounting.row import Row
+from workers.reaper.accounting.row import Row, encode
 from workers.reaper.accounting.spool import Spool
 from workers.reaper.errors import DatabaseError
 
@@ -48,6 +49,9 @@ class Fake:
         return 0
 
     async def totals(self, query: Query) -> Totals:
+        raise NotImplementedError
+
+    async def forget(self, host: str, before: float, most: int) -> int:
         raise NotImplementedError
 
     async def close(self) -> None:
@@ -231,3 +235,124 @@ def _wait_longer(path: Path, size: int) -> None:
         return False
 
     wait_until(long_enough)
+
+
+def synced_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is brought to the disk from now on, by its name."""
+    names: list[str] = []
+    for call in (os.fsync, os.fdatasync):
+
+        def noted(fd: int, call: Callable[[int], None] = call) -> None:
+            names.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name)
+            call(fd)
+
+        monkeypatch.setattr(os, call.__name__, noted)
+    return names
+
+
+def test_what_the_database_does_not_take_is_brought_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = synced_names(monkeypatch)
+    monkeypatch.setattr(module, "SYNC_PAUSE", 0.05)
+
+    async def run() -> None:
+        database = Fake()
+        database.there = False
+        keeper = start(tmp_path, database)
+        keeper.record(record(inode=1))
+        await until(lambda: len(names) == 2)
+        assert names == [next(iter(os.listdir(tmp_path))), tmp_path.name]
+        await asyncio.sleep(0.2)
+        assert len(names) == 2, "once"
+        monkeypatch.setattr(module, "SYNC_PAUSE", 3600.0)
+        database.there = True
+        await until(lambda: keeper.kept)
+        keeper.record(record(inode=2))
+        await until(lambda: keeper.kept == 2)
+        assert not keeper.spool.take_unsynced(), "what has gone to the database by then is on its disk"
+        assert len(names) == 2
+        database.there = False
+        keeper.record(record(inode=3))
+        await keeper.stop()
+        assert len(names) == 4, "at the end"
+
+    asyncio.run(run())
+
+
+def test_rows_that_are_too_old_are_dropped_from_time_to_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FORGOTTEN_AT_ONCE", 10)
+    asked: list[tuple[str, float, int]] = []
+
+    class Old(Fake):
+        rows_left = 25
+
+        async def forget(self, host: str, before: float, most: int) -> int:
+            asked.append((host, time.time() - before, most))
+            gone = min(most, self.rows_left)
+            self.rows_left -= gone
+            return gone
+
+    async def run() -> None:
+        keeper = Keeper("host", "/nonexistent", Spool(str(tmp_path), LIMIT), Old(), 3600.0)
+        keeper.start()
+        for number in range(1, 6):
+            keeper.record(record(inode=number))
+            await until(lambda number=number: keeper.kept == number)  # type: ignore[misc]
+        await keeper.stop()
+        assert [(host, most) for host, _, most in asked] == [("host", 10)] * 3, "then in an hour"
+        assert all(3599 < age < 3660 for _, age, _ in asked)
+
+    asyncio.run(run())
+
+
+def test_a_database_that_forgets_nothing_still_takes_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Unwilling(Fake):
+        async def forget(self, host: str, before: float, most: int) -> int:
+            raise DatabaseError("permission denied")
+
+    async def run() -> None:
+        keeper = Keeper("host", "/nonexistent", Spool(str(tmp_path), LIMIT), Unwilling(), 3600.0)
+        keeper.start()
+        for number in (1, 2):
+            keeper.record(record(inode=number))
+            await until(lambda number=number: keeper.kept == number)  # type: ignore[misc]
+        assert not keeper.trouble
+        await keeper.stop()
+
+    asyncio.run(run())
+    assert caplog.text.count("cannot drop old rows of the accounting: permission denied") == 1
+
+
+def test_rows_that_come_while_those_in_memory_are_handed_over_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full, has room for a moment, and is full again."""
+    full = True
+    write = Spool._write
+    monkeypatch.setattr(Spool, "_write", lambda self, data: not full and write(self, data))
+
+    class Interrupted(Fake):
+        async def insert(self, rows: Sequence[Row]) -> int:
+            nonlocal full
+            if rows[0].cgroup == 1 and not self.rows:
+                full = False
+                keeper_spool.close_batch()
+                full = True
+                keeper_spool.append(encode(rows[0]._replace(cgroup=2)))
+            return await super().insert(rows)
+
+    keeper_spool = Spool(str(tmp_path), LIMIT)
+    database = Interrupted()
+
+    async def go() -> None:
+        nonlocal full
+        keeper = Keeper("host", "/nonexistent", keeper_spool, database)
+        keeper.start()
+        keeper.record(record(inode=1))
+        await until(lambda: keeper.kept)
+        full = False
+        await keeper.stop()
+
+    asyncio.run(go())
+    assert database.cgroups() == [1, 2]

@@ -10,8 +10,9 @@ import pytest
 
 from tests.postgres import Postgres, postgres, server_programs
 from tests.unit.workers.reaper.accounting.databases import CHECKS, DECEMBER
-from tests.unit.workers.reaper.rows import NOVEMBER, row
+from tests.unit.workers.reaper.rows import NO_PARAMETERS, NOVEMBER, row
 from workers.reaper.accounting import postgresql
+from workers.reaper.accounting.ask import ask
 from workers.reaper.accounting.database import Database, open_database
 from workers.reaper.accounting.query import Query
 from workers.reaper.errors import DatabaseError
@@ -128,3 +129,18 @@ def test_a_schema_of_another_version_is_not_touched(server: Postgres) -> None:
             await _insert(database, 1)
 
     with_database(server, use)
+
+
+def test_a_host_forgets_its_own_rows_alone(server: Postgres) -> None:
+    async def use(database: Database) -> None:
+        await database.insert([row(1), row(2, host="other")])
+        assert await database.forget("host", NOVEMBER + 1, 10) == 1
+        assert [group.name for group in (await database.totals(Query(by="host"))).groups] == ["other"]
+
+    with_database(server, use)
+
+
+def test_who_only_asks_makes_no_tables(server: Postgres) -> None:
+    with pytest.raises(DatabaseError, match="there is no accounting"):
+        ask(f"postgresql:{server.conninfo}", NO_PARAMETERS)
+    assert server.execute("SELECT to_regclass('accounting'), to_regclass('accounting_version')") == [(None, None)]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.workers.reaper.rows import NOVEMBER, SCOPE
-from workers.reaper.accounting.row import COLUMNS, LARGEST, decode, encode, make_row, values
+from tests.unit.workers.reaper.rows import NOVEMBER, ROW, SCOPE
+from workers.reaper.accounting.row import COLUMNS, LARGEST, decode, encode, make_row
 from workers.reaper.record import Record
 from workers.reaper.statistics import Statistics
 
@@ -33,7 +33,7 @@ def test_what_is_written_down_is_read_again_and_every_database_can_keep_it(recor
     line = encode(row)
     assert line.count(b"\n") == 1
     assert decode(line) == row
-    for value in values(row):
+    for value in row:
         assert not isinstance(value, int) or value <= LARGEST
         assert not isinstance(value, str) or "\0" not in value
     row.path.encode()
@@ -42,7 +42,7 @@ def test_what_is_written_down_is_read_again_and_every_database_can_keep_it(recor
 def test_columns_are_in_their_place() -> None:
     statistics = Statistics(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
     row = make_row("h", "b", Record("/s/a\udcff", "/s", 11, 12, 13.0, NOVEMBER, statistics, {"account": "x\0y"}))
-    assert dict(zip(COLUMNS, values(row), strict=True)) == {
+    assert dict(zip(COLUMNS, row, strict=True)) == {
         "host": "h",
         "boot": "b",
         "cgroup": 11,
@@ -65,7 +65,23 @@ def test_columns_are_in_their_place() -> None:
     }
 
 
-@pytest.mark.parametrize("line", [b"", b"{}", b"[1,2]", b"\xff", json.dumps([SCOPE]).encode()])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"{}",
+        b"[1,2]",
+        b"\xff",
+        json.dumps([SCOPE]).encode(),
+        encode(ROW._replace(host=None)),  # type: ignore[arg-type]
+        encode(ROW._replace(path=["a"])),  # type: ignore[arg-type]
+        encode(ROW._replace(pids_peak={})),  # type: ignore[arg-type]
+        encode(ROW._replace(xattrs="a")),  # type: ignore[arg-type]
+        encode(ROW._replace(ended="now")),  # type: ignore[arg-type]
+        encode(ROW._replace(ended=1e300)),
+        encode(ROW._replace(ended=-1.0)),
+    ],
+)
 def test_what_is_no_row(line: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - of JSON, of UTF-8 or ours
         decode(line)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,11 @@ from typing import Any
 import pytest
 
 from tests.unit.workers.reaper.accounting.databases import CHECKS
-from tests.unit.workers.reaper.rows import row
+from tests.unit.workers.reaper.rows import NO_PARAMETERS, row
+from workers.reaper.accounting import sqlite
+from workers.reaper.accounting.ask import ask
 from workers.reaper.accounting.database import Database, open_database
-from workers.reaper.accounting.query import Query
+from workers.reaper.accounting.query import Query, Totals
 from workers.reaper.errors import DatabaseError
 
 
@@ -37,6 +41,11 @@ def test_it_can_be_read_by_anybody_with_sql(tmp_path: Path) -> None:
         found = connection.execute("SELECT path, cpu_usage_usec, xattrs FROM accounting").fetchall()
     connection.close()
     assert found == [("/system.slice/x.scope/a", 3_000_000, '{"account": "alice"}')]
+
+
+def test_closed_it_is_one_file(tmp_path: Path) -> None:
+    with_database(tmp_path / "a.db", lambda database: _insert(database, 1))
+    assert os.listdir(tmp_path) == ["a.db"]
 
 
 async def _insert(database: Database, *numbers: int) -> None:
@@ -93,3 +102,38 @@ def test_the_loop_goes_round_while_it_works(tmp_path: Path) -> None:
         await insertion
 
     with_database(tmp_path / "a.db", use)
+
+
+def test_who_only_asks_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "of somebody's?.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE theirs (a)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(DatabaseError, match="there is no accounting in it"):
+        ask(f"sqlite:{path}", NO_PARAMETERS)
+    assert path.read_bytes() == before
+    with_database(tmp_path / "a.db", lambda database: _insert(database, 1))
+    assert ask(f"sqlite:{tmp_path}/a.db", NO_PARAMETERS)["all"]["cgroups"] == 1
+
+
+def test_the_end_does_not_wait_for_a_long_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = threading.Event()
+
+    def endless(connection: sqlite3.Connection, query: Query) -> Totals:
+        begun.set()
+        connection.execute("WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c")
+        raise AssertionError("it ended")
+
+    async def run() -> None:
+        database = open_database(f"sqlite:{tmp_path}/a.db")
+        await _insert(database, 1)
+        asked = asyncio.get_running_loop().create_task(database.totals(Query()))
+        await asyncio.to_thread(begun.wait)
+        await asyncio.sleep(0.1)
+        await database.close()
+        with pytest.raises(DatabaseError, match="interrupted"):
+            await asked
+
+    monkeypatch.setattr(sqlite, "_totals", endless)
+    asyncio.run(run())
