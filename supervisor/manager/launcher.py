@@ -16,12 +16,13 @@ from supervisor.log.output import Outputs
 from supervisor.loop.loop import Loop
 from supervisor.manager import functions
 from supervisor.manager.depot import Depot
+from supervisor.manager.families import Families
 from supervisor.manager.job import send_job
 from supervisor.manager.runtime import RuntimeFolder
 from supervisor.manager.scope import Scope
 from supervisor.manager.texts import Texts
 from supervisor.manager.unit import Unit
-from supervisor.manager.worker import OPTIONS, load_shared, load_worker, options_file, worker_command
+from supervisor.manager.worker import OPTIONS, load_worker, options_file, worker_command
 from supervisor.notify.receiver import Receiver
 from supervisor.process import child
 from supervisor.process.answer import open_answer
@@ -70,6 +71,7 @@ class Launcher:
         self._host = host
         self._texts = texts
         self._nursery = Nursery(loop, children, functions.load)
+        self._families = Families(loop, children)
         self._on_notification = on_notification
 
     def launch(self, unit: Unit, owner: Child) -> Run:
@@ -96,7 +98,11 @@ class Launcher:
                 watchdog_usec=round((service.watchdog or 0) * 1_000_000),
                 worker=bool(service.worker) and not apart,
             )
-            pid = self._fork(launch, owner)
+            if self._families.takes(launch):
+                pid = self._families.fork(launch, error_fd)
+                self._children.register(pid, owner)
+            else:
+                pid = self._fork(launch, owner)
             ours.pop_all()
         return Run(pid, Role.MAIN, error_fd, ready_fd, started=start_time(pid), netns=netns)
 
@@ -169,6 +175,7 @@ class Launcher:
     def close(self) -> None:
         """End what was kept for more work to come."""
         self._nursery.close()
+        self._families.close()
 
     def prepare(self, unit: Unit) -> None:
         """Open what the unit holds over its restarts and has not open yet.  Raises StepError."""
@@ -220,8 +227,6 @@ class Launcher:
 
     def _fork(self, launch: Launch, owner: Child) -> int:
         load = (lambda: load_worker(launch.service.worker)) if launch.worker else None
-        if launch.worker:
-            load_shared(launch.service.worker)
         child.prepare(launch)
         with step("fork"):
             pid = fork(lambda: child.run(launch, load))

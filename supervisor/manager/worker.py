@@ -12,11 +12,15 @@ from supervisor.process.memfd import memfd
 OPTIONS = "options"  # the name of the descriptor that holds them
 
 
-def load_shared(name: str) -> None:
-    """Import what the processes of a worker are to share with each other, if it says that there is something.
+def has_shared(name: str) -> bool:
+    """Whether a worker says that its processes have something in common, to be imported once for all of them."""
+    from workers.runtime.start import has_shared
 
-    In spawnd, before the fork: it is asked for by name and nothing else is known of it.  Raises whatever that raises.
-    """
+    return has_shared(name)
+
+
+def load_shared(name: str) -> None:
+    """Import what the processes of a worker are to share with each other.  For the child that forks them only."""
     from workers.runtime.start import load_shared
 
     load_shared(name)

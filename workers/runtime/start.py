@@ -15,17 +15,20 @@ def load(name: str) -> Callable[[], int]:
     return main
 
 
-def load_shared(name: str) -> None:
-    """Import `workers.NAME.shared`, if there is such a module: what all processes of a worker are to share.
-
-    For spawnd, before it forks them: what each imported by itself would be each one's own memory.
-    """
+def has_shared(name: str) -> bool:
+    """Whether there is `workers.NAME.shared`: what all processes of a worker are to share."""
     try:
-        found = importlib.util.find_spec(f"workers.{name}.shared") if _is_name(name) else None
+        return _is_name(name) and importlib.util.find_spec(f"workers.{name}.shared") is not None
     except ModuleNotFoundError:  # no such worker: the child that is to be one says so
-        return
-    if found is not None:
-        importlib.import_module(found.name)
+        return False
+
+
+def load_shared(name: str) -> None:
+    """Import `workers.NAME.shared`, in the process that forks them.
+
+    What each imported by itself would be each one's own memory.
+    """
+    importlib.import_module(f"workers.{name}.shared")
 
 
 def _is_name(name: str) -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 import workers
 import workers.log.main
-from workers.runtime.start import load, load_shared
+from workers.runtime.start import has_shared, load
 
 
 def test_a_worker_is_found_by_its_name() -> None:
@@ -35,18 +35,17 @@ def test_an_unknown_worker_fails_aloud() -> None:
     assert "No module named 'workers.no_such'" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["netns", "log", "no_such"])
-def test_what_workers_share_is_imported_by_name(name: str) -> None:
+def test_what_workers_share_is_imported_by_name() -> None:
     """In a process of its own: what is imported stays."""
-    text = f"import sys; from workers.runtime.start import load_shared; load_shared({name!r}); print(*sys.modules)"
+    text = "import sys; from workers.runtime.start import load_shared; load_shared('netns'); print(*sys.modules)"
     folder = Path(workers.__file__).parents[1]
     done = subprocess.run((sys.executable, "-c", text), cwd=folder, capture_output=True, text=True)
     loaded = done.stdout.split()
     assert done.returncode == 0, done.stderr
-    assert ("workers.netns.worker" in loaded) is (name == "netns")
-    assert not {"pyroute2", "asyncio", "workers.network.view", "workers.log.main"} & set(loaded)
+    assert {"workers.netns.worker", "workers.netns.work"} <= set(loaded)
+    assert not {"pyroute2", "asyncio", "workers.log.main"} & set(loaded)
 
 
-def test_what_is_no_worker_shares_nothing() -> None:
-    for name in ("../netns", "", "Log"):
-        load_shared(name)
+@pytest.mark.parametrize("name", ["netns", "log", "no_such", "../netns", "", "Log"])
+def test_who_shares_something(name: str) -> None:
+    assert has_shared(name) is (name == "netns")
