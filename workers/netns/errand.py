@@ -65,7 +65,13 @@ class Errand:
             raise
         finally:
             theirs.close()
-        self._pidfd = os.pidfd_open(self._pid)
+        try:
+            self._pidfd = os.pidfd_open(self._pid)
+        except OSError:  # no descriptor is left: nobody would hear of its end
+            self._kill()
+            os.waitpid(self._pid, 0)
+            self._answer.close()
+            raise
         self._timer = loop.call_later(limit, self._too_late)
         loop.watch(self._pidfd, select.EPOLLIN, lambda _events: self._ended())
 
