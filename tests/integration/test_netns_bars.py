@@ -33,4 +33,4 @@ def test_start_and_stop_again_and_again() -> None:
     assert {key: grown[key] for key in ("descriptors", "mounts", "links", "names")} == dict.fromkeys(
         ("descriptors", "mounts", "links", "names"), 0
     )
-    assert grown["spawnd_private_kb"] < 1024
+    assert grown["spawnd_kb"] < 1024
