@@ -26,7 +26,7 @@ from workers.netns.errand import Errand, Outcome
 from workers.netns.pace import Pace
 from workers.netns.reports import Reports
 
-WORK_LIMIT = 60.0  # seconds, of a machine on which hundreds do the same; the script has a limit of its own
+WORK_LIMIT = 30.0  # seconds in which it has to get on; the script has a limit of its own
 AT_ONCE = 64  # messages in a turn of the loop
 LONGEST_MESSAGE = 1 << 15
 STORE = ("FDSTORE=1", "FDNAME=record", "FDPOLL=0")
@@ -111,14 +111,21 @@ class Worker:
 
     # the work
 
-    def _run(self, what: str, function: Callable[[], Any], limit: float, done: Callable[[Outcome], None]) -> None:
+    def _run(
+        self,
+        what: str,
+        function: Callable[[], Any],
+        limit: float,
+        done: Callable[[Outcome], None],
+        slow: Callable[[], None] | None = None,
+    ) -> None:
         def ended(outcome: Outcome) -> None:
             self._errand = None
             done(outcome)
 
         self._again = False
         try:
-            self._errand = Errand(self._loop, what, function, limit, ended)
+            self._errand = Errand(self._loop, what, function, limit, ended, slow)
         except OSError as error:
             done(Outcome(problem=f"cannot begin with {what}: {error.strerror}"))
 
@@ -131,7 +138,12 @@ class Worker:
         run_script, self._reloads = self._reloads, False
         how = {"is_ready": self._is_ready, "runs_script": run_script, "ran_script": is_script_done}
         work = partial(_work, self._options, self._record, self._watched, self._watch, **how)
-        self._run("setting up", work, WORK_LIMIT, self._worked)
+        self._run("setting up", work, WORK_LIMIT, self._worked, self._slow)
+
+    def _slow(self) -> None:
+        """It gets on, on a machine that has much else to do: spawnd is to give it the time."""
+        log.warning("%s: setting up takes longer than %g s", self._label, WORK_LIMIT)
+        self._reports.send(f"EXTEND_TIMEOUT_USEC={int(2 * WORK_LIMIT * 1_000_000)}")
 
     def _worked(self, outcome: Outcome) -> None:
         if outcome.problem:
@@ -186,7 +198,7 @@ class Worker:
             self._remove(_remove_made)
 
     def _remove(self, function: Callable[[Options, int], list[str]]) -> None:
-        self._run("removing", partial(function, self._options, self._record), WORK_LIMIT, self._removed)
+        self._run("removing", partial(function, self._options, self._record), WORK_LIMIT, self._removed, self._slow)
 
     def _removed(self, outcome: Outcome) -> None:
         for problem in [outcome.problem] if outcome.problem else outcome.value:

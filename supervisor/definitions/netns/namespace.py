@@ -21,7 +21,6 @@ from supervisor.definitions.values import describe, table, tag
 
 WORKER = "netns"
 SETUP_TIMEOUT = 30.0  # seconds for the setup script
-WORK_TIMEOUT = 150.0  # seconds for all else: above the limits that the worker has for its own work before and after it
 HEALTHY_AFTER = 0.1  # seconds
 LONGEST_NAME = 64 - len(service_name(""))
 
@@ -116,8 +115,8 @@ def _service(options: Values, common: Values, values: Values, scope: Scope) -> S
     root = scope.host.root
     fields: Values = {
         "description": f"network namespace {options['name']}",
-        "start_timeout": WORK_TIMEOUT + options["setup_timeout"],
-        "stop_timeout": 30.0,
+        "start_timeout": 60.0 + options["setup_timeout"],
+        "stop_timeout": 60.0,
         "stdout": Descriptor("log", name="stdout"),
         # others need it: it is never given up, and one that has been ready is there again at once
         "start_limit": None,
