@@ -43,12 +43,6 @@ class Families:
         send_job(our_end, launch)
         return nursery.fork(launch.error_fd)
 
-    def close(self) -> None:
-        """End all nurseries; the next fork makes another one."""
-        for nursery in self._nurseries.values():
-            if nursery is not None:
-                nursery.close()
-
     def _nursery(self, name: str) -> Nursery | None:
         if name not in self._nurseries:
             self._nurseries[name] = self._make(name) if has_shared(name) else None

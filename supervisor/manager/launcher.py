@@ -172,11 +172,6 @@ class Launcher:
     def answer_path(self, unit: Unit, function: Role) -> str:
         return self._host.runtime.answer_path(unit.name, function.value)
 
-    def close(self) -> None:
-        """End what was kept for more work to come."""
-        self._nursery.close()
-        self._families.close()
-
     def prepare(self, unit: Unit) -> None:
         """Open what the unit holds over its restarts and has not open yet.  Raises StepError."""
         service = unit.service

@@ -142,7 +142,7 @@ class Worker:
 
     def _slow(self) -> None:
         """It gets on, on a machine that has much else to do: spawnd is to give it the time."""
-        log.warning("%s: setting up takes longer than %g s", self._label, WORK_LIMIT)
+        log.warning("%s: it takes longer than %g s; going on", self._label, WORK_LIMIT)
         self._reports.send(f"EXTEND_TIMEOUT_USEC={int(2 * WORK_LIMIT * 1_000_000)}")
 
     def _worked(self, outcome: Outcome) -> None:
