@@ -14,7 +14,7 @@ import setproctitle
 from supervisor.linux.signal_mask import block_all
 from supervisor.loop.loop import Loop
 from supervisor.manager.job import receive_job, send_job
-from supervisor.manager.worker import has_shared, load_shared, load_worker
+from supervisor.manager.worker import has_family, load_family, load_worker
 from supervisor.process import child
 from supervisor.process.children import Children
 from supervisor.process.launch import Launch
@@ -45,7 +45,7 @@ class Families:
 
     def _nursery(self, name: str) -> Nursery | None:
         if name not in self._nurseries:
-            self._nurseries[name] = self._make(name) if has_shared(name) else None
+            self._nurseries[name] = self._make(name) if has_family(name) else None
         return self._nurseries[name]
 
     def _make(self, name: str) -> Nursery:
@@ -62,7 +62,7 @@ class Family:
     def __init__(self, name: str) -> None:
         block_all()
         self._name = name
-        load_shared(name)
+        load_family(name)
         setproctitle.setproctitle(f"spawnd: nursery of {name}")
 
     def share(self, key: str, data: bytes) -> None:

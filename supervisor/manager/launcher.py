@@ -22,7 +22,7 @@ from supervisor.manager.runtime import RuntimeFolder
 from supervisor.manager.scope import Scope
 from supervisor.manager.texts import Texts
 from supervisor.manager.unit import Unit
-from supervisor.manager.worker import OPTIONS, load_worker, options_file, worker_command
+from supervisor.manager.worker import OPTIONS, load_shared, load_worker, options_file, worker_command
 from supervisor.notify.receiver import Receiver
 from supervisor.process import child
 from supervisor.process.answer import open_answer
@@ -222,6 +222,8 @@ class Launcher:
 
     def _fork(self, launch: Launch, owner: Child) -> int:
         load = (lambda: load_worker(launch.service.worker)) if launch.worker else None
+        if launch.worker:
+            load_shared(launch.service.worker)
         child.prepare(launch)
         with step("fork"):
             pid = fork(lambda: child.run(launch, load))

@@ -15,20 +15,30 @@ def load(name: str) -> Callable[[], int]:
     return main
 
 
-def has_shared(name: str) -> bool:
-    """Whether there is `workers.NAME.shared`: what all processes of a worker are to share."""
+def load_shared(name: str) -> None:
+    """Import `workers.NAME.shared`, if there is such a module: what each process of a worker would import anew.
+
+    For spawnd, before it forks one.
+    """
+    if _has(name, "shared"):
+        importlib.import_module(f"workers.{name}.shared")
+
+
+def has_family(name: str) -> bool:
+    """Whether there is `workers.NAME.family`: what all processes of a worker of which there are many are to share."""
+    return _has(name, "family")
+
+
+def load_family(name: str) -> None:
+    """Import that, in the process that forks them and does nothing else."""
+    importlib.import_module(f"workers.{name}.family")
+
+
+def _has(name: str, module: str) -> bool:
     try:
-        return _is_name(name) and importlib.util.find_spec(f"workers.{name}.shared") is not None
+        return _is_name(name) and importlib.util.find_spec(f"workers.{name}.{module}") is not None
     except ModuleNotFoundError:  # no such worker: the child that is to be one says so
         return False
-
-
-def load_shared(name: str) -> None:
-    """Import `workers.NAME.shared`, in the process that forks them.
-
-    What each imported by itself would be each one's own memory.
-    """
-    importlib.import_module(f"workers.{name}.shared")
 
 
 def _is_name(name: str) -> bool:
