@@ -38,7 +38,8 @@ class Then(StrEnum):
 class Step(StrEnum):
     """How far a start has got; `unheard`: perhaps it is ready, and said so when there was no spawnd to hear it.
 
-    `teardown` belongs to a stop: its function `stop` runs.
+    Two belong to a stop.  `teardown`: its function `stop` runs; `last`: it was started for nothing but to be
+    stopped, as what it keeps outlives its process.
     """
 
     CHECK = "check"
@@ -47,6 +48,7 @@ class Step(StrEnum):
     READY = "ready"
     UNHEARD = "unheard"
     TEARDOWN = "teardown"
+    LAST = "last"
 
 
 class Cause(StrEnum):

@@ -16,7 +16,7 @@ from dataclasses import replace
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.backoff import delay
 from supervisor.lifecycle.life import WITH_PROCESS, Act, Cause, Life, State, Step, Then, Transition
-from supervisor.lifecycle.outlook import UP, is_renewed, is_to_tear_down, runs
+from supervisor.lifecycle.outlook import UP, goes_down, is_renewed, is_to_tear_down, keeps, runs
 from supervisor.lifecycle.span import span
 
 LONGEST_EXTENSION = 600.0  # seconds; a service that lives asks again
@@ -91,13 +91,18 @@ def start(service: Service, life: Life, now: float, cause: Cause = Cause.START) 
 
 
 def stop(service: Service, life: Life, now: float, cause: Cause = Cause.STOP, other: str = "") -> Transition:
-    """Somebody wants it down.  One that has no process, and wants to start, is down at once."""
+    """Somebody wants it down.  One that has no process, and wants to start, is down at once.
+
+    Unless it keeps something: that is ended by a process of its own, and by no other.
+    """
     told = _because(life, cause, other=other)
     match life.state:
         case State.STOPPED | State.FAILED | State.DONE:
             return life, ()
         case State.WAITING if life.set_up:  # its function `restart` was to come
             return _gone(service, _stopping(service, told, now, Then.REST, told.reason), now)
+        case State.WAITING | State.BACKOFF if keeps(service, life):
+            return _last(_stopping(service, told, now, Then.REST, told.reason))
         case State.WAITING | State.BACKOFF:
             return _enter(told, State.STOPPED, now, told.reason), (Act.RELEASE,)
         case State.STARTING | State.RUNNING | State.RELOADING:
@@ -107,7 +112,8 @@ def stop(service: Service, life: Life, now: float, cause: Cause = Cause.STOP, ot
             return life, ()
         case State.STOPPING:
             # what was told to hand over must hear that there is no successor
-            hands_over = life.then is Then.START and life.step is not Step.TEARDOWN
+            told_to = life.then is Then.START or life.cause is Cause.NOT_READY
+            hands_over = told_to and life.step is not Step.TEARDOWN
             again = hands_over and service.handover_signal is not None
             acts = (Act.STOP_SIGNAL,) if again else ()
             return replace(told, then=Then.REST), acts
@@ -157,6 +163,8 @@ def dependencies_met(service: Service, life: Life, now: float) -> Transition:
 
 def executed(service: Service, life: Life, now: float) -> Transition:
     """The new program runs; whether that is enough says `ready`, which may have been heard first."""
+    if life.state is State.STOPPING and life.step is Step.LAST:
+        return life, (Act.STOP_SIGNAL,)
     if life.state is State.STOPPING or (life.state in UP and service.ready != "exec"):
         return life, ()
     if life.state is not State.STARTING or life.step is not Step.EXEC:
@@ -231,7 +239,10 @@ def timed_out(service: Service, life: Life, now: float) -> Transition:
         case State.STARTING:
             cause, what = LATE.get(life.step, (Cause.NOT_READY, "not ready"))
             late = _because(life, cause, f"{what} after {span(now - life.since)}")
-            return _stopping(service, late, now, Then.FAIL, late.reason), (Act.STOP_SIGNAL,)
+            # it will be tried again: what the process keeps for its successor is not to be ended
+            leaves = cause is Cause.NOT_READY and service.handover_signal is not None
+            act = Act.HANDOVER_SIGNAL if leaves else Act.STOP_SIGNAL
+            return _stopping(service, late, now, Then.FAIL, late.reason), (act,)
         case State.RELOADING:
             back = replace(_up(service, life, now), up_since=life.up_since)
             return replace(back, reason=f"reload not finished after {span(now - life.since)}"), ()
@@ -255,6 +266,8 @@ def start_failed(service: Service, life: Life, now: float, reason: str, spread: 
             return _over(service, _because(life, Cause.EXIT, reason), now, Then.FAIL, reason, spread)
         case State.STOPPING if life.step is Step.TEARDOWN:
             return _torn_down(service, life, now, False, reason, spread)
+        case State.STOPPING if life.step is Step.LAST:
+            return _gone(service, life, now, reason, spread)
         case _:
             raise ImpossibleEvent("start_failed", life)
 
@@ -286,6 +299,8 @@ def exited(service: Service, life: Life, now: float, clean: bool, reason: str, s
             return _torn_down(service, life, now, clean, reason, spread)
         case State.STOPPING if life.step is Step.SETUP and clean:  # `start` was faster than the order to stop
             return _gone(service, replace(life, set_up=True), now, reason, spread)
+        case State.STOPPING if goes_down(life) and not clean and life.step is not Step.LAST and keeps(service, life):
+            return _last(_stopping(service, life, now, Then.REST, life.reason))
         case State.STOPPING:
             return _gone(service, life, now, reason, spread)
         case _:
@@ -323,6 +338,11 @@ def _stopping(service: Service, life: Life, now: float, then: Then, reason: str)
     if timeout is None and then is Then.FAIL:
         timeout = FAIL_TIMEOUT
     return replace(_enter(life, State.STOPPING, now, reason, _after(now, timeout)), then=then)
+
+
+def _last(life: Life) -> Transition:
+    """Start one more, to be stopped as soon as it runs."""
+    return replace(life, step=Step.LAST, starts=life.starts + 1), (Act.LAUNCH,)
 
 
 def _waiting(life: Life, now: float) -> Life:

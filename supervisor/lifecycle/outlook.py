@@ -50,3 +50,9 @@ def is_renewed(service: Service, life: Life) -> bool:
 def is_to_tear_down(service: Service, life: Life) -> bool:
     """Whether its function `stop` is to come, once the process is gone."""
     return life.set_up and "stop" in service.functions
+
+
+def keeps(service: Service, life: Life) -> bool:
+    """Whether it may have what its process does not take with it, for the next one, which knows how to end it."""
+    hands_over = service.kill_mode == "process" and service.handover_signal is not None
+    return hands_over and service.has_process and not service.functions and life.starts > 0

@@ -90,6 +90,8 @@ def _outlook(subject: Subject, now: float) -> str:
             return "; its processes were killed and are not gone yet"
         case State.STOPPING if life.step is Step.TEARDOWN:
             return f"; its function stop runs{_time_left(life, now)}"
+        case State.STOPPING if life.step is Step.LAST:
+            return f"; it was started once more to end what it has kept{_time_left(life, now)}"
         case State.STOPPING if life.deadline is not None:
             return f"; its process has {_left(life, now)} left to end"
         case State.STOPPING:

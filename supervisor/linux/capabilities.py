@@ -1,8 +1,10 @@
-"""Ambient capabilities, capabilities(7): the part of prctl(2) that python-prctl has no call for."""
+"""capabilities(7): what python-prctl has no call for, or would be imported for alone."""
 
 from __future__ import annotations
 
 import ctypes
+import struct
+from collections.abc import Iterable
 
 from supervisor.linux.libc import check, function
 
@@ -12,6 +14,12 @@ PR_CAP_AMBIENT_IS_SET = 1
 PR_CAP_AMBIENT_RAISE = 2
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
+# <linux/capability.h>
+LINUX_CAPABILITY_VERSION_3 = 0x20080522
+_DATA = struct.Struct("=6I")  # two times effective, permitted and inheritable set, 32 capabilities each
+
+_capget = function("capget", ctypes.c_char_p, ctypes.c_char_p)
+_capset = function("capset", ctypes.c_char_p, ctypes.c_char_p)
 _prctl = function("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 
 
@@ -32,3 +40,18 @@ def cap_ambient_is_set(capability: int) -> bool:
 def cap_ambient_clear_all() -> None:
     """Empty the ambient set."""
     check(_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
+
+
+def limit_effective(wanted: Iterable[int]) -> None:
+    """Have no capabilities in force but these, by their numbers, of those that this process has.
+
+    The permitted set stays.  So a program that root executes has no more of them than this process, and the signal at
+    the death of the parent, which the kernel forgets where capabilities are gained, stays too.  Raises OSError.
+    """
+    header = struct.pack("=Ii", LINUX_CAPABILITY_VERSION_3, 0)
+    data = ctypes.create_string_buffer(_DATA.size)
+    check(_capget(header, data))
+    _, low, low_inheritable, _, high, high_inheritable = _DATA.unpack(data.raw)
+    mask = sum(1 << number for number in set(wanted))
+    effective = low & mask, high & mask >> 32
+    check(_capset(header, _DATA.pack(effective[0], low, low_inheritable, effective[1], high, high_inheritable)))

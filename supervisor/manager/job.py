@@ -19,7 +19,9 @@ from supervisor.process.memfd import memfd
 from supervisor.process.step import step
 
 MOST = 253  # descriptors of a message: SCM_MAX_FD
-PLAIN = ("argv", "env", "env_files", "nofile_soft", "is_root", "cgroup", "worker", "spared")
+# what is written down as it is, and of that what a launch need not have
+OPTIONAL = ("notify_socket", "watchdog_usec", "cgroup", "worker", "spared")
+PLAIN = ("argv", "env", "env_files", "nofile_soft", "is_root", *OPTIONAL)
 
 Table = list[Source]
 
@@ -69,7 +71,7 @@ def receive_job(fd: int) -> Launch:
         nofile_soft=record["nofile_soft"],
         is_root=record["is_root"],
     )
-    return replace(launch, **{key: record[key] for key in ("cgroup", "worker", "spared")})
+    return replace(launch, **{key: record[key] for key in OPTIONAL})
 
 
 def _receive(connection: socket.socket) -> list[int]:

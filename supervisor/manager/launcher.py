@@ -16,6 +16,7 @@ from supervisor.log.output import Outputs
 from supervisor.loop.loop import Loop
 from supervisor.manager import functions
 from supervisor.manager.depot import Depot
+from supervisor.manager.families import Families
 from supervisor.manager.job import send_job
 from supervisor.manager.runtime import RuntimeFolder
 from supervisor.manager.scope import Scope
@@ -70,6 +71,7 @@ class Launcher:
         self._host = host
         self._texts = texts
         self._nursery = Nursery(loop, children, functions.load)
+        self._families = Families(loop, children)
         self._on_notification = on_notification
 
     def launch(self, unit: Unit, owner: Child) -> Run:
@@ -96,7 +98,11 @@ class Launcher:
                 watchdog_usec=round((service.watchdog or 0) * 1_000_000),
                 worker=bool(service.worker) and not apart,
             )
-            pid = self._fork(launch, owner)
+            if self._families.takes(launch):
+                pid = self._families.fork(launch, error_fd)
+                self._children.register(pid, owner)
+            else:
+                pid = self._fork(launch, owner)
             ours.pop_all()
         return Run(pid, Role.MAIN, error_fd, ready_fd, started=start_time(pid), netns=netns)
 
@@ -165,10 +171,6 @@ class Launcher:
 
     def answer_path(self, unit: Unit, function: Role) -> str:
         return self._host.runtime.answer_path(unit.name, function.value)
-
-    def close(self) -> None:
-        """End what was kept for more work to come."""
-        self._nursery.close()
 
     def prepare(self, unit: Unit) -> None:
         """Open what the unit holds over its restarts and has not open yet.  Raises StepError."""

@@ -13,13 +13,27 @@ OPTIONS = "options"  # the name of the descriptor that holds them
 
 
 def load_shared(name: str) -> None:
-    """Import what the processes of a worker are to share with each other, if it says that there is something.
+    """Import what each process of a worker would import anew, if it says that there is something.
 
     In spawnd, before the fork: it is asked for by name and nothing else is known of it.  Raises whatever that raises.
     """
     from workers.runtime.start import load_shared
 
     load_shared(name)
+
+
+def has_family(name: str) -> bool:
+    """Whether a worker is one of many, which have something in common, to be imported once for all of them."""
+    from workers.runtime.start import has_family
+
+    return has_family(name)
+
+
+def load_family(name: str) -> None:
+    """Import what such workers have in common.  For the child that forks them only."""
+    from workers.runtime.start import load_family
+
+    load_family(name)
 
 
 def load_worker(name: str) -> Callable[[], int]:

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+from supervisor.linux.signal_mask import default_all
 from supervisor.process import privileges
 from supervisor.process.descriptor_table import arrange, close_others, plan
 from supervisor.process.environment import environment
@@ -35,16 +36,17 @@ def prepare(launch: Launch) -> None:
     privileges.load(launch.service)
 
 
-def run(launch: Launch, load: Callable[[], Main] | None = None) -> NoReturn:
+def run(launch: Launch, load: Callable[[], Main] | None = None, hears: bool = True) -> NoReturn:
     """Become the service.  To be called in the child, with all signals blocked; never comes back.
 
     A worker is imported by `load` once all is set up; its main function, which `load` returns,
     gives the exit status.  Whatever fails before goes to `launch.error_fd`, and the exit
     status is EXIT_CHILD_FAILED; so it is with no spawnd left that knows of this child.
+    Without `hears` signals stay blocked, for the main function to unblock.
     """
     pipe = ErrorPipe(launch.error_fd)
     try:
-        env = set_up(launch, pipe)
+        env = set_up(launch, pipe, hears)
         if not pipe.is_released():
             os._exit(EXIT_CHILD_FAILED)
         if load is None:
@@ -58,7 +60,7 @@ def run(launch: Launch, load: Callable[[], Main] | None = None) -> NoReturn:
     run_worker(main)
 
 
-def set_up(launch: Launch, pipe: ErrorPipe) -> dict[str, str]:
+def set_up(launch: Launch, pipe: ErrorPipe, hears: bool) -> dict[str, str]:
     """Everything up to exec; returns the environment, which a worker has in `os.environ` then.
 
     Owns every descriptor of the process: after it there are those of the table and `pipe`.
@@ -68,7 +70,7 @@ def set_up(launch: Launch, pipe: ErrorPipe) -> dict[str, str]:
     gc.disable()  # a collection would copy every page that it marks
     with step("start a session"):
         os.setsid()
-    default_signals()
+    default_signals() if hears else default_all()
     close_others(launch)
     if launch.cgroup:
         procs = f"{launch.cgroup}/cgroup.procs"

@@ -2,8 +2,8 @@
 
 spawnd never loads Lua, and a child of its own would load it anew for each function of a service that is
 called.  So there is one process, the nursery, that has loaded it and does nothing but fork.  What it forks are
-children of spawnd itself (`CLONE_PARENT`), reaped and killed as all others.  It lives while there is work, and
-holds nothing of spawnd but its end of a socket: when that is closed it ends.
+children of spawnd itself (`CLONE_PARENT`), reaped and killed as all others.  It lives while there is work, or as
+long as spawnd does, and holds nothing of spawnd but its end of a socket: when that is closed it ends.
 """
 
 from __future__ import annotations
@@ -48,13 +48,15 @@ class Brood(Protocol):
 class Nursery:
     """`load` imports, in the nursery, what the children need, and returns what they have in common.
 
-    Owns the socket.  The nursery is forked when there is work and reaped as any child.
+    Owns the socket.  The nursery is forked when there is work and reaped as any child.  One that `stays` does
+    not end without work.
     """
 
-    def __init__(self, loop: Loop, children: Children, load: Callable[[], Brood]) -> None:
+    def __init__(self, loop: Loop, children: Children, load: Callable[[], Brood], stays: bool = False) -> None:
         self._loop = loop
         self._children = children
         self._load = load
+        self._stays = stays
         self._socket: socket.socket | None = None
         self._pid = 0
         self._shared: set[str] = set()  # the keys of what this nursery has been given
@@ -130,12 +132,14 @@ class Nursery:
             theirs.close()
         self._children.register(self._pid, self)
         self._socket = ours
-        self._timer = self._loop.call_later(IDLE, self._look)
+        self._look()
         return ours
 
     def _look(self) -> None:
         """A timer for all forks: one that rings early is set anew."""
         self._timer = None
+        if self._stays:
+            return
         left = self._used + IDLE - self._loop.clock()
         if left > 0:
             self._timer = self._loop.call_later(left, self._look)

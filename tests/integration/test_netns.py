@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, process_state, wait_until
+from tests.daemon import Daemon, children, process_state, wait_until
 from tests.integration.conftest import Start
 from tests.namespaces import count_links, count_mounts, names, run, swept
 from tests.unit.process.requirements import needs_ip, needs_root
@@ -143,15 +143,17 @@ def test_a_setup_that_takes_too_long(spawnd: Start, name: str, program: Make) ->
 
 
 def test_a_setup_that_is_killed_is_run_again(spawnd: Start, name: str, program: Make, folder: Path) -> None:
-    path = program("setup", f"#!/bin/sh\necho run >> {folder}/runs\ntest -e {folder}/go || sleep 1000\n")
+    path = program("setup", f"#!/bin/sh\necho $$ >> {folder}/runs\ntest -e {folder}/go || sleep 1000\n")
     daemon = spawnd(definition(name, f'setup = "{path}", setup_timeout = "5m"'))
     wait_until(lambda: runs(folder) == 1, "the script")
     before = inode(name)
+    cut_off = int((folder / "runs").read_text())
     (folder / "go").touch()
     pid = daemon.wait_pid(f"netns@{name}")
     os.kill(pid, signal.SIGKILL)
     daemon.wait_running(f"netns@{name}", pid)
     assert runs(folder) == 2
+    assert process_state(cut_off) in ("", "Z"), "nobody would hear of it any more"
     assert inode(name) == before
 
 
@@ -278,6 +280,13 @@ def test_services_inside_and_sockets_of_others(spawnd: Start, name: str) -> None
     assert "192.0.2.53" not in Path("/etc/resolv.conf").read_text()
 
 
+def freeze(worker: int) -> None:
+    """Stop a worker, and wait for what it has under way: an errand that looks just then goes on by itself."""
+    os.kill(worker, signal.SIGSTOP)
+    wait_until(lambda: process_state(worker) == "T", "the worker to be stopped")
+    wait_until(lambda: all(process_state(child) in ("", "Z") for child in children(worker)), "the end of its errands")
+
+
 def test_a_namespace_made_anew_has_its_sockets_opened_again(spawnd: Start, name: str) -> None:
     daemon = spawnd(services(name) + definition(name))
     inside, outside = daemon.wait_running("inside"), daemon.wait_running("outside")
@@ -286,7 +295,7 @@ def test_a_namespace_made_anew_has_its_sockets_opened_again(spawnd: Start, name:
     assert (daemon.pid_of("inside"), daemon.pid_of("outside"), inode(name)) == (inside, outside, before)
     assert daemon.ctl("stop", f"netns@{name}").returncode == 1, "others need it"
     worker = daemon.wait_running(f"netns@{name}")
-    os.kill(worker, signal.SIGSTOP)  # or it would put right what is taken away
+    freeze(worker)  # or it would put right what is taken away
     run("ip", "link", "del", name)
     run("ip", "netns", "del", name)
     os.kill(worker, signal.SIGKILL)
@@ -304,7 +313,7 @@ def test_a_namespace_that_somebody_has_put_in_its_place(spawnd: Start, name: str
     inside, outside, pid = daemon.wait_running("inside"), daemon.wait_running("outside"), daemon.pid_of(f"netns@{name}")
     assert pid is not None
     before = inode(name)
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     run("ip", "netns", "del", name)
     run("ip", "netns", "add", name)
     os.kill(pid, signal.SIGCONT)
@@ -381,6 +390,60 @@ def test_without_root(folder: Path, name: str) -> None:
         daemon.wait_state(f"netns@{name}", "failed")
         assert "cannot set up a network namespace: that takes root" in daemon.log()
     assert subprocess.run(["ip", "link", "show", name], capture_output=True).returncode != 0
+
+
+def test_it_can_do_what_it_has_to_and_its_script_what_root_can(
+    spawnd: Start, name: str, program: Make, folder: Path
+) -> None:
+    path = program("setup", f"#!/bin/sh\ngrep CapEff /proc/self/status > {folder}/script\n")
+    daemon = spawnd(definition(name, f'setup = "{path}"'))
+    pid = daemon.wait_running(f"netns@{name}")
+    own = capabilities(Path(f"/proc/{pid}/status"), "CapEff:")
+    # override, kill, net_broadcast, net_admin, sys_admin
+    assert own == sum(1 << number for number in (1, 5, 11, 12, 21))
+    assert capabilities(folder / "script", "CapEff:") == capabilities(Path(f"/proc/{pid}/status"), "CapBnd:")
+
+
+def capabilities(path: Path, kind: str) -> int:
+    return next(int(line.split()[1], 16) for line in path.read_text().splitlines() if line.startswith(kind))
+
+
+def test_all_workers_are_forked_by_one_that_does_nothing_else(spawnd: Start, name: str) -> None:
+    daemon = spawnd(definition(name))
+    pid = daemon.wait_running(f"netns@{name}")
+    assert pid in children(daemon.pid)
+    (nursery,) = (child for child in children(daemon.pid) if title(child) == "spawnd: nursery of netns")
+    os.kill(nursery, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    daemon.wait_running(f"netns@{name}", pid)
+    assert nursery not in children(daemon.pid)
+
+
+def title(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().partition(b"\0")[0].decode()
+
+
+def test_a_stop_finds_a_worker_also_where_there_is_none(spawnd: Start, name: str) -> None:
+    daemon = spawnd(definition(name))
+    daemon.wait_running(f"netns@{name}")
+    daemon.definitions.write_text(definition(name, 'setup = "/nowhere", backoff = { first = "1h", max = "1h" }'))
+    assert daemon.ctl("apply").returncode == 1
+    daemon.wait_state(f"netns@{name}", "backoff")
+    assert names(name) == [name]
+    assert daemon.ctl("stop", f"netns@{name}").returncode == 0
+    assert (names(name), count_links(name), count_mounts(name)) == ([], 0, 0)
+
+
+def test_a_start_that_is_late_takes_nothing_away(spawnd: Start, name: str, program: Make) -> None:
+    daemon = spawnd(definition(name))
+    daemon.wait_running(f"netns@{name}")
+    before, link = inode(name), run("ip", "-o", "link", "show", name).split(":")[0]
+    path = program("setup", "#!/bin/sh\nexec sleep 1000\n")
+    daemon.definitions.write_text(definition(name, f'setup = "{path}", start_timeout = "1s"'))
+    assert daemon.ctl("apply").returncode == 1
+    daemon.wait_log("not ready after")
+    daemon.wait_state(f"netns@{name}", "backoff")
+    assert (inode(name), run("ip", "-o", "link", "show", name).split(":")[0]) == (before, link)
 
 
 def test_what_the_script_has_started_outlives_the_worker_and_not_the_namespace(

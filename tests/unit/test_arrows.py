@@ -197,7 +197,8 @@ def test_a_netns_worker_that_stays_imports_next_to_nothing() -> None:
     found = {name for module in modules(*stays) for name in module.imports_at_once if _is_below(name, *OURS)}
     allowed = ("workers.runtime.descriptors", "supervisor.loop", "supervisor.log", "supervisor.notify.sender")
     assert {name for name in found - stays - FOR_EVERYBODY if not _is_below(name, *allowed)} == {
-        "supervisor.linux.signal_mask"
+        "supervisor.linux.capabilities",
+        "supervisor.linux.signal_mask",
     }
 
 

@@ -178,4 +178,7 @@ def _listed(items: Any) -> bytes:
 
 
 def _text(value: bytes) -> str:
-    return value.decode(errors="surrogateescape")
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise NetworkError(f"use {value!r}", "it is not UTF-8", errno.EINVAL) from None

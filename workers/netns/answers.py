@@ -6,7 +6,6 @@ and ends with its last connection.
 
 from __future__ import annotations
 
-import os
 import select
 from typing import Any
 
@@ -26,15 +25,7 @@ class Answers:
         self._fd = fd
         self._options = options
         self._record = record
-        self._errand: Errand | None = None
         self._listen()
-
-    def close(self) -> None:
-        """Answer nobody any more; who waits in the backlog waits for the next worker."""
-        if self._errand is not None:
-            self._errand.stop()
-        self._loop.unwatch(self._fd)
-        os.close(self._fd)
 
     def _listen(self) -> None:
         self._loop.watch(self._fd, select.EPOLLIN, lambda _events: self._called())
@@ -42,13 +33,12 @@ class Answers:
     def _called(self) -> None:
         self._loop.unwatch(self._fd)  # the errand accepts them, and those that come meanwhile
         try:
-            self._errand = Errand(self._loop, "answering calls", self._answer, LIMIT, self._answered)
+            Errand(self._loop, "answering calls", self._answer, LIMIT, self._answered)
         except OSError as error:
             log.error("netns@%s: cannot answer calls: %s; trying again", self._options["name"], error.strerror)
             self._loop.call_later(PAUSE, self._listen)
 
     def _answered(self, outcome: Outcome) -> None:
-        self._errand = None
         if outcome.problem:
             log.error("netns@%s: %s", self._options["name"], outcome.problem)
         self._listen()

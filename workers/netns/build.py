@@ -7,7 +7,7 @@ anything is made, and what fails takes the namespace, the link and the file with
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -24,6 +24,9 @@ from workers.network.view import Route, View
 if TYPE_CHECKING:
     from workers.network.stack import Stack
 
+# what is made, by kind
+NAMESPACE, LINK, RESOLVER = "namespace", "link", "resolver"
+
 
 @dataclass(slots=True)
 class Built:
@@ -35,10 +38,14 @@ class Built:
     made_link: bool = False
 
 
-def build(plan: Plan, before: Plan | None, inner_socket: int = -1) -> Built:
+def build(
+    plan: Plan, before: Plan | None, inner_socket: int = -1, makes: Callable[[str], None] = lambda kind: None
+) -> Built:
     """Make it so; `before` is what it was to be until now.  Raises NetnsError, NetworkError or OSError.
 
-    `inner_socket` is a socket in the namespace: with it one that has lost its name gets it back.
+    `inner_socket` is a socket in the namespace, of a worker that has set it up before: with it one that has lost
+    its name gets it back, and what others have done to files is no reason not to put the rest right.
+    `makes` is told the kind of what is about to be made, should this process not come to its end.
     """
     with ExitStack() as held:
         home = own_namespace()
@@ -49,8 +56,9 @@ def build(plan: Plan, before: Plan | None, inner_socket: int = -1) -> Built:
             namespace = name.namespace_of_socket(inner_socket)
             name.give_name(plan.name, f"/proc/self/fd/{namespace}")
         scene = look(plan, namespace, before) if namespace is not None else None
-        _check(plan, scene)
-        builder = _Builder(plan, before or plan, home, scene)
+        repairs = inner_socket >= 0
+        _check(plan, before, scene, repairs)
+        builder = _Builder(plan, before or plan, home, scene, makes, repairs)
         if is_nameless:
             builder.built.missing.append("the name of the network namespace")
             builder.built.did.append("the name of the network namespace")
@@ -60,15 +68,17 @@ def build(plan: Plan, before: Plan | None, inner_socket: int = -1) -> Built:
     return builder.built
 
 
-def _check(plan: Plan, scene: Scene | None) -> None:
+def _check(plan: Plan, before: Plan | None, scene: Scene | None, repairs: bool) -> None:
     """Whether it can be: raises NetnsError or OSError where not."""
     if os.geteuid() != 0:
         raise SetUpError("cannot set up a network namespace: that takes root")
-    check_script(plan)
-    for path in plan.sysctl:
-        settings.check(path, plan.inside)
-    if plan.dns is not None:
-        resolver.read_own(plan.name)
+    if scene is None or not scene.is_pair or before is None or before.setup != plan.setup:  # else its work is done
+        check_script(plan)
+    if not repairs:
+        for path in plan.sysctl:
+            settings.check(path, plan.inside)
+        if plan.dns is not None:
+            resolver.read_own(plan.name)
     if scene is not None:
         host, inner = scene.host, scene.inner
     else:
@@ -101,11 +111,21 @@ def check_script(plan: Plan) -> None:
 class _Builder:
     """`before` is the plan of until now, `home` the namespace of the host, in which the calling process is."""
 
-    def __init__(self, plan: Plan, before: Plan, home: int, scene: Scene | None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        before: Plan,
+        home: int,
+        scene: Scene | None,
+        makes: Callable[[str], None],
+        repairs: bool,
+    ) -> None:
         self.built = Built(scene.missing(plan) if scene is not None else ["network namespace"])
         self._plan = plan
         self._before = before
         self._home = home
+        self._makes = makes
+        self._repairs = repairs
         self._stacks: dict[int, Stack] = {}
 
     def _stack(self, namespace: int) -> Stack:
@@ -145,6 +165,7 @@ class _Builder:
         self.built.did.append(what)
 
     def _make_namespace(self, undo: ExitStack) -> int:
+        self._makes(NAMESPACE)
         unshare(CLONE_NEWNET)
         try:
             namespace = own_namespace()
@@ -161,6 +182,7 @@ class _Builder:
         plan = self._plan
         if not scene.is_pair:
             self._clear(scene)
+            self._makes(LINK)
             self._host.add_pair(plan.link, plan.inside, namespace, plan.mtu, plan.mac)
             scene = look(plan, namespace, self._before)
             if scene.host is None or not scene.is_pair:
@@ -213,6 +235,7 @@ class _Builder:
         assert link is not None
         if plan.mtu not in (None, link.mtu):
             self._host.set_link(link.index, link.name, f"mtu {plan.mtu}", mtu=plan.mtu)
+            self._did(f"mtu {plan.mtu} of link {plan.link}")
         for address in plan.host_addresses:
             if address not in scene.host_addresses:
                 self._host.add_address(link.index, link.name, address)
@@ -235,6 +258,7 @@ class _Builder:
             self._did(f"mac {plan.mac}")
         if plan.peer and plan.peer not in link.others:
             self._inner.add_name(link.index, link.name, plan.peer)
+            self._did(f"name {plan.peer}")
         for address in plan.addresses:
             if address not in scene.addresses:
                 self._inner.add_address(link.index, link.name, address)
@@ -254,12 +278,18 @@ class _Builder:
 
     def _resolver(self, undo: ExitStack) -> None:
         plan = self._plan
-        there = resolver.read_own(plan.name) if plan.dns is not None or self._before.dns is not None else None
+        try:
+            there = resolver.read_own(plan.name) if plan.dns is not None or self._before.dns is not None else None
+        except ForeignError:
+            if not self._repairs:
+                raise
+            return  # somebody has written another one since
         if plan.dns is None and there is not None:
             resolver.remove(plan.name)
             self._did("resolv.conf removed")
         elif plan.dns is not None and there != plan.dns:
+            if there is None:
+                self._makes(RESOLVER)
+                undo.callback(resolver.remove, plan.name)
             resolver.write(plan.name, plan.dns)
             self._did("resolv.conf")
-            if there is None:
-                undo.callback(resolver.remove, plan.name)

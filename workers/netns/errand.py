@@ -46,16 +46,26 @@ class Errand:
     """Runs `function` and calls `done(outcome)` from the loop, unless it is stopped before that.
 
     The value is plain data, and not much; `WithDescriptor` hands over one
-    besides.  `limit` is in seconds: then it is killed.  Owns the child.
+    besides.  `limit` is in seconds: then it is killed.  With `slow`, which is called then, it has as much
+    again, as long as it gets on and has not had that much of the processor: on a machine where hundreds do the
+    same, all of them would be killed shortly before they are done, again and again.  Owns the child.
     """
 
     def __init__(
-        self, loop: Loop, name: str, function: Callable[[], Any], limit: float, done: Callable[[Outcome], None]
+        self,
+        loop: Loop,
+        name: str,
+        function: Callable[[], Any],
+        limit: float,
+        done: Callable[[Outcome], None],
+        slow: Callable[[], None] | None = None,
     ) -> None:
         self._loop = loop
         self._name = name
         self._limit = limit
         self._done = done
+        self._slow = slow
+        self._used = 0.0
         self._late = False
         self._answer, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
@@ -65,7 +75,13 @@ class Errand:
             raise
         finally:
             theirs.close()
-        self._pidfd = os.pidfd_open(self._pid)
+        try:
+            self._pidfd = os.pidfd_open(self._pid)
+        except OSError:  # no descriptor is left: nobody would hear of its end
+            self._kill()
+            os.waitpid(self._pid, 0)
+            self._answer.close()
+            raise
         self._timer = loop.call_later(limit, self._too_late)
         loop.watch(self._pidfd, select.EPOLLIN, lambda _events: self._ended())
 
@@ -83,8 +99,16 @@ class Errand:
         os.kill(self._pid, signal.SIGKILL)
 
     def _too_late(self) -> None:
+        if self._slow is not None and self._gets_on():
+            self._timer = self._loop.call_later(self._limit, self._too_late)
+            self._slow()
+            return
         self._late = True
         self._kill()
+
+    def _gets_on(self) -> bool:
+        before, self._used = self._used, _processor_time(self._pid)
+        return before < self._used < self._limit
 
     def _ended(self) -> None:
         self._done(self._reap())
@@ -108,6 +132,16 @@ class Errand:
         if status < 0:
             return f"{self._name} was killed by {signal.Signals(-status).name.removeprefix('SIG')}"
         return f"{self._name} exited with status {status}" if status else ""
+
+
+def _processor_time(pid: int) -> float:
+    """Seconds, in clock ticks, of a child that is not reaped."""
+    fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fields = os.read(fd, 4096).rpartition(b")")[2].split()
+    finally:
+        os.close(fd)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _receive(sock: socket.socket) -> tuple[bytes, int]:

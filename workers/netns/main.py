@@ -1,7 +1,8 @@
 """The netns worker: keeps one network namespace.
 
 TERM removes link and namespace, USR1 (a restart) leaves them to the next worker, HUP sets up
-again.  However it ends otherwise, everything stays as it is.
+again.  However it ends otherwise, everything stays as it is.  A signal that comes before it can be
+heard waits: what is told to stop while it starts has something to remove.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import signal
 
 import setproctitle
 
+from supervisor.linux.capabilities import limit_effective
+from supervisor.linux.signal_mask import unblock_all
 from supervisor.log.logger import open_log_later
 from supervisor.loop.loop import Loop
 from supervisor.notify.sender import Sender
@@ -21,9 +24,15 @@ from workers.runtime.descriptors import CONTROL, OPTIONS, passed_descriptors, re
 
 RECORD = "record"  # the name of the memory file in spawnd's store
 
+# <linux/capability.h>: what the errands do.  Files in folders of others, scripts that have become another user, hearing
+# of other namespaces, interfaces, and namespaces and mounts.  A setup script has all that root has.
+CAP_DAC_OVERRIDE, CAP_KILL, CAP_NET_BROADCAST, CAP_NET_ADMIN, CAP_SYS_ADMIN = 1, 5, 11, 12, 21
+NEEDED = (CAP_DAC_OVERRIDE, CAP_KILL, CAP_NET_BROADCAST, CAP_NET_ADMIN, CAP_SYS_ADMIN)
+
 
 def main() -> int:
     open_log_later()
+    limit_effective(NEEDED)
     fds = passed_descriptors()
     for fd in (fd for named in fds.values() for fd in named):
         os.set_inheritable(fd, False)  # the setup script is to have none of them
@@ -42,6 +51,7 @@ def main() -> int:
         (signal.SIGHUP, worker.reload),
     ):
         loop.on_signal(signum, callback)
+    unblock_all()
     worker.start()
     loop.run()
     return worker.exit_status

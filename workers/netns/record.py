@@ -30,17 +30,22 @@ class Facts:
     """The options of the plan that is in force, and whether the setup has been run to its end.
 
     None: nothing is known, the namespace may have been made by others.  `repaired` is how many
-    repairs there were ever, `repairs` are the latest.
+    repairs there were ever, `repairs` are the latest.  `made` is what starts that have not come to
+    their end have made, by its kind: it goes again if no start comes to its end.
     """
 
     options: dict[str, Any] | None = None
     is_set_up: bool | None = None
     repairs: tuple[Repair, ...] = ()
     repaired: int = 0
+    made: tuple[str, ...] = ()
 
     def with_repair(self, repair: Repair) -> Facts:
         repairs = (*self.repairs, repair)[-MAX_REPAIRS:]
         return replace(self, repairs=repairs, repaired=self.repaired + (not repair.problem))
+
+    def with_made(self, kind: str) -> Facts:
+        return self if kind in self.made else replace(self, made=(*self.made, kind))
 
 
 class Record:
@@ -66,5 +71,14 @@ def _read(fd: int) -> Facts:
     whole, _, _rest = data.rpartition(b"\n")
     if not whole:
         return Facts()
-    found = json.loads(whole.rpartition(b"\n")[2])
-    return Facts(**found | {"repairs": tuple(Repair(**repair) for repair in found["repairs"])})
+    try:
+        return _facts(json.loads(whole.rpartition(b"\n")[2]))
+    except (ValueError, TypeError, KeyError, AttributeError):  # of another version: as good as nothing
+        return Facts()
+
+
+def _facts(found: dict[str, Any]) -> Facts:
+    """What another version had besides is left out."""
+    known = {key: value for key, value in found.items() if key in Facts.__slots__}
+    repairs = tuple(Repair(**repair) for repair in found["repairs"])
+    return Facts(**known | {"repairs": repairs, "made": tuple(found.get("made", ()))})

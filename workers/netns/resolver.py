@@ -30,14 +30,39 @@ def read_own(name: str) -> str | None:
 
 
 def write(name: str, text: str) -> None:
-    """Put the file in place, whole.  Raises OSError."""
+    """Put the file in place, whole; one that is there stays the same file, as those inside have it mounted.
+
+    Raises OSError.
+    """
     path = path_of(name)
-    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-    new = f"{path}.new"
-    with open(new, "w", encoding="utf-8") as file:
-        os.fchmod(file.fileno(), MODE)
-        file.write(text)
-    os.replace(new, path)
+    data = text.encode()
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        _create(path, data)
+        return
+    try:
+        # at once: who reads it in between finds empty lines behind what is new, and nothing of what was there
+        os.pwrite(fd, data.ljust(os.fstat(fd).st_size, b"\n"), 0)
+        os.ftruncate(fd, len(data))
+    finally:
+        os.close(fd)
+
+
+def _create(path: str, data: bytes) -> None:
+    folder, new = os.path.dirname(path), f"{path}.new"
+    os.makedirs(folder, 0o755, exist_ok=True)
+    try:
+        with open(new, "wb") as file:
+            os.fchmod(file.fileno(), MODE)
+            file.write(data)
+        os.replace(new, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(new)
+        with suppress(OSError):
+            os.rmdir(folder)
+        raise
 
 
 def remove(name: str) -> None:

@@ -49,6 +49,10 @@ class Scene:
             found.append(f"link {plan.link} up")
         if plan.mtu not in (None, self.inner.mtu):
             found.append(f"mtu {plan.mtu}")
+        if plan.mtu not in (None, self.host.mtu):
+            found.append(f"mtu {plan.mtu} of link {plan.link}")
+        if plan.peer and plan.peer not in self.inner.others:
+            found.append(f"name {plan.peer}")
         if plan.mac not in (None, self.inner.mac):
             found.append(f"mac {plan.mac}")
         found += [f"address {address}" for address in plan.addresses if address not in self.addresses]

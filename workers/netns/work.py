@@ -11,7 +11,7 @@ from typing import Any
 from supervisor.errors import SpawnError
 from supervisor.log.logger import log
 from workers.netns import name
-from workers.netns.build import Built, build
+from workers.netns.build import LINK, Built, build
 from workers.netns.errand import WithDescriptor
 from workers.netns.errors import SetUpError
 from workers.netns.plan import Plan, read_plan
@@ -37,7 +37,7 @@ def work(
     `runs_script`: the setup script is asked for, `ran_script`: it has just been run, and well.
     `watched` is what the socket `watch` watches, -1: there is none yet.
 
-    Returns whether it `did` anything; what has been `made`, by kind; `script`, the path of the one
+    Returns whether it `did` anything and `made_link`; `script`, the path of the one
     that is to be run now, or empty, and its `script_limit` in seconds; the `status` text; and, where
     something else is to be `watched`, a socket that does so, with what was `missing` when it was
     looked at for the last time.
@@ -46,12 +46,20 @@ def work(
     plan, record = read_plan(options), Record(record_fd)
     facts = record.facts
     before = _plan_of(facts)
+
+    def makes(kind: str) -> None:
+        """It is written down before it is done: whoever comes after a `kill -9` knows whose it is, and what is due."""
+        begun = record.facts if is_ready else record.facts.with_made(kind)
+        record.write(replace(begun, is_set_up=False) if kind == LINK else begun)
+
     try:
-        built = build(plan, before, watch)
-    except (SpawnError, OSError) as error:
-        if is_ready:
-            record.write(facts.with_repair(Repair(time.time(), [], [], str(error))))
+        built = build(plan, before, watch, makes)
+    except (SpawnError, OSError) as error:  # what this has made is gone again
+        failed = facts.with_repair(Repair(time.time(), [], [], str(error))) if is_ready else facts
+        if failed != record.facts:
+            record.write(failed)
         raise
+    facts = record.facts
     _tell(plan, built, is_ready)
     if is_ready and built.did and built.missing:
         facts = facts.with_repair(Repair(time.time(), built.missing, built.did))
@@ -62,9 +70,11 @@ def work(
     if facts != record.facts:
         record.write(facts)
     watched, sock, missing = _watch(plan, watched)
+    if facts.made and not script and not missing:  # this is the end of the start
+        record.write(replace(facts, made=()))
     found = {
         "did": bool(built.did),
-        "made": {"link": built.made_link, "namespace": built.made_namespace},
+        "made_link": built.made_link,
         "script": script,
         "script_limit": plan.setup_timeout,
         "status": _status(plan, facts),

@@ -26,11 +26,10 @@ from workers.netns.errand import Errand, Outcome
 from workers.netns.pace import Pace
 from workers.netns.reports import Reports
 
-WORK_LIMIT = 30.0  # seconds; the script has a limit of its own
+WORK_LIMIT = 30.0  # seconds in which it has to get on; the script has a limit of its own
 AT_ONCE = 64  # messages in a turn of the loop
 LONGEST_MESSAGE = 1 << 15
-NOTHING = {"link": False, "namespace": False}
-ALL = {"link": True, "namespace": True}
+STORE = ("FDSTORE=1", "FDNAME=record", "FDPOLL=0")
 Options = dict[str, Any]
 
 
@@ -49,10 +48,10 @@ class Worker:
         self._path = f"/run/netns/{options['name']}"
         self._label = f"netns@{options['name']}"
         self._is_ready = False
+        self._is_stopping = False
         self._reloads = False
         self._again = False  # something has happened since the errand that is under way began
         self._is_unfinished = False  # the link is new, and its setup script has to be run to its end
-        self._made = dict(NOTHING)  # by this start
         self._errand: Errand | None = None
         self._watched: tuple[int, ...] = ()
         self._watch = -1
@@ -61,7 +60,7 @@ class Worker:
         self._pace = Pace()
 
     def start(self) -> None:
-        self._reports.send("FDSTORE=1", "FDNAME=record", "FDPOLL=0", fds=[self._record])
+        self._reports.send(*STORE, fds=[self._record])
         self._work()
 
     def unexpected(self, error: BaseException) -> None:
@@ -75,6 +74,8 @@ class Worker:
 
     def reload(self) -> None:
         """Set up anew, with the script, and say when that is done."""
+        if self._is_stopping:
+            return
         self._reloads = True
         self._reloading()
         if self._errand is None:
@@ -85,15 +86,19 @@ class Worker:
         self._reports.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def leave(self) -> None:
-        """End, and leave all as it is to the next worker."""
-        self._drop()
-        self._loop.stop()
+        """End, and leave all as it is to the next worker, unless it is told to stop in the same moment."""
+        if not self._is_stopping:
+            self._drop()
+            self._loop.call_soon(lambda: None if self._is_stopping else self._loop.stop())
 
     def stop(self) -> None:
         """End, and remove link and namespace."""
+        if self._is_stopping:
+            return
+        self._is_stopping = True
         self._drop()
         self._listen(-1)  # a socket keeps the namespace
-        self._remove(ALL)
+        self._remove(_remove)
 
     def _drop(self) -> None:
         """Let go of what is under way."""
@@ -106,14 +111,21 @@ class Worker:
 
     # the work
 
-    def _run(self, what: str, function: Callable[[], Any], limit: float, done: Callable[[Outcome], None]) -> None:
+    def _run(
+        self,
+        what: str,
+        function: Callable[[], Any],
+        limit: float,
+        done: Callable[[Outcome], None],
+        slow: Callable[[], None] | None = None,
+    ) -> None:
         def ended(outcome: Outcome) -> None:
             self._errand = None
             done(outcome)
 
         self._again = False
         try:
-            self._errand = Errand(self._loop, what, function, limit, ended)
+            self._errand = Errand(self._loop, what, function, limit, ended, slow)
         except OSError as error:
             done(Outcome(problem=f"cannot begin with {what}: {error.strerror}"))
 
@@ -126,15 +138,18 @@ class Worker:
         run_script, self._reloads = self._reloads, False
         how = {"is_ready": self._is_ready, "runs_script": run_script, "ran_script": is_script_done}
         work = partial(_work, self._options, self._record, self._watched, self._watch, **how)
-        self._run("setting up", work, WORK_LIMIT, self._worked)
+        self._run("setting up", work, WORK_LIMIT, self._worked, self._slow)
+
+    def _slow(self) -> None:
+        """It gets on, on a machine that has much else to do: spawnd is to give it the time."""
+        log.warning("%s: it takes longer than %g s; going on", self._label, WORK_LIMIT)
+        self._reports.send(f"EXTEND_TIMEOUT_USEC={int(2 * WORK_LIMIT * 1_000_000)}")
 
     def _worked(self, outcome: Outcome) -> None:
         if outcome.problem:
             self._failed(outcome.problem)
             return
         work = outcome.value
-        if not self._is_ready:
-            self._made = {key: made or self._made[key] for key, made in work["made"].items()}
         if outcome.fd >= 0:
             if self._is_ready and work["watched"][:2] != self._watched[:2]:
                 self._reloading()  # another namespace has the name
@@ -142,7 +157,7 @@ class Worker:
             self._listen(outcome.fd)
         if work["did"]:
             self._pace.repaired(self._loop.clock())
-        self._is_unfinished = self._is_unfinished or work["made"]["link"]
+        self._is_unfinished = self._is_unfinished or work["made_link"]
         if work["script"]:
             log.info("%s: running %s", self._label, work["script"])
             script = partial(_run_script, self._options, work["script"])
@@ -166,9 +181,9 @@ class Worker:
     def _settled(self, status: str) -> None:
         self._is_ready = True
         self._is_unfinished = False
-        self._made = dict(NOTHING)
-        self._reports.send("READY=1", f"STATUS={status}")
-        if self._again:
+        # stored once more: the first time may have been lost with the spawnd of then
+        self._reports.send("READY=1", f"STATUS={status}", *STORE, fds=[self._record])
+        if self._again or self._reloads:
             self._changed()
 
     def _failed(self, problem: str) -> None:
@@ -180,10 +195,10 @@ class Worker:
             self._changed()
         else:
             self.exit_status = 1
-            self._remove(self._made)
+            self._remove(_remove_made)
 
-    def _remove(self, what: dict[str, bool]) -> None:
-        self._run("removing", partial(_remove, self._options, what), WORK_LIMIT, self._removed)
+    def _remove(self, function: Callable[[Options, int], list[str]]) -> None:
+        self._run("removing", partial(function, self._options, self._record), WORK_LIMIT, self._removed, self._slow)
 
     def _removed(self, outcome: Outcome) -> None:
         for problem in [outcome.problem] if outcome.problem else outcome.value:
@@ -252,8 +267,16 @@ def _run_script(options: Options, path: str) -> None:
     run_script(options, path)
 
 
-def _remove(options: Options, what: dict[str, bool]) -> list[str]:
+def _remove(options: Options, _record: int) -> list[str]:
     from workers.netns.plan import read_plan
     from workers.netns.remove import remove
 
-    return remove(read_plan(options), **what)
+    return remove(read_plan(options))
+
+
+def _remove_made(options: Options, record: int) -> list[str]:
+    from workers.netns.plan import read_plan
+    from workers.netns.record import Record
+    from workers.netns.remove import remove_made
+
+    return remove_made(read_plan(options), Record(record))

@@ -1,17 +1,26 @@
 """Changes to a network namespace: interfaces, addresses, routes, through pyroute2.
 
-The import takes 0.2 s and 20 MB: for a process that is soon gone, or one that has it anyhow.
+The import takes its time and memory: for a process that is soon gone, or one that has it anyhow.
 """
 
 from __future__ import annotations
 
+import errno
+import importlib.util
 import os
 import socket
+import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pyroute2 import IPRoute
+# The module of the package itself imports all that is in it, databases and file servers too: it is left out, for
+# its parts to be imported by themselves.
+if "pyroute2" not in sys.modules and (_found := importlib.util.find_spec("pyroute2")) is not None:
+    sys.modules["pyroute2"] = importlib.util.module_from_spec(_found)
+
+from pyroute2.iproute.linux import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from workers.network.errors import NetworkError
@@ -121,3 +130,5 @@ def _doing(what: str) -> Iterator[None]:
         raise NetworkError(what, os.strerror(error.code), error.code) from error
     except OSError as error:
         raise NetworkError(what, error.strerror or str(error), error.errno or 0) from error
+    except (ValueError, TypeError, struct.error) as error:  # what cannot be put into a message
+        raise NetworkError(what, str(error), errno.EINVAL) from error

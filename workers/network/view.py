@@ -163,7 +163,7 @@ def link_of(message: Message) -> Link:
         found.get(IFLA_ADDRESS, b"").hex(":"),
         _text(found.get(IFLA_IFALIAS, b"")),
         _number(found.get(IFLA_LINK)),
-        None if nsid is None else _number(nsid),
+        None if nsid is None else int(struct.unpack("=i", nsid)[0]),
         frozenset(_text(other) for _kind, other in attribute_list(found.get(IFLA_PROP_LIST, b""))),
     )
 
@@ -195,7 +195,7 @@ def route_of(message: Message) -> Route | None:
 
 
 def _number(value: bytes | None) -> int:
-    return int(struct.unpack("=i", value)[0]) if value else 0
+    return int(struct.unpack("=I", value)[0]) if value else 0
 
 
 def _text(value: bytes) -> str:

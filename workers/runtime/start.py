@@ -16,16 +16,29 @@ def load(name: str) -> Callable[[], int]:
 
 
 def load_shared(name: str) -> None:
-    """Import `workers.NAME.shared`, if there is such a module: what all processes of a worker are to share.
+    """Import `workers.NAME.shared`, if there is such a module: what each process of a worker would import anew.
 
-    For spawnd, before it forks them: what each imported by itself would be each one's own memory.
+    For spawnd, before it forks one.
     """
+    if _has(name, "shared"):
+        importlib.import_module(f"workers.{name}.shared")
+
+
+def has_family(name: str) -> bool:
+    """Whether there is `workers.NAME.family`: what all processes of a worker of which there are many are to share."""
+    return _has(name, "family")
+
+
+def load_family(name: str) -> None:
+    """Import that, in the process that forks them and does nothing else."""
+    importlib.import_module(f"workers.{name}.family")
+
+
+def _has(name: str, module: str) -> bool:
     try:
-        found = importlib.util.find_spec(f"workers.{name}.shared") if _is_name(name) else None
+        return _is_name(name) and importlib.util.find_spec(f"workers.{name}.{module}") is not None
     except ModuleNotFoundError:  # no such worker: the child that is to be one says so
-        return
-    if found is not None:
-        importlib.import_module(found.name)
+        return False
 
 
 def _is_name(name: str) -> bool:

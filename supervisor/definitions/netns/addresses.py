@@ -21,6 +21,8 @@ Route = dict[str, Any]
 
 ANYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 MAX_U32 = 2**32 - 1
+LEAST_METRIC = {4: 0, 6: 1024}  # of a route that says nothing of it
+MAIN_TABLE = 254
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
@@ -137,6 +139,12 @@ def _check_route(route: Route) -> None:
     for key in ("via", "source"):
         if key in route and ip_address(route[key]).version != version:
             raise Bad(f"{route[key]} and {route['to']} are not of one family", key)
+
+
+def place(route: Route) -> tuple[str, int, int]:
+    """Where the kernel keeps a route: of two that had the same place, one would take that of the other."""
+    metric = route.get("metric", LEAST_METRIC[ip_network(route["to"]).version])
+    return route["to"], metric, route.get("table", MAIN_TABLE)
 
 
 def unreachable(route: Route, own: Iterable[str], others: Iterable[Route]) -> bool:

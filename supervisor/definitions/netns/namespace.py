@@ -9,7 +9,7 @@ from typing import Any
 from supervisor.definitions.lua import Global
 from supervisor.definitions.near import hint
 from supervisor.definitions.netns import service_name
-from supervisor.definitions.netns.addresses import unreachable
+from supervisor.definitions.netns.addresses import place, unreachable
 from supervisor.definitions.netns.interface import link_name
 from supervisor.definitions.netns.schema import COMMON, LEAST_MTU, OPTIONS
 from supervisor.definitions.problems import Bad
@@ -73,7 +73,11 @@ def _check(options: Values, scope: Scope) -> None:
         if unreachable(route, own, listed):
             example = f'routes = {{ {{ to = "default", via = "{route["via"]}", onlink = true }} }}'
             scope.bad(Bad(f"{_NOWHERE.format(route['via'])}; {example} sends it there all the same"), "gateway")
+    _check_places(options.get("gateway", []), listed, scope)
     both = {address.partition("/")[0] for address in own}
+    for route in options.get("gateway", []):
+        if route["via"] in both:
+            scope.bad(Bad(f"{route['via']} is an address of the end inside itself"), "gateway")
     for index, address in enumerate(options.get("host_addresses", []), 1):
         if address.partition("/")[0] in both:
             scope.bad(Bad(f"{address} is an address of the end inside as well"), "host_addresses", index)
@@ -82,6 +86,14 @@ def _check(options: Values, scope: Scope) -> None:
         scope.bad(Bad(f"{options['mtu']} is too small for IPv6, which needs {LEAST_MTU[6]}"), "mtu")
     if options.get("peer") and options["peer"] == options.get("inside", "net0"):
         scope.bad(Bad("is the name inside already"), "peer")
+
+
+def _check_places(gateway: list[Values], listed: list[Values], scope: Scope) -> None:
+    taken = {place(route): "gateway" for route in gateway}
+    for index, route in enumerate(listed, 1):
+        if (other := taken.setdefault(place(route), f"routes[{index}]")) != f"routes[{index}]":
+            problem = f"{route['to']} has a route already, {other}; a second one has a metric or a table of its own"
+            scope.bad(Bad(problem), "routes", index)
 
 
 _NOWHERE = "{} is in the network of none of the addresses"
@@ -94,8 +106,6 @@ def _options(name: str, given: Values, scope: Scope) -> Values:
     options["routes"] = options.pop("gateway", []) + options.get("routes", [])
     for key in ("addresses", "host_addresses"):
         options.setdefault(key, [])
-
-
     return options
 
 
@@ -106,7 +116,7 @@ def _service(options: Values, common: Values, values: Values, scope: Scope) -> S
     fields: Values = {
         "description": f"network namespace {options['name']}",
         "start_timeout": 60.0 + options["setup_timeout"],
-        "stop_timeout": 30.0,
+        "stop_timeout": 60.0,
         "stdout": Descriptor("log", name="stdout"),
         # others need it: it is never given up, and one that has been ready is there again at once
         "start_limit": None,

@@ -146,6 +146,19 @@ def test_keys_of_every_service(files: Files, keys: str, field: str, value: objec
         ('routes = { "default" }', 'says of which family it is: "0.0.0.0/0" or "::/0"'),
         ('routes = { { via = "192.0.2.1" } }', "has no destination"),
         ('routes = { "default via 192.0.2.1" }', "onlink = true sends it there all the same"),
+        (
+            'addresses = "192.0.2.2/24", gateway = "192.0.2.1", routes = { "default via 192.0.2.3" }',
+            "routes[1]: 0.0.0.0/0 has a route already, gateway; a second one has a metric or a table of its own",
+        ),
+        (
+            'routes = { "198.51.100.0/24", { to = "198.51.100.0/24", table = 254 } }',
+            "routes[2]: 198.51.100.0/24 has a route already, routes[1]",
+        ),
+        (
+            'routes = { { to = "::/0", via = "fe80::1" }, { to = "::/0", via = "fe80::2", metric = 1024 } }',
+            "routes[2]: ::/0 has a route already, routes[1]",
+        ),
+        ('addresses = "192.0.2.2/24", gateway = "192.0.2.2"', "192.0.2.2 is an address of the end inside itself"),
         ("mtu = 12", "12 is out of range, from 68 to 65535"),
         ('mtu = 576, addresses = "2001:db8::2/64"', "576 is too small for IPv6"),
         ('mac = "03:00:00:00:00:01"', "cannot be the hardware address of an interface"),

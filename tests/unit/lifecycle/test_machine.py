@@ -423,6 +423,35 @@ def test_a_stop_after_a_handover_says_that_there_is_no_successor() -> None:
     assert case(machine.stop) == (State.STOPPING, ())
 
 
+def keeps(**more: Any) -> Case:
+    return Case(handover_signal=10, kill_mode="process", **more)
+
+
+def test_what_a_dead_process_has_kept_is_ended_by_another_that_is_stopped_at_once() -> None:
+    case = keeps().running()
+    assert case.exited()[0] is State.BACKOFF
+    assert case(machine.stop) == (State.STOPPING, (Act.LAUNCH,))
+    assert case(machine.executed) == (State.STOPPING, (Act.STOP_SIGNAL,))
+    assert case.exited() == (State.STOPPED, (Act.RELEASE,)), "whether it was clean or not: that was the last one"
+    assert case.life.reason == "stop requested"
+
+
+def test_one_that_dies_of_something_else_than_its_stop_is_followed_by_another() -> None:
+    case = keeps().running()
+    case(machine.stop)
+    assert case.exited() == (State.STOPPING, (Act.LAUNCH,))
+    assert case(machine.start_failed, "no fork", 0.0) == (State.STOPPED, (Act.RELEASE,))
+
+
+def test_nothing_is_kept_before_the_first_start_and_after_an_orderly_stop() -> None:
+    case = keeps()
+    case(machine.start)
+    assert case(machine.stop) == (State.STOPPED, (Act.RELEASE,))
+    case = keeps().running()
+    case(machine.stop)
+    assert case.exited(clean=True) == (State.STOPPED, (Act.RELEASE,))
+
+
 def test_a_stop_after_a_restart_without_handover_has_been_said_already() -> None:
     case = Case().running()
     case(machine.restart)
@@ -453,6 +482,14 @@ def test_a_start_that_takes_too_long_is_stopped_and_has_failed() -> None:
     assert case.exited(reason="killed by TERM")[0] is State.BACKOFF
     assert case.life.reason == "not ready after 90 s; killed by TERM"
     assert case.life.failures == 1
+
+
+def test_what_hands_over_keeps_it_for_its_successor_when_it_is_late() -> None:
+    case = Case(ready="notify", handover_signal=10).launched()
+    case(machine.executed)
+    case.now += 90
+    assert case(machine.timed_out) == (State.STOPPING, (Act.HANDOVER_SIGNAL,))
+    assert case(machine.stop) == (State.STOPPING, (Act.STOP_SIGNAL,)), "there is to be no successor"
 
 
 def test_a_check_that_takes_too_long_is_stopped_and_has_failed() -> None:

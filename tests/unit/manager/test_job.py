@@ -29,6 +29,8 @@ def launch(error_fd: int, fds: int) -> Launch:
         error_fd=error_fd,
         nofile_soft=1024,
         is_root=True,
+        notify_socket="@x",
+        watchdog_usec=5,
         cgroup="/sys/fs/cgroup/x",
         worker=True,
         spared=True,

@@ -71,6 +71,7 @@ def start(
     *,
     before: Callable[[], object] | None = None,
     load: Callable[[], child.Main] | None = None,
+    hears: bool = True,
     **changes: Any,
 ) -> Outcome:
     """Start and wait for the end; `before` is called in the child first, `changes` are fields of the Launch."""
@@ -95,7 +96,7 @@ def start(
     def become() -> None:
         if before is not None:
             before()
-        child.run(launch, load)
+        child.run(launch, load, hears)
 
     pid = fork(become)
     os.close(error_w)

@@ -318,6 +318,14 @@ def test_a_worker_goes_on_in_python() -> None:
     assert dict(os.environ) == before
 
 
+@pytest.mark.parametrize("hears", [True, False])
+def test_signals_stay_blocked_for_who_is_to_unblock_them(hears: bool) -> None:
+    def main() -> int:
+        return len(signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGTERM, signal.SIGHUP})
+
+    assert exited(start(service(), (), load=loader(main), hears=hears).status) == (0 if hears else 2)
+
+
 def test_a_worker_that_cannot_be_loaded() -> None:
     def load() -> Main:
         raise ImportError("no module named 'nowhere'")

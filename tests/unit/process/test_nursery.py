@@ -44,13 +44,13 @@ class Owner:
 
 
 class World:
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, stays: bool = False) -> None:
         self.loop = loop
         self.orphans: list[int] = []
         self.children = Children(lambda pid, exit: self.orphans.append(pid))
         loop.on_signal(signal.SIGCHLD, self.children.reap)
         self.owner = Owner()
-        self.nursery = Nursery(loop, self.children, Counting)
+        self.nursery = Nursery(loop, self.children, Counting, stays)
 
     def fork(self, key: str = "", data: str = "") -> list[str]:
         """What a child says; it is reaped."""
@@ -158,6 +158,20 @@ def test_it_ends_when_there_is_no_work(world: World, monkeypatch: pytest.MonkeyP
     run_until(world.loop, lambda: not world.children.pids())
     world.fork()
     assert world.pid != first
+
+
+def test_one_that_stays_does_not_end_without_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IDLE", 0.0)
+    with checked_loop() as loop:
+        world = World(loop, stays=True)
+        world.fork()
+        first = world.pid
+        passed: list[bool] = []
+        loop.call_later(0.05, lambda: passed.append(True))  # one that does not stay would have ended in that time
+        run_until(loop, lambda: passed)
+        world.fork()
+        assert world.pid == first
+        world.close()
 
 
 def test_signals_of_a_terminal_are_not_for_it(world: World) -> None:

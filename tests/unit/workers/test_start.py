@@ -10,7 +10,7 @@ import pytest
 
 import workers
 import workers.log.main
-from workers.runtime.start import load, load_shared
+from workers.runtime.start import has_family, load
 
 
 def test_a_worker_is_found_by_its_name() -> None:
@@ -35,18 +35,27 @@ def test_an_unknown_worker_fails_aloud() -> None:
     assert "No module named 'workers.no_such'" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["netns", "log", "no_such"])
-def test_what_workers_share_is_imported_by_name(name: str) -> None:
+def test_what_workers_share_is_imported_by_name() -> None:
     """In a process of its own: what is imported stays."""
-    text = f"import sys; from workers.runtime.start import load_shared; load_shared({name!r}); print(*sys.modules)"
+    text = "import sys; from workers.runtime.start import load_family; load_family('netns'); print(*sys.modules)"
     folder = Path(workers.__file__).parents[1]
     done = subprocess.run((sys.executable, "-c", text), cwd=folder, capture_output=True, text=True)
     loaded = done.stdout.split()
     assert done.returncode == 0, done.stderr
-    assert ("workers.netns.worker" in loaded) is (name == "netns")
-    assert not {"pyroute2", "asyncio", "workers.network.view", "workers.log.main"} & set(loaded)
+    assert {"workers.netns.worker", "workers.netns.work"} <= set(loaded)
+    assert not {"pyroute2", "asyncio", "workers.log.main"} & set(loaded)
 
 
-def test_what_is_no_worker_shares_nothing() -> None:
-    for name in ("../netns", "", "Log"):
-        load_shared(name)
+@pytest.mark.parametrize("name", ["netns", "log", "no_such", "../netns", "", "Log"])
+def test_who_is_one_of_many(name: str) -> None:
+    assert has_family(name) is (name == "netns")
+
+
+@pytest.mark.parametrize("name", ["accessory", "log", "no_such", "../netns", "", "Log"])
+def test_what_spawnd_imports_for_a_worker(name: str) -> None:
+    """In a process of its own: what is imported stays."""
+    text = f"import sys; from workers.runtime.start import load_shared; load_shared({name!r}); print(*sys.modules)"
+    folder = Path(workers.__file__).parents[1]
+    done = subprocess.run((sys.executable, "-c", text), cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ("workers.accessory.main" in done.stdout.split()) is (name == "accessory")

@@ -115,6 +115,8 @@ def test_links_come_and_go() -> None:
         ("add_route", [b"default", b"fd77::1", None, None, None, None, False], "cannot add route ::/0 via fd77::1"),
         ("add_route", [b"default", None, None, None, None, None, False], "neither a gateway nor an interface"),
         ("set", [b"a0", 1, None, None, None], "cannot set mtu 1 of link 'a0'"),
+        ("set", [b"a0", None, b"xx", None, None], "cannot set mac xx of link 'a0'"),
+        ("link", [b"\xff"], "cannot use b'\\xff': it is not UTF-8"),
     ],
 )
 def test_what_is_refused(function: str, args: list[Any], message: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,13 @@ from tests.namespaces import count_links, count_mounts, names
 from tests.unit.process.forked import in_child
 from tests.unit.process.requirements import needs_ip, needs_root
 from tests.unit.workers.netns.space import HOST, INNER, ip, options, plan
+from workers.netns import resolver
 from workers.netns.build import build
 from workers.netns.name import open_namespace
 from workers.netns.plan import read_plan
 from workers.netns.remove import remove
 from workers.netns.scene import look
+from workers.network.namespaces import inside
 
 pytestmark = [needs_root, needs_ip]
 
@@ -52,6 +57,7 @@ def test_all_that_a_plan_can_say(name: str) -> None:
             {"to": "0.0.0.0/0", "via": HOST},
             {"to": "::/0", "via": "fd13::1", "metric": 7},
             {"to": "10.77.0.0/16"},
+            {"to": "10.78.0.0/16", "metric": 2**32 - 1, "table": 2**32 - 1},
         ],
         mtu=1400,
         mac="02:00:00:00:00:05",
@@ -86,7 +92,7 @@ def test_the_end_on_the_host_is_left_alone_without_addresses(name: str) -> None:
 def test_removal_leaves_nothing(name: str) -> None:
     wanted = options(name, dns={"nameservers": [HOST]})
     make(wanted)
-    assert remove(read_plan(wanted), link=True, namespace=True) == []
+    assert remove(read_plan(wanted)) == []
     assert (names(name), count_links(name), count_mounts(name)) == ([], 0, 0)
     assert not os.path.exists(f"/etc/netns/{name}")
 
@@ -111,7 +117,7 @@ def test_an_interface_of_somebody_else_is_not_taken(name: str) -> None:
     ip("link", "add", name, "type", "veth", "peer", "name", f"{name}x")
     index = shown("link", "show", name)[0]["ifindex"]
     assert "there is another interface of that name (veth)" in make(options(name))["problem"]
-    assert remove(plan(name), link=True, namespace=True) == []
+    assert remove(plan(name)) == []
     assert shown("link", "show", name)[0]["ifindex"] == index
     assert names(name) == []
 
@@ -140,6 +146,30 @@ def test_what_others_have_made_in_the_same_way_is_taken_over(name: str) -> None:
     assert done["made"] == [False, False]
     found = shown("link", "show", name)[0]
     assert (found["ifindex"], found["ifalias"]) == (index, f"spawnd netns@{name}")
+
+
+def test_another_resolver_is_seen_by_those_who_have_mounted_the_one_of_before(name: str) -> None:
+    path = Path(f"/etc/netns/{name}/resolv.conf")
+    first = options(name, dns={"nameservers": [HOST, INNER]})
+    make(first)
+    with path.open() as mounted:
+        assert make(options(name, dns={"nameservers": [HOST]}), first)["did"] == ["resolv.conf"]
+        assert mounted.read() == path.read_text()
+    assert path.read_text().splitlines()[1:] == [f"nameserver {HOST}"]
+
+
+def test_a_resolver_that_cannot_be_written_leaves_nothing(name: str) -> None:
+
+    def write() -> int | None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+        try:
+            resolver.write(name, "x" * 100)
+        except OSError as error:
+            return error.errno
+        return None
+
+    assert in_child(write) == errno.EFBIG
+    assert not os.path.exists(f"/etc/netns/{name}")
 
 
 def test_a_name_without_a_mount_is_left_over(name: str) -> None:
@@ -196,6 +226,37 @@ def test_an_altered_address_and_mtu_are_put_right(name: str) -> None:
     assert make(wanted)["did"] == ["mtu 1400", "mac 02:00:00:00:00:07"]
 
 
+def test_what_others_have_done_to_files_is_no_reason_not_to_put_the_rest_right(name: str, tmp_path: Path) -> None:
+    script, path = tmp_path / "setup", Path(f"/etc/netns/{name}/resolv.conf")
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    wanted = options(name, setup=str(script), dns={"nameservers": [HOST]})
+    make(wanted)
+    script.unlink()
+    path.write_text("nameserver 192.0.2.1\n")
+    ip("-n", name, "addr", "del", f"{INNER}/24", "dev", "net0")
+    assert "not written by spawnd" in make(wanted, wanted)["problem"], "the next worker says so"
+
+    def repair() -> list[str]:
+        namespace = open_namespace(name)
+        assert namespace is not None
+        with inside(namespace), socket.socket() as sock:
+            inner = os.dup(sock.fileno())
+        return build(read_plan(wanted), read_plan(wanted), inner).did
+
+    assert f"address {INNER}/24" in in_child(repair)
+    assert path.read_text() == "nameserver 192.0.2.1\n"
+
+
+def test_an_altered_end_on_the_host_and_a_second_name_that_is_gone_are_put_right(name: str) -> None:
+    wanted = options(name, mtu=1400, peer="vb0")
+    make(wanted)
+    ip("link", "set", name, "mtu", "1300")
+    ip("-n", name, "link", "property", "del", "dev", "net0", "altname", "vb0")
+    done = make(wanted)
+    assert done["missing"] == done["did"] == [f"mtu 1400 of link {name}", "name vb0"]
+
+
 def test_a_scene_is_of_both_ends(name: str) -> None:
     make(options(name))
     namespace = open_namespace(name)
@@ -204,7 +265,11 @@ def test_a_scene_is_of_both_ends(name: str) -> None:
     os.close(namespace)
     assert scene.is_pair
     assert scene.missing(plan(name)) == []
-    assert scene.missing(plan(name, addresses=["10.1.1.1/24"], mtu=1234)) == ["mtu 1234", "address 10.1.1.1/24"]
+    assert scene.missing(plan(name, addresses=["10.1.1.1/24"], mtu=1234)) == [
+        "mtu 1234",
+        f"mtu 1234 of link {name}",
+        "address 10.1.1.1/24",
+    ]
 
 
 def test_a_namespace_whose_name_was_taken_gets_it_back(name: str) -> None:
@@ -213,10 +278,6 @@ def test_a_namespace_whose_name_was_taken_gets_it_back(name: str) -> None:
     inode = os.stat(f"/run/netns/{name}").st_ino
 
     def run() -> list[str]:
-        import socket
-
-        from workers.network.namespaces import inside
-
         namespace = open_namespace(name)
         assert namespace is not None
         with inside(namespace):

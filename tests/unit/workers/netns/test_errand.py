@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -92,6 +93,34 @@ def test_what_takes_too_long_is_killed_with_what_it_has_started(loop: Loop) -> N
     while os.read(read_end, 9):  # its end is that of everybody who had the other end
         pass
     os.close(read_end)
+
+
+def work_for(seconds: float) -> float:
+    """Use that much of the processor, and sleep as long in between."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        until = time.process_time() + 0.02
+        while time.process_time() < until:
+            pass
+        time.sleep(0.02)
+    return seconds
+
+
+def test_one_that_gets_on_is_given_the_time_that_it_takes(loop: Loop) -> None:
+    found: list[Outcome] = []
+    slow: list[bool] = []
+    Errand(loop, "the errand", lambda: work_for(0.2), 0.3, found.append, lambda: slow.append(True))
+    run_until(loop, lambda: found)
+    assert (found[0].value, found[0].problem) == (0.2, "")
+    assert slow
+
+
+@pytest.mark.parametrize("function", [signal.pause, lambda: work_for(20.0)])
+def test_one_that_hangs_or_goes_on_for_ever_is_not(loop: Loop, function: Callable[[], Any]) -> None:
+    found: list[Outcome] = []
+    Errand(loop, "the errand", function, 0.3, found.append, lambda: None)
+    run_until(loop, lambda: found)
+    assert found[0].problem == "the errand took longer than 0.3 s"
 
 
 def test_one_that_is_stopped_says_nothing(loop: Loop) -> None:

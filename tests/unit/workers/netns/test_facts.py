@@ -50,6 +50,20 @@ def test_the_file_begins_anew_before_it_is_too_long(fd: int) -> None:
     assert Record(fd).facts.options == {"name": "a" * 2000, "number": 299}
 
 
+@pytest.mark.parametrize(
+    ("line", "facts"),
+    [
+        (b'{"options": null, "is_set_up": true, "repairs": [], "repaired": 3, "new": 1}', Facts(None, True, (), 3)),
+        (b'{"other": 1}', Facts()),
+        (b"[]", Facts()),
+        (b"nonsense", Facts()),
+    ],
+)
+def test_what_another_version_has_written(fd: int, line: bytes, facts: Facts) -> None:
+    os.write(fd, line + b"\n")
+    assert Record(fd).facts == facts
+
+
 def test_failures_are_no_repairs_and_the_latest_are_kept() -> None:
     facts = Facts()
     for number in range(MAX_REPAIRS + 9):
