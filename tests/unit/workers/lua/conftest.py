@@ -10,7 +10,7 @@ import pytest
 from tests.postgres import Postgres, postgres, server_programs
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Postgres]:
     if server_programs() is None and "CI" not in os.environ:
         pytest.skip("no PostgreSQL server on this host")
