@@ -147,7 +147,7 @@ $(VENV)/run.stamp $(VENV)/test.stamp: $(VENV)/%.stamp: $(VENV)/venv.stamp build/
 # build left in build/lib would be installed again, even if it has been deleted since.
 $(VENV)/project.stamp: $(VENV)/run.stamp $(SOURCES) setup.cfg pyproject.toml
 	@echo 'Installing spawn-supervisor'
-	rm -rf build/lib build/bdist.*
+	rm -rf build/lib build/lib.* build/bdist.*
 	$(PIP) install --no-deps --no-build-isolation --force-reinstall .
 	touch $@
 

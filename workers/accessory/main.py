@@ -26,12 +26,13 @@ from workers.accessory.names import Names
 from workers.accessory.options import Options, parse_options
 from workers.accessory.records import Known, read_lines
 from workers.accessory.recovery import recover, unknown_names
+from workers.accessory.report import Report
 from workers.accessory.server import Server
-from workers.runtime.descriptors import OPTIONS, passed_descriptors, read_options
+from workers.runtime.control_socket import ControlSocket
+from workers.runtime.descriptors import CONTROL, OPTIONS, passed_descriptors, read_options
 from workers.runtime.status import StatusLine
 from workers.runtime.watchdog import feed_watchdog
 
-CONTROL = "control"  # the name of the descriptor for `spawnctl call`
 # Seconds since boot, suspensions included: it goes on over our end, and nobody can set it.
 boot_time: Clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
@@ -57,7 +58,7 @@ class Accessory:
         status = StatusLine(loop, self.ledger.store.say, self._status)
         self.names.changed = self.server.changed = status.changed
         for fd in control:
-            loop.call_soon(partial(self._open_control, fd, accounts))
+            ControlSocket(loop, fd, Report(self.names, self.server, accounts, self.ledger).control())
 
     def _recover(self, known: dict[int, Known], stored: dict[str, list[int]]) -> None:
         store = self.ledger.store
@@ -76,13 +77,6 @@ class Accessory:
 
     def _status(self) -> str:
         return f"{len(self.names)} names, {self.names.leases} leases, {self.server.clients} clients"
-
-    def _open_control(self, fd: int, accounts: Accounts) -> None:
-        """Imported when the first clients have been answered: to load it takes as long as all the rest."""
-        from workers.accessory.report import Report
-        from workers.runtime.control_socket import ControlSocket
-
-        ControlSocket(self._loop, fd, Report(self.names, self.server, accounts, self.ledger).control())
 
     def run(self) -> None:
         self._loop.on_signal(signal.SIGTERM, self._end)
