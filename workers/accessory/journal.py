@@ -8,15 +8,19 @@ process may be killed, one of the two is whole.  A last line without its end was
 
 from __future__ import annotations
 
+import io
 import os
 import struct
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 
 from supervisor.linux.fallocate import punch_hole
 
 _HEADER = struct.Struct("=8sQ")
 _MAGIC = b"names 1\n"
 ROOM = 1 << 18  # bytes that it may grow by in any case
+PIECE = 256  # lines that are in memory at once: what thousands of them need there would stay ours
 FACTOR = 4  # times its length when it was written anew that it may grow to
 
 
@@ -41,7 +45,7 @@ class Journal:
         return cls(fd, _HEADER.size, _HEADER.size)
 
     @classmethod
-    def resume(cls, fd: int) -> tuple[Journal, list[bytes]]:
+    def resume(cls, fd: int) -> tuple[Journal, Iterator[bytes]]:
         """Go on with one that an earlier process has left, and its lines; takes `fd` over.  Raises ValueError."""
         header = os.pread(fd, _HEADER.size, 0)
         if len(header) < _HEADER.size or not header.startswith(_MAGIC):
@@ -50,41 +54,50 @@ class Journal:
         data = _read_from(fd, start)
         whole = data.rfind(b"\n") + 1
         os.ftruncate(fd, start + whole)
-        return cls(fd, start, start + whole), data[:whole].splitlines()
+        return cls(fd, start, start + whole), (line[:-1] for line in io.BytesIO(data[:whole]))
 
     def append(self, lines: bytes) -> None:
         """Write whole lines.  Raises OSError, and then nothing was written."""
-        try:
-            self._write(lines)
-        except OSError:
-            with suppress(OSError):
-                os.ftruncate(self.fd, self._end)
-            raise
-        self._end += len(lines)
+        self._append([lines])
 
     @property
     def is_long(self) -> bool:
         """Whether it is time for `replace`."""
         return self._end > self._limit
 
-    def replace(self, lines: bytes) -> None:
+    def replace(self, lines: Iterable[bytes]) -> None:
         """Have these lines and no others.  Raises OSError, and then it is as before."""
         start = self._end
-        self.append(lines)
+        self._append(_pieces(lines))
         os.pwrite(self.fd, _HEADER.pack(_MAGIC, start), 0)
         self._start = start
-        self._limit = start + max(FACTOR * len(lines), len(lines) + ROOM)
+        size = self._end - start
+        self._limit = start + max(FACTOR * size, size + ROOM)
         if start > _HEADER.size:
             punch_hole(self.fd, _HEADER.size, start - _HEADER.size)
 
     def close(self) -> None:
         os.close(self.fd)
 
-    def _write(self, lines: bytes) -> None:
-        rest, at = memoryview(lines), self._end
-        while rest:
-            written = os.pwrite(self.fd, rest, at)
-            rest, at = rest[written:], at + written
+    def _append(self, pieces: Iterable[bytes]) -> None:
+        at = self._end
+        try:
+            for piece in pieces:
+                rest = memoryview(piece)
+                while rest:
+                    written = os.pwrite(self.fd, rest, at)
+                    rest, at = rest[written:], at + written
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self.fd, self._end)
+            raise
+        self._end = at
+
+
+def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    left = iter(lines)
+    while some := list(islice(left, PIECE)):
+        yield b"".join(some)
 
 
 def _read_from(fd: int, start: int) -> bytes:

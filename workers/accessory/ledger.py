@@ -94,8 +94,8 @@ class Ledger:
         if self._journal.is_long:
             self.write_anew()
 
-    def _everything(self) -> bytes:
-        return b"".join(line for entry in self._entries.values() for line in _lines(entry))
+    def _everything(self) -> Iterator[bytes]:
+        return (line for entry in self._entries.values() for line in _lines(entry))
 
 
 def _lines(entry: Entry) -> Iterator[bytes]:

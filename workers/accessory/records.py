@@ -81,7 +81,8 @@ def _take(known: dict[int, Known], line: bytes) -> None:
     id = int(number)
     if kind == b"N":
         realm, payer, until, name = rest[0].split(b" ", 3)
-        known[id] = Known(id, int(realm), int(payer), int(until), name.decode("ascii"))
+        # one that is known is at the beginning of a log written anew, whose end was never written: all of it is known
+        known.setdefault(id, Known(id, int(realm), int(payer), int(until), name.decode("ascii")))
         return
     if kind == b"X":
         known.pop(id, None)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.accessory.journal import ROOM, Journal
+from workers.accessory.journal import PIECE, ROOM, Journal
 from workers.accessory.ledger import JOURNAL
 from workers.accessory.records import (
     Known,
@@ -34,7 +34,7 @@ def journal() -> Iterator[Journal]:
 def lines_of(journal: Journal) -> list[bytes]:
     again, lines = Journal.resume(os.dup(journal.fd))
     again.close()
-    return lines
+    return list(lines)
 
 
 def test_what_is_appended_comes_back(journal: Journal) -> None:
@@ -48,7 +48,7 @@ def test_a_line_that_was_cut_off_was_never_written(journal: Journal) -> None:
     journal.append(b"one\n")
     os.pwrite(journal.fd, b"tw", os.fstat(journal.fd).st_size)
     again, lines = Journal.resume(os.dup(journal.fd))
-    assert lines == [b"one"]
+    assert list(lines) == [b"one"]
     again.append(b"three\n")
     again.close()
     assert lines_of(journal) == [b"one", b"three"]
@@ -57,27 +57,37 @@ def test_a_line_that_was_cut_off_was_never_written(journal: Journal) -> None:
 def test_written_anew_it_takes_no_more_room(journal: Journal) -> None:
     journal.append(b"x" * 1_000_000 + b"\n")
     before = os.fstat(journal.fd).st_blocks
-    journal.replace(b"short\n")
+    journal.replace([b"short\n"])
     assert os.fstat(journal.fd).st_blocks < before / 20
     journal.append(b"more\n")
     assert lines_of(journal) == [b"short", b"more"]
 
 
-def test_killed_while_it_is_written_anew_it_is_the_one_or_the_other(journal: Journal) -> None:
-    anew = name_line(known(2)) + leased_line(2) + name_line(known(3))
-    journal.append(name_line(known(1)) + name_line(known(2)) + gone_line(1) + leased_line(2) + name_line(known(3)))
-    journal.append(anew)  # what `replace` does first
-    assert read_lines(lines_of(journal)) == read_lines(anew.splitlines())
+def test_killed_while_it_is_written_anew_nothing_is_lost(journal: Journal) -> None:
+    anew = [
+        name_line(known(2)), user_line(2, 7, 1000, b"map"), init_line(2, 33, 44), leased_line(2), name_line(known(3))
+    ]  # fmt: skip
+    journal.append(name_line(known(1)) + b"".join(anew[:4]) + gone_line(1) + anew[4])
+    facts = read_lines(line[:-1] for line in anew)
+    for line in anew:  # what `replace` does first
+        journal.append(line)
+        assert read_lines(lines_of(journal)) == facts
     journal.replace(anew)
-    assert b"\n".join(lines_of(journal)) + b"\n" == anew
+    assert b"\n".join(lines_of(journal)) + b"\n" == b"".join(anew)
+
+
+def test_written_anew_it_may_have_any_number_of_lines(journal: Journal) -> None:
+    lines = [leased_line(number) for number in range(3 * PIECE + 1)]
+    journal.replace(lines)
+    assert lines_of(journal) == [line[:-1] for line in lines]
 
 
 def test_it_is_long_when_it_has_grown(journal: Journal) -> None:
-    journal.replace(b"")
+    journal.replace([])
     assert not journal.is_long
     journal.append(b"x" * ROOM + b"\n")
     assert journal.is_long
-    journal.replace(b"x\n")
+    journal.replace([b"x\n"])
     assert not journal.is_long
 
 
