@@ -5,7 +5,8 @@ Prints one line of JSON.  Of the modes (--modes, all where it is not given):
 
   burst    --count cgroups with a process each, all of which end at once: `seconds` from then until all
            cgroups are gone, `end_s` of them until all processes are
-  steady   --rate a second run empty for --seconds: how long each stays (`stay_max_ms`), how many for ever (`missed`)
+  steady   --rate a second run empty for --seconds: how long each stays (`stay_max_ms`), how many for ever (`missed`),
+           `cpu_us` of the reaper for each, all its threads
   fresh    --count times a cgroup that is made, entered and left at once: how many are `missed`
   each     --count cgroups one after the other: `cpu_us` of the reaper for each, all its threads
   watched  --watched cgroups that nobody uses: memory, descriptors, and CPU time and wake-ups of --idle seconds
@@ -192,6 +193,7 @@ def steady(bench: Bench, rate: float, seconds: float) -> dict[str, Any]:
     emptied: dict[str, float] = {}
     stays: list[float] = []
     deadline: float | None = None
+    used = bench.cpu()
 
     def look() -> None:
         while deadline is None or (emptied and time.perf_counter() < deadline):
@@ -213,12 +215,14 @@ def steady(bench: Bench, rate: float, seconds: float) -> dict[str, Any]:
         deadline = time.perf_counter() + PATIENCE
         looking.join()
     stays.sort()
+    bench.settle()  # until their rows are in the database
     return {
         "count": len(paths),
         "rate": rate,
         "missed": len(paths) - len(stays),
         "stay_median_ms": round(median(stays) * 1e3, 1),
         "stay_max_ms": round(stays[-1] * 1e3, 1),
+        "cpu_us": round((bench.cpu() - used) / len(paths) * 1e6, 1),
     }
 
 

@@ -11,7 +11,7 @@ from workers.reaper.agenda import Agenda
 from workers.reaper.node import Node
 
 SLICE = 0.005  # seconds of work before others have their turn: there are several kinds of it
-TICK = 0.02  # seconds: what is due within one is done together, as a wake-up costs more than what is done in it
+TICK = 0.035  # seconds: what is due within one is done together, as a wake-up costs more than what is done in it
 FAILED_PAUSE = 10.0  # seconds until what failed is tried again
 
 
