@@ -1,6 +1,6 @@
-"""When the kernel's events are read: in ticks, all that there are by then.
+"""When the kernel's events are read: whenever we are awake for something else, and from time to time.
 
-While each tick has some, nobody has to wake us up for them.
+So as long as there are some again and again nobody has to wake us up for them.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from workers.reaper.schedule import tick_from
 from workers.reaper.watches import Watches
+
+SOON = 0.02  # seconds from the first event until it is read, with those that came after it
+PAUSE = 0.06  # seconds until those that follow are, unless we are awake before: longer than most waits for a deletion
 
 Event = tuple[int, int, str]  # of `Watches.read`
 
@@ -28,8 +30,7 @@ class Hearing:
         self._watches = watches
         self._take = take
         self._work = work
-        self._next: asyncio.Handle | None = None
-        self._heard = False  # there were events since the last tick
+        self._next: asyncio.Handle | None = None  # when they are read; without it the kernel wakes us up
 
     def start(self) -> None:
         self._loop.add_reader(self._watches.fileno(), self._wake_up)
@@ -40,29 +41,30 @@ class Hearing:
             self._next.cancel()
 
     def take_some(self) -> None:
-        """Between two ticks: those that are there already need not wake us up."""
-        self._read()
+        """Those that are there by now, as we are awake."""
+        heard, more = self._read()
+        if heard and self._next is not None:
+            self._next.cancel()
+            self._wait(more)
 
-    def _read(self) -> bool:
-        """Whether there may be more."""
+    def _read(self) -> tuple[bool, bool]:
+        """Whether there were any, and whether there may be more."""
         events, more = self._watches.read()
-        self._heard = self._heard or bool(events)
         self._take(events)
-        return more
+        return bool(events), more
 
     def _wake_up(self) -> None:
         self._loop.remove_reader(self._watches.fileno())
-        self._wait_for_tick()
+        self._next = self._loop.call_later(SOON, self._look)
 
-    def _wait_for_tick(self) -> None:
-        self._next = self._loop.call_at(tick_from(self._loop.time()), self._tick)
+    def _wait(self, more: bool) -> None:
+        self._next = self._loop.call_soon(self._look) if more else self._loop.call_later(PAUSE, self._look)
 
-    def _tick(self) -> None:
-        if self._read():
-            self._next = self._loop.call_soon(self._tick)
-        elif self._heard:
-            self._wait_for_tick()
+    def _look(self) -> None:
+        self._next = None
+        heard, more = self._read()
+        if heard:
+            self._wait(more)
         else:
             self.start()
-        self._heard = False
         self._work()

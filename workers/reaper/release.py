@@ -24,7 +24,7 @@ from workers.reaper.crowd import Crowd
 from workers.reaper.line import released_line
 from workers.reaper.node import Kind, Node
 from workers.reaper.record import Journal, Record, read_xattrs
-from workers.reaper.schedule import FAILED_PAUSE, Schedule, tick_from
+from workers.reaper.schedule import FAILED_PAUSE, Schedule
 from workers.reaper.statistics import Reading, read, read_events, shows_use
 from workers.reaper.tree import Tree
 
@@ -142,7 +142,7 @@ class Releases:
             os.close(fd)
             return
         node.used = True
-        node.release = Release(fd, reading, tick_from(now + self._delay))
+        node.release = Release(fd, reading, now + self._delay)
         self.waiting += 1
         self._schedule.add(node, node.release.ready)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable
 
 from supervisor.log.logger import log
@@ -11,13 +10,8 @@ from workers.reaper.agenda import Agenda
 from workers.reaper.node import Node
 
 SLICE = 0.005  # seconds of work before others have their turn: there are several kinds of it
-TICK = 0.035  # seconds: what is due within one is done together, as a wake-up costs more than what is done in it
+GATHER = 0.005  # seconds: what is due within them is done together, as a wake-up costs more than what is done in it
 FAILED_PAUSE = 10.0  # seconds until what failed is tried again
-
-
-def tick_from(moment: float) -> float:
-    """The first one from then on, on the loop's clock."""
-    return math.ceil(moment / TICK) * TICK
 
 
 class Schedule:
@@ -38,8 +32,8 @@ class Schedule:
     def add(self, node: Node, when: float) -> None:
         """In the place of the time that it had, if any."""
         self._agenda.add(node, when)
-        if self._timer is None or self._timer.when() > when:
-            self._set_timer(when)
+        if self._timer is None or self._timer.when() > when + GATHER:
+            self._set_timer(when + GATHER)
 
     def remove(self, node: Node) -> None:
         self._agenda.remove(node)
@@ -60,7 +54,7 @@ class Schedule:
             self._call(node)
         when = self._agenda.next_time()
         if when is not None:
-            self._set_timer(when)
+            self._set_timer(when if when <= now else when + GATHER)
         self._done()
 
     def _call(self, node: Node) -> None:

@@ -90,3 +90,18 @@ def test_others_have_their_turn() -> None:
         assert turns[0] <= 4
 
     asyncio.run(run())
+
+
+def test_what_is_due_at_nearly_the_same_time_is_done_together() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        rounds: list[int] = []
+        seen: list[Node] = []
+        schedule = Schedule(loop, seen.append, lambda: rounds.append(len(seen)))
+        when = loop.time() + 0.05
+        for number in range(4):
+            schedule.add(node(str(number)), when + number / 1000)
+        await until(lambda: len(seen) == 4)
+        assert len(rounds) <= 2  # 1 where nobody else has the machine
+
+    asyncio.run(run())
