@@ -42,7 +42,7 @@ def peer_credentials(sock: socket.socket) -> Credentials:
     return Credentials(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
 
 
-def peer_groups(sock: socket.socket) -> tuple[int, ...]:
+def peer_groups(sock: socket.SocketType) -> tuple[int, ...]:
     """The peer's supplementary groups, any number of them (`socket.getsockopt` ends at 1024 bytes).
 
     Raises OSError: ENODATA where the peer's credentials are not known.

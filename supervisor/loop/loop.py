@@ -157,7 +157,10 @@ class Loop:
         for fd, events, watch in [(fd, events, self._watches.get(fd)) for fd, events in ready]:
             # a callback may have closed it, and the number may be another watch's already
             if watch is not None and self._watches.get(fd) is watch:
-                self._guard(watch, events)
+                try:
+                    watch(events)
+                except Exception as error:
+                    self._on_error(error)
         if len(ready) == MAX_EVENTS:  # there are more, and it may be a while until the pipe is among them
             self._drain_wakeups(0)
         while self._signals:
@@ -192,9 +195,9 @@ class Loop:
             else:
                 self._guard(callback)
 
-    def _guard(self, callback: Callable[..., None], *args: int) -> None:
+    def _guard(self, callback: Callable[[], None]) -> None:
         try:
-            callback(*args)
+            callback()
         except Exception as error:
             self._on_error(error)
 

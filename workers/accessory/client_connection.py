@@ -30,7 +30,7 @@ class ClientConnection:
 
     __slots__ = ("_inbox", "_names", "_receive", "_server", "sock", "tenant", "uid")
 
-    def __init__(self, server: Server, sock: socket.socket, uid: int, tenant: Tenant | NotAllowed) -> None:
+    def __init__(self, server: Server, sock: socket.SocketType, uid: int, tenant: Tenant | NotAllowed) -> None:
         self._server = server
         self._names: Names = server.names
         self._inbox = server.inbox

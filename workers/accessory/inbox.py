@@ -51,7 +51,7 @@ class Inbox:
             _close_passed(ancillary)
         return bytes(self._view[:size])
 
-    def drain(self, sock: socket.socket, receive: Receive) -> None:
+    def drain(self, sock: socket.SocketType, receive: Receive) -> None:
         """End receiving, and take all that is left: it would make our peer lose what we have told it, and the end of
         the socket would wait for what came along.
         """
@@ -64,13 +64,13 @@ class Inbox:
                 return
 
 
-def receiver(sock: socket.socket, is_trusted: bool) -> Receive:
+def receiver(sock: socket.SocketType, is_trusted: bool) -> Receive:
     """How to receive from a client."""
     return sock.recvmsg_into if is_trusted else partial(_receive_warily, sock)
 
 
 def _receive_warily(
-    sock: socket.socket, buffers: list[bytearray], space: int, flags: int
+    sock: socket.SocketType, buffers: list[bytearray], space: int, flags: int
 ) -> tuple[int, Ancillary, int, Any]:
     """As `recvmsg_into`, without descriptors."""
     # a look has references of its own to what came along, so to drop those closes nothing: unix(7), MSG_CTRUNC

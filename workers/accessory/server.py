@@ -92,8 +92,8 @@ class Server:
             self.stop()
             self._loop.call_later(PAUSE, self._go_on)
             return
-        # as `accept` does it, which asks the listener three times what kind of socket it is
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
+        # as `accept` does it, without asking the listener three times for its kind, nor a class of Python on top
+        sock = socket.SocketType(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
         try:
             self._take_in(sock)
         except OSError as error:
@@ -101,7 +101,7 @@ class Server:
             self.inbox.drain(sock, receiver(sock, is_trusted=False))
             sock.close()
 
-    def _take_in(self, sock: socket.socket) -> None:
+    def _take_in(self, sock: socket.SocketType) -> None:
         """Raises OSError, and then the socket is still the caller's."""
         uid, tenant = self._identify(sock)
         connection = ClientConnection(self, sock, uid, tenant)
@@ -117,7 +117,7 @@ class Server:
         else:
             connection.on_event(0)  # most send their request at once
 
-    def _identify(self, sock: socket.socket) -> tuple[int, Tenant | NotAllowed]:
+    def _identify(self, sock: socket.SocketType) -> tuple[int, Tenant | NotAllowed]:
         """Its user, and who it is, or why it gets nothing: it is told so when it asks, as then it listens."""
         credentials = sock.getsockopt(_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         tenant = self._spawners.get(credentials[_PID_SIZE:])
@@ -134,7 +134,7 @@ class Server:
             return uid, NotAllowed(str(error))
         return uid, tenant
 
-    def _tenant(self, sock: socket.socket, peer: Credentials) -> Tenant:
+    def _tenant(self, sock: socket.SocketType, peer: Credentials) -> Tenant:
         """Raises NotAllowed, OSError."""
         rights = rights_of(peer, lambda: peer_groups(sock), self._options)
         tenant = self._tenants.get(rights)
