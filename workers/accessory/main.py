@@ -63,8 +63,7 @@ class Accessory:
     def _recover(self, known: dict[int, Known], stored: dict[str, list[int]]) -> None:
         store = self.ledger.store
         entries = recover(known, stored, self._loop.clock())
-        for entry in entries:
-            self.names.adopt(entry)
+        self.names.adopt(entries)
         taken = {fd for entry in entries for fd in entry.descriptors()}
         for fd in (fd for fds in stored.values() for fd in fds if fd not in taken):
             os.close(fd)

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from workers.accessory.accounts import Accounts
 from workers.accessory.draft import Draft, check_room, make
@@ -17,9 +18,10 @@ from workers.accessory.ends import Ends
 from workers.accessory.entry import NO_LEASE, PID_DESCRIPTORS, Entry
 from workers.accessory.errors import Refused
 from workers.accessory.expiry import Expiry
+from workers.accessory.holding import hold_soon
 from workers.accessory.ledger import Ledger
 from workers.accessory.namespaces import NamespaceMaker
-from workers.accessory.program import Init
+from workers.accessory.program import Init, find_init
 from workers.accessory.protocol import Request
 from workers.accessory.rights import Rights
 
@@ -49,6 +51,7 @@ class Names:
     def __init__(
         self, loop: Loop, accounts: Accounts, ledger: Ledger, entries: dict[int, Entry], expiry: float
     ) -> None:
+        self._loop = loop
         self._clock: Callable[[], float] = loop.clock
         self._maker = NamespaceMaker()
         self._accounts = accounts
@@ -76,6 +79,8 @@ class Names:
         if entry is None:
             now = self._clock()
             entry = Entry(self._next_id, rights.realm, rights.uid, request.name, now, self._noted_until(now))
+        if request.pid:
+            self.hold(entry)
         lease_end = -1
         is_made = is_new or request.lease or entry.lacks(rights, request)
         if is_made:
@@ -98,26 +103,60 @@ class Names:
             self._until = (int(now * 1000) // self._grain + 1) * self._grain / 1000
         return self._until
 
-    def adopt(self, entry: Entry) -> None:
-        """Go on with a name of an earlier process."""
+    def adopt(self, entries: Sequence[Entry]) -> None:
+        """Go on with the names of an earlier process; their inits are looked for soon, or when they are asked for."""
+        for entry in entries:
+            self._adopt(entry)
+        hold_soon(self._loop, self.hold, [entry for entry in entries if entry.init is not None])
+
+    def _adopt(self, entry: Entry) -> None:
         self._next_id = max(self._next_id, entry.id + 1)
         self._insert(entry)
         number, descriptors = entry.namespaces
         self._accounts.add(entry.payer, "namespaces", number, descriptors)
         self._accounts.add(entry.payer, "leases", len(entry.leases), len(entry.leases))
         self.leases += len(entry.leases)
-        if entry.init is not None:
-            self.ends.watch_init(entry, entry.init)
         for lease in entry.leases:
             self.ends.watch_lease(entry, lease)
         if not entry.is_leased:
             self.expiry.wait(entry)
 
+    def hold(self, entry: Entry) -> None:
+        """Look for the init that an earlier process has left it, if that has not been done.
+
+        Raises Refused where it lives and cannot be held, and then it is as before.
+        """
+        if entry.init is None or entry.init.is_held:
+            return
+        try:
+            init = find_init(entry.init.pid, entry.init.started)
+            if init is not None:
+                self._watch_found(entry, init)
+        except OSError as error:
+            raise Refused(f"cannot hold the init of {entry.name!r}: {error.strerror}") from error
+        if init is None:
+            self._take_init(entry)
+            self._ledger.init_gone(entry)
+
+    def _watch_found(self, entry: Entry, init: Init) -> None:
+        try:
+            self.ends.watch_init(entry, init)
+        except OSError:
+            init.close()
+            raise
+        entry.init = init
+        init.go()  # it may not have been told yet
+
     def end_all(self) -> None:
         """End all inits, and with them all processes in their namespaces."""
         for entry in self:
-            if entry.init is not None:
-                entry.init.kill()
+            try:
+                self.hold(entry)
+            except Refused as error:
+                log.error("%s: it is not ended", error)
+            else:
+                if entry.init is not None:
+                    entry.init.kill()
 
     # making
 
@@ -209,6 +248,13 @@ class Names:
         return init
 
     def _expired(self, entry: Entry) -> None:
+        try:
+            self.hold(entry)
+        except Refused as error:
+            log.error("%s: it does not expire yet", error)
+            entry.touched = self._clock()
+            self.expiry.wait(entry)
+            return
         entry.forget_answers()
         del self._by_id[entry.id]
         realm = self._realms[entry.realm]

@@ -24,12 +24,19 @@ _drop_datagram.argtypes = (ctypes.c_int,)
 
 @dataclass(frozen=True, slots=True)
 class Init:
-    """The first process of a PID namespace.  Owns `pidfd` and the namespace's descriptor `fd`."""
+    """The first process of a PID namespace.  Owns `pidfd` and the namespace's descriptor `fd`.
+
+    One that an earlier process has started has neither until it is held: it may have ended since.
+    """
 
     pid: int
     started: int
-    pidfd: int
-    fd: int
+    pidfd: int = -1
+    fd: int = -1
+
+    @property
+    def is_held(self) -> bool:
+        return self.pidfd >= 0
 
     def go(self) -> None:
         """Tell it that it is known: it would end by itself otherwise.  More than once does no harm."""

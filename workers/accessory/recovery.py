@@ -2,6 +2,7 @@
 
 What the log does not know was never told to anybody.  A name may come back with less than the log
 says, and then that was not stored before it was told, or has ended: the next request makes it anew.
+To find an init takes as long as all else about its name, so that is left for later.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWUSER, ns_get_nstype
-from supervisor.log.logger import log
 from workers.accessory.entry import Entry, UserNamespace
-from workers.accessory.program import Init, find_init
+from workers.accessory.program import Init
 from workers.accessory.records import Known, read_stored_name
 
 
@@ -27,7 +27,7 @@ def recover(known: Mapping[int, Known], stored: Mapping[str, Sequence[int]], now
     for facts in known.values():
         until = times.setdefault(facts.until, facts.until / 1000)
         entry = Entry(facts.id, facts.realm, facts.payer, facts.name, min(until, now), until)
-        entry.init = _init(facts)
+        entry.init = None if facts.init is None else Init(*facts.init)
         entries.append(entry)
     by_id = {entry.id: entry for entry in entries}
     for name, fds in stored.items():
@@ -60,16 +60,3 @@ def _give(entry: Entry, known: Known, fd: int) -> None:
         entry.ipc = fd
     elif kind == CLONE_NEWUSER and facts.st_ino in known.users:
         entry.users += (UserNamespace(fd, facts.st_ino, *known.users[facts.st_ino]),)
-
-
-def _init(known: Known) -> Init | None:
-    if known.init is None:
-        return None
-    try:
-        init = find_init(*known.init)
-    except OSError as error:
-        log.error("cannot hold the init of %r: %s", known.name, error.strerror)
-        return None
-    if init is not None:
-        init.go()  # it may not have been told yet
-    return init

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
 from supervisor.varlink.errors import InvalidParameter
 from workers.accessory.accounts import Accounts
 from workers.accessory.entry import Entry
+from workers.accessory.errors import Refused
 from workers.accessory.ledger import Ledger
 from workers.accessory.names import Names
 from workers.accessory.rights import SHARED
@@ -54,13 +56,15 @@ class Report:
         return {"names": rows, "next": after if after < len(found) else None}
 
     def _row(self, entry: Entry) -> dict[str, Any]:
+        with suppress(Refused):  # then its namespace cannot be told
+            self._names.hold(entry)
         init = entry.init
         return {
             "name": entry.name,
             "owner": entry.payer,
             "shared": entry.realm == SHARED,
             "ipc": os.fstat(entry.ipc).st_ino if entry.ipc >= 0 else None,
-            "pid": os.fstat(init.fd).st_ino if init is not None else None,
+            "pid": os.fstat(init.fd).st_ino if init is not None and init.is_held else None,
             "init": init.pid if init is not None else None,
             "users": [
                 {"uid": user.uid, "inode": user.inode, "maps": user.payload.decode("ascii", "backslashreplace")}

@@ -1,0 +1,224 @@
+"""The inits of an earlier process: held soon, or when they are asked for."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from supervisor.loop.loop import Loop
+from tests.unit.process.requirements import needs_root
+from tests.unit.waiting import checked_loop, run_until, turn, wait_exit
+from workers.accessory import holding
+from workers.accessory import names as names_module
+from workers.accessory.accounts import Accounts
+from workers.accessory.entry import Entry
+from workers.accessory.errors import Refused
+from workers.accessory.holding import AT_ONCE, hold_soon
+from workers.accessory.journal import Journal
+from workers.accessory.ledger import Ledger
+from workers.accessory.names import Names
+from workers.accessory.namespaces import NamespaceMaker
+from workers.accessory.options import Quota
+from workers.accessory.program import Init, find_init
+from workers.accessory.protocol import Request
+from workers.accessory.records import read_lines
+from workers.accessory.rights import SHARED, Rights
+
+ROOT = Rights(0, 0, SHARED)
+A_PID = Request("a", pid=True)
+LONG = 3600.0
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    with checked_loop() as loop:
+        yield loop
+
+
+def entries(number: int) -> list[Entry]:
+    return [Entry(id, SHARED, 0, f"n{id}", 0.0, 0.0) for id in range(number)]
+
+
+def test_some_in_a_turn_until_all_are_held(loop: Loop) -> None:
+    held: list[Entry] = []
+    found = entries(2 * AT_ONCE + 1)
+    hold_soon(loop, held.append, found)
+    assert held == []
+    turn(loop)
+    assert len(held) == AT_ONCE
+    run_until(loop, lambda: len(held) == len(found))
+    assert held == found
+
+
+def test_those_that_cannot_be_held_are_tried_again_and_told_of_once(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(holding, "PAUSE", 0.01)
+    tries: list[int] = []
+    held: set[int] = set()
+
+    def hold(entry: Entry) -> None:
+        tries.append(entry.id)
+        if entry.id % 2 and tries.count(entry.id) < 3:
+            raise Refused(f"cannot hold n{entry.id}")
+        held.add(entry.id)
+
+    hold_soon(loop, hold, entries(10))
+    run_until(loop, lambda: len(held) == 10)
+    assert [tries.count(id) for id in range(10)] == [1, 3] * 5
+    assert [record.message for record in caplog.records] == ["cannot hold n1; trying again"] * 2
+
+
+class Earlier:
+    """A name `a` that an earlier process has left, and its init, a child of this process."""
+
+    def __init__(self, loop: Loop, expiry: float = LONG) -> None:
+        self._held = NamespaceMaker.make_pid("a")
+        self._held.go()
+        self.pid = self._held.pid
+        self.entry = Entry(1, SHARED, 0, "a", loop.clock(), loop.clock())
+        self.entry.init = Init(self.pid, self._held.started)
+        self.entries: dict[int, Entry] = {}
+        self.journal = Journal.create()
+        self.names = Names(
+            loop, Accounts(Quota(), 10_000), Ledger(self.journal, self.entries, loop, ""), self.entries, expiry
+        )
+        self.names.adopt([self.entry])
+
+    @property
+    def namespace(self) -> int:
+        return os.fstat(self._held.fd).st_ino
+
+    @property
+    def is_held(self) -> bool:
+        return self.entry.init is not None and self.entry.init.is_held
+
+    @property
+    def has_ended(self) -> bool:
+        poll = select.poll()
+        poll.register(self._held.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def end(self) -> None:
+        self._held.kill()
+        self._held.wait()
+        self._held.close()
+        if self.entry.init is not None and self.entry.init.is_held:
+            self.entry.init.close()
+        for fd in self.entry.stored():
+            os.close(fd)
+        self.names._maker.close()
+        self.journal.close()
+
+
+@pytest.fixture
+def earlier(loop: Loop) -> Iterator[Callable[..., Earlier]]:
+    made: list[Earlier] = []
+
+    def make(expiry: float = LONG) -> Earlier:
+        made.append(Earlier(loop, expiry))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.end()
+
+
+class Descriptors:
+    """In the place of `find_init`: there are none for it, as long as `are_short`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.are_short = True
+        monkeypatch.setattr(names_module, "find_init", self._find)
+
+    def _find(self, pid: int, started: int) -> Init | None:
+        if self.are_short:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return find_init(pid, started)
+
+
+@needs_root
+def test_who_asks_first_has_it_and_who_does_not_ask_for_it_does_not_wait(earlier: Callable[..., Earlier]) -> None:
+    left = earlier()
+    left.names.fulfil(ROOT, Request("a", ipc=True))
+    assert not left.is_held
+    (fd,) = left.names.fulfil(ROOT, A_PID).handles
+    assert os.fstat(fd).st_ino == left.namespace
+
+
+@needs_root
+def test_nobody_asks_and_its_end_is_heard(loop: Loop, earlier: Callable[..., Earlier]) -> None:
+    left = earlier()
+    run_until(loop, lambda: left.is_held)
+    os.kill(left.pid, signal.SIGKILL)
+    run_until(loop, lambda: left.entry.init is None)
+    assert left.names.fulfil(ROOT, A_PID).is_made
+
+
+@needs_root
+def test_one_that_ended_before_it_was_held_is_made_anew(earlier: Callable[..., Earlier]) -> None:
+    left = earlier()
+    os.kill(left.pid, signal.SIGKILL)
+    assert wait_exit(left.pid) == -signal.SIGKILL
+    grant = left.names.fulfil(ROOT, A_PID)
+    assert grant.is_made
+    assert os.fstat(grant.handles[0]).st_ino
+    init = left.entry.init
+    assert init is not None
+    init.kill()
+    init.wait()
+
+
+@needs_root
+def test_without_descriptors_it_is_refused_and_nothing_is_forgotten(
+    loop: Loop, earlier: Callable[..., Earlier], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holding, "PAUSE", 0.01)
+    descriptors = Descriptors(monkeypatch)
+    left = earlier()
+    with pytest.raises(Refused, match=r"cannot hold the init of 'a': Too many open files"):
+        left.names.fulfil(ROOT, A_PID)
+    turn(loop, 3)
+    assert left.entry.known().init is not None
+    assert not left.is_held
+    descriptors.are_short = False
+    run_until(loop, lambda: left.is_held)
+    assert os.fstat(left.names.fulfil(ROOT, A_PID).handles[0]).st_ino == left.namespace
+
+
+@needs_root
+def test_it_does_not_expire_before_its_init_can_be_ended(
+    loop: Loop, earlier: Callable[..., Earlier], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(holding, "PAUSE", LONG)
+    descriptors = Descriptors(monkeypatch)
+    left = earlier(expiry=0.05)
+    run_until(loop, lambda: "it does not expire yet" in caplog.text)
+    assert 1 in left.entries
+    descriptors.are_short = False
+    run_until(loop, lambda: not left.entries)
+    run_until(loop, lambda: left.has_ended)
+
+
+@needs_root
+def test_all_are_ended_also_those_that_are_not_held(earlier: Callable[..., Earlier]) -> None:
+    left = earlier()
+    assert not left.is_held
+    left.names.end_all()
+    assert wait_exit(left.pid) == -signal.SIGKILL
+
+
+@needs_root
+def test_a_log_written_anew_knows_what_is_not_held(loop: Loop, earlier: Callable[..., Earlier]) -> None:
+    left = earlier()
+    Ledger(left.journal, left.entries, loop, "").write_anew()
+    journal, lines = Journal.resume(os.dup(left.journal.fd))
+    known, damaged = read_lines(lines)
+    journal.close()
+    assert (known[1].init, damaged) == (left.entry.known().init, 0)
+    assert known[1].init is not None
