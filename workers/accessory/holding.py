@@ -17,14 +17,17 @@ PAUSE = 1.0  # seconds until those are tried again for which there was no descri
 
 def hold_soon(loop: Loop, hold: Callable[[Entry], None], entries: Iterable[Entry]) -> None:
     """Call `hold` with each of them from the loop, some in a turn, with one that it raises Refused for later again."""
-    left = deque(entries)
+    _go_on(loop, hold, deque(entries))
+
+
+def _go_on(loop: Loop, hold: Callable[[Entry], None], left: deque[Entry]) -> None:
     if left:
         loop.call_soon(partial(_hold_some, loop, hold, left))
 
 
 def _hold_some(loop: Loop, hold: Callable[[Entry], None], left: deque[Entry]) -> None:
     some = [left.popleft() for _ in range(min(AT_ONCE, len(left)))]
-    hold_soon(loop, hold, left)
+    _go_on(loop, hold, left)
     failed: list[Entry] = []
     for entry in some:
         try:

@@ -44,7 +44,6 @@ class Hearing:
         """Those that are there by now, as we are awake."""
         heard, more = self._read()
         if heard and self._next is not None:
-            self._next.cancel()
             self._wait(more)
 
     def _read(self) -> tuple[bool, bool]:
@@ -57,14 +56,18 @@ class Hearing:
         self._loop.remove_reader(self._watches.fileno())
         self._next = self._loop.call_later(SOON, self._look)
 
-    def _wait(self, more: bool) -> None:
+    def _wait(self, more: bool = False) -> None:
+        if self._next is not None:
+            self._next.cancel()
         self._next = self._loop.call_soon(self._look) if more else self._loop.call_later(PAUSE, self._look)
 
     def _look(self) -> None:
-        self._next = None
+        self._wait()  # whatever becomes of this look, there is another one
         heard, more = self._read()
-        if heard:
+        if more:
             self._wait(more)
-        else:
+        elif not heard and self._next is not None:
+            self._next.cancel()
+            self._next = None
             self.start()
         self._work()
