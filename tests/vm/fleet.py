@@ -47,7 +47,7 @@ class Fleet:
 
     def _start(self, suite: str, checks: Sequence[str]) -> None:
         folder = self._stack.enter_context(self._cache.scratch())
-        machine = Machine(self.layers[suite], folder, Orders(suite, new_token(), list(checks)))
+        machine = Machine(self.layers[suite], folder, Orders(suite, new_token(), list(checks)), say=self._say)
         self._stack.callback(machine.kill)
         machine.start()
         self._machines[suite] = machine

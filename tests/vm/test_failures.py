@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.vm import host
 from tests.vm.cache import Cache, default_folder
 from tests.vm.fleet import Fleet
 from tests.vm.guest.orders import Orders, new_token
@@ -21,9 +22,13 @@ FAULTS = "tests/vm/guest/faults.py"
 MACHINES: dict[str, tuple[list[str], list[str], Limits]] = {
     "never begins": (["init=/bin/cat"], ["passes"], Limits(boot=15)),
     "ends": (["init=/bin/true"], ["passes"], Limits()),
+    "faults": (["init=/bin/echo", "--", "PANIC: double fault"], ["passes"], Limits()),
     "panics": ([], ["passes", "panics", "fails", "reboots_before"], Limits()),
     "hangs": ([], ["fails", "hangs", "passes"], Limits(silence=90)),
 }
+
+
+SAID: list[str] = []
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,9 @@ def machines(fleet: Fleet, suite: str) -> Iterator[dict[str, Machine]]:
         for name, (kernel, checks, limits) in MACHINES.items():
             orders = Orders(suite, new_token(), [f"{FAULTS}::test_{check}[{suite}]" for check in checks])
             folder = stack.enter_context(cache.scratch())
-            machine = Machine(fleet.layers[suite], folder, orders, kernel=[*CHECKS_KERNEL, *kernel], limits=limits)
+            machine = Machine(
+                fleet.layers[suite], folder, orders, kernel=[*CHECKS_KERNEL, *kernel], limits=limits, say=SAID.append
+            )
             stack.callback(machine.kill)
             machine.start()
             made[name] = machine
@@ -64,6 +71,14 @@ def test_one_that_ends_before(machines: dict[str, Machine]) -> None:
     machine = machines["ends"]
     assert "boot 1: it went down before its checks were through" in machine.problem
     assert "Kernel panic" in machine.problem
+    assert machine.reports == {}
+
+
+@pytest.mark.skipif(host.has_kvm(), reason="needs an emulated processor")
+def test_a_fault_of_the_emulator_is_tried_again_once(machines: dict[str, Machine], suite: str) -> None:
+    machine = machines["faults"]
+    assert SAID == [f"the emulated processor of {suite} has failed before any check: once more"]
+    assert "boot 1: it went down before its checks were through" in machine.problem
     assert machine.reports == {}
 
 

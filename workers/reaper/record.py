@@ -5,22 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, fields
-from operator import attrgetter
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from workers.lua.released import Released
 from workers.reaper.statistics import Statistics
 
 MICROSECONDS = 1e6
-_COUNTED = tuple(field.name for field in fields(Statistics))
-_counted = attrgetter(*_COUNTED)
-_NAMES = tuple(name.removesuffix("_us") for name in _COUNTED)  # as scripts know them
-_TIMES = tuple(name.removesuffix("_us") for name in _COUNTED if name.endswith("_us"))
+_NAMES = tuple(name.removesuffix("_us") for name in Statistics._fields)  # as scripts know them
+_TIMES = tuple(name.removesuffix("_us") for name in Statistics._fields if name.endswith("_us"))
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """`path` is that of /proc/self/cgroup, `inode` the kernel's id of the cgroup, times are seconds since 1970.
 
     `parent` is the id of the cgroup that it is in, None where that is the scope: what the kernel
@@ -54,7 +49,7 @@ class Journal(Protocol):
 
 def released(record: Record, fd: int) -> Released:
     """What a script is told, times in seconds; `fd` is the folder of the cgroup."""
-    told = dict(zip(_NAMES, _counted(record.statistics), strict=True))
+    told: dict[str, Any] = dict(zip(_NAMES, record.statistics, strict=True))
     for name in _TIMES:
         if told[name] is not None:
             told[name] /= MICROSECONDS

@@ -15,8 +15,7 @@ SIZE = 4096  # bytes; the longest of these files, cpu.stat, has some 300
 FILES = (("cpu.stat",), ("memory.events", "memory.peak"), ("pids.events", "pids.peak", "pids.forks"))
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(NamedTuple):
     """Times are microseconds, memory bytes, all else numbers; None where the kernel does not count it."""
 
     cpu_total_us: int | None = None

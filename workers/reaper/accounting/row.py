@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
-from operator import attrgetter
 from typing import NamedTuple
 
 from workers.reaper.record import Record
-from workers.reaper.statistics import Statistics
 
 LARGEST = 2**63 - 1  # what a database can keep
 LATEST = 1e11  # seconds since 1970: what a calendar knows
@@ -44,14 +41,13 @@ class Row(NamedTuple):
 
 COLUMNS = Row._fields
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
-_counted = attrgetter(*(field.name for field in fields(Statistics)))
 _COUNTED = COLUMNS[COLUMNS.index("cpu_usage_usec") : COLUMNS.index("xattrs")]
 
 
 def make_row(host: str, boot: str, record: Record) -> Row:
     counted = {
         column: None if number is None else min(number, LARGEST)
-        for column, number in zip(_COUNTED, _counted(record.statistics), strict=True)
+        for column, number in zip(_COUNTED, record.statistics, strict=True)
     }
     return Row(
         host=host,
