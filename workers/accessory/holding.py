@@ -16,25 +16,26 @@ PAUSE = 1.0  # seconds until those are tried again for which there was no descri
 
 
 def hold_soon(loop: Loop, hold: Callable[[Entry], None], entries: Iterable[Entry]) -> None:
-    """Call `hold` with each of them from the loop, some in a turn, with one that it raises Refused for later again."""
-    _go_on(loop, hold, deque(entries))
+    """Call `hold` with each of them from the loop, some in a turn; where it raises Refused, later again."""
+    _go_on(loop, hold, deque(entries), [])
 
 
-def _go_on(loop: Loop, hold: Callable[[Entry], None], left: deque[Entry]) -> None:
+def _go_on(loop: Loop, hold: Callable[[Entry], None], left: deque[Entry], failed: list[Entry]) -> None:
     if left:
-        loop.call_soon(partial(_hold_some, loop, hold, left))
-
-
-def _hold_some(loop: Loop, hold: Callable[[Entry], None], left: deque[Entry]) -> None:
-    some = [left.popleft() for _ in range(min(AT_ONCE, len(left)))]
-    _go_on(loop, hold, left)
-    failed: list[Entry] = []
-    for entry in some:
-        try:
-            hold(entry)
-        except Refused as error:
-            if not failed:
-                log.error("%s; trying again", error)  # once for all of them: there may be thousands
-            failed.append(entry)
-    if failed:
+        loop.call_soon(partial(_hold_some, loop, hold, left, failed))
+    elif failed:
         loop.call_later(PAUSE, partial(hold_soon, loop, hold, failed))
+
+
+def _hold_some(loop: Loop, hold: Callable[[Entry], None], left: deque[Entry], failed: list[Entry]) -> None:
+    try:
+        for _ in range(min(AT_ONCE, len(left))):
+            entry = left.popleft()
+            try:
+                hold(entry)
+            except Refused as error:
+                if not failed:
+                    log.error("%s; trying again", error)  # once for all of them: there may be thousands
+                failed.append(entry)
+    finally:
+        _go_on(loop, hold, left, failed)

@@ -84,14 +84,20 @@ def find_init(pid: int, started: int) -> Init | None:
     Raises OSError where it lives and cannot be held.
     """
     try:
+        if start_time(pid) != started:  # what fails with another's process is not about ours
+            return None
         init = _hold(pid, started)
     except (ProcessLookupError, FileNotFoundError):
         return None
-    with suppress(ProcessLookupError, FileNotFoundError):
-        if start_time(pid) == started:  # so what was opened is its own: a pid does not come back to who had it
-            return init
-    init.close()
-    return None
+    is_its = False
+    try:
+        with suppress(ProcessLookupError, FileNotFoundError):
+            # so what was opened is its own: a pid does not come back to who had it
+            is_its = start_time(pid) == started
+    finally:
+        if not is_its:
+            init.close()
+    return init if is_its else None
 
 
 def start_user_namespace(uid: int, gid: int) -> int:

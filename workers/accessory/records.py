@@ -81,8 +81,11 @@ def _take(known: dict[int, Known], line: bytes) -> None:
     id = int(number)
     if kind == b"N":
         realm, payer, until, name = rest[0].split(b" ", 3)
-        # one that is known is at the beginning of a log written anew, whose end was never written: all of it is known
-        known.setdefault(id, Known(id, int(realm), int(payer), int(until), name.decode("ascii")))
+        new = Known(id, int(realm), int(payer), int(until), name.decode("ascii"))
+        # one that is known is at the beginning of a log written anew, whose end was never written: all of it is known;
+        # not so if it is another's, as the id of what was undone is given again
+        if id not in known or (known[id].realm, known[id].name) != (new.realm, new.name):
+            known[id] = new
         return
     if kind == b"X":
         known.pop(id, None)

@@ -24,7 +24,7 @@ PAGE_SIZE = 1 << 18  # characters of names and maps in one reply, which has 1 Mi
 
 
 class Report:
-    """Reads what there is, and changes nothing."""
+    """Tells what there is; an init that an earlier process has left is looked for first."""
 
     def __init__(self, names: Names, server: Server, accounts: Accounts, ledger: Ledger) -> None:
         self._names = names

@@ -67,7 +67,7 @@ class Hearing:
         if more:
             self._wait(more)
         elif not heard and self._next is not None:
+            self.start()
             self._next.cancel()
             self._next = None
-            self.start()
         self._work()

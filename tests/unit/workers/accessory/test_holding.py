@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from supervisor.loop.loop import Loop
+from tests.unit.process.forked import open_numbers
 from tests.unit.process.requirements import needs_root
 from tests.unit.waiting import checked_loop, run_until, turn, wait_exit
 from workers.accessory import holding
@@ -68,9 +69,9 @@ def test_those_that_cannot_be_held_are_tried_again_and_told_of_once(
             raise Refused(f"cannot hold n{entry.id}")
         held.add(entry.id)
 
-    hold_soon(loop, hold, entries(10))
-    run_until(loop, lambda: len(held) == 10)
-    assert [tries.count(id) for id in range(10)] == [1, 3] * 5
+    hold_soon(loop, hold, entries(2 * AT_ONCE))
+    run_until(loop, lambda: len(held) == 2 * AT_ONCE)
+    assert [tries.count(id) for id in range(2 * AT_ONCE)] == [1, 3] * AT_ONCE
     assert [record.message for record in caplog.records] == ["cannot hold n1; trying again"] * 2
 
 
@@ -113,6 +114,7 @@ class Earlier:
         for fd in self.entry.stored():
             os.close(fd)
         self.names._maker.close()
+        self.names.ends._epoll.close()
         self.journal.close()
 
 
@@ -124,9 +126,11 @@ def earlier(loop: Loop) -> Iterator[Callable[..., Earlier]]:
         made.append(Earlier(loop, expiry))
         return made[-1]
 
+    before = open_numbers()
     yield make
     for one in made:
         one.end()
+    assert open_numbers() == before
 
 
 class Descriptors:
@@ -202,7 +206,7 @@ def test_it_does_not_expire_before_its_init_can_be_ended(
     assert 1 in left.entries
     descriptors.are_short = False
     run_until(loop, lambda: not left.entries)
-    run_until(loop, lambda: left.has_ended)
+    run_until(loop, lambda: left.has_ended and not left.names.ends._inits)
 
 
 @needs_root

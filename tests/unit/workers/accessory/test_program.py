@@ -14,7 +14,7 @@ import pytest
 
 from supervisor.linux.namespaces import CLONE_NEWPID, CLONE_NEWUSER, setns
 from tests.daemon import children
-from tests.unit.process.forked import in_child
+from tests.unit.process.forked import in_child, open_numbers
 from tests.unit.process.requirements import needs_root
 from tests.unit.varlink.lingering import LINGER, lingering, pass_on
 from tests.unit.waiting import wait_exit, wait_readable, wait_until
@@ -286,3 +286,21 @@ def test_a_datagram_is_dropped_with_what_came_along_and_nothing_is_waited_for(ne
             drop_datagram(ours.fileno())
         assert time.monotonic() - started < LINGER / 2
     assert children(os.getpid()) == before
+
+
+def test_one_that_cannot_be_looked_at_leaves_nothing_open(
+    make: Callable[[str], Init], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = settled(make("short"))
+    times = iter([init.started])
+
+    def short_of_descriptors(_pid: int) -> int:
+        for started in times:
+            return started
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(module, "start_time", short_of_descriptors)
+    before = open_numbers()
+    with pytest.raises(OSError, match="Too many open files"):
+        find_init(init.pid, init.started)
+    assert open_numbers() == before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from workers.accessory.entry import NAME_UNIT, Entry
-from workers.accessory.records import Known
+from workers.accessory.records import Known, read_lines
 from workers.accessory.recovery import recover
 
 
@@ -40,3 +40,10 @@ def test_a_long_name_counts_as_several() -> None:
     assert [Entry(1, -1, 0, "n" * size, 0.0, 0.0).weight for size in (1, NAME_UNIT - 1, NAME_UNIT, 60_000)] == [
         1, 1, 2, 235,
     ]  # fmt: skip
+
+
+def test_an_id_that_was_given_again_is_the_last_ones() -> None:
+    lines = [b"N 2 -1 0 5 undone", b"P 2 70 80", b"N 2 -1 0 6 given", b"L 2", b"N 2 -1 0 7 given"]
+    known, damaged = read_lines(lines)
+    assert damaged == 0
+    assert known == {2: Known(2, -1, 0, 6, "given", leased=True)}

@@ -73,9 +73,13 @@ def test_who_is_awake_reads_what_there_is_and_puts_off_the_next_look(
         heard.hearing.take_some()
         heard.make("a")
         await until(lambda: heard.worked == 1)
+        due = []
         for name in "bc":
             heard.make(name)
             heard.hearing.take_some()
+            assert isinstance(heard.hearing._next, asyncio.TimerHandle)
+            due.append(heard.hearing._next.when())
+        assert due == sorted(set(due))
         assert heard.looks == [["a"], ["b"], ["c"]]
         assert heard.worked == 1
         heard.close()
@@ -92,7 +96,8 @@ def test_it_goes_on_after_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         for number in range(5):
             heard.make(str(number))
             await until(lambda wanted=number + 1: len(heard.names) == wanted)  # type: ignore[misc]
-            await asyncio.sleep(0.05)  # with the short pause the kernel wakes us up by then, with the long one we look
+            if pause < 0.1:
+                await until(lambda: heard.hearing._next is None)  # and the kernel wakes us up
         heard.close()
 
     asyncio.run(run())

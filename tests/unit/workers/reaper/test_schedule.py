@@ -105,3 +105,16 @@ def test_what_is_due_at_nearly_the_same_time_is_done_together() -> None:
         assert len(rounds) <= 2  # 1 where nobody else has the machine
 
     asyncio.run(run())
+
+
+def test_an_earlier_one_is_not_kept_by_a_later_one() -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        seen: list[str] = []
+        schedule = Schedule(loop, lambda one: seen.append(one.name), lambda: None)
+        schedule.add(node("late"), loop.time() + 3600)
+        schedule.add(node("early"), loop.time() + 0.01)
+        await until(lambda: seen == ["early"])
+        schedule.close()
+
+    asyncio.run(run())
