@@ -18,7 +18,7 @@ from tests.vm.layers import Layers, Say
 
 CHECKS_KERNEL = ("systemd.wants=checks.service", "systemd.mask=serial-getty@ttyS0.service", "systemd.show_status=0")
 TAIL = 80  # lines of the console
-# What no program can make a kernel do, but the emulation of two processors at once: seen one time in some twenty boots.
+# What no program can make a kernel do, but the emulation of two processors at once: seen once, 54 s into a boot.
 EMULATORS_FAULT = "double fault"
 
 

@@ -86,9 +86,9 @@ class Earlier:
         self.entry.init = Init(self.pid, self._held.started)
         self.entries: dict[int, Entry] = {}
         self.journal = Journal.create()
-        self.names = Names(
-            loop, Accounts(Quota(), 10_000), Ledger(self.journal, self.entries, loop, ""), self.entries, expiry
-        )
+        self.accounts = Accounts(Quota(), 10_000)
+        self.ledger = Ledger(self.journal, self.entries, loop, "")
+        self.names = Names(loop, self.accounts, self.ledger, self.entries, expiry)
         self.names.adopt([self.entry])
 
     @property
@@ -98,6 +98,14 @@ class Earlier:
     @property
     def is_held(self) -> bool:
         return self.entry.init is not None and self.entry.init.is_held
+
+    def known(self) -> tuple[int, int] | None:
+        """What the log says of its init."""
+        journal, lines = Journal.resume(os.dup(self.journal.fd))
+        known, damaged = read_lines(lines)
+        journal.close()
+        assert damaged == 0
+        return known[1].init
 
     @property
     def has_ended(self) -> bool:
@@ -169,6 +177,11 @@ def test_one_that_ended_before_it_was_held_is_made_anew(earlier: Callable[..., E
     left = earlier()
     os.kill(left.pid, signal.SIGKILL)
     assert wait_exit(left.pid) == -signal.SIGKILL
+    left.ledger.write_anew()
+    left.names.hold(left.entry)
+    assert left.known() is None
+    assert left.accounts.used()[0] == {"connections": 0, "names": 1, "namespaces": 0, "leases": 0}
+    assert left.accounts.descriptors[0] == 0
     grant = left.names.fulfil(ROOT, A_PID)
     assert grant.is_made
     assert os.fstat(grant.handles[0]).st_ino
@@ -218,11 +231,8 @@ def test_all_are_ended_also_those_that_are_not_held(earlier: Callable[..., Earli
 
 
 @needs_root
-def test_a_log_written_anew_knows_what_is_not_held(loop: Loop, earlier: Callable[..., Earlier]) -> None:
+def test_a_log_written_anew_knows_what_is_not_held(earlier: Callable[..., Earlier]) -> None:
     left = earlier()
-    Ledger(left.journal, left.entries, loop, "").write_anew()
-    journal, lines = Journal.resume(os.dup(left.journal.fd))
-    known, damaged = read_lines(lines)
-    journal.close()
-    assert (known[1].init, damaged) == (left.entry.known().init, 0)
-    assert known[1].init is not None
+    left.ledger.write_anew()
+    assert left.known() == left.entry.known().init
+    assert left.known() is not None
