@@ -20,6 +20,7 @@ IN_NONBLOCK = os.O_NONBLOCK
 IN_CLOEXEC = os.O_CLOEXEC
 
 _EVENT = struct.Struct("=iIII")  # struct inotify_event: wd, mask, cookie, len; then the name, padded with NUL
+_unpack, _SIZE = _EVENT.unpack_from, _EVENT.size
 
 _inotify_init1 = function("inotify_init1", ctypes.c_int)
 _inotify_add_watch = function("inotify_add_watch", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
@@ -49,13 +50,17 @@ def parse_events(data: bytes) -> list[tuple[int, int, str]]:
     """Watch, mask and name of each event in what was read, which always is whole events.
 
     The name is '' where the event is of the watched thing itself.  Watch -1 with IN_Q_OVERFLOW:
-    events were lost.
+    events were lost.  That a watch has ended (IN_IGNORED) is left out.
     """
     events = []
-    at = 0
-    while at < len(data):
-        wd, mask, _cookie, size = _EVENT.unpack_from(data, at)
-        at += _EVENT.size
-        events.append((wd, mask, os.fsdecode(data[at : at + size].rstrip(b"\0")) if size else ""))
-        at += size
+    at, end = 0, len(data)
+    while at < end:
+        wd, mask, _cookie, size = _unpack(data, at)
+        at += _SIZE
+        if size:
+            name = os.fsdecode(data[at : at + size].rstrip(b"\0"))
+            at += size
+            events.append((wd, mask, name))
+        elif not mask & IN_IGNORED:
+            events.append((wd, mask, ""))
     return events

@@ -13,6 +13,7 @@ import os
 import socket
 import stat
 import time
+from functools import cache
 
 from supervisor.log.sink import MAX_LINE, Sink, StreamSink, SyslogSink
 
@@ -34,6 +35,15 @@ log = logging.getLogger("spawnd")
 def notice(message: str, *args: object) -> None:
     """Log at notice: normal, but worth reading."""
     log.log(NOTICE, message, *args)
+
+
+def info_line(line: str) -> None:
+    """As `log.info`, for one line.  Where nobody but our own handler sees it, it costs no record."""
+    handler = log.handlers[0] if log.handlers else None
+    if log.propagate or type(handler) is not LineHandler:
+        log.info("%s", line)
+    elif log.isEnabledFor(logging.INFO):
+        handler.write(logging.INFO, line)
 
 
 def set_level(level: str) -> None:
@@ -109,6 +119,11 @@ def _without_commands(line: str) -> str:
     return "".join(char if char.isprintable() or char == "\t" else repr(char)[1:-1] for char in line)
 
 
+@cache
+def _name(level: int) -> str:
+    return f"{logging.getLevelName(level).lower():7}"
+
+
 class LineHandler(logging.Handler):
     """Writes each line of a record by itself to the descriptor, None: to syslog."""
 
@@ -128,13 +143,14 @@ class LineHandler(logging.Handler):
             text = f"cannot format log message {record.msg!r}: {error}"
         # at newlines alone: at its form feeds a service's line would go on as one of ours
         for line in text.rstrip("\n").split("\n"):
-            self._write(record.levelno, line)
+            self.write(record.levelno, line)
 
     def close(self) -> None:
         self._sink.close()
         super().close()
 
-    def _write(self, level: int, line: str) -> None:
+    def write(self, level: int, line: str) -> None:
+        """One line, without a newline."""
         if self._lost and self._sink.write(self._line(logging.WARNING, f"{self._lost} lines of log were lost")):
             self._lost = 0
         if self._lost or not self._sink.write(self._line(level, line)):
@@ -151,7 +167,7 @@ class LineHandler(logging.Handler):
             text = f"<{_PRIORITIES.get(level, 6)}>{line}"
         else:
             shown = _without_commands(line) if self._on_terminal else line
-            text = f"{self._time()} {logging.getLevelName(level).lower():7} {shown}"
+            text = f"{self._time()} {_name(level)} {shown}"
         return text.encode(errors="backslashreplace")[: MAX_LINE - 1] + b"\n"
 
 

@@ -55,6 +55,7 @@ class LuaHost:
         self._numbers = itertools.count(1)
         self._tasks: dict[int, _Task] = {}
         self._asked: asyncio.Future[Value] | None = None  # what the task that runs now has begun to wait for
+        self._functions: dict[str, bool] = {}  # that were asked for since Lua ran, and whether there are such ones
         self._state = LuaState(self._unexpected)
         self._lua = self._state.load_tasks(self._print)
         self._cgroups = Cgroups()
@@ -77,7 +78,10 @@ class LuaHost:
 
     def has(self, name: str) -> bool:
         """Whether the script defines that global function now."""
-        return bool(self._lua.has(name.encode()))
+        known = self._functions.get(name)
+        if known is None:
+            known = self._functions[name] = bool(self._lua.has(name.encode()))
+        return known
 
     def call(self, name: str, released: Released | None = None) -> asyncio.Future[bool]:
         """Call a global function, with that cgroup where there is one; an error is logged.
@@ -108,6 +112,7 @@ class LuaHost:
 
     def _go(self, task: _Task, entry: Any, *args: object) -> None:
         """Let a task run until it waits or ends."""
+        self._functions.clear()
         try:
             outcome = entry(task.number, *args)
         except self._state.error as error:  # Lua has no memory left, or cannot tell of an error

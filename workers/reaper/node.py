@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -23,13 +24,16 @@ class Kind(Enum):
 class Node:
     """`path` is that of /proc/self/cgroup, '' for the root; `scope` the path of the scope above a member.
 
-    `inode` is the kernel's id of the cgroup, which no other one gets in this boot.
+    `inode` is the kernel's id of the cgroup, which no other one gets in this boot.  A scope owns
+    `folder`, which is where the way to its members begins: a short one, and never one into another
+    cgroup that has the scope's name by now.
     """
 
     __slots__ = (
         "children",
         "due",
         "file_watch",
+        "folder",
         "folder_watch",
         "frozen",
         "grace_until",
@@ -41,6 +45,8 @@ class Node:
         "path",
         "release",
         "scope",
+        "suffix",
+        "top",
         "used",
     )
 
@@ -50,7 +56,10 @@ class Node:
         self.path = path
         self.kind = kind
         self.inode = inode
-        self.scope: str = path if kind is Kind.SCOPE or parent is None else parent.scope
+        self.top: Node = self if kind is Kind.SCOPE or parent is None else parent.top  # the scope of a member
+        self.scope: str = self.top.path
+        self.suffix = path[len(self.scope) + 1 :]  # the path below the scope
+        self.folder: int | None = None  # None: there was no descriptor for it
         self.children: dict[str, Node] = {}
         self.folder_watch = self.file_watch = NOT_WATCHED
         self.lost = False  # it is gone, and nothing is to be done with it any more
@@ -60,10 +69,15 @@ class Node:
         self.grace_until: float | None = None  # time of the clock from which it counts as used, where it is empty
         self.due: float | None = None  # when it is looked at again: see Agenda
 
-    @property
-    def suffix(self) -> str:
-        """The path below the scope."""
-        return self.path[len(self.scope) + 1 :]
+    def place(self, root: str) -> tuple[str, int | None]:
+        """A path to it, and the folder where that begins if it is a relative one; `root` is the root cgroup's."""
+        folder = self.top.folder
+        return (root + self.path, None) if folder is None else (self.suffix or ".", folder)
+
+    def close(self) -> None:
+        if self.folder is not None:
+            os.close(self.folder)
+            self.folder = None
 
     def subtree(self) -> Iterator[Node]:
         """All below it and itself, children before their parents."""

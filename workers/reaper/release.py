@@ -14,20 +14,21 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from supervisor.linux.statx import birth_time
-from supervisor.log.logger import log
+from supervisor.log.logger import info_line, log
 from workers.reaper.counters import Counters
 from workers.reaper.crowd import Crowd
 from workers.reaper.line import released_line
 from workers.reaper.node import Kind, Node
 from workers.reaper.record import Journal, Record, read_xattrs
-from workers.reaper.schedule import FAILED_PAUSE, Schedule
-from workers.reaper.statistics import Reading, read, read_events, shows_use
+from workers.reaper.schedule import FAILED_PAUSE, SLICE, Schedule
+from workers.reaper.statistics import Reading, read, read_controllers, read_events, shows_use
 from workers.reaper.tree import Tree
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 BUSY_PAUSE = 1.0  # seconds until a cgroup that the kernel calls busy is looked at again, should no event come
 
 
@@ -73,6 +74,8 @@ class Releases:
         self._schedule = Schedule(loop, self._due, lambda: self.tree.take_events())
         self.crowd = Crowd(loop, room, lambda node: self._schedule.add(node, loop.time()))
         self._tells_birth = True  # a kernel does, or does not
+        # the parent that was asked for controllers last, until when its answer holds, and the answer
+        self._asked: tuple[Node | None, float, Collection[bytes]] = (None, 0.0, ())
 
     def close(self) -> None:
         """Leave everything as it is."""
@@ -92,7 +95,7 @@ class Releases:
             self._schedule.add(node, self._loop.time() + FAILED_PAUSE)
 
     def _look(self, node: Node, by_event: bool) -> None:
-        events = read_events(self._root + node.path)
+        events = read_events(*node.place(self._root))
         if events is None:  # gone, of which there is an event
             return
         # the kernel tells of nothing but processes and of freezing
@@ -134,7 +137,7 @@ class Releases:
         if fd is None:
             return
         try:
-            reading = read(fd) if self._had_process(node, fd, now) else None
+            reading = read(fd, self._controllers(node)) if self._had_process(node, fd, now) else None
         except OSError:
             os.close(fd)
             raise
@@ -145,6 +148,17 @@ class Releases:
         node.release = Release(fd, reading, now + self._delay)
         self.waiting += 1
         self._schedule.add(node, node.release.ready)
+
+    def _controllers(self, node: Node) -> Collection[bytes]:
+        """Those that may have counted for it: its parent says, asked once for all that ran empty together.
+
+        One that is switched on later has nothing to tell of a cgroup that is empty by then.
+        """
+        assert node.parent is not None
+        now = self._loop.time()
+        if self._asked[0] is not node.parent or now >= self._asked[1]:
+            self._asked = node.parent, now + SLICE, read_controllers(*node.parent.place(self._root))
+        return self._asked[2]
 
     def _had_process(self, node: Node, fd: int, now: float) -> bool:
         """What had none is its spawner's to fill: for ever or, if it was there before us, until its grace is over."""
@@ -158,7 +172,8 @@ class Releases:
     def _open(self, node: Node) -> int | None:
         """The folder; None where it is gone, of which there is an event, or another one has its place."""
         try:
-            fd = os.open(self._root + node.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            path, above = node.place(self._root)
+            fd = os.open(path, _FOLDER, dir_fd=above)
         except FileNotFoundError:
             return None
         if os.fstat(fd).st_ino == node.inode:
@@ -195,7 +210,8 @@ class Releases:
         if self._journal is not None:
             self._journal.record(record)
         try:
-            os.rmdir(self._root + node.path)
+            path, above = node.place(self._root)
+            os.rmdir(path, dir_fd=above)
         except FileNotFoundError:
             self.counters.deleted_by_others += 1
         except OSError as error:
@@ -221,15 +237,16 @@ class Releases:
     def _record(self, node: Node, release: Release, reading: Reading) -> Record:
         btime = birth_time(release.fd) if self._tells_birth else None
         self._tells_birth = btime is not None
-        xattrs = read_xattrs(release.fd, self._xattrs)
+        xattrs = read_xattrs(release.fd, self._xattrs) if self._xattrs else {}
         above = node.parent
         parent = above.inode if above is not None and above.kind is Kind.MEMBER else None
-        return Record(node.path, node.scope, node.inode, parent, btime, time.time(), reading.statistics(), xattrs)
+        ended = time.time_ns() // 1000 / 1e6  # to the microsecond, as databases keep it
+        return Record(node.path, node.scope, node.inode, parent, btime, ended, reading.statistics(), xattrs)
 
     def _released(self, node: Node, record: Record) -> None:
         release, node.release = node.release, None
         assert release is not None
         self.waiting -= 1
         self.counters.released += 1
-        log.info("%s", released_line(node.suffix, record.statistics, record.btime, record.age))
+        info_line(released_line(node.suffix, record.statistics, record.btime, record.age))
         self._report(record, release.fd)

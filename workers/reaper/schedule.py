@@ -10,7 +10,7 @@ from workers.reaper.agenda import Agenda
 from workers.reaper.node import Node
 
 SLICE = 0.005  # seconds of work before others have their turn: there are several kinds of it
-GATHER = 0.005  # seconds: what is due within them is done together, as a wake-up costs more than what is done in it
+GATHER = 0.01  # seconds: what is due within them is done together, as a wake-up costs more than what is done in it
 FAILED_PAUSE = 10.0  # seconds until what failed is tried again
 
 

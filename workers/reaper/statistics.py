@@ -7,12 +7,13 @@ those of another one that has its name by now.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import NamedTuple
 
+_READ = os.O_RDONLY | os.O_CLOEXEC
 SIZE = 4096  # bytes; the longest of these files, cpu.stat, has some 300
-# by controller, the file that each kernel has of it first
-FILES = (("cpu.stat",), ("memory.events", "memory.peak"), ("pids.events", "pids.peak", "pids.forks"))
+# by controller, the file that each kernel has of it first; cpu.stat needs none
+FILES = {b"memory": ("memory.events", "memory.peak"), b"pids": ("pids.events", "pids.peak", "pids.forks")}
 
 
 class Statistics(NamedTuple):
@@ -37,27 +38,27 @@ class Events(NamedTuple):
     frozen: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What the files of a cgroup say, those that there are by their names."""
 
     contents: dict[str, bytes]
 
     def statistics(self) -> Statistics:
         get = self.contents.get
-        cpu = _flat_keyed(get("cpu.stat", b""))
-        memory = _flat_keyed(get("memory.events", b""))
+        cpu = _flat_keyed(get("cpu.stat"))
+        times = _number(cpu.get(b"usage_usec")), _number(cpu.get(b"user_usec")), _number(cpu.get(b"system_usec"))
+        if len(self.contents) == 1:
+            return Statistics(*times)
+        memory = _flat_keyed(get("memory.events"))
         return Statistics(
-            cpu.get(b"usage_usec"),
-            cpu.get(b"user_usec"),
-            cpu.get(b"system_usec"),
-            _number(get("memory.peak", b"")),
-            memory.get(b"high"),
-            memory.get(b"max"),
-            memory.get(b"oom"),
-            _number(get("pids.peak", b"")),
-            _number(get("pids.forks", b"")),
-            _flat_keyed(get("pids.events", b"")).get(b"max"),
+            *times,
+            _number(get("memory.peak")),
+            _number(memory.get(b"high")),
+            _number(memory.get(b"max")),
+            _number(memory.get(b"oom")),
+            _number(get("pids.peak")),
+            _number(get("pids.forks")),
+            _number(_flat_keyed(get("pids.events")).get(b"max")),
         )
 
     def again(self, folder: int) -> Reading | None:
@@ -65,17 +66,27 @@ class Reading:
         return _checked({name: _read(folder, name) for name in self.contents})
 
 
-def read(folder: int) -> Reading | None:
+def read(folder: int, controllers: Collection[bytes] = FILES.keys()) -> Reading | None:
     """Read the cgroup whose folder `folder` refers to; None where it has been deleted.
 
-    Raises OSError, EMFILE and ENFILE.
+    `controllers` are those that it may have.  Raises OSError, EMFILE and ENFILE.
     """
-    contents = {}
-    for first, *others in FILES:
-        if data := _read(folder, first):
+    contents = {"cpu.stat": _read(folder, "cpu.stat")}
+    for controller, (first, *others) in FILES.items():
+        if controller in controllers and (data := _read(folder, first)):
             contents[first] = data
-            contents |= {name: data for name in others if (data := _read(folder, name))}
+            for name in others:
+                if data := _read(folder, name):
+                    contents[name] = data
     return _checked(contents)
+
+
+def read_controllers(path: str, above: int | None = None) -> Collection[bytes]:
+    """Those that the children of the cgroup at `path` have, as of `read`.
+
+    `above` is the folder that a relative path begins at.  Raises OSError, EMFILE and ENFILE.
+    """
+    return _read(above, f"{path}/cgroup.subtree_control").split()
 
 
 def _checked(contents: dict[str, bytes]) -> Reading | None:
@@ -90,32 +101,24 @@ def shows_use(folder: int) -> bool:
     `folder` is its folder.  False where it has been deleted.  Raises OSError, EMFILE and ENFILE.
     """
     usage = _flat_keyed(_read(folder, "cpu.stat")).get(b"usage_usec")
-    return bool(usage) or bool(_number(_read(folder, "pids.peak")))
+    return bool(_number(usage)) or bool(_number(_read(folder, "pids.peak")))
 
 
-def read_events(path: str) -> Events | None:
+def read_events(path: str, above: int | None = None) -> Events | None:
     """What `cgroup.events` of the cgroup at `path` says; None where there is no such cgroup.
 
-    Raises OSError, EMFILE and ENFILE.
+    `above` is the folder that a relative path begins at.  Raises OSError, EMFILE and ENFILE.
     """
-    try:
-        fd = os.open(f"{path}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    data = _read_and_close(fd)
+    data = _read(above, f"{path}/cgroup.events")
     return Events(b"populated 1" in data, b"frozen 1" in data) if data else None
 
 
-def _read(folder: int, name: str) -> bytes:
-    """A file of the cgroup; empty where the kernel has none."""
+def _read(folder: int | None, name: str) -> bytes:
+    """A file of a cgroup; empty where the kernel has none."""
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+        fd = os.open(name, _READ, dir_fd=folder)
     except FileNotFoundError:
         return b""
-    return _read_and_close(fd)
-
-
-def _read_and_close(fd: int) -> bytes:
     try:
         return os.read(fd, SIZE)
     except OSError:  # ENODEV: deleted meanwhile
@@ -124,12 +127,11 @@ def _read_and_close(fd: int) -> bytes:
         os.close(fd)
 
 
-def _flat_keyed(data: bytes) -> dict[bytes, int]:
-    """The numbers of `KEY NUMBER` lines."""
-    fields = data.split()
-    return {key: int(value) for key, value in zip(fields[::2], fields[1::2], strict=False) if value.isdigit()}
+def _flat_keyed(data: bytes | None) -> dict[bytes, bytes]:
+    """What `KEY NUMBER` lines say."""
+    fields = data.split() if data else ()
+    return dict(zip(fields[::2], fields[1::2], strict=False))
 
 
-def _number(data: bytes) -> int | None:
-    data = data.strip()
-    return int(data) if data.isdigit() else None
+def _number(data: bytes | None) -> int | None:
+    return int(data) if data and (data := data.strip()).isdigit() else None

@@ -77,6 +77,8 @@ class Tree:
             if handle is not None:
                 handle.cancel()
         self.watches.close()
+        for node in self._root.subtree():
+            node.close()
 
     def members(self) -> list[Node]:
         """All that are below a scope, parents before their children."""
@@ -105,10 +107,9 @@ class Tree:
     # events
 
     def take_events(self) -> None:
-        """Take some of those that there are, to be seen to soon."""
+        """See to some of those that there are."""
         self._hearing.take_some()
-        if self._to_do and self._working is None:
-            self._working = self._loop.call_soon(self._work)
+        self._work()
 
     def _take(self, events: Sequence[Event]) -> None:
         for wd, mask, name in events:
@@ -187,6 +188,9 @@ class Tree:
         except FileNotFoundError:
             return  # there is an event of that, too
         node.parent.children[node.name] = node
+        if node.kind is Kind.SCOPE:
+            with suppress(OSError):
+                node.folder = os.open(self._path + node.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         if self._starting:
             node.grace_until = self._loop.time() + GRACE
         self._visit_soon(node)
@@ -230,6 +234,7 @@ class Tree:
 
     def _forget(self, node: Node) -> None:
         node.lost = True
+        node.close()
         self.watches.remove(node)
         self._unwatched.discard(node)
         if node.parent is not None:

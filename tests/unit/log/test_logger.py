@@ -17,6 +17,7 @@ from supervisor.log import logger, sink
 from supervisor.log.logger import (
     LEVELS,
     LineHandler,
+    info_line,
     log,
     notice,
     on_journal_stream,
@@ -305,3 +306,22 @@ def test_a_log_that_is_opened_with_its_first_line(capfd: pytest.CaptureFixture[s
     assert in_child(run) == (0, logging.WARNING)
     lines = capfd.readouterr().err.splitlines()
     assert [line.split(None, 3)[3] for line in lines] == ["one line", "another"]
+
+
+def test_a_line_without_a_record_is_as_one_with(caplog: pytest.LogCaptureFixture) -> None:
+    def write() -> bytes:
+        read_end, write_end = os.pipe()
+        os.dup2(write_end, 2)
+        open_log("info", stderr_is_open=True)
+        log.info("%s", "50% of it")
+        info_line("50% of it")
+        logger.set_level("notice")
+        info_line("too little")
+        return os.read(read_end, 4096)
+
+    first, second = in_child(write).decode().splitlines()
+    assert re.fullmatch(rf"{TIME} info    50% of it", second)
+    assert first[-20:] == second[-20:]
+    with caplog.at_level(logging.INFO):
+        info_line("50% of it")
+    assert caplog.messages == ["50% of it"]

@@ -40,31 +40,24 @@ class Row(NamedTuple):
 
 
 COLUMNS = Row._fields
+_DECODER = json.JSONDecoder()
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
-_COUNTED = COLUMNS[COLUMNS.index("cpu_usage_usec") : COLUMNS.index("xattrs")]
 
 
 def make_row(host: str, boot: str, record: Record) -> Row:
-    counted = {
-        column: None if number is None else min(number, LARGEST)
-        for column, number in zip(_COUNTED, record.statistics, strict=True)
-    }
-    return Row(
-        host=host,
-        boot=boot,
-        cgroup=record.inode & LARGEST,
-        ended=round(record.ended, 6),
-        parent=None if record.parent is None else record.parent & LARGEST,
-        path=text(record.path),
-        scope=text(record.scope),
-        btime=record.btime,
-        xattrs={text(name): text(value) for name, value in record.xattrs.items()},
-        **counted,
+    path, scope, inode, parent, btime, ended, statistics, xattrs = record
+    counted = [None if number is None else min(number, LARGEST) for number in statistics]
+    above = None if parent is None else parent & LARGEST
+    members = {text(name): text(value) for name, value in xattrs.items()}
+    return Row._make(
+        (host, boot, inode & LARGEST, ended, above, text(path), text(scope), btime, *counted, members)
     )
 
 
 def text(value: str) -> str:
     """As every database takes it: what is no UTF-8, and NUL, is escaped."""
+    if value.isascii() and value.isprintable():
+        return value
     return value.encode(errors="surrogateescape").decode(errors="backslashreplace").replace("\0", "\\x00")
 
 
@@ -75,8 +68,11 @@ def encode(row: Row) -> bytes:
 
 def decode(line: bytes) -> Row:
     """Raises ValueError: it is none, and no database would ever take it."""
-    values = json.loads(line)
-    if not isinstance(values, list) or len(values) != len(COLUMNS) or not _SCALARS.issuperset(map(type, values[:-1])):
+    whole = line.decode().removesuffix("\n")
+    values, end = _DECODER.raw_decode(whole)
+    if end != len(whole) or type(values) is not list or len(values) != len(COLUMNS):
+        raise ValueError("not a row")
+    if not _SCALARS.issuperset(map(type, values[:-1])):
         raise ValueError("not a row")
     row = Row(*values)
     if None in (row.host, row.boot, row.cgroup, row.path, row.scope) or type(row.xattrs) is not dict:

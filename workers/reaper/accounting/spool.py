@@ -43,6 +43,7 @@ class Spool:
         self._folder = Path(folder)
         self._limit = limit
         self._fd: int | None = None
+        self._last = ""  # the name of that segment
         self._length = 0
         self._unsynced: set[str] = set()  # segments that were written to
         self._undo: Callable[[], None] = lambda: None
@@ -116,7 +117,7 @@ class Spool:
         self._undo = lambda: None
         if self._fd is not None:
             os.close(self._fd)
-            self._sizes[self._name(self._next)] = self._length
+            self._sizes[self._last] = self._length
             self._closed += self._length
             self._fd = None
             self._length = 0
@@ -147,11 +148,11 @@ class Spool:
 
     def _write(self, data: bytes) -> bool:
         """Append all of it or nothing."""
-        name = self._name(self._next)
         try:
             if self._fd is None:
-                self._fd = os.open(self._path(name), _APPEND | os.O_CREAT | os.O_EXCL, 0o640)
-            self._unsynced.add(name)
+                self._last = self._name(self._next)
+                self._fd = os.open(self._path(self._last), _APPEND | os.O_CREAT | os.O_EXCL, 0o640)
+            self._unsynced.add(self._last)
             written = os.write(self._fd, data)
         except OSError:
             return False

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.process.forked import open_numbers
 from tests.unit.process.requirements import needs_root
 from tests.unit.workers.reaper.scenario import Ground, Script, play, until
 from workers.reaper import release, tree
-from workers.reaper.node import NOT_WATCHED, Node
+from workers.reaper.node import NOT_WATCHED, Kind, Node
 from workers.reaper.reaper import Reaper
 from workers.reaper.statistics import Events, read_events
 
@@ -417,7 +418,7 @@ def test_an_unexpected_error_costs_the_others_nothing(caplog: pytest.LogCaptureF
 
 def test_what_cannot_be_deleted_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
-        def refuse(path: str) -> None:
+        def refuse(path: str, *, dir_fd: int | None = None) -> None:
             raise PermissionError(13, "Permission denied", path)
 
         with monkeypatch.context() as patched:
@@ -436,9 +437,9 @@ def test_those_that_wait_for_descriptors_cost_nothing(monkeypatch: pytest.Monkey
     """As many as there may be, for as long as a script's database is away."""
     looks: list[str] = []
 
-    def counted(path: str) -> Events | None:
+    def counted(path: str, above: int | None) -> Events | None:
         looks.append(path)
-        return read_events(path)
+        return read_events(path, above)
 
     async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
         script.ends_at_once = False
@@ -465,9 +466,9 @@ def test_those_that_wait_for_descriptors_cost_nothing(monkeypatch: pytest.Monkey
 def test_many_events_of_a_cgroup_are_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
 
-    def counted(path: str) -> Events | None:
+    def counted(path: str, above: int | None) -> Events | None:
         looks.append(path)
-        return read_events(path)
+        return read_events(path, above)
 
     async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
         own.make("a")
@@ -516,4 +517,66 @@ def test_with_few_descriptors_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
         await until(lambda: len(script.told) == 3)
 
     monkeypatch.setattr(resource, "getrlimit", lambda _limit: (64, 64))
+    play(scenario, Ground.make)
+
+
+def folders_of(reaper: Reaper) -> list[int | None]:
+    """Of the scopes that there are."""
+    return [node.folder for node in reaper.tree._root.subtree() if node.kind is Kind.SCOPE]
+
+
+def test_a_scope_that_is_made_anew_is_reached_by_its_new_folder() -> None:
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        (first,) = folders_of(reaper)
+        assert first is not None
+        known = os.fstat(first).st_ino
+        own.folder().rmdir()
+        await until(lambda: not folders_of(reaper))
+        own.make("one")
+        await until(lambda: reaper.tree.members())
+        (second,) = folders_of(reaper)
+        assert second is not None
+        assert os.fstat(second).st_ino == own.folder().stat().st_ino != known
+        own.pass_through("one")
+        await until(lambda: script.told)
+
+    before = open_numbers()
+    play(scenario, Ground.make)
+    assert open_numbers() == before
+
+
+def test_without_a_descriptor_for_its_scope_a_cgroup_is_released_as_well() -> None:
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        for node in reaper.tree._root.subtree():
+            node.close()
+        own.make("one/inner")
+        own.pass_through("one/inner")
+        own.pass_through("one")
+        await until(lambda: len(script.told) == 2)
+        assert not own.folder("one").exists()
+
+    play(scenario, Ground.make)
+
+
+def test_controllers_are_asked_of_the_parent_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for those that run empty together, and each parent for its own."""
+    asked: list[str] = []
+
+    def answer(path: str, above: int | None) -> list[bytes]:
+        asked.append(path)
+        return [b"pids"]
+
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        for number in range(20):
+            own.make(f"{number}")
+            own.pass_through(f"{number}")
+        await until(lambda: len(script.told) == 20)
+        assert set(asked) == {"."}
+        assert len(asked) < 20
+        own.make("parent/one")
+        own.pass_through("parent/one")
+        await until(lambda: len(script.told) == 22)
+        assert set(asked[-2:]) == {".", "parent"}
+
+    monkeypatch.setattr(release, "read_controllers", answer)
     play(scenario, Ground.make)

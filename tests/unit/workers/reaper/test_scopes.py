@@ -35,3 +35,13 @@ def test_children_come_before_their_parents() -> None:
     paths = [node.path for node in root.subtree()]
     assert sorted(paths) == ["", "/a", "/a/c", "/b", "/b/c"]
     assert all(paths.index(f"/{path}/c") < paths.index(f"/{path}") < paths.index("") for path in "ab")
+
+
+def test_the_way_to_a_cgroup() -> None:
+    root = Node(None, "", "", Kind.ANCESTOR, 1)
+    scope = Node(root, "a.scope", "/a.scope", Kind.SCOPE, 2)
+    member = Node(scope, "b", "/a.scope/b", Kind.MEMBER, 3)
+    inner = Node(member, "c", "/a.scope/b/c", Kind.MEMBER, 4)
+    assert [node.place("/cg") for node in (scope, inner)] == [("/cg/a.scope", None), ("/cg/a.scope/b/c", None)]
+    scope.folder = 7
+    assert [node.place("/cg") for node in (scope, member, inner)] == [(".", 7), ("b", 7), ("b/c", 7)]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unit.process.requirements import needs_root
 from tests.unit.workers.reaper.scenario import ground
-from workers.reaper.statistics import Events, Reading, Statistics, read, read_events, shows_use
+from workers.reaper.statistics import Events, Reading, Statistics, read, read_controllers, read_events, shows_use
 
 
 @contextmanager
@@ -98,3 +98,22 @@ def test_a_real_one_and_its_end() -> None:
             assert read_events(str(folder)) is None
             assert read(fd) is None
             assert not shows_use(fd)
+
+
+def test_a_controller_that_it_cannot_have_is_not_looked_for(tmp_path: Path) -> None:
+    write(tmp_path, cpu_stat="usage_usec 5\n", memory_events="high 2\n", pids_events="max 3\n", pids_peak="4\n")
+    with opened(tmp_path) as fd:
+        found = [read(fd, controllers) for controllers in ([], [b"cpu", b"pids"], [b"memory", b"pids"])]
+    assert [reading and reading.statistics() for reading in found] == [
+        Statistics(5),
+        Statistics(5, pids_events_max=3, pids_peak=4),
+        Statistics(5, memory_events_high=2, pids_events_max=3, pids_peak=4),
+    ]
+
+
+def test_the_controllers_that_children_have(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.subtree_control").write_text("cpu memory pids\n")
+    with opened(tmp_path) as fd:
+        assert read_controllers(".", fd) == read_controllers(str(tmp_path)) == [b"cpu", b"memory", b"pids"]
+    (tmp_path / "cgroup.subtree_control").write_text("\n")
+    assert read_controllers(str(tmp_path)) == []
