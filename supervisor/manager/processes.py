@@ -25,7 +25,6 @@ from supervisor.process.cgroup import Leaf
 from supervisor.process.children import UNKNOWN, Children, Exit, signal_name
 from supervisor.process.failure import failure_of
 from supervisor.process.leftovers import (
-    descendants_in,
     has_orphans,
     kill_processes,
     kill_sessions,
@@ -221,7 +220,8 @@ class Processes:
             if run.pidfd >= 0:
                 others = processes_in(pid)
             else:
-                left = descendants_in({*unit.sessions, pid}) if has_orphans({*self._children.pids(), pid}) else []
+                is_any_left = has_orphans({*self._children.pids(), pid})
+                left = self._children.orphans.living_in({*unit.sessions, pid}) if is_any_left else []
                 unit.sessions = {process.session for process in left}
                 others = {process.pid: process.started for process in left}
             # also those that are found by their session: a spawnd that takes over finds its orphans by these alone

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from supervisor.linux.descriptors import CLOSE_RANGE_CLOEXEC, close_range
+
 FIRST = 3  # SD_LISTEN_FDS_START
 
 
@@ -17,8 +19,15 @@ def passed_descriptors() -> list[tuple[str, int]]:
     names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
     if pid != str(os.getpid()) or not count.isdecimal():
         return []
-    passed = []
-    for number in range(int(count)):
-        os.set_inheritable(FIRST + number, False)
-        passed.append((names[number] if number < len(names) else "", FIRST + number))
+    passed = [(names[number] if number < len(names) else "", FIRST + number) for number in range(int(count))]
+    if passed:
+        _close_on_exec(FIRST, passed[-1][1])
     return passed
+
+
+def _close_on_exec(first: int, last: int) -> None:
+    try:
+        close_range(first, last, CLOSE_RANGE_CLOEXEC)  # a worker may get thousands
+    except OSError:  # Linux 5.10
+        for fd in range(first, last + 1):
+            os.set_inheritable(fd, False)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from supervisor.process.orphans import Orphans
+
 REALTIME = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
 
 
@@ -68,6 +70,7 @@ class Children:
     def __init__(self, on_orphan: Callable[[int, Exit], None]) -> None:
         self._children: dict[int, Child] = {}
         self._on_orphan = on_orphan
+        self.orphans = Orphans()
 
     def register(self, pid: int, child: Child) -> None:
         self._children[pid] = child
@@ -98,6 +101,7 @@ class Children:
             # reaped whatever happens, or this zombie would be found for ever; and told, or its
             # owner would signal whoever has the pid next
             exit = _wait(pid)
+            self.orphans.reaped(pid)
             if child is not None:
                 child.reaped(pid, exit)
             else:

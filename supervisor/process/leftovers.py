@@ -34,11 +34,6 @@ def kill_sessions(sessions: Collection[int], spare: Collection[int]) -> None:
     _kill_all(lambda: [p for p in _descendants() if p.session in sessions and p.session not in spare])
 
 
-def descendants_in(sessions: Collection[int]) -> list[Process]:
-    """The living descendants that are in one of `sessions`; the number of one without any may be used again."""
-    return [process for process in _descendants() if process.session in sessions and process.state not in "ZX"]
-
-
 def has_orphans(known: Collection[int]) -> bool:
     """Whether a child of this process is not among the known ones: what is left behind comes to it, or is below such.
 

@@ -25,7 +25,7 @@ from workers.accessory.ledger import JOURNAL, Ledger
 from workers.accessory.names import Names
 from workers.accessory.options import Options, parse_options
 from workers.accessory.records import Known, read_lines
-from workers.accessory.recovery import recover, unknown_names
+from workers.accessory.recovery import recover
 from workers.accessory.report import Report
 from workers.accessory.server import Server
 from workers.runtime.control_socket import ControlSocket
@@ -62,12 +62,12 @@ class Accessory:
 
     def _recover(self, known: dict[int, Known], stored: dict[str, list[int]]) -> None:
         store = self.ledger.store
-        entries = recover(known, stored, self._loop.clock())
+        entries, unknown = recover(known, stored, self._loop.clock())
         self.names.adopt(entries)
         taken = {fd for entry in entries for fd in entry.descriptors()}
         for fd in (fd for fds in stored.values() for fd in fds if fd not in taken):
             os.close(fd)
-        for name in unknown_names(entries, stored):
+        for name in unknown:
             store.drop(name)
         self.ledger.write_anew()
         self.ledger.keep_journal()

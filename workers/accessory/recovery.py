@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWUSER, ns_get_nstype
 from workers.accessory.entry import Entry, UserNamespace
@@ -17,12 +17,15 @@ from workers.accessory.program import Init
 from workers.accessory.records import Known, read_stored_name
 
 
-def recover(known: Mapping[int, Known], stored: Mapping[str, Sequence[int]], now: float) -> list[Entry]:
+def recover(
+    known: Mapping[int, Known], stored: Mapping[str, Sequence[int]], now: float
+) -> tuple[list[Entry], list[str]]:
     """The entries, which own those of the stored descriptors that are of use; the others stay where they are.
 
-    `stored` is by name in the store.
+    `stored` is by name in the store; names there that no entry has are the second result.
     """
     entries = []
+    unknown = []
     times: dict[int, float] = {}  # each once: many names share one
     for facts in known.values():
         until = times.setdefault(facts.until, facts.until / 1000)
@@ -32,19 +35,15 @@ def recover(known: Mapping[int, Known], stored: Mapping[str, Sequence[int]], now
     by_id = {entry.id: entry for entry in entries}
     for name, fds in stored.items():
         found = by_id.get(read_stored_name(name) or 0)
-        if found is not None:
-            for fd in fds:
-                _give(found, known[found.id], fd)
+        if found is None:
+            unknown.append(name)
+            continue
+        for fd in fds:
+            _give(found, known[found.id], fd)
     for entry in entries:
         if known[entry.id].leased and not entry.is_leased:
             entry.touched = entry.noted_until = now  # its last lease has ended since
-    return entries
-
-
-def unknown_names(entries: Iterable[Entry], stored: Iterable[str]) -> list[str]:
-    """Names in the store that no entry has."""
-    ids = {entry.id for entry in entries}
-    return [name for name in stored if read_stored_name(name) not in ids]
+    return entries, unknown
 
 
 def _give(entry: Entry, known: Known, fd: int) -> None:

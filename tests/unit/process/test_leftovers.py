@@ -8,7 +8,7 @@ import signal
 import prctl
 
 from supervisor.process import leftovers
-from supervisor.process.leftovers import Process, descendants_in, kill_descendants, kill_sessions, read_process
+from supervisor.process.leftovers import Process, kill_descendants, kill_sessions, read_process
 from tests.unit.process.family import Family, family, wait_gone
 from tests.unit.process.requirements import needs_root
 from tests.unit.waiting import child_process, wait_exit, wait_readable, wait_until
@@ -80,21 +80,6 @@ def test_nobody_but_descendants_is_hit() -> None:
         return status, family.alive(brother)
 
     assert family(check) == (0, [True])
-
-
-def test_who_is_left_in_a_session_is_told_and_no_zombie() -> None:
-    def check(family: Family) -> bool:
-        (one,), others = family.start(session=True), family.start(session=True, below=1)
-        gone = os.fork()
-        if gone == 0:
-            os._exit(0)
-        os.waitpid(gone, 0)
-        assert {process.session for process in descendants_in({one, others[0], gone})} == {one, others[0]}
-        os.kill(others[0], signal.SIGKILL)
-        assert os.waitid(os.P_PID, others[0], os.WEXITED | os.WNOWAIT)
-        return [process.pid for process in descendants_in({others[0], gone})] == [others[1]]
-
-    assert family(check)
 
 
 def test_all_descendants_of_any_session_die() -> None:

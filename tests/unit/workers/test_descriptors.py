@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 
 from supervisor.manager.worker import options_file
+from supervisor.notify import passed as notify_passed
 from supervisor.notify.passed import FIRST
 from tests.unit.process.forked import in_child, open_numbers
 from workers.runtime.descriptors import passed_descriptors, read_options
@@ -41,6 +43,14 @@ def test_those_of_another_process_are_not_ours() -> None:
     assert found == {}
     assert left == []
     assert inherited == [True, True, True]
+
+
+def test_none_is_inherited_on_a_kernel_that_knows_no_flag_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(first: int, last: int, flags: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(notify_passed, "close_range", refuse)
+    assert passed(None, "2", "a:b")[2] == [False, False, True]
 
 
 def test_only_as_many_as_were_given() -> None:

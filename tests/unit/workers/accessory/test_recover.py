@@ -13,14 +13,14 @@ def test_clocks_go_on_over_any_number_of_crashes() -> None:
     """What is written down again says what it said before."""
     known = Known(1, -1, 0, 5_000, "a")
     for now in (4.2, 4.3, 6.0, 9.0):
-        (entry,) = recover({1: known}, {}, now)
+        ((entry,), _) = recover({1: known}, {}, now)
         assert entry.touched == min(5.0, now)
         known = entry.known()
         assert known.until == 5_000
 
 
 def test_a_lease_that_ended_meanwhile_ended_now() -> None:
-    (entry,) = recover({1: Known(1, -1, 0, 5_000, "a", leased=True)}, {}, 7.0)
+    ((entry,), _) = recover({1: Known(1, -1, 0, 5_000, "a", leased=True)}, {}, 7.0)
     assert (entry.touched, entry.known().until) == (7.0, 7_000)
 
 
@@ -47,3 +47,9 @@ def test_an_id_that_was_given_again_is_the_last_ones() -> None:
     known, damaged = read_lines(lines)
     assert damaged == 0
     assert known == {2: Known(2, -1, 0, 6, "given", leased=True)}
+
+
+def test_what_the_store_has_of_nobody_is_told() -> None:
+    entries, unknown = recover({1: Known(1, -1, 0, 5_000, "a")}, {"n1": [0], "n2": [0], "x": []}, 7.0)
+    assert [entry.descriptors() for entry in entries] == [[]], "it is no namespace and no lease"
+    assert unknown == ["n2", "x"]
