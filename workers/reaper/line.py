@@ -6,7 +6,6 @@ SUFFIX: since=2026-11-21T22:40:00Z cpu=1.5s/1.2s/0.3s[12%] memory=87M reclaim=3 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 from workers.reaper.statistics import Statistics
 
@@ -17,7 +16,25 @@ LEAST_AGE = 0.001  # seconds; below it a share or a rate says nothing, and the c
 
 def released_line(suffix: str, statistics: Statistics, btime: float | None, age: float | None) -> str:
     """`suffix` is the path below the scope, `btime` is seconds since 1970, `age` seconds."""
-    return " ".join([f"{_printable(suffix)}:", *_parts(statistics, btime, age)])
+    total, user, system, peak, high, most, oom, processes, forks, rejected = statistics
+    parts = [f"{_printable(suffix)}:"]
+    if btime is not None:
+        parts.append(time.strftime("since=%Y-%m-%dT%H:%M:%SZ", time.gmtime(btime)))
+    if total is not None:
+        parts.append(_cpu(total, user, system, age))
+    if peak is not None:
+        parts.append(f"memory={(peak + MEGABYTE // 2 - 1) // MEGABYTE}M")
+    if reclaim := (high or 0) + (most or 0):
+        parts.append(f"reclaim={reclaim}")
+    if oom:
+        parts.append(f"oom={oom}")
+    if processes is not None:
+        parts.append(f"procs={processes}")
+    if forks is not None:
+        parts.append(f"forks={forks}{_rate(forks, age)}")
+    if rejected:
+        parts.append(f"procs_rejected={rejected}")
+    return " ".join(parts)
 
 
 def _printable(text: str) -> str:
@@ -27,32 +44,12 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _parts(statistics: Statistics, btime: float | None, age: float | None) -> Iterator[str]:
-    if btime is not None:
-        yield time.strftime("since=%Y-%m-%dT%H:%M:%SZ", time.gmtime(btime))
-    if statistics.cpu_total_us is not None:
-        yield _cpu(statistics.cpu_total_us, statistics, age)
-    if statistics.memory_peak is not None:
-        yield f"memory={(statistics.memory_peak + MEGABYTE // 2 - 1) // MEGABYTE}M"
-    if reclaim := (statistics.memory_events_high or 0) + (statistics.memory_events_max or 0):
-        yield f"reclaim={reclaim}"
-    if statistics.memory_events_oom:
-        yield f"oom={statistics.memory_events_oom}"
-    if statistics.pids_peak is not None:
-        yield f"procs={statistics.pids_peak}"
-    if statistics.pids_forks is not None:
-        yield f"forks={statistics.pids_forks}{_rate(statistics.pids_forks, age)}"
-    if statistics.pids_events_max:
-        yield f"procs_rejected={statistics.pids_events_max}"
-
-
-def _cpu(total: int, statistics: Statistics, age: float | None) -> str:
-    times = [total]
-    if statistics.cpu_user_us is not None and statistics.cpu_system_us is not None:
-        times += [statistics.cpu_user_us, statistics.cpu_system_us]
+def _cpu(total: int, user: int | None, system: int | None, age: float | None) -> str:
+    shown = _seconds(total)
+    if user is not None and system is not None:
+        shown = f"{shown}/{_seconds(user)}/{_seconds(system)}"
     percent = int(total / 1e4 / age) if age is not None and age >= LEAST_AGE else 0
-    share = f"[{percent}%]" if percent >= 1 else ""
-    return f"cpu={'/'.join(map(_seconds, times))}{share}"
+    return f"cpu={shown}[{percent}%]" if percent >= 1 else f"cpu={shown}"
 
 
 def _seconds(microseconds: int) -> str:

@@ -137,7 +137,7 @@ class Releases:
         if fd is None:
             return
         try:
-            reading = read(fd, self._controllers(node)) if self._had_process(node, fd, now) else None
+            reading = read(fd, self._controllers(node, now)) if self._had_process(node, fd, now) else None
         except OSError:
             os.close(fd)
             raise
@@ -149,13 +149,12 @@ class Releases:
         self.waiting += 1
         self._schedule.add(node, node.release.ready)
 
-    def _controllers(self, node: Node) -> Collection[bytes]:
+    def _controllers(self, node: Node, now: float) -> Collection[bytes]:
         """Those that may have counted for it: its parent says, asked once for all that ran empty together.
 
         One that is switched on later has nothing to tell of a cgroup that is empty by then.
         """
         assert node.parent is not None
-        now = self._loop.time()
         if self._asked[0] is not node.parent or now >= self._asked[1]:
             self._asked = node.parent, now + SLICE, read_controllers(*node.parent.place(self._root))
         return self._asked[2]

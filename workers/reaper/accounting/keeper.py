@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from supervisor.log.logger import log, notice
 from workers.reaper.accounting.database import Database
-from workers.reaper.accounting.row import Row, decode, encode, make_row
+from workers.reaper.accounting.row import Row, decode, line_start, make_line
 from workers.reaper.accounting.spool import Spool, sync
 from workers.reaper.errors import DatabaseError, SpoolError
 from workers.reaper.record import Record
@@ -40,6 +40,7 @@ class Keeper:
         self._root = root
         with open(BOOT_ID, encoding="ascii") as file:
             self._boot = file.read().strip()
+        self._line_start = line_start(host, self._boot)
         self._lost_told = 0
         self._keep = keep
         self._forget_next = 0.0  # time of the loop's clock
@@ -74,7 +75,7 @@ class Keeper:
     # the journal
 
     def record(self, record: Record) -> None:
-        self.spool.append(encode(make_row(self._host, self._boot, record)))
+        self.spool.append(make_line(self._line_start, record))
         self._come.set()
         self._written.set()
 

@@ -41,17 +41,26 @@ class Row(NamedTuple):
 
 COLUMNS = Row._fields
 _DECODER = json.JSONDecoder()
-_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+_to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
-def make_row(host: str, boot: str, record: Record) -> Row:
+def line_start(host: str, boot: str) -> str:
+    """What lines of this host and boot begin with, for `make_line`."""
+    return f"[{_to_json(host)},{_to_json(boot)},"
+
+
+def make_line(start: str, record: Record) -> bytes:
+    """The row of a record as a line of JSON, which begins with `start`.
+
+    A general encoder takes twice as long for what are numbers, nearly all of it.
+    """
     path, scope, inode, parent, btime, ended, statistics, xattrs = record
-    counted = [None if number is None else min(number, LARGEST) for number in statistics]
-    above = None if parent is None else parent & LARGEST
-    members = {text(name): text(value) for name, value in xattrs.items()}
-    return Row._make(
-        (host, boot, inode & LARGEST, ended, above, text(path), text(scope), btime, *counted, members)
-    )
+    above = "null" if parent is None else parent & LARGEST
+    born = "null" if btime is None else repr(btime)
+    counted = ",".join(["null" if number is None else str(min(number, LARGEST)) for number in statistics])
+    members = _to_json({text(name): text(value) for name, value in xattrs.items()}) if xattrs else "{}"
+    names = f"{_to_json(text(path))},{_to_json(text(scope))}"
+    return f"{start}{inode & LARGEST},{ended!r},{above},{names},{born},{counted},{members}]\n".encode()
 
 
 def text(value: str) -> str:
@@ -59,11 +68,6 @@ def text(value: str) -> str:
     if value.isascii() and value.isprintable():
         return value
     return value.encode(errors="surrogateescape").decode(errors="backslashreplace").replace("\0", "\\x00")
-
-
-def encode(row: Row) -> bytes:
-    """A line."""
-    return _ENCODER.encode(row).encode() + b"\n"
 
 
 def decode(line: bytes) -> Row:

@@ -131,7 +131,7 @@ def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> int:
     connection.execute("BEGIN IMMEDIATE")
     try:
         connection.executemany(
-            _INSERT, [(*row[:-1], _to_json(row.xattrs)) for row in rows]
+            _INSERT, [(*row[:-1], _to_json(row.xattrs) if row.xattrs else "{}") for row in rows]
         )
         connection.execute("COMMIT")
     except BaseException:

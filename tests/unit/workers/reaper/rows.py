@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from workers.reaper.accounting.row import Row
 from workers.reaper.record import Record
 from workers.reaper.statistics import Statistics
@@ -17,6 +19,11 @@ ROW = Row(
 
 def row(cgroup: int, **changes: object) -> Row:
     return ROW._replace(cgroup=cgroup, **changes)  # type: ignore[arg-type]
+
+
+def encode(row: Row) -> bytes:
+    """A line of the spool."""
+    return json.dumps(row).encode() + b"\n"
 
 
 def record(path: str = f"{SCOPE}/a", inode: int = 1, **xattrs: str) -> Record:

@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from tests.unit.waiting import child_process, wait_exit, wait_until
-from tests.unit.workers.reaper.rows import record
+from tests.unit.workers.reaper.rows import encode, record
 from tests.unit.workers.reaper.scenario import until
 from workers.reaper.accounting import keeper as module
 from workers.reaper.accounting.database import open_database
 from workers.reaper.accounting.keeper import Keeper
 from workers.reaper.accounting.query import Query, Totals
-from workers.reaper.accounting.row import Row, encode
+from workers.reaper.accounting.row import Row
 from workers.reaper.accounting.spool import Spool
 from workers.reaper.errors import DatabaseError
 

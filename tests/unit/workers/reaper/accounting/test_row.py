@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.workers.reaper.rows import NOVEMBER, ROW, SCOPE
-from workers.reaper.accounting.row import COLUMNS, LARGEST, decode, encode, make_row
+from tests.unit.workers.reaper.rows import NOVEMBER, ROW, SCOPE, encode
+from workers.reaper.accounting.row import COLUMNS, LARGEST, decode, line_start, make_line, text
 from workers.reaper.record import Record
 from workers.reaper.statistics import Statistics
 
@@ -29,10 +29,12 @@ TEXT = st.binary().map(lambda data: data.decode(errors="surrogateescape"))
     )
 )
 def test_what_is_written_down_is_read_again_and_every_database_can_keep_it(record: Record) -> None:
-    row = make_row("host", "boot", record)
-    line = encode(row)
+    line = make_line(line_start("host", 'boot"'), record)
     assert line.count(b"\n") == 1
-    assert decode(line) == row
+    assert json.loads(line)[:2] == ["host", 'boot"']
+    row = decode(line)
+    assert (row.ended, row.btime) == (record.ended, record.btime)
+    assert list(row.xattrs) == list(dict.fromkeys(map(text, record.xattrs)))
     for value in row:
         assert not isinstance(value, int) or value <= LARGEST
         assert not isinstance(value, str) or "\0" not in value
@@ -41,7 +43,8 @@ def test_what_is_written_down_is_read_again_and_every_database_can_keep_it(recor
 
 def test_columns_are_in_their_place() -> None:
     statistics = Statistics(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
-    row = make_row("h", "b", Record("/s/a\udcff", "/s", 11, 12, 13.0, NOVEMBER, statistics, {"account": "x\0y"}))
+    record = Record("/s/a\udcff", "/s", 11, 12, 13.0, NOVEMBER, statistics, {"account": "x\0y"})
+    row = decode(make_line(line_start("h", "b"), record))
     assert dict(zip(COLUMNS, row, strict=True)) == {
         "host": "h",
         "boot": "b",
