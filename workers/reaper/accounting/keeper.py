@@ -14,7 +14,7 @@ from workers.reaper.accounting.spool import Spool, sync
 from workers.reaper.errors import DatabaseError, SpoolError
 from workers.reaper.record import Record
 
-BATCH_PAUSE = 1.0  # seconds in which rows are gathered: one commit, and so one wait for the disk
+BATCH_PAUSE = 2.0  # seconds in which rows are gathered: one commit, and so one wait for the disk
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0  # seconds until the database is tried again, twice as long each time
 SYNC_PAUSE = 5.0  # seconds; what the database does not have by then is brought to the disk
 FORGET_PAUSE = 3600.0  # seconds between two looks for rows that are too old

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import NamedTuple
 
 from workers.reaper.record import Record
@@ -59,8 +60,13 @@ def make_line(start: str, record: Record) -> bytes:
     born = "null" if btime is None else repr(btime)
     counted = ",".join(["null" if number is None else str(min(number, LARGEST)) for number in statistics])
     members = _to_json({text(name): text(value) for name, value in xattrs.items()}) if xattrs else "{}"
-    names = f"{_to_json(text(path))},{_to_json(text(scope))}"
+    names = f"{_to_json(text(path))},{_scope_to_json(scope)}"
     return f"{start}{inode & LARGEST},{ended!r},{above},{names},{born},{counted},{members}]\n".encode()
+
+
+@lru_cache(256)
+def _scope_to_json(scope: str) -> str:
+    return _to_json(text(scope))
 
 
 def text(value: str) -> str:
