@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from workers.reaper.watches import Watches
 
 SOON = 0.02  # seconds from the first event until it is read, with those that came after it
-PAUSE = 0.06  # seconds until those that follow are, unless we are awake before: longer than most waits for a deletion
+PAUSE = 0.066  # seconds until those that follow are, unless we are awake before: longer than from one deletion to the next
 
 Event = tuple[int, int, str]  # of `Watches.read`
 
