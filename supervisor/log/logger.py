@@ -38,12 +38,13 @@ def notice(message: str, *args: object) -> None:
 
 
 def info_line(line: str) -> None:
-    """As `log.info`, for one line.  Where nobody but our own handler sees it, it costs no record."""
-    handler = log.handlers[0] if log.handlers else None
-    if log.propagate or type(handler) is not LineHandler:
-        log.info("%s", line)
-    elif log.isEnabledFor(logging.INFO):
-        handler.write(logging.INFO, line)
+    """As `log.info`, for a line without newlines.  Where nobody but our own handler sees it, it costs no record."""
+    match log.handlers:
+        case [LineHandler() as handler] if not log.propagate:
+            if log.isEnabledFor(logging.INFO):
+                handler.write(logging.INFO, line)
+        case _:
+            log.info("%s", line)
 
 
 def set_level(level: str) -> None:

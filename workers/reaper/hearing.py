@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from workers.reaper.watches import Watches
 
 SOON = 0.02  # seconds from the first event until it is read, with those that came after it
-PAUSE = 0.066  # seconds until those that follow are, unless we are awake before: longer than from one deletion to the next
+PAUSE = 0.066  # seconds until those that follow are, unless we are awake before: longer than until the next deletion
 
 Event = tuple[int, int, str]  # of `Watches.read`
 
@@ -43,11 +43,11 @@ class Hearing:
     def take_some(self) -> None:
         """Those that are there by now, as we are awake."""
         heard, more = self._read()
-        if heard and self._next is not None:
+        if (heard or more) and self._next is not None:
             self._wait(more)
 
     def _read(self) -> tuple[bool, bool]:
-        """Whether there were any, and whether there may be more."""
+        """Whether there were any, but for ends of watches, and whether there may be more."""
         events, more = self._watches.read()
         self._take(events)
         return bool(events), more

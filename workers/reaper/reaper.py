@@ -28,7 +28,7 @@ class Reaper:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: Options, host: Host | None = None) -> None:
         self.options = options
-        available = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS
+        available = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS - len(options.scopes)
         max_calls = min(MAX_CALLS, max(1, available // (2 * PARENTS)))
         self._limit = max(1, min(MAX_EMPTY, available - PARENTS * max_calls))
         self.reports = Reports(host, max_calls)

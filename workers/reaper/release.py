@@ -24,7 +24,7 @@ from workers.reaper.crowd import Crowd
 from workers.reaper.line import released_line
 from workers.reaper.node import Kind, Node
 from workers.reaper.record import Journal, Record, read_xattrs
-from workers.reaper.schedule import FAILED_PAUSE, SLICE, Schedule
+from workers.reaper.schedule import FAILED_PAUSE, Schedule
 from workers.reaper.statistics import Reading, read, read_controllers, read_events, shows_use
 from workers.reaper.tree import Tree
 
@@ -74,8 +74,8 @@ class Releases:
         self._schedule = Schedule(loop, self._due, lambda: self.tree.take_events())
         self.crowd = Crowd(loop, room, lambda node: self._schedule.add(node, loop.time()))
         self._tells_birth = True  # a kernel does, or does not
-        # the parent that was asked for controllers last, until when its answer holds, and the answer
-        self._asked: tuple[Node | None, float, Collection[bytes]] = (None, 0.0, ())
+        self._asked: tuple[Node | None, int] = (None, 0)  # who was asked for controllers last, and in which turn
+        self._answer: Collection[bytes] = ()
 
     def close(self) -> None:
         """Leave everything as it is."""
@@ -105,7 +105,7 @@ class Releases:
         if events.populated:
             self._end(node)
         elif node.release is None:
-            self._begin(node)
+            self._begin(node, by_event)
 
     def gone(self, node: Node) -> None:
         self._schedule.remove(node)
@@ -127,8 +127,9 @@ class Releases:
 
     # beginning
 
-    def _begin(self, node: Node) -> None:
+    def _begin(self, node: Node, by_event: bool) -> None:
         """Read an empty cgroup that had a process, and see to it when its time has come."""
+        assert node.parent is not None
         now = self._loop.time()
         if self._room() <= 0:
             self.crowd.add(node)
@@ -137,7 +138,7 @@ class Releases:
         if fd is None:
             return
         try:
-            reading = read(fd, self._controllers(node, now)) if self._had_process(node, fd, now) else None
+            reading = read(fd, self._controllers(node.parent, by_event)) if self._had_process(node, fd, now) else None
         except OSError:
             os.close(fd)
             raise
@@ -149,15 +150,16 @@ class Releases:
         self.waiting += 1
         self._schedule.add(node, node.release.ready)
 
-    def _controllers(self, node: Node, now: float) -> Collection[bytes]:
-        """Those that may have counted for it: its parent says, asked once for all that ran empty together.
+    def _controllers(self, parent: Node, by_event: bool) -> Collection[bytes]:
+        """Those that the children of `parent` may have: asked once for all of which events have told before this turn.
 
-        One that is switched on later has nothing to tell of a cgroup that is empty by then.
+        They were empty before it was asked, so one that is switched on later has counted nothing for them.
         """
-        assert node.parent is not None
-        if self._asked[0] is not node.parent or now >= self._asked[1]:
-            self._asked = node.parent, now + SLICE, read_controllers(*node.parent.place(self._root))
-        return self._asked[2]
+        asked = parent, self.tree.turns
+        if not by_event or self._asked != asked:
+            self._answer = read_controllers(*parent.place(self._root))
+            self._asked = asked
+        return self._answer
 
     def _had_process(self, node: Node, fd: int, now: float) -> bool:
         """What had none is its spawner's to fill: for ever or, if it was there before us, until its grace is over."""

@@ -57,6 +57,7 @@ class Tree:
         self._changed: set[Node] = set()  # those that an event has told of, and that are to be looked at
         self._working: asyncio.Handle | None = None
         self._at_work = False
+        self.turns = 0  # of work, each on what was heard before it
         self._unwatched: set[Node] = set()
         self._polling: asyncio.TimerHandle | None = None
         self._hearing = Hearing(loop, self.watches, self._take, self._work)
@@ -149,6 +150,7 @@ class Tree:
             self._working.cancel()
             self._working = None
         end = self._loop.time() + SLICE
+        self.turns += 1
         self._at_work = True
         while self._to_do:
             self._guard(self._to_do.popleft())

@@ -6,6 +6,7 @@ import asyncio
 import os
 import resource
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,11 @@ import pytest
 from tests.unit.process.forked import open_numbers
 from tests.unit.process.requirements import needs_root
 from tests.unit.workers.reaper.scenario import Ground, Script, play, until
-from workers.reaper import release, tree
+from workers.reaper import hearing, release, schedule, tree
 from workers.reaper.node import NOT_WATCHED, Kind, Node
+from workers.reaper.options import DELETE_DELAY
 from workers.reaper.reaper import Reaper
-from workers.reaper.statistics import Events, read_events
+from workers.reaper.statistics import Events, Reading, read, read_events
 
 pytestmark = needs_root
 
@@ -569,6 +571,8 @@ def test_controllers_are_asked_of_the_parent_of_each(monkeypatch: pytest.MonkeyP
     async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
         for number in range(20):
             own.make(f"{number}")
+        await until(lambda: len(reaper.tree.members()) == 20)
+        for number in range(20):
             own.pass_through(f"{number}")
         await until(lambda: len(script.told) == 20)
         assert set(asked) == {"."}
@@ -580,3 +584,48 @@ def test_controllers_are_asked_of_the_parent_of_each(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(release, "read_controllers", answer)
     play(scenario, Ground.make)
+
+
+def test_controllers_that_are_switched_on_are_read_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    enabled: list[bytes] = []
+    given: list[list[bytes]] = []
+
+    def read_given(folder: int, controllers: Collection[bytes]) -> Reading | None:
+        given.append(list(controllers))
+        return read(folder, controllers)
+
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        own.make("a")
+        own.make("b")
+        await until(lambda: len(reaper.tree.members()) == 2)
+        own.pass_through("a")
+        await until(lambda: given)
+        enabled.append(b"pids")
+        own.pass_through("b")
+        await until(lambda: len(script.told) == 2)
+        assert given == [[], [b"pids"]]
+
+    monkeypatch.setattr(release, "read_controllers", lambda _path, _above: list(enabled))
+    monkeypatch.setattr(release, "read", read_given)
+    play(scenario, Ground.make)
+
+
+def test_events_are_seen_to_when_there_is_a_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for a time of their own then."""
+
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        own.make("one")
+        own.make("two")
+        await until(lambda: len(reaper.tree.members()) == 2 and reaper.tree._hearing._next is None)
+        monkeypatch.setattr(hearing, "PAUSE", 3600.0)
+        own.pass_through("one")
+        await until(lambda: reaper.releases.waiting)
+        own.pass_through("two")
+        await until(lambda: len(script.told) == 2)
+
+    play(scenario, Ground.make)
+
+
+def test_a_deletion_comes_before_the_next_look_for_events() -> None:
+    """Else the wake-up for that look would be for nothing."""
+    assert hearing.PAUSE > DELETE_DELAY + schedule.GATHER

@@ -111,6 +111,12 @@ def test_a_controller_that_it_cannot_have_is_not_looked_for(tmp_path: Path) -> N
     ]
 
 
+def test_one_file_of_a_controller_alone(tmp_path: Path) -> None:
+    """As older kernels have it."""
+    write(tmp_path, cpu_stat="usage_usec 5\n", pids_events="max 3\n")
+    assert statistics(tmp_path) == Statistics(5, pids_events_max=3)
+
+
 def test_the_controllers_that_children_have(tmp_path: Path) -> None:
     (tmp_path / "cgroup.subtree_control").write_text("cpu memory pids\n")
     with opened(tmp_path) as fd:

@@ -83,6 +83,8 @@ def test_columns_are_in_their_place() -> None:
         encode(ROW._replace(ended="now")),  # type: ignore[arg-type]
         encode(ROW._replace(ended=1e300)),
         encode(ROW._replace(ended=-1.0)),
+        encode(ROW).removesuffix(b"\n") + encode(ROW),
+        encode(ROW).removesuffix(b"\n") + b" x",
     ],
 )
 def test_what_is_no_row(line: bytes) -> None:
