@@ -28,6 +28,7 @@ from workers.accessory.options import Quota
 from workers.accessory.program import Init, find_init
 from workers.accessory.protocol import Request
 from workers.accessory.records import read_lines
+from workers.accessory.report import Report
 from workers.accessory.rights import SHARED, Rights
 
 ROOT = Rights(0, 0, SHARED)
@@ -236,3 +237,60 @@ def test_a_log_written_anew_knows_what_is_not_held(earlier: Callable[..., Earlie
     left.ledger.write_anew()
     assert left.known() == left.entry.known().init
     assert left.known() is not None
+
+
+@needs_root
+def test_it_is_told_that_it_is_known(earlier: Callable[..., Earlier], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process before this one may not have come to that, and it would end by itself."""
+    told: list[int] = []
+    monkeypatch.setattr(Init, "go", lambda init: told.append(init.pid))
+    left = earlier()
+    left.names.hold(left.entry)
+    assert told == [left.pid, left.pid], "by the earlier process and by this one"
+
+
+@needs_root
+def test_one_that_cannot_be_watched_is_as_before(
+    loop: Loop, earlier: Callable[..., Earlier], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = earlier()
+    before = open_numbers()
+
+    def refuse(_entry: Entry, _init: Init) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(left.names.ends, "watch_init", refuse)
+        with pytest.raises(Refused, match="cannot hold the init of 'a': No space left on device"):
+            left.names.hold(left.entry)
+    assert open_numbers() == before
+    assert not left.is_held
+    run_until(loop, lambda: left.is_held)
+
+
+@needs_root
+def test_one_that_cannot_be_held_keeps_none_of_the_others_from_their_end(
+    earlier: Callable[..., Earlier], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = earlier()
+    first = Entry(2, SHARED, 0, "b", 0.0, 0.0)
+    first.init = Init(1, 0)
+    left.names.adopt([first])
+    left.entries[1] = left.entries.pop(1)
+
+    def find(pid: int, started: int) -> Init | None:
+        if pid == 1:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return find_init(pid, started)
+
+    monkeypatch.setattr(names_module, "find_init", find)
+    left.names.end_all()
+    assert wait_exit(left.pid) == -signal.SIGKILL
+    assert "cannot hold the init of 'b': Too many open files: it is not ended" in caplog.text
+
+
+@needs_root
+def test_who_is_told_of_it_is_told_its_namespace(earlier: Callable[..., Earlier]) -> None:
+    left = earlier()
+    report = Report(left.names, None, left.accounts, left.ledger)  # type: ignore[arg-type]  # nobody asks for counters
+    assert report._row(left.entry)["pid"] == left.namespace

@@ -130,3 +130,19 @@ def test_a_mistake_costs_one_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         heard.close()
 
     asyncio.run(run())
+
+
+def test_nothing_is_looked_for_once_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SOON", 0.01)
+    errors: list[dict[str, object]] = []
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context))
+        heard = Heard(tmp_path)
+        heard.make("a")
+        await until(lambda: heard.hearing._next is not None)
+        heard.close()
+        await asyncio.sleep(0.05)
+        assert (heard.looks, heard.worked, errors) == ([], 0, [])
+
+    asyncio.run(run())
