@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ def pytest_configure() -> None:
     prefix = Path(sys.prefix)
     if prefix == Path(__file__).parents[1] / ".venv" and prefix not in Path(supervisor.__file__).parents:
         raise pytest.UsageError(f"cannot test the installed package: {supervisor.__file__!r} comes first on the path")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as a shell has it for what runs in the background
     if "MACHINE" not in os.environ:  # there it is not used, and takes seconds to import
         _set_up_hypothesis()
 
