@@ -1,4 +1,4 @@
-"""What is compiled: a program and a library in C.  Everything else is in setup.cfg."""
+"""What is compiled: a program and libraries in C.  Everything else is in setup.cfg."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 from setuptools import Distribution, setup
 from setuptools.command.build_py import build_py
 
-FOLDER = "workers/accessory"
-COMMON = "-std=gnu11 -Wall -Wextra -Werror"
+COMMON = "-std=gnu11 -Wall -Wextra -Werror -Isupervisor/linux"
 # Freestanding and static, in as few pages as can be: one of them runs for each PID namespace.
 PROGRAM = (
     "-Os -ffreestanding -fno-builtin -fno-stack-protector -fno-pic -no-pie"
@@ -19,7 +18,14 @@ PROGRAM = (
     " -Wl,--build-id=none,-z,noseparate-code,-z,norelro,-z,noexecstack"
 )
 LIBRARY = "-O2 -fPIC -shared -s -fno-stack-protector -Wl,-z,noexecstack"
-TARGETS = {"init": ("init.c", PROGRAM), "spawn.so": ("spawn.c", LIBRARY)}
+TARGETS = {
+    "workers/accessory/init": ("workers/accessory/init.c", PROGRAM),
+    "workers/accessory/spawn.so": ("workers/accessory/spawn.c", LIBRARY),
+    "workers/reaper/libcgroup_calls.so": ("workers/reaper/cgroup_calls.c", LIBRARY),
+    "supervisor/linux/libglance.so": ("supervisor/linux/glance.c", LIBRARY),
+    "supervisor/linux/libpipecall.so": ("supervisor/linux/pipe_call.c", LIBRARY),
+    "supervisor/notify/libelsewhere.so": ("supervisor/notify/elsewhere.c", LIBRARY),
+}
 
 
 class BuildWithPrograms(build_py):
@@ -29,10 +35,10 @@ class BuildWithPrograms(build_py):
         super().run()
         if not self.editable_mode:
             for target, (source, flags) in TARGETS.items():
-                compile_c(f"{FOLDER}/{source}", os.path.join(self.build_lib, FOLDER, target), flags)
+                compile_c(source, os.path.join(self.build_lib, target), flags)
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
-        built = [os.path.join(self.build_lib, FOLDER, target) for target in TARGETS]
+        built = [os.path.join(self.build_lib, target) for target in TARGETS]
         return [*super().get_outputs(include_bytecode), *built]
 
 

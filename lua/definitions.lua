@@ -215,9 +215,9 @@ local function run(text, seconds, name)
     line = running()
     return cause
   end)
-  local overtime = sandbox.unwatch()
+  local overtime, seen_at = sandbox.unwatch()
   if overtime then return failure("took too long", overtime, true) end
-  if not fine then return failure(problem, line) end
+  if not fine then return failure(problem, line or problem == "stack overflow" and seen_at) end
   fine, problem = pcall(put_all)
   if not fine then return failure(problem, encoding) end
   return concat(out)

@@ -49,9 +49,21 @@ local function optional(check, name, number, value, ...)
   return check(name, number, value, ...)
 end
 
-local function stat_of(name, follow, value, ...)
-  kernel.no_more(name, 1, ...)
-  local kind, bits, size, uid, gid, mtime, atime, ctime, ino, dev, rdev, nlink = python.stat(path(name, 1, value), follow)
+-- The meaning of follow = true: links that others than root can set are followed, too.
+local function follow(given) return given.follow and true or false end
+
+local function only_follow(name, number, value) return follow(options(name, number, value, { follow = true })) end
+
+local function text(name, number, value)
+  value = kernel.string(name, number, value)
+  if find(value, "%z") then kernel.bad(name, number, "text without NUL expected") end
+  return value
+end
+
+local function stat_of(name, value, given, ...)
+  kernel.no_more(name, 2, ...)
+  local kind, bits, size, uid, gid, mtime, atime, ctime, ino, dev, rdev, nlink =
+    python[name](path(name, 1, value), only_follow(name, 2, given))
   if not kind then return kind, bits, size end
   return {
     type = kind, mode = bits, size = size, uid = uid, gid = gid, mtime = mtime, atime = atime, ctime = ctime, ino = ino,
@@ -61,99 +73,105 @@ end
 
 local fsys = {}
 
-function fsys.stat(value, ...) return stat_of("stat", true, value, ...) end
-function fsys.lstat(value, ...) return stat_of("lstat", false, value, ...) end
+function fsys.stat(value, given, ...) return stat_of("stat", value, given, ...) end
+function fsys.lstat(value, given, ...) return stat_of("lstat", value, given, ...) end
 
 function fsys.mkdir(value, permissions, ...)
   kernel.no_more("mkdir", 2, ...)
   local given = { mode = permissions }
-  if type(permissions) == "table" then given = options("mkdir", 2, permissions, { mode = true, parents = true }) end
-  return python.mkdir(path("mkdir", 1, value), optional(mode, "mkdir", 2, given.mode), given.parents and true or false)
+  if type(permissions) == "table" then
+    given = options("mkdir", 2, permissions, { mode = true, parents = true, follow = true })
+  end
+  local bits = optional(mode, "mkdir", 2, given.mode)
+  return python.mkdir(path("mkdir", 1, value), bits, given.parents and true or false, follow(given))
 end
 
-function fsys.rmdir(value, ...)
-  kernel.no_more("rmdir", 1, ...)
-  return python.rmdir(path("rmdir", 1, value))
+function fsys.rmdir(value, given, ...)
+  kernel.no_more("rmdir", 2, ...)
+  return python.rmdir(path("rmdir", 1, value), only_follow("rmdir", 2, given))
 end
 
-function fsys.rename(from, to, ...)
-  kernel.no_more("rename", 2, ...)
-  return python.rename(path("rename", 1, from), path("rename", 2, to))
+function fsys.rename(from, to, given, ...)
+  kernel.no_more("rename", 3, ...)
+  return python.rename(path("rename", 1, from), path("rename", 2, to), only_follow("rename", 3, given))
 end
 
 function fsys.remove(value, given, ...)
   kernel.no_more("remove", 2, ...)
-  given = options("remove", 2, given, { recursive = true })
-  return python.remove(path("remove", 1, value), given.recursive and true or false)
+  given = options("remove", 2, given, { recursive = true, follow = true })
+  return python.remove(path("remove", 1, value), given.recursive and true or false, follow(given))
 end
 
-function fsys.copy(from, to, ...)
-  kernel.no_more("copy", 2, ...)
-  return python.copy(path("copy", 1, from), path("copy", 2, to))
+function fsys.copy(from, to, given, ...)
+  kernel.no_more("copy", 3, ...)
+  return python.copy(path("copy", 1, from), path("copy", 2, to), only_follow("copy", 3, given))
 end
 
-function fsys.symlink(target, value, ...)
-  kernel.no_more("symlink", 2, ...)
-  return python.symlink(path("symlink", 1, target), path("symlink", 2, value))
+function fsys.symlink(target, value, given, ...)
+  kernel.no_more("symlink", 3, ...)
+  return python.symlink(path("symlink", 1, target), path("symlink", 2, value), only_follow("symlink", 3, given))
 end
 
-function fsys.readlink(value, ...)
-  kernel.no_more("readlink", 1, ...)
-  return python.readlink(path("readlink", 1, value))
+function fsys.readlink(value, given, ...)
+  kernel.no_more("readlink", 2, ...)
+  return python.readlink(path("readlink", 1, value), only_follow("readlink", 2, given))
 end
 
-function fsys.chmod(value, permissions, ...)
-  kernel.no_more("chmod", 2, ...)
-  return python.chmod(path("chmod", 1, value), mode("chmod", 2, permissions))
+function fsys.chmod(value, permissions, given, ...)
+  kernel.no_more("chmod", 3, ...)
+  return python.chmod(path("chmod", 1, value), mode("chmod", 2, permissions), only_follow("chmod", 3, given))
 end
 
 function fsys.chown(value, user, group, given, ...)
   kernel.no_more("chown", 4, ...)
-  given = options("chown", 4, given, { link = true })
-  user = optional(kernel.string, "chown", 2, user)
-  group = optional(kernel.string, "chown", 3, group)
-  return python.chown(path("chown", 1, value), user, group, not given.link)
+  given = options("chown", 4, given, { link = true, follow = true })
+  user = optional(text, "chown", 2, user)
+  group = optional(text, "chown", 3, group)
+  return python.chown(path("chown", 1, value), user, group, given.link and true or false, follow(given))
 end
 
-function fsys.dir(value, ...)
-  kernel.no_more("dir", 1, ...)
-  local names, message, number = python.dir(path("dir", 1, value))
+function fsys.dir(value, given, ...)
+  kernel.no_more("dir", 2, ...)
+  local names, message, number = python.dir(path("dir", 1, value), only_follow("dir", 2, given))
   if not names then return nil, message, number end
   local found = {}
   for name in gmatch(names, "[^%z]+") do found[#found + 1] = name end
   return found
 end
 
-function fsys.mount(source, target, kind, given, ...)
-  kernel.no_more("mount", 4, ...)
-  kind = optional(kernel.string, "mount", 3, kind) or ""
-  given = optional(kernel.string, "mount", 4, given) or ""
-  return python.mount(path("mount", 1, source), path("mount", 2, target), kind, given)
+function fsys.mount(source, target, kind, given, more, ...)
+  kernel.no_more("mount", 5, ...)
+  kind = optional(text, "mount", 3, kind) or ""
+  given = optional(text, "mount", 4, given) or ""
+  local follows = only_follow("mount", 5, more)
+  return python.mount(path("mount", 1, source), path("mount", 2, target), kind, given, follows)
 end
 
 function fsys.umount(target, given, ...)
   kernel.no_more("umount", 2, ...)
-  given = options("umount", 2, given, { lazy = true, force = true })
-  return python.umount(path("umount", 1, target), given.lazy and true or false, given.force and true or false)
+  given = options("umount", 2, given, { lazy = true, force = true, follow = true })
+  local lazy, force = given.lazy and true or false, given.force and true or false
+  return python.umount(path("umount", 1, target), lazy, force, follow(given))
 end
 
-function fsys.access(value, wanted, ...)
-  kernel.no_more("access", 2, ...)
+function fsys.access(value, wanted, given, ...)
+  kernel.no_more("access", 3, ...)
   wanted = optional(kernel.string, "access", 2, wanted) or ""
   if find(wanted, "[^rwx]") then kernel.bad("access", 2, "'r', 'w' and 'x' expected") end
-  return python.access(path("access", 1, value), wanted)
+  return python.access(path("access", 1, value), wanted, only_follow("access", 3, given))
 end
 
-function fsys.read(value, ...)
-  kernel.no_more("read", 1, ...)
-  return python.read(path("read", 1, value))
+function fsys.read(value, given, ...)
+  kernel.no_more("read", 2, ...)
+  return python.read(path("read", 1, value), only_follow("read", 2, given))
 end
 
 function fsys.write(value, data, given, ...)
   kernel.no_more("write", 3, ...)
-  given = options("write", 3, given, { append = true, mode = true })
+  given = options("write", 3, given, { append = true, mode = true, follow = true })
   local permissions = optional(mode, "write", 3, given.mode)
-  return python.write(path("write", 1, value), kernel.string("write", 2, data), permissions, given.append and true or false)
+  data = kernel.string("write", 2, data)
+  return python.write(path("write", 1, value), data, permissions, given.append and true or false, follow(given))
 end
 
 -- The bits that are masked, as the definitions have them; returns those before.  Without an argument nothing changes.
@@ -165,15 +183,15 @@ function fsys.umask(permissions, ...)
   return format("%04o", before)
 end
 
-function fsys.chdir(value, ...)
-  kernel.no_more("chdir", 1, ...)
-  return python.chdir(path("chdir", 1, value))
+function fsys.chdir(value, given, ...)
+  kernel.no_more("chdir", 2, ...)
+  return python.chdir(path("chdir", 1, value), only_follow("chdir", 2, given))
 end
 
-function fsys.open(value, how, ...)
-  kernel.no_more("open", 2, ...)
+function fsys.open(value, how, given, ...)
+  kernel.no_more("open", 3, ...)
   how = how == nil and "r" or kernel.choice("open", 2, how, { "r", "r+", "w", "w+", "a", "a+" })
-  return python.open(path("open", 1, value), how)
+  return python.open(path("open", 1, value), how, only_follow("open", 3, given))
 end
 
 function fsys.dup(fd, number, ...)

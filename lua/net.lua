@@ -12,6 +12,12 @@ local function word(name, number, value)
   return text
 end
 
+local function text(name, number, value)
+  value = kernel.string(name, number, value)
+  if find(value, "%z") then kernel.bad(name, number, "text expected, without NUL") end
+  return value
+end
+
 local function optional(check, name, number, value, ...)
   if value ~= nil then return check(name, number, value, ...) end
   return nil -- rather than nothing, which the last argument of a call would be left out for
@@ -64,7 +70,7 @@ function net.set(link, given, ...)
     word("set", 1, link),
     optional(kernel.integer, "set", 2, values.mtu, 0, MAX),
     optional(word, "set", 2, values.mac),
-    optional(kernel.string, "set", 2, values.alias),
+    optional(text, "set", 2, values.alias),
     optional(word, "set", 2, values.name)
   )
 end

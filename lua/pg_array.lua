@@ -99,6 +99,7 @@ function list(text, at)
 end
 
 local function decode(name, text)
+  if text == "" then return {} end
   local begin = match(text, "^%[[%[%]%d:%-+]*%]=(){") or 1 -- bounds other than 1, as in [0:1]={a,b}
   if sub(text, begin, begin) == "{" then
     local values, last = list(text, begin + 1)

@@ -68,7 +68,7 @@ function proc.kill(whom, signal, ...)
   return python.kill(pid("kill", 1, whom), signal)
 end
 
-local RUN = { input = true, env = true, cwd = true, timeout = true }
+local RUN = { input = true, env = true, cwd = true, timeout = true, follow = true }
 
 -- proc.run(program, argument, …) or proc.run({ program, argument, …, input = …, env = …, cwd = …, timeout = … }).
 function proc.run(program, ...)
@@ -85,7 +85,8 @@ function proc.run(program, ...)
   end
   local input = given.input == nil and "" or kernel.string("run", 1, given.input)
   local folder = given.cwd ~= nil and text("run", 1, given.cwd) or nil
-  return python.run(words("run", 1, list), input, variables("run", 1, given.env), folder, timeout)
+  local follow = given.follow and true or false
+  return python.run(words("run", 1, list), input, variables("run", 1, given.env), folder, timeout, follow)
 end
 
 for _, name in next, { "getpid", "getppid", "getuid", "getgid" } do

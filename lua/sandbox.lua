@@ -66,6 +66,58 @@ local function settle(handler, fine, ...)
   return false, handler((...))
 end
 
+-- LuaJIT bounds its own stack but not that of C, on which every callback of gsub and every coroutine inside another one
+-- stands: too many of them would end the process with SEGV.  So these count how deep they are in each other.
+local NESTED = 200
+local nested = 0
+
+local function enter()
+  if nested >= NESTED then
+    error("stack overflow: " .. NESTED .. " callbacks of gsub or coroutines run inside each other; an endless recursion?", 3)
+  end
+  nested = nested + 1
+  return nested - 1
+end
+
+local function leave(before, fine, ...)
+  nested = before
+  if fine then return ... end
+  error((...), 0)
+end
+
+local function counted(called)
+  return function(...) return leave(enter(), pcall(called, ...)) end
+end
+
+local gsub, resume, create, status = string.gsub, coroutine.resume, coroutine.create, coroutine.status
+
+local function counting_gsub(text, pattern, with, ...)
+  if type(with) == "table" and getmetatable(with) then
+    local fields = with
+    with = function(key) return fields[key] end
+  end
+  if type(with) == "function" then with = counted(with) end
+  return gsub(text, pattern, with, ...)
+end
+
+local function resumed(before, ...)
+  nested = before
+  return ...
+end
+
+local function counting_resume(thread, ...)
+  if type(thread) ~= "thread" then return resume(thread) end -- which says what is wrong with that
+  return resumed(enter(), resume(thread, ...))
+end
+
+local function counting_wrap(called)
+  local thread = create(called)
+  return function(...)
+    if status(thread) == "dead" then error("cannot resume dead coroutine", 2) end
+    return leave(enter(), resume(thread, ...))
+  end
+end
+
 -- LuaJIT calls no hook while an error handler runs that a hook's error started: the handler of a definition runs after
 -- the unwinding, or an endless loop in it would be out of the clock's reach.
 local function guarded(called, handler, ...) return settle(handler, pcall(called, ...)) end
@@ -84,6 +136,7 @@ local base = copy(_G, "assert", "error", "getmetatable", "ipairs", "next", "pair
 base.xpcall = guarded
 base.string = copy(string, "byte", "char", "find", "format", "gmatch", "gsub", "len", "lower", "match", "rep",
   "reverse", "sub", "upper")
+base.string.gsub = counting_gsub
 base.table = copy(table, "concat", "insert", "maxn", "remove", "sort")
 base.math = copy(math, "abs", "acos", "asin", "atan", "atan2", "ceil", "cos", "cosh", "deg", "exp", "floor", "fmod",
   "frexp", "huge", "ldexp", "log", "log10", "max", "min", "modf", "pi", "pow", "rad", "random", "randomseed", "sin",
@@ -91,6 +144,7 @@ base.math = copy(math, "abs", "acos", "asin", "atan", "atan2", "ceil", "cos", "c
 base.bit = copy(bit, "arshift", "band", "bnot", "bor", "bswap", "bxor", "lshift", "rol", "ror", "rshift", "tobit",
   "tohex")
 base.coroutine = copy(coroutine, "create", "resume", "running", "status", "wrap", "yield")
+base.coroutine.resume, base.coroutine.wrap = counting_resume, counting_wrap
 base.os = copy(os, "clock", "date", "difftime", "time")
 base.print = note
 base.ports = setmetatable({}, {
@@ -270,16 +324,19 @@ function sandbox.load(text, name, lines)
 end
 
 local overtime -- the line that the time was up on
+local seen_at -- the line on which the clock was looked at last
 
 -- Has what runs from now on end after so many seconds of CPU time.  Once they are up the hook comes before every
 -- instruction of the file, so that no pcall keeps it alive.  Code that is compiled calls no hook: none may be.
 function sandbox.watch(seconds)
   local stop = clock() + seconds
   local function check()
+    local info = getinfo(2, "Sl")
+    local inside = info and info.source == source
+    if inside then seen_at = info.currentline end
     if clock() <= stop then return end
     sethook(check, "", 1)
-    local info = getinfo(2, "Sl")
-    if info and info.source == source then
+    if inside then
       overtime = info.currentline
       error("out of time", 2)
     end
@@ -287,10 +344,11 @@ function sandbox.watch(seconds)
   sethook(check, "", STEPS)
 end
 
--- The end of that; returns the line that it was on when the time was up, nil where it was not.
+-- The end of that; returns the line that it was on when the time was up, nil where it was not, and one on which it had
+-- been not long before the end: after a stack overflow there is no room to ask for the line.
 function sandbox.unwatch()
   sethook()
-  return overtime
+  return overtime, seen_at
 end
 
 function sandbox.file() return complete(file, globals) end

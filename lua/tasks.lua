@@ -1,14 +1,15 @@
 -- Each call of a script's function runs in a coroutine of its own, a task, which waits by yielding WAIT to the host.
 -- Coroutines that the script makes itself pass WAIT on through every resume, so that what waits in them waits for the
--- host rather than returning to the script.
+-- host rather than returning to the script.  A task that yields anything else is suspended until the script resumes it.
 
 local create, isyieldable, resume, running = coroutine.create, coroutine.isyieldable, coroutine.resume, coroutine.running
 local status, yield = coroutine.status, coroutine.yield
 local error, gsub, loadfile, loadstring = error, string.gsub, loadfile, loadstring
 local next, rawget, select, setmetatable, sub = next, rawget, select, setmetatable, string.sub
-local concat, tostring, traceback, type = table.concat, tostring, debug.traceback, type
+local collectgarbage, concat, tostring = collectgarbage, table.concat, tostring
+local traceback, type = debug.traceback, type
 
-local kernel, log = ...
+local kernel, log, told = ... -- told: tells Python how a task goes on that the script has resumed, as `look` would
 local globals = _G
 local WAIT = {}
 local DONE, RAISED, WAITS = 0, 2, 3 -- answers of Python; WAITS: the values come later, to the task
@@ -17,8 +18,14 @@ local CANNOT_WAIT = "cannot wait in a function that string.gsub, table.sort or a
 -- The script's own coroutines
 
 local WEAK = { __mode = "k" }
-local own = setmetatable({}, WEAK)
-local waiting = setmetatable({}, WEAK) -- those that wait for the host: their resume has not returned
+local waiting = setmetatable({}, WEAK) -- coroutines that wait for the host, tasks among them
+local main -- the coroutine of the script itself, which nobody can resume
+
+-- Tasks, by the host's number.
+
+local threads = {} -- those that wait for the host
+local suspended = setmetatable({}, { __mode = "v" }) -- a thread that the script has lost can never be resumed
+local numbers = setmetatable({}, WEAK) -- the numbers of threads that are, or were, suspended
 
 local again
 
@@ -39,15 +46,42 @@ local function check(name, value)
   kernel.expected(name, 1, "coroutine", value)
 end
 
-function coroutine.create(called)
-  local thread = create(kernel.callback("create", 1, called))
-  own[thread] = true
-  return thread
+function coroutine.create(called) return create(kernel.callback("create", 1, called)) end
+
+-- Keeps a task that has yielded: true where it waits for the host, false where it waits for the script.
+local function keep(number, thread, yielded)
+  if yielded == WAIT then
+    waiting[thread], threads[number] = true, thread
+    return true
+  end
+  numbers[thread], suspended[number] = number, thread
+  return false
+end
+
+-- Frames of these files say nothing about the script.
+local function trace(thread, problem)
+  return (gsub(traceback(thread, tostring(problem)), "\n\t%[lua/[^\n]*", ""))
+end
+
+-- After the script has resumed a task: a wait for the host is the task's own, and returns to the script.
+local function handed_over(number, thread, fine, ...)
+  local now = status(thread)
+  if now == "dead" then
+    numbers[thread] = nil
+    told(number, not fine and trace(thread, (...)) or nil)
+  elseif now == "suspended" and keep(number, thread, (...)) then
+    told(number, true)
+    return true
+  end
+  return fine, ...
 end
 
 function coroutine.resume(thread, ...)
   if waiting[check("resume", thread)] then return false, "cannot resume non-suspended coroutine" end
-  return passed(thread, resume(thread, ...))
+  local number = numbers[thread]
+  if not number then return passed(thread, resume(thread, ...)) end
+  suspended[number] = nil
+  return handed_over(number, thread, resume(thread, ...))
 end
 
 function coroutine.status(thread)
@@ -66,10 +100,10 @@ function coroutine.wrap(called)
   return function(...) return unwrap(coroutine.resume(thread, ...)) end
 end
 
-function coroutine.isyieldable() return own[running()] ~= nil and isyieldable() end
+function coroutine.isyieldable() return running() ~= main and isyieldable() end
 
 function coroutine.yield(...)
-  if not own[running()] then kernel.raise("attempt to yield from outside a coroutine") end
+  if running() == main then kernel.raise("attempt to yield from outside a coroutine") end
   return yield(...)
 end
 
@@ -105,21 +139,16 @@ function kernel.waiting(plain)
   return wrapped
 end
 
--- Tasks, by the host's number.  Each of these returns nil when the task has ended, true while it waits, and the
--- traceback of an error.
+-- Each of these returns nil when the task has ended, true while it waits for the host, false while it is suspended, and
+-- the traceback of an error.
 
-local threads = {}
 local callbacks = {}
 
-local function look(number, thread, fine, problem)
-  if fine and status(thread) ~= "dead" then
-    threads[number] = thread
-    return true
-  end
-  threads[number] = nil
+local function look(number, thread, fine, first)
+  if fine and status(thread) ~= "dead" then return keep(number, thread, first) end
+  numbers[thread] = nil
   if fine then return nil end
-  -- frames of these files say nothing about the script
-  return (gsub(traceback(thread, tostring(problem)), "\n\t%[lua/[^\n]*", ""))
+  return trace(thread, first)
 end
 
 local function start(number, called, ...)
@@ -133,10 +162,11 @@ function host.run(number, text, name)
   if sub(text, 1, 1) == "#" then text = "--" .. text end
   local chunk, message = loadstring(text, name)
   if not chunk then return message end
-  return start(number, chunk)
+  main = create(chunk)
+  return look(number, main, resume(main))
 end
 
-function host.has(name) return type(rawget(globals, name)) == "function" end
+function host.kind(name) return type(rawget(globals, name)) end
 
 -- Calls a global function, with the cgroup of that handle where there is one.
 function host.call(number, name, handle)
@@ -149,8 +179,14 @@ function host.call_back(number, key) return start(number, callbacks[key]) end
 
 function host.resume(number, ...)
   local thread = threads[number]
+  threads[number], waiting[thread] = nil, nil
   return look(number, thread, resume(thread, ...))
 end
+
+function host.collect() collectgarbage() end
+
+-- Whether a suspended task can still be resumed; known after `collect`.
+function host.is_suspended(number) return suspended[number] ~= nil end
 
 -- A function that Python can have called, by a number.
 function kernel.keep(called)

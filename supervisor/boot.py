@@ -12,33 +12,36 @@ from functools import partial
 import prctl
 import setproctitle
 
+from supervisor.control.listener import OWNER_MODE
 from supervisor.control.server import Server
 from supervisor.definitions.service import Definitions
-from supervisor.errors import EXIT_CONFIG, EXIT_FAILED, DefinitionsError, SpawnError
+from supervisor.errors import EXIT_CONFIG, EXIT_FAILED, DefinitionsError, RuntimeFolderError, SpawnError
+from supervisor.linux.keyctl import join_session_keyring
 from supervisor.linux.open_files import identity
 from supervisor.log.logger import log, notice
 from supervisor.log.output import JournalOutputs, WorkerOutputs
 from supervisor.loop.loop import Loop
-from supervisor.manager.depot import Depot
-from supervisor.manager.launcher import Host
-from supervisor.manager.records import numbers
+from supervisor.manager.folder_watch import FolderWatch
+from supervisor.manager.host import HostFacts
 from supervisor.manager.runtime import RuntimeFolder
-from supervisor.manager.scope import Scope
 from supervisor.manager.supervisor import Supervisor
-from supervisor.manager.systemd import Systemd
-from supervisor.notify.foreign import close_foreign
 from supervisor.notify.passed import passed_descriptors
+from supervisor.notify.safe_close import Closer
 from supervisor.notify.sender import Sender
 from supervisor.origin import Origin
-from supervisor.process.cgroup import Subtree
+from supervisor.plural import count
+from supervisor.printable import encodable
+from supervisor.process.attributes import is_spared
+from supervisor.process.cgroup import Subtree, find_delegated
 from supervisor.process.children import REALTIME, Children
-from supervisor.process.delegation import find_delegated
-from supervisor.process.scheduling import is_spared
-from supervisor.process.scope import can_have_scope, scope_name
-from supervisor.reexec import Reexec
 from supervisor.runtime_folder import SYSTEM_FOLDER
 from supervisor.state.file import Record
 from supervisor.state.state import State, StateError, read_state
+from supervisor.systemd.reports import Systemd
+from supervisor.systemd.scope import Scope, can_have_scope, scope_name
+from supervisor.systemd.store import SystemdStore
+from supervisor.takeover.records import numbers
+from supervisor.takeover.reexec import Reexec
 
 
 class Boot:
@@ -53,10 +56,12 @@ class Boot:
         self._systemd = Systemd.from_environment(loop)
         self._scope: Scope | None = None
         self._supervisor: Supervisor
-        self._server: Server | None = None
+        self._server: Server | None = None  # for everybody
+        self._folder_watch: FolderWatch | None = None
+        self._owner_server: Server | None = None  # for root and spawnd's own user
         self._reexec = Reexec(loop, children, origin.program, self._records, lambda: runtime.lock, self._about_to)
         prctl.set_child_subreaper(1)
-        setproctitle.setproctitle("spawnd")
+        _show_as(f"spawnd {runtime.path}")
 
     # the first life
 
@@ -85,45 +90,71 @@ class Boot:
 
     def _begin(self, result: Definitions | DefinitionsError) -> None:
         """First the place where services live, which systemd may have to make."""
-        kept = read_kept(self._runtime.state)
+        saved = read_saved(self._runtime.state)
         if isinstance(result, Definitions):
             settings = result.settings
-        elif kept is not None:
-            settings = kept.settings_in_force()
+        elif saved is not None:
+            settings = saved.settings_in_force()
         else:
             raise result
         if settings.cgroup or not can_have_scope():
-            self._start(result, kept, find_delegated(settings.cgroup))
+            self._start(result, saved, find_delegated(settings.cgroup))
         else:
             self._scope = self._make_scope()
-            self._scope.open(lambda subtree: self._guard(partial(self._start, result, kept, subtree)))
+            self._scope.open(lambda subtree: self._guard(partial(self._start, result, saved, subtree)))
 
     def _make_scope(self) -> Scope:
         folder = os.path.realpath(self._runtime.path)
         return Scope(self._loop, scope_name(folder, SYSTEM_FOLDER), folder)
 
-    def _start(self, result: Definitions | DefinitionsError, kept: State | None, subtree: Subtree | None) -> None:
+    def _start(self, result: Definitions | DefinitionsError, saved: State | None, subtree: Subtree | None) -> None:
         passed = {identity(fd): (name, fd) for name, fd in passed_descriptors()}
-        self._make(subtree, JournalOutputs.available(), {known: name for known, (name, _fd) in passed.items()})
-        self._server = Server(self._loop, self._supervisor, self._runtime.control)
+        in_systemd_store = {known: name for known, (name, _fd) in passed.items()}
+        self._make(subtree, JournalOutputs.available(), in_systemd_store, _join_keyring())
+        self._server = self._make_server(None)
+        self._owner_server = self._make_owner_server(None)
+        self._watch_folder()
         self._take_signals(self._supervisor)
         pool = {known: fd for known, (_name, fd) in passed.items()}
-        self._supervisor.boot(result, kept, pool)
-        close_foreign(pool.values())  # nobody wants these any more
+        self._supervisor.boot(result, saved, pool)
+        self._host.closer.close(pool.values())  # nobody wants these any more
         pool.clear()
-        self._host.depot.settle()
+        self._host.systemd_store.drop_unwanted()
         self._systemd.ready()
 
-    def _make(self, subtree: Subtree | None, journal: bool, kept_by_systemd: dict[str, str]) -> None:
-        self._host = Host(
+    def _make_server(self, saved: Record | None) -> Server:
+        return Server(self._loop, self._supervisor, self._runtime.control, self._children.when_reaped, saved)
+
+    def _watch_folder(self) -> None:
+        self._folder_watch = FolderWatch(self._loop, self._runtime, self._remade)
+
+    def _remade(self) -> None:
+        """Have everything again in the run-time folder, which is a new one."""
+        for server in (self._server, self._owner_server):
+            if server is not None:
+                server.look_again()
+        self._supervisor.look_again()
+
+    def _make_owner_server(self, saved: Record | None) -> Server:
+        path, when_reaped = self._runtime.owner_control, self._children.when_reaped
+        return Server(self._loop, self._supervisor, path, when_reaped, saved, OWNER_MODE)
+
+    def _make(
+        self, subtree: Subtree | None, journal: bool, in_systemd_store: dict[str, str], has_keyring: bool
+    ) -> None:
+        closer = Closer(self._loop, self._children.when_reaped)
+        self._host = HostFacts(
             is_root=os.geteuid() == 0,
             nofile_soft=self._origin.nofile_soft,
             runtime=self._runtime,
-            outputs=JournalOutputs() if journal else WorkerOutputs(self._loop),
+            outputs=JournalOutputs(closer.close) if journal else WorkerOutputs(self._loop, closer.close),
             subtree=subtree,
-            depot=Depot(self._loop, Sender(self._systemd.address), kept_by_systemd),
+            systemd_store=SystemdStore(self._loop, Sender(self._systemd.address), in_systemd_store),
+            closer=closer,
             scope=self._scope,
             spared=is_spared(),
+            has_keyring=has_keyring,
+            stderr_is_open=self._origin.stderr_is_open,
         )
         self._supervisor = Supervisor(
             self._loop,
@@ -141,7 +172,7 @@ class Boot:
         on_signal = self._loop.on_signal
         on_signal(signal.SIGTERM, supervisor.shut_down)
         on_signal(signal.SIGINT, supervisor.shut_down)
-        on_signal(signal.SIGHUP, supervisor.reload_definitions)
+        on_signal(signal.SIGHUP, supervisor.changes.reload)
         on_signal(signal.SIGUSR1, partial(self._reexec.begin, lambda problem: None))  # it is in the log
         on_signal(signal.SIGUSR2, supervisor.log_states)
         for signum in REALTIME:
@@ -149,8 +180,11 @@ class Boot:
 
     def close(self) -> None:
         """End what control clients there are, and what was prepared for services that never came."""
-        if self._server is not None:
-            self._server.close()
+        if self._folder_watch is not None:
+            self._folder_watch.close()
+        for server in (self._server, self._owner_server):
+            if server is not None:
+                server.close()
         if self._scope is not None:
             self._scope.abandon()
         self._systemd.close()
@@ -160,25 +194,31 @@ class Boot:
     def _records(self) -> tuple[list[Record], Iterable[int]]:
         """All that the next life of this process needs to know, and the descriptors that it needs."""
         assert self._server is not None
-        records = self._supervisor.everything()
-        server, supervisor = self._server.kept(), self._supervisor.kept()
-        kept = {
+        records = list(self._supervisor.writer.everything())
+        server = self._server.saved()
+        owner_server = None if self._owner_server is None else self._owner_server.saved()
+        supervisor = self._supervisor.saved()
+        saved = {
             "origin": asdict(self._origin),
             "folder": self._runtime.path,
             "lock": self._runtime.lock,
             "subtree": None if self._host.subtree is None else self._host.subtree.path,
             "journal": isinstance(self._host.outputs, JournalOutputs),
             "scope": self._scope is not None,
-            "depot": self._host.depot.names,
+            "keyring": self._host.has_keyring,
+            "depot": self._host.systemd_store.names,
             "server": server,
+            "owner_server": owner_server,
             "supervisor": supervisor,
         }
-        fds = {server["listener"], *(record["fd"] for record in server["connections"])}
+        fds = set()
+        for each in filter(None, (server, owner_server)):
+            fds |= {each["listener"], *(record["fd"] for record in each["connections"])}
         if supervisor["feed"] is not None:
             fds.add(supervisor["feed"])
         for record in records:
             fds |= numbers(record.get("unit", {})) | {fd for _name, _polled, fd, _identity in record.get("stored", ())}
-        return [*records, {"exec": kept}], fds
+        return [*records, {"exec": saved}], fds
 
     def _about_to(self, leave: bool) -> None:
         """Tell systemd that this process becomes another program, or that it does not after all."""
@@ -190,27 +230,56 @@ class Boot:
                 del os.environ[name]
             self._systemd.ready()
 
-    def resume(self, state: State) -> None:
+    def rebuild(self, state: State) -> None:
         """Be what this process was; nothing is done yet.  Raises whatever this version cannot understand."""
-        kept = state.exec
-        subtree = Subtree(kept["subtree"]) if kept["subtree"] is not None else None
-        if kept["scope"]:
+        saved = state.exec
+        subtree = Subtree(saved["subtree"]) if saved["subtree"] is not None else None
+        if saved["scope"]:
             self._scope = self._make_scope()
-        self._make(subtree, kept["journal"], kept["depot"])
-        self._supervisor.resume(state, kept["supervisor"])
-        self._server = Server(self._loop, self._supervisor, self._runtime.control, kept["server"])
+        # one that an earlier version was started without is made up for
+        has_keyring = saved["keyring"] if "keyring" in saved else _join_keyring()
+        self._make(subtree, saved["journal"], saved["depot"], has_keyring)
+        self._supervisor.rebuild(state, saved["supervisor"])
+        self._server = self._make_server(saved["server"])
+        if saved.get("owner_server") is not None:
+            self._owner_server = self._make_owner_server(saved["owner_server"])
 
-    def go_on(self, state: State) -> None:
-        """After `resume`: act again."""
+    def activate(self, state: State) -> None:
+        """After `rebuild`: act again."""
         close_left(state)
         self._take_signals(self._supervisor)
         self._loop.give_signals(state.signals)
-        self._supervisor.go_on(state.exec["supervisor"])
-        self._host.depot.settle()
+        self._supervisor.activate(state.exec["supervisor"])
+        if self._owner_server is None:  # an earlier version had none
+            try:
+                self._owner_server = self._make_owner_server(None)
+            except RuntimeFolderError as error:
+                log.error("%s", error)
+        self._watch_folder()
+        self._host.systemd_store.drop_unwanted()
         if self._scope is not None and self._host.subtree is not None:
-            self._scope.resume(self._host.subtree)
+            self._scope.take_over(self._host.subtree)
         self._systemd.ready()
-        notice("executed anew: %d services go on", len(self._supervisor.units))
+        notice("executed anew, with %s", count(len(self._supervisor.manager.units), "service"))
+
+
+def _join_keyring() -> bool:
+    """Leave the session keyring of whoever started spawnd, whose keys are not for services; whether that went well."""
+    try:
+        join_session_keyring()
+    except OSError as error:
+        log.warning("cannot make a session keyring: %s; services share the one spawnd was started with", error.strerror)
+        return False
+    return True
+
+
+def _show_as(title: str) -> None:
+    """The title that `ps` shows: which of several instances this is.
+
+    The name for `pgrep -x` and `killall` is the program's.
+    """
+    setproctitle.setproctitle(encodable(title))
+    prctl.set_name("spawnd")
 
 
 def close_left(state: State) -> None:
@@ -222,8 +291,8 @@ def close_left(state: State) -> None:
                     os.close(fd)
 
 
-def read_kept(path: str) -> State | None:
-    """What an earlier spawnd wrote down; None where there is nothing to go on with."""
+def read_saved(path: str) -> State | None:
+    """The state that an earlier spawnd wrote down; None where there is nothing to continue."""
     try:
         with open(path, "rb") as file:
             state = read_state(file.read())
@@ -233,5 +302,5 @@ def read_kept(path: str) -> State | None:
         notice("state in %s is not used: %s", path, error)
         return None
     if state.damaged:
-        log.error("%s: %d lines cannot be read and are ignored", path, state.damaged)
+        log.error("%s: %s cannot be read, ignored", path, count(state.damaged, "line"))
     return state

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from errno import errorcode
 
+from supervisor.printable import quoted
+
 EXIT_FAILED = 1  # the next start may succeed
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: the definitions prevent a start
 
@@ -41,7 +43,7 @@ class StepError(SpawnError):
     """A step of starting a service failed: which, on what path, with which errno (0: none); its text names that."""
 
     def __init__(self, step: str, path: str, errno: int, cause: str) -> None:
-        where = f" {path!r}" if path else ""
+        where = f" {quoted(path)}" if path else ""
         name = f" ({errorcode[errno]})" if errno in errorcode else ""
         super().__init__(f"cannot {step}{where}: {cause}{name}")
         self.step = step

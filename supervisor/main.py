@@ -2,48 +2,62 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from supervisor import __version__
+from supervisor.changes.evaluation import Evaluation
+from supervisor.deferred import forget
 from supervisor.definitions.service import Definitions
 from supervisor.errors import EXIT_CONFIG, EXIT_FAILED, DefinitionsError, SpawnError
+from supervisor.interpreter import enter_utf8_mode
 from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range
 from supervisor.linux.signal_mask import unblock_all
 from supervisor.log.logger import LEVELS, log, notice, open_closed_stdio, open_log
 from supervisor.loop.loop import Loop
-from supervisor.manager.evaluation import Evaluation
 from supervisor.manager.runtime import RuntimeFolder
 from supervisor.origin import Origin, program
+from supervisor.places import SYSCONFDIR
+from supervisor.plural import count
 from supervisor.process.children import REALTIME, Children, signal_name
-from supervisor.runtime_folder import default_folder
+from supervisor.runtime_folder import RULE, default_folder
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
 
 TRIAL_TIME = 1.0  # seconds that a trial goes on for
-DEFINITIONS = "/etc/spawnd/services.d"
+DEFINITIONS = f"{SYSCONFDIR}/spawnd/services.d"
 
 
 def main() -> int:
     """Run spawnd until it is told to stop; the exit status."""
-    arguments = parser().parse_args()
+    try:
+        enter_utf8_mode()
+    except OSError as error:
+        sys.exit(f"spawnd: cannot execute {sys.executable!r} in UTF-8 mode: {error.strerror}")
+    arguments = parse_arguments()
+    forget("argparse", "gettext", "locale")
     stderr_is_open = open_closed_stdio()
     open_log(arguments.log_level or "info", stderr_is_open)
-    command = program()  # before the folder changes, as `paths`
-    paths = [os.path.abspath(path) for path in arguments.config or [DEFINITIONS]]
-    os.chdir("/")
-    os.umask(0o022)
     try:
+        command = program()  # before the folder changes, as `paths` and `folder`
+        folder = os.path.abspath(arguments.runtime_dir or default_folder())
+        paths = [os.path.abspath(path) for path in arguments.config or [DEFINITIONS]]
+        os.chdir("/")
+        os.umask(0o022)
         if arguments.check:
-            return check(paths)
+            return check(paths, arguments.strict)
         if arguments.resume is not None:
             return resume(arguments.resume, arguments.trial)
         nofile_soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         origin = Origin(paths, arguments.log_level or "", nofile_soft, command, stderr_is_open)
-        return run(origin, arguments.runtime_dir or default_folder())
+        return run(origin, folder)
     except SpawnError as error:
         log.error("%s", error)
     except OSError as error:
@@ -51,15 +65,28 @@ def main() -> int:
     return EXIT_FAILED
 
 
-def parser() -> argparse.ArgumentParser:
+def parse_arguments(words: Sequence[str] | None = None) -> SimpleNamespace:
+    """Return the command line's values; these alone, as an object of argparse would keep the module."""
+    found = parser().parse_args(words)
+    if found.strict and not found.check:
+        parser().error("--strict goes with --check")
+    return SimpleNamespace(**vars(found))
+
+
+def parser() -> ArgumentParser:
+    import argparse  # whose memory is the first thing to be used anew
+
     result = argparse.ArgumentParser(
-        prog="spawnd", description="Runs services as their Lua definitions say, in the foreground."
+        prog="spawnd",
+        description="Runs services as their Lua definitions say, in the foreground.",
+        formatter_class=partial(argparse.HelpFormatter, width=_width()),
     )
-    result.add_argument(
-        "--config", action="append", metavar="PATH", help=f"a definition file or a folder of *.lua ({DEFINITIONS})"
-    )
-    result.add_argument("--runtime-dir", metavar="DIR", help=f"where the control socket is ({default_folder()})")
+    configuration = f"a definition file or a folder of *.lua ({DEFINITIONS})"
+    runtime = f"the folder for the control socket, spawnd's alone (here {default_folder()}; {RULE})"
+    result.add_argument("--config", action="append", type=_path, metavar="PATH", help=configuration)
+    result.add_argument("--runtime-dir", type=_path, metavar="DIR", help=runtime)
     result.add_argument("--check", action="store_true", help="check the definitions and exit")
+    result.add_argument("--strict", action="store_true", help="with --check: take notices for errors")
     result.add_argument("--log-level", choices=list(LEVELS), help="what to log, from this level on (info)")
     result.add_argument("--resume", type=int, help=argparse.SUPPRESS)
     result.add_argument("--trial", action="store_true", help=argparse.SUPPRESS)
@@ -67,7 +94,27 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
-def check(paths: Sequence[str]) -> int:
+def _width() -> int:
+    """Columns for the help text.  argparse finds the same, but imports `shutil` for it, even where it shows no help."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns) - 2
+    try:
+        return (os.get_terminal_size(1).columns or 80) - 2
+    except OSError:
+        return 78
+
+
+def _path(text: str) -> str:
+    """An empty path is an unset variable of a script, and not the present folder."""
+    if not text:
+        from argparse import ArgumentTypeError
+
+        raise ArgumentTypeError("the path is empty")
+    return text
+
+
+def check(paths: Sequence[str], strict: bool) -> int:
     """Evaluate the definitions and print what is wrong, or how many services there are."""
     results: list[Definitions | DefinitionsError] = []
     loop = Loop(on_error=_log_exception)
@@ -78,7 +125,7 @@ def check(paths: Sequence[str]) -> int:
 
     children = _make_children(loop)
     unblock_all()  # whoever started this may have blocked some, and exec keeps them blocked
-    Evaluation(loop, children, paths, take)
+    Evaluation(loop, children, paths, take, programs=True)
     loop.run()
     # only now: what cannot be written would be an error of a callback, after which a loop goes on
     (result,) = results
@@ -87,7 +134,10 @@ def check(paths: Sequence[str]) -> int:
         return EXIT_CONFIG
     for line in result.notices:
         print(line, file=sys.stderr)
-    print(f"OK: {len(result.services)} services", flush=True)
+    if strict and result.notices:
+        return EXIT_CONFIG
+    notices = f", {count(len(result.notices), 'notice')}" if result.notices else ""
+    print(f"OK: {count(len(result.services), 'service')}{notices}", flush=True)
     return 0
 
 
@@ -123,17 +173,17 @@ def resume(fd: int, trial: bool) -> int:
 
     with open(fd, "rb") as file:
         state = read_state(file.read())
-    kept = state.exec
-    origin = Origin(**kept["origin"])
+    saved = state.exec
+    origin = Origin(**saved["origin"])
     if not trial:
         open_log(origin.level or "info", origin.stderr_is_open)
     loop = _make_loop()
     children = _make_children(loop)
-    runtime = RuntimeFolder(kept["folder"])
+    runtime = RuntimeFolder(saved["folder"])
     if not trial:
-        runtime.resume(kept["lock"])
+        runtime.inherit(saved["lock"])
     boot = Boot(loop, children, runtime, origin)
-    boot.resume(state)
+    boot.rebuild(state)
     if trial:
         # what the other closes meanwhile is to be closed: ports, connections
         close_range(3, LAST_DESCRIPTOR)
@@ -141,7 +191,7 @@ def resume(fd: int, trial: bool) -> int:
         second.call_later(TRIAL_TIME, second.stop)
         second.run()
         os._exit(0)  # nothing of it is to be closed in order: it is all the other's
-    boot.go_on(state)
+    boot.activate(state)
     unblock_all()
     loop.run()
     boot.close()

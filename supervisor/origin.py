@@ -6,6 +6,8 @@ import os
 import sys
 from dataclasses import dataclass
 
+from supervisor.interpreter import interpreter
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -24,9 +26,5 @@ class Origin:
 
 def program() -> list[str]:
     """How to execute what is installed where this process came from.  To be asked before the folder changes."""
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:  # python -m
-        return [sys.executable, "-m", spec.name]
     script = os.path.abspath(sys.argv[0])
-    return [script] if os.access(script, os.X_OK) else [sys.executable, script]
+    return [script] if os.access(script, os.X_OK) else [*interpreter(), script]

@@ -6,6 +6,8 @@ import os
 
 SYSTEM_FOLDER = "/run/spawnd"
 CONTROL = "control"
+OWNER_SUFFIX = ".owner"
+RULE = "$RUNTIME_DIRECTORY, /run/spawnd for root, $XDG_RUNTIME_DIR/spawnd or /tmp/spawnd-UID for other users"
 
 
 def default_folder() -> str:
@@ -21,14 +23,25 @@ def default_folder() -> str:
 
 def default_socket() -> str:
     """The control socket that this user most likely means: that of a spawnd of their own, else the system's."""
+    *own, system = default_sockets()
+    for path in own:
+        if _is_ours(os.path.dirname(path)) and os.path.exists(path):
+            return path
+    return system
+
+
+def default_sockets() -> list[str]:
+    """Return where `default_socket` looks, that of the system at the end."""
+    folders = [SYSTEM_FOLDER]
     if os.geteuid() != 0:
         session = os.environ.get("XDG_RUNTIME_DIR")
-        own = ([os.path.join(session, "spawnd")] if session else []) + [_temporary_folder()]
-        for folder in own:
-            path = os.path.join(folder, CONTROL)
-            if _is_ours(folder) and os.path.exists(path):
-                return path
-    return os.path.join(SYSTEM_FOLDER, CONTROL)
+        folders = [*([os.path.join(session, "spawnd")] if session else []), _temporary_folder(), SYSTEM_FOLDER]
+    return [os.path.join(folder, CONTROL) for folder in folders]
+
+
+def owner_socket(path: str) -> str:
+    """The socket beside the control socket at `path` that only the user of spawnd can connect to."""
+    return f"{path}{OWNER_SUFFIX}"
 
 
 def _temporary_folder() -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -15,12 +17,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from supervisor.linux.glance import read_file
+
 T = TypeVar("T")
-PATIENCE = 20.0  # seconds that a condition may take on a busy machine
+# In a machine the processor is emulated, and a look takes time of the only one.
+IN_MACHINE = "MACHINE" in os.environ
+PATIENCE = 60.0 if IN_MACHINE else 20.0  # seconds that a condition may take on a busy machine
+PAUSE = 0.05 if IN_MACHINE else 0.005  # seconds between two looks
 BIN = Path(sys.executable).parent
 
 
-def wait_until(condition: Callable[[], T], what: str, patience: float = PATIENCE, pause: float = 0.005) -> T:
+def wait_until(condition: Callable[[], T], what: str, patience: float = PATIENCE, pause: float = PAUSE) -> T:
     """Wait until the condition is true and return what it said.  Raises TimeoutError naming `what`."""
     deadline = time.monotonic() + patience
     while True:
@@ -73,7 +80,7 @@ class Daemon:
     def __enter__(self) -> Daemon:
         self.start()
         try:
-            wait_until(lambda: self.socket.exists() or self.ended(), "the control socket")
+            wait_until(lambda: self.listens() or self.ended(), "the control socket")
             self._look_alive()
         except BaseException:
             self.kill()
@@ -103,6 +110,13 @@ class Daemon:
         wait_until(lambda: self.answers() or self.ended(), "an answer")
         self._look_alive()
         return self
+
+    def listens(self) -> bool:
+        """Whether clients can connect to the control socket; spawnd may not answer yet."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client, suppress(OSError):
+            client.connect(str(self.socket))
+            return True
+        return False
 
     def answers(self) -> bool:
         """Whether spawnd answers a call on its control socket."""
@@ -164,10 +178,10 @@ class Daemon:
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 
     def services(self) -> dict[str, dict[str, Any]]:
-        """`spawnctl list --json` by name."""
-        result = self.ctl("list", "--json")
-        assert result.returncode == 0, result.stderr
-        return {row["name"]: row for row in json.loads(result.stdout)}
+        """The rows of `List` by name, without what is built in: what `spawnctl list --json` prints."""
+        reply = call(self.socket, "List", names=[])
+        assert "parameters" in reply, reply
+        return {row["name"]: row for row in reply["parameters"]["services"] if not row["internal"]}
 
     def state(self, name: str) -> str:
         return str(self.services()[name]["state"])
@@ -180,9 +194,9 @@ class Daemon:
         """The pid of a service that runs its program, with all its set-up behind it."""
 
         def found() -> int | None:
-            row = self.services()[name]  # state and pid of one moment: a check or a function has a pid as well
-            pid: int | None = row["pid"]
-            return pid if row["state"] == "running" and pid != other_than else None
+            row = self.services().get(name, {})  # state and pid of one moment: a check or a function has a pid as well
+            pid: int | None = row.get("pid")
+            return pid if row.get("state") == "running" and pid != other_than else None
 
         pid = wait_until(found, f"{name} running")
         assert pid is not None
@@ -200,27 +214,40 @@ class Daemon:
         return pid
 
     def wait_state(self, name: str, state: str, patience: float = PATIENCE) -> None:
-        wait_until(lambda: self.state(name) == state, f"{name} {state}", patience)
+        wait_until(lambda: self.services().get(name, {}).get("state") == state, f"{name} {state}", patience)
 
 
 def call(path: Path, method: str, timeout: float = 60, **parameters: object) -> dict[str, Any]:
-    """One call of `io.spawnd.METHOD` on a connection of its own: the reply.  Raises OSError, ValueError."""
+    """Return the reply to one call of `io.spawnd.METHOD`, on a connection that spawnd has closed by then.
+
+    Raises OSError, ValueError.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(timeout)
         client.connect(str(path))
         client.sendall(encode_call(method, **parameters))
-        return receive(client)
+        reply = receive(client, 65536)
+        client.shutdown(socket.SHUT_WR)
+        client.recv(1)
+        pid = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+    # its end is shut down before it is closed: it has been closed once spawnd waits again
+    with suppress(TimeoutError):
+        wait_until(lambda: process_state(pid) != "R", "spawnd to wait", patience=0.2, pause=0.001)
+    return reply
 
 
 def encode_call(method: str, **parameters: object) -> bytes:
     return json.dumps({"method": f"io.spawnd.{method}", "parameters": parameters}).encode() + b"\0"
 
 
-def receive(client: socket.socket) -> dict[str, Any]:
-    """The next reply.  Raises OSError, ValueError where the connection ends before it."""
+def receive(client: socket.socket, at_once: int = 1) -> dict[str, Any]:
+    """Return the next reply, read `at_once` bytes at a time: more than 1 where no other reply can follow it.
+
+    Raises OSError, ValueError where the connection ends before it.
+    """
     data = b""
     while not data.endswith(b"\0"):
-        chunk = client.recv(1)
+        chunk = client.recv(at_once)
         if not chunk:
             raise ValueError(f"closed after {data!r}")
         data += chunk
@@ -229,16 +256,30 @@ def receive(client: socket.socket) -> dict[str, Any]:
 
 
 def stat_fields(pid: int) -> list[str]:
-    """The fields of `/proc/PID/stat` from the third on, none where the process is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return []
+    """The fields of `/proc/PID/stat` from the third on, none where the process is gone.
+
+    Raises TimeoutError where the process shows them to nobody, as in an execve that does not end.
+    """
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return read_file(f"/proc/{pid}/stat").decode(errors="replace").rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return []
+        except OSError as error:
+            if error.errno not in (errno.ETIMEDOUT, errno.EBUSY):
+                raise
+            if time.monotonic() > end:
+                raise TimeoutError(f"process {pid} does not show its state") from error
 
 
 def process_state(pid: int) -> str:
-    """The state of a process as `ps` shows it, '' where it is gone."""
-    return next(iter(stat_fields(pid)), "")
+    """The state of a process as `ps` shows it, '' where it is gone: in a file that is shown without waiting."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return status.partition("\nState:\t")[2][:1]
 
 
 def start_time(pid: int) -> int | None:

@@ -1,8 +1,12 @@
 # Completion of spawnctl for bash.  What may follow is known to spawnctl itself, the names of services with it.
 
 _spawnctl() {
-    local line=${COMP_LINE:0:COMP_POINT} word kept= candidate
+    local line=${COMP_LINE:0:COMP_POINT} command=spawnctl word kept= candidate
     local -a words
+    # a path that is being typed may lead to anything: it is not executed before Enter is pressed
+    if [[ $1 != spawnctl ]]; then
+        command=/usr/lib/spawn-supervisor/bin/spawnctl
+    fi
     # not COMP_WORDS: those end at each @ and =, too
     read -ra words <<<"$line"
     if [[ $line == *[[:space:]] ]]; then
@@ -21,7 +25,7 @@ _spawnctl() {
         if [[ $candidate == "$word"* ]]; then
             COMPREPLY+=("${candidate#"$kept"}")
         fi
-    done < <("$1" --complete "${words[@]:1}" 2>/dev/null)
+    done < <(command -- "$command" --complete "${words[@]:1}" 2>/dev/null)
 }
 
 complete -F _spawnctl spawnctl

@@ -2,7 +2,12 @@
 
 function __spawnctl_complete
     set -l words (commandline -opc)
-    $words[1] --complete $words[2..-1] (commandline -ct) 2>/dev/null
+    set -l program spawnctl
+    # a path that is being typed may lead to anything: it is not executed before Enter is pressed
+    if test "$words[1]" != spawnctl
+        set program /usr/lib/spawn-supervisor/bin/spawnctl
+    end
+    command $program --complete $words[2..-1] (commandline -ct) 2>/dev/null
 end
 
 complete -c spawnctl -f -a '(__spawnctl_complete)'

@@ -28,7 +28,8 @@ qotd = {
 
   -- Its descriptors, from 3 up, opened by the supervisor before the first start and kept open from
   -- then on: while a crashed qotd is being replaced, its clients queue and none is refused.
-  -- The two files can be made readable by root alone (chmod 600): root opens them, nobody reads them.
+  -- Root opens the two files, so they could be readable by root alone (chmod 600).  Services that run as one user
+  -- can take such files from each other, however: qotd should have a user of its own then.
   fd = {
     udp("127.0.0.1", 1717, { name = "udp" }),
     tcp("127.0.0.1", 1717, { name = "tcp", backlog = 128 }),

@@ -54,6 +54,7 @@ depends(_M, "folder")
 description = "touches a file now and then"
 exec = "/bin/sh"
 arg = { "-c", "while sleep 5; do date > " .. FOLDER .. "/clock/now; done" }
+stdout, stderr = log(), log() -- kept, and shown by `spawnctl logs clock`; what functions write is kept in any case
 
 function start()
   local nobody = unix.users.nobody

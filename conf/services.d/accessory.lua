@@ -16,6 +16,8 @@ accessory = {
     allow = {
       root = "any",
       ["cm4all-beng-spawn"] = "any",
+      ["cm4all-lukko-spawn"] = "any",
+      ["cm4all-workshop-spawn"] = "any",
     },
     expiry = "60s",                         -- after the last lease, or request
   },

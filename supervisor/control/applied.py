@@ -1,4 +1,4 @@
-"""What came of a plan that has been set off: waits for each service to come to what was planned for it."""
+"""The results of a plan under way: waits until each service has reached its planned state."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from functools import partial
 from typing import Any
 
 from supervisor.control.core import Core, Unit
-from supervisor.control.orders import GONE, result
+from supervisor.control.orders import GONE, Wait, result
 from supervisor.control.rows import reason
-from supervisor.control.wait import Wait
+from supervisor.lifecycle.life import goes_down
 from supervisor.lifecycle.outcome import DONE, Outcome, restarted, started, stopped
-from supervisor.lifecycle.outlook import goes_down
 from supervisor.lifecycle.plan import Effect, Plan
-from supervisor.varlink.exchange import Exchange
+from supervisor.varlink.pending_call import PendingCall
 
 Step = dict[str, Any]
 Row = dict[str, object]
@@ -21,7 +20,7 @@ ASKED = Outcome(True, "asked to reload")
 
 
 def steps_of(plan: Plan) -> list[Step]:
-    """What has to be known of each service to tell what came of it: plain data."""
+    """Return what a result needs to know of each service, as plain data."""
     return [
         {
             "name": entry.name,
@@ -36,10 +35,12 @@ def steps_of(plan: Plan) -> list[Step]:
 
 
 class Applied:
-    """`finish` is given a row for each of the steps.  Ends with the exchange."""
+    """`finish` is given a row for each of the steps.  Ends with the call."""
 
-    def __init__(self, exchange: Exchange, core: Core, steps: list[Step], finish: Callable[[list[Row]], None]) -> None:
-        self._exchange = exchange
+    def __init__(
+        self, pending: PendingCall, core: Core, steps: list[Step], finish: Callable[[list[Row]], None]
+    ) -> None:
+        self._pending = pending
         self._core = core
         self._steps = {str(step["name"]): step for step in steps}
         self._finish = finish
@@ -49,21 +50,21 @@ class Applied:
         self._wait: Wait | None = None
 
     def reload(self) -> None:
-        """Ask those to reload that were planned to."""
+        """Ask the services to reload whose step is a reload."""
         for name in list(self._reloading):
-            self._core.reload(name, partial(self._reload_ended, name))
+            self._core.side_calls.reload(name, partial(self._reload_ended, name))
 
     def tell(self) -> None:
         """Finish at once, with what is known so far."""
-        self._core.settle()
+        self._core.writer.flush()
         self._rows([result(self._core, name, self._so_far(name)) for name in self._steps])
 
     def wait(self) -> None:
         """Finish when all have come to what was planned."""
-        self._wait = Wait(self._exchange, self._core, self._steps, self._judge, self._rows)
+        self._wait = Wait(self._pending, self._core, self._steps, self._judge, self._rows)
 
     def forget_reloads(self) -> None:
-        """They were asked for before, and nobody will hear how they came out."""
+        """Count the reloads as asked for: an earlier process asked, and their results are lost."""
         self._reloaded = dict.fromkeys(self._reloading, ASKED)
 
     def _reload_ended(self, name: str, problem: str) -> None:
@@ -80,7 +81,7 @@ class Applied:
         self._finish(rows)
 
     def _so_far(self, name: str) -> Outcome:
-        unit = self._core.units.get(name)
+        unit = self._core.manager.units.get(name)
         if (outcome := self._judge(name, unit)) is not None:
             return outcome
         if name in self._reloading:
@@ -95,9 +96,9 @@ class Applied:
             return self._reloaded.get(name)
         match step["step"]:
             case Effect.START:
-                return started(unit.service, unit.life, self._core.units)
+                return started(unit.service, unit.life, self._core.manager.units)
             case Effect.RESTART | Effect.REBUILD:
-                return restarted(unit.service, unit.life, self._core.units, step["starts"])
+                return restarted(unit.service, unit.life, self._core.manager.units, step["starts"])
             case Effect.STOP:
                 if goes_down(unit.life):
                     self._going_down.add(name)

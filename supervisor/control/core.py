@@ -1,33 +1,25 @@
-"""What the control interface needs of the supervisor's core, and nothing more."""
+"""The part of the supervisor that the control interface needs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from supervisor.definitions.service import Service, Settings
 from supervisor.errors import SpawnError
 from supervisor.lifecycle.dependencies import Obstacle
-from supervisor.lifecycle.ended import Ended
-from supervisor.lifecycle.life import Life
+from supervisor.lifecycle.life import Ended, Life
+from supervisor.lifecycle.outcome import Outcome
 from supervisor.lifecycle.plan import Plan
 from supervisor.log.ring import START, Piece, Position
-from supervisor.process.answer import Answer
-
-
-@dataclass(frozen=True, slots=True)
-class DescriptorRow:
-    """One descriptor of a service: `what` is for people (`udp 127.0.0.1:69`), `stored` ones are in its store."""
-
-    number: int
-    name: str
-    what: str
-    stored: bool = False
+from supervisor.process.launch import DescriptorRow
+from supervisor.process.paths import Sight
+from supervisor.process.run import Answer
+from supervisor.process.slots import Slot
 
 
 class Unit(Protocol):
-    """One service as it runs.  Texts are empty where there is nothing to say."""
+    """One service as it runs.  An unknown text is empty."""
 
     @property
     def name(self) -> str: ...
@@ -38,62 +30,85 @@ class Unit(Protocol):
 
     @property
     def next_service(self) -> Service | None:
-        """The definition that is to be in force once its present process is gone; None: there is no other."""
+        """The definition that comes into force once the present process is gone; None: there is no other."""
 
     @property
     def life(self) -> Life: ...
 
     @property
     def internal(self) -> bool:
-        """Whether it is built in rather than defined."""
+        """Whether the service is built in rather than defined."""
 
     @property
     def pid(self) -> int | None:
-        """The main process, None where there is none."""
+        """The process id of the main process; None: the service has none."""
 
     @property
     def status_text(self) -> str:
-        """What the service says of itself (`STATUS=`)."""
+        """The status text of the service (`STATUS=`)."""
 
     @property
     def last_exit(self) -> str:
         """How its last process ended."""
 
     @property
+    def last_call(self) -> str:
+        """The result of the last call of a function that belongs to its start or its stop."""
+
+    @property
+    def disconnected(self) -> str:
+        """The clients that waited on a socket when another socket last took its place."""
+
+    @property
+    def check_output(self) -> Sequence[str]:
+        """The last lines of output of its check, if the check has failed."""
+
+    @property
     def ended(self) -> Ended | None:
-        """The same, or why no process came of its last start; None where that is not known."""
+        """How its last process ended, as a value, or why its last start had no process; None: unknown."""
+
+    @property
+    def call_ended(self) -> Ended | None:
+        """The result of that function, as a value."""
 
     @property
     def waits(self) -> str:
-        """What it waits for, while it is waiting."""
+        """The reason for which the service is waiting."""
 
     @property
     def obstacle(self) -> Obstacle | None:
-        """The same: what holds it back."""
+        """The same reason as a value."""
+
+    @property
+    def undecided(self) -> str:
+        """Why spawnd has not found the main process of a background daemon yet; otherwise empty."""
 
     def usage(self) -> tuple[int | None, float | None]:
-        """Memory in bytes and CPU time in seconds, None where unknown.  Raises nothing."""
+        """Return memory in bytes and CPU time in seconds, None where unknown.  Raises nothing."""
 
     def descriptors(self) -> list[DescriptorRow]:
-        """All, 0 to 2 included, by number."""
+        """Return all descriptors, 0 to 2 included, by number."""
 
 
-class Core(Protocol):
-    """The supervisor.  Names given to it exist in `units`; none of its methods blocks.
+class Manager(Protocol):
+    """The services as they run.  Callers pass only names that exist in `units`.
 
-    When `start`, `stop` or `restart` returns, the order shows in `life`: what was at rest
-    and is to start is at least waiting.
+    When `start`, `stop` or `restart` returns, the order shows in `life`: a service at rest that is to start is at least
+    waiting.
     """
 
     @property
     def units(self) -> Mapping[str, Unit]:
-        """By name, in order of definition."""
+        """The services by name, in order of definition."""
 
     @property
     def settings(self) -> Settings: ...
 
+    def services(self) -> Mapping[str, Service]:
+        """Return the definitions by name, including those that wait for an older process to end."""
+
     def start(self, names: Sequence[str]) -> None:
-        """Start them, and what they depend on."""
+        """Start services with their dependencies."""
 
     def stop(self, names: Sequence[str]) -> None: ...
 
@@ -101,51 +116,92 @@ class Core(Protocol):
 
     def reset(self, names: Sequence[str]) -> None: ...
 
+    def signal(self, name: str, signum: int) -> bool:
+        """Send a signal to the main process of a service; False: it has none."""
+
+    def observe(self, callback: Callable[[Unit], None]) -> Callable[[], None]:
+        """Call back when a unit is new or gone, and after every change of a state or of what a unit waits for.
+
+        The callbacks end when the caller calls the returned function.
+        """
+
+    def unix_time(self, monotonic: float) -> float:
+        """Return the Unix time of a time of the loop's clock."""
+
+
+class SideCalls(Protocol):
+    """Processes beside running services."""
+
     def reload(self, name: str, done: Callable[[str], None]) -> None:
         """Ask the service to reload; `done("")` when it has, `done(error)` when not.  Raises nothing."""
 
     def ask_status(self, name: str, done: Callable[[Answer], None]) -> None:
-        """Call its function `status`: `done` with what it says; where that is not ok, with what is wrong."""
+        """Call the function `status` of a service: `done` gets its answer or, if that is not ok, the error."""
 
-    def signal(self, name: str, signum: int) -> bool:
-        """Send a signal to its main process; False: it has none."""
 
-    def observe(self, callback: Callable[[Unit], None]) -> Callable[[], None]:
-        """Call back when a unit is new or gone, and after every change of a state or of what one waits for.
+class StateWriter(Protocol):
+    """Saves the state that the next spawnd needs."""
 
-        Until the function that is returned is called.
+    def flush(self) -> None:
+        """Save the changes, before a client learns of them."""
+
+
+class Changes(Protocol):
+    """The definition files."""
+
+    def check(self, done: Callable[[int, list[str], Sequence[str]], None]) -> None:
+        """Evaluate the definition files again: `done(number of services, problems, notices)`."""
+
+    def plan(self, reloads: bool, done: Callable[[Plan | SpawnError], None]) -> None:
+        """Evaluate the files again and plan the change to them.
+
+        `reloads`: services with a reload_signal reload, too.
+        """
+
+    def apply(self, expect: str, reloads: bool, done: Callable[[Plan | SpawnError], None]) -> None:
+        """Change to the files: `done` gets the plan, all steps of which have begun, except for the reloads.
+
+        After an error nothing has changed.  It is a DefinitionsError or, where `expect` is not empty and
+        differs from the digest of the files, an OtherDefinitionsError.
+        """
+
+
+class Core(Protocol):
+    """The supervisor, and its parts that do the work.  Nothing blocks.
+
+    Callers pass only names that exist in `manager.units`.
+    """
+
+    @property
+    def manager(self) -> Manager: ...
+
+    @property
+    def side_calls(self) -> SideCalls: ...
+
+    @property
+    def writer(self) -> StateWriter: ...
+
+    @property
+    def changes(self) -> Changes: ...
+
+    @property
+    def reexec(self) -> Callable[[Callable[[str], None]], None]:
+        """Execute the installed version of spawnd; `done(problem)` is called only if that fails."""
+
+    def inspect(self, name: str, done: Callable[[Mapping[Slot, Sight]], None]) -> None:
+        """Compare the open files of a service with their paths: `done` gets the differences by slot."""
+
+    def writes_files(self, name: str) -> bool:
+        """Whether a service has files in its table that it writes to."""
+
+    def reopen(self, name: str, done: Callable[[Outcome], None]) -> None:
+        """Reopen the files that a service writes to, at their paths: `done` gets the outcome."""
+
+    def output(self, name: str, position: Position = START) -> Piece | None:
+        """Return the kept output of a service from a position on; None: the journal has it under that name.
+
+        Raises LookupError if no output is kept.  The service may have just gone.
         """
 
     def end(self) -> None:
-        """Stop everything, then end; asked again, nothing more."""
-
-    def settle(self) -> None:
-        """Write down what has changed: of what a client is told, the next spawnd has to know."""
-
-    def check(self, done: Callable[[int, list[str]], None]) -> None:
-        """Evaluate the definition files anew: `done(number of services, problems)`."""
-
-    def plan(self, reloads: bool, done: Callable[[Plan | SpawnError], None]) -> None:
-        """Evaluate them anew: what it takes to change to them; `reloads`: services with a reload_signal reload too."""
-
-    def apply(self, expect: str, reloads: bool, done: Callable[[Plan | SpawnError], None]) -> None:
-        """Change to them: the plan, of which everything but the reloads has been set off.
-
-        An error is a DefinitionsError or, where `expect` is not empty and not their digest, an
-        OtherDefinitionsError, and nothing has changed.
-        """
-
-    def services(self) -> Mapping[str, Service]:
-        """The definitions by name; one that waits for the process of the last one to be gone is there already."""
-
-    def reexec(self, done: Callable[[str], None]) -> None:
-        """Execute the installed version of spawnd; `done(problem)` where that fails, else nobody is left to call it."""
-
-    def output(self, name: str, position: Position = START) -> Piece | None:
-        """What is kept of its output from a position on; None: it is in the journal under its name.
-
-        Raises LookupError where it is kept nowhere.  `name` may be of one that has just gone.
-        """
-
-    def wall(self, monotonic: float) -> float:
-        """The Unix time of a time of the loop's clock."""
+        """Stop all services, then end.  Another call changes nothing."""

@@ -1,10 +1,10 @@
-"""What spawnd answers a call with instead of a result: the errors of every control channel, and its own."""
+"""Error replies of spawnd: those of every control channel, and its own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from supervisor.varlink.errors import (
+from supervisor.varlink.messages import (
     ControlError,
     ExpectedMore,
     Failed,
@@ -47,8 +47,9 @@ class TooManyClients(ControlError):
 class NoSuchService(ControlError):
     """No service of that name, or none that the pattern matches."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__("io.spawnd.NoSuchService", name=name)
+    def __init__(self, name: str, suggestion: str | None = None) -> None:
+        """`suggestion` is the name that was probably meant."""
+        super().__init__("io.spawnd.NoSuchService", name=name, suggestion=suggestion)
 
 
 class NoLog(ControlError):
@@ -111,7 +112,7 @@ class ConnectionLost(ControlError):
 
 
 class BadReply(ControlError):
-    """What the service sent is no reply."""
+    """The service sent something that is no reply."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__("io.spawnd.BadReply", name=name, message=message)

@@ -6,30 +6,30 @@ import os
 
 from supervisor.control.core import Core
 from supervisor.control.errors import InterfaceNotFound
-from supervisor.varlink import introspection
-from supervisor.varlink.exchange import Exchange
+from supervisor.varlink.interface import SERVICE, info, read_description, service_description
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
 OWN = "io.spawnd"
-INTERFACES = (OWN, introspection.SERVICE)
+INTERFACES = (OWN, SERVICE)
 
 
-def get_info(exchange: Exchange, core: Core) -> None:
-    Parameters(exchange.call.parameters).end()
-    exchange.reply(introspection.info("spawnd", list(INTERFACES)))
+def get_info(pending: PendingCall, core: Core) -> None:
+    Parameters(pending.call.parameters).end()
+    pending.reply(info("spawnd", list(INTERFACES)))
 
 
-def get_interface_description(exchange: Exchange, core: Core) -> None:
-    parameters = Parameters(exchange.call.parameters)
+def get_interface_description(pending: PendingCall, core: Core) -> None:
+    parameters = Parameters(pending.call.parameters)
     interface = parameters.string("interface")
     parameters.end()
     if interface not in INTERFACES:
         raise InterfaceNotFound(interface)
-    exchange.reply({"description": description(interface)})
+    pending.reply({"description": description(interface)})
 
 
 def description(interface: str) -> str:
     """The definition of one of the interfaces."""
-    if interface == introspection.SERVICE:
-        return introspection.service_description()
-    return introspection.read_description(os.path.dirname(__file__), interface)
+    if interface == SERVICE:
+        return service_description()
+    return read_description(os.path.dirname(__file__), interface)

@@ -1,16 +1,19 @@
-"""The kept output of a service, as replies have it: lines of text."""
+"""The kept output of a service as lines of text, for replies."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from supervisor.control.core import Core
 from supervisor.control.errors import NoLog
+from supervisor.log.handler import CUT
 from supervisor.log.ring import START, Piece, Position
 
 LONGEST_REST = 3  # bytes of a character that is not all there
 
 
 def read(core: Core, name: str, position: Position = START) -> Piece | None:
-    """What there is from a position on, whole characters only; None: it is in the journal.  Raises NoLog."""
+    """Return the output from a position on, whole characters only; None: it is in the journal.  Raises NoLog."""
     try:
         piece = core.output(name, position)
     except LookupError as error:
@@ -18,14 +21,14 @@ def read(core: Core, name: str, position: Position = START) -> Piece | None:
     rest = unfinished(piece.data) if piece is not None else 0
     if piece is None or not rest:
         return piece
-    return Piece(piece.data[:-rest], piece.lost, Position(piece.end.byte - rest, piece.end.line))
+    return replace(piece, data=piece.data[:-rest], end=Position(piece.end.byte - rest, piece.end.line))
 
 
 def reply_of(piece: Piece | None, count: int | None = None) -> dict[str, object]:
     """A reply with all its lines or the last of them; the last one is `partial` where it has no end yet."""
     if piece is None:
         return {"journal": True, "lines": [], "lost": 0, "partial": False}
-    *lines, rest = piece.data.decode(errors="replace").split("\n")
+    *lines, rest = f"{CUT if piece.cut else ''}{piece.data.decode(errors='backslashreplace')}".split("\n")
     lines = [line.removesuffix("\r") for line in lines]
     if rest:
         lines.append(rest)
@@ -34,7 +37,7 @@ def reply_of(piece: Piece | None, count: int | None = None) -> dict[str, object]
 
 
 def unfinished(data: bytes) -> int:
-    """How many bytes at the end are the beginning of a UTF-8 character whose rest is still to come."""
+    """Return the number of bytes at the end that begin a UTF-8 character without its rest."""
     for length in range(1, min(LONGEST_REST, len(data)) + 1):
         byte = data[-length]
         if byte >= 0xC0:

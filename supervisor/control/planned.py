@@ -1,16 +1,14 @@
-"""What is told about a plan: plain values, as the interface definition has them."""
+"""Rows about a plan: plain values, as the interface definition has them."""
 
 from __future__ import annotations
 
 from supervisor.definitions.notation import lua
-from supervisor.definitions.notation.entries import ENTRIES
-from supervisor.definitions.notation.keys import KEYS, functions
-from supervisor.definitions.service import Service, Settings
+from supervisor.definitions.notation.keys import ENTRIES, SHOW, functions
+from supervisor.definitions.service import FUNCTIONS, Service, Settings
 from supervisor.lifecycle.change import change_of_key
 from supervisor.lifecycle.plan import AT_BOOT, Plan, ServicePlan
 
 ADDED, REMOVED, CHANGED, SAME = "added", "removed", "changed", "same"
-FUNCTIONS = "functions"  # of a module: none of the keys
 ACCOUNTS = {"user": "uid", "group": "gid", "groups": "gids"}
 
 
@@ -65,13 +63,13 @@ def _rows_of(key: str, old: Service, new: Service) -> list[dict[str, object]]:
 
 
 def _values(key: str, old: Service, new: Service) -> list[tuple[str, str, str]]:
-    """What differs, each with its value before and after."""
+    """Return the differences, each with its value before and after."""
     if key in ENTRIES:  # long ones: what differs in them is told, not all of it
         before, after = ENTRIES[key](old), ENTRIES[key](new)
         names = sorted(before.keys() | after.keys(), key=_by_number)
         found = [(_entry(key, name), before.get(name, lua.NIL), after.get(name, lua.NIL)) for name in names]
         return [(name, lua.one_line(one), lua.one_line(other)) for name, one, other in found if one != other]
-    show = functions if key == FUNCTIONS else KEYS[key]
+    show = functions if key == FUNCTIONS else SHOW[key]
     one, other = (lua.one_line(show(service)) for service in (old, new))
     if one == other and key in ACCOUNTS:  # the name is the same, and means another account
         one, other = f"{one} -- {_ids(old, key)}", f"{other} -- {_ids(new, key)}"

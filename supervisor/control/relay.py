@@ -19,9 +19,9 @@ from supervisor.control.errors import (
 from supervisor.lifecycle.life import AT_REST, State
 from supervisor.varlink import channel
 from supervisor.varlink.channel import Channel, ChannelError
-from supervisor.varlink.exchange import Exchange
-from supervisor.varlink.introspection import SERVICE
+from supervisor.varlink.interface import SERVICE
 from supervisor.varlink.messages import Call, Reply
+from supervisor.varlink.pending_call import PendingCall
 
 GET_INFO = f"{SERVICE}.GetInfo"
 INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9.-]{0,254}\Z")
@@ -31,25 +31,27 @@ DEADLINE = "deadline"  # time of the loop's clock
 
 
 class Relay:
-    """Answers `exchange` with what the service `name` says to `call`; owns the connection to it, and ends with it.
+    """Answers `pending` with what the service `name` says to `call`; owns the connection to it, and ends with it.
 
     `seconds` is the time limit.  Raises ControlError.
     """
 
-    def __init__(self, exchange: Exchange, core: Core, name: str, path: str, call: Call, seconds: float) -> None:
-        if SENT in exchange.memo:  # of an earlier life, whose connection is gone
+    def __init__(self, pending: PendingCall, core: Core, name: str, path: str, call: Call, seconds: float) -> None:
+        if SENT in pending.memo:  # of an earlier life, whose connection is gone
             raise ConnectionLost(name)
-        self._exchange = exchange
+        if not pending.has_room_for_channel:
+            raise Failed("too many connections to services hang while they are closed: descriptors were left in them")
+        self._pending = pending
         self._core = core
         self._name = name
         self._call = call
         self._seconds = seconds
-        deadline = exchange.memo.setdefault(DEADLINE, exchange.loop.clock() + seconds)
+        deadline = pending.memo.setdefault(DEADLINE, pending.loop.clock() + seconds)
         assert isinstance(deadline, float)
-        self._channel = Channel(exchange.loop, path, deadline, self._failed, exchange.in_turn, exchange.discard)
-        exchange.on_end(self._channel.close)
+        self._channel = Channel(pending.loop, path, deadline, self._failed, pending.in_turn, pending.discard_channel)
+        pending.on_end(self._channel.close)
         if call.more and not call.oneway:
-            exchange.stream(self._channel.go_on)
+            pending.stream(self._channel.go_on)
         if "." in call.method:
             self._pass_on(call)
         else:
@@ -58,42 +60,42 @@ class Relay:
     def _informed(self, reply: Reply) -> None:
         """Make the call to the first interface that is the service's own."""
         if reply.error:
-            self._exchange.fail(ServiceError(self._name, reply.error, reply.parameters))
+            self._pending.fail(ServiceError(self._name, reply.error, reply.parameters))
             return
         interfaces = reply.parameters.get("interfaces")
         listed = [name for name in interfaces if isinstance(name, str)] if isinstance(interfaces, list) else []
         own = next((name for name in listed if name != SERVICE), None)
         if own is None or not INTERFACE.match(own):
-            self._exchange.fail(BadReply(self._name, "GetInfo lists no interface of its own"))
+            self._pending.fail(BadReply(self._name, "GetInfo lists no interface of its own"))
             return
         call = self._call
         self._pass_on(Call(f"{own}.{call.method}", call.parameters, call.more, call.oneway))
 
     def _pass_on(self, call: Call) -> None:
         try:
-            self._channel.call(call, self._replied, lambda: self._exchange.memo.update({SENT: True}))
+            self._channel.call(call, self._replied, lambda: self._pending.memo.update({SENT: True}))
         except Malformed:
-            self._exchange.fail(InvalidParameter("parameters"))
+            self._pending.fail(InvalidParameter("parameters"))
 
     def _replied(self, reply: Reply) -> None:
-        exchange = self._exchange
+        pending = self._pending
         try:
             if reply.error:
-                exchange.fail(ServiceError(self._name, reply.error, reply.parameters))
+                pending.fail(ServiceError(self._name, reply.error, reply.parameters))
             elif not reply.continues:
-                exchange.reply({"reply": reply.parameters})
+                pending.reply({"reply": reply.parameters})
             else:
-                exchange.reply_more({"reply": reply.parameters})
-                if not exchange.has_room:
+                pending.reply_more({"reply": reply.parameters})
+                if not pending.has_room:
                     self._channel.pause()
         except Malformed as error:
-            exchange.fail(BadReply(self._name, str(error.parameters["message"])))
+            pending.fail(BadReply(self._name, str(error.parameters["message"])))
 
     def _failed(self, error: ChannelError) -> None:
-        self._exchange.fail(self._explain(error))
+        self._pending.fail(self._explain(error))
 
     def _explain(self, error: ChannelError) -> ControlError:
-        unit = self._core.units.get(self._name)
+        unit = self._core.manager.units.get(self._name)
         state = State.STOPPED if unit is None else unit.life.state
         match error:
             case channel.TimedOut():

@@ -1,10 +1,11 @@
-"""What is told about a service: plain values, as the interface definition has them."""
+"""Rows about a service: plain values, as the interface definition has them."""
 
 from __future__ import annotations
 
 import time
 
 from supervisor.control.core import Core, Unit
+from supervisor.lifecycle.cause import output_hint
 from supervisor.lifecycle.life import State
 
 
@@ -16,7 +17,7 @@ def summary(unit: Unit, core: Core, now: float) -> dict[str, object]:
         "name": unit.name,
         "state": life.state.value,
         "pid": unit.pid,
-        "since": iso_8601(core.wall(life.since)),
+        "since": iso_8601(core.manager.unix_time(life.since)),
         "state_s": seconds(now - life.since),
         "restarts": life.restarts,
         "uptime_s": None if life.up_since is None else seconds(now - life.up_since),
@@ -24,6 +25,7 @@ def summary(unit: Unit, core: Core, now: float) -> dict[str, object]:
         "cpu_s": cpu,
         "description": unit.service.description,
         "reason": reason(unit),
+        "status_text": unit.status_text,
         "internal": unit.internal,
     }
 
@@ -36,14 +38,16 @@ def details(unit: Unit, core: Core, now: float) -> dict[str, object]:
         "file": service.file,
         "line": service.line,
         "last_exit": unit.last_exit,
+        "last_call": unit.last_call,
+        "disconnected": unit.disconnected,
         "failures": life.failures,
         "start_limit": service.start_limit,
         "next_start_s": seconds((life.deadline or now) - now) if waits_for_retry else None,
         "waits": unit.waits,
-        "status_text": unit.status_text,
         "depends": list(service.depends),
         "after": list(service.after),
         "descriptors": len(unit.descriptors()),
+        "has_process": service.has_process,
         "ready": service.ready,
         "restart": service.restart,
         "task": service.task,
@@ -53,13 +57,13 @@ def details(unit: Unit, core: Core, now: float) -> dict[str, object]:
 
 
 def reason(unit: Unit) -> str:
-    """Why it is in its state."""
-    return unit.waits or unit.life.reason
+    """Why it is in its state; of a failure also how to keep what it says of it, where that is lost."""
+    return unit.waits or "; ".join(filter(None, (unit.life.reason, output_hint(unit))))
 
 
-def iso_8601(wall: float) -> str:
+def iso_8601(unix_time: float) -> str:
     """A Unix time in UTC, with milliseconds."""
-    whole, thousandths = divmod(round(wall * 1000), 1000)
+    whole, thousandths = divmod(round(unix_time * 1000), 1000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{thousandths:03d}+00:00"
 
 

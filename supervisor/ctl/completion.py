@@ -1,9 +1,11 @@
-"""What may follow on a command line that is being typed: shells ask for it with `spawnctl --complete WORD...`.
+"""Completion of a command line: shells ask for candidates with `spawnctl --complete WORD...`.
 
 The words are those after `spawnctl` up to the cursor; the last one is being typed, and so
 maybe empty.  Each candidate is a line: the word, a tab, what it means.  They are not chosen by
 what there is of the last word already: shells do that in ways of their own.  Nothing is
-said about what goes wrong: somebody is typing.
+said about what goes wrong: somebody is typing.  Shells insert candidates into the command line
+as they are, so names of services are offered only where they can be names: anybody may listen
+on a socket, and a name could hold commands.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import SpawnctlError
-from supervisor.ctl.parsers import general_parser, verb_parser
+from supervisor.ctl.parsers import VERB, general_parser, verb_parser
 from supervisor.ctl.verbs import VERBS
 from supervisor.runtime_folder import default_socket
 
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.0  # seconds for the supervisor to tell the names: whoever types waits for it
 REAL_TIME = 15  # signals after RTMIN that are offered; there may be more
-SERVICES, SIGNALS = "NAME", "SIG"  # what arguments are called that there are candidates for
+MOST = 10_000  # names; no supervisor has more
+SERVICES, SIGNALS = "NAME", "SIG"  # with VERB, what arguments are called that there are candidates for
 
 
 def complete(words: Sequence[str]) -> int:
@@ -67,6 +70,8 @@ def _of_verb(typed: Typed, current: str) -> Candidates:
                 yield "all", "every service"
         case argument, _ if argument.metavar == SIGNALS:
             yield from _signals()
+        case argument, _ if argument.metavar == VERB:
+            yield from VERBS.items()
 
 
 def takes_several(argument: argparse.Action) -> bool:
@@ -75,14 +80,18 @@ def takes_several(argument: argparse.Action) -> bool:
 
 def _services(path: str | None, given: Sequence[str]) -> Candidates:
     """All but those that are given already."""
+    from supervisor.definitions.values import is_service_name  # takes a while to import
+
     client = Client(path or default_socket(), PATIENCE)
     try:
-        nodes = client.call("Graph")["nodes"]
+        nodes = client.call("Graph").get("nodes")
     finally:
         client.close()
-    for node in nodes:
-        if not node["internal"] and node["name"] not in given:
-            yield node["name"], node["state"]
+    for node in nodes[:MOST] if isinstance(nodes, list) else ():
+        name = node.get("name") if isinstance(node, dict) and not node.get("internal") else None
+        if isinstance(name, str) and is_service_name(name) and name not in given:
+            state = str(node.get("state"))
+            yield name, state if state.isascii() and state.isalpha() else "in an unknown state"
 
 
 def _signals() -> Candidates:
@@ -97,7 +106,7 @@ def _signals() -> Candidates:
 
 
 class Typed:
-    """What stands before the word that is being typed, as the parser will understand it.
+    """The words before the one being typed, as the parser will understand them.
 
     `given` are the arguments that are no options, `taken` is how many words there are up to
     the last of them.  With `ends_at_first` what follows the first of them is another parser's.
@@ -121,7 +130,7 @@ class Typed:
         self.value_follows = awaited is not None
 
     def options(self) -> Candidates:
-        """Those that have not been given."""
+        """Yield the options that have not been given."""
         for action in self._actions:
             if action.option_strings and action not in self._used:
                 yield max(action.option_strings, key=len), action.help or ""

@@ -1,12 +1,15 @@
-"""What can go wrong for spawnctl, each with its exit code."""
+"""Errors of spawnctl, each with its exit code."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 from supervisor.ctl import exit_code
-from supervisor.ctl.text import printable
+from supervisor.ctl.undefined import how_to_apply, how_to_define
 from supervisor.errors import SpawnError
+from supervisor.printable import printable, quoted
+from supervisor.runtime_folder import CONTROL, default_sockets
 
 
 class SpawnctlError(SpawnError):
@@ -24,22 +27,41 @@ class NoSupervisor(SpawnctlError):
     code = exit_code.NO_SUPERVISOR
 
     def __init__(self, path: str, cause: str) -> None:
-        super().__init__(f"no supervisor at {path!r}: {cause}")
+        if os.path.isdir(path):
+            cause = f"it is a folder, in which the socket is called {CONTROL!r}"
+        known = default_sockets()
+        others = " or ".join(quoted(other) for other in known if other != path) if path in known else ""
+        elsewhere = f"; others may be at {others}, or where --socket says" if others else ""
+        super().__init__(f"no supervisor at {quoted(path)}: {cause}{elsewhere}")
 
 
 class NotPermitted(SpawnctlError):
     code = exit_code.NOT_PERMITTED
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"not permitted to control the supervisor at {path!r}")
+        super().__init__(f"not permitted to control the supervisor at {quoted(path)}")
 
 
 class ConnectionLost(SpawnctlError):
     """The supervisor went away with the answer outstanding."""
 
 
+class MalformedReply(SpawnctlError):
+    """The supervisor sent something that fits no interface known here."""
+
+
 class NoSuchService(SpawnctlError):
     code = exit_code.NO_SUCH_SERVICE
+
+
+class TimedOut(SpawnctlError):
+    """An order is not carried out yet, and nobody waits for it any longer; `why` says what it waits for, if known."""
+
+    code = exit_code.TIMED_OUT
+
+    def __init__(self, verb: str, seconds: float, why: str = "") -> None:
+        cause = f": {why}" if why else ""
+        super().__init__(f"the {verb} is not done after {seconds:g} s, and goes on{cause}")
 
 
 class CallFailed(SpawnctlError):
@@ -65,13 +87,16 @@ def _explain(path: str, error: str, parameters: Mapping[str, object]) -> Spawnct
         case "org.varlink.service.MethodNotFound":
             return CallFailed(f"the supervisor does not know {parameters.get('method')}: it is of another version")
         case "io.spawnd.NoSuchService":
-            return NoSuchService(f"no such service: {parameters.get('name')!r}")
+            suggestion = parameters.get("suggestion")
+            new = how_to_apply(str(name)) if path == default_sockets()[-1] else ""
+            meant = new or (f"; did you mean {suggestion!r}?" if suggestion else how_to_define(str(name)))
+            return NoSuchService(f"no such service '{printable(str(name))}'{meant}")  # its escapes are made already
         case "io.spawnd.Needed":
             by = parameters.get("by")
             others = ", ".join(map(str, by)) if isinstance(by, list) else ""
             return CallFailed(f"{name} is needed by {others}: nothing was stopped; --cascade stops them, too")
         case "io.spawnd.NoLog":
-            return CallFailed(f"{parameters.get('name')} has no log()")
+            return CallFailed(f"{name} has no log(): its output is kept where its definition has `stderr = log()`")
         case "io.spawnd.OtherDefinitions":
             digest = parameters.get("digest")
             return CallFailed(f"not the expected definitions, nothing was changed: their digest is {digest}")
@@ -79,8 +104,10 @@ def _explain(path: str, error: str, parameters: Mapping[str, object]) -> Spawnct
             return CallFailed(f"{name} cannot be called: it has no control = true")
         case "io.spawnd.NotRunning":
             state = parameters.get("state")
-            why = "nobody listens on its control socket" if state in ("running", "reloading") else f"it is {state}"
-            return CallFailed(f"{name} cannot be called: {why}")
+            why = "it has failed" if state == "failed" else f"it is {state}"
+            if state in ("running", "reloading"):
+                why = "nobody listens on its control socket"
+            return CallFailed(f"{name} cannot be called: {why}; `spawnctl why {name}` says more")
         case "io.spawnd.TimedOut":
             return CallFailed(f"{name} did not answer within {parameters.get('timeout'):g} s")
         case "io.spawnd.ConnectionLost":

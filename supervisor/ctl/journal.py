@@ -26,7 +26,7 @@ def lines(name: str, count: int, follow: bool = False) -> Iterator[str]:
 
     command = [*_command(name, count, follow), "-q", "-o", "cat"]
     try:
-        process = Popen(command, stdout=PIPE, text=True, errors="replace")
+        process = Popen(command, stdout=PIPE, encoding="utf-8", errors="backslashreplace")  # whatever the locale
     except OSError as error:
         raise _failed(name, error) from error
     with process:

@@ -10,6 +10,7 @@ from supervisor.ctl import exit_code
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import SpawnctlError
 from supervisor.ctl.parsers import general_parser, verb_parser
+from supervisor.printable import printable
 from supervisor.runtime_folder import default_socket
 
 COMPLETE = "--complete"  # a shell wants to know what may follow
@@ -25,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:  # argparse has said what is wrong, or has helped
         return end.code if isinstance(end.code, int) else exit_code.USAGE
     except SpawnctlError as error:
-        print(f"spawnctl: {error}", file=sys.stderr)
+        lines = [printable(line) for line in f"spawnctl: {error}".split("\n")]
+        print("\n".join(lines), file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
         return exit_code.INTERRUPTED
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _open_closed_output() -> None:
-    """Somebody who closes standard output or error does not want to hear anything."""
+    """Open the null device in place of a closed standard output or error."""
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # open until the process ends
     if sys.stderr is None:
@@ -47,24 +49,30 @@ def _open_closed_output() -> None:
 
 
 def _throw_output_away() -> None:
-    """What is left in the buffer would raise again when the interpreter ends."""
+    """Discard the buffered output, which would raise again when the interpreter ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(arguments: Sequence[str]) -> int:
     """Parse the command line in two steps, for the verb's own part is in its module.  Raises SystemExit too."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
     if arguments[:1] == [COMPLETE]:
         from supervisor.ctl.completion import complete  # only shells ask for it
 
         return complete(arguments[1:])
     general = general_parser().parse_args(arguments)
-    verb, parser = verb_parser(general.verb)
+    verb, parser = verb_parser(general.verb, general.rest)
     args = parser.parse_args(general.rest, general)
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
     client = Client(args.socket or default_socket())
     try:
         code: int = verb.run(client, args)
         return code
+    except (SpawnctlError, OSError):
+        raise
+    except Exception as error:
+        if client.replied:  # whoever listens on a socket may answer anything
+            raise client.malformed(f"{type(error).__name__}: {error}") from error
+        raise
     finally:
         client.close()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from supervisor.ctl.terminal import Terminal
-from supervisor.ctl.text import printable
+from supervisor.ctl.output import Terminal
+from supervisor.ctl.text import wrap
+from supervisor.plural import count
+from supervisor.printable import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,27 +26,35 @@ STEPS = {
 COLOURS = {"restart": "33", "rebuild": "33", "start": "32", "stop": "31"}
 WORTH = {"restart": "to restart", "rebuild": "to restart", "start": "to start", "stop": "to stop"}
 SETTINGS = "_SUPERVISOR"
+INDENT = "    "
 
 
 def title(row: dict[str, Any], terminal: Terminal) -> str:
     """`web: restart: exec changed`."""
     step = terminal.paint(COLOURS.get(row["step"], ""), STEPS[row["step"]])
     also = ", asked to reload" if row.get("reloads") and row["step"] != "reload" else ""
-    return f"{row['name']}: {step}{also}: {printable(row['reason'])}"
+    return f"{printable(row['name'])}: {step}{also}: {printable(row['reason'])}"
 
 
-def key_lines(row: dict[str, Any]) -> list[str]:
-    """What changes in its definition, each with what that asks for and where it stands."""
+def key_lines(row: dict[str, Any], columns: int | None) -> list[str]:
+    """Return the changes of a definition, each with its effect and its place."""
     if row["change"] == "added":
         return [f"    defined at {printable(row['file'])}:{row['line']}"] if row["file"] else []
-    return [f"    {change(key)}  {asks(key)}  {place(key)}" for key in row["keys"]]
+    return [line for key in row["keys"] for line in _wrapped(f"{change(key)}  {asks(key)}  {place(key)}", columns)]
 
 
-def setting_lines(settings: list[dict[str, Any]]) -> list[str]:
+def _wrapped(text: str, columns: int | None) -> list[str]:
+    """A change below its service, what has no room on the line below that."""
+    first, *more = wrap(text, columns, len(INDENT))
+    return [INDENT + first, *(INDENT * 2 + part for line in more for part in wrap(line, columns, 2 * len(INDENT)))]
+
+
+def setting_lines(settings: list[dict[str, Any]], columns: int | None) -> list[str]:
     if not settings:
         return []
     when = {False: STEPS["adopt"], True: "at the next start of spawnd"}
-    return [SETTINGS, *(f"    {change(row)}  [{when[row['deferred']]}]  {place(row)}" for row in settings)]
+    lines = (f"{change(row)}  [{when[row['deferred']]}]  {place(row)}" for row in settings)
+    return [SETTINGS, *(part for line in lines for part in _wrapped(line, columns))]
 
 
 def change(row: dict[str, Any]) -> str:
@@ -69,12 +79,15 @@ def summary(reply: dict[str, Any]) -> str:
     parts = [f"{counts[what]} {what}" for what in order if what in counts]
     if reply["settings"]:
         parts.append(f"{len(reply['settings'])} of {SETTINGS}")
-    return f"Plan: {', '.join(parts)}" if parts else f"Nothing to do: {reply['defined']} services are as defined"
+    return f"Plan: {', '.join(parts)}" if parts else f"Nothing to do: {as_defined(reply['defined'])}"
+
+
+def as_defined(number: int) -> str:
+    return f"{count(number, 'service')} {'is' if number == 1 else 'are'} as defined"
 
 
 def print_problems(problems: list[str], consequence: str, quiet: bool = False) -> None:
     """All of them as `check` prints them, and in one line on stderr that it was these."""
     if not quiet:
         print("\n".join(map(printable, problems)))
-    many = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    print(f"spawnctl: {consequence}: {many}", file=sys.stderr)
+    print(f"spawnctl: {consequence}: {count(len(problems), 'problem')}", file=sys.stderr)

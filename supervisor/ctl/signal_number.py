@@ -8,6 +8,15 @@ import signal
 from supervisor.ctl.errors import UsageError
 
 
+def is_signal(text: str) -> bool:
+    """Whether `signal_number` would take `text`."""
+    try:
+        signal_number(text)
+    except UsageError:
+        return False
+    return True
+
+
 def signal_number(text: str) -> int:
     """The number of `TERM`, `SIGTERM`, `15`, `RTMIN+1`, `RTMAX-2`.  Raises UsageError."""
     name = text.upper().removeprefix("SIG")

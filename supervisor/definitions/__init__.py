@@ -1,1 +1,1 @@
-"""What the definition files say: schema, Lua loading, validation."""
+"""Definition files: keys, Lua, checks, and the values that come of them."""

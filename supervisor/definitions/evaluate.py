@@ -1,6 +1,6 @@
 """Evaluates and checks definition files.  Runs in a short-lived child of spawnd: Lua and NSS stay there.
 
-The child writes the records that `report` describes; whoever forked it ends it when it takes too long.
+The child writes the records that `report` describes; its parent kills a child that takes too long.
 """
 
 from __future__ import annotations
@@ -8,41 +8,48 @@ from __future__ import annotations
 import gc
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
-from supervisor.definitions.accounts import Accounts
-from supervisor.definitions.addresses import check_addresses
-from supervisor.definitions.contents import Contents
-from supervisor.definitions.digest import digest_of
+from supervisor.definitions.checking import Checking
+from supervisor.definitions.collisions import check_addresses, check_sharing
+from supervisor.definitions.databases import Accounts, Databases, Network
+from supervisor.definitions.definition_file import SPECIAL, DefinitionFile, SettingsReader
 from supervisor.definitions.files import Files, Source
-from supervisor.definitions.implied import add_implied
-from supervisor.definitions.lines import module_names, scan
+from supervisor.definitions.lines import first_local, first_return, module_names, scan, unused_specials
 from supervisor.definitions.lua import Lua, LuaProblem
-from supervisor.definitions.netns.links import check_links
-from supervisor.definitions.network import Network
-from supervisor.definitions.order import check_order
+from supervisor.definitions.netns.overlaps import check_host_addresses, check_links
+from supervisor.definitions.order import add_implied_dependencies, check_order
 from supervisor.definitions.problems import Problems, internal, place
 from supervisor.definitions.report import Record, service_record, settings_record
-from supervisor.definitions.scope import Host, Scope
 from supervisor.definitions.service import Service
-from supervisor.definitions.settings import SettingsReader
+from supervisor.definitions.suggest import did_you_mean
+from supervisor.plural import count
 
 MAX_SERVICES = 10_000
 
 Emit = Callable[[Record], object]
 
+_GLOBAL = "a service is a global"
+_TOO_MANY = f"cannot use: all definitions together have more than {MAX_SERVICES} services, of which this is the next"
+PLACE = frozenset({"file", "line", "lines"})
+SETTINGS_PLACE = "places"
+OUTPUTS = ("stdout", "stderr")
+
 
 def write_report(
-    paths: Sequence[str], out_fd: int, *, deadline_s: float, root: bool, digest: bool = False
+    paths: Sequence[str], out_fd: int, *, deadline_s: float, root: bool, digest: bool = False, programs: bool = False
 ) -> None:
     """Evaluate the files and folders `paths` and write the report to `out_fd`, which stays open.
 
-    Each file has `deadline_s` seconds of CPU time for its Lua code, all together have `lua.AS_LONG` times
-    that.  Where `root` is False no user is switched, and unknown users and groups are notices.
-    `digest`: it has one of the definitions.
+    Each file has `deadline_s` seconds of CPU time for its Lua code, all together have `lua.AS_LONG` times that.
+    Where `root` is False no user is switched, and unknown users and groups are notices.  `digest`: the report has a
+    digest of the definitions.  `programs`: programs are looked for.  Their file systems may hang, so the report is
+    complete before that and the notices follow.
     """
     gc.disable()  # the process ends with this; collecting would only cost
-    evaluate(paths, lambda record: _write(out_fd, record), deadline_s=deadline_s, root=root, digest=digest)
+    emit = partial(_write, out_fd)
+    evaluate(paths, emit, deadline_s=deadline_s, root=root, digest=digest, programs=programs)
 
 
 def _write(out_fd: int, record: Record) -> None:
@@ -51,30 +58,31 @@ def _write(out_fd: int, record: Record) -> None:
         data = data[os.write(out_fd, data) :]
 
 
-def evaluate(paths: Sequence[str], emit: Emit, *, deadline_s: float, root: bool, digest: bool = False) -> None:
+def evaluate(
+    paths: Sequence[str], emit: Emit, *, deadline_s: float, root: bool, digest: bool = False, programs: bool = False
+) -> None:
     """As `write_report`, each record to `emit`."""
     evaluation = Evaluation(emit, root=root)
     evaluation.load(paths, deadline_s)
-    evaluation.check()
+    evaluation.check(paths)
     evaluation.report(digest)
-
-
-_TOO_MANY = f"cannot use: all definitions together have more than {MAX_SERVICES} services, of which this is the next"
+    if programs:
+        evaluation.check_programs()
 
 
 class Evaluation:
-    """All files: the services that they define, and everything that is wrong with them."""
+    """All files: the services that they define, and all problems with them."""
 
     def __init__(self, emit: Emit, *, root: bool) -> None:
         self._emit = emit
         self._root = root
         self._problems = Problems()
-        self._host = Host(Accounts(), Network(self._doing), root)
+        self._databases = Databases(Accounts(), Network(self._doing), root)
         self._settings = SettingsReader()
         self._sources: list[Source] = []
         self._services: dict[str, Service] = {}
-        self._scopes: dict[str, Scope] = {}
-        self._missing: set[str] = set()  # what files that cannot be evaluated seem to define
+        self._checkings: dict[str, Checking] = {}
+        self._missing: set[str] = set()  # services that files seem to define which cannot be evaluated
         self._complete = True
 
     def _doing(self, at: str, doing: str) -> None:
@@ -102,66 +110,109 @@ class Evaluation:
                 self._complete = False
 
     def _leave_out(self, paths: Sequence[str]) -> None:
-        """Say what nobody has looked at, so that nobody takes it for good."""
+        """Report files that were not evaluated, so that nobody takes them for good."""
         if paths:
-            others = f", nor were {len(paths) - 1} files after it" if len(paths) > 1 else ""
+            others = f", nor any of the {count(len(paths) - 1, 'file')} after it" if len(paths) > 1 else ""
             self._problems.add(paths[0], 0, f"was not evaluated, as those before it were too much{others}")
 
     def _evaluate(self, source: Source, lua: Lua) -> bool:
-        """False where no other file can be evaluated."""
+        """Evaluate one file.  Return False where no other file can be evaluated."""
         self._sources.append(source)
         lines = scan(source.text)
         name = os.path.basename(source.path).removesuffix(".lua")
         try:
             evaluated = lua.evaluate(source.text, name)
         except LuaProblem as error:
-            self._problems.add(source.path, error.line, str(error))
+            from supervisor.definitions.synonyms import syntax  # only an error needs it
+
+            self._problems.add(source.path, error.line, f"{error}{syntax(source.text, error.line, str(error))}")
             self._missing.update(lines.named, module_names(source.text, name))
             self._complete = self._complete and not error.final
             return not error.final
-        contents = Contents(source, lines, evaluated, self._host, self._problems)
+        contents = DefinitionFile(source, lines, evaluated, self._databases, self._problems)
         contents.settings(self._settings)
-        for scope, service in contents.services():
+        for checking, service in contents.services():
             if len(self._services) == MAX_SERVICES:
-                self._problems.add(scope.file, scope.line, f"{service.name}: {_TOO_MANY}")
+                self._problems.add(checking.file, checking.line, f"{service.name}: {_TOO_MANY}")
                 self._complete = False
                 return False
-            self._add(scope, service)
+            self._add(checking, service)
         self._missing.update(contents.broken)
         self._emit({"file": source.path})  # a host look-up of it has ended
         return True
 
-    def _add(self, scope: Scope, service: Service) -> None:
-        other = self._scopes.get(service.name)
+    def _add(self, checking: Checking, service: Service) -> None:
+        other = self._checkings.get(service.name)
         if other is not None:
             there = place(other.file, other.line)
-            self._problems.add(scope.file, scope.line, f"{service.name}: is defined at {there} as well")
+            self._problems.add(checking.file, checking.line, f"{service.name}: is defined at {there} as well")
             return
-        self._scopes[service.name] = scope
+        self._checkings[service.name] = checking
         self._services[service.name] = service
 
-    def check(self) -> None:
-        """What concerns several services."""
+    def check(self, paths: Sequence[str]) -> None:
+        """Check several services together."""
+        if not self._problems:
+            self._note_empty(paths)
         missing = self._missing if self._complete else None
-        self._guarded(lambda: add_implied(self._services, self._scopes))
-        self._guarded(lambda: check_order(self._services, self._scopes, missing))
-        self._guarded(lambda: check_addresses(self._services, self._scopes))
-        self._guarded(lambda: check_links(self._services, self._scopes))
+        self._guarded(lambda: add_implied_dependencies(self._services, self._checkings))
+        self._guarded(lambda: check_order(self._services, self._checkings, missing))
+        self._guarded(lambda: check_addresses(self._services, self._checkings))
+        self._guarded(lambda: check_links(self._services, self._checkings))
+        self._guarded(lambda: check_host_addresses(self._services, self._checkings))
+        self._guarded(lambda: check_sharing(self._services, self._checkings))
+
+    def _note_empty(self, paths: Sequence[str]) -> None:
+        """Note folders and files that define nothing, which is hardly intended."""
+        files = {checking.file for checking in self._checkings.values()}
+        for path in paths:
+            if os.path.isdir(path) and path not in map(os.path.dirname, files):
+                self._problems.notice(path, 0, "defines no services: they are in files named *.lua")
+        for source in self._sources:
+            if source.path not in files:
+                self._note_hidden(source)
+            for name, line in unused_specials(source.text):
+                if name not in SPECIAL and (meant := did_you_mean(name, SPECIAL)):
+                    self._problems.notice(source.path, line, f"{name!r} is the file's own, and means nothing{meant}")
+
+    def _note_hidden(self, source: Source) -> None:
+        """Note tables that look like services and are none, in a file that defines none."""
+        if local := first_local(source.text):
+            name, line = local
+            self._problems.notice(source.path, line, f"{name!r} is local, and no service: {_GLOBAL}, without 'local'")
+        elif line := first_return(source.text):
+            self._problems.notice(source.path, line, f"what it returns is read by nobody: {_GLOBAL}")
+
+    def check_programs(self) -> None:
+        """Report faults of programs, after everything else: no start depends on them, as they may change before it."""
+        from supervisor.definitions.programs import check_programs  # a start does without
+
+        if self._problems:
+            return
+        told = self._problems.notices()
+        check_programs(self._services, self._checkings)
+        for text in self._problems.notices():
+            if text not in told:
+                self._notice(text)
+        self._emit({"looked": True})
+
+    def _notice(self, text: str) -> None:
+        self._emit({"notice": text, "about": self._problems.compared(text)})
 
     def _guarded(self, check: Callable[[], None]) -> None:
         try:
             check()
-        except Exception as error:  # what else is wrong is to be reported nevertheless
+        except Exception as error:  # other problems are to be reported nevertheless
             self._problems.add(self._sources[0].path, 0, internal(error))
 
     def report(self, digest: bool) -> None:
         for text in self._problems.texts():
             self._emit({"problem": text})
-        if self._host.network.unavailable:
+        if self._databases.network.unavailable:
             self._emit({"passing": True})
         if not self._problems:
             for text in self._problems.notices():
-                self._emit({"notice": text})
+                self._notice(text)
             for source in self._sources:
                 self._emit({"source": source.path, "text": source.text})
             services = [service_record(service) for service in self._services.values()]
@@ -172,3 +223,21 @@ class Evaluation:
             if digest:
                 self._emit({"digest": digest_of(services, settings)})
         self._emit({"end": True})
+
+
+def digest_of(services: Iterable[Record], settings: Record) -> str:
+    """Return the SHA-256, in hex, of services in their order and of settings; their places do not count."""
+    from hashlib import sha256  # takes a while to import
+
+    digest = sha256()
+    for record in services:
+        kept = {key: value for key, value in record.items() if key not in PLACE}
+        if "worker" in record:  # that it has the key counts, as without it a worker shares spawnd's log
+            kept["lines"] = [key for key in OUTPUTS if key in record.get("lines", ())]
+        digest.update(_canonical(kept))
+    digest.update(_canonical({key: value for key, value in settings.items() if key != SETTINGS_PLACE}))
+    return digest.hexdigest()
+
+
+def _canonical(record: Record) -> bytes:
+    return json.dumps(record, sort_keys=True, separators=(",", ":")).encode() + b"\n"

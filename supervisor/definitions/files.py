@@ -1,4 +1,4 @@
-"""Reading definition files: which there are, their text, and whether others could write them."""
+"""Reading definition files: their names, their text, and whether others could write them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _Unusable(Exception):
 
 
 class Files:
-    """Reads definition files one after the other; what is wrong goes to `problems`."""
+    """Reads definition files one after the other; problems go to `problems`."""
 
     def __init__(self, problems: Problems, *, root: bool, read: Read = os.read) -> None:
         self._problems = problems
@@ -112,7 +112,7 @@ class Files:
         self._warn(path, status)
 
     def _warn(self, path: str, status: os.stat_result) -> None:
-        """Whoever can write a definition is root where spawnd is."""
+        """Note a file or folder that others can write: they become root through it."""
         if not self._root:
             return
         if status.st_uid not in (0, os.geteuid()):
@@ -130,4 +130,5 @@ def _decode(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as error:
-        raise _Unusable("cannot use: not UTF-8", data.count(b"\n", 0, error.start) + 1) from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _Unusable(f"cannot use: its byte \\x{data[error.start]:02x} is not UTF-8", line) from None

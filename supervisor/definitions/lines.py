@@ -1,7 +1,7 @@
-"""On which line each key of a definition file stands: a scanner for tables that are written out.
+"""The line of each key of a definition file: a scanner for tables that are written out.
 
-It follows braces, parentheses, `NAME =` and `["name"] =` and skips strings and comments.
-What a definition computes instead has no line here; the line that ran is used for that.
+It follows braces, parentheses, `NAME =` and `["name"] =` and skips strings and comments.  Values that a definition
+computes have no line here; the line that ran stands for them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ _TOKEN = re.compile(
 )
 
 _MODULE = re.compile(r"\bmodule\s*\(\s*(?:[\"']([^\"'\n]+)[\"']|\.\.\.)")
+_LOCAL = re.compile(r"^[ \t]*local[ \t]+([A-Za-z_]\w*)[ \t]*=[ \t]*\{", re.M)
+_RETURN = re.compile(r"^return[ \t]*\{", re.M)
+_CAPITALS = re.compile(r"^(_[A-Z_]+)[ \t]*=[ \t]*\{", re.M)
+_ASSIGNED = re.compile(r"^[A-Za-z_][\w.]*(?:\[[^\]\n]*\])?[ \t]*=(?!=)", re.M)
 
 Node = dict[str | int, tuple[int, "Node"]]
 
@@ -49,7 +53,7 @@ class _Level:
     node: Node
     brace: bool
     index: int = 0
-    item: Node | None = None  # what the value that is being read holds
+    item: Node | None = None  # the node of the value that is being read
 
 
 @dataclass(slots=True)
@@ -60,12 +64,12 @@ class Lines:
     named: dict[str, list[Constructor]] = field(default_factory=dict)
 
     def find_key(self, name: str, first: int, line: int) -> Constructor | None:
-        """Where a module that begins on the line `first` gives its global `name` the value that was set on `line`."""
+        """Find the place where a module that begins on the line `first` sets its global `name`, set when `line` ran."""
         found = [entry for entry in self.named.get(name, ()) if first <= entry.first <= line]
         return found[-1] if found else None
 
     def find(self, name: str, line: int) -> Constructor | None:
-        """Where the global `name`, assigned when `line` ran, is written down."""
+        """Find the place where the global `name`, assigned when `line` ran, is written down."""
         for constructor in reversed(self.named.get(name, ())):
             if constructor.node or len(self.named[name]) == 1:
                 return constructor
@@ -75,7 +79,7 @@ class Lines:
         return None
 
     def entry(self, table: str, key: str, line: int) -> Constructor | None:
-        """Where the field `key` of the global `table`, assigned when `line` ran, is written down."""
+        """Find the place where the field `key` of the global `table`, assigned when `line` ran, is written down."""
         for constructor in self.named.get(table, ()):
             if key in constructor.node:
                 first, node = constructor.node[key]
@@ -99,8 +103,28 @@ def module_names(text: str, own: str) -> set[str]:
     return {found or own for found in _MODULE.findall(text)}
 
 
+def first_local(text: str) -> tuple[str, int] | None:
+    """The first table that is given to a local variable, and its line; None where the text sets globals as well."""
+    found = _LOCAL.search(text)
+    if found is None or _ASSIGNED.search(text):
+        return None
+    return found[1], text.count("\n", 0, found.start(1)) + 1
+
+
+def first_return(text: str) -> int:
+    """The line on which a text returns a table, 0 where it does not."""
+    found = _RETURN.search(text)
+    return text.count("\n", 0, found.start()) + 1 if found else 0
+
+
+def unused_specials(text: str) -> list[tuple[str, int]]:
+    """Global tables with names like `_DEFAULT`, and their lines, that are named nowhere else in the text."""
+    found = [(match[1], text.count("\n", 0, match.start()) + 1) for match in _CAPITALS.finditer(text)]
+    return [(name, line) for name, line in found if len(re.findall(rf"\b{name}\b", text)) == 1]
+
+
 def scan(text: str) -> Lines:
-    """The lines of everything that a file's text gives a name."""
+    """Return the lines of everything that a file's text gives a name."""
     return _Scanner(text).run()
 
 
@@ -110,7 +134,7 @@ class _Scanner:
         self._line = 1
         self._lines = Lines()
         self._levels: list[_Level] = []
-        self._target = ""  # what the last assignment outside of any table was to
+        self._target = ""  # of the last assignment outside of any table
         self._current: Constructor | None = None
 
     def run(self) -> Lines:

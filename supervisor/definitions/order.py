@@ -1,42 +1,48 @@
-"""Dependencies over all files: names that exist, no cycle, nothing that contradicts itself."""
+"""Dependencies over all files: those that namespaces imply, unknown names, cycles, contradictions."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 
-from supervisor.definitions.near import hint
-from supervisor.definitions.problems import Bad
-from supervisor.definitions.scope import Scope
+from supervisor.definitions.checking import Checking
+from supervisor.definitions.netns import service_name
 from supervisor.definitions.service import Service
+from supervisor.definitions.suggest import did_you_mean
 
 KEYS = ("depends", "after", "conflicts")
 
 
-def check_order(services: dict[str, Service], scopes: dict[str, Scope], elsewhere: Collection[str] | None) -> None:
-    """Report what is wrong.
+def check_order(
+    services: dict[str, Service], checkings: dict[str, Checking], elsewhere: Collection[str] | None
+) -> None:
+    """Report unknown names, cycles and contradictions.
 
     `elsewhere` are services of files that could not be evaluated; None: nobody knows which.
     """
     for name, service in services.items():
         if service.depends or service.after or service.conflicts:
-            _check_names(service, scopes[name], services, elsewhere)
+            _check_names(service, checkings[name], services, elsewhere)
     for cycle in cycles(services):
         key = "depends" if cycle[1] in services[cycle[0]].depends else "after"
-        scopes[cycle[0]].bad(Bad(f"cannot be ordered: {' -> '.join(cycle)}"), key)
+        checkings[cycle[0]].problem(f"cannot be ordered: {' -> '.join(cycle)}", key)
 
 
 def _check_names(
-    service: Service, scope: Scope, services: dict[str, Service], elsewhere: Collection[str] | None
+    service: Service, checking: Checking, services: dict[str, Service], elsewhere: Collection[str] | None
 ) -> None:
     for key in KEYS:
         for index, other in enumerate(getattr(service, key), 1):
             if other == service.name:
-                scope.bad(Bad("a service cannot name itself"), key, index)
+                checking.problem("a service cannot name itself", key, index)
             elif other not in services and elsewhere is not None and other not in elsewhere:
-                scope.bad(Bad(f"unknown service {other!r}" + hint(other, services)), key, index)
+                from supervisor.definitions.synonyms import service as of_systemd  # only an error needs it
+
+                meant = of_systemd(other, services) or did_you_mean(other, services)
+                checking.problem(f"unknown service {other!r}{meant}", key, index)
     for other in service.conflicts:
         if other in service.depends:
-            scope.bad(Bad(f"depends on {other!r} as well"), "conflicts", service.conflicts.index(other) + 1)
+            checking.problem(f"depends on {other!r} as well", "conflicts", service.conflicts.index(other) + 1)
 
 
 def cycles(services: dict[str, Service]) -> Iterator[list[str]]:
@@ -65,3 +71,27 @@ def cycles(services: dict[str, Service]) -> Iterator[list[str]]:
 def _before(service: Service, services: dict[str, Service]) -> Iterator[str]:
     names = dict.fromkeys(service.depends + service.after)
     return (name for name in names if name in services and name != service.name)
+
+
+def add_implied_dependencies(services: dict[str, Service], checkings: dict[str, Checking]) -> None:
+    """Have each service depend on the services that keep the network namespaces of it and of its sockets.
+
+    A namespace that no file defines has to exist already, and nothing is added for it.
+    """
+    prefix = service_name("")
+    kept = [name.removeprefix(prefix) for name in services if name.startswith(prefix)]
+    for name, service in services.items():
+        for namespace in _namespaces(service):
+            keeper = service_name(namespace)
+            if keeper in services and keeper != name and keeper not in services[name].depends:
+                services[name] = replace(services[name], depends=(*services[name].depends, keeper))
+            elif keeper not in services and (meant := did_you_mean(namespace, kept)):
+                checkings[name].notice(f"no file defines netns.{namespace}{meant}", "netns")
+
+
+def _namespaces(service: Service) -> Iterator[str]:
+    if service.netns:
+        yield service.netns
+    for spec in (service.stdin, service.stdout, service.stderr, *service.fd):
+        if spec.netns:
+            yield spec.netns

@@ -1,13 +1,16 @@
-"""Problems are collected, not thrown one by one: an operator wants to see all of them."""
+"""Problems of definitions.  All of them are collected, because an operator wants to see them all."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+
+from supervisor.printable import printable
 
 Path = tuple[str | int, ...]
 
 
-class Bad(Exception):
+class InvalidValue(Exception):
     """A value is wrong.  `path` leads to it from where it was looked at, `line` is its line where that is known."""
 
     def __init__(self, message: str, *path: str | int, line: int = 0) -> None:
@@ -25,6 +28,7 @@ class Problems:
         self._files: dict[str, int] = {}
         self._suspects: list[tuple[str, int, str]] = []
         self._notices: list[str] = []
+        self._about: dict[str, tuple[str, ...]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._problems)
@@ -33,11 +37,18 @@ class Problems:
         order = self._files.setdefault(file, len(self._files))
         self._problems.append((order, line, _text(file, line, message)))
 
-    def notice(self, file: str, line: int, message: str) -> None:
-        self._notices.append(_text(file, line, message))
+    def notice(self, file: str, line: int, message: str, about: Sequence[str] = ()) -> None:
+        """Add a notice; `about` are the services that it compares, where it does."""
+        text = _text(file, line, message)
+        self._notices.append(text)
+        self._about[text] = tuple(about)
+
+    def compared(self, notice: str) -> tuple[str, ...]:
+        """Return the services that a notice compares."""
+        return self._about.get(notice, ())
 
     def suspect(self, file: str, line: int, message: str) -> None:
-        """Something odd: the likely cause where the file has a problem, a notice where it has none."""
+        """Add something odd: the likely cause where the file has a problem, a notice where it has none."""
         self._suspects.append((file, line, message))
 
     def texts(self) -> list[str]:
@@ -60,19 +71,12 @@ def _text(file: str, line: int, message: str) -> str:
 
 
 def place(file: str, line: int) -> str:
-    """`FILE:LINE`; what concerns a whole file (line 0) is on its first line."""
+    """`FILE:LINE`; a problem of a whole file (line 0) is on its first line."""
     return f"{printable(file)}:{max(line, 1)}"
 
 
-def printable(text: str) -> str:
-    """`text` in one line: what a file holds cannot forge another line or steer the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-
-
 def internal(error: Exception) -> str:
-    """What a problem says of an exception that nobody expected."""
+    """Return the text for an exception that nobody expected."""
     import traceback  # only a defect needs it
 
     frames = traceback.extract_tb(error.__traceback__)

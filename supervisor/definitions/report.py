@@ -2,7 +2,7 @@
 
     {"file": PATH}                    evaluation of a file begins
     {"at": PLACE, "doing": TEXT}      something begins that may take long
-    {"problem": TEXT}, {"notice": TEXT}, {"source": PATH, "text": TEXT}
+    {"problem": TEXT}, {"notice": TEXT, "about": [NAME, …]}, {"source": PATH, "text": TEXT}
     {"service": {…}}                  its fields that differ from the default
     {"settings": {…}}
     {"digest": TEXT}                  where it was asked for
@@ -16,33 +16,32 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from typing import Any
 
 from supervisor.definitions.problems import place
-from supervisor.definitions.service import Backoff, Definitions, Descriptor, Service, Settings
+from supervisor.definitions.service import Backoff, Definitions, Descriptor, Service, Settings, default_of
 from supervisor.errors import DefinitionsError
 
 Record = dict[str, Any]
+Saved = tuple[str, str, Any]  # a field, its name in a record, its default
 
 
-def defaults_of(kind: type[Any]) -> list[tuple[str, Any]]:
-    return [
-        (field.name, field.default if field.default_factory is MISSING else field.default_factory())
-        for field in fields(kind)
-    ]
+def saved_fields(kind: type[Any]) -> list[Saved]:
+    """The fields of a dataclass: each keeps its name in records, even where the field is called otherwise by now."""
+    return [(field.name, field.metadata.get("saved") or field.name, default_of(field)) for field in fields(kind)]
 
 
-_DESCRIPTOR = defaults_of(Descriptor)
-_SERVICE = defaults_of(Service)
-_SETTINGS = defaults_of(Settings)
-_BACKOFF = defaults_of(Backoff)
+_DESCRIPTOR = saved_fields(Descriptor)
+_SERVICE = saved_fields(Service)
+_SETTINGS = saved_fields(Settings)
+_BACKOFF = saved_fields(Backoff)
+_RENAMED = {saved: name for name, saved, _default in _SERVICE if saved != name}
 _STANDARD = ("stdin", "stdout", "stderr")
-_DICTS = ("env", "limits", "options", "resources")
 
 
 def service_record(service: Service) -> Record:
-    """What of a service differs from the defaults."""
+    """Return a record of the fields of a service that differ from the defaults."""
     record = differing(service, _SERVICE)
     for name in _STANDARD:
         if name in record:
@@ -62,20 +61,21 @@ def read_settings(record: Record) -> Settings:
     return Settings(**record)
 
 
-def differing(value: object, defaults: list[tuple[str, Any]]) -> Record:
+def differing(value: object, known: list[Saved]) -> Record:
+    """A record of the fields that differ from their defaults."""
     record = {}
-    for name, default in defaults:
+    for name, saved, default in known:
         item = getattr(value, name)
         if item is not default and item != default:
-            record[name] = item
+            record[saved] = item
     return record
 
 
 def read_report(data: bytes, failure: str = "") -> Definitions:
-    """What the child found.  Raises DefinitionsError with all problems of all files.
+    """Return the definitions that the child found.  Raises DefinitionsError with all problems of all files.
 
-    `failure` says what happened to a child that did not end well; the problem names the file
-    that it was busy with, and the line where that is known.
+    `failure` says what happened to a child that did not end well; the problem names the file that it was busy with,
+    and the line where that is known.
     """
     reader = ReportReader()
     reader.feed(data)
@@ -83,15 +83,17 @@ def read_report(data: bytes, failure: str = "") -> Definitions:
 
 
 class ReportReader:
-    """As `read_report`, of a report that comes in pieces: each is worked on as it comes."""
+    """As `read_report`, for a report that comes in pieces: each is worked on as it comes."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._at = "definitions"
         self._ended = False
+        self.looked = False  # for programs, which is the last thing
         self._passing = False
         self._problems: list[str] = []
         self._notices: list[str] = []
+        self._about: dict[str, tuple[str, ...]] = {}
         self._sources: dict[str, str] = {}
         self._services: dict[str, Service] = {}
         self._settings = Settings()
@@ -104,8 +106,13 @@ class ReportReader:
         for line in lines:
             self._take(json.loads(line))
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything except the look for programs is there."""
+        return self._ended
+
     def definitions(self, failure: str = "", *, final: bool = False) -> Definitions:
-        """What was found, as there is no more to come.  Raises DefinitionsError.
+        """Return the definitions, after the last piece.  Raises DefinitionsError.
 
         `final`: the child would fail another time, too.
         """
@@ -113,7 +120,8 @@ class ReportReader:
             self._problems.append(f"{self._at}: {failure or 'the evaluation ended without a result'}")
         if self._problems:
             raise DefinitionsError(self._problems, self._passing or not (self._ended or final))
-        return Definitions(self._services, self._settings, self._sources, tuple(self._notices), self._digest)
+        notices = tuple(self._notices)
+        return Definitions(self._services, self._settings, self._sources, notices, self._about, self._digest)
 
     def _take(self, record: Record) -> None:
         match record:
@@ -128,14 +136,18 @@ class ReportReader:
                 self._problems.append(text)
             case {"passing": _}:
                 self._passing = True
-            case {"notice": text}:
+            case {"notice": text, "about": about}:
                 self._notices.append(text)
+                if about:
+                    self._about[text] = tuple(about)
             case {"source": path, "text": text}:
                 self._sources[sys.intern(path)] = text
             case {"settings": settings}:
                 self._settings = read_settings(settings)
             case {"digest": digest}:
                 self._digest = digest
+            case {"looked": _}:
+                self.looked = True
             case {"end": _}:
                 self._ended = True
             case _:
@@ -143,16 +155,17 @@ class ReportReader:
 
 
 class SharedValues:
-    """Builds services so that what is equal is one object: a thousand of them differ in little."""
+    """Builds services so that equal values are one object: a thousand of them differ in little."""
 
     def __init__(self) -> None:
         self._values: dict[Any, Any] = {}
-        self._empty: Record = {name: default for name, default in _SERVICE if name in _DICTS}
+        self._empty: Record = {name: default for name, _saved, default in _SERVICE if isinstance(default, dict)}
         self._convert: dict[str, Callable[[Any], Any]] = {
             **dict.fromkeys(_STANDARD, self._descriptor),
             "fd": lambda values: self._one(tuple(self._descriptor(value) for value in values)),
             "backoff": lambda value: self._one(Backoff(**value)),
             "env": self._dict,
+            "login_env": self._dict,
             "limits": lambda value: self._dict({name: tuple(pair) for name, pair in value.items()}),
             "resources": self._dict,
             "lines": lambda value: {sys.intern(key): line for key, line in value.items()},
@@ -160,7 +173,8 @@ class SharedValues:
 
     def service(self, record: Record) -> Service:
         built = self._empty.copy()
-        for name, value in record.items():
+        for saved, value in record.items():
+            name = _RENAMED.get(saved, saved)
             convert = self._convert.get(name)
             if convert:
                 built[name] = convert(value)

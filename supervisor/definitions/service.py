@@ -1,18 +1,88 @@
-"""What a definition says, checked and resolved: plain values, no Lua, no names left to look up.
+"""The result of definitions, checked and resolved: plain values, no Lua, no names left to look up.
 
-Times are seconds, sizes bytes, signals and ids numbers.  Two services that are equal
-here need nothing done at a reload.
+Times are seconds, sizes bytes, signals and ids numbers.  Two services that are equal here need nothing done at a
+reload.  Each key of a definition is declared once, at the field of `Service` that it fills.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from enum import StrEnum
 from typing import Any, Literal
 
 UNLIMITED = -1  # RLIM_INFINITY
 CONTROL = "control"  # the name of the descriptor that `control = true` adds to the table
 
 Kind = Literal["file", "udp", "tcp", "stream", "dgram", "seqpacket", "log"]
+
+
+class Change(StrEnum):
+    """Effect of a changed key on a running service, least first."""
+
+    NOTHING = "nothing"
+    ADOPT = "adopt"  # spawnd alone needs to know it
+    LIMITS = "limits"  # written to the cgroup of the running service
+    RESTART = "restart"
+    REBUILD = "rebuild"  # descriptors opened or closed, and a restart
+
+
+class Reset(StrEnum):
+    """Functions of a module that run as if the key were not given."""
+
+    NEVER = "never"
+    ALWAYS = "always"  # the key is about a program
+    BESIDE_PROCESS = "beside process"  # functions of a service with a process: the key is that one's alone
+    OTHER_USER = "other user"  # functions that run as another user than the process
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key of a definition, or a field that follows from one.
+
+    `kind` names the converter that reads the value (`schema`) and the notation that shows it (`notation.keys`);
+    `arguments` belong to that converter.  `kind` is empty for a field that no key fills directly: its changes are
+    those of the key `name`.  `field` is the field of `Service`, `part` the entry of a field that is a dict.
+    `about_process`: the key means nothing without a process, so a default of the file is left out there.
+    """
+
+    kind: str = ""
+    arguments: tuple[Any, ...] = ()
+    change: Change = Change.RESTART
+    reset: Reset = Reset.NEVER
+    about_process: bool = False
+    name: str = ""
+    field: str = ""
+    part: str = ""
+
+
+def _field(default: Any, **metadata: object) -> Any:
+    """A field with a default, which for a dict is a new one each time."""
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def _key(
+    default: Any,
+    kind: str,
+    *arguments: Any,
+    name: str = "",
+    change: Change = Change.RESTART,
+    reset: Reset = Reset.NEVER,
+    about_process: bool = False,
+) -> Any:
+    """A field that a key fills: one of its own name, or `name`."""
+    return _field(default, key=Key(kind, arguments, change, reset, about_process, name))
+
+
+def _follows(default: Any, name: str, change: Change, reset: Reset = Reset.NEVER, saved: str = "") -> Any:
+    """A field that follows from the key `name`; `saved` is its name in records, where that is another one."""
+    return _field(default, key=Key(change=change, reset=reset, name=name), saved=saved)
+
+
+def _parts(kinds: dict[str, str], change: Change) -> Any:
+    """A dict with an entry for each of several keys, given with their kinds."""
+    return _field({}, parts=[Key(kind, change=change, name=name, part=name) for name, kind in kinds.items()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +118,27 @@ class Descriptor:
     sndbuf: int | None = None
     rcvbuf: int | None = None
 
+    @property
+    def belongs_to_namespace(self) -> bool:
+        """Whether each network namespace has its own; files, and sockets that are files, are the same everywhere."""
+        return self.kind in ("udp", "tcp") or self.path.startswith("@")
+
+    def describe(self) -> str:
+        """For people to read: `udp 127.0.0.1:69`, `stream /run/x`, `file /etc/y r`, `log`."""
+        where = f" in netns {self.netns}" if self.netns else ""
+        match self.kind:
+            case "udp" | "tcp":
+                host = f"[{self.host}]" if ":" in self.host else self.host
+                return f"{self.kind} {host}:{self.port}{where}"
+            case "file":
+                return f"file {self.path} {self.access}"
+            case "log":
+                return "log"
+            case _:
+                return f"{self.kind} {self.path}{' connected' if self.connect else ''}{where}"
+
     def address(self) -> tuple[object, ...]:
-        """What two descriptors cannot both have open; equal for two that would collide."""
+        """The address that two descriptors cannot both have open; equal for two that would collide."""
         return (self.kind, self.path, self.host, self.port, self.netns)
 
 
@@ -68,87 +157,168 @@ NULL_OUT = Descriptor("file", name="stdout", path="/dev/null", access="w")
 NULL_ERR = Descriptor("file", name="stderr", path="/dev/null", access="w")
 
 
+_ADOPT = Change.ADOPT
+_BESIDE = Reset.BESIDE_PROCESS
+FUNCTIONS = "functions"  # the name for changes of a module's functions, beside the keys
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """One service.  At most one of `exec` and `worker` is set; with neither it has no process of its own.
 
-    `functions` are those of its module, of the text with the SHA-256 `text`.  `functions_as_root`: its
-    process has another user, as it always has, but the functions are root's.
-    `limits` maps names such as `nofile` to the soft and the hard limit, `resources` keys such as
-    `memory_max` to what the kernel's file takes.  Equal values share their dicts: they are
-    never to be changed.
+    `lines` has the line of each key that is given.  `functions` are those of its module, `source_digest` is the
+    SHA-256 of the text that they are in.  `functions_as_root`: its process has another user, as it always has, but
+    the functions are root's.  `function_ids` are user and group of `function_user`.  `login_env` has the variables
+    that the key of this name adds, none without it.  `limits` maps names such as `nofile` to the soft and the hard
+    limit, `resources` keys such as `memory_max` to what the kernel's file takes.  Equal values share their dicts:
+    nobody changes them.
     """
 
     name: str
     file: str = ""
     line: int = 0
     lines: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
-    description: str = ""
-    exec: str = ""
-    worker: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
-    arg: tuple[str, ...] = ()
-    env: dict[str, str] = field(default_factory=dict)
-    env_file: tuple[str, ...] = ()
-    user: str = "nobody"
-    group: str = "nobody"
-    groups: tuple[str, ...] = ()
-    uid: int = 65534
-    gid: int = 65534
-    gids: tuple[int, ...] = ()
-    cwd: str = "/"
-    umask: int = 0o077
-    chroot: str = ""
-    stdin: Descriptor = NULL_IN
-    stdout: Descriptor = NULL_OUT
-    stderr: Descriptor = NULL_ERR
-    fd: tuple[Descriptor, ...] = ()
-    limits: dict[str, tuple[int, int]] = field(default_factory=dict)
-    capabilities: tuple[str, ...] | None = None
-    no_new_privs: bool = False
-    nice: int | None = None
-    cpu_affinity: tuple[int, ...] = ()
-    oom_score_adj: int | None = None
-    resources: dict[str, str] = field(default_factory=dict)
-    netns: str = ""
-    depends: tuple[str, ...] = ()
-    after: tuple[str, ...] = ()
-    conflicts: tuple[str, ...] = ()
-    autostart: bool = True
-    task: bool = False
-    restart: Literal["always", "on-failure", "never"] = "always"
-    healthy_after: float = 1.0
-    backoff: Backoff = Backoff()
-    start_limit: int | None = 10
-    ready: Literal["exec", "notify", "fd"] = "exec"
-    ready_fd: int | None = None
-    start_timeout: float | None = 90.0
-    stop_timeout: float | None = 10.0
-    stop_signal: int = 15
-    handover_signal: int | None = None
-    reload_signal: int | None = None
-    restart_signal: int | None = None
-    kill_mode: Literal["all", "process"] = "all"
-    watchdog: float | None = None
-    fdstore_max: int = 0
-    control: bool = False
-    check: tuple[str, ...] = ()
-    functions: tuple[str, ...] = ()
-    functions_as_root: bool = False
-    text: str = ""
+    description: str = _key("", "description", change=_ADOPT)
+    # the program
+    exec: str = _key("", "path")
+    worker: str = _key("", "worker")
+    options: dict[str, Any] = _key({}, "options")
+    arg: tuple[str, ...] = _key((), "arguments", about_process=True)
+    env: dict[str, str] = _key({}, "environment")
+    env_file: tuple[str, ...] = _key((), "environment_files")
+    login_env: dict[str, str] = _key({}, "boolean", reset=Reset.OTHER_USER)
+    expand_env: bool = _key(False, "boolean", reset=Reset.ALWAYS, about_process=True)
+    check: tuple[str, ...] = _key((), "command", change=_ADOPT)
+    # user and place
+    user: str = _key("nobody", "user")
+    uid: int = _follows(65534, "user", Change.RESTART)
+    group: str = _key("nobody", "group")
+    gid: int = _follows(65534, "group", Change.RESTART)
+    groups: tuple[str, ...] = _key((), "groups", reset=Reset.OTHER_USER)
+    gids: tuple[int, ...] = _follows((), "groups", Change.RESTART, Reset.OTHER_USER)
+    function_user: str = _key("", "user", change=_ADOPT)
+    function_ids: tuple[int, int] | None = _follows(None, "function_user", _ADOPT)
+    cwd: str = _key("/", "path")
+    umask: int = _key(0o077, "umask")
+    chroot: str = _key("", "path", reset=_BESIDE, about_process=True)
+    netns: str = _key("", "file_name")
+    capabilities: tuple[str, ...] | None = _key(None, "capabilities", reset=_BESIDE)
+    no_new_privs: bool = _key(False, "boolean", reset=_BESIDE)
+    # descriptors
+    stdin: Descriptor = _key(NULL_IN, "standard", change=Change.REBUILD)
+    stdout: Descriptor = _key(NULL_OUT, "standard", change=Change.REBUILD)
+    stderr: Descriptor = _key(NULL_ERR, "standard", change=Change.REBUILD)
+    fd: tuple[Descriptor, ...] = _key((), "descriptors", change=Change.REBUILD)
+    fdstore_max: int = _key(0, "integer", 0, 1_000_000, about_process=True)
+    control: bool = _key(False, "boolean", change=Change.REBUILD, about_process=True)
+    listen_fds: bool = _key(True, "boolean", reset=Reset.ALWAYS, about_process=True)
+    # limits and resources
+    limits: dict[str, tuple[int, int]] = _key({}, "limits", reset=_BESIDE)
+    nice: int | None = _key(None, "integer", -20, 19, reset=_BESIDE)
+    cpu_affinity: tuple[int, ...] = _key((), "cpu_affinity", reset=_BESIDE)
+    oom_score_adj: int | None = _key(None, "integer", -1000, 1000, reset=_BESIDE)
+    io_class: Literal["realtime", "best-effort", "idle"] | None = _key(
+        None, "choice", "realtime", "best-effort", "idle", reset=_BESIDE
+    )
+    io_priority: int | None = _key(None, "integer", 0, 7, reset=_BESIDE)
+    scheduling: str = _key("", "scheduling", reset=_BESIDE)
+    timer_slack: float | None = _key(None, "timer_slack", reset=_BESIDE)
+    resources: dict[str, str] = _parts(
+        {
+            "memory_max": "memory",
+            "memory_high": "memory",
+            "memory_swap_max": "memory",
+            "cpu_weight": "weight",
+            "cpu_max": "cpu_share",
+            "pids_max": "processes",
+            "io_weight": "weight",
+        },
+        Change.LIMITS,
+    )
+    # order
+    depends: tuple[str, ...] = _key((), "services", change=_ADOPT)
+    after: tuple[str, ...] = _key((), "services", change=_ADOPT)
+    conflicts: tuple[str, ...] = _key((), "services", change=_ADOPT)
+    # life
+    autostart: bool = _key(True, "start_or_stop", name="status", change=_ADOPT)
+    task: bool = _key(False, "boolean", change=_ADOPT)
+    restart: Literal["always", "on-failure", "never"] = _key(
+        "always", "choice", "always", "on-failure", "never", change=_ADOPT
+    )
+    success_status: tuple[int, ...] = _key((), "statuses", change=_ADOPT, about_process=True)
+    no_restart_status: tuple[int, ...] = _key((), "statuses", change=_ADOPT, about_process=True)
+    healthy_after: float = _key(1.0, "duration", change=_ADOPT)
+    backoff: Backoff = _key(Backoff(), "backoff", change=_ADOPT)
+    start_limit: int | None = _key(10, "start_limit", change=_ADOPT)
+    ready: Literal["exec", "notify", "fd"] = _key("exec", "choice", "exec", "notify", "fd", about_process=True)
+    forking: bool = _key(False, "boolean", about_process=True)
+    pid_file: str = _key("", "path", about_process=True)
+    ready_fd: int | None = _key(None, "integer", 3, 1_000_000, about_process=True)
+    start_timeout: float | None = _key(90.0, "positive_timeout", change=_ADOPT)
+    stop_timeout: float | None = _key(10.0, "stop_timeout", change=_ADOPT)
+    stop_signal: int = _key(15, "signal", change=_ADOPT, about_process=True)
+    handover_signal: int | None = _key(None, "signal", change=_ADOPT, about_process=True)
+    reload_signal: int | None = _key(None, "signal", change=_ADOPT, about_process=True)
+    restart_signal: int | None = _key(None, "real_time_signal", change=_ADOPT)
+    kill_mode: Literal["all", "group", "mixed", "process"] = _key(
+        "all", "choice", "all", "group", "mixed", "process", change=_ADOPT, about_process=True
+    )
+    watchdog: float | None = _key(None, "watchdog", about_process=True)
+    # functions of a module, which are no keys
+    functions: tuple[str, ...] = _follows((), FUNCTIONS, _ADOPT)
+    functions_as_root: bool = _follows(False, FUNCTIONS, _ADOPT)
+    source_digest: str = _follows("", FUNCTIONS, _ADOPT, saved="text")
 
     @property
     def has_process(self) -> bool:
-        """Whether a process is supervised; else it is up from the success of its `start` to its `stop`."""
+        """Whether a process is supervised; else the service is up from the success of its `start` to its `stop`."""
         return bool(self.exec or self.worker)
 
     def own_descriptors(self) -> tuple[Descriptor, ...]:
-        """Its table without the control socket, which is there because of `control` and not because of `fd`."""
+        """The table without the control socket, which is there because of `control` and not because of `fd`."""
         return tuple(spec for spec in self.fd if not (self.control and spec.name == CONTROL))
 
+    @property
+    def loses_stderr(self) -> bool:
+        """Whether the stderr of the process goes to `/dev/null` without the definition saying so."""
+        return bool(self.exec) and self.stderr == NULL_ERR and "stderr" not in self.lines
+
     def shares_log(self, slot: str) -> bool:
-        """Whether its `stdout` or `stderr` is spawnd's own log: that of a worker whose definition says nothing else."""
+        """Whether `stdout` or `stderr` is spawnd's own log: that of a worker whose definition says nothing else."""
         return bool(self.worker) and slot in ("stdout", "stderr") and slot not in self.lines
+
+    def without(self, reset: Reset) -> Service:
+        """The service as if none of the keys with this `reset` were given."""
+        return replace(self, **{name: default_of(item) for name, item in _FIELDS.items() if _reset_of(item) is reset})
+
+
+def default_of(item: Field[Any]) -> Any:
+    """The default of a field; MISSING where it has none."""
+    return item.default if item.default_factory is MISSING else item.default_factory()
+
+
+def _reset_of(item: Field[Any]) -> Reset:
+    key: Key | None = item.metadata.get("key")
+    return Reset.NEVER if key is None else key.reset
+
+
+_FIELDS: dict[str, Field[Any]] = {item.name: item for item in fields(Service)}
+
+
+def _declared() -> list[Key]:
+    """Every key at a field, each with the name of its field, and with its own."""
+    found = []
+    for name, item in _FIELDS.items():
+        keys = item.metadata.get("parts", [item.metadata["key"]] if "key" in item.metadata else [])
+        found += [replace(key, field=name, name=key.name or name) for key in keys]
+    return found
+
+
+_DECLARED = _declared()
+KEYS: dict[str, Key] = {key.name: key for key in _DECLARED if key.kind}  # in the order in which `show` has them
+FIELDS = tuple(dict.fromkeys(key.field for key in _DECLARED))  # all that keys fill, or decide on
+KEY_OF_FIELD: dict[str, str] = {key.field: key.name for key in _DECLARED if not key.part}
+CHANGES: dict[str, Change] = {key.name: key.change for key in _DECLARED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +338,15 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Definitions:
-    """All that the definition files say.  `sources` maps each file to the text that was checked.
+    """The content of all definition files.  `sources` maps each file to the text that was checked.
 
-    `digest` is equal for equal definitions, wherever they stand; empty where nobody asked for it.
+    `about` has the services that a notice compares.  `digest` is equal for equal definitions, wherever they stand; it
+    is empty unless it was asked for.
     """
 
     services: dict[str, Service] = field(default_factory=dict)
     settings: Settings = Settings()
     sources: dict[str, str] = field(default_factory=dict, repr=False)
     notices: tuple[str, ...] = ()
+    about: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     digest: str = ""

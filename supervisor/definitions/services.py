@@ -1,4 +1,4 @@
-"""One table or module of a definition file to one `Service`: keys by the schema, then what they mean together."""
+"""One table or module of a definition file to one `Service`: key by key, then the keys together."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from supervisor.definitions.namespace import in_namespace
-from supervisor.definitions.near import hint
-from supervisor.definitions.problems import Bad
-from supervisor.definitions.schema import KEYS
-from supervisor.definitions.scope import Host, Scope
-from supervisor.definitions.service import Service
-from supervisor.definitions.values import describe
+from supervisor.definitions.checking import Checking
+from supervisor.definitions.databases import Databases
+from supervisor.definitions.problems import InvalidValue
+from supervisor.definitions.schema import CONVERT
+from supervisor.definitions.service import KEYS, Descriptor, Service
+from supervisor.definitions.suggest import did_you_mean
+from supervisor.definitions.values import describe, table
+from supervisor.plural import count
 
 FIRST_FD = 3
 STANDARD = frozenset({"stdin", "stdout", "stderr"})
 
 GROUP = frozenset({"description", "depends", "after", "conflicts", "status"})  # all that a group has
-PROCESS = frozenset({  # keys that are about a process, and so for a module with one
-    "arg", "chroot", "control", "fdstore_max", "handover_signal", "kill_mode", "ready", "ready_fd", "reload_signal",
-    "stop_signal", "watchdog",
-})  # fmt: skip
+PROCESS = frozenset(name for name, key in KEYS.items() if key.about_process)
+
+# as login(1) sets it: system programs are for root
+ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+USER_PATH = "/usr/local/bin:/usr/bin:/bin"
+DEFAULT_SHELL = "/bin/sh"  # of an entry without one: passwd(5)
 
 Converted = dict[str, Any]  # values by key
 Account = tuple[str, int]
@@ -36,49 +39,67 @@ class Defaults:
     lines: Mapping[str, int]
 
 
-def convert(values: dict[str, Any], scope: Scope) -> Converted:
-    """The good keys of a table, converted; the bad ones are reported."""
+def convert(values: dict[str, Any], checking: Checking) -> Converted:
+    """Return the good keys of a table, converted; report the bad ones."""
     good: Converted = {}
     for key, value in sorted(values.items()):  # Lua has no order, messages need one
         try:
-            known = KEYS.get(key)
-            if known is None:
-                scope.problems.add(scope.file, scope.line_of((key,)), _unknown(key, scope))
+            if key in KEYS:
+                good[key] = CONVERT[key](value, checking)
             else:
-                good[key] = known.convert(value, scope)
-        except Bad as error:
-            scope.bad(error, key)
+                checking.problems.add(checking.file, checking.line_of((key,)), _unknown(key, checking))
+        except InvalidValue as error:
+            checking.invalid(error, key)
     return good
 
 
-def of_table(raw: dict[str, Any], defaults: Defaults, scope: Scope) -> Service:
-    """The service that a table is; what is wrong is reported."""
-    merged, lines = _merged(raw, defaults, scope)
+def of_table(raw: dict[str, Any], defaults: Defaults, checking: Checking) -> Service:
+    """Return the service of a table, and report its problems."""
+    merged, lines = _merged(raw, defaults, checking)
     has = raw.keys() | merged.keys()
     if not _has_process(merged):
         merged = _without_process(merged, raw)
     if "exec" not in has and "worker" not in has and not ("depends" in raw and raw.keys() <= GROUP):
-        scope.bad(Bad('has neither exec nor worker: say what it runs, like exec = "/usr/sbin/named"'))
-    _check(merged, raw, scope)
-    return _service(merged, scope, lines)
+        checking.problem('has neither exec nor worker: say what it runs, like exec = "/usr/sbin/named"')
+    if "function_user" in raw:
+        checking.problem("is for the functions of a module, and a table has none", "function_user")
+    merged.pop("function_user", None)
+    _check(merged, raw, checking)
+    return _service(merged, checking, lines)
 
 
 def of_module(
-    raw: dict[str, Any], functions: dict[str, int], text: str, defaults: Defaults, scope: Scope
+    raw: dict[str, Any], functions: dict[str, int], digest: str, defaults: Defaults, checking: Checking
 ) -> Service:
-    """The service that a module is; `functions` are its own with their lines, of the text with the digest `text`."""
-    merged, lines = _merged(raw, defaults, scope)
+    """Return the service of a module; `functions` are its own with their lines, `digest` is that of their text."""
+    raw = _without_services(raw, checking)
+    merged, lines = _merged(raw, defaults, checking)
     has_process = _has_process(merged)
     if not has_process:
         merged = _without_process(merged, raw)
     for key in sorted(PROCESS & raw.keys()) if not has_process else ():
-        scope.bad(Bad("is about a process, and this module has none: it has no exec"), key)
+        checking.problem("is about a process, and this module has none: it has no exec", key)
     for key in sorted(STANDARD & raw.keys()) if not has_process and "check" not in merged else ():
-        scope.bad(Bad("is for a process or a check, and this module has none: functions write to the log"), key)
-    _check(merged, raw, scope)
-    service = _service(merged, scope, {**lines, **{function_key(name): line for name, line in functions.items()}})
-    as_root = bool(functions) and has_process and "user" not in merged
-    return replace(service, functions=tuple(functions), functions_as_root=as_root, text=text)
+        checking.problem("is for a process or a check, and this module has none: functions write to the log", key)
+    if "function_user" in raw and not (functions and has_process):
+        missing = "functions" if not functions else "process: user is that of its functions"
+        checking.problem(f"is for a module with functions and a process, and this has no {missing}", "function_user")
+    _check(merged, raw, checking)
+    service = _service(merged, checking, {**lines, **{function_key(name): line for name, line in functions.items()}})
+    as_root = bool(functions) and has_process and not {"user", "function_user"} & merged.keys()
+    return replace(service, functions=tuple(functions), functions_as_root=as_root, source_digest=digest)
+
+
+def _without_services(raw: dict[str, Any], checking: Checking) -> dict[str, Any]:
+    """Leave out and report keys of a module that would be services in front of it."""
+    good = {}
+    for key, value in raw.items():
+        if key in KEYS or not {"exec", "worker", "depends"} & (table(value) or {}).keys():
+            good[key] = value
+            continue
+        text = f"{describe(key)} is a table after module(), so it belongs to the module; put services before it"
+        checking.problems.add(checking.file, checking.line_of((key,)), f"{checking.name}: {text}")
+    return good
 
 
 def _has_process(merged: Converted) -> bool:
@@ -86,7 +107,7 @@ def _has_process(merged: Converted) -> bool:
 
 
 def _without_process(merged: Converted, raw: dict[str, Any]) -> Converted:
-    """Defaults about a process are for what has one: nobody would feed the watchdog of a group."""
+    """Leave out defaults about a process where there is none: nobody would feed the watchdog of a group."""
     unused = PROCESS if "check" in merged else PROCESS | STANDARD
     return {key: value for key, value in merged.items() if key in raw or key not in unused}
 
@@ -100,47 +121,72 @@ def is_function_key(key: str) -> bool:
     return key.endswith("()")
 
 
-def _merged(raw: dict[str, Any], defaults: Defaults, scope: Scope) -> tuple[Converted, dict[str, int]]:
-    given = convert(raw, scope)
-    lines = {**defaults.lines, **{key: scope.line_of((key,)) for key in raw}}
+def _merged(raw: dict[str, Any], defaults: Defaults, checking: Checking) -> tuple[Converted, dict[str, int]]:
+    given = convert(raw, checking)
+    lines = {**defaults.lines, **{key: checking.line_of((key,)) for key in raw}}
     return _merge(given, raw, defaults.values), lines
 
 
-def _unknown(key: str, scope: Scope) -> str:
-    return f"{scope.name}: unknown key {describe(key)}{hint(key, KEYS)}"
+def _unknown(key: str, checking: Checking) -> str:
+    from supervisor.definitions import synonyms  # only an error needs it
+
+    hint = "" if key.lower() in KEYS else synonyms.key(key)
+    hint = hint or did_you_mean(key, KEYS) or synonyms.misspelt_key(key)
+    return f"{checking.name}: unknown key {describe(key)}{hint}"
 
 
-def _service(merged: Converted, scope: Scope, lines: Mapping[str, int]) -> Service:
+def _service(merged: Converted, checking: Checking, lines: Mapping[str, int]) -> Service:
     has_process = _has_process(merged)
-    user, group = _nobody(scope.host) if has_process or "user" in merged else _root(scope.host)
+    user, group = _nobody(checking.databases) if has_process or "user" in merged else _root(checking.databases)
     fields: Converted = {"user": user, "group": group, "groups": ()}
     for key, value in merged.items():
         known = KEYS[key]
         if known.part:
             fields.setdefault(known.field, {})[known.part] = value
         else:
-            fields[known.field or key] = value
+            fields[known.field] = value
     fields["user"], fields["uid"] = fields["user"]
     fields["group"], fields["gid"] = fields["group"]
     groups = fields["groups"]
     fields["groups"] = tuple(name for name, _ in groups)
     fields["gids"] = tuple(gid for _, gid in groups)
+    if "function_user" in fields:
+        fields["function_user"], uid = fields["function_user"]
+        fields["function_ids"] = uid, _primary_group(uid, checking.databases)
+    fields["login_env"] = _login(fields["uid"], fields["user"], checking) if fields.get("login_env") else {}
     _derive(fields)
     used = {key: line for key, line in lines.items() if key in merged or is_function_key(key)}
-    return Service(name=scope.name, file=scope.file, line=scope.line, lines=used, **fields)
+    return Service(name=checking.name, file=checking.file, line=checking.line, lines=used, **fields)
 
 
-def _nobody(host: Host) -> tuple[Account, Account]:
-    user, uid, group, gid = host.accounts.nobody()
-    return ((user, uid), (group, gid)) if host.root else ((user, os.geteuid()), (group, os.getegid()))
+def _primary_group(uid: int, databases: Databases) -> int:
+    entry = databases.accounts.entry(uid) if databases.root else None
+    if entry is not None:
+        return entry.pw_gid
+    return databases.accounts.nobody()[3] if databases.root else os.getegid()
 
 
-def _root(host: Host) -> tuple[Account, Account]:
-    return (("root", 0), ("root", 0)) if host.root else (("root", os.geteuid()), ("root", os.getegid()))
+def _login(uid: int, user: str, checking: Checking) -> dict[str, str]:
+    """The variables that login(1) sets for a user."""
+    entry = checking.databases.accounts.entry(uid)
+    if entry is None:
+        checking.problem(f"user {user!r} has no entry that would say a home and a shell", "login_env")
+        return {}
+    names = {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "SHELL": entry.pw_shell}
+    return {"PATH": ROOT_PATH if uid == 0 else USER_PATH, **names, "SHELL": entry.pw_shell or DEFAULT_SHELL}
+
+
+def _nobody(databases: Databases) -> tuple[Account, Account]:
+    user, uid, group, gid = databases.accounts.nobody()
+    return ((user, uid), (group, gid)) if databases.root else ((user, os.geteuid()), (group, os.getegid()))
+
+
+def _root(databases: Databases) -> tuple[Account, Account]:
+    return (("root", 0), ("root", 0)) if databases.root else (("root", os.geteuid()), ("root", os.getegid()))
 
 
 def _merge(given: Converted, raw: dict[str, Any], defaults: Converted) -> Converted:
-    """A default holds for a key that the service does not have; its own `exec` replaces a default `worker`."""
+    """Add defaults for keys that the service does not have; its own `exec` replaces a default `worker`."""
     replaced = set(raw)
     if "worker" in raw:
         replaced.add("exec")
@@ -149,34 +195,57 @@ def _merge(given: Converted, raw: dict[str, Any], defaults: Converted) -> Conver
     return {key: value for key, value in defaults.items() if key not in replaced} | given
 
 
-def _check(merged: Converted, raw: dict[str, Any], scope: Scope) -> None:
-    """What keys mean together."""
+def _check(merged: Converted, raw: dict[str, Any], checking: Checking) -> None:
+    """Check keys together."""
     has = raw.keys() | merged.keys()
     if "exec" in has and "worker" in has:
-        scope.bad(Bad("a service has either exec or worker, not both"), "worker")
+        checking.problem("a service has either exec or worker, not both", "worker")
     if "options" in has and "worker" not in has:
-        scope.bad(Bad("only a worker has options; a program gets arg and env"), "options")
+        checking.problem("only a worker has options; a program gets arg and env", "options")
     if merged.get("task") and merged.get("restart") == "always":
-        scope.bad(Bad("a task runs once, it cannot be restarted always"), "restart")
-    _check_ready(merged, scope)
+        checking.problem("a task runs once, it cannot be restarted always", "restart")
+    if "worker" in has and (merged.get("listen_fds") is False or merged.get("expand_env")):
+        checking.problem("a worker finds its descriptors by LISTEN_FDS, and has no arguments", "worker")
+    if merged.get("io_class") == "idle" and "io_priority" in merged:
+        checking.problem('the io_class "idle" has no priorities', "io_priority")
+    _check_forking(merged, checking)
+    _check_ready(merged, checking)
     if merged.get("control") and any(entry.name == "control" for entry in merged.get("fd", ())):
-        scope.bad(Bad("another descriptor has the name 'control', which control = true gives to its socket"), "fd")
+        checking.problem("another descriptor has the name 'control', which control = true gives to its socket", "fd")
 
 
-def _check_ready(merged: Converted, scope: Scope) -> None:
+def _check_forking(merged: Converted, checking: Checking) -> None:
+    """Check `forking`: a daemon is up once it is in the background, and no protocol reaches it there."""
+    if not merged.get("forking"):
+        if "pid_file" in merged:
+            checking.problem("goes with forking = true alone", "pid_file")
+        return
+    wrong = {
+        "worker": "worker" in merged,
+        "task": merged.get("task"),
+        "ready": merged.get("ready", "exec") != "exec",
+        "watchdog": merged.get("watchdog") is not None,
+        "kill_mode": merged.get("kill_mode") == "process",
+    }
+    for key, is_wrong in wrong.items():
+        if is_wrong:
+            checking.problem("does not go with forking = true: have the program stay in the foreground", key)
+
+
+def _check_ready(merged: Converted, checking: Checking) -> None:
     if "ready_fd" not in merged:
         return
     if merged.get("ready", "exec") != "fd":
-        scope.bad(Bad('goes with ready = "fd" alone'), "ready_fd")
+        checking.problem('goes with ready = "fd" alone', "ready_fd")
         return
     least = first_free(merged)
     if merged["ready_fd"] < least:
-        taken = f"its table of {len(merged.get('fd', ()))} descriptors from {FIRST_FD} up"
+        taken = f"its table of {count(len(merged.get('fd', ())), 'descriptor')} from {FIRST_FD} up"
         taken += ", the control socket" if merged.get("control") else ""
         taken += ", the worker's options" if merged.get("worker") else ""
         store = merged.get("fdstore_max", 0)
         taken += f" and up to {store} stored ones" if store else ""
-        scope.bad(Bad(f"{merged['ready_fd']} is taken by {taken}; the first free number is {least}"), "ready_fd")
+        checking.problem(f"{merged['ready_fd']} is taken by {taken}; the first free number is {least}", "ready_fd")
 
 
 def first_free(merged: Converted) -> int:
@@ -186,7 +255,7 @@ def first_free(merged: Converted) -> int:
 
 
 def _derive(fields: dict[str, Any]) -> None:
-    """Defaults that follow from other keys."""
+    """Set defaults that follow from other keys."""
     if fields.get("task"):
         fields.setdefault("restart", "never")
     if fields.get("ready") == "fd":
@@ -196,3 +265,15 @@ def _derive(fields: dict[str, Any]) -> None:
         fields[slot] = in_namespace(fields[slot], netns)
     if "fd" in fields:
         fields["fd"] = tuple(in_namespace(descriptor, netns) for descriptor in fields["fd"])
+
+
+def in_namespace(descriptor: Descriptor, netns: str | None) -> Descriptor:
+    """`descriptor` in a service of the namespace `netns`; None is where spawnd is.
+
+    Until a service is complete a descriptor's `netns` is None where its definition does not say, and empty where it
+    says `false`: a default of the file may be read before the service whose namespace counts.
+    """
+    if not descriptor.belongs_to_namespace:
+        return descriptor
+    found = netns if descriptor.netns is None else descriptor.netns or None
+    return descriptor if found == descriptor.netns else replace(descriptor, netns=found)

@@ -1,21 +1,24 @@
-"""What a Lua value is after its way through JSON, and how a message calls it.
+"""Lua values after their way through JSON, and their names in messages.
 
-A table is a list or a dict with text keys.  Everything else that Lua has is a dict with the
-key `TAG`, which no other dict holds: what a constructor made (`{TAG: kind, "line": …,
-"args": […]}`), a table that is neither list nor dict (`{TAG: "pairs", "pairs": …}`), and
-what cannot be a value at all (`{TAG: "odd", "what": "a function"}`).
+A table is a list or a dict with text keys.  Everything else that Lua has is a dict with the key `TAG`, which no other
+dict holds: the call of a constructor (`{TAG: kind, "line": …, "args": […]}`), a table that is neither list nor dict
+(`{TAG: "pairs", "pairs": …}`), and things that cannot be a value at all (`{TAG: "odd", "what": "a function"}`).
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+from supervisor.printable import quoted
 
 TAG = "\0"
 _LONGEST = 80
+_SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}")
 
 
 def tag(value: object) -> str:
-    """The constructor that made it, `pairs` or `odd`; empty for plain values."""
+    """Return the constructor that made a value, `pairs` or `odd`; '' for plain values."""
     return str(value.get(TAG, "")) if isinstance(value, dict) else ""
 
 
@@ -32,21 +35,26 @@ def is_digits(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 
+def is_service_name(name: str) -> bool:
+    """Whether a service can be called so."""
+    return _SERVICE.fullmatch(name) is not None
+
+
 def table(value: object) -> dict[str, Any] | None:
-    """A table with names as keys, which an empty one may be; None for anything else."""
+    """Return a table with names as keys, which an empty one may be; None for anything else."""
     if isinstance(value, dict) and TAG not in value:
         return value
     return {} if value == [] else None
 
 
 def describe(value: object) -> str:
-    """`value` as a message shows it."""
+    """Return `value` as a message shows it."""
     if value is None:
         return "nil"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return repr(value if len(value) <= _LONGEST else value[:_LONGEST] + "…")
+        return quoted(value if len(value) <= _LONGEST else value[:_LONGEST] + "…")
     if isinstance(value, int | float):
         return repr(value)
     return _describe_table(value)

@@ -1,21 +1,26 @@
-"""Why a service is, or is not, running: from the service to the root of it, over what each one waits for.  Pure."""
+"""The reason why a service does or does not run, followed to its root, and advice for the operator.  Pure."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Protocol
 
-from supervisor.definitions.service import Service
+from supervisor.definitions.service import NULL_OUT, Service
 from supervisor.lifecycle.dependencies import Hold, Obstacle, obstacle
-from supervisor.lifecycle.ended import Ended
-from supervisor.lifecycle.life import Cause, Life, State, Then
+from supervisor.lifecycle.life import OF_FUNCTIONS, Cause, Ended, Life, State, Then
+
+ENDLESS = 3  # ends with status 0 in a row, after which a service is asked whether it is one
+KEYS_OF_STEPS = {  # a step of a start that failed, and the key that asked for it; of `set KEY` that is told
+    "exec": "exec", "change directory": "cwd", "chroot": "chroot", "open": "fd", "connect": "fd", "read": "env_file",
+    "enter network namespace": "netns",
+}  # fmt: skip
 
 
 class Kind(StrEnum):
-    """What it is that a service is not running for, or running, or about to."""
+    """The kind of reason for the state of a service."""
 
     RUNNING = "running"
     DONE = "done"  # a task that ended well
@@ -50,7 +55,7 @@ class Kind(StrEnum):
 
 
 class Subject(Protocol):
-    """A service with its life and what is known beyond that."""
+    """A service with its life and everything else known about it."""
 
     @property
     def service(self) -> Service: ...
@@ -62,14 +67,20 @@ class Subject(Protocol):
     def ended(self) -> Ended | None: ...
 
     @property
+    def call_ended(self) -> Ended | None: ...
+
+    @property
     def obstacle(self) -> Obstacle | None: ...
+
+    @property
+    def undecided(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One service of the chain.  `subject` is None where it is not defined, `other` the service that it is about.
+    """A service of the chain.  `subject` is None where it is not defined, `other` is named by the reason.
 
-    Where `other` holds it back, the next link tells why that one does.
+    Where `other` holds the service back, the next link has the reason of `other`.
     """
 
     name: str
@@ -86,7 +97,7 @@ HOLDS = {
 }
 ORDERS = {
     Cause.NEW: Kind.NOT_STARTED,
-    Cause.START: Kind.RESTART,  # of one that was stopping
+    Cause.START: Kind.RESTART,  # of a service that was stopping
     Cause.RESTART: Kind.RESTART,
     Cause.STOP: Kind.STOPPED,
     Cause.RESET: Kind.RESET,
@@ -108,9 +119,9 @@ FAILURES = {
 
 
 def chain(name: str, units: Mapping[str, Subject], conflicts: Mapping[str, Iterable[str]]) -> tuple[Link, ...]:
-    """The service, what it waits for, what that one waits for, and so on; the last one is the root.
+    """Return the service, the service that it waits for, and so on; the last link is the root.
 
-    `conflicts` has for each name those that it conflicts with.
+    `conflicts` has for each name the names in conflict with it.
     """
     links: list[Link] = []
     seen: set[str] = set()
@@ -160,7 +171,7 @@ def _kind(subject: Subject) -> Kind:
 
 
 def failure(subject: Subject) -> Kind:
-    """In which way it failed the last time."""
+    """Return the kind of a service's last failure."""
     ended = subject.ended
     if subject.life.cause in FAILURES:
         return FAILURES[subject.life.cause]
@@ -173,9 +184,161 @@ def failure(subject: Subject) -> Kind:
     return Kind.SIGNAL if ended.signum is not None else Kind.EXIT
 
 
+def end_of(subject: Subject) -> Ended | None:
+    """Return the end that explains the state: that of the function which failed, else that of the last process."""
+    if subject.life.cause in OF_FUNCTIONS and subject.call_ended is not None:
+        return subject.call_ended
+    return subject.ended  # older versions kept the end of a function there, too
+
+
 def last_restart(subject: Subject) -> Kind | None:
-    """What the last restart of one that is up was for; None: it was started, and has not been restarted since."""
+    """Return the reason of the last restart of a service that is up.
+
+    None: it has not been restarted since its start.
+    """
     cause = subject.life.cause
     if cause in (Cause.RESTART, Cause.DEFINITION, Cause.SIGNAL, Cause.NAMESPACE):
         return ORDERS[cause]
     return failure(subject) if subject.life.restarts else None
+
+
+# a failure of these kinds is one of a program, which may have said why
+OF_A_PROGRAM = frozenset({
+    Kind.EXIT, Kind.SIGNAL, Kind.OUT_OF_MEMORY, Kind.NOT_READY, Kind.WATCHDOG,
+})  # fmt: skip
+
+
+class Output(Enum):
+    """The known part of the output that a service has written to its `log()`."""
+
+    SOMETHING = "some is kept"
+    NOTHING = "none is kept"
+    UNKNOWN = "the journal has it, if there is any"
+
+
+def output_hint(subject: Subject) -> str:
+    """Return how to keep the output of a program that has failed.
+
+    '' where it is kept, or where no program has failed.
+    """
+    if subject.life.state not in (State.BACKOFF, State.FAILED):
+        return ""
+    return _keep_output(subject, failure(subject))
+
+
+def _keep_output(subject: Subject, kind: Kind | None) -> str:
+    service = subject.service
+    if kind not in OF_A_PROGRAM or not service.loses_stderr:
+        return ""
+    what = "output" if service.stdout == NULL_OUT else "stderr"
+    return f"its {what} is not kept: add `stderr = log()`"
+
+
+def hint(root: Link, output: Output = Output.SOMETHING) -> str:
+    """Return advice for the operator, '' where there is nothing to do."""
+    subject, name = root.subject, root.name
+    if subject is not None and root.kind is Kind.RUNNING:
+        return _keep_output(subject, last_restart(subject))
+    if subject is None or root.kind in (Kind.STARTING, Kind.SHUTDOWN, Kind.REMOVED):
+        return ""
+    match subject.life.state:
+        case State.STOPPING:
+            return f"`spawnctl signal KILL {name}` does not wait for it" if subject.life.deadline is None else ""
+        case State.BACKOFF:
+            return f"{_look(root, output)}`spawnctl start {name}` tries again at once"
+        case State.FAILED:
+            return f"{_look(root, output)}fix that, then run `spawnctl start {name}`"
+        case State.DONE:
+            return f"`spawnctl start {name}` runs it again"
+    if root.kind is Kind.ENDED and subject.ended is not None and subject.ended.left:
+        return f"{_left(subject.service, subject.ended)}; `spawnctl start {name}` starts it"
+    if root.kind is Kind.CONFLICT:
+        return f"`spawnctl start {name}` starts it, and stops {root.other}"
+    return f"`spawnctl start {name}` starts it"
+
+
+def background(service: Service) -> str:
+    """Return how to define a program that leaves processes behind when it ends."""
+    if service.forking:
+        return "`pid_file` tells which of its processes is to be supervised"
+    return "does it go into the background? Have it stay in the foreground, or add `forking = true`"
+
+
+def _left(service: Service, ended: Ended) -> str:
+    may_be_task = ended.status == 0 and not service.task and not service.forking
+    return f"{background(service)}{'; if it has done its work by then, add `task = true`' if may_be_task else ''}"
+
+
+def endless(subject: Subject) -> str:
+    """Return a guess about a service that ends well again and again; '' where it does not."""
+    service, ended = subject.service, end_of(subject)
+    ends_well = ended is not None and ended.status == 0 and not ended.step and not ended.function
+    if not ends_well or service.task or service.restart != "always" or subject.life.failures < ENDLESS:
+        return ""
+    either = "is it a task (`task = true`), or does it go into the background (`forking = true`)?"
+    return f"it ends with status 0 each time: {either}"
+
+
+def _place(subject: Subject) -> str:
+    """Return the bad line of a file of variables, or the line of the definition that asked for the failed step.
+
+    Where no key has asked for that step, the line is the first one of the definition.
+    """
+    service = subject.service
+    if subject.ended is not None and (number := _bad_line(subject.ended)):
+        return f"correct line {number} of {subject.ended.path}; "
+    step = subject.ended.step if subject.ended is not None else ""
+    key = KEYS_OF_STEPS.get(step, step.removeprefix("set "))
+    line = service.lines.get(key, service.line)
+    return f"see {service.file}:{line}; " if service.file else ""
+
+
+def _bad_line(ended: Ended) -> str:
+    """Return the number of the line in an env_file that is no variable, '' where another step failed."""
+    match ended.cause.split():
+        case ["line", number, *_] if ended.step == "read" and ended.errno == errno.EINVAL:
+            return number
+    return ""
+
+
+def _look(root: Link, output: Output) -> str:
+    if root.subject is None:
+        return ""
+    service, ended = root.subject.service, end_of(root.subject)
+    if ended is not None and ended.left:
+        return f"{_left(service, ended)}; "
+    if ended is not None and ended.undecided:
+        own = "have it write the process id of its daemon there, or leave out `pid_file`"
+        return f"{own if service.pid_file else background(service)}; "
+    if ended is not None and ended.has_left_nothing:
+        return f"{_place(root.subject)}a program that stays in the foreground, or is a task, needs no `forking`; "
+    if question := endless(root.subject):
+        return f"{question}; "
+    if root.kind is Kind.ADDRESS:
+        return "`ss -lnptux` tells who has the address; "
+    if root.kind is Kind.SETUP:
+        return _place(root.subject)
+    if lost := output_hint(root.subject):
+        return f"{lost}; "
+    return "".join(f"{place}; " for place in _said(root, service, output))
+
+
+def _said(root: Link, service: Service, output: Output) -> list[str]:
+    """Return the places of a program's output."""
+    logs = f"`spawnctl logs {root.name}`"
+    of_log = {
+        Output.SOMETHING: f"{logs} shows what it said",
+        Output.NOTHING: "it has written nothing to its `log()`",
+        Output.UNKNOWN: f"{logs} shows what the journal has of it",
+    }
+    streams = {"stdout": service.stdout, "stderr": service.stderr}
+    places = []
+    if "log" in (service.stdout.kind, service.stderr.kind):
+        places.append(of_log[output])
+    if root.kind in OF_A_PROGRAM:
+        kept = {slot: spec for slot, spec in streams.items() if spec.path != NULL_OUT.path}
+        files = {slot: spec.path for slot, spec in kept.items() if spec.kind == "file"}
+        if len(files) == 2 and len(set(files.values())) == 1:
+            files = {"output": service.stderr.path}
+        places += [f"its {slot} goes to {path!r}" for slot, path in files.items()]
+    return places

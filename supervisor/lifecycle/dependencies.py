@@ -1,16 +1,18 @@
-"""Order between services: what one waits for, what a start needs, what may stop."""
+"""Order between services: obstacles to a start, dependencies, dependents, and all of it as a graph.  Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from supervisor.definitions.service import Service
-from supervisor.lifecycle.life import AT_REST, WITH_PROCESS, Life, State, Then
+from supervisor.lifecycle.life import AT_REST, UP, WITH_PROCESS, Life, State, Then
 
 LONGEST_PATH = 10  # names of what waits for each other that are told one by one
+
+Kind = Literal["depends", "after"]
 
 
 class Member(Protocol):
@@ -24,7 +26,7 @@ class Member(Protocol):
 
 
 class Hold(StrEnum):
-    """How one service can hold another one back."""
+    """How a service holds another one back."""
 
     DEPENDS = "depends"
     AFTER = "after"
@@ -33,16 +35,16 @@ class Hold(StrEnum):
 
 
 _WORDS = {
-    Hold.DEPENDS: "needs {}, which is {}",
-    Hold.AFTER: "comes after {}, which is {}",
-    Hold.CONFLICT: "conflicts with {}, which is {}",
+    Hold.DEPENDS: "needs {}, which {}",
+    Hold.AFTER: "comes after {}, which {}",
+    Hold.CONFLICT: "conflicts with {}, which {}",
     Hold.ADDRESS: "needs an address that {} is about to give up",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """What holds a waiting service back: the service `name`."""
+    """The service `name`, which holds a waiting service back."""
 
     hold: Hold
     name: str
@@ -53,17 +55,17 @@ class Obstacle:
 
 
 def satisfies(service: Service, life: Life) -> bool:
-    """Whether what depends on it may start: it is up or, for a task, it has ended well."""
+    """Return whether dependents of a service may start: it is up or, for a task, it has ended well."""
     if service.task:
         return life.state is State.DONE
-    return life.state in (State.RUNNING, State.RELOADING)
+    return life.state in UP
 
 
 def obstacle(service: Service, units: Mapping[str, Member], conflicts: Iterable[str] = ()) -> Obstacle | None:
-    """The first thing that holds a waiting service back; None: it can start.
+    """Return the first obstacle to the start of a waiting service; None: it can start.
 
-    Of what it conflicts with only what has a process holds it back: between two that have
-    none, the one that can start first does.
+    A service in conflict with it is an obstacle only with a process: of two without one, the first that can start
+    does.
     """
     for name in service.depends:
         other = units.get(name)
@@ -81,7 +83,7 @@ def obstacle(service: Service, units: Mapping[str, Member], conflicts: Iterable[
 
 
 def waits_for_ever(service: Service, units: Mapping[str, Member]) -> str | None:
-    """Why a waiting service will not start unless somebody starts another one too; None: it will."""
+    """Return why a waiting service will not start unless somebody starts another one too; None: it will."""
     seen = {service.name}
     path: list[str] = []  # those that wait, from the service on; a chain may be as long as there are services
     todo = [iter(service.depends)]
@@ -102,17 +104,17 @@ def waits_for_ever(service: Service, units: Mapping[str, Member]) -> str | None:
 
 
 def _dead_end(name: str, units: Mapping[str, Member]) -> str | None:
-    """Why what needs this one waits for ever, where that is by itself."""
+    """Return why dependents of a service wait for ever, where the service is the reason by itself."""
     other = units.get(name)
     if other is None:
         return f"needs {name}, which is not defined"
     if other.life.state in AT_REST and not satisfies(other.service, other.life):
-        return f"needs {name}, which is {other.life.state.value} ({other.life.reason})"
+        return f"needs {name}, which {in_words(other.life.state)} ({other.life.reason})"
     return None
 
 
 def _is_coming(other: Member, units: Mapping[str, Member]) -> bool:
-    """Whether it is on its way up, so that what comes after it has something to wait for."""
+    """Return whether a service is on its way up, so that services after it have something to wait for."""
     if other.life.state is State.WAITING:
         return waits_for_ever(other.service, units) is None
     if other.life.state is State.STOPPING:
@@ -121,17 +123,25 @@ def _is_coming(other: Member, units: Mapping[str, Member]) -> bool:
 
 
 def _state(other: Member | None) -> str:
-    """With the reason, where it is not that it comes or goes."""
+    """Return the state in words, with the reason of a failure."""
     if other is None:
-        return "not defined"
+        return "is not defined"
     life = other.life
-    return f"{life.state.value} ({life.reason})" if life.state in (State.BACKOFF, State.FAILED) else life.state.value
+    why = f" ({life.reason})" if life.state in (State.BACKOFF, State.FAILED) else ""
+    return f"{in_words(life.state)}{why}"
+
+
+def in_words(state: State) -> str:
+    """The state as a predicate: `is waiting`, `has failed`."""
+    if state is State.FAILED:
+        return "has failed"
+    return "waits for its next try" if state is State.BACKOFF else f"is {state.value}"
 
 
 def in_need(names: Iterable[str], services: Mapping[str, Service], lives: Mapping[str, Life]) -> list[str]:
-    """Those that need one of the names, over however many that are not at rest, and are not at rest themselves.
+    """Return the dependents of the names, direct or not, that are not at rest; a chain ends at a service at rest.
 
-    In order of definition, without the names.
+    They come in order of definition, without the names themselves.
     """
     found = set(names)
     left = [name for name in services if name not in found and lives[name].state not in AT_REST]
@@ -148,7 +158,7 @@ def in_need(names: Iterable[str], services: Mapping[str, Service], lives: Mappin
 
 
 def conflicts(services: Mapping[str, Service]) -> dict[str, set[str]]:
-    """For each name that has any, the names it conflicts with, whichever of the two says so."""
+    """Return for each name that has any the names in conflict with it, whichever of the two says so."""
     result: dict[str, set[str]] = {}
     for name, service in services.items():
         for other in service.conflicts:
@@ -158,7 +168,7 @@ def conflicts(services: Mapping[str, Service]) -> dict[str, set[str]]:
 
 
 def needed(names: Iterable[str], services: Mapping[str, Service]) -> list[str]:
-    """The names and all that they depend on, each after what it needs."""
+    """Return the names and all that they depend on, each after its dependencies."""
     order: dict[str, None] = {}
     todo = [(name, False) for name in reversed(list(names))]
     while todo:
@@ -175,9 +185,65 @@ def needed(names: Iterable[str], services: Mapping[str, Service]) -> list[str]:
 
 
 def dependents(services: Mapping[str, Service]) -> dict[str, set[str]]:
-    """For each name the names of those that come after it, by `depends` or by `after`."""
+    """Return for each name the names of services after it, by `depends` or by `after`."""
     result: dict[str, set[str]] = {name: set() for name in services}
     for name, service in services.items():
         for other in (*service.depends, *service.after):
             result.setdefault(other, set()).add(name)
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """`name` needs `other` (`depends`), or comes after it where both start (`after`)."""
+
+    name: str
+    other: str
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """`names` in order of definition; each edge is between two of them."""
+
+    names: tuple[str, ...]
+    edges: tuple[Edge, ...]
+
+
+def make_graph(services: Mapping[str, Service], wanted: Iterable[str] | None = None) -> Graph:
+    """Return the graph of all services or, with `wanted`, of these with their dependencies and dependents.
+
+    Two services that are joined by both kinds have one edge, `depends`.
+    """
+    kept = set(services) if wanted is None else _joined(services, list(wanted)) & services.keys()
+    edges = (edge for name in services if name in kept for edge in _edges(services[name]) if edge.other in kept)
+    return Graph(tuple(name for name in services if name in kept), tuple(edges))
+
+
+def _edges(service: Service) -> Iterator[Edge]:
+    for other in service.depends:
+        yield Edge(service.name, other, "depends")
+    for other in service.after:
+        if other not in service.depends:
+            yield Edge(service.name, other, "after")
+
+
+def _joined(services: Mapping[str, Service], wanted: list[str]) -> set[str]:
+    needs = {name: service.depends for name, service in services.items()}
+    needed_by: dict[str, list[str]] = {}
+    for name, others in needs.items():
+        for other in others:
+            needed_by.setdefault(other, []).append(name)
+    return _reached(wanted, needs) | _reached(wanted, needed_by)
+
+
+def _reached(wanted: list[str], steps: Mapping[str, Iterable[str]]) -> set[str]:
+    """Return everything that any number of steps leads to from some names, the names included."""
+    found: set[str] = set()
+    todo = list(wanted)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo.extend(steps.get(name, ()))
+    return found

@@ -1,13 +1,18 @@
-"""The life of a service as a plain value: in which state it is, since when, and why.
+"""The life of a service as a plain value: its state, since when, why, and what follows without any event.
 
-Times are seconds of the caller's clock, given as `now`.  A `Life` can be written and read
-back as it is, so that it outlives the process that made it.
+Times are seconds of the caller's clock, given as `now`.  A `Life` can be written and read back as it is, so that it
+outlives the process that made it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from typing import NamedTuple
+
+from supervisor.definitions.service import Service
+
+THREE_FIGURES = 999.5  # seconds: a shorter span has at most three figures before the point
 
 
 class State(StrEnum):
@@ -23,11 +28,13 @@ class State(StrEnum):
 
 
 AT_REST = frozenset({State.STOPPED, State.FAILED, State.DONE})
-WITH_PROCESS = frozenset({State.STARTING, State.RUNNING, State.RELOADING, State.STOPPING})
+UP = frozenset({State.RUNNING, State.RELOADING})
+RUNS = frozenset({State.STARTING, *UP})
+WITH_PROCESS = frozenset({*RUNS, State.STOPPING})
 
 
 class Then(StrEnum):
-    """What follows once a stopping process is gone."""
+    """Next event once a stopping process is gone."""
 
     REST = "rest"
     START = "start"
@@ -36,10 +43,11 @@ class Then(StrEnum):
 
 
 class Step(StrEnum):
-    """How far a start has got; `unheard`: perhaps it is ready, and said so when there was no spawnd to hear it.
+    """Progress of a start; `unheard`: it may be ready, and have said so when there was no spawnd to hear it.
 
-    Two belong to a stop.  `teardown`: its function `stop` runs; `last`: it was started for nothing but to be
-    stopped, as what it keeps outlives its process.
+    Three belong to a stop.  `drain`: at a restart, the process goes on until it has taken the clients that wait on a
+    socket which is to be replaced; `teardown`: the function `stop` runs; `last`: the process was started only to be
+    stopped, as things that it keeps outlive a process.
     """
 
     CHECK = "check"
@@ -47,12 +55,13 @@ class Step(StrEnum):
     EXEC = "exec"
     READY = "ready"
     UNHEARD = "unheard"
+    DRAIN = "drain"
     TEARDOWN = "teardown"
     LAST = "last"
 
 
 class Cause(StrEnum):
-    """What brought a service into its state or, once it is up, made it start: the last thing that happened to it."""
+    """The last thing that happened to a service: the reason for its state or, once it is up, for its start."""
 
     NEW = "new"  # nobody has started it yet
     START = "start"  # somebody asked for it, or something that depends on it
@@ -63,7 +72,7 @@ class Cause(StrEnum):
     DEFINITION = "definition"  # its definition has changed
     REMOVED = "removed"  # it is not defined any more
     SIGNAL = "signal"  # spawnd got its restart_signal
-    NAMESPACE = "namespace"  # a network namespace that it or a socket of it is in was made anew
+    NAMESPACE = "namespace"  # a network namespace that it or a socket of it is in was recreated
     SHUTDOWN = "shutdown"  # spawnd is to end
     EXIT = "exit"  # its process ended, or none came of a start
     CHECK = "check"  # its check failed
@@ -74,32 +83,42 @@ class Cause(StrEnum):
     WATCHDOG = "watchdog"  # it did not feed its watchdog in time
 
 
+OF_FUNCTIONS = frozenset({Cause.FUNCTION, Cause.FUNCTION_LATE})
+
+
 class Act(Enum):
-    """What the caller has to do after a transition, in the order given."""
+    """Orders to the caller after a transition, in the order given."""
 
     CHECK = "run the check command"
     CALL_START = "run its function start"
     CALL_RESTART = "run its function restart"
     CALL_STOP = "run its function stop"
+    DRAIN = "bind anew the sockets that are gone from their paths, tell `drained` once nobody waits on the old ones"
     LAUNCH = "open what is not open yet and fork"
-    STOP_SIGNAL = "send stop_signal to the main process"
-    HANDOVER_SIGNAL = "send handover_signal, or stop_signal where there is none"
+    STOP_SIGNAL = "send stop_signal to the main process, to every process of the service where its kill_mode says so"
+    HANDOVER_SIGNAL = "send handover_signal to the main process, or do as for a stop where there is none"
     ABORT = "send ABRT to the main process"
     KILL = "send KILL to every process of the service"
     END_LEFT = "end what its functions have left running, then tell `exited`"
     RELEASE = "end what is left of it, close its descriptors, drop its store"
 
 
-@dataclass(frozen=True, slots=True)
-class Life:
-    """`deadline` is the time-out of the state, `watchdog_at` that of the watchdog.
+class Life(NamedTuple):
+    """State, causes, times and counts of a service.
+
+    A tuple, because `_replace` takes a fifth of the time of `dataclasses.replace`.
+
+    `deadline` is the time-out of the state, `watchdog_at` that of the watchdog.
 
     `up_since` is when this run became ready, `failures` counts those in a row, `restarts`
     the starts nobody asked for since the last one that somebody did, `starts` all of them.
-    `began` is when its last start began, as nothing held it back any more, `came_up` when that was done; both stay.
+    `asked` is when it was last started from rest, `began` when nothing held it back any more for the first time
+    since, `came_up` when it was first up since (of a task when it was done: what needs it starts then): what others
+    had to wait for.  Restarts, asked for or not, change none of the three.
     `set_up`: its function `start` has succeeded, and `stop` has not been called since.
+    `final`: its process has ended with a status after which its definition wants no restart.
     `reason` is for people; `cause` is kept until something else happens, `other` is the service
-    that it is about.
+    that it is about, `detail` a sentence that says more than `cause`, if there is one.
     """
 
     state: State = State.STOPPED
@@ -107,23 +126,142 @@ class Life:
     reason: str = "never started"
     cause: Cause = Cause.NEW
     other: str = ""
+    detail: str = ""
     deadline: float | None = None
     watchdog_at: float | None = None
     up_since: float | None = None
+    asked: float | None = None
     began: float | None = None
     came_up: float | None = None
     step: Step = Step.EXEC
     then: Then = Then.REST
     killed: bool = False
     set_up: bool = False
+    final: bool = False
     failures: int = 0
     restarts: int = 0
     starts: int = 0
 
     def due(self) -> float | None:
-        """When `timed_out` has to be called, or None."""
+        """Return when `timed_out` has to be called, or None."""
         times = [at for at in (self.deadline, self.watchdog_at) if at is not None]
         return min(times) if times else None
 
 
 Transition = tuple[Life, tuple[Act, ...]]
+
+
+def is_wanted(life: Life) -> bool:
+    """Return whether a service has, or will have, a process unless somebody stops it; also after it has failed."""
+    return life.state not in (State.STOPPED, State.DONE) and not goes_down(life)
+
+
+def comes_up(life: Life) -> bool:
+    """Return whether a service is up or on its way, so that a start changes nothing."""
+    if life.state is State.STOPPING:
+        return life.then is Then.START
+    return life.state is State.WAITING or life.state in RUNS
+
+
+def goes_down(life: Life) -> bool:
+    """Return whether a service is stopping for good."""
+    return life.state is State.STOPPING and life.then is Then.REST
+
+
+def runs(service: Service, life: Life) -> bool:
+    """Return whether there is a process whose end will be heard of: a check, a function, the main one."""
+    return life.state in WITH_PROCESS and (service.has_process or life.state not in UP)
+
+
+def spares_others(service: Service, life: Life, clean: bool = False) -> bool:
+    """Return whether processes beside the one that has just ended live on: not after a stop.
+
+    `clean` says how that process ended, where it is known: processes that a function has started are there to stay.
+    """
+    if life.step is Step.SETUP and life.state is State.STARTING:
+        return clean
+    if life.step is Step.SETUP and life.state is State.STOPPING and clean:  # for the function that comes next
+        return "stop" in service.functions or is_renewed(service, life)
+    return service.kill_mode == "process" and not goes_down(life)
+
+
+def in_call(life: Life) -> bool:
+    """Return whether the process that runs, or has just ended, is a call of a function."""
+    return life.step in (Step.SETUP, Step.TEARDOWN) and life.state in (State.STARTING, State.STOPPING)
+
+
+def goes_into_background(service: Service, life: Life) -> bool:
+    """Return whether the first process may end well and leave another one that is the service."""
+    return service.forking and life.state is State.STARTING and life.step not in (Step.CHECK, Step.SETUP)
+
+
+def lets_end(service: Service, life: Life) -> bool:
+    """Return whether leftover processes of the main process are told to end and given time, rather than killed.
+
+    That is so after an order; a crash takes no longer because of leftover processes.
+    """
+    ordered = life.state is State.STOPPING and life.then in (Then.REST, Then.START) and not life.killed
+    was_up = service.has_process and life.step not in (Step.CHECK, Step.SETUP, Step.TEARDOWN)
+    return ordered and was_up and service.kill_mode in ("all", "group")
+
+
+def tells_all(service: Service, life: Life) -> bool:
+    """Return whether an order to stop goes to every process of the service, not to the main one alone."""
+    hands_over = life.then is Then.START and service.handover_signal is not None
+    return service.kill_mode == "group" and not hands_over
+
+
+def is_renewed(service: Service, life: Life) -> bool:
+    """Return whether the function `restart` comes next; it knows nothing of a set-up by another definition."""
+    return life.then is Then.START and life.cause is not Cause.DEFINITION and "restart" in service.functions
+
+
+def is_to_tear_down(service: Service, life: Life) -> bool:
+    """Return whether the function `stop` comes next, once the process is gone."""
+    return life.set_up and "stop" in service.functions
+
+
+def keeps(service: Service, life: Life) -> bool:
+    """Return whether things may outlive the process, for the next process, which knows how to end them."""
+    hands_over = service.kill_mode == "process" and service.handover_signal is not None
+    return hands_over and service.has_process and not service.functions and life.starts > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of a service's last process, as a plain value that can be written and read back.
+
+    A process that exited has a `status`, one that was killed a `signum` with its name, `signal`.  Where there was
+    none, or it never came to its program, `step` says what failed, on what `path`, with which `errno` (0: none) and
+    why.  `function` is the function that it ran, if any, `cause` its message.  A `cause` alone: the first process of
+    a service with `forking` has left no other.  `left` counts the processes left behind, as by a program that goes
+    into the background; `undecided` says why no process of a service with `forking` was taken for its own.  All
+    fields empty: nobody could see the process end.
+    """
+
+    status: int | None = None
+    signum: int | None = None
+    signal: str = ""
+    core: bool = False
+    out_of_memory: bool = False
+    step: str = ""
+    path: str = ""
+    errno: int = 0
+    cause: str = ""
+    function: str = ""
+    left: int = 0
+    undecided: str = ""
+
+    @property
+    def has_left_nothing(self) -> bool:
+        """Whether the process was to leave another one in the background, and did not."""
+        return bool(self.cause) and not self.step and not self.function
+
+    @classmethod
+    def of_step(cls, step: str, path: str, errno: int, cause: str) -> Ended:
+        return cls(step=step, path=path, errno=errno, cause=cause)
+
+
+def span(seconds: float) -> str:
+    """`0.205 s`, `3.77 s`, `90 s`, `3604 s`: three figures, and all those of whole seconds."""
+    return f"{seconds:.3g} s" if seconds < THREE_FIGURES else f"{seconds:.0f} s"

@@ -1,19 +1,39 @@
-"""What other definitions do to the services: decided here once, shown by `plan`, carried out by a reload.  Pure."""
+"""The plan of a reload: effects of other definitions on the services.
+
+`plan` shows it, a reload carries it out.  Pure.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from supervisor.definitions.service import Definitions, Service, Settings
-from supervisor.lifecycle.change import Change
-from supervisor.lifecycle.moves import Moves
+from supervisor.definitions.service import Change, Definitions, Service, Settings
+from supervisor.lifecycle.change import Comparison
+from supervisor.lifecycle.dependencies import conflicts, satisfies, waits_for_ever
+from supervisor.lifecycle.life import RUNS, UP, WITH_PROCESS, Cause, Life, State, Then, goes_down
+from supervisor.lifecycle.transaction import Down, Standing, Transaction, Up
+from supervisor.plural import listed
 
 SETTINGS = ("control_group", "log_level", "cgroup")
-AT_BOOT = frozenset({"cgroup"})  # what spawnd looks at when it starts, and not again
+AT_BOOT = frozenset({"cgroup"})  # settings that spawnd reads when it starts, and not again
+
+RETRIED = {  # cause of a failure: keys whose change may have mended it; None: any change may
+    Cause.CHECK: None,  # a check looks at files that no definition tells of
+    Cause.CHECK_LATE: None,
+    Cause.FUNCTION: {"functions"},
+    Cause.FUNCTION_LATE: {"functions", "start_timeout"},
+    Cause.NOT_READY: {"start_timeout"},
+}
+NO_LONGER = "no longer defined"
+STATUS_STOP = 'its status is "stop"'
+STATUS_START = 'its status is "start"'
+RELEASED = "nothing holds it back any more"
+
 
 class Effect(StrEnum):
-    """What becomes of a service.  Before `RESTART` its process goes on in any case."""
+    """Effect on a service.  Before `RESTART` its process goes on in any case."""
 
     NOTHING = "nothing"
     ADOPT = "adopt"  # spawnd knows it from now on, or takes it over when it starts
@@ -27,12 +47,11 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServicePlan:
-    """What is planned for one service.
+    """The plan for one service.
 
-    `old` is None where it is new, `new` where it is not defined any more; `keys` differ between
-    the two.  `deferred`: the new definition takes effect when the service starts the next time.
-    `reloads`: it is asked to reload.  `starts` are those that it had when this was planned.
-    `internal`: it is built in.
+    `old` is None for a new service, `new` for one that is not defined any more; `keys` differ between the two.
+    `deferred`: the new definition takes effect when the service starts the next time.  `reloads`: the service is
+    asked to reload.  `starts` counts its starts when this was planned.  `internal`: it is built in.
     """
 
     name: str
@@ -49,18 +68,255 @@ class ServicePlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`services` has those for which something is planned, in order of definition, those that go at the end.
+    """`services` has the services that something is planned for, in order of definition, those that go at the end.
 
-    `moves` are the orders to be given, `kinds` what the new definition of each service that stays
-    asks for.  `settings` are the keys of those of spawnd that change.
+    `transaction` has the orders to be given, `kinds` the effect of the new definition of each service that stays.
+    `settings` are the keys of spawnd's own settings that change.
     """
 
     services: dict[str, ServicePlan]
-    moves: Moves
+    transaction: Transaction
     kinds: dict[str, Change]
     settings: tuple[str, ...]
     old_settings: Settings
     definitions: Definitions
 
+    def notices(self) -> tuple[str, ...]:
+        """Return the notices to be told: one that compares services, only where the definition of one changes."""
+        about = self.definitions.about
+        return tuple(
+            text for text in self.definitions.notices if text not in about or any(map(self._changes, about[text]))
+        )
+
+    def _changes(self, name: str) -> bool:
+        entry = self.services.get(name)
+        return entry is not None and (entry.old is None or bool(entry.keys))
+
     def is_empty(self) -> bool:
         return not self.services and not self.settings
+
+
+def make_plan(
+    old: Definitions,
+    lives: Mapping[str, Life],
+    stopping: Collection[str],
+    new: Definitions,
+    reloads: bool = False,
+    moved: Mapping[str, str] | None = None,
+) -> Plan:
+    """Return the plan for the change from `old` to `new`.
+
+    `lives` has those of `old`, and of services that are not defined any more and not gone yet; `stopping` are
+    services that are to stop, whether they have begun to or wait for their turn.  `reloads`: services with a
+    `reload_signal` are asked to reload besides.  `moved` are services that have to be started anew because a path
+    leads elsewhere than to their open file, each with a sentence about that.
+    """
+    both = Comparison(old.services, new.services, lives, stopping, moved or {})
+    transaction = plan_moves(both)
+    services = Effects(both, transaction, find_released(both, transaction)).services(reloads)
+    settings = tuple(key for key in SETTINGS if getattr(old.settings, key) != getattr(new.settings, key))
+    return Plan(services, transaction, both.kinds, settings, old.settings, new)
+
+
+def plan_moves(both: Comparison) -> Transaction:
+    """Return the orders: first stops, then renewals, new services, and services that are to be up from now on."""
+    old, new = both.old, both.new
+    standing = Standing(new, both.lives, both.conflicts, both.stopping)
+    renewed = {name for name, kind in both.kinds.items() if kind in (Change.RESTART, Change.REBUILD)}
+    # a service that was to be gone has a process of a definition that is not compared
+    renewed |= both.leaving & new.keys()
+    transaction = Transaction(standing, renewed)
+    transaction.stop((name for name in old if name not in new), Cause.REMOVED)
+    transaction.stop((name for name in both.kinds if old[name].autostart and not new[name].autostart), Cause.DEFINITION)
+    again = [name for name in both.kinds if name in renewed and name not in transaction.down]
+    transaction.bring_up((name for name in again if standing.is_wanted(name)), renew=True, cause=Cause.DEFINITION)
+    retried = [name for name in both.kinds if name not in renewed | transaction.down.keys() and is_retried(both, name)]
+    transaction.bring_up(name for name in retried if standing.is_wanted(name))
+    transaction.bring_up(name for name in new if name not in old and new[name].autostart)
+    transaction.bring_up(name for name in both.kinds if new[name].autostart and not old[name].autostart)
+    for name, sentence in both.moved.items():
+        if name in transaction.up and not both.keys.get(name):
+            transaction.up[name] = replace(transaction.up[name], detail=sentence)
+    return transaction
+
+
+def is_retried(both: Comparison, name: str) -> bool:
+    """Return whether a service that has failed is tried again, though no change of it asks for another process."""
+    life = both.lives[name]
+    if life.state not in (State.FAILED, State.BACKOFF) or not life.failures or life.cause not in RETRIED:
+        return False
+    keys = RETRIED[life.cause]
+    return keys is None or not keys.isdisjoint(both.keys[name])
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """A service with its life, as the graph takes them."""
+
+    service: Service
+    life: Life
+
+
+def find_released(both: Comparison, transaction: Transaction) -> set[str]:
+    """Return services whose obstacle would have stayed for ever, and now goes."""
+    waiting = [name for name in both.kinds if both.lives[name].state is State.WAITING]
+    if not waiting:
+        return set()
+    before = {name: _Member(service, _life_before(name, both)) for name, service in both.old.items()}
+    after = {name: _Member(service, _life_after(name, both, transaction)) for name, service in both.new.items()}
+    rivals = conflicts(both.old)
+    return {
+        name
+        for name in waiting
+        if name not in both.stopping
+        and name not in transaction.down
+        and _is_stuck(name, before, rivals)
+        and not _is_stuck(name, after, both.conflicts)
+    }
+
+
+def _life_before(name: str, both: Comparison) -> Life:
+    life = both.lives[name]
+    return Life() if name in both.stopping or goes_down(life) else life
+
+
+def _life_after(name: str, both: Comparison, transaction: Transaction) -> Life:
+    if name in transaction.down:
+        return Life()
+    up = transaction.up.get(name)
+    life = _life_before(name, both)
+    return Life(State.WAITING) if up is not None and (up.renew or life.state not in RUNS) else life
+
+
+def _is_stuck(name: str, members: Mapping[str, _Member], rivals: Mapping[str, set[str]]) -> bool:
+    """Return whether a service goes on waiting until somebody does something."""
+    if waits_for_ever(members[name].service, members) is not None:
+        return True
+    return any(members[rival].life.state in WITH_PROCESS for rival in rivals.get(name, set()) & members.keys())
+
+
+class Effects:
+    """Effects on all services.  `released` are services that start by themselves, as their dependencies come."""
+
+    def __init__(self, both: Comparison, transaction: Transaction, released: set[str]) -> None:
+        self._both = both
+        self._transaction = transaction
+        self._released = released
+
+    def services(self, reloads: bool) -> dict[str, ServicePlan]:
+        """Return the services with a plan, in order of definition, those that go at the end."""
+        both = self._both
+        gone = [name for name in both.old if name not in both.new]
+        entries = [self._entry(name, reloads) for name in both.new if reloads or not self._is_left_alone(name)]
+        entries += [self._entry(name, reloads) for name in gone]
+        return {entry.name: entry for entry in entries if entry.effect is not Effect.NOTHING}
+
+    def _is_left_alone(self, name: str) -> bool:
+        """Return whether nothing happens to a service, which is seen at once for most of a thousand."""
+        transaction = self._transaction
+        moved = name in transaction.up or name in transaction.down or name in self._released
+        return not moved and self._both.kinds.get(name) is Change.NOTHING
+
+    def _entry(self, name: str, reloads: bool) -> ServicePlan:
+        both = self._both
+        life = both.lives[name]
+        effect, reason = self._effect(name, life)
+        deferred = effect is Effect.ADOPT and self._is_deferred(name, life)
+        asked = reloads and not deferred and life.state in UP and self._can_reload(name, effect)
+        if asked and effect is not Effect.LIMITS:
+            effect, reason = Effect.RELOAD, reason or _why_reload(both.new[name])
+        old, new, keys = both.old.get(name), both.new.get(name), both.keys.get(name, ())
+        return ServicePlan(name, old, new, keys, effect, reason, deferred, asked, life.starts)
+
+    def _can_reload(self, name: str, effect: Effect) -> bool:
+        if name in self._both.stopping or effect not in (Effect.NOTHING, Effect.ADOPT, Effect.LIMITS):
+            return False
+        return name in self._both.new and bool(_why_reload(self._both.new[name]))
+
+    def _effect(self, name: str, life: Life) -> tuple[Effect, str]:
+        if name in self._transaction.down:
+            return Effect.STOP, _why_down(self._transaction.down[name])
+        if name not in self._both.new:
+            return Effect.ADOPT, NO_LONGER
+        up = self._transaction.up.get(name)
+        if up is not None and (effect := self._brought_up(name, up, life)) is not None:
+            return effect, self._why_up(name, up, life)
+        if name in self._released:
+            return Effect.START, self._why_released(name)
+        if name not in self._both.old:
+            return Effect.ADOPT, self._why_not_started(name)
+        return self._known(name, life, up)
+
+    def _brought_up(self, name: str, up: Up, life: Life) -> Effect | None:
+        """Return the effect of an order to be up; None: the service is up already, or on its way."""
+        if life.state in RUNS:
+            renewal = Effect.REBUILD if self._both.kinds.get(name) is Change.REBUILD else Effect.RESTART
+            return renewal if up.renew else None
+        comes_anyway = life.state is State.WAITING or (life.state is State.STOPPING and life.then is Then.START)
+        was_to_go = name in self._both.stopping or name not in self._both.old
+        return None if comes_anyway and not was_to_go else Effect.START
+
+    def _why_up(self, name: str, up: Up, life: Life) -> str:
+        if up.needed_by:
+            return f"{up.needed_by} needs it"
+        if name not in self._both.old:
+            return "defined again" if name in self._both.leaving else "new"
+        if "status" in self._both.keys[name] and life.state not in RUNS:
+            return STATUS_START
+        again = "" if life.state in RUNS else "tried again: "
+        return again + (self._changed(name) or life.reason)
+
+    def _why_released(self, name: str) -> str:
+        """Return the reason: some dependencies may have to come first, and may fail again."""
+        new, lives, up = self._both.new, self._both.lives, self._transaction.up
+        missing = [
+            other
+            for other in new[name].depends
+            if (other in up and up[other].renew) or not satisfies(new[other], lives.get(other, Life()))
+        ]
+        return f"once {listed(missing)} {'is' if len(missing) == 1 else 'are'} up" if missing else RELEASED
+
+    def _why_not_started(self, name: str) -> str:
+        if not self._both.new[name].autostart:
+            return f"new; {STATUS_STOP}"
+        return f"new; conflicts with {self._transaction.displaced[name]}"
+
+    def _known(self, name: str, life: Life, up: Up | None) -> tuple[Effect, str]:
+        """Return the effect on a service that is neither started nor stopped: on spawnd alone, or on its cgroup too."""
+        kind = self._both.kinds[name]
+        was_to_go = name in self._both.stopping or "status" in self._both.keys[name]
+        if kind is Change.LIMITS and life.state in RUNS:
+            return Effect.LIMITS, self._changed(name)
+        if up is not None and up.needed_by and was_to_go:
+            return Effect.ADOPT, f"stays up, {up.needed_by} needs it"
+        if kind is Change.NOTHING:
+            return Effect.NOTHING, ""
+        if not self._is_deferred(name, life):
+            return Effect.ADOPT, f"takes effect at once: {self._changed(name)}"
+        comes = life.state in (State.WAITING, State.BACKOFF) or (life.state is State.STOPPING and not goes_down(life))
+        when = "as it starts" if comes and name not in self._both.stopping else "at its next start"
+        return Effect.ADOPT, f"takes effect {when}: {self._changed(name)}"
+
+    def _is_deferred(self, name: str, life: Life) -> bool:
+        """Return whether the new definition, unless an order brings it into force, waits for the next start."""
+        kind = self._both.kinds.get(name, Change.NOTHING)
+        if kind is Change.LIMITS:
+            return life.state not in RUNS
+        return kind in (Change.RESTART, Change.REBUILD)
+
+    def _changed(self, name: str) -> str:
+        keys, moved = self._both.keys[name], self._both.moved.get(name, "")
+        return "; ".join(filter(None, (f"{', '.join(keys)} changed" if keys else "", moved)))
+
+
+def _why_reload(service: Service) -> str:
+    """Return the way in which a service reloads; '' where it does not."""
+    if "reload" in service.functions:
+        return "it has a function reload"
+    return "it has a reload_signal" if service.reload_signal is not None else ""
+
+
+def _why_down(down: Down) -> str:
+    if down.cause is Cause.CONFLICT:
+        return f"conflicts with {down.other}"
+    return NO_LONGER if down.cause is Cause.REMOVED else STATUS_STOP

@@ -1,13 +1,12 @@
-"""The cause of a service's state in sentences for people: what `cause` found, put into words.  Pure."""
+"""Sentences for people about the reason for a service's state, which `cause` has found.  Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from supervisor.lifecycle.cause import Kind, Link, Subject, last_restart
-from supervisor.lifecycle.ended import Ended
-from supervisor.lifecycle.life import Cause, Life, State, Step, Then
-from supervisor.lifecycle.span import span
+from supervisor.lifecycle.cause import Kind, Link, Subject, end_of, last_restart
+from supervisor.lifecycle.life import Cause, Ended, Life, State, Step, Then, span
+from supervisor.printable import quoted
 
 STATES = {
     State.STOPPED: "is not running",
@@ -25,7 +24,7 @@ LONGEST_PATH = 3  # services that the sentence names; the chain has them all
 
 
 def answer(links: Sequence[Link], now: float, since: str) -> str:
-    """One sentence.  `since` says when the root came into its state."""
+    """Return one sentence.  `since` says when the root came into its state."""
     first, root = links[0], links[-1]
     text = describe(root, now)
     if first is root and root.kind is Kind.RUNNING:
@@ -52,7 +51,7 @@ def _state(link: Link) -> str:
 
 
 def describe(link: Link, now: float) -> str:
-    """Why this one is in its state, without its name."""
+    """Return the reason for the state of a service, without its name."""
     subject = link.subject
     if subject is None:
         return ""
@@ -74,12 +73,14 @@ def _hold(link: Link) -> str:
 
 
 def _outlook(subject: Subject, now: float) -> str:
-    """What comes next."""
+    """Return the next event."""
     service, life = subject.service, subject.life
     limit = "" if service.start_limit is None else f" of {service.start_limit}"
     match life.state:
         case State.BACKOFF:
             return f"; failure {life.failures}{limit}, next start in {_left(life, now)}"
+        case State.FAILED if life.final:
+            return "; it is not started again: no_restart_status lists that status"
         case State.FAILED if not life.failures:  # its function `stop` failed
             return ""
         case State.FAILED if service.restart == "never":
@@ -88,6 +89,8 @@ def _outlook(subject: Subject, now: float) -> str:
             return f"; given up after {life.failures} failure{'s in a row' if life.failures > 1 else ''}"
         case State.STOPPING if life.killed:
             return "; its processes were killed and are not gone yet"
+        case State.STOPPING if life.step is Step.DRAIN:
+            return f"; its process takes the clients that wait on its old sockets first{_time_left(life, now)}"
         case State.STOPPING if life.step is Step.TEARDOWN:
             return f"; its function stop runs{_time_left(life, now)}"
         case State.STOPPING if life.step is Step.LAST:
@@ -110,7 +113,7 @@ def _left(life: Life, now: float) -> str:
     return span(max(0.0, (life.deadline or now) - now))
 
 
-# what each kind is in words
+# a function for each kind of reason
 
 
 def _running(link: Link, subject: Subject) -> str:
@@ -133,6 +136,10 @@ def _starting(link: Link, subject: Subject) -> str:
         case Step.EXEC:
             return "it is being set up"
         case _:
+            if subject.undecided:
+                return subject.undecided
+            if subject.service.forking:
+                return "it has not gone into the background yet, or has left no process that its definition tells"
             return f'it has not said yet that it is ready (ready = "{service.ready}")'
 
 
@@ -143,6 +150,8 @@ def _not_started(link: Link, subject: Subject) -> str:
 
 
 def _definition(link: Link, subject: Subject) -> str:
+    if subject.life.detail:
+        return subject.life.detail
     return "its definition has changed" if subject.service.autostart else 'its definition has status = "stop" now'
 
 
@@ -152,20 +161,26 @@ def _conflict(link: Link, subject: Subject) -> str:
 
 def _exit(link: Link, subject: Subject) -> str:
     ended = subject.ended
-    return f"{'it' if ended is not None and ended.step else 'its process'} {_how(ended)}"
+    is_of_start = ended is not None and (ended.step or ended.has_left_nothing)
+    return f"{'it' if is_of_start else 'its process'} {_how(ended)}"
 
 
 def _how(ended: Ended | None) -> str:
-    if ended is not None and ended.function and ended.cause:
-        return f"failed: {ended.cause}"
     if ended is not None and ended.step:
         where = f" {ended.path!r}" if ended.path else ""
         return f"could not {ended.step}{where}: {ended.cause}"
+    if ended is not None and ended.function and ended.cause:
+        return f"failed: {ended.cause}"
     if ended is not None and ended.signum is not None:
-        return f"was killed by {ended.signal}{' (core dumped)' if ended.core else ''}"
+        return f"was killed by {ended.signal}{' (core dumped)' if ended.core else ''}{left_behind(ended.left)}"
     if ended is not None and ended.status is not None:
-        return f"exited with status {ended.status}"
-    return "ended, and nobody saw how"
+        return f"exited with status {ended.status}{left_behind(ended.left)}"
+    return ended.cause if ended is not None and ended.has_left_nothing else "ended, and nobody saw how"
+
+
+def left_behind(count: int) -> str:
+    """Return the number of leftover processes, in words that follow the end of the main process."""
+    return f" and left {count} process{'es' if count > 1 else ''} behind" if count else ""
 
 
 def _out_of_memory(link: Link, subject: Subject) -> str:
@@ -185,7 +200,7 @@ def _check(link: Link, subject: Subject) -> str:
 
 
 def _function(link: Link, subject: Subject) -> str:
-    ended = subject.ended
+    ended = end_of(subject)
     name = ended.function if ended is not None and ended.function else "start"
     return f"its function {name} {_how(ended)}"
 
@@ -195,7 +210,25 @@ def _function_late(link: Link, subject: Subject) -> str:
 
 
 def _not_ready(link: Link, subject: Subject) -> str:
-    return f"it was not ready in time{_limit('start_timeout', subject.service.start_timeout)}"
+    undecided = subject.ended.undecided if subject.ended is not None else ""
+    more = f"; {undecided}" if undecided else ""
+    return f"it was not ready in time{_limit('start_timeout', subject.service.start_timeout)}{more}"
+
+
+def several(count: int) -> str:
+    """Tell of several processes in the background, of which one is the service."""
+    return f"{count} processes are in the background: pid_file would say which one is to be supervised"
+
+
+def misled(path: str, pid: int, name: str) -> str:
+    """Tell of a pid file that names no process of the service; `name` is that of the process, '' if there is none."""
+    what = f"{quoted(name)}, which is not of the service" if name else "which does not exist"
+    return f"its pid_file {quoted(path)} names process {pid}, {what}"
+
+
+def unread(path: str, cause: str) -> str:
+    """Tell of a pid file that names nothing."""
+    return f"its pid_file {quoted(path)} names no process: {cause}"
 
 
 def _watchdog(link: Link, subject: Subject) -> str:
@@ -203,7 +236,7 @@ def _watchdog(link: Link, subject: Subject) -> str:
 
 
 def _limit(key: str, seconds: float | None) -> str:
-    """What the definition says; it may say something else by now than when it counted."""
+    """Return the value in the definition, which may have changed since the limit counted."""
     return f" ({key} is {seconds:g} s)" if seconds is not None else ""
 
 
@@ -221,7 +254,7 @@ WORDS: dict[Kind, Callable[[Link, Subject], str]] = {
     Kind.STOPPED: _always("somebody stopped it"),
     Kind.RESTART: _always("somebody asked for it"),
     Kind.RESTART_SIGNAL: _always("the supervisor got its restart_signal"),
-    Kind.NAMESPACE: _always("a network namespace that it is in, or a socket of it, was made anew"),
+    Kind.NAMESPACE: _always("a network namespace that it is in, or a socket of it, was recreated"),
     Kind.RESET: _always("it had failed, and that was reset"),
     Kind.DEFINITION: _definition,
     Kind.REMOVED: _always("it is not defined any more"),

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from supervisor.linux.libc import check, function
 
 # <linux/prctl.h>
+PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_IS_SET = 1
 PR_CAP_AMBIENT_RAISE = 2
@@ -16,6 +17,7 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 # <linux/capability.h>
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
+_HEADER = struct.pack("=Ii", LINUX_CAPABILITY_VERSION_3, 0)
 _DATA = struct.Struct("=6I")  # two times effective, permitted and inheritable set, 32 capabilities each
 
 _capget = function("capget", ctypes.c_char_p, ctypes.c_char_p)
@@ -48,10 +50,50 @@ def limit_effective(wanted: Iterable[int]) -> None:
     The permitted set stays.  So a program that root executes has no more of them than this process, and the signal at
     the death of the parent, which the kernel forgets where capabilities are gained, stays too.  Raises OSError.
     """
-    header = struct.pack("=Ii", LINUX_CAPABILITY_VERSION_3, 0)
-    data = ctypes.create_string_buffer(_DATA.size)
-    check(_capget(header, data))
-    _, low, low_inheritable, _, high, high_inheritable = _DATA.unpack(data.raw)
+    _, low, low_inheritable, _, high, high_inheritable = _DATA.unpack(capget())
     mask = sum(1 << number for number in set(wanted))
     effective = low & mask, high & mask >> 32
-    check(_capset(header, _DATA.pack(effective[0], low, low_inheritable, effective[1], high, high_inheritable)))
+    capset(_DATA.pack(effective[0], low, low_inheritable, effective[1], high, high_inheritable))
+
+
+def drop_inheritable() -> None:
+    """Keep what this process has to itself: programs that it executes get none of it, unless they are root's.
+
+    The kernel empties the ambient set with the inheritable one.  Raises OSError.
+    """
+    effective, permitted, _, high_effective, high_permitted, _ = _DATA.unpack(capget())
+    capset(_DATA.pack(effective, permitted, 0, high_effective, high_permitted, 0))
+
+
+def raise_effective() -> None:
+    """Have all capabilities in force that are permitted: a change of user takes them out of force.  Raises OSError."""
+    _, low, low_inheritable, _, high, high_inheritable = _DATA.unpack(capget())
+    capset(_DATA.pack(low, low, low_inheritable, high, high, high_inheritable))
+
+
+def capget() -> bytes:
+    """Return the sets of the calling thread, as `capset` takes them."""
+    data = ctypes.create_string_buffer(_DATA.size)
+    check(_capget(_HEADER, data))
+    return data.raw
+
+
+def capset(data: bytes) -> None:
+    """Set the sets of the calling thread.  Raises OSError."""
+    check(_capset(_HEADER, data))
+
+
+def has_effective(number: int) -> bool:
+    """Whether a capability is in the effective set of the calling thread."""
+    effective = _DATA.unpack(capget())
+    return bool((effective[0] | effective[3] << 32) >> number & 1)
+
+
+def drop_all() -> None:
+    """Empty the permitted, effective and inheritable set; the kernel empties the ambient one with them."""
+    capset(bytes(_DATA.size))
+
+
+def set_no_new_privs() -> None:
+    """Have no program that this process executes gain privileges, for good.  Raises OSError."""
+    check(_prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))

@@ -1,7 +1,7 @@
 """`clone3(2)` for a child that is not one's own: `fork()` has no flags.
 
-What `os.fork` does for Python around fork(2) is done here by the same functions of its C interface.  glibc's own
-handlers are left out: they are for processes with threads, of which there are none here.
+The same functions of Python's C interface that `os.fork` uses around fork(2) are called here.  glibc's own handlers are
+left out: they are for processes with threads, of which there are none here.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ from supervisor.linux.libc import check, function
 
 # <linux/inotify.h>
 IN_MODIFY = 0x00000002
+IN_MOVED_FROM = 0x00000040
+IN_MOVED_TO = 0x00000080
 IN_CREATE = 0x00000100
 IN_DELETE = 0x00000200
 IN_Q_OVERFLOW = 0x00004000

@@ -1,9 +1,10 @@
-"""`kcmp(2)`: whether two descriptors are one open file."""
+"""`kcmp(2)`: whether two descriptors are one open file, and which comes first where they are two."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+from enum import IntEnum
 
 from supervisor.linux.libc import check, function
 
@@ -16,13 +17,23 @@ _syscall = function(
 )
 
 
-def kcmp_file(fd1: int, fd2: int) -> bool:
-    """Whether both descriptors of this process share one open file description.
+class Order(IntEnum):
+    """How the kernel orders two open files: in an order of its own, which stays as long as both are open."""
 
-    False also where that cannot be told: a kernel without CONFIG_KCMP, or a filter against it.
+    EQUAL = 0
+    LESS = 1
+    GREATER = 2
+    UNKNOWN = 3
+
+
+def kcmp_files(fd1: int, fd2: int) -> Order:
+    """How the open file descriptions of two descriptors of this process are ordered; EQUAL where they share one.
+
+    UNKNOWN also where that cannot be told: a kernel without CONFIG_KCMP, or a filter against it.  Descriptors of
+    another process are compared as duplicates only: the kernel would wait for its execve, which may take for ever.
     """
     pid = os.getpid()
     try:
-        return check(_syscall(_NUMBER, pid, pid, KCMP_FILE, fd1, fd2)) == 0
-    except OSError:
-        return False
+        return Order(check(_syscall(_NUMBER, pid, pid, KCMP_FILE, fd1, fd2)))
+    except (OSError, ValueError):
+        return Order.UNKNOWN

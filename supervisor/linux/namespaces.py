@@ -1,9 +1,12 @@
-"""setns(2) and unshare(2), which `os` has from Python 3.12 on, and what kind of namespace a descriptor is of."""
+"""Namespaces: setns(2) and unshare(2), which `os` has from Python 3.12 on, the kind of one, a way in and back."""
 
 from __future__ import annotations
 
 import ctypes
 import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from supervisor.linux.libc import check, function
 
@@ -43,3 +46,25 @@ def ns_get_nstype(fd: int) -> int:
     Raises OSError, ENOTTY for what is no namespace.
     """
     return fcntl.ioctl(fd, NS_GET_NSTYPE)
+
+
+@contextmanager
+def inside(fd: int) -> Iterator[None]:
+    """Be in the network namespace of the descriptor `fd`: sockets that are opened there stay there.  Raises OSError.
+
+    For a process with a single thread.
+    """
+    here = own_namespace()
+    try:
+        setns(fd, CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            setns(here, CLONE_NEWNET)
+    finally:
+        os.close(here)
+
+
+def own_namespace() -> int:
+    """Open the network namespace that the calling thread is in; the descriptor is the caller's."""
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 SOL_NETLINK = 270
 NETLINK_ADD_MEMBERSHIP = 1
 NETLINK_LISTEN_ALL_NSID = 8
+NETLINK_GET_STRICT_CHK = 12
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP, NLM_F_REPLACE = 0x1, 0x4, 0x300, 0x100
 NLM_F_DUMP_INTR = 0x10
 NLMSG_ERROR, NLMSG_DONE = 2, 3
@@ -54,6 +55,10 @@ class NetlinkSocket:
 
     def close(self) -> None:
         self._socket.close()
+
+    def be_strict(self) -> None:
+        """Have the kernel apply the attributes of a dump as a filter, from Linux 4.20 on.  Raises OSError."""
+        self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
 
     def request(self, kind: int, body: bytes, flags: int = NLM_F_ACK) -> list[Message]:
         """Ask for something, or have it done: the answers.  Raises OSError with what the kernel says."""

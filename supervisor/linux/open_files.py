@@ -1,66 +1,128 @@
 """Which open file a descriptor is of, in a form that can be written down and found again in another process.
 
-It is what the kernel calls it in `/proc/PID/fd`, `socket:[4711]` for one, with more where that
-names several, and inode and mount in the place of a path, which a file may lose or change:
-proc_pid_fd(5), proc_pid_fdinfo(5).  No file system is asked, as one may never answer.
+It is what the kernel calls it in `/proc/PID/fd`, `socket:[4711]` for one, with how it was opened, and inode and mount
+in the place of a path, which a file may lose or change: proc_pid_fd(5).  No file system is asked, as one may never
+answer, and no fdinfo is read, which takes as long as whoever made the descriptor likes.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
+import time
 from contextlib import suppress
+from itertools import islice
+
+from supervisor.linux.glance import AT_ONCE, OPEN_FILE, OpenFile, glance, parse_open_file
+from supervisor.linux.statx import inode_and_mount
 
 SOCKET = "socket:"
 PIPE = "pipe:"
 FILE = "file "  # how the identity of what has a path begins
 ANONYMOUS = "anon_inode:"
+PIDFD = "anon_inode:[pidfd]"
 ACCESS = ("r", "w", "rw", "")  # by O_ACCMODE: the two ends of a pipe have one name
-TELLING = ("Pid", "eventfd-id")  # lines of fdinfo that tell one pidfd or eventfd from another
+TOO_LONG = "/"  # only a path is that long, over 4096 bytes
+MOST = 1 << 14  # descriptors of another process that are looked at: it may have as many as it likes
+LONGEST_LOOK = 0.5  # seconds
 
 
-def identity(fd: int, process: int | str = "self") -> str:
-    """What descriptor `fd` of a process refers to.  Raises OSError where there is no such descriptor or process."""
-    link = f"/proc/{process}/fd/{fd}"
-    name = os.readlink(link)
+def identity(fd: int, process: int | None = None) -> str:
+    """Return the identity of the file behind descriptor `fd` of a process, this one if none is given.
+
+    Raises OSError where there is no such descriptor or process, TimeoutError where the process does not show it.
+    """
+    if process is not None:
+        answer = glance([f"{OPEN_FILE}/proc/{process}/fd/{fd}"])[0]
+        if isinstance(answer, int):
+            raise OSError(answer, os.strerror(answer), f"/proc/{process}/fd/{fd}")
+        return _of_other(parse_open_file(answer))
+    link = f"/proc/self/fd/{fd}"
+    name = _name(link)
     if name.startswith(SOCKET):
         return name
-    if process == "self" and not name.startswith(("/", ANONYMOUS)):
-        # a pipe or a namespace: a service may store thousands, and this is ten times as fast
-        return f"{name} {ACCESS[fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE]}"
-    facts = _facts(f"/proc/{process}/fdinfo/{fd}")
-    access = ACCESS[int(facts["flags"], 8) & os.O_ACCMODE]
+    inode = inode_and_mount(link) if name.startswith(("/", PIDFD)) else (0, 0)
+    return _identity(name, ACCESS[fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE], *inode)
+
+
+def _of_other(file: OpenFile) -> str:
+    return _identity(file.link or TOO_LONG, _access(file.mode), file.inode, file.mount)
+
+
+def _identity(name: str, access: str, inode: int, mount: int) -> str:
+    if name.startswith(SOCKET):
+        return name
     if name.startswith("/"):
-        # before Linux 5.14 nothing but the file itself tells its inode
-        inode = facts.get("ino") or os.stat(link).st_ino
-        return f"{FILE}{access} inode {inode} mount {facts['mnt_id']}"
-    return " ".join([name, access, *(f"{key}:{facts[key]}" for key in TELLING if key in facts)])
+        return f"{FILE}{access} inode {inode} mount {mount}"
+    if name.startswith(PIDFD):
+        return f"{name} {access} inode {inode}"  # of the process, since Linux 6.9
+    return f"{name} {access}"
 
 
 def is_unique(name: str) -> bool:
-    """Whether an identity is of one open file: the kernel does not tell one timer or epoll from another."""
-    kind = name.removeprefix(ANONYMOUS)
-    return kind == name or ":" in kind
+    """Whether an identity is of one open file: the kernel does not tell one timer or eventfd from another."""
+    return not name.startswith(ANONYMOUS)
 
 
 def open_files(pid: int) -> dict[str, list[int]]:
-    """The numbers of the descriptors of process `pid` by identity; none where it is gone."""
-    found: dict[str, list[int]] = {}
+    """The numbers of the descriptors of process `pid` by identity, of the first `MOST`; none where it is gone.
+
+    A look that takes longer than `LONGEST_LOOK` ends with what it has found.
+    """
+    files = OpenFiles(pid)
+    deadline = time.monotonic() + LONGEST_LOOK
+    while not files.is_complete and time.monotonic() < deadline:
+        files.look()
+    return files.found
+
+
+class OpenFiles:
+    """The same, found bit by bit: a process may have as many descriptors as it likes.
+
+    `found` are those that have been looked at.  It is complete, too, where the process does not show the others.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.found: dict[str, list[int]] = {}
+        self._pid = pid
+        self._left = _numbers(pid)
+
+    @property
+    def is_complete(self) -> bool:
+        return not self._left
+
+    def look(self, most: int = AT_ONCE) -> None:
+        """Look at some more, at most `AT_ONCE`."""
+        some, self._left = self._left[:most], self._left[most:]
+        answers = glance([f"{OPEN_FILE}/proc/{self._pid}/fd/{number}" for number in some])
+        if errno.ETIMEDOUT in answers or errno.EBUSY in answers:
+            self._left = []
+            return
+        for number, answer in zip(some, answers, strict=True):
+            if isinstance(answer, bytes):  # else it was closed meanwhile
+                self.found.setdefault(_of_other(parse_open_file(answer)), []).append(number)
+
+
+def _numbers(pid: int) -> list[int]:
+    with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+        return [int(entry.name) for entry in islice(entries, MOST)]
+    return []
+
+
+def _name(link: str) -> str:
     try:
-        numbers = sorted(map(int, os.listdir(f"/proc/{pid}/fd")))
-    except OSError:
-        return found
-    for number in numbers:
-        with suppress(OSError):  # closed meanwhile
-            found.setdefault(identity(number, pid), []).append(number)
-    return found
+        return os.readlink(link)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return TOO_LONG
 
 
-def _facts(path: str) -> dict[str, str]:
-    """The lines of an fdinfo file, `KEY:` and a value; the first ones are those that every file has."""
-    facts: dict[str, str] = {}
-    with open(path, encoding="utf-8", errors="replace") as info:
-        for line in info:
-            key, _, value = line.partition(":")
-            facts.setdefault(key, value.strip())
-    return facts
+def _access(mode: int) -> str:
+    """How a descriptor was opened, by the permissions of its link; without any it was with O_PATH."""
+    may_write = mode & stat.S_IWUSR
+    if mode & stat.S_IRUSR:
+        return "rw" if may_write else "r"
+    return "w" if may_write else "r"

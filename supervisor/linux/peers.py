@@ -1,4 +1,4 @@
-"""Who is at the other end of a Unix socket: SO_PEERCRED and SO_PEERGROUPS, socket(7) and unix(7).
+"""The peer of a Unix socket: SO_PEERCRED and SO_PEERGROUPS, socket(7) and unix(7).
 
 Both tell what held when the peer called connect(2), listen(2) or socketpair(2).
 """

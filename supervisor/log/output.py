@@ -5,43 +5,72 @@ from __future__ import annotations
 import os
 import select
 import socket
+import stat
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
 from supervisor.errors import StepError
-from supervisor.log.logger import JOURNAL_SOCKET
+from supervisor.linux.pipe_call import PipeCall, start_write
+from supervisor.log.handler import JOURNAL_SOCKET
 from supervisor.log.ring import START, Piece, Position, make_ring, since
 from supervisor.loop.loop import Loop
 
 INFO = 6  # the priority of lines that name none
+# spawnd writes this mark into the pipe of a service between two processes.  If the first process ends without a
+# newline, its last text is a line of its own, and not the beginning of the next process's first line.
+PROCESS_ENDED = b"\0spawnd: the process has ended\n"
 FEED_SIZE = 256  # bytes of a message to the log worker: `+NAME` with descriptors, or `-NAME`
+
+Close = Callable[[Iterable[int]], None]  # of descriptors whose other holders may keep whoever closes them
 
 
 class Outputs(Protocol):
     """The streams by service name.  The outputs own them; they stay open over restarts of the service."""
 
-    def stream(self, name: str) -> int:
-        """The descriptor that the service gets; StepError where there is none to be had."""
+    def stream(self, name: str, gid: int | None = None) -> int:
+        """Return the descriptor for a service.  Raises StepError.
+
+        Processes of the group may open a pipe again, as programs do with `/dev/stderr`.
+        """
 
     def since(self, name: str, position: Position = START) -> Piece | None:
-        """What is kept of its output from a position on; None where the journal has it."""
+        """Return the kept output from a position on; None where the journal has it."""
+
+    def end_line(self, name: str) -> None:
+        """End the last line of a process that ended without a newline.  Never blocks."""
 
     def drop(self, name: str) -> None:
-        """Close its stream and forget what is kept."""
+        """Close the stream of a service and forget its kept output."""
 
-    def kept(self, name: str) -> Sequence[int]:
-        """The descriptors that are kept open for it, for `give`."""
+    def saved_streams(self, name: str) -> Sequence[int]:
+        """Return the descriptors that are open for a service, for `give` in the next spawnd."""
 
     def give(self, name: str, fds: Sequence[int]) -> None:
-        """Go on with what `kept` told; takes the descriptors over."""
+        """Take over the descriptors of `saved_streams`."""
+
+
+GROUP_WRITES = 0o620  # a pipe stays spawnd's: a service can neither read it nor change its mode
+
+
+def _let_open(fd: int, gid: int) -> None:
+    """Let processes of a group open a pipe to write.  Raises StepError."""
+    status = os.fstat(fd)
+    if (status.st_gid, stat.S_IMODE(status.st_mode)) == (gid, GROUP_WRITES):
+        return
+    try:
+        os.fchown(fd, -1, gid)
+        os.fchmod(fd, GROUP_WRITES)
+    except OSError as error:
+        raise StepError("give the log to group", str(gid), error.errno or 0, error.strerror or str(error)) from error
 
 
 class JournalOutputs:
     """One stream of the journal for each service, under its name (`systemd-cat(1)` does the same)."""
 
-    def __init__(self, address: str = JOURNAL_SOCKET) -> None:
+    def __init__(self, close: Close, address: str = JOURNAL_SOCKET) -> None:
+        self._close = close
         self._address = address
         self._streams: dict[str, int] = {}
 
@@ -49,7 +78,8 @@ class JournalOutputs:
     def available() -> bool:
         return os.path.exists(JOURNAL_SOCKET)
 
-    def stream(self, name: str) -> int:
+    def stream(self, name: str, gid: int | None = None) -> int:
+        """A socket, which nobody can open anew."""
         if name in self._streams and _hung_up(self._streams[name]):
             self.drop(name)
         if name not in self._streams:
@@ -78,20 +108,25 @@ class JournalOutputs:
     def since(self, name: str, position: Position = START) -> Piece | None:
         return None
 
+    def end_line(self, name: str) -> None:
+        """The journal ends a line where the sender is another process, and keeps no empty ones."""
+        if name in self._streams:
+            with socket.socket(fileno=os.dup(self._streams[name])) as stream, suppress(OSError):
+                stream.send(b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+
     def drop(self, name: str) -> None:
         fd = self._streams.pop(name, None)
         if fd is not None:
-            os.close(fd)
+            self._close([fd])
 
-    def kept(self, name: str) -> Sequence[int]:
+    def saved_streams(self, name: str) -> Sequence[int]:
         return [self._streams[name]] if name in self._streams else []
 
     def give(self, name: str, fds: Sequence[int]) -> None:
         if len(fds) == 1:
             (self._streams[name],) = fds
             return
-        for fd in fds:  # of a log worker, from before there was a journal
-            os.close(fd)
+        self._close(fds)  # of a log worker, from before there was a journal
 
 
 def _hung_up(fd: int) -> bool:
@@ -108,30 +143,61 @@ class WorkerOutputs:
     next one is fed with all of them again and goes on reading where the last one stopped.
     """
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, close: Close) -> None:
         self._loop = loop
+        self._close = close
         self._streams: dict[str, tuple[int, int, int]] = {}  # reading end, writing end, ring
+        self._ended: set[str] = set()  # whose pipes have the mark, and have been given to no process since
+        self._marks: dict[str, PipeCall] = {}  # of pipes that somebody keeps
         self._feed: socket.socket | None = None
         self._queue: deque[tuple[str, str]] = deque()
 
-    def stream(self, name: str) -> int:
+    def stream(self, name: str, gid: int | None = None) -> int:
         if name not in self._streams:
             self._streams[name] = self._make(name)
             self._send("+", name)
-        return self._streams[name][1]
+        self._ended.discard(name)
+        fd = self._streams[name][1]
+        if gid is not None:
+            _let_open(fd, gid)
+        return fd
 
     def since(self, name: str, position: Position = START) -> Piece | None:
         stream = self._streams.get(name)
         return since(stream[2], position) if stream is not None else Piece(b"", 0, START)
 
+    def end_line(self, name: str) -> None:
+        """In the pipe, so that it is between what the two processes write.
+
+        A pipe that is full, or that somebody keeps locked, goes without.
+        """
+        if name not in self._streams or name in self._ended or not self._is_marked(name):
+            return
+        with suppress(OSError):  # there is no child to be had
+            mark = start_write(self._streams[name][1], PROCESS_ENDED)
+            if not mark.has_ended():
+                self._marks[name] = mark
+            elif mark.has_succeeded:
+                self._ended.add(name)
+
+    def _is_marked(self, name: str) -> bool:
+        """Whether no child waits to write the last mark."""
+        if name in self._marks and self._marks[name].has_ended(0):
+            del self._marks[name]
+        return name not in self._marks
+
     def drop(self, name: str) -> None:
         stream = self._streams.pop(name, None)
+        self._ended.discard(name)
+        if (mark := self._marks.pop(name, None)) is not None:
+            mark.leave()
         if stream is not None:
             self._send("-", name)
-            for fd in stream:
-                os.close(fd)
+            *pipe, ring = stream
+            self._close(pipe)
+            os.close(ring)
 
-    def kept(self, name: str) -> Sequence[int]:
+    def saved_streams(self, name: str) -> Sequence[int]:
         return self._streams.get(name, ())
 
     def give(self, name: str, fds: Sequence[int]) -> None:
@@ -153,7 +219,7 @@ class WorkerOutputs:
     # the log worker
 
     def feed(self) -> list[tuple[str, int]]:
-        """For a start of the worker: the descriptor on which it is told of every stream.  The caller owns it."""
+        """Return the descriptor on which a new worker learns of every stream.  The caller owns it."""
         self._close_feed()
         self._feed, theirs = socket.socketpair(
             socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -163,7 +229,7 @@ class WorkerOutputs:
         self._flush()
         return [("feed", theirs.detach())]
 
-    def kept_feed(self) -> int | None:
+    def saved_feed(self) -> int | None:
         """The connection to the log worker, None where there is none; `feed_queue` is what it has not been told yet."""
         return self._feed.fileno() if self._feed is not None else None
 

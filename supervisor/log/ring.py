@@ -32,11 +32,15 @@ START = Position()
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What was written between two positions, the later of which is `end`; `lost` lines before it are gone."""
+    """The bytes written between two positions, the later of which is `end`; `lost` lines before it are gone.
+
+    `cut`: it begins within a line that is longer than what is kept.
+    """
 
     data: bytes
     lost: int
     end: Position
+    cut: bool = False
 
 
 def make_ring(name: str) -> int:
@@ -67,7 +71,10 @@ def append(fd: int, data: bytes) -> None:
 
 
 def since(fd: int, position: Position = START) -> Piece:
-    """What has been written since `position`, or what is left of it: then from the beginning of a line."""
+    """The bytes written since `position`, or those that are left: then from the beginning of a line.
+
+    Of a line that is longer than the ring it is the end.
+    """
     _, end, lines = _counts(fd)
     if position.byte > end:
         position = START  # of another ring, in whose place this one is
@@ -82,8 +89,21 @@ def since(fd: int, position: Position = START) -> Piece:
     kept = (data[at:] + data[:at])[max(oldest, position.byte) - end :]
     if position.byte >= oldest:
         return Piece(kept, 0, Position(end, lines))
-    kept = kept[kept.find(b"\n") + 1 :]
-    return Piece(kept, max(0, lines - position.line - kept.count(b"\n")), Position(end, lines))
+    first = kept.find(b"\n") + 1
+    is_cut = first in (0, len(kept))
+    kept = kept[_begins(kept) if is_cut else first :]
+    return Piece(kept, max(0, lines - position.line - kept.count(b"\n")), Position(end, lines), is_cut)
+
+
+def is_in_line(fd: int) -> bool:
+    """Whether the last line has no end yet."""
+    end = _counts(fd)[1]
+    return end > 0 and os.pread(fd, 1, _HEADER.size + (end - 1) % SIZE) != b"\n"
+
+
+def _begins(data: bytes) -> int:
+    """Where its first UTF-8 character begins; 0 in what is not UTF-8."""
+    return next((at for at, byte in enumerate(data[:4]) if byte & 0xC0 != 0x80), 0)
 
 
 def _counts(fd: int) -> tuple[int, int, int]:

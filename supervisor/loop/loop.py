@@ -19,6 +19,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from types import FrameType
 
@@ -26,17 +27,26 @@ Clock = Callable[[], float]
 MAX_EVENTS = 64  # per wait: bounds how long timers and signals wait for a busy moment
 LONGEST_WAIT = 86400.0  # seconds; epoll_wait takes no more than 24 days, and a timer may be due in a year
 COMPACT_AT = 256  # cancelled timers that may stay in the heap before it is rebuilt
+FAR = 1.0  # seconds by which the loop has to be late to have been stopped rather than busy
+# Seconds of a wait that count as part of the stop at the end of it, beyond those by which the loop was late:
+# nobody can tell when the stop began, and others that were frozen with us had as little of that time.
+UNCERTAIN = 60.0
+
+
+# Seconds since boot, those in which the machine was suspended included: `time.monotonic` leaves these out.
+clock_with_suspends: Clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 class Timer:
-    """A call that is due at `when` (the loop's clock); `cancel` is idempotent."""
+    """A call that is due at `when` (the loop's clock); `cancel` is idempotent.  `is_limit`: a stop of ours moves it."""
 
-    __slots__ = ("_loop", "callback", "when")
+    __slots__ = ("_loop", "callback", "is_limit", "when")
 
-    def __init__(self, loop: Loop, when: float, callback: Callable[[], None]) -> None:
+    def __init__(self, loop: Loop, when: float, callback: Callable[[], None], is_limit: bool) -> None:
         self._loop = loop
         self.when = when
         self.callback: Callable[[], None] | None = callback
+        self.is_limit = is_limit
 
     def cancel(self) -> None:
         if self.callback is not None:
@@ -45,10 +55,22 @@ class Timer:
 
 
 class Loop:
-    """The loop.  `on_error(what, exception)` hears of every exception that a callback lets out."""
+    """The loop.  `on_error(exception)` hears of every exception that a callback lets out.
 
-    def __init__(self, on_error: Callable[[BaseException], None], clock: Clock = time.monotonic) -> None:
+    `boot_clock` is a clock that goes on while the machine is suspended; by default the one that belongs to `clock`.
+    """
+
+    def __init__(
+        self,
+        on_error: Callable[[BaseException], None],
+        clock: Clock = time.monotonic,
+        boot_clock: Clock | None = None,
+    ) -> None:
         self.clock = clock
+        self._boot_clock = boot_clock or (clock_with_suspends if clock is time.monotonic else clock)
+        self.woken = self._boot_clock()  # when the loop last came back from a wait
+        self._suspended = self.woken - clock()
+        self._on_grace: Callable[[float], None] | None = None
         self._on_error = on_error
         self._epoll = select.epoll()
         self._watches: dict[int, Callable[[int], None]] = {}
@@ -81,13 +103,22 @@ class Loop:
 
     # time
 
-    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
-        timer = Timer(self, when, callback)
+    def call_at(self, when: float, callback: Callable[[], None], is_limit: bool = False) -> Timer:
+        """Call back at a time of the loop's clock, after all input that came before it."""
+        timer = Timer(self, when, callback, is_limit)
         heapq.heappush(self._timers, (when, next(self._order), timer))
         return timer
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
         return self.call_at(self.clock() + delay, callback)
+
+    def limit_later(self, delay: float, callback: Callable[[], None]) -> Timer:
+        """As `call_later`, for a time limit that others have to keep: they get more when this process was stopped."""
+        return self.call_at(self.clock() + delay, callback, is_limit=True)
+
+    def on_grace(self, callback: Callable[[float], None]) -> None:
+        """Call back with the seconds by which time limits move, before any is judged: some may be kept elsewhere."""
+        self._on_grace = callback
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call back after the events at hand; one call an iteration, so that a long queue starves nobody."""
@@ -139,6 +170,7 @@ class Loop:
     def run(self) -> None:
         """Wait and call back until `stop`."""
         self._running = True
+        self.woken = self._boot_clock()
         while self._running:
             self._once()
 
@@ -154,6 +186,37 @@ class Loop:
 
     def _once(self) -> None:
         ready = self._epoll.poll(self._wait_time(), MAX_EVENTS)
+        woken = self._boot_clock()
+        passed, self.woken = woken - self.woken, woken
+        if passed > FAR:
+            self._notice_stop(passed)
+        self._dispatch(ready)
+        now = self.clock() if self._timers else 0.0
+        if self._timers and self._timers[0][0] <= now:
+            self._dispatch_the_rest()
+        if len(ready) == MAX_EVENTS:  # there are more, and it may be a while until the pipe is among them
+            self._drain_wakeups(0)
+        while self._signals:
+            callback = self._signal_callbacks.get(self._signals.popleft())
+            if callback is not None:
+                self._guard(callback)
+        if self._timers and self._timers[0][0] <= now:
+            self._run_due(now)
+        if self._soon:
+            self._guard(self._soon.popleft())
+        if self._before_wait is not None:
+            self._guard(self._before_wait)
+
+    def _dispatch(self, ready: list[tuple[int, int]]) -> None:
+        if len(ready) == 1:  # as nearly always: the list below would cost a tenth of an accessory's request
+            fd, events = ready[0]
+            watch = self._watches.get(fd)
+            if watch is not None:
+                try:
+                    watch(events)
+                except Exception as error:
+                    self._on_error(error)
+            return
         for fd, events, watch in [(fd, events, self._watches.get(fd)) for fd, events in ready]:
             # a callback may have closed it, and the number may be another watch's already
             if watch is not None and self._watches.get(fd) is watch:
@@ -161,31 +224,56 @@ class Loop:
                     watch(events)
                 except Exception as error:
                     self._on_error(error)
-        if len(ready) == MAX_EVENTS:  # there are more, and it may be a while until the pipe is among them
-            self._drain_wakeups(0)
-        while self._signals:
-            callback = self._signal_callbacks.get(self._signals.popleft())
-            if callback is not None:
-                self._guard(callback)
-        self._run_due()
-        if self._soon:
-            self._guard(self._soon.popleft())
-        if self._before_wait is not None:
-            self._guard(self._before_wait)
+
+    def _dispatch_the_rest(self) -> None:
+        """Call back for every descriptor that is ready by now, once each: timers that are due are judged after it.
+
+        The wait may have ended without a look at any of them, as one does that a stop has interrupted.
+        The kernel goes round all that are ready, so a wait that finds none that is new has found all.
+        """
+        heard: set[int] = set()
+        while new := [event for event in self._epoll.poll(0, MAX_EVENTS) if event[0] not in heard]:
+            heard.update(fd for fd, _events in new)
+            self._dispatch(new)
+
+    def _notice_stop(self, passed: float) -> None:
+        """Give time limits the time in which this process, or the machine, did not run.
+
+        `passed` are the seconds since the loop last came back from a wait, on the clock that counts suspensions: most
+        turns need no more than a look at it.  Suspensions shorter than FAR count from the last longer wait on.
+        """
+        now = self.clock()
+        suspended, self._suspended = self.woken - now - self._suspended, self.woken - now
+        was_suspended, elapsed = suspended > FAR, passed - suspended
+        due = self._next_due()
+        late = 0.0 if due is None else max(0.0, min(elapsed, now - due))
+        if late > FAR or was_suspended:
+            self._grant(late + min(max(elapsed - late, FAR), UNCERTAIN))
+
+    def _grant(self, seconds: float) -> None:
+        for _when, _order, timer in self._timers:
+            if timer.is_limit:
+                timer.when += seconds
+        self._timers = [(timer.when, order, timer) for _when, order, timer in self._timers]
+        heapq.heapify(self._timers)
+        if self._on_grace is not None:
+            on_grace = self._on_grace
+            self._guard(lambda: on_grace(seconds))
 
     def _wait_time(self) -> float:
         """Seconds until the next timer, -1 for ever (`poll` rounds up to its milliseconds, so it never wakes early)."""
         if self._soon or self._signals:
             return 0
+        due = self._next_due()
+        return -1 if due is None else min(max(0.0, due - self.clock()), LONGEST_WAIT)
+
+    def _next_due(self) -> float | None:
         while self._timers and self._timers[0][2].callback is None:
             heapq.heappop(self._timers)
             self._cancelled -= 1
-        if not self._timers:
-            return -1
-        return min(max(0.0, self._timers[0][0] - self.clock()), LONGEST_WAIT)
+        return self._timers[0][0] if self._timers else None
 
-    def _run_due(self) -> None:
-        now = self.clock()
+    def _run_due(self, now: float) -> None:
         newest = next(self._order)  # a timer that is set from here on is for the next turn, or one could keep us here
         while self._timers and self._timers[0][0] <= now and self._timers[0][1] < newest:
             timer = heapq.heappop(self._timers)[2]

@@ -1,21 +1,24 @@
-"""The functions of a service: what one call of them needs, and what came of it."""
+"""The functions of a service: what one call of them needs, and what came of it.
+
+The texts of definition files whose functions can still be called are kept as they were checked.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import NoReturn, Protocol
 
-from supervisor.definitions.service import Service
-from supervisor.lifecycle.ended import Ended
-from supervisor.manager.job import receive_job
+from supervisor.definitions.service import Definitions, Reset, Service
+from supervisor.lifecycle.life import Ended
+from supervisor.linux.memfd import memfd
+from supervisor.manager.launch_message import receive_launch
 from supervisor.process import child
-from supervisor.process.answer import Answer
 from supervisor.process.children import Exit, signal_name
-from supervisor.process.memfd import memfd
-from supervisor.process.nursery import Brood
-from supervisor.process.run import Role
+from supervisor.process.fork_server import Program
+from supervisor.process.run import Answer, Role
 
 WORKER = "function"  # the worker that makes a call
 SHARED = 4096  # bytes of a text from which on it is evaluated once for many calls: less takes no time
@@ -23,15 +26,13 @@ SHARED = 4096  # bytes of a text from which on it is evaluated once for many cal
 
 def as_called(service: Service) -> Service:
     """The service as its functions are to be: with a process of its own, its limits are that one's alone."""
-    called = service
+    called = service.without(Reset.ALWAYS)
     if service.has_process:
-        called = replace(
-            service, limits={}, capabilities=None, no_new_privs=False, nice=None, cpu_affinity=(), oom_score_adj=None,
-            chroot="",
-        )  # fmt: skip
-    if service.functions_as_root:
-        called = replace(called, user="root", group="root", groups=(), uid=0, gid=0, gids=())
-    return called
+        called = called.without(Reset.BESIDE_PROCESS)
+    if service.function_ids is None and not service.functions_as_root:
+        return called
+    uid, gid = service.function_ids or (0, 0)
+    return replace(called.without(Reset.OTHER_USER), uid=uid, gid=gid)
 
 
 def order_file(service: Service, role: Role, text: str | None) -> int:
@@ -41,17 +42,17 @@ def order_file(service: Service, role: Role, text: str | None) -> int:
 
 
 def shared_key(service: Service) -> str:
-    """What the nursery is to know a text by: a file with the same text and another name may define other modules."""
-    return f"{service.text} {service.file}"
+    """Key of a text in the fork server: a file with the same text and another name may define other modules."""
+    return f"{service.source_digest} {service.file}"
 
 
 def shared_data(service: Service, text: str) -> bytes:
-    """What the nursery is told of a text that it is to share."""
+    """The message to the fork server about a text that it is to share."""
     return json.dumps({"path": service.file, "text": text}).encode()
 
 
-def load() -> Brood:
-    """Import, in the nursery, all that calls need."""
+def load() -> Program:
+    """Import, in the fork server, all that calls need."""
     from workers.function.main import Function
 
     return Calls(Function())
@@ -65,7 +66,7 @@ class Worker(Protocol):
 
 
 class Calls:
-    """The nursery's children: each makes one call."""
+    """The fork server's children: each makes one call."""
 
     def __init__(self, function: Worker) -> None:
         self._function = function
@@ -74,13 +75,13 @@ class Calls:
         self._function.share(key, data)
 
     def run(self, fd: int) -> NoReturn:
-        child.run(receive_job(fd), lambda: self._function.main)
+        child.run(receive_launch(fd), lambda: self._function.main)
 
 
-def is_clean(answer: Answer | None, pid: int, is_child: bool) -> bool:
+def function_succeeded(answer: Answer | None, pid: int, is_child: bool) -> bool:
     """Whether a function that has ended, and is not reaped yet, has succeeded.
 
-    One that gave no answer has ended itself, or become another program: its exit status says it then.
+    A function without an answer has ended its process or become another program; the exit status counts then.
     """
     if answer is not None:
         return answer.ok
@@ -106,3 +107,28 @@ def ended_of(role: Role, answer: Answer | None, exit: Exit) -> Ended:
     if exit.signum:
         return Ended(signum=exit.signum, signal=signal_name(exit.signum), core=exit.core, function=role.value)
     return Ended(status=exit.status, function=role.value)
+
+
+class Sources:
+    """By the digest that services have; only those that somebody wants."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+
+    def learn(self, definitions: Definitions) -> None:
+        """Take in what the services of these definitions need."""
+        for service in definitions.services.values():
+            if service.source_digest:
+                self.texts[service.source_digest] = definitions.sources[service.file]
+
+    def give(self, sources: Mapping[str, str]) -> None:
+        """Take in what an earlier spawnd had."""
+        self.texts.update(sources)
+
+    def keep(self, wanted: Iterable[str]) -> None:
+        """Forget all others."""
+        kept = set(wanted)
+        self.texts = {digest: text for digest, text in self.texts.items() if digest in kept}
+
+    def get(self, digest: str) -> str | None:
+        return self.texts.get(digest)

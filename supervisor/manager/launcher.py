@@ -4,80 +4,70 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from select import EPOLLIN
 
 from supervisor.definitions.service import Service
-from supervisor.log.logger import log
-from supervisor.log.output import Outputs
+from supervisor.log.logger import LOG_VARIABLE, TO_SYSLOG, log, notice
 from supervisor.loop.loop import Loop
 from supervisor.manager import functions
-from supervisor.manager.depot import Depot
-from supervisor.manager.families import Families
-from supervisor.manager.job import send_job
-from supervisor.manager.runtime import RuntimeFolder
-from supervisor.manager.scope import Scope
-from supervisor.manager.texts import Texts
+from supervisor.manager.functions import Sources
+from supervisor.manager.host import HostFacts
+from supervisor.manager.launch_message import send_launch
 from supervisor.manager.unit import Unit
-from supervisor.manager.worker import OPTIONS, load_shared, load_worker, options_file, worker_command
+from supervisor.manager.worker import OPTIONS, ForkServers, load_shared, load_worker, options_file, worker_command
 from supervisor.notify.receiver import Receiver
 from supervisor.process import child
-from supervisor.process.answer import open_answer
-from supervisor.process.cgroup import Subtree
 from supervisor.process.children import Child, Children
-from supervisor.process.descriptors import NULL_PATH, is_null
+from supervisor.process.failure import failed, step
+from supervisor.process.files import rights_of
 from supervisor.process.fork import fork
+from supervisor.process.fork_server import ForkServer
+from supervisor.process.held_descriptors import NULL_PATH, is_null
 from supervisor.process.launch import Launch, Source
-from supervisor.process.leftovers import start_time
 from supervisor.process.network_namespace import namespace_of_name
-from supervisor.process.nursery import Nursery
-from supervisor.process.run import Role, Run
-from supervisor.process.step import failed, step
-from supervisor.process.table import STDIO
+from supervisor.process.pids import start_time_before_exec
+from supervisor.process.pipes import Pipes
+from supervisor.process.run import Role, Run, open_answer
+from supervisor.process.slots import FIRST, STDIO, Slot
+from supervisor.process.sockets import is_bound
 
+READ_PAUSE = 0.1  # seconds until a notification is taken that no child could be had for
+# A service whose notifications have taken so many seconds of a turn is not heard for some times as long, so that one
+# which sends all the time has a tenth of spawnd's own.  Its senders wait in their queue meanwhile.
+LONG_TURN, REST, LONGEST_REST = 0.002, 9, 0.1
 LOG_FD = 2  # spawnd's own stderr, which workers share
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
-    """What spawnd found out about itself at its start.
+class Launcher:
+    """`pipes` reads and closes the ends of pipes that a `Run` has.
 
-    `nofile_soft` is the soft descriptor limit that it was started with, `subtree` the
-    delegated cgroup, None where there is none, `scope` systemd's, where the subtree is that.
-    `depot` is what systemd keeps.  `spared`: the kernel spares it when memory is short.
+    `on_notification(unit)` is called when there is something to read on the unit's notification socket.
     """
 
-    is_root: bool
-    nofile_soft: int
-    runtime: RuntimeFolder
-    outputs: Outputs
-    subtree: Subtree | None
-    depot: Depot
-    scope: Scope | None = None
-    spared: bool = False
-
-
-class Launcher:
-    """`on_notification(unit)` is called when there is something to read on the unit's notification socket."""
-
     def __init__(
-        self, loop: Loop, children: Children, host: Host, texts: Texts, on_notification: Callable[[Unit], None]
+        self, loop: Loop, children: Children, host: HostFacts, sources: Sources, on_notification: Callable[[Unit], None]
     ) -> None:
         self._loop = loop
         self._children = children
         self._host = host
-        self._texts = texts
-        self._nursery = Nursery(loop, children, functions.load)
-        self._families = Families(loop, children)
+        self._sources = sources
+        self.outputs = host.outputs
+        self.pipes = Pipes(loop, host.closer)
+        self._fork_server = ForkServer(loop, children, functions.load)
+        self._fork_servers = ForkServers(loop, children)
         self._on_notification = on_notification
+        self._told: set[str] = set()
 
-    def launch(self, unit: Unit, owner: Child) -> Run:
-        """Start the unit's main process.  Raises StepError, and then nothing was started."""
+    def launch(self, unit: Unit, owner: Child, looks: bool = True) -> Run:
+        """Start the unit's main process.  Raises StepError, and then nothing was started.
+
+        `looks`: the process ends before it becomes the service where a path of the table leads elsewhere by now.
+        """
         self.prepare(unit)
-        unit.table.rewind()
         service = unit.service
         # before it goes there: if another gets the name in between, it is taken for displaced, and started once more
         netns = namespace_of_name(service.netns) if service.netns else None
@@ -88,35 +78,47 @@ class Launcher:
                 ready_fd, write_end = _pipe(ours, theirs)
                 ready = (service.ready_fd, write_end)
             error_fd, write_end = _pair(ours, theirs)
-            apart = self._host.is_root and service.uid != 0
+            # the log worker gives up root: it is not to have spawnd's memory, with the secrets of all definitions
+            apart = self._host.is_root and (service.uid != 0 or unit.feed is not None)
             launch = replace(
-                self._launch(unit, write_end),
+                self._launch(unit, write_end, looks),
                 argv=worker_command(service.worker) if service.worker else (service.exec, *service.arg),
                 fds=fds,
                 ready=ready,
                 notify_socket=unit.receiver.path if unit.receiver is not None else "",
                 watchdog_usec=round((service.watchdog or 0) * 1_000_000),
+                emptied=unit.table.emptied(),
+                rewound=unit.table.rewound(),
                 worker=bool(service.worker) and not apart,
             )
-            if self._families.takes(launch):
-                pid = self._families.fork(launch, error_fd)
+            if launch.worker and self._fork_servers.takes(launch):
+                pid = self._fork_servers.fork(launch, error_fd)
                 self._children.register(pid, owner)
             else:
-                pid = self._fork(launch, owner)
+                pid = self._fork(launch, owner, hears=unit.feed is None)  # the log worker hears once it can
             ours.pop_all()
-        return Run(pid, Role.MAIN, error_fd, ready_fd, started=start_time(pid), netns=netns)
+        return Run(pid, Role.MAIN, error_fd, ready_fd, started=start_time_before_exec(pid), netns=netns)
 
-    def check(self, unit: Unit, owner: Child) -> Run:
-        """Start the unit's check command, as its user and with its output.  Raises StepError."""
+    def check(self, unit: Unit, owner: Child, looks: bool = False) -> Run:
+        """Start the unit's check command, as its user and with its descriptor table.  Raises StepError.
+
+        Of its output we get what the definition has not put anywhere.  `looks` as in `launch`.
+        """
         self.prepare(unit)
         with ExitStack() as theirs, ExitStack() as ours:
-            error_fd, write_end = _pair(ours, theirs)
-            pid = self._fork(self._launch(unit, write_end), owner)
+            error_fd, error_end = _pair(ours, theirs)
+            output_fd, output_end = _pipe(ours, theirs)
+            stdin, *outputs = self._stdio(unit)
+            stdout, stderr = (output_end if source == NULL_PATH else source for source in outputs)
+            launch = replace(
+                self._launch(unit, error_end, looks), stdio=(stdin, stdout, stderr), fds=tuple(self._table(unit))
+            )
+            pid = self._fork(launch, owner)
             ours.pop_all()
-        return Run(pid, Role.CHECK, error_fd, started=start_time(pid))
+        return Run(pid, Role.CHECK, error_fd, started=start_time_before_exec(pid), output_fd=output_fd)
 
-    def call(self, unit: Unit, function: Role, owner: Child) -> Run:
-        """Call a function of the unit, in a process of its own.  Raises StepError."""
+    def call(self, unit: Unit, function: Role, owner: Child, looks: bool = False) -> Run:
+        """Call a function of the unit, in a process of its own.  Raises StepError.  `looks` as in `launch`."""
         self.prepare(unit)
         with ExitStack() as theirs, ExitStack() as ours:
             text = self._text(unit.service, function)
@@ -126,9 +128,9 @@ class Launcher:
             order_text = None if shared and not apart else text
             fds = self._function_descriptors(unit, function, order_text, theirs)
             error_fd, write_end = _pair(ours, theirs)
-            output = self._host.outputs.stream(unit.name)
+            output = self._output(unit)
             launch = replace(
-                self._launch(unit, write_end),
+                self._launch(unit, write_end, looks),
                 argv=worker_command(functions.WORKER),
                 service=service,
                 stdio=(NULL_PATH, output, output),
@@ -138,15 +140,15 @@ class Launcher:
             if apart:
                 pid = self._fork(launch, owner)
             else:
-                send_job(error_fd, launch)
+                send_launch(error_fd, launch)
                 data = partial(functions.shared_data, service, text) if shared else None
-                pid = self._nursery.fork(write_end, functions.shared_key(service), data)
+                pid = self._fork_server.fork(write_end, functions.shared_key(service), data)
                 self._children.register(pid, owner)
             ours.pop_all()
-        return Run(pid, function, error_fd, started=start_time(pid))
+        return Run(pid, function, error_fd, started=start_time_before_exec(pid))
 
     def _text(self, service: Service, function: Role) -> str:
-        text = self._texts.get(service.text)
+        text = self._sources.get(service.source_digest)
         if text is None:
             raise failed(f"call {function.value}", "", 0, "the text of the definition is lost")
         return text
@@ -166,8 +168,12 @@ class Launcher:
         table = () if service.has_process else self._table(unit)
         return (*table, ("order", order), ("answer", answer))
 
-    def known_children(self) -> set[int]:
-        return self._children.pids()
+    def tell(self, notices: Iterable[str]) -> None:
+        """Log what services have to do without: once, for it is the host that lacks it."""
+        for text in notices:
+            if text not in self._told:
+                self._told.add(text)
+                log.warning("%s", text)
 
     def answer_path(self, unit: Unit, function: Role) -> str:
         return self._host.runtime.answer_path(unit.name, function.value)
@@ -175,7 +181,8 @@ class Launcher:
     def prepare(self, unit: Unit) -> None:
         """Open what the unit holds over its restarts and has not open yet.  Raises StepError."""
         service = unit.service
-        unit.table.close_displaced()
+        unit.tell_disconnected(unit.table.close_displaced())
+        unit.table.close_disconnected()
         unit.table.open_missing(service)
         self.bind_receiver(unit)
         subtree = self._host.subtree
@@ -192,55 +199,113 @@ class Launcher:
             unit.oom_kills = leaf.oom_kills() or 0
 
     def bind_receiver(self, unit: Unit) -> None:
-        """Make the unit's notification socket, if it is to have one and has not yet.  Raises StepError."""
+        """Make the unit's notification socket, if it is to have one and has none, or none at its path.
+
+        Raises StepError.
+        """
         service = unit.service
+        receiver = unit.receiver
+        if receiver is not None and not is_bound(receiver.path):  # in our own folder, where no look hangs
+            self._read(unit, receiver)  # what came before
+            if unit.receiver is receiver:
+                notice("%s: the notification socket was not at its path: bound anew", unit.name)
+                self._close_receiver(unit, receiver)
         if unit.receiver is None and _notifies(service):
-            path = self._host.runtime.notify_path(service.name)
+            path = unit.notify_path or self._host.runtime.new_notify_path(service.name)
             with step("bind notify socket", path):
-                self.listen(unit, Receiver.bind(path, service.uid if self._host.is_root else os.geteuid()))
+                self._host.runtime.make_notify_folder(path)
+                uid = service.uid if self._host.is_root else os.geteuid()
+                receiver = Receiver.bind(path, uid, self._host.closer, self._children.when_reaped)
+            self.listen(unit, receiver)
+
+    def drop_receiver(self, unit: Unit) -> None:
+        """Close the unit's notification socket, if it has one; the next one is elsewhere."""
+        if unit.receiver is not None:
+            self._close_receiver(unit, unit.receiver)
+            unit.notify_path = ""
+
+    def _close_receiver(self, unit: Unit, receiver: Receiver) -> None:
+        self._loop.unwatch(receiver.fileno())
+        receiver.close()
+        self._host.runtime.drop_notify_folder(receiver.path)
+        unit.receiver = None
 
     def listen(self, unit: Unit, receiver: Receiver) -> None:
         """Give the unit its notification socket and hear what comes there; takes it over."""
         unit.receiver = receiver
-        self._loop.watch(receiver.fileno(), EPOLLIN, lambda _events: self._on_notification(unit))
+        unit.notify_path = receiver.path
+        receiver.on_room = partial(self._read_again, unit, receiver)
+        self._loop.watch(receiver.fileno(), EPOLLIN, lambda _events: self._read(unit, receiver))
 
-    def _launch(self, unit: Unit, error_fd: int) -> Launch:
-        """What main process and check command have in common; the command is the check's."""
+    def _read(self, unit: Unit, receiver: Receiver) -> None:
+        begun = self._loop.clock()
+        self._on_notification(unit)
+        took = self._loop.clock() - begun
+        if unit.receiver is not receiver:
+            return
+        if receiver.is_blocked:
+            self._loop.modify(receiver.fileno(), 0)
+            if not receiver.has_children:
+                self._loop.call_later(READ_PAUSE, receiver.on_room)
+        elif took >= LONG_TURN and not unit.service.worker:
+            self._loop.modify(receiver.fileno(), 0)
+            self._loop.call_later(min(took * REST, LONGEST_REST), receiver.on_room)
+
+    def _read_again(self, unit: Unit, receiver: Receiver) -> None:
+        if unit.receiver is receiver:
+            self._loop.modify(receiver.fileno(), EPOLLIN)
+
+    def _launch(self, unit: Unit, error_fd: int, looks: bool) -> Launch:
+        """The common part of the main process and the check command; the command is the check's."""
         service = unit.service
         return Launch(
             argv=service.check,
-            env=service.env,
+            env=self._environment(service),
             env_files=service.env_file,
             service=service,
             stdio=self._stdio(unit),
             cgroup=unit.cgroup.path if unit.cgroup is not None else "",
+            mark=unit.make_mark() if unit.cgroup is None else "",
             error_fd=error_fd,
             nofile_soft=self._host.nofile_soft,
             spared=self._host.spared,
             is_root=self._host.is_root,
+            keyring=self._host.is_root and self._host.has_keyring,
+            rights=rights_of(service),
+            marks=unit.table.marks() if looks else (),
         )
 
-    def _fork(self, launch: Launch, owner: Child) -> int:
+    def _environment(self, service: Service) -> dict[str, str]:
+        """The definition's, with where a worker's log is if that is neither its own nor spawnd's stderr."""
+        if self._host.stderr_is_open or not service.shares_log("stderr"):
+            return service.env
+        return {**service.env, LOG_VARIABLE: TO_SYSLOG}
+
+    def _fork(self, launch: Launch, owner: Child, hears: bool = True) -> int:
         load = (lambda: load_worker(launch.service.worker)) if launch.worker else None
         if launch.worker:
             load_shared(launch.service.worker)
         child.prepare(launch)
         with step("fork"):
-            pid = fork(lambda: child.run(launch, load))
+            pid = fork(lambda: child.run(launch, load, hears))
         self._children.register(pid, owner)
         return pid
 
     def _stdio(self, unit: Unit) -> tuple[Source, Source, Source]:
-        stdin, stdout, stderr = (self._source(unit, slot) for slot in STDIO)
+        stdin, stdout, stderr = (self._source(unit, slot) for slot in range(FIRST))
         return stdin, stdout, stderr
 
-    def _source(self, unit: Unit, slot: str) -> Source:
-        spec = getattr(unit.service, slot)
+    def _source(self, unit: Unit, slot: Slot) -> Source:
+        spec = getattr(unit.service, STDIO[slot])
         if spec.kind == "log":
-            return self._host.outputs.stream(unit.name)
-        if unit.service.shares_log(slot):
+            return self._output(unit)
+        if unit.service.shares_log(STDIO[slot]):
             return LOG_FD
         return self._slot(unit, slot, is_null(spec))
+
+    def _output(self, unit: Unit) -> int:
+        """The stream of its `log()`, which its process can open as `/dev/stderr` whatever user that is."""
+        return self._host.outputs.stream(unit.name, unit.service.gid if self._host.is_root else None)
 
     def _descriptors(self, unit: Unit, theirs: ExitStack) -> tuple[tuple[str, Source], ...]:
         """Names and descriptors from 3 up: the table's, a worker's, the stored ones."""
@@ -258,10 +323,10 @@ class Launcher:
         return (*fds, *unit.store.entries())
 
     def _table(self, unit: Unit) -> list[tuple[str, Source]]:
-        return [(spec.name, self._slot(unit, str(n), is_null(spec))) for n, spec in enumerate(unit.service.fd, 3)]
+        return [(spec.name, self._slot(unit, slot, is_null(spec))) for slot, spec in enumerate(unit.service.fd, FIRST)]
 
     @staticmethod
-    def _slot(unit: Unit, slot: str, null: bool) -> Source:
+    def _slot(unit: Unit, slot: Slot, null: bool) -> Source:
         return NULL_PATH if null else unit.table.fd(slot)
 
 

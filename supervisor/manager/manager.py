@@ -6,7 +6,7 @@ through them, every process and descriptor of the services.
 
 from __future__ import annotations
 
-import random
+import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -14,29 +14,26 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from supervisor.definitions.service import Service, Settings
+from supervisor.definitions.service import Change, Service, Settings
 from supervisor.errors import StepError
-from supervisor.lifecycle import machine, outlook
-from supervisor.lifecycle.change import Change
+from supervisor.lifecycle import machine
 from supervisor.lifecycle.dependencies import Hold, Obstacle, conflicts, dependents, obstacle
-from supervisor.lifecycle.ended import Ended
-from supervisor.lifecycle.life import AT_REST, WITH_PROCESS, Act, Cause, State, Transition
-from supervisor.lifecycle.moves import Moves, Standing
+from supervisor.lifecycle.life import AT_REST, WITH_PROCESS, Act, Cause, Ended, State, Step, Transition, runs
+from supervisor.lifecycle.transaction import Standing, Transaction
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop
-from supervisor.manager.announce import announce
-from supervisor.manager.keeper import Keeper
-from supervisor.manager.launcher import Host
-from supervisor.manager.pending import Pending
+from supervisor.manager.announce import announce, announce_health
+from supervisor.manager.draining import Draining
+from supervisor.manager.functions import Sources
+from supervisor.manager.host import HostFacts
 from supervisor.manager.processes import Processes
 from supervisor.manager.stops import Stops
-from supervisor.manager.texts import Texts
-from supervisor.manager.unit import Unit
-from supervisor.notify.receiver import Receiver
-from supervisor.process.answer import Answer
+from supervisor.manager.unit import Pending, Unit
 from supervisor.process.children import Children
-from supervisor.process.descriptors import Opened
+from supervisor.process.held_descriptors import Opened
 from supervisor.process.run import Role
+from supervisor.process.slots import Slot
+from supervisor.takeover.writer import StateWriter
 
 Observer = Callable[[Unit], None]
 
@@ -44,47 +41,48 @@ WITHOUT_PROCESS = frozenset({State.WAITING, State.BACKOFF})  # and not at rest: 
 
 
 class Manager:
-    def __init__(self, loop: Loop, children: Children, host: Host) -> None:
+    def __init__(self, loop: Loop, children: Children, host: HostFacts) -> None:
         self.loop = loop
         self.host = host
         self.children = children
         self.units: dict[str, Unit] = {}
         self.settings = Settings()
         self.shutting_down = False
-        self.keeper = Keeper(self, host.runtime.state)
-        self.texts = Texts()
-        self._processes = Processes(loop, children, host, self.texts, self)
+        self.writer = StateWriter(self, host.runtime.state)
+        self.sources = Sources()
+        self.processes = Processes(loop, children, host, self.sources, self, lambda: self.units)
         self._observers: dict[object, Observer] = {}
         self._dependents: dict[str, set[str]] = {}
         self._conflicts: dict[str, set[str]] = {}
         self._leaving: dict[str, Unit] = {}
+        loop.on_grace(self._grant)
         self._stops = Stops(
             loop, lambda: self._dependents, lambda unit, *why: self.event(unit, machine.stop, *why)
         )
 
     # the set of units
 
-    def add(self, service: Service, opened: dict[str, Opened] | None = None, internal: bool = False) -> Unit:
+    def add(self, service: Service, opened: dict[Slot, Opened] | None = None, internal: bool = False) -> Unit:
         """A new unit, or one that was about to go and stays; takes over `opened`.  `index` has to follow."""
         unit = self.units.get(service.name)
         if unit is None:
-            unit = self.units[service.name] = Unit(service, self.loop, internal, self.keeper.touch_store)
+            unit = Unit(service, self.loop, self.host.closer, internal, self.writer.touch_store)
+            self.units[service.name] = unit
             unit.table.adopt(service, opened or {})
             self._tell(unit)
         else:
             unit.removed = False
             self._replace(unit, Pending(service, opened or {}))
-        self.keeper.touch(unit)
+        self.writer.touch(unit)
         return unit
 
-    def define(self, unit: Unit, service: Service, kind: Change, opened: dict[str, Opened]) -> None:
+    def define(self, unit: Unit, service: Service, kind: Change, opened: dict[Slot, Opened]) -> None:
         """Give a unit another definition; takes over `opened`, its new descriptors by slot.
 
-        One that is down, and is not to go up, has none of these.
-        Starts and stops nothing: one that has a process has the present definition until that
-        is gone, where the change asks for a restart.  `index` has to follow.
+        It is empty for a unit that stays down.  Starts and stops nothing: one that has a process has the present
+        definition until that is gone, where the change asks for a restart.  `index` has to follow.
         """
-        self.keeper.touch(unit)
+        self.writer.touch(unit)
         if unit.life.state in AT_REST:
             unit.service = service
             unit.table.adopt(service, opened)
@@ -93,13 +91,19 @@ class Manager:
         else:
             unit.service = service
             if kind is Change.LIMITS:
-                self._processes.set_limits(unit)
+                self.processes.set_limits(unit)
+
+    def succeed(self, unit: Unit, opened: dict[Slot, Opened]) -> None:
+        """Have descriptors, by slot, take the places of those that a running service has, once its process is gone."""
+        if opened:
+            self.writer.touch(unit)
+            self._replace(unit, Pending(unit.next_service or unit.service, opened))
 
     def remove(self, units: Iterable[Unit]) -> None:
         """Forget units, each once it is at rest; to stop them is another matter.  `index` has to follow."""
         for unit in units:
             unit.removed = True
-            self.keeper.touch(unit)
+            self.writer.touch(unit)
             if unit.life.state in AT_REST:
                 self._forget(unit)
             else:
@@ -112,13 +116,13 @@ class Manager:
             unit.table.close()
             unit.store.clear()
             if unit.pending is not None:
-                unit.pending.discard()
+                unit.pending.discard(self.host.closer)
 
-    def resume(self, unit: Unit) -> None:
+    def rebuild(self, unit: Unit) -> None:
         """Go on with a unit that an earlier spawnd had, by what was written down.  Does nothing to anybody yet."""
         self._arm(unit)
         if unit.run is not None:
-            self._processes.resume(unit, unit.run)
+            self.processes.take_over(unit, unit.run)
         if unit.pending is not None or unit.removed:
             self._leaving[unit.name] = unit
 
@@ -126,23 +130,22 @@ class Manager:
         """End what an earlier spawnd was about to end."""
         for unit in self.units.values():
             if unit.life.state in AT_REST:
-                self._processes.sweep(unit)
+                self.processes.sweep(unit)
 
-    def listen(self, unit: Unit, receiver: Receiver) -> None:
-        """Give a unit its notification socket; takes it over."""
-        self._processes.listen(unit, receiver)
-
-    def bind_receiver(self, unit: Unit) -> None:
-        """Make the notification socket of a unit that runs already, in the place of one that was lost."""
-        self._processes.bind_receiver(unit)
+    def let_go(self) -> None:
+        """Before this process becomes another program: have nobody at work that it would not know of."""
+        for unit in self.units.values():
+            if unit.receiver is not None:
+                unit.receiver.settle()
 
     def under_way(self) -> dict[str, Any]:
-        """What is under way and in no unit's record, by names of units, for `go_on`."""
-        return {"stops": self._stops.orders(), "reloads": self._processes.asides.reloading()}
+        """Work in progress that is in no unit's record, by names of units, for `activate`."""
+        return {"stops": self._stops.orders(), "reloads": self.processes.side_calls.reloading()}
 
-    def go_on(self, under_way: Mapping[str, Any]) -> None:
+    def activate(self, under_way: Mapping[str, Any]) -> None:
         """Go on with what was under way."""
         for unit in list(self.units.values()):
+            self.event(unit, machine.resumed)
             self.event(unit, machine.alive)  # whoever fed its watchdog meanwhile could not be heard
             if unit.ended_clean is not None:
                 self.ended(unit)
@@ -152,14 +155,14 @@ class Manager:
 
     def ended(self, unit: Unit) -> None:
         """The unit has no process any more; how that came nobody heard, unless it is written down."""
-        self._processes.end_others(unit, clean=bool(unit.ended_clean))
+        self.processes.aftermath.end(unit, clean=bool(unit.ended_clean))
 
     def index(self, order: Iterable[str] = ()) -> None:
         """Learn the order between the units anew, after units or definitions have changed."""
         self.units = {name: self.units[name] for name in dict.fromkeys((*order, *self.units)) if name in self.units}
         services = self.services()
-        present = {unit.service.text for unit in self.units.values()}
-        self.texts.keep(present | {service.text for service in services.values()})
+        present = {unit.service.source_digest for unit in self.units.values()}
+        self.sources.keep(present | {service.source_digest for service in services.values()})
         self._dependents = dependents(services)
         self._conflicts = conflicts(services)
         for unit in self.units.values():
@@ -167,7 +170,7 @@ class Manager:
 
     def _replace(self, unit: Unit, pending: Pending) -> None:
         if unit.pending is not None:
-            pending.inherit(unit.pending)
+            pending.inherit(unit.pending, self.host.closer)
         unit.pending = pending
         if unit.life.state in WITH_PROCESS:
             self._leaving[unit.name] = unit
@@ -180,17 +183,17 @@ class Manager:
             return
         pending, unit.pending = unit.pending, None
         unit.service = pending.service
-        self.keeper.touch(unit)
+        self.writer.touch(unit)
         if unit.life.state in AT_REST:
-            pending.discard()
+            pending.discard(self.host.closer)
         else:
-            unit.table.adopt(pending.service, pending.opened)
-            self._processes.set_limits(unit)
+            unit.tell_disconnected(unit.table.adopt(pending.service, pending.opened))
+            self.processes.set_limits(unit)
         self._left(unit)
 
     def _forget(self, unit: Unit) -> None:
         del self.units[unit.name]
-        self.keeper.touch(unit)
+        self.writer.touch(unit)
         self._tell(unit)  # who reads its output may take the last of it
         self.host.outputs.drop(unit.name)
         self._left(unit)
@@ -202,7 +205,7 @@ class Manager:
                 self._wake(other)
 
     def _holder(self, unit: Unit) -> str | None:
-        """Who still holds an address that the unit needs, and is about to give it up."""
+        """The holders of an address that the unit needs, which are about to give it up."""
         if not self._leaving:
             return None
         needed = {spec.address() for spec in unit.table.missing(unit.service).values()}
@@ -227,38 +230,45 @@ class Manager:
     def _unobserve(self, key: object) -> None:
         self._observers.pop(key, None)
 
-    def wall(self, monotonic: float) -> float:
+    def unix_time(self, monotonic: float) -> float:
         """Unix time of a time of the loop's clock, by what the clocks say now."""
         return time.time() - (self.loop.clock() - monotonic)
 
     # what the operator wants
 
     def standing(self) -> Standing:
-        """How the services stand, for somebody to decide on moves."""
+        """How the services stand, for a transaction to be decided on."""
         lives = {name: unit.life for name, unit in self.units.items()}
         return Standing(self.services(), lives, self._conflicts, {name for name, *_why in self._stops.orders()})
 
-    def move(self, moves: Moves) -> None:
+    def move(self, transaction: Transaction) -> None:
         """Give the orders."""
-        for name in moves.up:
+        for name in transaction.up:
             self._stops.cancel(self.units[name])
-        self._stops.add_all((self.units[name], down.cause, down.other) for name, down in moves.down.items())
-        for name, rival in moves.displaced.items():
+        self._stops.add_all((self.units[name], down.cause, down.other) for name, down in transaction.down.items())
+        for name, rival in transaction.displaced.items():
             self.event(self.units[name], machine.start)
             self.event(self.units[name], machine.stop, Cause.CONFLICT, rival)
-        for name, up in moves.up.items():
-            self.event(self.units[name], machine.restart if up.renew else machine.start, up.cause)
+        for name, up in transaction.up.items():
+            if up.renew:
+                unit = self.units[name]
+                self.event(unit, machine.restart, up.cause, up.detail, unit.table.is_awaited)
+            else:
+                self.event(self.units[name], machine.start, up.cause)
 
     def start(self, names: Iterable[str]) -> None:
         """Start services and, first, all that they depend on; what they conflict with is stopped."""
         self._bring_up(names, renew=False, cause=Cause.START)
 
-    def _bring_up(self, names: Iterable[str], renew: bool, cause: Cause) -> None:
+    def _bring_up(self, names: Iterable[str], renew: bool, cause: Cause, detail: str = "") -> None:
         if self.shutting_down:
             return
-        moves = Moves(self.standing())
-        moves.bring_up((name for name in names if not self.units[name].removed), renew, cause)
-        self.move(moves)
+        transaction = Transaction(self.standing())
+        transaction.bring_up((name for name in names if not self.units[name].removed), renew, cause)
+        if detail:
+            for name, up in transaction.up.items():
+                transaction.up[name] = up if up.needed_by else replace(up, detail=detail)
+        self.move(transaction)
 
     def stop(self, names: Iterable[str], cause: Cause = Cause.STOP, other: str = "") -> None:
         """Stop services, those first that come after others of them; `other` is the one that it is about."""
@@ -268,35 +278,28 @@ class Manager:
         """Stop and start anew what runs or is about to; what is down is started, and what they need."""
         self._bring_up(names, renew=True, cause=cause)
 
-    def renew(self, names: Iterable[str], cause: Cause) -> None:
+    def renew(self, names: Iterable[str], cause: Cause, detail: str = "") -> None:
         """Restart, as a signal does it: what is down, or goes down for good, stays so."""
         standing = self.standing()
-        self.restart([name for name in names if standing.is_wanted(name)], cause)
+        self._bring_up([name for name in names if standing.is_wanted(name)], True, cause, detail)
 
     def reset(self, names: Iterable[str]) -> None:
         for name in names:
             self.event(self.units[name], machine.reset)
 
-    def reload(self, name: str, done: Callable[[str], None]) -> None:
-        """Ask a service to reload; calls `done` with '' or with what is wrong.  Restarts nothing."""
-        self._processes.asides.reload(self.units[name], done)
-
-    def ask_status(self, name: str, done: Callable[[Answer], None]) -> None:
-        """Have a service that is up say more of itself, by its function `status`."""
-        self._processes.asides.ask_status(self.units[name], done)
-
-    def when_quiet(self, quiet: Callable[[], None]) -> None:
-        """Call back once no function runs whose end only this spawnd would hear of."""
-        self._processes.asides.when_quiet(quiet)
-
     def signal(self, name: str, signum: int) -> bool:
         """Send a signal to the main process; False where there is none."""
-        return self._processes.signal(self.units[name], signum)
+        return self.processes.signal(self.units[name], signum)
 
     def kill_all(self) -> None:
-        """KILL to every process of every unit: for somebody in a hurry."""
-        for unit in [unit for unit in self.units.values() if outlook.runs(unit.service, unit.life)]:
-            self._processes.kill(unit)
+        """KILL to every process of every unit at a shutdown: for somebody in a hurry.
+
+        Services whose turn to stop had not come are told to stop first: their ends are no failures, and nothing is
+        about to start them again.
+        """
+        for unit in [unit for unit in self.units.values() if runs(unit.service, unit.life)]:
+            self.event(unit, machine.stop, Cause.SHUTDOWN)
+            self.processes.kill(unit)
 
     # transitions
 
@@ -313,13 +316,21 @@ class Manager:
             if unit.life.state in WITHOUT_PROCESS:
                 self._take_pending(unit)  # the process is gone that had the present definition
             announce(unit)
+            if unit.life.state is State.RUNNING and unit.life.failures:
+                up_since = unit.life.up_since
+                self.loop.call_later(unit.service.healthy_after, lambda: self._has_been_healthy(unit, up_since))
         self._arm(unit)
-        if replace(unit.life, watchdog_at=before.watchdog_at) != before:
-            self.keeper.touch(unit)
+        if unit.life._replace(watchdog_at=before.watchdog_at) != before:
+            self.writer.touch(unit)
         for act in acts:
             self._do(unit, act)
         if changed:
             self._changed(unit)
+
+    @staticmethod
+    def _has_been_healthy(unit: Unit, since: float | None) -> None:
+        if unit.life.state is State.RUNNING and unit.life.up_since == since:
+            announce_health(unit)
 
     def _changed(self, unit: Unit) -> None:
         """Wake what may go on now, and call the observers: they see the life that it has come to by now."""
@@ -337,7 +348,7 @@ class Manager:
         """Something is up that these need: what it has made anew they have to find anew."""
         displaced = [name for name in names if name in self.units and self.units[name].is_displaced]
         for name in displaced:
-            notice("%s: its network namespace was made anew; restarting it", name)
+            notice("%s: its network namespace was recreated; restarting it", name)
         if displaced:
             self.loop.call_soon(partial(self.renew, displaced, Cause.NAMESPACE))
 
@@ -362,13 +373,17 @@ class Manager:
         """Start a waiting unit if nothing holds it back any more."""
         if unit.life.state is not State.WAITING or self.shutting_down:
             return
+        if self._stops.is_ordered(unit):
+            self._stops.look_soon()  # its turn may have come in this moment
+            return
         rivals = sorted(self._conflicts.get(unit.name, ()))
         unit.obstacle = obstacle(unit.service, self.units, rivals)
         if unit.obstacle is None and (holder := self._holder(unit)) is not None:
             unit.obstacle = Obstacle(Hold.ADDRESS, holder)
         if unit.obstacle is None:
-            self.stop(rivals, Cause.CONFLICT, unit.name)
-            if unit.life.state is State.WAITING:  # stops go on with each of them, and it may have been the next
+            if rivals:
+                self.stop(rivals, Cause.CONFLICT, unit.name)
+            if unit.life.state is State.WAITING:
                 self.event(unit, machine.dependencies_met)
         elif (waits := unit.obstacle.describe(self.units)) != unit.waits:
             unit.waits = waits
@@ -380,8 +395,8 @@ class Manager:
     def _arm(self, unit: Unit) -> None:
         """Have the timer of a unit ring when something is due.
 
-        One that rings too early, as with a watchdog that is fed, looks and is set anew:
-        cheaper than setting it with each message.
+        A timer that rings too early, as with a fed watchdog, looks and is set anew: that is cheaper than setting it
+        with each message.
         """
         due = unit.life.due()
         if unit.timer is not None and (due is None or unit.timer.when > due):
@@ -391,68 +406,89 @@ class Manager:
             unit.timer = self.loop.call_at(due, partial(self._ring, unit))
 
     def _ring(self, unit: Unit) -> None:
-        unit.timer = None
+        """Judge what was due when the timer was: what has come due since is judged after what was said by then."""
+        timer, unit.timer = unit.timer, None
         due = unit.life.due()
-        if due is not None and due <= self.loop.clock():
+        if timer is not None and due is not None and due <= timer.when:
             self.event(unit, machine.timed_out)
         else:
             self._arm(unit)
+
+    def _grant(self, seconds: float) -> None:
+        """Give services the time in which this process, and perhaps the services, did not run."""
+        notice("back later than meant (stopped, frozen or suspended): all time limits are %.1f s longer", seconds)
+        for unit in self.units.values():
+            self.event(unit, machine.granted, seconds)
 
     # actions
 
     def _do(self, unit: Unit, act: Act) -> None:
         match act:
+            case Act.DRAIN:
+                Draining(self, unit)
             case Act.LAUNCH:
-                self._processes.start(unit, Role.MAIN)
+                self.processes.start(unit, Role.MAIN)
             case Act.CHECK:
-                self._processes.start(unit, Role.CHECK)
+                self.processes.start(unit, Role.CHECK)
             case Act.CALL_START:
-                self._processes.start(unit, Role.START)
+                self.processes.start(unit, Role.START)
             case Act.CALL_RESTART:
-                self._processes.start(unit, Role.RESTART)
+                self.processes.start(unit, Role.RESTART)
             case Act.CALL_STOP:
-                self._processes.start(unit, Role.STOP)
+                self.processes.start(unit, Role.STOP)
             case Act.END_LEFT:
-                self._processes.end_others(unit, clean=False)
+                self.processes.aftermath.end(unit, clean=False)
             case Act.RELEASE:
-                self._processes.release(unit)
+                self.processes.release(unit)
                 self._take_pending(unit)
                 if unit.removed:
                     self._forget(unit)
             case Act.KILL:
-                self._processes.kill(unit)
-            case Act.STOP_SIGNAL:
-                self._processes.signal(unit, unit.service.stop_signal)
-            case Act.HANDOVER_SIGNAL:
-                self._processes.signal(unit, unit.service.handover_signal or unit.service.stop_signal)
+                self.processes.kill(unit)
+            case Act.HANDOVER_SIGNAL if unit.service.handover_signal is not None:
+                self.processes.signal(unit, unit.service.handover_signal)
+            case Act.STOP_SIGNAL | Act.HANDOVER_SIGNAL:
+                self.processes.tell_to_stop(unit)
             case Act.ABORT:
-                self._processes.signal(unit, signal.SIGABRT)
+                self.processes.signal(unit, signal.SIGABRT)
 
     # what the processes tell
 
     def touch(self, unit: Unit) -> None:
         """Something about the unit has changed that no event tells of."""
-        self.keeper.touch(unit)
+        self.writer.touch(unit)
 
     def started(self, unit: Unit) -> None:
         """Written down before it is let go: the next spawnd finds it, whenever this one may be killed."""
-        self.keeper.touch(unit)
-        self.keeper.flush()
+        self.writer.touch(unit)
+        self.writer.flush()
 
     def start_failed(self, unit: Unit, error: StepError) -> None:
-        unit.ended = Ended.of_step(error.step, error.path, error.errno, error.cause)
+        ended = Ended.of_step(error.step, error.path, error.errno, error.cause)
+        if unit.life.step is Step.TEARDOWN:
+            unit.last_call, unit.call_ended = str(error), replace(ended, function=Role.STOP.value)
+        else:
+            unit.ended = ended
         self.event(unit, machine.start_failed, str(error), self._spread())
 
     def executed(self, unit: Unit) -> None:
         self.event(unit, machine.executed)
 
+    def in_background(self, unit: Unit) -> None:
+        self.event(unit, machine.in_background)
+
     def ready(self, unit: Unit) -> None:
         self.event(unit, machine.ready)
 
+    def ready_closed(self, unit: Unit) -> None:
+        self.event(unit, machine.ready_closed)
+
     def exited(self, unit: Unit, clean: bool, reason: str) -> None:
         """Its process is gone and, where it has to be, all that it left behind."""
-        self.event(unit, machine.exited, clean, reason, self._spread())
+        status = unit.ended.status if unit.ended is not None and not unit.ended.function else None
+        self.event(unit, machine.exited, clean, reason, self._spread(), status)
 
     @staticmethod
     def _spread() -> float:
-        return random.uniform(-1, 1)  # noqa: S311 - spreads restarts, protects nothing
+        """A number from -1 to 1."""
+        return int.from_bytes(os.urandom(4)) / (1 << 31) - 1  # module `random` takes a hundred kilobytes

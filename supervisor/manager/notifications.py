@@ -1,4 +1,4 @@
-"""What services say on their notification sockets, and who is believed."""
+"""Messages of services on their notification sockets, and the senders that count."""
 
 from __future__ import annotations
 
@@ -6,18 +6,27 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from math import inf
 from typing import Protocol
 
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import Transition
-from supervisor.log.logger import log, notice
+from supervisor.log.logger import notice
+from supervisor.loop.loop import Loop
 from supervisor.manager.unit import Unit
-from supervisor.notify.protocol import Message
-from supervisor.notify.receiver import Notification
+from supervisor.notify.receiver import MAX_AT_ONCE, Message, Notification, Want
 from supervisor.notify.store import NAMES_MAX
+from supervisor.plural import count
+from supervisor.process.cgroup import cgroup_of, folder_of
+from supervisor.process.pids import read_process
 from supervisor.process.run import Role
 
 IGNORED_EVERY = 60.0  # seconds between two lines of log about a service's notifications
+SLICE = 0.002  # seconds of a turn of the loop for the notifications of one service, but one of them at least
+LAST_PATIENCE = 0.2  # seconds for the children that take the descriptors in the last words of a process
+LAST_POLL = 0.005  # seconds between two looks whether they have
 MAX_STATUS = 1024  # characters of a status text that are kept
 
 
@@ -29,46 +38,165 @@ class Listener(Protocol):
         """Something else about the unit has changed: to be written down."""
 
 
-def take_notifications(unit: Unit, listener: Listener, limit: int) -> None:
-    """Read and act upon notifications that are there, at most `limit`.  Every descriptor is stored or closed."""
+class Trust(Enum):
+    """How far a notification counts.  A sender that has ended is known by its user alone."""
+
+    NONE = "it is not of this service"
+    LITTLE = "its sender had ended, and says what only a living one may"
+    FULL = ""
+
+
+def take_notifications(unit: Unit, listener: Listener, limit: int, seconds: float = inf) -> int:
+    """Read and act upon notifications that are there, at most `limit`.  Every descriptor is stored or closed.
+
+    Stop with the first notification after `seconds`: one that carries descriptors takes a child, and that long.
+    Returns how many there were.
+    """
     if unit.receiver is None:
-        return
-    for notification in unit.receiver.receive_nowait(limit):
-        if _is_believed(unit, notification):
-            _take(unit, notification, listener)
+        return 0
+    end = time.monotonic() + seconds
+    taken = 0
+    for notification in unit.receiver.receive_nowait(limit, partial(_wants, unit)):
+        _act_upon(unit, notification, listener)
+        taken += 1
+        if time.monotonic() > end:
+            break
+    return taken
+
+
+def _act_upon(unit: Unit, notification: Notification, listener: Listener) -> None:
+    trust = Trust.NONE if notification.cut else _trust(unit, notification, _is_living_sender)
+    notification.close_pidfd()
+    message = None if trust is Trust.NONE else notification.message
+    if message is None or (trust is Trust.LITTLE and message != message.harmless()):
+        _ignored(unit, notification, notification.cut or trust.value)
+        message = message and message.harmless()
+    if message is None or not message.store:
+        unit.store.refuse(notification.fds)  # which may have been received before it was known that they are not wanted
+    if message is not None:
+        _take(unit, notification, message, listener)
+
+
+class LastWords:
+    """The queue of a process that has died: read before its death is judged, over turns of the loop.
+
+    So is what is behind descriptors that are just being closed.  A close that takes long is waited for a moment, and
+    the messages behind it are not heard.
+    """
+
+    def __init__(self, loop: Loop, unit: Unit, listener: Listener) -> None:
+        self._loop = loop
+        self._unit = unit
+        self._receiver = unit.receiver
+        self._listener = listener
+        self._left = MAX_AT_ONCE
+        self._deadline = loop.clock() + LAST_PATIENCE
+        self._heard: Callable[[], None] = lambda: None
+
+    def hear(self) -> bool:
+        """Hear them for the time of a turn; whether those were all."""
+        end = self._loop.clock() + SLICE
+        while self._left > 0 and self._receiver is not None and self._unit.receiver is self._receiver:
+            taken = take_notifications(self._unit, self._listener, self._left, SLICE)
+            self._left -= taken
+            now = self._loop.clock()
+            if self._receiver.is_blocked:
+                is_over = self._receiver.has_children and self._receiver.wait(max(0.0, end - now))
+                if not is_over:
+                    return now >= self._deadline
+            elif not taken:
+                return True
+            if self._loop.clock() >= end:
+                return False
+        return True
+
+    def hear_rest(self, heard: Callable[[], None]) -> None:
+        """Hear those that are left in later turns, and call back then."""
+        self._heard = heard
+        self._plan()
+
+    def _plan(self) -> None:
+        if self._receiver is not None and self._receiver.is_blocked:
+            self._loop.call_later(LAST_POLL, self._go_on)
         else:
-            _ignore(unit, notification)
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        is_all = True
+        try:
+            is_all = self.hear()
+        finally:
+            if is_all:
+                self._heard()
+            else:
+                self._plan()
 
 
-def _ignore(unit: Unit, notification: Notification) -> None:
+def _wants(unit: Unit, notification: Notification) -> Want:
+    """The descriptors of a message to be received: those that are to be stored and have room."""
+    # what comes with a message tells of its sender, and is not there yet: it is judged again once it is taken
+    if _trust(unit, notification, lambda _notification: True) is not Trust.FULL:
+        return Want.NOTHING
+    message, service = notification.message, unit.service
+    if not message.store:
+        return Want.NOTHING
+    if unit.store.is_closing_too_many:
+        return Want.LATER
+    if not unit.store.has_room(message.name, service.fdstore_max, _names_max(unit), message.remove):
+        return Want.NOTHING
+    return Want.ALL if service.worker else Want.VETTED
+
+
+def _ignored(unit: Unit, notification: Notification, why: str) -> None:
     """Say so once in a while: who is not believed could fill the log."""
-    notification.close()
     unit.ignored += 1
     now = time.monotonic()
     if now >= unit.ignored_until:
-        text = "%s: %d notifications ignored, the last of pid %d: not of this service"
-        log.info(text, unit.name, unit.ignored, notification.pid)
+        what = "1 notification" if unit.ignored == 1 else f"{unit.ignored} notifications"
+        notice("%s: %s ignored, the last of pid %d: %s", unit.name, what, notification.pid, why)
         unit.ignored = 0
         unit.ignored_until = now + IGNORED_EVERY
 
 
-def _is_believed(unit: Unit, notification: Notification) -> bool:
-    """The main process is, and one of its session of the same user or root: a helper such as `systemd-notify`."""
+def _trust(unit: Unit, notification: Notification, is_living: Callable[[Notification], bool]) -> Trust:
+    """The main process counts, and helpers of the same user or root in its session or its cgroup.
+
+    A helper such as `systemd-notify` may have ended by now: then nothing is known of it but its user.  `is_living` is
+    asked last whether the sender has not, and so has had its pid while that was looked at.
+    """
     run = unit.run
     if run is None or run.role is not Role.MAIN:
-        return False
+        return Trust.NONE
     if notification.pid == run.pid:
-        return True
+        return Trust.FULL
     if notification.uid not in (0, os.geteuid(), unit.service.uid):
-        return False
+        return Trust.NONE
     try:
-        return os.getsid(notification.pid) == run.pid
-    except ProcessLookupError:
-        return False
+        is_of_service = os.getsid(notification.pid) == run.pid
+    except OSError:  # there is none
+        return Trust.LITTLE
+    if not is_of_service and unit.cgroup is not None:
+        is_of_service = _is_in(notification.pid, unit.cgroup.path)
+    if not is_living(notification):
+        return Trust.LITTLE
+    return Trust.FULL if is_of_service else Trust.NONE
 
 
-def _take(unit: Unit, notification: Notification, listener: Listener) -> None:
-    message = notification.message
+def _is_living_sender(notification: Notification) -> bool:
+    """Whether the process that has the sender's pid now is the sender."""
+    if notification.sent < 0:
+        return notification.holds_sender()
+    process = read_process(notification.pid)
+    return process is not None and 0 <= process.started <= notification.sent
+
+
+def _is_in(pid: int, cgroup: str) -> bool:
+    """Whether a process is in a cgroup, by its folder, or below it."""
+    folder = folder_of(cgroup_of(pid) or "")
+    return folder is not None and f"{folder}/".startswith(f"{cgroup}/")
+
+
+def _take(unit: Unit, notification: Notification, message: Message, listener: Listener) -> None:
     if message.status is not None and message.status[:MAX_STATUS] != unit.status_text:
         unit.status_text = message.status[:MAX_STATUS]
         listener.touch(unit)
@@ -88,17 +216,23 @@ def _take(unit: Unit, notification: Notification, listener: Listener) -> None:
 def _take_descriptors(unit: Unit, notification: Notification, message: Message) -> None:
     if message.remove:
         unit.store.remove(message.name)
-    if not message.store:
-        # a barrier's descriptor among them: its close is what the sender waits for
-        notification.close()
+    if not message.store or not notification.carries:
         return
     service = unit.service
-    goes_on_in_python = service.worker and (service.uid == 0 or os.geteuid() != 0)
-    # what is executed has to take all names in one string
-    names_max = sys.maxsize if goes_on_in_python else NAMES_MAX
-    refused = unit.store.add(message.name, notification.fds, message.poll, service.fdstore_max, names_max)
-    if refused:
+    names_max = _names_max(unit)
+    trusted = bool(service.worker)
+    refused = unit.store.add(message.name, notification.fds, message.poll, service.fdstore_max, names_max, trusted)
+    if refused or not notification.fds:
         limits = f"fdstore_max is {service.fdstore_max}"
-        if not goes_on_in_python:
+        if names_max == NAMES_MAX:
             limits += f", names have {NAMES_MAX} bytes"
-        notice("%s: %d descriptors not stored: %s", unit.name, refused, limits)
+        which = count(refused, "descriptor") if refused else "the descriptors of a message"
+        hint = "epolls and files that others serve (FUSE, NFS) are refused"
+        notice("%s: %s not stored: %s; %s", unit.name, which, limits, hint)
+
+
+def _names_max(unit: Unit) -> int:
+    """A program that is executed has to take all names in one string."""
+    service = unit.service
+    goes_on_in_python = service.worker and (service.uid == 0 or os.geteuid() != 0)
+    return sys.maxsize if goes_on_in_python else NAMES_MAX

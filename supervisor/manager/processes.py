@@ -1,47 +1,46 @@
-"""The processes of the units: started, watched, reaped, and what they leave behind ended."""
+"""The processes of the units: started, watched, signalled and reaped."""
 
 from __future__ import annotations
 
 import select
 import signal
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Protocol
 
 from supervisor.errors import StepError
-from supervisor.lifecycle.ended import Ended
-from supervisor.lifecycle.outlook import spares_others
+from supervisor.lifecycle.life import UP, State, goes_into_background, lets_end, spares_others, tells_all
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from supervisor.manager import functions
-from supervisor.manager.asides import Asides
+from supervisor.manager.aftermath import Aftermath, ended_well, has_succeeded, logged, note_exit
+from supervisor.manager.background import Background
 from supervisor.manager.emptying import Emptying
-from supervisor.manager.launcher import Host, Launcher
-from supervisor.manager.notifications import Listener, take_notifications
-from supervisor.manager.texts import Texts
+from supervisor.manager.functions import Sources
+from supervisor.manager.host import HostFacts
+from supervisor.manager.kin import Kin
+from supervisor.manager.launcher import Launcher
+from supervisor.manager.notifications import SLICE, LastWords, Listener, take_notifications
+from supervisor.manager.side_calls import SideCalls
 from supervisor.manager.unit import Unit
-from supervisor.notify.receiver import MAX_AT_ONCE, Receiver
-from supervisor.process.answer import take_answer
+from supervisor.notify.receiver import Receiver
 from supervisor.process.cgroup import Leaf
-from supervisor.process.children import UNKNOWN, Children, Exit, signal_name
+from supervisor.process.children import UNKNOWN, Children, Exit
 from supervisor.process.failure import failure_of
-from supervisor.process.leftovers import (
-    has_orphans,
-    kill_processes,
-    kill_sessions,
-    processes_in,
-    still_living,
-)
 from supervisor.process.network_namespace import namespace_of_process
-from supervisor.process.run import Role, Run
+from supervisor.process.paths import Sight, read_moved
+from supervisor.process.run import Role, Run, take_answer
+from supervisor.process.slots import Slot
+from supervisor.process.survivor import has_ended, is_same
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+STARTS = (Role.CHECK, Role.START, Role.RESTART, Role.MAIN)  # what may be the first of a start
+READY_PAUSE = 0.1  # seconds from the close of a ready_fd until a service that lives on has failed
 NOTIFICATIONS = 64  # of one service in a turn of the loop, so that none keeps the others waiting
+DOUBT_PAUSE = 2.0  # seconds between two looks at a process in doubt
 
 
 class Owner(Listener, Protocol):
-    """Who is told what happened to a unit's process."""
+    """The receiver of events of a unit's process."""
 
     def start_failed(self, unit: Unit, error: StepError) -> None: ...
 
@@ -50,24 +49,46 @@ class Owner(Listener, Protocol):
 
     def executed(self, unit: Unit) -> None: ...
     def ready(self, unit: Unit) -> None: ...
+    def in_background(self, unit: Unit) -> None: ...
+    def ready_closed(self, unit: Unit) -> None: ...
     def exited(self, unit: Unit, clean: bool, reason: str) -> None: ...
 
 
 class Processes:
-    """A unit has a process from `start` until the owner is told that it failed or exited: always one of them."""
+    """A unit has a process from `start` until the owner is told that it failed or exited: always one of them.
 
-    def __init__(self, loop: Loop, children: Children, host: Host, texts: Texts, owner: Owner) -> None:
+    `units` gives all that there are.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        host: HostFacts,
+        sources: Sources,
+        owner: Owner,
+        units: Callable[[], Mapping[str, Unit]],
+    ) -> None:
         self._loop = loop
         self._owner = owner
         self._by_pid: dict[int, Unit] = {}
         self._children = children
         self._subtree = host.subtree
-        self._launcher = Launcher(loop, children, host, texts, self._on_notification)
-        self.asides = Asides(loop, self._launcher)
+        self._outputs = host.outputs
+        self._launcher = Launcher(loop, children, host, sources, self._on_notification)
+        self._pipes = self._launcher.pipes
 
-    def start(self, unit: Unit, role: Role) -> None:
+        def values() -> Iterable[Unit]:
+            return units().values()
+
+        self._kin = Kin(children, values, owner.touch)
+        self.side_calls = SideCalls(loop, self._launcher, self._kin, units)
+        self.aftermath = Aftermath(loop, children, self._kin, owner, values, self.take_over, host.outputs)
+
+    def start(self, unit: Unit, role: Role, looks: bool = True) -> None:
+        """Start a process; where paths lead elsewhere by now, it is started once more with what is there (`_renew`)."""
         try:
-            run = self._begin(unit, role)
+            run = self._begin(unit, role, looks and role in STARTS)
         except Exception as error:
             if not isinstance(error, StepError | OSError):
                 log.exception("%s: unexpected error in a start; going on", unit.name)
@@ -79,10 +100,20 @@ class Processes:
         finally:
             run.release()  # whatever became of that, the service is not to hang
 
-    def _begin(self, unit: Unit, role: Role) -> Run:
+    def _begin(self, unit: Unit, role: Role, looks: bool) -> Run:
+        self._outputs.end_line(unit.name)  # of a process whose end no spawnd has seen, or whose pipe had no room
         if role is Role.MAIN:
-            return self._launcher.launch(unit, self)
-        return self._launcher.check(unit, self) if role is Role.CHECK else self._launcher.call(unit, role, self)
+            return self._launcher.launch(unit, self, looks)
+        begin = self._launcher.check if role is Role.CHECK else partial(self._launcher.call, function=role)
+        return begin(unit, owner=self, looks=looks)
+
+    def _renew(self, unit: Unit, run: Run, sights: Mapping[Slot, Sight]) -> None:
+        """Open anew what has changed while nothing of the service runs, and start it with that."""
+        try:
+            unit.renew(sights)
+        except Exception:
+            log.exception("%s: unexpected error in opening files anew; going on", unit.name)
+        self.start(unit, run.role, looks=False)
 
     def _take_in(self, unit: Unit, run: Run) -> None:
         """Make this the unit's process and hear what comes from it."""
@@ -90,10 +121,12 @@ class Processes:
         self._by_pid[run.pid] = unit
         if run.error_fd >= 0:
             self._loop.watch(run.error_fd, select.EPOLLIN, lambda _events: self._read_errors(unit, run))
+        if run.output_fd >= 0:
+            self._pipes.watch(run.output_fd, unit.name, lambda: self._read_output(run))
         if run.ready_fd >= 0:
-            self._loop.watch(run.ready_fd, select.EPOLLIN, lambda _events: self._read_ready(unit, run))
+            self._pipes.watch(run.ready_fd, unit.name, lambda: self._read_ready(unit, run))
 
-    def resume(self, unit: Unit, run: Run) -> None:
+    def take_over(self, unit: Unit, run: Run) -> None:
         """Go on with a process that runs already: a child of ours, or one that an earlier spawnd left behind."""
         if unit.service.netns and run.role is Role.MAIN:
             run.netns = namespace_of_process(run.pid)
@@ -102,17 +135,21 @@ class Processes:
             self._children.register(run.pid, self)
             return
         self._loop.watch(run.pidfd, select.EPOLLIN, lambda _events: self._survivor_ended(run))
+        if run.in_doubt:
+            Doubt(self._loop, run, lambda: self._survivor_ended(run))
 
     def _survivor_ended(self, run: Run) -> None:
         self._loop.unwatch(run.pidfd)
+        is_judged = True
         try:
-            self.died(run.pid)
+            is_judged = self.died(run.pid)
         finally:
-            self.reaped(run.pid, UNKNOWN)
+            if is_judged:
+                self.reaped(run.pid, UNKNOWN)
 
     def bind_receiver(self, unit: Unit) -> None:
         """Make the notification socket of a unit that runs already."""
-        with _logged(unit):
+        with logged(unit):
             self._launcher.bind_receiver(unit)
 
     def listen(self, unit: Unit, receiver: Receiver) -> None:
@@ -121,37 +158,61 @@ class Processes:
 
     def signal(self, unit: Unit, signum: int) -> bool:
         """Signal the main process, or the check command while that runs; False where there is none."""
+        if isinstance(unit.rest, Background) and unit.life.state is State.STOPPING:
+            unit.rest.kill()  # whatever there is is told to end
         if unit.run is None:
             return False
         unit.run.kill(signum)
         return True
+
+    def tell_to_stop(self, unit: Unit) -> None:
+        """The stop signal, to every process of a service whose `kill_mode` is "group", else to the main one."""
+        service, run = unit.service, unit.run
+        if run is not None:
+            self._kin.before_stop(unit, run)
+        if run is None or run.role is not Role.MAIN or not tells_all(service, unit.life):
+            self.signal(unit, service.stop_signal)
+        elif unit.cgroup is not None:
+            with logged(unit):
+                unit.cgroup.signal(service.stop_signal)
+        else:
+            self._kin.signal_all(unit, run, service.stop_signal)
 
     def kill(self, unit: Unit) -> None:
         """KILL to every process of the unit, to the main one alone where the others are to live on."""
         if unit.run is None and unit.ended_clean is None:
             # nobody is there to be killed, and so nobody's end would be heard of
             self._owner.exited(unit, False, "it has no process")
+        elif isinstance(unit.rest, Background):
+            unit.rest.kill()
         elif spares_others(unit.service, unit.life):
             self.signal(unit, signal.SIGKILL)
+        elif unit.rest is not None:
+            with logged(unit):
+                unit.rest.kill()
         else:
             if unit.run is not None:
                 _kill_group(unit, unit.run)
             if unit.cgroup is not None:
-                with _logged(unit):
+                with logged(unit):
                     unit.cgroup.kill()
 
     def release(self, unit: Unit) -> None:
         """End what still runs of a unit without a main process, and close what is open for it."""
-        unit.status_text = ""
-        self.asides.cancel(unit)
-        unit.table.close()
-        unit.store.clear()
+        unit.status_text = unit.disconnected = ""
+        steps: list[Callable[[], None]] = [unit.table.close, unit.store.clear]
+        if unit in self.side_calls.reloads:
+            steps.insert(0, self.side_calls.reloads[unit].cancel)
         if unit.receiver is not None:
-            self._loop.unwatch(unit.receiver.fileno())
-            unit.receiver.close()
-            unit.receiver = None
-        self._kill_left(unit)
-        if unit.cgroup is not None:
+            steps.append(partial(self._launcher.drop_receiver, unit))
+        if unit.leftover_pids:
+            steps.append(partial(self._kin.kill, unit))
+        for step in steps:
+            with logged(unit):
+                step()
+        if unit.cgroup is None:
+            self.aftermath.end_strays(unit)
+        else:
             leaf, unit.cgroup = unit.cgroup, None
             self._empty(unit, leaf)
 
@@ -163,7 +224,7 @@ class Processes:
                 self._empty(unit, leaf)
 
     def _empty(self, unit: Unit, leaf: Leaf) -> None:
-        with _logged(unit):
+        with logged(unit):
             if leaf.is_populated():
                 Emptying(self._loop, unit.name, leaf, lambda: self._remove(unit, leaf))
             else:
@@ -172,14 +233,14 @@ class Processes:
     @staticmethod
     def _remove(unit: Unit, leaf: Leaf) -> None:
         if unit.cgroup is None:  # else it was started again meanwhile, and the cgroup is its own
-            with _logged(unit):
+            with logged(unit):
                 leaf.remove()
 
     @staticmethod
     def set_limits(unit: Unit) -> None:
         """Give a running service the resources that its definition says."""
         if unit.cgroup is not None:
-            with _logged(unit):
+            with logged(unit):
                 for sentence in unit.cgroup.prepare(unit.service.resources):
                     log.warning("%s: %s", unit.name, sentence)
 
@@ -190,120 +251,110 @@ class Processes:
             return
         self._loop.unwatch(run.error_fd)
         run.close_error_fd()
+        self._launcher.tell(run.notices)
         # with a failure to be told the process ends, and its end is the event
         if not run.failure and run.role is Role.MAIN:
             self._owner.executed(unit)
 
+    def _read_output(self, run: Run) -> None:
+        if run.output_fd >= 0 and run.read_output(self._pipes.read):
+            self._close(run.take_output_fd())
+
     def _read_ready(self, unit: Unit, run: Run) -> None:
-        said = run.said_ready() if run.ready_fd >= 0 else False
+        said = run.said_ready(self._pipes.read) if run.ready_fd >= 0 else False
         if said is False:
             return
-        self._loop.unwatch(run.ready_fd)
-        run.close_ready_fd()
+        self._close(run.take_ready_fd())
         if said:
             self._owner.ready(unit)
+        else:  # a process that is ending closes it a moment before its end is heard of, and that says more
+            self._loop.call_later(READY_PAUSE, lambda: self._ready_closed(unit, run))
+
+    def _close(self, fds: Iterable[int]) -> None:
+        for fd in fds:
+            self._pipes.close(fd)
+
+    def _ready_closed(self, unit: Unit, run: Run) -> None:
+        if unit.run is run:
+            self._owner.ready_closed(unit)
 
     def _on_notification(self, unit: Unit) -> None:
-        take_notifications(unit, self._owner, NOTIFICATIONS)
+        take_notifications(unit, self._owner, NOTIFICATIONS, SLICE)
 
     # its end
 
-    def died(self, pid: int) -> None:
-        """All that it said is heard before its death is handled; its group is ended while the id is its own."""
+    def died(self, pid: int) -> bool:
+        """Hear all that it said, before its death is judged; False where that is not done yet."""
         unit, run = self._of(pid)
         self._read_errors(unit, run)
+        for fd in (run.ready_fd, run.output_fd):
+            self._pipes.expect_end(fd)
         self._read_ready(unit, run)
-        take_notifications(unit, self._owner, MAX_AT_ONCE)
-        if run.role is Role.CHECK or not spares_others(unit.service, unit.life, self._is_clean(unit, run)):
-            _kill_group(unit, run)
-        elif unit.cgroup is None:
-            if run.pidfd >= 0:
-                others = processes_in(pid)
-            else:
-                is_any_left = has_orphans({*self._children.pids(), pid})
-                left = self._children.orphans.living_in({*unit.sessions, pid}) if is_any_left else []
-                unit.sessions = {process.session for process in left}
-                others = {process.pid: process.started for process in left}
-            # also those that are found by their session: a spawnd that takes over finds its orphans by these alone
-            unseen = {pid: started for pid, started in unit.others.items() if others.get(pid) != started}
-            unit.others = still_living(unseen) | others
+        self._read_output(run)
+        if unit.receiver is not None:
+            words = LastWords(self._loop, unit, self._owner)
+            if not words.hear():
+                words.hear_rest(partial(self._finish, unit, run))
+                return False
+        self._judge(unit, run)
+        return True
 
-    def _is_clean(self, unit: Unit, run: Run) -> bool:
+    def _finish(self, unit: Unit, run: Run) -> None:
+        """Its last words have been heard in later turns of the loop."""
+        try:
+            self._judge(unit, run)
+        finally:
+            if run.pidfd < 0:
+                self._children.finish(run.pid)
+            else:
+                self.reaped(run.pid, UNKNOWN)
+
+    def _judge(self, unit: Unit, run: Run) -> None:
+        """Judge its death, and end its group while the id is its own."""
+        if run.role is Role.MAIN and unit.cgroup is not None and unit.life.state in UP:
+            run.left = unit.cgroup.count()
+        if run.role is Role.MAIN and goes_into_background(unit.service, unit.life) and has_succeeded(unit, run):
+            self._kin.after_background(unit, run)
+        elif run.role is Role.MAIN and lets_end(unit.service, unit.life):
+            self._kin.after_end(unit, run)
+        elif run.role is Role.CHECK or not spares_others(unit.service, unit.life, self._function_succeeded(unit, run)):
+            _kill_group(unit, run)
+        else:
+            self._kin.after_death(unit, run)
+
+    def _function_succeeded(self, unit: Unit, run: Run) -> bool:
         """Whether it was a function, and has succeeded."""
         if not run.role.is_function:
             return False
         run.answer = take_answer(self._launcher.answer_path(unit, run.role))
-        return functions.is_clean(run.answer, run.pid, run.pidfd < 0)
+        return functions.function_succeeded(run.answer, run.pid, run.pidfd < 0)
 
     def reaped(self, pid: int, exit: Exit) -> None:
         unit, run = self._of(pid)
         del self._by_pid[pid]
         unit.run = None
-        for fd in (run.error_fd, run.ready_fd, run.pidfd):
+        for fd in (run.error_fd, run.pidfd):
             if fd >= 0:
                 self._loop.unwatch(fd)
+        self._close([*run.take_ready_fd(), *run.take_output_fd()])
         run.close()
         failure = run.setup_error()
-        if failure is not None:
-            unit.last_exit = str(failure)
-            unit.ended = Ended.of_step(failure.step, failure.path, failure.errno, failure.cause)
-        elif run.role.is_function:
-            unit.last_exit = functions.describe(run.role, run.answer, exit)
-            unit.ended = functions.ended_of(run.role, run.answer, exit)
-        else:
-            unit.ended = ended_of(exit, self._out_of_memory(unit))
-            unit.last_exit = f"{exit.describe()}{' (out of memory)' if unit.ended.out_of_memory else ''}"
-        self.end_others(unit, failure is None and _is_clean(unit, run, exit))
+        if failure is not None and (sights := read_moved(failure)) and unit.life.state is State.STARTING:
+            self._renew(unit, run, sights)
+            return
+        note_exit(unit, run, exit, failure)
+        clean = failure is None and ended_well(unit, run, exit)
+        if run.role is Role.CHECK:
+            unit.check_output = () if clean else tuple(run.output_lines())
+            for line in unit.check_output:
+                log.warning("%s: check: %s", unit.name, line)
+        self.aftermath.end(unit, clean)
 
     def _of(self, pid: int) -> tuple[Unit, Run]:
         unit = self._by_pid[pid]
         if unit.run is None or unit.run.pid != pid:
             raise RuntimeError(f"{unit.name}: process {pid} is not its own")
         return unit, unit.run
-
-    @staticmethod
-    def _out_of_memory(unit: Unit) -> bool:
-        """Whether the kernel has killed something of the unit for want of memory since it was last asked."""
-        kills = unit.cgroup.oom_kills() if unit.cgroup is not None else None
-        if kills is None or kills <= unit.oom_kills:
-            return False
-        unit.oom_kills = kills
-        return True
-
-    def end_others(self, unit: Unit, clean: bool) -> None:
-        """Tell the owner of the end once all is gone that has to be: its group was killed with its leader."""
-
-        def done() -> None:
-            unit.ended_clean = None
-            self._owner.exited(unit, clean, unit.last_exit)
-
-        if not spares_others(unit.service, unit.life, clean):
-            if unit.cgroup is None:
-                self._kill_left(unit)
-            elif unit.cgroup.is_populated():
-                with _logged(unit):
-                    Emptying(self._loop, unit.name, unit.cgroup, done)
-                    unit.ended_clean = clean
-                    self._owner.touch(unit)
-                    return
-        done()
-
-    def _kill_left(self, unit: Unit) -> None:
-        """KILL to what it has left behind and was to live on until now, where there is no cgroup that holds it."""
-        if unit.sessions:
-            kill_sessions(unit.sessions, spare=self._by_pid.keys())
-            unit.sessions.clear()
-        if unit.others:
-            kill_processes(unit.others)
-            unit.others.clear()
-
-
-def _is_clean(unit: Unit, run: Run, exit: Exit) -> bool:
-    """Whether it ended well: what has something to finish has not, where a signal ended it."""
-    if run.answer is not None:
-        return run.answer.ok
-    finishes = run.role is not Role.MAIN or unit.service.task
-    return exit == Exit() if finishes else exit.clean
 
 
 def _kill_group(unit: Unit, run: Run) -> None:
@@ -317,20 +368,26 @@ def _kill_group(unit: Unit, run: Run) -> None:
         run.kill_group()
 
 
-def ended_of(exit: Exit, out_of_memory: bool) -> Ended:
-    """How a process ended, as it is kept."""
-    if not exit.known:
-        return Ended()
-    if exit.signum:
-        name = signal_name(exit.signum)
-        return Ended(signum=exit.signum, signal=name, core=exit.core, out_of_memory=out_of_memory)
-    return Ended(status=exit.status, out_of_memory=out_of_memory)
+class Doubt:
+    """Looks at a main process of an earlier spawnd until it shows whether it is still the same.
 
+    Ends with the process, or once it is known.  Calls `disproved` where it is another one.
+    """
 
-@contextmanager
-def _logged(unit: Unit) -> Iterator[None]:
-    """Log what cannot be done to what a service leaves behind, and go on: the service itself must."""
-    try:
-        yield
-    except (StepError, OSError) as error:
-        log.warning("%s: %s", unit.name, error)
+    def __init__(self, loop: Loop, run: Run, disproved: Callable[[], None]) -> None:
+        self._loop = loop
+        self._run = run
+        self._disproved = disproved
+        loop.call_later(DOUBT_PAUSE, self._look)
+
+    def _look(self) -> None:
+        run = self._run
+        if run.pidfd < 0 or has_ended(run.pidfd):
+            return  # its end is heard of, but for its last words perhaps
+        is_its = is_same(run.pidfd, run.pid, run.started)
+        if is_its is None:
+            self._loop.call_later(DOUBT_PAUSE, self._look)
+        elif is_its:
+            run.be_sure()
+        else:
+            self._disproved()

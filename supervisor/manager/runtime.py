@@ -6,19 +6,31 @@ import fcntl
 import os
 import stat
 import time
+from binascii import b2a_base64
+from collections.abc import Container
 from contextlib import suppress
 
 from supervisor.errors import RuntimeFolderError
+from supervisor.log.logger import notice
+from supervisor.notify.receiver import LONGEST_PATH
+from supervisor.printable import quoted
+from supervisor.runtime_folder import CONTROL, OWNER_SUFFIX, owner_socket
 
 LOCK_TIMEOUT = 0.5  # seconds for the lock to be free
 LOCK_POLL = 0.02  # seconds between two tries
 FOLDERS = {"notify": 0o711, "control.d": 0o711, "functions": 0o700}
-LONGEST_PATH = 107  # bytes of a Unix socket's path: sun_path less its NUL
+FILES = ("pid", "state", "state~")
+KINDS = {
+    **dict.fromkeys(FOLDERS, stat.S_IFDIR),
+    **dict.fromkeys(FILES, stat.S_IFREG),
+    **dict.fromkeys((CONTROL, f"{CONTROL}{OWNER_SUFFIX}", "contro~"), stat.S_IFSOCK),
+}
 
 
 class RuntimeFolder:
-    """`path` holds `control`, `pid`, `state`, `notify/NAME`, `control.d/NAME` and `functions/FUNCTION:NAME`.
+    """The folder at `path`: the sockets `control` and `control.owner`, `pid`, `state`, and the folders.
 
+    These hold `notify/NAME.TOKEN/s`, `control.d/NAME` and `functions/FUNCTION:NAME`.
     Owns the lock, which is on the folder itself, so that nobody who clears up old files takes it away.
     """
 
@@ -28,17 +40,63 @@ class RuntimeFolder:
 
     @property
     def control(self) -> str:
-        return f"{self.path}/control"
+        return f"{self.path}/{CONTROL}"
+
+    @property
+    def owner_control(self) -> str:
+        return owner_socket(self.control)
 
     @property
     def state(self) -> str:
         return f"{self.path}/state"
 
-    def notify_path(self, name: str) -> str:
+    def old_notify_path(self, name: str) -> str:
+        """Where the notification socket of a service is whose record does not say it: earlier versions had it there."""
         return f"{self.path}/notify/{name}"
+
+    def new_notify_path(self, name: str) -> str:
+        """A new path for a notification socket: services that share a user cannot guess that of another.
+
+        A folder bears the token, as the last part of a socket's path is public.
+        """
+        # module `secrets` would load OpenSSL
+        token = b2a_base64(os.urandom(12), newline=False).decode().replace("/", "_")
+        room = LONGEST_PATH - len(os.fsencode(f"{self.path}/notify/.{token}/s"))
+        return f"{self.path}/notify/{name[: max(0, room)]}.{token}/s"
+
+    @staticmethod
+    def make_notify_folder(path: str) -> None:
+        """Make the folder of a notification socket, which everybody may enter who knows it.  Raises OSError."""
+        with suppress(FileExistsError):
+            os.mkdir(os.path.dirname(path), 0o711)
+            os.chmod(os.path.dirname(path), 0o711)  # noqa: S103  # the umask may have taken some of it
+
+    def drop_notify_folder(self, path: str) -> None:
+        """Remove the folder of a notification socket that is gone."""
+        folder = os.path.dirname(path)
+        if folder != f"{self.path}/notify":
+            with suppress(OSError):
+                os.rmdir(folder)
+
+    def sweep_notify_folders(self, used: Container[str]) -> None:
+        """Remove notification sockets, and their folders, but for those with the paths `used`."""
+        for entry in list(os.scandir(f"{self.path}/notify")):
+            path = f"{entry.path}/s" if entry.is_dir(follow_symlinks=False) else entry.path
+            if path not in used:
+                with suppress(OSError):
+                    os.unlink(path)
+                self.drop_notify_folder(path)
 
     def answer_path(self, name: str, function: str) -> str:
         return f"{self.path}/functions/{function}:{name}"
+
+    def note_path(self, name: str) -> str:
+        """Where it says whose processes are held while files of a service are opened anew."""
+        return f"{self.path}/functions/held:{name}"
+
+    def notes(self) -> list[str]:
+        """The paths of all such files that there are."""
+        return [entry.path for entry in os.scandir(f"{self.path}/functions") if entry.name.startswith("held:")]
 
     def control_path(self, name: str) -> str:
         return f"{self.path}/control.d/{name}"
@@ -48,53 +106,105 @@ class RuntimeFolder:
         """The descriptor that holds the lock."""
         return self._lock
 
-    def resume(self, lock: int) -> None:
+    def inherit(self, lock: int) -> None:
         """Go on with the lock that this process took before it executed itself anew.  Raises RuntimeFolderError."""
         self._make_folders()
         os.set_inheritable(lock, False)
         self._lock = lock
 
-    def claim(self) -> None:
-        """Make the folder and take its lock.  Raises RuntimeFolderError."""
-        if len(os.fsencode(self.control)) > LONGEST_PATH:
-            raise RuntimeFolderError(f"cannot use run-time folder {self.path!r}: its sockets' paths would be too long")
+    def claim(self, patience: float = LOCK_TIMEOUT) -> None:
+        """Make the folder and take its lock.  Raises RuntimeFolderError; a folder of others is left as it was.
+
+        `patience` is how many seconds the lock is waited for.
+        """
+        if len(os.fsencode(self.owner_control)) > LONGEST_PATH:
+            raise self._unusable("its sockets' paths would be too long")
         try:
-            self._make(self.path, 0o755)
-            self._make_folders()
+            with suppress(FileExistsError):
+                os.makedirs(self.path, 0o755)
             self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            self._take_lock()
+            self._refuse_others(os.fstat(self._lock))
+            self._take_lock(patience)
+            self._refuse_contents()
+            if _narrow(self._lock, 0o755):
+                self._refuse_contents()  # members of its group may have put a link there in between
+            self._make_folders()
             self._write_pid()
         except OSError as error:
-            raise RuntimeFolderError(f"cannot use run-time folder {self.path!r}: {error.strerror}") from error
+            raise self._unusable(error.strerror or str(error)) from error
+        if os.geteuid() == 0 and not os.fstat(self._lock).st_mode & stat.S_IXOTH:
+            notice("%s is closed to other users: their services cannot reach their notification sockets", self.path)
+
+    def restore(self) -> bool:
+        """Make again what somebody has removed of the folder, and return whether there was anything.
+
+        Raises RuntimeFolderError; then this has the lock on the folder of before.  Its parent is not made again.
+        """
+        try:
+            present = os.stat(self.path, follow_symlinks=False)
+        except FileNotFoundError:
+            present = None
+        except OSError as error:
+            raise self._unusable(error.strerror or str(error)) from error
+        if present is not None and os.path.samestat(present, os.fstat(self._lock)):
+            if all(os.path.isdir(f"{self.path}/{folder}") for folder in FOLDERS):
+                return False
+            self._make_folders()
+            return True
+        if not os.path.isdir(os.path.dirname(self.path)):
+            raise self._unusable("the folder that it was in is gone")
+        old = self._lock
+        try:
+            self.claim(0.0)
+        except RuntimeFolderError:
+            if self._lock != old:
+                os.close(self._lock)
+            self._lock = old
+            raise
+        os.close(old)
+        return True
+
+    def _unusable(self, cause: str) -> RuntimeFolderError:
+        return RuntimeFolderError(f"cannot use run-time folder {quoted(self.path)}: {cause}")
+
+    def _refuse_others(self, status: os.stat_result) -> None:
+        if status.st_uid != os.geteuid():
+            raise self._unusable(f"it belongs to uid {status.st_uid}")
+        if status.st_mode & stat.S_IWOTH:
+            raise self._unusable("anybody can write to it")
+
+    def _refuse_contents(self) -> None:
+        """Files called `pid` and `state` prove nothing alone, so the folder for notifications has to be there too."""
+        kinds = {entry.name: stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode) for entry in os.scandir(self._lock)}
+        foreign = [name for name, kind in kinds.items() if kind != KINDS.get(name)]
+        if "notify" not in kinds:
+            foreign += [name for name in kinds if name in FILES]
+        if foreign:
+            name = quoted(min(foreign))
+            raise self._unusable(f"it holds {name}, which is not spawnd's; --runtime-dir takes a folder of its own")
 
     def _make_folders(self) -> None:
-        # services of any user look up their notification socket below it, nobody else lists it
+        """Services of any user look up their notification socket below these folders; nobody else lists them."""
         for folder, mode in FOLDERS.items():
-            self._make(f"{self.path}/{folder}", mode)
+            with suppress(FileExistsError):
+                os.mkdir(f"{self.path}/{folder}", mode)
+            fd = os.open(f"{self.path}/{folder}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                self._refuse_others(os.fstat(fd))
+                _narrow(fd, mode)
+            finally:
+                os.close(fd)
 
-    @staticmethod
-    def _make(folder: str, mode: int) -> None:
-        with suppress(FileExistsError):
-            os.makedirs(folder, mode)
-        status = os.stat(folder, follow_symlinks=False)
-        if status.st_uid != os.geteuid():
-            raise RuntimeFolderError(f"cannot use run-time folder {folder!r}: it belongs to uid {status.st_uid}")
-        if status.st_mode & stat.S_IWOTH:  # such as /tmp, whose mode is not ours to change
-            raise RuntimeFolderError(f"cannot use run-time folder {folder!r}: anybody can write to it")
-        os.chmod(folder, mode)
-
-    def _take_lock(self) -> None:
-        """One that was killed may have just forked a child, which has the lock until it closes what is not its own."""
-        deadline = time.monotonic() + LOCK_TIMEOUT
+    def _take_lock(self, patience: float) -> None:
+        """A killed spawnd may have just forked a child, which has the lock until it closes inherited descriptors."""
+        deadline = time.monotonic() + patience
         while True:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise RuntimeFolderError(
-                        f"cannot use run-time folder {self.path!r}: another supervisor does, pid {self._read_pid()}"
-                    ) from None
+                    raise self._unusable(f"another supervisor does, pid {self._read_pid()}") from None
             time.sleep(LOCK_POLL)
 
     def _write_pid(self) -> None:
@@ -113,9 +223,22 @@ class RuntimeFolder:
         """Give the lock back at an orderly end, and leave nothing in the folder that was made by `claim`."""
         if self._lock >= 0:
             with suppress(OSError):
-                os.unlink(f"{self.path}/pid")
+                if os.path.samestat(os.stat(self.path), os.fstat(self._lock)):  # else it is another supervisor's
+                    os.unlink(f"{self.path}/pid")
             for folder in FOLDERS:
                 with suppress(OSError):  # sockets of services that live on are in there
                     os.rmdir(f"{self.path}/{folder}")
             os.close(self._lock)
             self._lock = -1
+
+
+def _narrow(fd: int, mode: int) -> bool:
+    """Take away what `mode` does not grant, and return whether that was anything.
+
+    An existing folder never becomes open to more users than it was.
+    """
+    before = stat.S_IMODE(os.fstat(fd).st_mode)
+    is_wider = bool(before & ~mode)
+    if is_wider:
+        os.fchmod(fd, before & mode)
+    return is_wider

@@ -24,6 +24,7 @@ class Shutdown:
         self._children = children
         self._done = done
         self._ended = False
+        self._awaited: Unit | None = None  # one that ran at the last look, so that not each end takes a look at all
         manager.shutting_down = True
         self._unobserve = manager.observe(self._look)
         manager.stop([unit.name for unit in manager.units.values() if not unit.internal], Cause.SHUTDOWN)
@@ -34,12 +35,16 @@ class Shutdown:
         self._manager.kill_all()
 
     def _look(self, _unit: Unit | None = None) -> None:
-        """What is built in stops last; when nothing has a process any more, it is the end."""
-        units = self._manager.units.values()
-        running = [unit for unit in units if unit.life.state not in AT_REST]
+        """Built-in services stop last; the end comes when no process is left."""
+        if self._awaited is not None and self._awaited.life.state not in AT_REST:
+            return
+        running = [unit for unit in self._manager.units.values() if unit.life.state not in AT_REST]
+        self._awaited = next((unit for unit in reversed(running) if not unit.internal), None)
+        if self._awaited is not None:
+            return
         if not running:
             self._end()
-        elif all(unit.internal for unit in running):
+        else:
             self._manager.stop([unit.name for unit in running], Cause.SHUTDOWN)
 
     def _end(self) -> None:

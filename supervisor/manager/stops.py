@@ -26,6 +26,7 @@ class Stops:
         self._later = later
         self._stop = stop
         self._ordered: dict[str, Order] = {}
+        self._told: set[str] = set()  # names of those among them that have been told to stop
         self._planned = False
 
     def add(self, units: Iterable[Unit], cause: Cause = Cause.STOP, other: str = "") -> None:
@@ -34,15 +35,23 @@ class Stops:
 
     def add_all(self, orders: Iterable[Order]) -> None:
         """As `add`, each for a cause of its own; all at once, or the first would not wait for the others."""
-        self._ordered |= {order[0].name: order for order in orders if order[0].life.state not in AT_REST}
-        self._advance()
+        new = {order[0].name: order for order in orders if order[0].life.state not in AT_REST}
+        if new:
+            self._ordered |= new
+            self._told -= new.keys()
+            self._advance()
 
     def cancel(self, unit: Unit) -> None:
         """Somebody wants it up again."""
         self._ordered.pop(unit.name, None)
+        self._told.discard(unit.name)
+
+    def is_ordered(self, unit: Unit) -> bool:
+        """Whether the unit is to stop and has not yet."""
+        return unit.name in self._ordered
 
     def orders(self) -> list[tuple[str, Cause, str]]:
-        """Those that are to stop and have not yet: name, cause and the service that it is about."""
+        """Services that are still to stop: name, cause and the service concerned."""
         return [(name, *order[1:]) for name, order in self._ordered.items() if order[0].life.state not in AT_REST]
 
     def look_soon(self) -> None:
@@ -54,7 +63,13 @@ class Stops:
     def _advance(self) -> None:
         self._planned = False
         self._ordered = {name: order for name, order in self._ordered.items() if order[0].life.state not in AT_REST}
+        self._told &= self._ordered.keys()
         later = self._later()
-        ready = [order for name, order in self._ordered.items() if not later.get(name, set()) & self._ordered.keys()]
-        for unit, cause, other in ready:
+        ready = {
+            name: order
+            for name, order in self._ordered.items()
+            if name not in self._told and not later.get(name, set()) & self._ordered.keys()
+        }
+        self._told |= ready.keys()
+        for unit, cause, other in ready.values():
             self._stop(unit, cause, other)

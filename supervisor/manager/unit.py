@@ -1,79 +1,100 @@
-"""A service as it runs: its definition, its life, its process and all that is held open for it."""
+"""A service as it runs: its definitions, its life, its process and all that is held open for it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
 
-from supervisor.control.core import DescriptorRow
-from supervisor.definitions.describe import describe
 from supervisor.definitions.service import Descriptor, Service
 from supervisor.lifecycle.dependencies import Obstacle
-from supervisor.lifecycle.ended import Ended
-from supervisor.lifecycle.life import Life
+from supervisor.lifecycle.life import Ended, Life
+from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop, Timer
-from supervisor.manager.pending import Pending
+from supervisor.manager.background import Background
+from supervisor.manager.emptying import Emptying, Parting
 from supervisor.manager.worker import OPTIONS
 from supervisor.notify.receiver import Receiver
+from supervisor.notify.safe_close import Closer
 from supervisor.notify.store import Store
 from supervisor.process.cgroup import Leaf
+from supervisor.process.files import rights_of
+from supervisor.process.held_descriptors import Opened, Table, claim, close_all, wanted
+from supervisor.process.launch import DescriptorRow
 from supervisor.process.network_namespace import namespace_of_name
+from supervisor.process.paths import Sight
 from supervisor.process.run import Role, Run
-from supervisor.process.table import STDIO, Table
+from supervisor.process.slots import FIRST, STDIO, Slot
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
-TICKS = os.sysconf("SC_CLK_TCK")
+CPUCLOCK_SCHED = 2  # <linux/posix-timers.h>: of a process, as clock_getcpuclockid(3) gives it
 
 
-class Unit:
-    """Plain state; what is done with it is the manager's business.
+class Pending:
+    """`service` is what is to come; owns `opened`, what was opened for it already, by slot."""
 
-    `pending` is the next definition while the process of the present one lives.  `obstacle` is
-    what holds it back while it waits, `waits` says so in words; `ended` is how its last process
-    ended, `last_exit` says so in words, `ended_clean` is whether it ended well, while what it
-    left behind is being ended.  `feed` gives descriptors for one start that the child gets
-    after the table and spawnd closes after the fork.  `sessions` are those of earlier processes
-    that were to leave others behind, `others` (pids and start times) what they had left behind
-    by then, which may be no descendants of this spawnd.  `ignored` counts notifications that
-    were not believed, until `ignored_until` without a word.
-    """
+    __slots__ = ("opened", "service")
 
-    __slots__ = (
-        "cgroup", "ended", "ended_clean", "feed", "ignored", "ignored_until", "internal", "last_exit", "life",
-        "obstacle", "oom_kills", "others", "pending", "receiver", "removed", "run", "service", "sessions",
-        "status_text", "store", "table", "timer", "waits",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        service: Service,
-        loop: Loop,
-        internal: bool = False,
-        touch_store: Callable[[Unit], None] = lambda unit: None,
-    ) -> None:
+    def __init__(self, service: Service, opened: dict[Slot, Opened]) -> None:
         self.service = service
-        self.internal = internal
+        self.opened = opened
+
+    def inherit(self, before: Pending, closer: Closer) -> None:
+        """Take the place of another that never got its turn: keep what both want, close the rest."""
+        self.opened.update(claim(wanted(self.service), self.opened, before.opened))
+        before.discard(closer)
+
+    def discard(self, closer: Closer) -> None:
+        close_all(self.opened, closer)
+
+
+@dataclass(slots=True, eq=False)
+class Unit:
+    """Plain state; the manager acts on it.  `takeover/records.py` lists what of it is saved, and how."""
+
+    service: Service
+    loop: InitVar[Loop]
+    closer: InitVar[Closer]
+    internal: bool = False  # built in rather than defined
+    touch_store: InitVar[Callable[[Unit], None]] = lambda unit: None
+    life: Life = field(init=False)
+    pending: Pending | None = None  # the next definition, while the process of the present one lives
+    removed: bool = False
+    table: Table = field(init=False)
+    store: Store = field(init=False)
+    receiver: Receiver | None = None
+    notify_path: str = ""  # where its notification socket is or was: its process knows it
+    mark: str = ""  # in the environment of its processes where there is no cgroup
+    run: Run | None = None
+    timer: Timer | None = None
+    cgroup: Leaf | None = None
+    oom_kills: int = 0
+    # pids and start times of known processes of a unit without a cgroup beside the main one: left behind by earlier
+    # processes, and perhaps no descendants of this spawnd
+    leftover_pids: dict[int, int] = field(default_factory=dict)
+    first_started: int = 0  # start time of the first process of its daemon in the background
+    # whether the process ended well, while its leftovers are being ended, or searched for a daemon in the background
+    ended_clean: bool | None = None
+    rest: Background | Emptying | Parting | None = None  # waits for that
+    ignored: int = 0  # notifications that were not believed,
+    ignored_until: float = 0.0  # until then without a word
+    # gives descriptors for one start, which the child gets after the table and spawnd closes after the fork
+    feed: Callable[[], list[tuple[str, int]]] | None = None
+    status_text: str = ""
+    last_exit: str = ""  # how its last process ended, in words
+    ended: Ended | None = None  # the same
+    last_call: str = ""  # the result of the last call of a function that belongs to its start or its stop, in words
+    call_ended: Ended | None = None  # the same
+    check_output: tuple[str, ...] = ()  # the last lines of a check that failed
+    disconnected: str = ""  # clients that waited on a socket which was closed for another one, the last time
+    waits: str = ""  # what holds it back while it waits, in words
+    obstacle: Obstacle | None = None  # the same
+
+    def __post_init__(self, loop: Loop, closer: Closer, touch_store: Callable[[Unit], None]) -> None:
         self.life = Life(since=loop.clock())
-        self.pending: Pending | None = None
-        self.removed = False
-        self.table = Table()
-        self.store = Store(loop, lambda: touch_store(self))
-        self.receiver: Receiver | None = None
-        self.run: Run | None = None
-        self.timer: Timer | None = None
-        self.cgroup: Leaf | None = None
-        self.oom_kills = 0
-        self.sessions: set[int] = set()
-        self.others: dict[int, int] = {}
-        self.ended_clean: bool | None = None
-        self.ignored = 0
-        self.ignored_until = 0.0
-        self.feed: Callable[[], list[tuple[str, int]]] | None = None
-        self.status_text = ""
-        self.last_exit = ""
-        self.ended: Ended | None = None
-        self.waits = ""
-        self.obstacle: Obstacle | None = None
+        self.table = Table(closer)
+        self.store = Store(loop, closer, lambda: touch_store(self))
 
     @property
     def name(self) -> str:
@@ -98,6 +119,28 @@ class Unit:
         moved = run.netns is not None and namespace_of_name(netns) not in (None, run.netns)
         return moved or self.table.is_displaced
 
+    def renew(self, sights: Mapping[Slot, Sight]) -> None:
+        """Open anew what has changed, by slot of the table; what cannot be opened stays as it was."""
+        for renewal in self.table.renew(sights, rights_of(self.service)):
+            (notice if renewal.is_new else log.warning)("%s: %s", self.name, renewal.sentence)
+            self.tell_disconnected(renewal.disconnected)
+
+    def tell_disconnected(self, clients: Sequence[str]) -> None:
+        """Say who waited on sockets of the service that were closed because others have their places."""
+        if clients:
+            self.disconnected = ", ".join(clients)
+            log.warning("%s: disconnected with the old socket: %s", self.name, self.disconnected)
+
+    @property
+    def undecided(self) -> str:
+        """Why none of its processes in the background was taken for its own yet; '' where that is no question."""
+        return self.rest.undecided if isinstance(self.rest, Background) else ""
+
+    def make_mark(self) -> str:
+        """The mark of its processes, which is the same for as long as the service is known."""
+        self.mark = self.mark or os.urandom(12).hex()
+        return self.mark
+
     def usage(self) -> tuple[int | None, float | None]:
         """Memory in bytes and CPU time in seconds: of its cgroup, else of its main process; None where unknown."""
         memory, cpu = self.cgroup.statistics() if self.cgroup is not None else (None, None)
@@ -109,8 +152,8 @@ class Unit:
     def descriptors(self) -> list[DescriptorRow]:
         """The descriptors that its process has or gets, 0, 1 and 2 included."""
         rows = [DescriptorRow(number, slot, self._standard(slot)) for number, slot in enumerate(STDIO)]
-        specs = ((n, self.table.as_bound(str(n), spec)) for n, spec in enumerate(self.service.fd, 3))
-        rows += [DescriptorRow(n, spec.name, describe(spec)) for n, spec in specs]
+        specs = ((n, self.table.as_bound(n, spec)) for n, spec in enumerate(self.service.fd, FIRST))
+        rows += [DescriptorRow(n, spec.name, spec.describe()) for n, spec in specs]
         if self.service.worker:
             rows.append(DescriptorRow(len(rows), OPTIONS, "options of the worker"))
         stored = self.store.entries()
@@ -119,7 +162,7 @@ class Unit:
 
     def _standard(self, slot: str) -> str:
         spec: Descriptor = getattr(self.service, slot)
-        return "log of spawnd" if self.service.shares_log(slot) else describe(spec)
+        return "log of spawnd" if self.service.shares_log(slot) else spec.describe()
 
 
 def _target(fd: int) -> str:
@@ -130,15 +173,14 @@ def _target(fd: int) -> str:
 
 
 def _usage_of(pid: int) -> tuple[int | None, float | None]:
+    """Resident bytes and seconds of CPU time, read without waiting for a process that executes a program."""
     try:
         # what takes a list of many services longest: twice as fast as with a file object
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            text = os.read(fd, 4096)
+            resident = int(os.read(fd, 4096).split()[1])
         finally:
             os.close(fd)
+        return resident * PAGE_SIZE, time.clock_gettime(~pid << 3 | CPUCLOCK_SCHED)
     except OSError:
         return None, None
-    # the name may hold anything, so count from its closing bracket: field 3 follows it
-    fields = text.rpartition(b")")[2].split()
-    return int(fields[21]) * PAGE_SIZE, (int(fields[11]) + int(fields[12])) / TICKS

@@ -6,14 +6,17 @@ hangs up unless the service said `FDPOLL=0`, handed back after the service's own
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
-from supervisor.linux.kcmp import kcmp_file
-from supervisor.linux.open_files import FILE, identity
-from supervisor.notify.foreign import close_foreign, is_file
+from supervisor.linux.kcmp import Order, kcmp_files
+from supervisor.linux.open_files import identity
+from supervisor.notify.safe_close import Closer, Origin
+from supervisor.notify.untrusted import EPOLL, has_other_end, may_be_polled, target
 
 NAMES_MAX = 128 * 1024 - 4096  # one environment string of the kernel (MAX_ARG_STRLEN) less the variable's own names
 
@@ -25,12 +28,16 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A stored descriptor; `file` is the identity of what it refers to, `linux/open_files.py`."""
+    """A stored descriptor; `file` is the identity of what it refers to, `linux/open_files.py`.
+
+    `trusted`: its maker does nothing to hold up a close.
+    """
 
     name: str
     fd: int
     polled: bool
     file: str
+    trusted: bool = False
 
 
 class Store:
@@ -39,13 +46,15 @@ class Store:
     `changed` is called after each one that came or went; `take_changes` tells which.
     """
 
-    def __init__(self, loop: Watcher, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, loop: Watcher, closer: Closer, changed: Callable[[], None] = lambda: None) -> None:
         self._loop = loop
+        self._closer = closer
+        self._origin = Origin()
         self._changed = changed
         self._stored: dict[int, Stored] = {}
         self._changes: dict[int, Stored | None] = {}
-        self._by_name: dict[str, list[Stored]] = {}
-        self._by_file: dict[str, list[Stored]] = {}
+        self._by_name: dict[str, dict[int, Stored]] = {}
+        self._by_file: dict[str, list[int]] = {}  # the descriptors of an identity, in the order of kcmp(2)
         self._names_size = 0
 
     def __len__(self) -> int:
@@ -59,36 +68,68 @@ class Store:
         return tuple(self._stored.values())
 
     def take_changes(self) -> tuple[list[Stored], list[int]]:
-        """What has come since the last call and is still there, and the numbers of what has gone since."""
+        """Return the new descriptors since the last call that are still there, and the numbers of those that have gone.
+        """
         changes, self._changes = self._changes, {}
         come = [stored for stored in changes.values() if stored is not None]
         return come, [fd for fd, stored in changes.items() if stored is None]
 
-    def add(self, name: str, fds: Iterable[int], polled: bool, limit: int, names_max: int = NAMES_MAX) -> int:
-        """Take over `fds`; returns how many were refused and closed, for want of room.
+    def has_room(self, name: str, limit: int, names_max: int = NAMES_MAX, replaces: bool = False) -> bool:
+        """Whether one more of that name may be added, with `replaces` in the place of all that have the name."""
+        going = len(self._by_name.get(name, ())) if replaces else 0
+        size = self._names_size + (1 - going) * (len(name) + 1)
+        return len(self._stored) - going < limit and size <= names_max
+
+    @property
+    def is_closing_too_many(self) -> bool:
+        """Whether no more should be received for it, as too many that were in it are still to be closed."""
+        return not self._origin.has_room
+
+    def add(
+        self,
+        name: str,
+        fds: Iterable[int],
+        polled: bool,
+        limit: int,
+        names_max: int = NAMES_MAX,
+        trusted: bool = False,
+    ) -> int:
+        """Take over `fds`; returns how many were refused and closed: epolls, those that there is no room for,
+        and those of which the kernel does not tell what they are.
 
         `limit` is how many there may be, `names_max` how long all their names together.
 
-        What is there already is closed and counts as stored, whatever its name.
+        A descriptor that is there already is closed and counts as stored, whatever its name; without room none is
+        looked at.
         """
-        refused = 0
-        unwanted = []
-        for fd in fds:
-            file = identity(fd)
-            if any(kcmp_file(fd, stored.fd) for stored in self._by_file.get(file, ())):
-                unwanted.append(fd)
-            elif len(self._stored) >= limit or self._names_size + len(name) + 1 > names_max:
-                unwanted.append(fd)
-                refused += 1
-            else:
-                # a file cannot hang up, and polling it may have to wait for its file system
-                self._keep(Stored(name, fd, polled and not (file.startswith(FILE) and is_file(fd)), file))
-        close_foreign(unwanted)
-        return refused
+        left = dict.fromkeys(fds)
+        try:
+            for fd in list(left):
+                # an epoll is filled by others: to look at it, or into it, takes a lock that they may hold
+                if not self.has_room(name, limit, names_max) or target(fd) == EPOLL:
+                    continue
+                try:
+                    file = identity(fd)
+                    at, is_there = _find(self._by_file.get(file, ()), fd)
+                except OSError:  # the kernel cannot tell it from others
+                    continue
+                del left[fd]
+                if is_there:
+                    os.close(fd)  # not the last one
+                else:
+                    self._by_file.setdefault(file, []).insert(at, fd)
+                    self._keep(Stored(name, fd, polled and may_be_polled(fd), file, trusted))
+        finally:
+            self._closer.close(left, self._origin)
+        return len(left)
+
+    def refuse(self, fds: Iterable[int]) -> None:
+        """Close descriptors that were received and are not to be stored."""
+        self._closer.close(fds, self._origin)
 
     def remove(self, name: str) -> None:
         """Close all of that name."""
-        self._drop(list(self._by_name.get(name, ())))
+        self._drop(list(self._by_name.get(name, {}).values()))
 
     def clear(self) -> None:
         self._drop(list(self._stored.values()))
@@ -99,11 +140,9 @@ class Store:
                 # no event asked for: EPOLLHUP and EPOLLERR come unasked
                 self._loop.watch(stored.fd, 0, lambda events: self._hung_up(stored.fd, events))
             except OSError:
-                # what epoll does not take, as a memfd, does not hang up
                 stored = replace(stored, polled=False)
         self._stored[stored.fd] = stored
-        self._by_name.setdefault(stored.name, []).append(stored)
-        self._by_file.setdefault(stored.file, []).append(stored)
+        self._by_name.setdefault(stored.name, {})[stored.fd] = stored
         self._names_size += len(stored.name) + 1
         self._note(stored.fd, stored)
 
@@ -114,14 +153,34 @@ class Store:
     def _drop(self, going: Sequence[Stored]) -> None:
         for stored in going:
             del self._stored[stored.fd]
-            for index, key in ((self._by_name, stored.name), (self._by_file, stored.file)):
-                _unlist(index, key, stored)
+            named = self._by_name[stored.name]
+            del named[stored.fd]
+            if not named:
+                del self._by_name[stored.name]
+            self._forget_file(stored)
             self._names_size -= len(stored.name) + 1
             if stored.polled:
-                self._loop.unwatch(stored.fd)
-        close_foreign(stored.fd for stored in going)
+                with suppress(OSError):  # what is not watched is not unwatched
+                    self._loop.unwatch(stored.fd)
+        at_once = {stored.fd for stored in going if stored.trusted and not has_other_end(stored.fd)}
+        self._closer.close((stored.fd for stored in going if stored.fd not in at_once), self._origin)
+        for fd in at_once:
+            with suppress(OSError):  # it is closed in any case
+                os.close(fd)
         for stored in going:
             self._note(stored.fd, None)
+
+    def _forget_file(self, stored: Stored) -> None:
+        same = self._by_file[stored.file]
+        at = -1
+        with suppress(OSError):  # the kernel cannot compare it
+            at, _is_there = _find(same, stored.fd)
+        if 0 <= at < len(same) and same[at] == stored.fd:
+            del same[at]
+        else:
+            same.remove(stored.fd)
+        if not same:
+            del self._by_file[stored.file]
 
     def _note(self, fd: int, stored: Stored | None) -> None:
         self._changes.pop(fd, None)  # the number may be another's now, which comes last
@@ -129,7 +188,16 @@ class Store:
         self._changed()
 
 
-def _unlist(index: dict[Any, list[Stored]], key: object, stored: Stored) -> None:
-    index[key].remove(stored)
-    if not index[key]:
-        del index[key]
+def _find(ordered: Sequence[int], fd: int) -> tuple[int, bool]:
+    """Where the open file of `fd` is or would be among the ones of other descriptors, and whether it is there."""
+    low, high = 0, len(ordered)
+    while low < high:
+        middle = (low + high) // 2
+        order = kcmp_files(fd, ordered[middle])
+        if order == Order.EQUAL:
+            return middle, True
+        if order == Order.LESS:
+            high = middle
+        else:
+            low = middle + 1
+    return low, False

@@ -1,8 +1,13 @@
-"""The cgroups of services: one leaf each in a delegated subtree of cgroup v2, cgroups(7).
+"""The cgroups of services: one leaf each in a delegated subtree of cgroup v2, cgroups(7), and how that is found.
 
-The subtree's own folder holds no process, or the kernel would not let controllers be
-enabled in it.  Cgroups outlive spawnd: nothing here holds more than a path.  Formats of the
-files: the kernel's Documentation/admin-guide/cgroup-v2.rst.
+The subtree's own folder holds no process, or the kernel would not let controllers be enabled in it.  Cgroups outlive
+spawnd: nothing here holds more than a path.  The formats of the files are in the kernel's
+Documentation/admin-guide/cgroup-v2.rst.
+
+Either the operator names the subtree, or spawnd was started in one: its cgroup says so by the extended attribute
+`user.delegate` or `trusted.delegate`, as systemd sets them (https://systemd.io/CGROUP_DELEGATION).  Where systemd is
+process 1, the cgroup that spawnd was started in is the unit's own and not to be built upon: there it is a scope, see
+`supervisor/systemd/scope.py`.
 """
 
 from __future__ import annotations
@@ -10,14 +15,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from supervisor.errors import StepError
-from supervisor.process.cgroup_kill import kill_all
-from supervisor.process.resources import RESOURCES
-from supervisor.process.scheduling import write_once
-from supervisor.process.step import failed, step
+from supervisor.linux.cgroup2 import mount_points
+from supervisor.process.attributes import write_once
+from supervisor.process.failure import failed, step
 
 OWN_LEAF = "spawnd"  # of spawnd itself, in a subtree that it was started in
 
@@ -26,9 +33,40 @@ _KERNEL_PREFIXES = frozenset(
     {"cgroup", "cpu", "cpuset", "dmem", "hugetlb", "io", "irq", "memory", "misc", "pids", "rdma"}
 )
 
+PASSES = 16  # a process that forks while it is signalled leaves new ones; each pass takes a generation
+FREEZE_S = 1.0  # for all to stop; a process in an uninterruptible sleep may not, and forks nothing either
+FREEZE_POLL_S = 0.001
+GONE = frozenset({errno.ENOENT, errno.ENODEV})  # no such folder; removed while a file of it was open
+
+SYSTEMD_RUNS = "/run/systemd/system"  # sd_booted(3)
+DELEGATE = ("user.delegate", "trusted.delegate")
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """`file` exists in a cgroup where `controller` is enabled; `default` is what the kernel begins with."""
+
+    file: str
+    default: str
+
+    @property
+    def controller(self) -> str:
+        return self.file.partition(".")[0]
+
+
+RESOURCES = {
+    "memory_max": Resource("memory.max", "max"),
+    "memory_high": Resource("memory.high", "max"),
+    "memory_swap_max": Resource("memory.swap.max", "max"),
+    "cpu_weight": Resource("cpu.weight", "100"),
+    "cpu_max": Resource("cpu.max", "max"),
+    "pids_max": Resource("pids.max", "max"),
+    "io_weight": Resource("io.weight", "100"),
+}
+
 
 class Statistics(NamedTuple):
-    """What a cgroup uses, with all below it; None where the kernel does not count it here."""
+    """The usage of a cgroup, with all below it; None where the kernel does not count it here."""
 
     memory_bytes: int | None
     cpu_s: float | None
@@ -122,11 +160,25 @@ class Leaf:
 
         Returns before they are dead.  A cgroup that is gone has none.  Raises StepError.
         """
-        kill_all(self.path)
+        kill_members(self.path)
+
+    def signal(self, signum: int) -> None:
+        """A signal, which is not KILL, to every process in here and below.  Raises StepError."""
+        signal_members(self.path, signum)
+
+    def processes(self) -> list[int]:
+        """The pids in here and below; a cgroup that is gone has none."""
+        with contextlib.suppress(FileNotFoundError):
+            return list(processes(self.path))
+        return []
 
     def is_populated(self) -> bool:
         """Whether any process is left in here or below; a cgroup that is gone has none."""
         return _flat_keyed(self.path, "cgroup.events").get("populated") == 1
+
+    def count(self) -> int:
+        """How many processes are in here, those below left out; 0 where it is gone."""
+        return len(_read(self.path, "cgroup.procs").split())
 
     def open_events(self) -> int:
         """`cgroup.events`, close-on-exec, to be polled for EPOLLPRI: `populated` changed.  The caller owns it.
@@ -191,3 +243,174 @@ def _flat_keyed(folder: str, name: str) -> dict[str, int]:
     """The numbers in a file of `KEY NUMBER` lines; none where there is no such file."""
     pairs = (line.split() for line in _read(folder, name).splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
+
+
+# signals to all processes of a cgroup; of KILL none is spared for being forked meanwhile
+
+
+def kill_members(path: str) -> None:
+    """KILL to every process in the cgroup `path` and below.
+
+    Returns before they are dead.  A cgroup that is gone has none.  Raises StepError.
+    """
+    kill = f"{path}/cgroup.kill"
+    if not os.path.exists(kill):
+        freeze_and_kill(path)
+        return
+    with step("write", kill), _unless_gone():
+        write_once(kill, "1")
+
+
+def signal_members(path: str, signum: int) -> None:
+    """A signal to each process that is in the cgroup `path` or below, once; a stopped one is to hear it, too.
+
+    A process is signalled through a pidfd, and only if its pid is still listed after that was opened: what
+    the pidfd holds was in here then, or is dead.  Raises StepError.
+    """
+    told: set[int] = set()
+    with step("signal the cgroup", path), _unless_gone():
+        for _ in range(PASSES):
+            new = set(processes(path)) - told
+            if not new:
+                return
+            told |= new
+            _signal_each(path, new, signum)
+
+
+def _signal_each(path: str, pids: set[int], signum: int) -> None:
+    held: dict[int, int] = {}
+    try:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                held[pid] = os.pidfd_open(pid)
+        for pid in held.keys() & set(processes(path)):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                for number in (signum, signal.SIGCONT):
+                    signal.pidfd_send_signal(held[pid], number)
+    finally:
+        for pidfd in held.values():
+            os.close(pidfd)
+
+
+def freeze_and_kill(path: str) -> None:
+    """`kill_members` before Linux 5.14, which brought `cgroup.kill`.
+
+    Frozen processes do not fork, so the list of processes is complete; KILL ends them all the same.
+    """
+    with step("kill the cgroup", path), _unless_gone():
+        write_once(f"{path}/cgroup.freeze", "1")
+        try:
+            _wait_frozen(path)
+            _signal_each(path, set(processes(path)), signal.SIGKILL)
+        finally:
+            write_once(f"{path}/cgroup.freeze", "0")
+
+
+def _wait_frozen(path: str) -> None:
+    deadline = time.monotonic() + FREEZE_S
+    while time.monotonic() < deadline:
+        with open(f"{path}/cgroup.events", encoding="ascii") as events:
+            if "frozen 1" in events.read():
+                return
+        time.sleep(FREEZE_POLL_S)
+
+
+def processes(path: str) -> Iterator[int]:
+    """The pids in the cgroup `path` and below.  Raises OSError."""
+    for folder, _, _ in os.walk(path):
+        with open(f"{folder}/cgroup.procs", encoding="ascii") as procs:
+            yield from map(int, procs)
+
+
+@contextlib.contextmanager
+def _unless_gone() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+
+
+# finding the subtree
+
+
+def find_delegated(path: str) -> Subtree | None:
+    """The subtree at `path`, a folder below the mount point of cgroup2, or where `path` is '' the one spawnd is in.
+
+    None where there is none.  spawnd leaves the subtree's own folder for a leaf of its own
+    if it is in there.  Raises StepError for a `path` that will not do.
+    """
+    own = own_cgroup()
+    found = _check(path) if path else _delegated(own)
+    if found is None:
+        return None
+    if own == found:
+        _move_out(found)
+    return use_subtree(found)
+
+
+def use_subtree(path: str) -> Subtree:
+    """The subtree at `path`; memory is counted in its leaves where that can be had."""
+    subtree = Subtree(path)
+    with contextlib.suppress(StepError):  # others' processes are in there: no controllers, all else works
+        subtree.enable(["memory"])
+    return subtree
+
+
+def own_cgroup() -> str | None:
+    """The folder of the cgroup v2 that this process is in; None where none is mounted or it is out of sight."""
+    own = cgroup_of("self")
+    return folder_of(own) if own is not None else None
+
+
+def cgroup_of(pid: int | str) -> str | None:
+    """The cgroup v2 of a process, as `/proc/PID/cgroup` has it; None where there is no such process or cgroup."""
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as cgroups:
+            return next((line[3:].rstrip("\n") for line in cgroups if line.startswith("0::")), None)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def folder_of(cgroup: str) -> str | None:
+    """Where a cgroup is to be seen; None where no mount shows it."""
+    for point, root in mount_points().items():
+        below = root.rstrip("/")
+        if cgroup == root or cgroup.startswith(f"{below}/"):
+            return f"{point}{cgroup[len(below) :]}".rstrip("/")
+    return None
+
+
+def _check(path: str) -> str:
+    path = os.path.normpath(path)
+    if not any(path.startswith(f"{point}/") for point in mount_points()):
+        raise failed("use cgroup", path, errno.EINVAL, "not below the mount point of a cgroup2 file system")
+    with step("make cgroup", path):
+        os.makedirs(path, exist_ok=True)
+    return path
+
+
+def _delegated(own: str | None) -> str | None:
+    if own is None or os.path.isdir(SYSTEMD_RUNS):
+        return None
+    parent, name = os.path.split(own)
+    if name == OWN_LEAF and is_delegated(parent):
+        return parent  # spawnd has moved there before it executed itself anew
+    return own if is_delegated(own) else None
+
+
+def is_delegated(folder: str) -> bool:
+    """Whether whoever made the cgroup left what is below it to who is in it."""
+    for attribute in DELEGATE:
+        with contextlib.suppress(OSError):
+            if os.getxattr(folder, attribute) == b"1":
+                return True
+    return False
+
+
+def _move_out(folder: str) -> None:
+    leaf = f"{folder}/{OWN_LEAF}"
+    with step("make cgroup", leaf), contextlib.suppress(FileExistsError):
+        os.mkdir(leaf)
+    with step("enter cgroup", leaf):
+        write_once(f"{leaf}/cgroup.procs", "0")

@@ -1,8 +1,7 @@
 """Reaping: the one place where spawnd waits for processes.
 
-A child is registered right after its fork, before control returns to the loop, so its
-death cannot be seen before its owner is known.  What is not registered is an orphan that
-came to spawnd as the subreaper; it is reaped and forgotten.
+A child is registered right after its fork, before control returns to the loop, so its death cannot be seen before its
+owner is known.  An unregistered child is an orphan that came to spawnd as the subreaper; it is reaped and forgotten.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from supervisor.process.orphans import Orphans
+from supervisor.process.leftovers import Orphans
 
 REALTIME = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
 
@@ -57,11 +56,27 @@ def signal_name(signum: int) -> str:
 class Child(Protocol):
     """The owner of a child process."""
 
-    def died(self, pid: int) -> None:
-        """The process is dead and not yet reaped: its pid and process group id are still its own."""
+    def died(self, pid: int) -> bool | None:
+        """The process is dead and not yet reaped: its pid and process group id are still its own.
+
+        False: it is to stay so until the owner calls `Children.finish`.
+        """
 
     def reaped(self, pid: int, exit: Exit) -> None:
         """The process is reaped; `pid` may be anybody's now."""
+
+
+class _Helper:
+    """A child that does something aside and says nothing."""
+
+    def __init__(self, ended: Callable[[], None]) -> None:
+        self._ended = ended
+
+    def died(self, pid: int) -> None:
+        pass
+
+    def reaped(self, pid: int, exit: Exit) -> None:
+        self._ended()
 
 
 class Children:
@@ -69,11 +84,17 @@ class Children:
 
     def __init__(self, on_orphan: Callable[[int, Exit], None]) -> None:
         self._children: dict[int, Child] = {}
+        self._staying: set[int] = set()  # dead, and not to be reaped before `finish`
         self._on_orphan = on_orphan
+        self.on_dead_orphan: Callable[[int], None] = lambda pid: None  # dead and not reaped
         self.orphans = Orphans()
 
     def register(self, pid: int, child: Child) -> None:
         self._children[pid] = child
+
+    def when_reaped(self, pid: int, ended: Callable[[], None]) -> None:
+        """Register a child of which nothing matters but that it has ended."""
+        self.register(pid, _Helper(ended))
 
     def pids(self) -> set[int]:
         """All that are registered."""
@@ -82,30 +103,51 @@ class Children:
     def reap(self) -> None:
         """Reap every child that is dead.  To be called on SIGCHLD.
 
-        What owners raise is raised once all are reaped, as an ExceptionGroup.
+        Exceptions of owners are raised once all are reaped, as an ExceptionGroup.
         """
         errors: list[Exception] = []
         while (pid := self._next_dead()) is not None:
             try:
-                self._reap(pid, self._children.pop(pid, None))
+                self._handle_death(pid)
             except Exception as error:
                 errors.append(error)
         if errors:
             raise ExceptionGroup("cannot handle the end of children", errors)
 
-    def _reap(self, pid: int, child: Child | None) -> None:
+    def finish(self, pid: int) -> None:
+        """Reap a child that has stayed dead for its owner, and those that it has kept from being found."""
+        self._staying.discard(pid)
         try:
-            if child is not None:
-                child.died(pid)
+            self._reap(pid)
         finally:
-            # reaped whatever happens, or this zombie would be found for ever; and told, or its
-            # owner would signal whoever has the pid next
-            exit = _wait(pid)
-            self.orphans.reaped(pid)
-            if child is not None:
-                child.reaped(pid, exit)
+            self.reap()
+
+    def _handle_death(self, pid: int) -> None:
+        child = self._children.get(pid)
+        stays = False
+        try:
+            if child is None:
+                self.on_dead_orphan(pid)
             else:
-                self._on_orphan(pid, exit)
+                stays = child.died(pid) is False
+        finally:
+            if stays:
+                self._staying.add(pid)
+            else:
+                self._reap(pid)
+
+    def _reap(self, pid: int) -> None:
+        """Reap whatever happens, or this zombie would be found for ever.
+
+        The owner is told, or it would signal whoever has the pid next.
+        """
+        child = self._children.pop(pid, None)
+        self.orphans.reaped(pid)
+        exit = _wait(pid)
+        if child is not None:
+            child.reaped(pid, exit)
+        else:
+            self._on_orphan(pid, exit)
 
     @staticmethod
     def any_left() -> bool:
@@ -116,13 +158,25 @@ class Children:
             return False
         return True
 
-    @staticmethod
-    def _next_dead() -> int | None:
-        try:
-            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return None
-        return found.si_pid if found is not None else None
+    def _next_dead(self) -> int | None:
+        """A child that is dead and is to be reaped.
+
+        The kernel finds the same one again and again.  While that stays, all others are asked for by their pids, and
+        orphans that have come to spawnd wait.
+        """
+        pid = _dead(os.P_ALL)
+        if pid is None or pid not in self._staying:
+            return pid
+        return next((pid for pid in self._children if pid not in self._staying and _dead(os.P_PID, pid)), None)
+
+
+def _dead(kind: int, number: int = 0) -> int | None:
+    """The pid of a dead child of such a kind, which stays to be reaped."""
+    try:
+        found = os.waitid(kind, number, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return found.si_pid if found is not None else None
 
 
 def _wait(pid: int) -> Exit:

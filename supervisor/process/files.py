@@ -1,13 +1,15 @@
-"""Files of a descriptor table: the modes of fopen(3), opened by root, created with an explicit mode.
+"""Files that root opens for services, where the service's user can lead a path elsewhere: the modes of fopen(3).
 
-The folder of a file may belong to the service's user, who would like to lead root astray.  So
-what is opened to be written is reached step by step (`Place`), through symbolic links only
-where root alone can have put them there, and never through one to a file that does not exist;
-and a hard link that such a user can have made of somebody else's file is refused.  Owner and
-mode are set on the descriptor of a file that was created right here, never by path and never on
-one that was found.  What is opened to be read alone is found as the kernel finds it: a user who
-can exchange the file decides what the service reads.  A spawnd that is not root has nothing to
-lend, and follows every link.
+Root's own rights end at a link that anybody else can have set (`Place`).  A file that is opened to be read alone is
+found beyond it with the rights of the service's user (`open_as`), so that a link such as `/srv/app/current` goes on to
+work, and leads nobody to what only root may read.  Links of `/proc` to what a process has open are followed for nobody
+else.
+
+The folder of a file may belong to the service's user.  So what is opened to be written is reached step by step,
+through symbolic links only where root alone can have put them there, and never through one to a file that does not
+exist; and a hard link that such a user can have made of somebody else's file is refused, as is another user's file in
+a folder that everybody may write to.  Owner and mode are set on the descriptor of a file that was created right here,
+never by path and never on one that was found.  A spawnd that is not root has nothing to lend, and follows every link.
 """
 
 from __future__ import annotations
@@ -16,14 +18,24 @@ import contextlib
 import errno
 import os
 import stat
-from types import TracebackType
-from typing import Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from supervisor.definitions.service import Descriptor
-from supervisor.process.step import step
+from supervisor.definitions.service import Descriptor, Service
+from supervisor.linux.capabilities import capget, capset, limit_effective
+from supervisor.linux.dumpable import is_dumpable, set_dumpable
+from supervisor.linux.fs_ids import setfsgid, setfsuid, setgroups
+from supervisor.linux.openat2 import RESOLVE_NO_MAGICLINKS, openat2
+from supervisor.linux.place import ALWAYS, Place, UntrustedLink
+from supervisor.linux.statfs import PROC_SUPER_MAGIC, SYSFS_MAGIC, file_system_of, is_proc
+from supervisor.process.failure import step
+from supervisor.process.fork import in_thread
+
+FOLDER = os.O_PATH | os.O_DIRECTORY
 
 DEFAULT_MODE = 0o640  # of a file that is created; spawnd's umask plays no part
-READ_FROM_START = frozenset({"r", "r+", "a+"})  # fopen(3): where reading begins at offset 0
+EMPTIED = frozenset({"w", "w+"})  # fopen(3): the file is truncated when it is opened
 
 _ACCESS = {
     "r": os.O_RDONLY,
@@ -33,122 +45,104 @@ _ACCESS = {
     "a": os.O_WRONLY | os.O_APPEND,
     "a+": os.O_RDWR | os.O_APPEND,
 }
-# Without O_NONBLOCK, a FIFO or a modem line at the path could hold up spawnd; it is cleared afterwards.
-_ALWAYS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
-_HOLD = os.O_PATH | os.O_CLOEXEC
-MAX_LINKS = 40  # on one path, as the kernel has it: path_resolution(7)
 
 
-class Place:
-    """A folder, held open, and a name in it: the end of a path that nobody else can bend.
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """A user as the kernel judges access to files."""
 
-    Owns `folder`.  Each symbolic link on the way is followed only if it is root's in a folder
-    of root's where nobody else can exchange it.  The kernel's own protected_symlinks and
-    protected_hardlinks, see proc_sys_fs(5), cover sticky folders and what the user has no
-    permission to write, where they are set.
+    uid: int
+    gid: int
+    gids: tuple[int, ...] = ()
+
+
+def rights_of(service: Service) -> Rights:
+    return Rights(service.uid, service.gid, service.gids)
+
+
+def place_for(rights: Rights | None, *, follows_all: bool = False, owner: int | None = None) -> Place:
+    """Return a walk to what a user with `rights` is to have; `owner` is whom spawnd gives it to where it makes it."""
+    owners = {-1 if rights is None else rights.uid, -1 if owner is None else owner}
+    return Place(follows_all=follows_all, owners=owners)
+
+
+def open_as(path: str, flags: int, rights: Rights | None, *, alone: bool = False, both_ways: bool = True) -> int:
+    """Open what exists at `path`, beyond links of others with `rights`; the caller owns the descriptor.
+
+    It does not block.  Without `rights` such a link is an error.  A file that another user can have put into a folder
+    that everybody may write to is an error, with `rights` too.  `alone`: this process has a single thread and nothing
+    but its own set-up to do, which is simpler than a thread.  See `Place.open` for `both_ways`.  Raises OSError.
     """
-
-    def __init__(self) -> None:
-        self.folder = os.open("/", _HOLD | os.O_DIRECTORY)
-        self.name = "."
-        self._links_left = MAX_LINKS
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        os.close(self.folder)
-
-    def enter(self, path: str) -> None:
-        """Go to `path`, from here where it is relative.  Raises OSError, ELOOP for a link that is not to be trusted."""
-        if path.startswith("/"):
-            self._move("/")
-        names = path.split("/")[::-1]
-        while len(names) > 1:
-            name = names.pop()
-            if not name:
-                continue
-            try:
-                self._move(name)
-            except NotADirectoryError:
-                target = self._follow(name)
-                if target is None:
-                    self._move(name, 0)
-                else:
-                    if target.startswith("/"):
-                        self._move("/")
-                    names.extend(target.split("/")[::-1])
-        self.name = names.pop() or "."
-
-    def hold(self) -> int:
-        """An O_PATH descriptor, the caller's, of the file here or where links lead, whither this place moves."""
-        while True:
-            fd = os.open(self.name, _HOLD | os.O_NOFOLLOW, dir_fd=self.folder)
-            if not stat.S_ISLNK(os.fstat(fd).st_mode):
-                return fd
-            os.close(fd)
-            target = self._follow(self.name)
-            if target is None:
-                return os.open(self.name, _HOLD, dir_fd=self.folder)
-            self.enter(target)
-
-    def check_hard_links(self, status: os.stat_result) -> None:
-        """Raise OSError, EPERM, for a file of several names that another user can have linked to here."""
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink == 1 or os.geteuid() != 0:
-            return
-        folder = os.fstat(self.folder)
-        if (folder.st_uid != 0 and status.st_uid != folder.st_uid) or (folder.st_uid == 0 and folder.st_mode & 0o022):
-            raise PermissionError(errno.EPERM, f"{self._here(self.name)!r} is a hard link that a user can have made")
-
-    def _move(self, name: str, nofollow: int = os.O_NOFOLLOW) -> None:
-        # O_DIRECTORY also has an automounter mount what belongs here
-        fd = os.open(name, _HOLD | os.O_DIRECTORY | nofollow, dir_fd=self.folder)
-        os.close(self.folder)
-        self.folder = fd
-
-    def _follow(self, name: str) -> str | None:
-        """The target of the link `name`; None where only the kernel can follow it, as /proc/self/fd/1.
-
-        Raises OSError: ENOTDIR for what is no link, ELOOP for one that is not to be trusted, or one too many.
-        """
-        link = os.open(name, _HOLD | os.O_NOFOLLOW, dir_fd=self.folder)
+    with place_for(rights, follows_all=rights is not None and rights.uid == 0) as place:
         try:
-            status = os.fstat(link)
-            if not stat.S_ISLNK(status.st_mode):
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-            self._links_left -= 1
-            if self._links_left < 0:
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-            if not self._trusts(status):
-                raise OSError(errno.ELOOP, f"the symbolic link {self._here(name)!r} is not followed: a user can set it")
-            if status.st_dev == os.stat("/proc").st_dev:
-                return None
-            return os.readlink("", dir_fd=link)
-        finally:
-            os.close(link)
+            return place.open(path, flags, both_ways=both_ways)[0]
+        except UntrustedLink as link:
+            if rights is None:
+                raise
+            wanted, rest = rights, link.rest
 
-    def _trusts(self, link: os.stat_result) -> bool:
-        if os.geteuid() != 0:
-            return True
-        folder = os.fstat(self.folder)
-        replaceable = folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX
-        return link.st_uid == 0 and folder.st_uid == 0 and not replaceable
+        def beyond() -> int:
+            with _lent(wanted):
+                return _open_beyond(place.folder, rest, flags, both_ways)
 
-    def _here(self, name: str) -> str:
-        return f"{os.readlink(f'/proc/self/fd/{self.folder}').rstrip('/')}/{name}"
+        return beyond() if alone else in_thread(beyond, "open")
 
 
-def open_file(spec: Descriptor) -> int:
-    """Open a file; the caller owns the descriptor.  Raises StepError."""
+def _open_beyond(folder: int, rest: str, flags: int, both_ways: bool) -> int:
+    if flags & os.O_DIRECTORY:
+        rest += "/."  # O_PATH alone does not ask whether the folder itself may be entered
+    held = openat2(folder, rest, os.O_PATH | os.O_CLOEXEC, RESOLVE_NO_MAGICLINKS)
+    try:
+        if is_proc(held):
+            raise PermissionError(errno.EACCES, "a link of a user leads into /proc")  # shows us what is ours
+        if both_ways and stat.S_ISFIFO(os.fstat(held).st_mode):
+            flags = os.O_RDWR
+        return os.open(f"/proc/self/fd/{held}", flags | ALWAYS)
+    finally:
+        os.close(held)
+
+
+@contextmanager
+def _lent(rights: Rights) -> Iterator[None]:
+    """Have the calling thread reach files with `rights` alone, and without any capability.
+
+    No signal of that user reaches it, for its real and effective ids stay root's.  The kernel makes a process that
+    changes such an id undumpable, for good; a successor of spawnd could not get at the descriptors of its workers.
+    """
+    groups, capabilities, dumpable = os.getgroups(), capget(), is_dumpable()
+    try:
+        setgroups(rights.gids)
+        setfsgid(rights.gid)
+        setfsuid(rights.uid)
+        limit_effective(())
+        yield
+    finally:
+        capset(capabilities)
+        setfsuid(0)
+        setfsgid(os.getegid())
+        setgroups(groups)
+        set_dumpable(dumpable)
+
+
+def inode_of(fd: int) -> tuple[int, int] | None:
+    """Return device and number of a regular file, None for anything else.
+
+    None for files of /proc and /sys, too, whose numbers change.
+    """
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or file_system_of(fd) in (PROC_SUPER_MAGIC, SYSFS_MAGIC):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def open_file(spec: Descriptor, rights: Rights | None = None) -> int:
+    """Open a file; the caller owns the descriptor.  `rights` are those of the service's user.  Raises StepError."""
     with step("open", spec.path):
-        # a FIFO is written to also with "r", see _open_found
-        if spec.access == "r" and not stat.S_ISFIFO(os.stat(spec.path).st_mode):
-            return _open_to_read(spec.path)
-        return _open_to_write(spec)
+        return _open_to_read(spec.path, rights) if spec.access == "r" else _open_to_write(spec, rights)
 
 
-def _open_to_read(path: str) -> int:
-    fd = os.open(path, os.O_RDONLY | _ALWAYS)
+def _open_to_read(path: str, rights: Rights | None) -> int:
+    fd = open_as(path, os.O_RDONLY, rights)
     try:
         os.set_blocking(fd, True)
     except BaseException:
@@ -157,9 +151,10 @@ def _open_to_read(path: str) -> int:
     return fd
 
 
-def _open_to_write(spec: Descriptor) -> int:
-    with Place() as place:
-        fd, created = _open(place, spec)
+def _open_to_write(spec: Descriptor, rights: Rights | None) -> int:
+    with place_for(rights, owner=spec.owner) as place:
+        flags = _ACCESS[spec.access] | (os.O_CREAT if spec.access.startswith(("w", "a")) else 0)
+        fd, created = place.open(spec.path, flags)
         try:
             if created:
                 _set_owner_and_mode(fd, spec)
@@ -171,42 +166,6 @@ def _open_to_write(spec: Descriptor) -> int:
             os.close(fd)
             raise
     return fd
-
-
-def _open(place: Place, spec: Descriptor) -> tuple[int, bool]:
-    """The descriptor, and whether the file was created."""
-    access = _ACCESS[spec.access]
-    if not spec.access.startswith(("w", "a")):
-        place.enter(spec.path)
-        return _open_found(place, access), False
-    for _ in range(2):
-        place.enter(spec.path)
-        try:
-            return os.open(place.name, access | _ALWAYS | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=place.folder), True
-        except FileExistsError:
-            pass
-        try:
-            return _open_found(place, access), False
-        except FileNotFoundError:
-            pass  # removed in between, say by a rotation of logs; or a link that leads nowhere
-    raise FileNotFoundError(errno.ENOENT, "a symbolic link that leads nowhere")
-
-
-def _open_found(place: Place, access: int) -> int:
-    """Open the existing file at `place`; a FIFO for both directions.
-
-    So it never waits for its other end and never fails for want of a reader; and a service
-    that reads it gets no end of file each time that the last writer leaves.
-    """
-    held = place.hold()  # looked at before it is opened, as opening with O_TRUNC is harm already
-    try:
-        status = os.fstat(held)
-        place.check_hard_links(status)
-        if stat.S_ISFIFO(status.st_mode):
-            access = os.O_RDWR
-        return os.open(f"/proc/self/fd/{held}", access | _ALWAYS)
-    finally:
-        os.close(held)
 
 
 def _set_owner_and_mode(fd: int, spec: Descriptor) -> None:

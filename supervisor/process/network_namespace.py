@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from supervisor.linux.glance import read_link
 from supervisor.linux.mount import MS_BIND, MS_REC, MS_SLAVE, mount
 from supervisor.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS, setns, unshare
-from supervisor.process.step import step
+from supervisor.process.failure import step
+from supervisor.process.fork import in_thread
 
 FOLDER = "/run/netns"
 FILES = "/etc/netns"
@@ -60,12 +61,13 @@ def namespace_of_name(name: str) -> Identity | None:
 
 
 def namespace_of_process(pid: int) -> Identity | None:
-    """Which one a process is in; None where it is gone."""
+    """Which one a process is in; None where it is gone, or does not show it."""
     try:
-        found = os.stat(f"/proc/{pid}/ns/net")
+        link = read_link(f"/proc/{pid}/ns/net")
+        device = os.stat("/proc/self/ns/net").st_dev
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return device, int(link.removeprefix("net:[").removesuffix("]"))
 
 
 def namespace_of_socket(sock: int) -> Identity | None:
@@ -88,26 +90,9 @@ def run_in_namespace(name: str, function: Callable[[], T]) -> T:
     goes there, as spawnd could fail to come back; it is gone when this returns, so that the
     next fork finds a single thread.
     """
-    results: list[T] = []
-    errors: list[BaseException] = []
 
-    def run() -> None:
-        try:
-            enter_namespace(name)
-            results.append(function())
-        except BaseException as error:  # to be raised where it was asked for
-            errors.append(error)
+    def run() -> T:
+        enter_namespace(name)
+        return function()
 
-    thread = threading.Thread(target=run, name=f"netns {name}")
-    thread.start()
-    thread.join()
-    _wait_gone(thread.native_id)
-    if errors:
-        raise errors[0]
-    return results[0]
-
-
-def _wait_gone(thread_id: int | None) -> None:
-    # join() returns when Python is done with the thread, a moment before the kernel is.
-    while os.path.exists(f"/proc/self/task/{thread_id}"):
-        os.sched_yield()
+    return in_thread(run, f"netns {name}")

@@ -1,1 +1,1 @@
-"""What spawnd knows, written down so that the next one can go on with it."""
+"""The knowledge of spawnd, written down so that the next one can continue."""

@@ -7,15 +7,18 @@ under another name, which takes its place.  A line that was cut off was never wr
 
 from __future__ import annotations
 
-import json
 import os
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+from supervisor.json_text import dumps_exactly, loads_exactly
+
 Record = dict[str, Any]
 
 ROOM = 1 << 20  # bytes that the file may grow by in any case
+TICKS = os.sysconf("SC_CLK_TCK")
 FACTOR = 4  # times its first length that it may grow to
 
 
@@ -54,13 +57,24 @@ class StateFile:
                 os.lseek(self._fd, self._size, os.SEEK_SET)
             raise
 
+    def is_in_place(self) -> bool:
+        """Whether the path leads to the file that is written to."""
+        try:
+            found, ours = os.lstat(self.path), os.fstat(self._fd)
+        except OSError:
+            return False
+        return os.path.samestat(found, ours)
+
     @property
     def is_long(self) -> bool:
         """Whether it is time for `replace`."""
         return self._size > self._limit
 
     def remove(self) -> None:
-        """There is nothing left to be known.  One that cannot be removed tells the next spawnd of what is gone."""
+        """There is nothing left to be known.
+
+        A file that cannot be removed would tell the next spawnd of services that have gone.
+        """
         self._close()
         with suppress(OSError):
             os.unlink(self.path)
@@ -71,8 +85,13 @@ class StateFile:
             self._fd = -1
 
 
+def now() -> Record:
+    """That all is true now, by the clock that the kernel dates processes with: nobody can set it."""
+    return {"at": int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)}
+
+
 def encode(record: Record) -> bytes:
-    return json.dumps(record, separators=(",", ":")).encode() + b"\n"
+    return dumps_exactly(record).encode() + b"\n"
 
 
 def write_all(fd: int, data: bytes) -> int:
@@ -89,7 +108,7 @@ def read_records(data: bytes) -> tuple[list[Record], int]:
     damaged = 0
     for line in data.split(b"\n")[:-1]:
         try:
-            record = json.loads(line)
+            record = loads_exactly(line.decode())
         except (ValueError, RecursionError):
             record = None
         if isinstance(record, dict):

@@ -11,7 +11,7 @@
     {"ending": true}                      spawnd stops everything
     {"at": TICKS}                         when all that stands above was true, in clock ticks since boot
 
-What a spawnd hands over to itself over an exec has two more:
+The state that a spawnd hands to itself over an exec has two more:
 
     {"exec": {…}}                         what is under way, and descriptors of spawnd itself
     {"signals": [NUMBER, …]}              signals that came and were not handled yet
@@ -20,7 +20,6 @@ What a spawnd hands over to itself over an exec has two more:
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -31,7 +30,6 @@ from supervisor.errors import SpawnError
 from supervisor.state.file import Record, read_records
 
 FORMAT = 1
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class StateError(SpawnError):
@@ -42,7 +40,7 @@ class StateError(SpawnError):
 class State:
     """`services` and `units` by name, in the order in which they came to be; `damaged` lines could not be read.
 
-    What is in its store is in the record of each unit as `store`, collected from `stores`.
+    The content of its store is in the record of each unit as `store`, collected from `stores`.
 
     All that it says was true at the time `written`, in clock ticks since boot; 0: at some time.
     """
@@ -50,7 +48,7 @@ class State:
     version: str = ""
     pid: int = 0
     settings: Record = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
     services: dict[str, Record] = field(default_factory=dict)
     units: dict[str, Record] = field(default_factory=dict)
     ending: bool = False
@@ -69,7 +67,7 @@ class State:
 
 
 def header() -> Record:
-    """Who writes, and in which boot and namespace the pids mean what they mean."""
+    """The writer, and the boot and namespace in which the pids are valid."""
     return {
         "spawnd": FORMAT,
         "version": __version__,
@@ -77,11 +75,6 @@ def header() -> Record:
         "pids": _pids(),
         "pid": os.getpid(),
     }
-
-
-def now() -> Record:
-    """That all is true now, by the clock that the kernel dates processes with: nobody can set it."""
-    return {"at": int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)}
 
 
 def read_state(data: bytes) -> State:
@@ -121,7 +114,7 @@ def _take(state: State, records: Iterable[Record]) -> None:
             case {"name": str(name), "stored": list()} | {"name": str(name), "dropped": list()}:
                 _take_store(state.stores.setdefault(name, {}), record)
             case {"text": str(digest), "source": str(source)}:
-                state.texts[digest] = source
+                state.sources[digest] = source
             case {"settings": dict(settings)}:
                 state.settings = settings
             case {"exec": dict(kept)}:

@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 from supervisor.errors import SpawnError
 from supervisor.loop.loop import Loop, Timer
-from supervisor.varlink.errors import Malformed
-from supervisor.varlink.messages import MAX_REPLY, MAX_REQUEST, Call, Framer, Reply, encode_call, parse_reply
-from supervisor.varlink.stream import receive
+from supervisor.varlink.connection import read_out_of_band_inline, receive
+from supervisor.varlink.messages import MAX_REPLY, MAX_REQUEST, Call, Framer, Malformed, Reply, encode_call, parse_reply
 
 FIRST_PAUSE = 0.01  # seconds until a full backlog is tried again, twice as long each time
 LONGEST_PAUSE = 0.25
@@ -39,7 +38,7 @@ class ConnectionLost(ChannelError):
 
 
 class BadReply(ChannelError):
-    """What came is no reply."""
+    """The message is no reply."""
 
 
 class Channel:
@@ -48,7 +47,7 @@ class Channel:
     `deadline` (of the loop's clock) is for everything until the first reply to the last call;
     for the rest of a later one that has begun there are `PATIENCE` seconds.  `failed` is called
     once, if anything goes wrong, and after it nothing else.  `in_turn` has something done soon,
-    `discard` closes the socket.
+    `discard` closes the socket.  `limit` is that of a reply in bytes.
     """
 
     def __init__(
@@ -59,6 +58,7 @@ class Channel:
         failed: Callable[[ChannelError], None],
         in_turn: Callable[[Callable[[], None]], None],
         discard: Callable[[socket.socket], None] = socket.socket.close,
+        limit: int = MAX_REPLY,
     ) -> None:
         self._loop = loop
         self._path = path
@@ -73,14 +73,14 @@ class Channel:
         self._replied: Callable[[Reply], None] = lambda reply: None
         self._going_out: Callable[[], None] = lambda: None
         self._output = bytearray()
-        self._framer = Framer(MAX_REPLY, "reply")
+        self._framer = Framer(limit, "reply")
         self._ended = False  # nothing else will come
         self._scheduled = False
         self._paused = False
         self._streaming = False
         self._pause = FIRST_PAUSE
         self._retry: Timer | None = None
-        self._limit: Timer | None = loop.call_at(deadline, self._time_out)
+        self._limit: Timer | None = loop.call_at(deadline, self._time_out, is_limit=True)
 
     def call(
         self, call: Call, replied: Callable[[Reply], None], going_out: Callable[[], None] = lambda: None
@@ -128,6 +128,7 @@ class Channel:
         try:
             if self._sock is None:
                 self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+                read_out_of_band_inline(self._sock)
             self._sock.connect(self._path)
         except BlockingIOError:  # the backlog is full: whoever is to accept is busy, or not there for a moment
             self._retry = self._loop.call_later(self._pause, self._connect)
@@ -204,7 +205,7 @@ class Channel:
         if self._framer.empty or self._paused:
             self._stop_limit()
         elif self._limit is None:
-            self._limit = self._loop.call_later(PATIENCE, self._time_out)
+            self._limit = self._loop.limit_later(PATIENCE, self._time_out)
 
     # replies
 

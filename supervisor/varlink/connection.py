@@ -1,12 +1,19 @@
 """One client of a control socket.
 
-Calls are answered in the order in which they came, one at a time, and each in its turn among
-those of all clients.  The next is taken only when the client has taken the last reply, and
-nothing is read meanwhile: who does not read keeps nobody busy.  A client that closes only its
-sending half gets its replies; one that is gone altogether has its waiting call cancelled,
-while what it had sent before is still carried out.
+Calls are answered in the order in which they came, one at a time, and each in its turn among those of all clients.
+The next is taken only when the client has taken the last reply, and nothing is read meanwhile: a client that does not
+read keeps nobody busy.  A client that closes only its sending half gets its replies; one that is gone altogether has
+its waiting call cancelled, while what it had sent before is still carried out.  A call that streams makes its replies
+as the client takes them: a slow reader is waited for.
 
-A call that streams makes its replies as the client takes them: who reads slowly is waited for.
+Bytes are taken from such peers, descriptors are not.  A peer that sends a descriptor over a Unix socket (SCM_RIGHTS)
+leaves its last close to the receiver.  That close may wait for hours, as that of a socket with SO_LINGER does, and it
+comes in whatever way the descriptor goes: received and closed, discarded by a recv(2) that has no room for it, or with
+the connection in whose queue it is.  So it is looked for before it is touched; getting rid of such a connection is the
+business of its owner.
+
+A byte out of band (MSG_OOB) may carry a descriptor, too.  A look passes over it, while the next recv(2) or the close
+frees it; with SO_OOBINLINE it is read like any other byte.  An accepted socket does not inherit that option.
 """
 
 from __future__ import annotations
@@ -19,10 +26,10 @@ from typing import Any
 
 from supervisor.linux.peers import Credentials
 from supervisor.loop.loop import Loop, Timer
-from supervisor.varlink.errors import Malformed
-from supervisor.varlink.exchange import Exchange
-from supervisor.varlink.messages import MAX_REQUEST, Call, Framer, encode_error, parse_call
-from supervisor.varlink.stream import receive
+from supervisor.varlink.messages import MAX_REQUEST, Call, Framer, Malformed, encode_error, parse_call
+from supervisor.varlink.pending_call import PendingCall
+
+CHUNK = 1 << 14  # bytes at a time: what one peer has to say must not keep the others waiting
 
 MAX_OUTPUT = 4 << 20  # bytes that may wait when another reply comes; one reply alone may be longer
 PATIENCE = 30.0  # seconds for the rest of a call, and between two reads of a client with replies waiting
@@ -30,39 +37,60 @@ GONE = select.EPOLLHUP | select.EPOLLERR
 Record = dict[str, Any]
 
 
+def read_out_of_band_inline(sock: socket.socket) -> None:
+    """Make looks into a stream see bytes out of band.  Needed once for each socket, before `receive`."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+
+
+def receive(sock: socket.socket, size: int = CHUNK) -> bytes:
+    """Read at most `size` bytes; empty at the end.  Raises Malformed, and takes nothing: a descriptor came.
+
+    The caller has made `sock` with `read_out_of_band_inline`.
+    Raises OSError, BlockingIOError where nothing is there.
+    """
+    # a look has references of its own to what it sees, so dropping those closes nothing: unix(7), MSG_CTRUNC
+    data, _, flags, _ = sock.recvmsg(size, 0, socket.MSG_PEEK)
+    if flags & socket.MSG_CTRUNC:
+        raise Malformed("descriptors are not taken")
+    return sock.recv(len(data)) if data else data
+
+
 def _nothing(_connection: Connection, _of_a_call: int, _of_replies: int) -> None:
     pass
 
 
 @dataclass(frozen=True, slots=True)
-class Host:
-    """What a connection wants of who accepted it.
+class Callbacks:
+    """The callbacks of a connection to its acceptor.
 
     `serve` is given every call, `closed` is called once at the end.  `in_turn` has something
     done soon, `holds` is told how many bytes of a call and of replies are kept for the client
     whenever that changes, `discard` closes the socket.  `limit` is that of a call in bytes.
+    `discard_channel` closes a connection that a call has made, where `has_room_for_channel` has said that it may.
     """
 
-    serve: Callable[[Exchange], None]
+    serve: Callable[[PendingCall], None]
     closed: Callable[[Connection], None]
     in_turn: Callable[[Callable[[], None]], None]
     holds: Callable[[Connection, int, int], None] = _nothing
     discard: Callable[[socket.socket], None] = socket.socket.close
+    discard_channel: Callable[[socket.socket], None] = socket.socket.close
+    has_room_for_channel: Callable[[], bool] = lambda: True
     limit: int = MAX_REQUEST
 
 
 class Connection:
     """Owns the client's socket."""
 
-    def __init__(self, loop: Loop, sock: socket.socket, client: Credentials, host: Host) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket, client: Credentials, callbacks: Callbacks) -> None:
         self.client = client
         self.since = loop.clock()  # when it came or, if that was later, when its last call was begun
         self._loop = loop
         self._sock = sock
-        self._host = host
-        self._framer = Framer(host.limit)
+        self._callbacks = callbacks
+        self._framer = Framer(callbacks.limit)
         self._output = bytearray()
-        self._exchange: Exchange | None = None
+        self._pending: PendingCall | None = None
         self._overdue: Timer | None = None  # runs while the rest of a call is awaited
         self._stalled: Timer | None = None  # runs while the client is to read
         self._message: bytes | None = None  # the next call, as long as it waits for its turn
@@ -72,46 +100,47 @@ class Connection:
         self._held = (0, 0)
         self._events = select.EPOLLIN
         sock.setblocking(False)
+        read_out_of_band_inline(sock)
         loop.watch(sock.fileno(), self._events, self._ready)
 
     @property
     def idle(self) -> bool:
         """Whether it is the client's turn to say something, or to finish saying it."""
-        return self._exchange is None and not self._output and self._message is None
+        return self._pending is None and not self._output and self._message is None
 
-    def kept(self) -> Record:
+    def saved(self) -> Record:
         """All that another process needs to go on with this connection, for `resume`; the socket stays as it is."""
-        exchange = self._exchange
+        pending = self._pending
         waiting = self._message + b"\0" if self._message is not None else b""
         return {
             "fd": self._sock.fileno(),
             "input": (waiting + self._framer.rest()).decode("latin-1"),
             "output": self._output.decode("latin-1"),
-            "call": None if exchange is None else asdict(exchange.call),
-            "memo": {} if exchange is None else exchange.memo,
+            "call": None if pending is None else asdict(pending.call),
+            "memo": {} if pending is None else pending.memo,
             "ended_sending": self._ended_sending,
             "ending": self._ending,
         }
 
-    def resume(self, kept: Record) -> None:
+    def resume(self, saved: Record) -> None:
         """Go on where the connection was, when the loop runs.  A call that was being answered is served again."""
-        self._framer.feed(kept["input"].encode("latin-1"))
-        self._output += kept["output"].encode("latin-1")
-        self._ended_sending, self._ending = kept["ended_sending"], kept["ending"]
-        streams = kept["call"] is not None and kept["call"]["more"]
+        self._framer.feed(saved["input"].encode("latin-1"))
+        self._output += saved["output"].encode("latin-1")
+        self._ended_sending, self._ending = saved["ended_sending"], saved["ending"]
+        streams = saved["call"] is not None and saved["call"]["more"]
         if self._output and not streams:
-            self._stalled = self._loop.call_later(PATIENCE, self.close)
-        if kept["call"] is not None:
-            call = Call(**kept["call"])
-            self._exchange = Exchange(call, self.client, self._loop, self, kept["memo"], resumed=True)
-            self._host.in_turn(self._serve_again)
+            self._stalled = self._loop.limit_later(PATIENCE, self.close)
+        if saved["call"] is not None:
+            call = Call(**saved["call"])
+            self._pending = PendingCall(call, self.client, self._loop, self, saved["memo"], resumed=True)
+            self._callbacks.in_turn(self._serve_again)
         else:
-            self._host.in_turn(self._go_on)
+            self._callbacks.in_turn(self._go_on)
         self._settle()
 
     def _serve_again(self) -> None:
-        if self._exchange is not None and not self._closed:
-            self._host.serve(self._exchange)
+        if self._pending is not None and not self._closed:
+            self._callbacks.serve(self._pending)
 
     def read_now(self) -> None:
         """Take what the client has sent by now: among many events it may be a while until its own comes round."""
@@ -123,14 +152,14 @@ class Connection:
             return
         self._closed = True
         self._loop.unwatch(self._sock.fileno())
-        self._host.discard(self._sock)
+        self._callbacks.discard(self._sock)
         self._stop_overdue()
         self._stop_stalled()
-        if self._exchange is not None:
-            self._exchange.cancel()
-        self._host.closed(self)
+        if self._pending is not None:
+            self._pending.cancel()
+        self._callbacks.closed(self)
 
-    # what the exchange calls
+    # what the pending call uses
 
     def send(self, message: bytes) -> None:
         if self._closed:
@@ -148,26 +177,30 @@ class Connection:
         return not self._output
 
     def in_turn(self, action: Callable[[], None]) -> None:
-        self._host.in_turn(action)
+        self._callbacks.in_turn(action)
 
-    def discard(self, sock: socket.socket) -> None:
-        self._host.discard(sock)
+    @property
+    def has_room_for_channel(self) -> bool:
+        return self._callbacks.has_room_for_channel()
+
+    def discard_channel(self, sock: socket.socket) -> None:
+        self._callbacks.discard_channel(sock)
 
     def answered(self, ends: bool) -> None:
-        self._exchange = None
+        self._pending = None
         self._ending = self._ending or ends
         self._go_on()
 
     # events
 
     def _ready(self, events: int) -> None:
-        if events & GONE and (self._exchange is not None or self._output or self._ending):
+        if events & GONE and (self._pending is not None or self._output or self._ending):
             self.close()
             return
         if events & select.EPOLLOUT:
             self._flush()
-            if not self._output and self._exchange is not None:
-                self._exchange.room()
+            if not self._output and self._pending is not None:
+                self._pending.room()
             self._go_on()
         if events & (select.EPOLLIN | GONE):
             self._receive()
@@ -197,9 +230,9 @@ class Connection:
                 del self._output[:sent]
                 self._stop_stalled()
         except (BlockingIOError, InterruptedError):
-            streams = self._exchange is not None and self._exchange.streams
+            streams = self._pending is not None and self._pending.streams
             if self._stalled is None and not streams:
-                self._stalled = self._loop.call_later(PATIENCE, self.close)
+                self._stalled = self._loop.limit_later(PATIENCE, self.close)
         except OSError:
             self.close()
 
@@ -222,11 +255,11 @@ class Connection:
         if message is not None:
             self._stop_overdue()
             self._message = message
-            self._host.in_turn(self._begin)
+            self._callbacks.in_turn(self._begin)
         elif self._ended_sending:
             self.close()
         elif not self._framer.empty and self._overdue is None:
-            self._overdue = self._loop.call_later(PATIENCE, self.close)
+            self._overdue = self._loop.limit_later(PATIENCE, self.close)
 
     def _begin(self) -> None:
         message, self._message = self._message, None
@@ -238,8 +271,8 @@ class Connection:
             self._refuse(error)
             return
         self.since = self._loop.clock()
-        self._exchange = exchange = Exchange(call, self.client, self._loop, self)
-        self._host.serve(exchange)
+        self._pending = pending = PendingCall(call, self.client, self._loop, self)
+        self._callbacks.serve(pending)
 
     def _refuse(self, error: Malformed) -> None:
         """Say what is wrong with what came; nothing else of it is looked at."""
@@ -259,7 +292,7 @@ class Connection:
         held = self._framer.size, len(self._output)
         if held != self._held:
             self._held = held
-            self._host.holds(self, *held)
+            self._callbacks.holds(self, *held)
 
     def _stop_overdue(self) -> None:
         if self._overdue is not None:

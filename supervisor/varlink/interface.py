@@ -1,11 +1,16 @@
-"""Reading interface definitions (https://varlink.org/Interface-Definition), and checking values against them."""
+"""Interface definitions (https://varlink.org/Interface-Definition): read, checked against values, and described.
+
+`org.varlink.service` is what every Varlink service says of itself.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from supervisor import __version__
 from supervisor.errors import SpawnError
 
 _TOKEN = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*(->|\[\]|\[string\]|[?():,]|[A-Za-z][A-Za-z0-9_.-]*|\Z)")
@@ -19,6 +24,8 @@ _SIMPLE: Mapping[str, type | tuple[type, ...]] = {
     "string": str,
     "object": dict,
 }
+
+SERVICE = "org.varlink.service"
 
 
 class DefinitionError(SpawnError):
@@ -34,26 +41,36 @@ class Named:
 
 @dataclass(frozen=True, slots=True)
 class Maybe:
+    """`?inner`: a value of the type, or null."""
+
     inner: Type
 
 
 @dataclass(frozen=True, slots=True)
 class Array:
+    """`[]inner`."""
+
     inner: Type
 
 
 @dataclass(frozen=True, slots=True)
 class Dictionary:
+    """`[string]inner`."""
+
     inner: Type
 
 
 @dataclass(frozen=True, slots=True)
 class Enum:
+    """`(a, b)`: one of these words."""
+
     members: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Struct:
+    """`(name: type, …)`."""
+
     fields: Mapping[str, Type]
 
 
@@ -156,7 +173,7 @@ class _Reader:
         return block
 
     def _block(self) -> Struct | Enum:
-        """What is in brackets: fields, or the members of an enum."""
+        """The content of brackets: fields, or the members of an enum."""
         self._expect("(")
         fields: dict[str, Type] = {}
         members: list[str] = []
@@ -221,3 +238,25 @@ class _Reader:
 
     def _wrong(self, what: str) -> DefinitionError:
         return DefinitionError(f"line {self._text.count(chr(10), 0, self._at) + 1}: {what}")
+
+
+def info(product: str, interfaces: list[str]) -> dict[str, object]:
+    """The reply to GetInfo of one of this project's services."""
+    return {
+        "vendor": "spawn-supervisor",
+        "product": product,
+        "version": __version__,
+        "url": "",
+        "interfaces": interfaces,
+    }
+
+
+def service_description() -> str:
+    """The definition of this very interface."""
+    return read_description(os.path.dirname(__file__), SERVICE)
+
+
+def read_description(folder: str, interface: str) -> str:
+    """A definition, from the file that is installed with the code."""
+    with open(os.path.join(folder, f"{interface}.varlink"), encoding="utf-8") as file:
+        return file.read()

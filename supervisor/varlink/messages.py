@@ -1,4 +1,4 @@
-"""Varlink's messages (https://varlink.org/Method-Call): JSON objects, each ended by a NUL byte.
+"""Varlink's messages (https://varlink.org/Method-Call): JSON objects, each ended by a NUL byte, and its errors.
 
 Values and bytes only; sockets are elsewhere.
 """
@@ -7,13 +7,75 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from supervisor.varlink.errors import ControlError, Malformed
+from supervisor.errors import SpawnError
+from supervisor.json_text import dumps
 
 MAX_REQUEST = 1 << 20  # bytes; the longest sensible call, a list of all names, is a tenth of that
 MAX_REPLY = 1 << 20  # bytes, of one that is not trusted
+
+
+class ControlError(SpawnError):
+    """A call is answered with error `name`.  `ends`: and the connection is closed after that."""
+
+    ends = False
+
+    def __init__(self, error: str, /, **parameters: object) -> None:
+        detail = ", ".join(f"{key}={value!r}" for key, value in parameters.items())
+        super().__init__(f"{error}({detail})")
+        self.name = error
+        self.parameters = parameters
+
+
+# the caller's mistakes, named by the protocol itself
+
+
+class MethodNotFound(ControlError):
+    def __init__(self, method: str) -> None:
+        super().__init__("org.varlink.service.MethodNotFound", method=method)
+
+
+class InterfaceNotFound(ControlError):
+    def __init__(self, interface: str) -> None:
+        super().__init__("org.varlink.service.InterfaceNotFound", interface=interface)
+
+
+class InvalidParameter(ControlError):
+    def __init__(self, parameter: str) -> None:
+        super().__init__("org.varlink.service.InvalidParameter", parameter=parameter)
+
+
+class ExpectedMore(ControlError):
+    """The method has many replies, and the caller takes one."""
+
+    def __init__(self) -> None:
+        super().__init__("org.varlink.service.ExpectedMore")
+
+
+class PermissionDenied(ControlError):
+    ends = True
+
+    def __init__(self) -> None:
+        super().__init__("org.varlink.service.PermissionDenied")
+
+
+# what spawnd and its workers say alike
+
+
+class Malformed(ControlError):
+    """The message is no call."""
+
+    ends = True
+
+    def __init__(self, message: str) -> None:
+        super().__init__("io.spawnd.Malformed", message=message)
+
+
+class Failed(ControlError):
+    def __init__(self, message: str) -> None:
+        super().__init__("io.spawnd.Failed", message=message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +124,7 @@ class Framer:
         return message
 
     def rest(self) -> bytes:
-        """What came in and was not taken."""
+        """The received bytes that were not taken."""
         return bytes(self._buffer)
 
     @property
@@ -135,9 +197,9 @@ _JSON = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse)
 
 
 def encode_call(call: Call) -> bytes:
-    """A call, with the flags that are set.  Raises Malformed: nested too deeply."""
+    """A call, with the flags that are set, and texts as they came.  Raises Malformed: nested too deeply."""
     flags = {flag: True for flag in ("more", "oneway", "upgrade") if getattr(call, flag)}
-    return _encode({"method": call.method, "parameters": call.parameters, **flags})
+    return _encode({"method": call.method, "parameters": call.parameters, **flags}, json.dumps)
 
 
 def encode_reply(parameters: Mapping[str, object], continues: bool = False) -> bytes:
@@ -149,8 +211,8 @@ def encode_error(error: ControlError) -> bytes:
     return _encode({"error": error.name, "parameters": error.parameters})
 
 
-def _encode(message: Mapping[str, object]) -> bytes:
+def _encode(message: Mapping[str, object], write: Callable[..., str] = dumps) -> bytes:
     try:
-        return json.dumps(message, separators=(",", ":")).encode() + b"\0"
+        return write(message, separators=(",", ":")).encode() + b"\0"
     except RecursionError as error:  # what could just be read may be too deep when it is wrapped once more
         raise Malformed("nested too deeply") from error

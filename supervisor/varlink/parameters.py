@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from supervisor.varlink.errors import InvalidParameter
+from supervisor.varlink.messages import InvalidParameter
 
 
 class Parameters:
@@ -17,7 +17,7 @@ class Parameters:
         self._values = {key: value for key, value in values.items() if value is not None}
 
     def string(self, key: str, default: str | None = None) -> str:
-        """One that may be left out where there is a default."""
+        """A parameter that may be left out where there is a default."""
         value = self._values.pop(key, default)
         if not isinstance(value, str):
             raise InvalidParameter(key)

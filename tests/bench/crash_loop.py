@@ -32,7 +32,7 @@ def measure(definition: str) -> dict[str, Any]:
             seconds = time.monotonic() - begun
             used = cpu_with_children_s(daemon.pid) - used
             row = daemon.services()["crash"]
-            starts = daemon.log().count("Starting crash")
+            starts = row["restarts"] + 1
     return {
         "state": row["state"],
         "starts": starts,

@@ -37,7 +37,7 @@ def measure(count: int, kills: int, settle: float, idle: float, more: str = "") 
         begun = time.perf_counter()
         daemon.start()
         try:
-            wait_until(lambda: len(children(daemon.pid)) >= count and len(running(daemon.pid)) == count, "all up")
+            wait_until(lambda: len(children(daemon.pid)) >= count and len(running(daemon.pid)) == count, "all up", 120)
             result: dict[str, Any] = {"services": count, "all_up_s": round(time.perf_counter() - begun, 3)}
             time.sleep(settle)  # what is measured next is a service that had been healthy
             result |= respawn(daemon, kills)

@@ -31,13 +31,15 @@ end
 
 async def run(calls: int) -> dict[str, object]:
     host = LuaHost(SCRIPT, lambda _level, _text: None, asyncio.get_running_loop())
-    await host.run()
+    await host.execute()
     fd = os.open("/", os.O_PATH)
     memory = [pss_kb(os.getpid())]
     begin = time.process_time()
     for _ in range(10):
         for number in range(calls // 10):
-            released = Released("/system.slice/x.scope/a", fd, 1764110000.5, cpu_total=1.5, memory_peak=number)
+            released = Released(
+                "/system.slice/x.scope/a", fd, 1764110000.5, counted={"cpu_total": 1.5, "memory_peak": number}
+            )
             assert await host.call("cgroup_released", released)
         memory.append(pss_kb(os.getpid()))
     cpu_s = time.process_time() - begin

@@ -26,7 +26,7 @@ function cgroup_released(cgroup)
   assert(db:execute("INSERT INTO usage VALUES ($1, $2, $3)", {{ cgroup.path, cgroup.cpu_total, cgroup.memory_peak }}))
 end
 """
-RELEASED = Released("/system.slice/x.scope/a", -1, cpu_total=1.5, memory_peak=91226112)
+RELEASED = Released("/system.slice/x.scope/a", -1, counted={"cpu_total": 1.5, "memory_peak": 91226112})
 TICK = 0.001  # seconds
 
 
@@ -52,7 +52,7 @@ async def run(server: Postgres, rows: int, at_a_time: int, commit: str) -> dict[
 
     script = SCRIPT.format(conninfo=server.conninfo, commit=commit)
     host = LuaHost(script.encode(), log, asyncio.get_running_loop())
-    await host.run()
+    await host.execute()
     gc.freeze()  # as a worker does once it has started
     ticker = Ticker()
     ticking = asyncio.create_task(ticker.run())

@@ -182,7 +182,7 @@ def standing(daemon: Daemon, prefix: str) -> dict[str, int]:
         "mounts": count_mounts(prefix),
         "links": count_links(prefix),
         "names": len(names(prefix)),
-        "spawnd_kb": rss_kb(daemon.pid),  # not what is its own: it comes to share less with the nursery
+        "spawnd_kb": rss_kb(daemon.pid),  # not what is its own: it comes to share less with the fork server
         "kernel_kb": slab["SUnreclaim"],
     }
 

@@ -33,7 +33,7 @@ from typing import Any
 from tests.bench.measure import cpu_of_threads_s, descriptors, median, pss_kb, rss_kb, wakeups
 from tests.daemon import Daemon, wait_until
 from tests.postgres import Postgres, postgres
-from tests.unit.workers.reaper.scenario import Ground, ground
+from tests.unit.workers.reaper.ground import Ground, ground
 
 CONF = Path(__file__).parents[2] / "conf"
 PATIENCE = 120.0

@@ -22,10 +22,11 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from supervisor.log.logger import LineHandler, log
+from supervisor.log.handler import LineHandler
+from supervisor.log.logger import log
 from tests.bench.lua_inserts import Ticker
 from tests.postgres import Postgres, postgres
-from tests.unit.workers.reaper.scenario import Ground, ground
+from tests.unit.workers.reaper.ground import Ground, ground
 from workers.reaper.options import Options
 from workers.reaper.reaper import Reaper
 from workers.reaper.reports import start_script
@@ -93,9 +94,9 @@ async def run(server: Postgres, own: Ground, folder: Path, count: int) -> dict[s
     assert await process.wait() == 0
     await until(lambda: reaper.releases.counters.released == count and not reaper.reports.running)
     seconds = time.monotonic() - begun
-    assert reaper.keeper is not None
-    keeper = reaper.keeper
-    await until(lambda: keeper.kept == count)
+    assert reaper.accounting is not None
+    writer = reaper.accounting
+    await until(lambda: writer.kept == count)
     ticking.cancel()
     await reaper.stop()
     host.close()

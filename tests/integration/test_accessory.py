@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import held_pipe
 from tests.accessory import SHIPPED, AccessoryDaemon, accessory_daemon
 from tests.accessory_load import Load
 from tests.daemon import BIN, command_name, descendants, process_state, start_time, wait_until
@@ -92,6 +94,17 @@ def test_everything_outlives(daemon: AccessoryDaemon, event: Callable[[Accessory
     wait_until(lambda: row(daemon, "a")["leases"] == 0, "the end of the lease")
 
 
+@pytest.mark.skipif(not held_pipe.is_possible(), reason="needs root and userfaultfd")
+def test_a_client_that_keeps_the_pipe_of_its_lease_stops_nobody(daemon: AccessoryDaemon) -> None:
+    with daemon.connect() as client, client.request("a", lease=True) as got, held_pipe.held(got.lease):
+        got.close()
+        with client.request("b", lease=True):
+            assert row(daemon, "b")["leases"] == 1
+        wait_until(lambda: row(daemon, "b")["leases"] == 0, "the end of another lease")
+        assert row(daemon, "a")["leases"] == 1
+    wait_until(lambda: row(daemon, "a")["leases"] == 0, "the end of the lease")
+
+
 def inits_of(daemon: AccessoryDaemon) -> dict[int, int | None]:
     return {pid: start_time(pid) for pid in descendants(daemon.pid) if command_name(pid).startswith("init-")}
 
@@ -150,7 +163,7 @@ def test_what_it_says_of_itself(daemon: AccessoryDaemon) -> None:
         assert (found["ipc"], found["pid"]) == (os.fstat(got.ipc).st_ino, os.fstat(got.pid).st_ino)
         assert (found["owner"], found["shared"], found["leases"], found["expires_s"]) == (0, True, 1, None)
         assert command_name(int(str(found["init"]))) == "init-a"
-        text = "1 names, 1 leases, 1 clients"
+        text = "1 name, 1 lease, 1 client"
         wait_until(lambda: text in daemon.ctl("status", "accessory").stdout, "the status text")
         assert counters(daemon)["requests"] == 1
     wait_until(lambda: row(daemon, "a")["expires_s"] is not None, "the clock of a name that is not leased")
@@ -223,11 +236,13 @@ def test_what_fills_the_limit_of_descriptors_outlives_a_kill(folder: Path) -> No
 
 def test_nothing_is_left_after_many_names(folder: Path) -> None:
     with accessory_daemon(folder, expiry="200ms") as daemon, daemon.connect() as client:
+        inodes(client.request("first", ipc=True))  # the connection is one that the worker has taken
+        wait_until(lambda: counters(daemon)["names"] == 0, "the end of the name")
         before = counts(daemon)
         for number in range(300):
             inodes(client.request(f"n{number}", ipc=True, pid=number % 10 == 0, lease=number % 2 == 0))
         wait_until(lambda: counters(daemon)["names"] == 0, "the end of all names")
-        wait_until(lambda: counts(daemon) == before, "all to be as before")
+        wait_until(lambda: all(map(operator.le, counts(daemon), before)), "nothing more than before")
 
 
 def counts(daemon: AccessoryDaemon) -> tuple[int, int, int]:
@@ -239,4 +254,4 @@ def counts(daemon: AccessoryDaemon) -> tuple[int, int, int]:
 def test_the_definition_that_ships_is_right() -> None:
     command = [str(BIN / "spawnd"), "--check", "--config", str(SHIPPED)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (run.returncode, run.stdout) == (0, "OK: 1 services\n")
+    assert (run.returncode, run.stdout) == (0, "OK: 1 service\n")

@@ -36,9 +36,10 @@ def write_for_ever(fd: int, size: int) -> None:
         os.write(fd, b"\n" * size)
 
 
-def check(*paths: str | Path) -> subprocess.CompletedProcess[str]:
+def check(*paths: str | Path, strict: bool = False) -> subprocess.CompletedProcess[str]:
     config = [word for path in paths for word in ("--config", str(path))]
-    return subprocess.run([str(BIN / "spawnd"), "--check", *config], capture_output=True, text=True, timeout=60)
+    command = [str(BIN / "spawnd"), "--check", *(["--strict"] if strict else []), *config]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
 def test_check_of_good_definitions(folder: Path) -> None:
@@ -100,7 +101,7 @@ def test_a_function_of_a_library_that_never_ends_prevents_a_start_for_good(folde
     daemon = Daemon(folder, 'string.find(("a"):rep(30000), (".-"):rep(8) .. "b")').start()
     assert daemon.process is not None
     assert daemon.process.wait(25) == 78
-    assert "services.lua:1: took longer than 4.5 s in one function of a library" in daemon.log()
+    assert "services.lua:1: took longer than 4.5 s; an endless loop" in daemon.log()
 
 
 def test_an_endless_loop_at_a_reload_disturbs_nothing(spawnd: Start) -> None:
@@ -123,7 +124,25 @@ def test_missing_and_unreadable_folders(folder: Path) -> None:
 
 
 def test_an_empty_folder_is_no_error(folder: Path) -> None:
-    assert check(folder / "out").stdout == "OK: 0 services\n"
+    (folder / "empty").mkdir()
+    result = check(folder / "empty")
+    assert (result.returncode, result.stdout) == (0, "OK: 0 services, 1 notice\n")
+    assert result.stderr == f"{folder}/empty:1: defines no services: they are in files named *.lua\n"
+    assert check(folder / "empty", strict=True).returncode == 78
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: tries as another user")
+def test_strict_takes_notices_for_errors(folder: Path) -> None:
+    """Among them that the user of a service cannot execute its program, which root can."""
+    (folder / "private").mkdir(mode=0o700)
+    (folder / "private" / "prog").symlink_to("/bin/true")
+    (folder / "a.lua").write_text(f'a = {{ exec = "{folder}/private/prog" }}')
+    for strict, code, out in ((False, 0, "OK: 1 service, 1 notice\n"), (True, 78, "")):
+        result = check(folder / "a.lua", strict=strict)
+        assert (result.returncode, result.stdout) == (code, out)
+        assert result.stderr == f"{folder}/a.lua:1: a: exec: user 'nobody' cannot execute '{folder}/private/prog'\n"
+    (folder / "private").chmod(0o755)
+    assert check(folder / "a.lua", strict=True).returncode == 0
 
 
 def test_a_second_supervisor_on_one_folder(spawnd: Start, folder: Path) -> None:
@@ -144,7 +163,7 @@ def test_a_busy_port_is_named_and_tried_again(spawnd: Start) -> None:
         daemon = spawnd(f"a = {{ {SLEEP}, {fd} }}\nb = {{ {SLEEP} }}")
         daemon.wait_state("a", "backoff")
         assert f"a: cannot bind tcp 127.0.0.1:{port}: Address already in use" in daemon.log()
-        assert daemon.state("b") == "running"
+        daemon.wait_running("b")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             udp.bind(("127.0.0.1", port))  # the other socket of the table was not kept
     daemon.wait_state("a", "running", patience=40)

@@ -8,6 +8,8 @@ from tests.bench import (
     control_clients,
     crash_loop,
     fleet,
+    hostile,
+    journeys,
     loss,
     plan,
     reaper,
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.bench
 
 def test_a_hundred_services() -> None:
     result = fleet.measure(100, kills=20, settle=1.5, idle=5)
-    assert result["all_up_s"] < 5
+    assert result["all_up_s"] < 20
     assert result["pss_kb"] < 18 * 1024
     assert result["respawn_median_ms"] < 100
     assert result["idle_wakeups_per_s"] == 0
@@ -34,7 +36,7 @@ def test_a_hundred_services() -> None:
 
 def test_a_thousand_services() -> None:
     result = fleet.measure(1000, kills=3, settle=1.5, idle=5)
-    assert result["all_up_s"] < 30
+    assert result["all_up_s"] < 120
     assert result["pss_kb"] < 40 * 1024
     assert result["idle_cpu_percent"] < 0.1
     assert result["list_median_ms"] < 2000
@@ -134,3 +136,25 @@ def test_a_script_that_inserts_each_cgroup() -> None:
     assert result["inserts"]["rows"] == 500
     assert result["inserts"]["rows_per_s"] > 20
     assert result["inserts"]["longest_call_ms"] < 2000
+
+
+@needs_root
+def test_attackers_hold_up_nobody_and_leave_nothing() -> None:
+    """What takes long to close or to look at does so for its sender alone."""
+    result = hostile.measure(3)
+    for name in ("call_ms", "accessory_ms", "respawn_ms"):
+        assert result[name]["median"] < 500, result
+        assert result[name]["max"] < 5000, result
+    before, after = result["before"], result["after"]
+    assert after["threads"] == before["threads"] == 1, result
+    assert after["descriptors"] <= before["descriptors"], result
+    assert after["rss_kb"] < before["rss_kb"] + 4096, result
+
+
+@needs_root
+def test_the_files_that_a_journey_enters() -> None:
+    """Each layer that only forwards makes one of these longer."""
+    result = journeys.measure()
+    assert result["stop"]["files"] <= 41
+    assert result["restart"]["files"] <= 35
+    assert result["ipc"]["files"] <= 14

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.control.clients import MAX_CLIENTS
+from supervisor.control.server import MAX_CLIENTS
 from supervisor.varlink.messages import MAX_REQUEST
 from tests.bench.measure import descriptors, pss_kb
 from tests.daemon import Daemon, wait_until
@@ -200,8 +201,9 @@ def test_descriptors_do_not_get_in(daemon: Daemon, data: bytes) -> None:
 
 
 @needs_root
-@pytest.mark.parametrize("speaks", [False, True])
-def test_a_stranger_s_descriptor_stops_nobody(daemon: Daemon, speaks: bool) -> None:
+@pytest.mark.parametrize(("text", "flags"), [(b" ", 0), (LIST, 0), (b" ", socket.MSG_OOB)])
+@pytest.mark.parametrize("hangs_up", [False, True])
+def test_a_stranger_s_descriptor_stops_nobody(daemon: Daemon, text: bytes, flags: int, hangs_up: bool) -> None:
     """Its close would wait for a minute, in whichever process it comes to pass."""
 
     def leave_it() -> None:
@@ -210,7 +212,9 @@ def test_a_stranger_s_descriptor_stops_nobody(daemon: Daemon, speaks: bool) -> N
         with ExitStack() as stack:
             with connected(daemon, 3) as socks:
                 for sock in socks:
-                    pass_on(sock, stack.enter_context(lingering()), LIST if speaks else b" ")
+                    pass_on(sock, stack.enter_context(lingering()), text, flags)
+                    if hangs_up:
+                        sock.close()
             (daemon.folder / "out" / "left").touch()
             signal.pause()  # whom it waits for is here, and does not read
 
@@ -324,3 +328,28 @@ def test_questions_in_every_state(every_state: Daemon) -> None:
         down = state in ("stopped", "waiting", "failed", "done")
         assert reply["error"] == ("io.spawnd.NotRunning" if down else "io.spawnd.TimedOut")
     yield_at_last(every_state)
+
+
+# the owner's socket
+
+
+@needs_root
+def test_the_owner_has_a_socket_for_itself(daemon: Daemon) -> None:
+    """It outlives an exec, with its connections, and is gone in the end."""
+    path = daemon.runtime / "control.owner"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(path))
+        sock.settimeout(20)
+        sock.sendall(encode("io.spawnd.GetVersion"))
+        assert "parameters" in receive(sock)
+        inode = path.stat().st_ino
+        assert daemon.ctl("reexec").returncode == 0
+        assert path.stat().st_ino == inode
+        sock.sendall(encode("io.spawnd.GetVersion"))
+        assert "parameters" in receive(sock)
+    path.unlink()
+    wait_until(path.exists, "the socket, bound anew")
+    assert daemon.ctl("list").returncode == 0
+    daemon.stop()
+    assert not path.exists()

@@ -10,11 +10,12 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.daemon import Daemon
+from tests.daemon import BIN, Daemon, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "conf" / "examples"
 SHIPPED_PLACE = "/usr/share/spawn-supervisor/examples"
@@ -118,3 +119,98 @@ def test_what_the_services_run_as(examples: Daemon) -> None:
     assert fields["Groups"].strip() == ""
     assert fields["CapPrm"] == fields["CapEff"] == "0" * 16
     assert fields["Umask"] == "0077"
+
+
+@contextmanager
+def make_run(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """`make run` and what it says, in a copy of what it needs of the checkout, with what has been installed there."""
+    root = Path(__file__).parents[2]
+    shutil.copy(root / "Makefile", folder)
+    for name in ("conf", "tools"):
+        shutil.copytree(root / name, folder / name)
+    (folder / ".venv").symlink_to(BIN.parent)
+    said = folder / "log"
+    command = ["make", "-o", ".venv/project.stamp", "run"]
+    with said.open("wb") as log:
+        run = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
+    try:
+        yield run, said
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGTERM)
+        run.wait(60)
+        place = Path((folder / "build" / "place").read_text().strip())
+        if place != folder / "build":  # where others could not have used it
+            shutil.rmtree(place)
+
+
+def test_make_run_takes_other_ports_where_its_own_are_taken(folder: Path) -> None:
+    with socket.socket() as taken:
+        with suppress(OSError):  # somebody else may have it already
+            taken.bind(("127.0.0.1", 1717))
+            taken.listen()
+        with make_run(folder) as (_, said):
+            found = wait_until(lambda: re.search(r"nc -w 1 127\.0\.0\.1 (\d+)", said.read_text()), "what to try")
+            assert found is not None
+            port = int(found[1])
+            assert port != 1717
+            assert "Ports are taken: the examples have" in said.read_text()
+            assert wait_until(lambda: _quote(port), "a quote")
+            assert "secret" not in said.read_text()
+
+
+def in_a_terminal(command: str) -> str:
+    """Run a line as somebody would who types it: the shell does not have it among its arguments."""
+    result = subprocess.run(["sh"], input=command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, (command, result)
+    return result.stdout
+
+
+@pytest.mark.parametrize("name", ["checkout", "my checkout"])
+def test_what_make_run_says_is_true(folder: Path, name: str) -> None:
+    """Each line that can be typed is typed, after the terminal has been closed, and the one that ends it last."""
+    (folder / name).mkdir()
+    with make_run(folder / name) as (run, said):
+        wait_until(lambda: "pgrep" in said.read_text(), "what to try")
+        assert "operator expected" not in said.read_text()
+        lines = [re.split(" {2,}", line[2:], maxsplit=1) for line in said.read_text().splitlines() if line[:2] == "  "]
+        (shutdown, *_), *rest = [line for line in lines if line[0]]
+        quote, datagram, file, message, change, services, kill = [line[0] for line in rest]
+        wait_until(lambda: in_a_terminal(f"{services} --json || true").count('"state": "running"') == 3, "the services")
+        os.killpg(run.pid, signal.SIGHUP)
+        quotes = (EXAMPLES / "quotes.txt").read_text()
+        assert in_a_terminal(quote).strip() in quotes
+        assert in_a_terminal(datagram).strip() in quotes
+        assert in_a_terminal(file) == (EXAMPLES / "tftpboot/hello.txt").read_text()
+        assert in_a_terminal(message) == "Nothing to say today.\n"
+        in_a_terminal(change)
+        assert in_a_terminal(message) == "Hello.\n"
+        pids = [pid_of_qotd(services)]
+        in_a_terminal(kill)
+        assert in_a_terminal(quote).strip() in quotes
+        wait_until(lambda: pid_of_qotd(services) not in (*pids, None), "another pid")
+        in_a_terminal(shutdown)
+        run.wait(60)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(run.pid, 0)
+
+
+def pid_of_qotd(services: str) -> int | None:
+    pids: dict[str, int | None] = {row["name"]: row["pid"] for row in json.loads(in_a_terminal(f"{services} --json"))}
+    return pids["qotd"]
+
+
+def _quote(port: int) -> bytes:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        return client.recv(1000)
+    return b""
+
+
+def test_the_first_example_of_the_readme_runs_as_it_is(folder: Path) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    example = text.partition("```lua\n")[2].partition("```")[0]
+    with Daemon(folder, example.replace("7007", str(free_port()))) as daemon:
+        daemon.wait_running("hello")
+        check = [daemon.program, "--check", "--strict", "--config", str(daemon.definitions)]
+        result = subprocess.run(check, capture_output=True, text=True, timeout=60, check=False)
+        assert (result.stdout, result.stderr) == ("OK: 1 service\n", "")

@@ -30,9 +30,8 @@ def test_a_healthy_service_that_is_killed_is_back_at_once(spawnd: Start) -> None
     first = daemon.wait_running("s")
     wait_until(lambda: daemon.services()["s"]["uptime_s"] > 0.05, "health: the time itself is what is tested")
     os.kill(first, signal.SIGKILL)
-    second = daemon.wait_pid("s", other_than=first)
-    row = daemon.services()["s"]
-    assert (row["state"], row["restarts"]) == ("running", 1)
+    second = daemon.wait_running("s", other_than=first)
+    assert daemon.services()["s"]["restarts"] == 1
     assert "killed by KILL; starting it again" in daemon.log()
     assert second != first
 
@@ -41,7 +40,8 @@ def test_a_service_that_crashes_at_once_backs_off_and_is_given_up(spawnd: Start)
     daemon = spawnd('s = { exec = "/bin/false", start_limit = 4, backoff = { first = "20ms", max = "50ms" } }')
     daemon.wait_state("s", "failed")
     log = daemon.log()
-    assert log.count("Starting s") == 4
+    assert log.count("Starting s") == 1
+    assert log.count("s: exited with status 1") == 3, "a line for each retry"
     assert "exited with status 1; failure 3" in log
     assert "s: failed: exited with status 1; 4 failures in a row" in log
     assert daemon.ctl("reset", "s").returncode == 0
@@ -136,7 +136,7 @@ def test_what_depends_on_a_failed_service_waits_and_starts_once_it_is_up(spawnd:
     daemon.wait_state("db", "failed")
     result = daemon.ctl("start", "app", "--no-wait")
     assert result.returncode == 0
-    wait_until(lambda: daemon.state("db") == "failed", "db to fail again")
+    wait_until(lambda: daemon.log().count("db: failed") == 2, "db to fail again")
     (folder / "out" / "flag").touch()
     assert daemon.ctl("start", "db").returncode == 0
     daemon.wait_state("app", "running")
@@ -242,7 +242,7 @@ def test_a_task_that_a_signal_ended_is_not_done(spawnd: Start) -> None:
     os.kill(daemon.wait_running("task"), signal.SIGTERM)
     daemon.wait_state("task", "failed")
     assert daemon.state("app") == "waiting"
-    assert daemon.services()["task"]["reason"] == "killed by TERM"
+    assert daemon.services()["task"]["reason"].startswith("killed by TERM")
 
 
 def test_what_is_starting_is_not_asked_to_reload(spawnd: Start) -> None:
@@ -318,7 +318,7 @@ def test_orphans_are_reaped(spawnd: Start, program: Program) -> None:
 
 def test_states_are_written_to_the_log_on_usr2(spawnd: Start) -> None:
     daemon = spawnd(f's = {{ {SLEEP} }}\nt = {{ {SLEEP}, status = "stop" }}')
-    pid = daemon.wait_pid("s")
+    pid = daemon.wait_running("s")
     daemon.signal(signal.SIGUSR2)
     daemon.wait_log("t: stopped")
     assert f", pid {pid}: running" in daemon.log()

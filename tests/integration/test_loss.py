@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.log.logger import JOURNAL_SOCKET
+from supervisor.log.handler import JOURNAL_SOCKET
 from tests.daemon import Daemon, children, command_name, process_state, start_time, wait_until
 from tests.integration.conftest import Start
 from tests.integration.processes import alive, dated, links, started, wait_reaped, with_argument
@@ -103,7 +103,7 @@ def test_what_dies_meanwhile_is_started_and_nothing_else(spawnd: Start, program:
     assert not alive(left), "what it left is gone before it starts again"
     assert daemon.pid_of("b") == other
     assert "a: ended in an unknown way while there was no spawnd" in daemon.log()
-    assert "2 services, 1 of them alive" in daemon.log()
+    assert "2 services, 1 alive" in daemon.log()
 
 
 PREFORK = f"""#!{sys.executable} -IS
@@ -367,7 +367,7 @@ def test_a_second_spawnd_is_refused_by_the_one_that_took_over(spawnd: Start) -> 
     second = subprocess.run(daemon.command(), capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == 1
     assert f"another supervisor does, pid {daemon.pid}" in second.stderr
-    assert (daemon.runtime / "state").read_bytes() == state
+    assert (daemon.runtime / "state").read_bytes().startswith(state)  # the date may have been added
     assert daemon.pid_of("a") == pid
 
 

@@ -85,7 +85,7 @@ def test_with_broken_definitions_the_old_ones_stay_in_force(spawnd: Start, broke
     os.kill(pids["b"], signal.SIGKILL)
     wait_until(lambda: not alive(pids["b"]), "its end")
     daemon.again()
-    daemon.wait_log("definitions not changed: 1 problems")
+    daemon.wait_log("definitions not changed: 1 problem")
     assert daemon.pid_of("a") == pids["a"]
     second = daemon.wait_running("b", other_than=pids["b"])
     os.kill(pids["a"], signal.SIGKILL)
@@ -130,7 +130,7 @@ def test_lines_that_cannot_be_read_are_named_and_the_rest_counts(spawnd: Start) 
     (daemon.runtime / "state").write_bytes(first + b"\n\xff\xfe garbage\n[]\n" + rest + b'{"new": "kind"}\n')
     daemon.again()
     assert {name: row["pid"] for name, row in daemon.services().items()} == pids
-    assert "3 lines cannot be read and are ignored" in daemon.log()
+    assert "3 lines cannot be read, ignored" in daemon.log()
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_key_that_is_not_known(spawnd: Start, where: str) -> None:
 
 
 def test_a_stranger_with_the_pid_of_a_service_is_not_touched(spawnd: Start) -> None:
-    """As main process of one service, among the others of a second, as the number of a session."""
+    """As main process of one service, among the others of a second."""
     daemon = spawnd(
         f'a = {{ {SLEEP} }}\nb = {{ {SLEEP}, kill_mode = "process" }}\nc = {{ {SLEEP}, kill_mode = "process" }}'
     )
@@ -230,7 +230,7 @@ def test_a_stranger_with_the_pid_of_a_service_is_not_touched(spawnd: Start) -> N
             started = start_time(stranger.pid)
             assert started is not None
             unit_of(records, "a").update(pid=stranger.pid, started=started - 1)
-            unit_of(records, "b").update(sessions=[stranger.pid], others=[[stranger.pid, started + 1]])
+            unit_of(records, "b").update(others=[[stranger.pid, started + 1]])
             unit_of(records, "c").update(pid=stranger.pid, started=started + 1)
             write(daemon, records)
             daemon.again()

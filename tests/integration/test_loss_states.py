@@ -61,7 +61,7 @@ def test_a_wait_between_failures_goes_on(spawnd: Start) -> None:
     waits = time.monotonic()
     lose(daemon)
     assert daemon.state("s") == "backoff"
-    wait_until(lambda: daemon.log().count("Starting s") == 2, "the second start", pause=0.02)
+    wait_until(lambda: daemon.log().count("s: exited with status 1; failure") == 2, "the second start", pause=0.02)
     assert 7 < time.monotonic() - waits < 20
     daemon.wait_log("failure 2")
 
@@ -76,7 +76,7 @@ def test_what_waits_for_another_waits_on(spawnd: Start, program: Program) -> Non
     daemon.wait_state("db", "backoff")
     lose(daemon)
     assert daemon.state("app") == "waiting"
-    assert "needs db, which is backoff" in daemon.services()["app"]["reason"]
+    assert "needs db, which waits for its next try" in daemon.services()["app"]["reason"]
     program("db", "#!/bin/sh\nexec /bin/sleep 100000\n")
     assert daemon.ctl("start", "db").returncode == 0
     daemon.wait_state("app", "running")

@@ -83,10 +83,10 @@ def test_failures(spawnd: Start, folder: Path, body: str, reason: str) -> None:
     row = daemon.services()["a"]
     assert row["reason"].replace(f"{folder}/", "") == f"{reason}; 1 failure"
     assert daemon.services()["b"]["state"] == "waiting"
-    assert daemon.services()["b"]["reason"].replace(f"{folder}/", "").startswith(f"needs a, which is failed ({reason}")
+    assert daemon.services()["b"]["reason"].replace(f"{folder}/", "").startswith(f"needs a, which has failed ({reason}")
     started = daemon.ctl("start", "b")
     assert started.returncode == 1
-    assert "needs a, which is failed" in started.stderr
+    assert "needs a, which has failed" in started.stderr
 
 
 def test_an_error_is_shown_with_its_traceback(spawnd: Start, folder: Path) -> None:
@@ -136,6 +136,17 @@ def test_a_stop_that_fails_is_told(spawnd: Start) -> None:
 
 
 # order
+
+
+def test_the_status_of_one_without_a_process_has_what_applies_to_it(spawnd: Start) -> None:
+    daemon = spawnd(module("a", "function start() end") + module("b", "", "a") + module("c", "exec = '/bin/cat'"))
+    daemon.wait_state("b", "running")
+    text = daemon.ctl("status", "a").stdout
+    assert "Policy: service without a process, ready after its function start\n" in text
+    assert "Last call: start succeeded\n" in text
+    assert "Last exit" not in text
+    assert "Policy: service without a process\n" in daemon.ctl("status", "b").stdout
+    assert "Policy: service, ready on exec, restart always\n" in daemon.ctl("status", "c").stdout
 
 
 def test_a_stop_names_what_needs_it(spawnd: Start) -> None:

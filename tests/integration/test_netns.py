@@ -22,7 +22,7 @@ from tests.unit.process.requirements import needs_ip, needs_root
 
 pytestmark = [needs_root, needs_ip]
 
-HOST, INNER = "10.214.7.1", "10.214.7.2"
+HOST, INNER, NETWORK = "10.214.7.1", "10.214.7.2", "10.214.7.0/24"
 Make = Callable[[str, str], str]
 
 
@@ -180,6 +180,11 @@ def test_a_reload_that_fails_leaves_what_there_was(spawnd: Start, name: str, scr
         (f"-n @ addr del {INNER}/24 dev net0", f"address {INNER}/24"),
         ("-n @ route del default", f"route 0.0.0.0/0 via {HOST}"),
         ("netns del @", "the name of the network namespace"),
+        (f"route del {NETWORK} dev @", f"host connected route {NETWORK}"),
+        (f"route del local {HOST} dev @ table local", f"host local route {HOST}/32"),
+        (f"-n @ route del {NETWORK} dev net0", f"connected route {NETWORK}"),
+        (f"-n @ route del local {INNER} dev net0 table local", f"local route {INNER}/32"),
+        ("-n @ route flush dev net0", f"connected route {NETWORK}"),
     ],
 )
 def test_what_was_taken_away_is_put_right(spawnd: Start, name: str, command: str, missing: str) -> None:
@@ -193,6 +198,31 @@ def test_what_was_taken_away_is_put_right(spawnd: Start, name: str, command: str
     repairs = json.loads(daemon.ctl("call", f"netns@{name}", "GetRepairs", "--json").stdout)["repairs"]
     assert missing.replace("@", name) in repairs[0]["missing"]
     assert "put right 1 times" in says(daemon, name) or len(repairs) > 1
+    reach_by_ping(name)
+
+
+def test_a_changed_setting_is_missing_and_a_restart_puts_it_right(spawnd: Start, name: str) -> None:
+    daemon = spawnd(definition(name, 'setup = false, sysctl = { ["net.ipv4.ip_forward"] = 1 }'))
+    pid = daemon.wait_running(f"netns@{name}")
+    run("ip", "netns", "exec", name, "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
+    assert state(daemon, name)["missing"] == ["net/ipv4/ip_forward = 1"]
+    assert daemon.ctl("restart", f"netns@{name}").returncode == 0
+    daemon.wait_running(f"netns@{name}", pid)
+    assert state(daemon, name)["missing"] == []
+
+
+def test_a_restart_finds_what_went_without_a_worker(spawnd: Start, name: str) -> None:
+    """All routes of the link are gone, and the gateway is not reached before the first of them is back."""
+    daemon = spawnd(definition(name))
+    pid = daemon.wait_running(f"netns@{name}")
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    run("ip", "-n", name, "route", "flush", "dev", "net0")
+    run("ip", "route", "del", NETWORK, "dev", name)
+    os.kill(pid, signal.SIGKILL)
+    daemon.wait_running(f"netns@{name}", pid)
+    assert state(daemon, name)["missing"] == []
+    assert "cannot add route" not in daemon.log()
     reach_by_ping(name)
 
 
@@ -281,10 +311,10 @@ def test_services_inside_and_sockets_of_others(spawnd: Start, name: str) -> None
 
 
 def freeze(worker: int) -> None:
-    """Stop a worker, and wait for what it has under way: an errand that looks just then goes on by itself."""
+    """Stop a worker, and wait for what it has under way: a task that looks just then goes on by itself."""
     os.kill(worker, signal.SIGSTOP)
     wait_until(lambda: process_state(worker) == "T", "the worker to be stopped")
-    wait_until(lambda: all(process_state(child) in ("", "Z") for child in children(worker)), "the end of its errands")
+    wait_until(lambda: all(process_state(child) in ("", "Z") for child in children(worker)), "the end of its tasks")
 
 
 def test_a_namespace_made_anew_has_its_sockets_opened_again(spawnd: Start, name: str) -> None:
@@ -303,7 +333,7 @@ def test_a_namespace_made_anew_has_its_sockets_opened_again(spawnd: Start, name:
     assert os.stat(f"/proc/{inside}/ns/net").st_ino == inode(name)
     reach(7102)
     reach(7104)
-    assert "was made anew" in daemon.ctl("why", "inside").stdout
+    assert "was recreated" in daemon.ctl("why", "inside").stdout
     assert daemon.ctl("stop", "--cascade", f"netns@{name}").returncode == 0
     assert (names(name), daemon.state("inside")) == ([], "stopped")
 
@@ -412,11 +442,11 @@ def test_all_workers_are_forked_by_one_that_does_nothing_else(spawnd: Start, nam
     daemon = spawnd(definition(name))
     pid = daemon.wait_running(f"netns@{name}")
     assert pid in children(daemon.pid)
-    (nursery,) = (child for child in children(daemon.pid) if title(child) == "spawnd: nursery of netns")
-    os.kill(nursery, signal.SIGKILL)
+    (fork_server,) = (child for child in children(daemon.pid) if title(child) == "spawnd: fork server of netns")
+    os.kill(fork_server, signal.SIGKILL)
     os.kill(pid, signal.SIGKILL)
     daemon.wait_running(f"netns@{name}", pid)
-    assert nursery not in children(daemon.pid)
+    assert fork_server not in children(daemon.pid)
 
 
 def title(pid: int) -> str:
@@ -459,3 +489,107 @@ def test_what_the_script_has_started_outlives_the_worker_and_not_the_namespace(
     assert process_state(sleeper) == "S"
     assert daemon.ctl("stop", f"netns@{name}").returncode == 0
     wait_until(lambda: process_state(sleeper) in ("", "Z"), "the end of what the script has started")
+
+
+DETACHED = """#!/bin/sh
+(setsid {prefix} sh -c 'trap "" TERM; echo $$ >> {folder}/left; exec sleep 1000' < /dev/null > /dev/null 2>&1 &)
+until [ "$(wc -l < {folder}/left)" -gt {before} ]; do sleep 0.01; done
+exit {status}
+"""
+
+
+def left(folder: Path) -> list[int]:
+    return [int(line) for line in (folder / "left").read_text().split()]
+
+
+def is_over(pid: int) -> bool:
+    return process_state(pid) in ("", "Z")
+
+
+@pytest.fixture
+def shell(folder: Path) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
+    """Starts a process in a namespace, as an operator would; it is ended in the end."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(["ip", "netns", "exec", name, "sleep", "1000"]))
+        return started[-1]
+
+    (folder / "left").touch()
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+    for pid in left(folder):
+        if process_state(pid) and b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("prefix", ["", "env -i /usr/bin/env", "setpriv --reuid=65534 --clear-groups"])
+def test_what_a_script_has_left_goes_with_the_namespace(
+    spawnd: Start, name: str, program: Make, folder: Path, prefix: str, shell: Callable[[str], subprocess.Popen[bytes]]
+) -> None:
+    (folder / "left").chmod(0o666)
+    path = program("setup", DETACHED.format(folder=folder, prefix=prefix, status=0, before=0))
+    daemon = spawnd(definition(name, f'setup = "{path}"'))
+    daemon.wait_running(f"netns@{name}")
+    operator = shell(name)
+    (pid,) = left(folder)
+    assert not is_over(pid)
+    assert daemon.ctl("stop", f"netns@{name}").returncode == 0
+    wait_until(lambda: is_over(pid), "the end of what the script has left")
+    assert operator.poll() is None, "a shell of the operator is nobody's leftover"
+
+
+@pytest.mark.parametrize("key", ["", ', kill_mode = "process"'])
+def test_what_a_service_has_in_the_namespace_is_its_own(
+    spawnd: Start, name: str, folder: Path, key: str
+) -> None:
+    """A service that enters the namespace by itself is a child of spawnd's in there, as what a script has left is."""
+    service = f'exec = "/sbin/ip", arg = {{ "netns", "exec", "{name}", "/bin/sleep", "1000" }}, user = "root"{key}'
+    daemon = spawnd(definition(name) + f'own = {{ {service}, status = "stop" }}')
+    daemon.wait_running(f"netns@{name}")
+    assert daemon.ctl("start", "own").returncode == 0
+    pid = daemon.wait_running("own")
+    wait_until(lambda: os.stat(f"/proc/{pid}/ns/net").st_ino == inode(name), "the service in the namespace")
+    assert daemon.ctl("stop", f"netns@{name}").returncode == 0
+    assert daemon.pid_of("own") == pid
+
+
+PREFIXES = ["", "env -i /usr/bin/env", "setpriv --reuid=65534 --clear-groups env -i /usr/bin/env"]
+CLEARED = pytest.mark.parametrize("prefix", PREFIXES)
+
+
+@CLEARED
+def test_a_script_that_fails_leaves_no_process_at_any_try(
+    spawnd: Start, name: str, program: Make, folder: Path, prefix: str, shell: Callable[[str], subprocess.Popen[bytes]]
+) -> None:
+    (folder / "left").chmod(0o666)
+    text = DETACHED.format(folder=folder, prefix=prefix, status=7, before="$(cat tries 2> /dev/null || echo 0)")
+    text = text.replace("#!/bin/sh\n", f"#!/bin/sh\ncd {folder}\n")
+    text = text.replace("exit 7", "wc -l < left > tries\nexit 7")
+    path = program("setup", text)
+    backoff = 'backoff = { first = "10ms", max = "10ms" }, start_limit = 4'
+    daemon = spawnd(definition(name, f'setup = "{path}", {backoff}'))
+    daemon.wait_state(f"netns@{name}", "failed")
+    assert len(left(folder)) >= 4
+    assert [pid for pid in left(folder) if not is_over(pid)] == []
+
+
+@CLEARED
+def test_a_reload_that_fails_ends_what_that_run_has_left(
+    spawnd: Start, name: str, program: Make, folder: Path, prefix: str, shell: Callable[[str], subprocess.Popen[bytes]]
+) -> None:
+    """The namespace was there before, and others may be in it: they are the script's as they are below it."""
+    (folder / "left").chmod(0o666)
+    path = program("setup", DETACHED.format(folder=folder, prefix="", status=0, before=0))
+    daemon = spawnd(definition(name, f'setup = "{path}"'))
+    daemon.wait_running(f"netns@{name}")
+    program("setup", DETACHED.format(folder=folder, prefix=prefix, status=7, before=1))
+    operator = shell(name)
+    assert daemon.ctl("reload", f"netns@{name}").returncode == 0
+    daemon.wait_log("exited with status 7")
+    first, second = left(folder)
+    wait_until(lambda: is_over(second), "the end of what the run that failed has left")
+    assert not is_over(first), "what the run before has started goes on"
+    assert operator.poll() is None

@@ -15,6 +15,7 @@ from tests.daemon import BIN, Daemon, wait_until
 from tests.integration.conftest import Start
 from tests.integration.test_reload import SLEEP, free_port, pids
 from tests.integration.test_reload_edges import ENV, SLOW
+from tests.unit.process.requirements import needs_root
 
 HIDDEN = "never-to-be-shown"
 STUBBORN = (
@@ -193,7 +194,7 @@ def test_what_is_defined_again_before_its_turn_to_stop(spawnd: Start) -> None:
     assert steps(plan(daemon)) == {"db": "restart"}
     assert daemon.ctl("apply").returncode == 0
     new = daemon.wait_running("db", other_than=pid)
-    assert Path(f"/proc/{new}/environ").read_bytes() == b"X=1\0"
+    assert b"X=1" in Path(f"/proc/{new}/environ").read_bytes().split(b"\0")
     os.kill(web, signal.SIGKILL)
     wait_until(lambda: list(daemon.services()) == ["db"], "the end of web")
 
@@ -226,6 +227,38 @@ def test_hup_does_what_a_plan_with_reloads_says(spawnd: Start) -> None:
     wait_until(heard.exists, "the reload")
     daemon.signal(signal.SIGHUP)
     wait_until(lambda: heard.read_text() == "\n\n", "the other reload")
+
+
+@needs_root
+def test_shared_secrets_are_told_of_with_a_change_to_one_who_shares(spawnd: Start) -> None:
+    text = f'a = {{ {SLEEP}, env_file = "@/secret" }}\nb = {{ {SLEEP} }}\n'
+    daemon = spawnd("")
+    (daemon.folder / "secret").touch(0o600)
+    write(daemon, text)
+    assert "a and b run as user 'nobody'" in daemon.ctl("apply").stdout
+    assert plan(daemon)["notices"] == []
+    assert daemon.ctl("apply").stdout == "Nothing to do\n"
+    others = f"{text}c = {{ {SLEEP}, user = 'daemon' }}\n"
+    write(daemon, others)
+    assert plan(daemon)["notices"] == []
+    write(daemon, others.replace(" }\nc", ", nice = 1 }\nc"))
+    (told,) = plan(daemon)["notices"]
+    assert "env_file" in told
+    assert daemon.ctl("apply").stdout.count("notice: ") == 1
+    daemon.signal(signal.SIGHUP)
+    wait_until(lambda: daemon.log().count("definitions reloaded") == 4, "the reload")
+    assert daemon.log().count("run as user 'nobody'") == 2
+
+
+def test_a_program_that_does_not_exist_is_told_of_before_the_restart(spawnd: Start) -> None:
+    daemon = spawnd(f"a = {{ {SLEEP} }}\n")
+    pid = daemon.wait_running("a")
+    write(daemon, 'a = { exec = "/nowhere/x" }\n')
+    expected = f"{daemon.definitions}:1: a: exec: '/nowhere/x' does not exist"
+    reply = plan(daemon)
+    assert (steps(reply), reply["notices"]) == ({"a": "restart"}, [expected])
+    assert daemon.ctl("check").stdout == f"notice: {expected}\nOK: 1 service, 1 notice\n"
+    assert daemon.pid_of("a") == pid
 
 
 def test_the_log_level_of_the_command_line_counts(spawnd: Start) -> None:

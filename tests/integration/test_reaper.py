@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import os
+import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -20,7 +22,7 @@ import pytest
 from tests.daemon import Daemon, wait_until
 from tests.integration.conftest import Start
 from tests.unit.process.requirements import needs_root
-from tests.unit.workers.reaper.scenario import Ground, ground
+from tests.unit.workers.reaper.ground import Ground, ground
 
 pytestmark = needs_root
 
@@ -47,7 +49,7 @@ def definition(own: Ground, **more: str) -> str:
     options = {
         "scopes": f'{{ "{own.scope}/" }}',
         "script": '"@/reaper.lua"',
-        "database": '"sqlite:@/out/accounting.db"',
+        "database": '"sqlite:@/usage/accounting.db"',
         "spool": '"@/out/spool"',
         "xattrs": '{ "account" }',
         **more,
@@ -77,6 +79,8 @@ def call(daemon: Daemon, method: str, parameters: str = "{}") -> dict[str, Any]:
 
 def start(folder: Path, spawnd: Start, own: Ground, script: str = SCRIPT, **more: str) -> Daemon:
     (folder / "reaper.lua").write_text(script)
+    (folder / "usage").mkdir()  # of the reaper's user alone: root reads no database that others can have put there
+    shutil.chown(folder / "usage", "nobody")
     daemon = spawnd(definition(own, **more))
     daemon.wait_state("reaper", "running")
     return daemon
@@ -109,6 +113,72 @@ def test_what_it_does_for_everybody(own: Ground, folder: Path, spawnd: Start) ->
         "more": False,
     }
     assert "unexpected" not in daemon.log()
+
+
+def test_a_database_that_refuses_rows_is_its_status(own: Ground, folder: Path, spawnd: Start) -> None:
+    daemon = start(folder, spawnd, own, script="")
+    use(own, "one", "alice")
+    wait_until(lambda: call(daemon, "Status")["accounting"]["kept"] == 1, "a row")
+    with closing(sqlite3.connect(folder / "usage" / "accounting.db", isolation_level=None)) as connection:
+        refuse = "CREATE TRIGGER refuse BEFORE INSERT ON accounting BEGIN SELECT RAISE(ABORT, 'not today'); END"
+        connection.execute(refuse)
+        use(own, "two", "alice")
+        use(own, "three", "alice")
+        text = re.compile(r"accounting waits since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d, 2 rows: ")
+        wait_until(lambda: text.search(daemon.ctl("status", "reaper").stdout), "the status")
+        assert text.search(daemon.ctl("list").stdout)
+        assert "not today" in daemon.ctl("status", "reaper").stdout
+        connection.execute("DROP TRIGGER refuse")
+        wait_until(lambda: "accounting waits" not in daemon.ctl("status", "reaper").stdout, "the end of it")
+    assert call(daemon, "Status")["accounting"]["kept"] == 3
+    for line in daemon.log().splitlines():
+        assert re.match(r"\d{4}-\d\d-\d\d ", line), f"a raw line of a library: {line}"
+
+
+CONFINED = """
+local function try(path, mode)
+  local file, problem = io.open(path, mode)
+  print("try " .. mode .. " " .. (file and "done" or problem))
+  if file then file:write("x") file:close() end
+end
+try("@/etc/passwd", "w")
+try("@/etc/new", "a")
+try("@/etc/passwd", "r")
+try("@/mine/log", "a")
+try("@/one.log", "a")
+try("@/usage/x", "w")
+try("/dev/null", "w")
+print("removal " .. tostring(select(2, os.remove("@/etc/passwd"))))
+print("child " .. tostring(os.execute("echo x > @/etc/passwd 2> /dev/null") ~= 0))
+print("program " .. tostring(io.popen("cat @/etc/passwd"):read("*a")))
+"""
+
+
+def test_it_writes_to_nothing_else(own: Ground, folder: Path, spawnd: Start) -> None:
+    """Its capability opens every file to it; its script may read and run what it likes all the same."""
+    for name in ("etc", "mine"):
+        (folder / name).mkdir()
+    (folder / "etc" / "passwd").write_text("root")
+    (folder / "one.log").touch()
+    writes = '{ "@/mine", "@/one.log" }'.replace("@", str(folder))
+    daemon = start(folder, spawnd, own, CONFINED.replace("@", str(folder)), script_writes=writes)
+    use(own, "one", "alice")
+    released(daemon, own, "one")
+    wait_until(lambda: call(daemon, "Status")["accounting"]["kept"] == 1, "a row")
+    lines = [line.partition("info    ")[2] for line in daemon.log().splitlines()]
+    denied = [line for line in lines if line.startswith("try ") and line.endswith("Permission denied")]
+    if not denied:
+        assert "cannot restrict what the reaper and its script write to: no Landlock" in daemon.log()
+        pytest.skip("no Landlock on this host")
+    assert [line.split()[1:3] for line in denied] == [["w", f"{folder}/etc/passwd:"], ["a", f"{folder}/etc/new:"]]
+    assert [line for line in lines if line.startswith("try ") and line.endswith("done")] == [
+        "try r done", "try a done", "try a done", "try w done", "try w done"
+    ]  # fmt: skip
+    assert f"removal {folder}/etc/passwd: Permission denied" in lines
+    assert "child true" in lines
+    assert "program root" in lines
+    assert (folder / "etc" / "passwd").read_text() == "root"
+    assert "no Landlock" not in daemon.log()
 
 
 def test_killed_and_restarted_it_misses_nothing(own: Ground, folder: Path, spawnd: Start) -> None:
@@ -146,10 +216,10 @@ def test_killed_at_any_moment_each_cgroup_is_kept_once(own: Ground, folder: Path
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: own.folder().stat().st_nlink == 2, "the end of all cgroups")
-    assert daemon.log().count("Starting reaper") >= 3
+    assert daemon.log().count("reaper: killed by KILL") >= 2
 
     def rows() -> list[str]:
-        with closing(sqlite3.connect(folder / "out" / "accounting.db")) as connection, suppress(sqlite3.Error):
+        with closing(sqlite3.connect(folder / "usage" / "accounting.db")) as connection, suppress(sqlite3.Error):
             return [path for (path,) in connection.execute("SELECT path FROM accounting")]
         return []
 
@@ -177,7 +247,7 @@ def test_accounting_for_operators(own: Ground, folder: Path, spawnd: Start) -> N
     assert len(below["groups"]) == 2
     assert below["all"]["cgroups"] == 3
     assert ask("--until", "2020-01-01")["groups"] == []
-    direct = ask("--database", f"sqlite:{folder}/out/accounting.db")
+    direct = ask("--database", f"sqlite:{folder}/usage/accounting.db")
     assert direct == ask()
     result = daemon.ctl("accounting", "--csv", own.scope, "--sort", "cgroups")
     rows = list(csv.DictReader(io.StringIO(result.stdout)))

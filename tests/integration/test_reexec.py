@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.log.logger import JOURNAL_SOCKET
+from supervisor.log.handler import JOURNAL_SOCKET
 from tests.bench.measure import pss_kb
 from tests.daemon import BIN, Daemon, children, command_name, encode_call, process_state, receive, wait_until
 from tests.integration.conftest import Start
@@ -105,7 +105,7 @@ def test_usr1_does_it_too(spawnd: Start) -> None:
     daemon = spawnd(f"a = {{ {SLEEP} }}")
     pid = daemon.wait_running("a")
     daemon.signal(signal.SIGUSR1)
-    daemon.wait_log("executed anew: 1 services go on")
+    daemon.wait_log("executed anew, with 1 service")
     assert daemon.pid_of("a") == pid
 
 
@@ -252,7 +252,7 @@ def test_a_wait_between_failures_goes_on(spawnd: Start) -> None:
     waits = time.monotonic()
     reexec(daemon)
     assert daemon.state("s") == "backoff"
-    wait_until(lambda: daemon.log().count("Starting s") == 2, "the second start", pause=0.02)
+    wait_until(lambda: daemon.log().count("s: exited with status 1; failure") == 2, "the second start", pause=0.02)
     assert 7 < time.monotonic() - waits < 20
     daemon.wait_log("failure 2")
 

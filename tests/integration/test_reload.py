@@ -45,7 +45,7 @@ def test_only_what_changed_is_touched(spawnd: Start) -> None:
     after = pids(daemon)
     assert after["a"] == before["a"]
     assert after["b"] != before["b"]
-    assert Path(f"/proc/{after['b']}/environ").read_bytes() == b"X=1\0"
+    assert b"X=1" in Path(f"/proc/{after['b']}/environ").read_bytes().split(b"\0")
     assert not Path(f"/proc/{before['c']}").exists()
 
 

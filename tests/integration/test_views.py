@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.log.logger import JOURNAL_SOCKET
+from supervisor.log.handler import JOURNAL_SOCKET
 from tests.daemon import Daemon, wait_until
 from tests.integration.conftest import Start
 from tests.integration.following import Following
@@ -140,7 +140,7 @@ def test_logs_are_followed_over_restarts_to_the_end_of_the_service(spawnd: Start
         assert logs.line() == "spawnctl: s is not defined any more"
         assert logs.wait() == 4
     with Following(daemon, "logs", "-f", "q") as logs:
-        assert logs.line() == "spawnctl: q has no log()"
+        assert logs.line().startswith("spawnctl: q has no log(): ")
         assert logs.wait() == 1
 
 
@@ -231,3 +231,57 @@ def test_shutdown_twice_and_without_waiting(spawnd: Start, program: Program) -> 
     assert not daemon.ended(), "asked again, it does nothing more"
     os.kill(pid, signal.SIGKILL)
     wait_until(daemon.ended, "the end")
+
+
+def test_a_shutdown_in_a_hurry_is_no_failure_of_anybody(spawnd: Start, program: Program) -> None:
+    stubborn = program("stubborn", "#!/bin/sh\ntrap '' TERM\necho up\nwhile :; do sleep 0.05; done\n")
+    daemon = spawnd(
+        f"""
+        first = {{ {SLEEP}, stdout = log() }}
+        last = {{ exec = "{stubborn}", env = {{ PATH = "/bin:/usr/bin" }}, stdout = log(), stop_timeout = "1h",
+                  depends = "first" }}
+        """
+    )
+    daemon.wait_running("last")
+    wait_until(lambda: daemon.ctl("logs", "last").stdout == "up\n", "its trap")
+    daemon.signal(signal.SIGINT)
+    daemon.wait_state("last", "stopping")
+    daemon.signal(signal.SIGINT)
+    wait_until(daemon.ended, "the end")
+    log = daemon.log()
+    assert "told to stop once more" in log
+    assert "starting it again" not in log
+    assert "next start in" not in log
+    assert "first: stopping: shutdown" in log
+
+
+def test_a_name_that_was_probably_meant(spawnd: Start) -> None:
+    daemon = spawnd(f"web = {{ {SLEEP} }}\nqotd = {{ {SLEEP} }}")
+    pid = daemon.wait_running("web")
+    for verb in ("restart", "stop", "status", "why", "fds"):
+        result = daemon.ctl(verb, "wb")
+        assert (result.returncode, result.stdout) == (4, "")
+        assert result.stderr == "spawnctl: no such service 'wb'; did you mean 'web'?\n"
+    assert daemon.ctl("restart", "web", "we*", "q_td").stderr.endswith("'q_td'; did you mean 'qotd'?\n")
+    assert daemon.ctl("restart", "wb*").stderr == "spawnctl: no such service 'wb*'\n"
+    assert daemon.pid_of("web") == pid
+
+
+def test_without_a_verb_services_are_listed(spawnd: Start) -> None:
+    daemon = spawnd(f"web = {{ {SLEEP} }}")
+    daemon.wait_running("web")
+    for arguments in ((), ("status",)):
+        result = daemon.ctl(*arguments)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert [line.split()[0] for line in result.stdout.splitlines()] == ["NAME", "web"]
+    wrong = daemon.ctl("restrat", "web")
+    assert wrong.stderr == "spawnctl: no such verb 'restrat'; did you mean 'restart'?\n"
+
+
+def test_orders_with_nothing_to_do(spawnd: Start) -> None:
+    daemon = spawnd(f'backup = {{ exec = "/bin/true", task = true }}\nweb = {{ {SLEEP} }}')
+    daemon.wait_state("backup", "done")
+    daemon.wait_running("web")
+    assert daemon.ctl("stop", "backup").stdout == "backup: done: there was nothing to stop: it had ended before\n"
+    assert daemon.ctl("reload", "all").stdout.startswith("Nothing to reload: ")
+    assert daemon.ctl("reload", "web").stderr == "web: running: it has no reload_signal\n"

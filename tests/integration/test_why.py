@@ -7,13 +7,15 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from supervisor.log.logger import JOURNAL_SOCKET
+from supervisor.log.handler import JOURNAL_SOCKET
 from tests.daemon import Daemon, wait_until
 from tests.integration.conftest import Start
+from tests.integration.modules import module
 from tests.integration.test_reload import reload
 
 Program = Callable[[str, str], str]
@@ -38,6 +40,14 @@ def wait_kind(daemon: Daemon, name: str, kind: str) -> dict[str, Any]:
     return why(daemon, name)
 
 
+def test_a_program_that_has_written_nothing(spawnd: Start) -> None:
+    daemon = spawnd(f"s = {{ {sh('exit 3', 'start_limit = 1, stdout = log(), stderr = log()')} }}")
+    daemon.wait_state("s", "failed")
+    assert why(daemon, "s")["hint"].startswith("it has written nothing to its `log()`; fix that")
+    logs = daemon.ctl("logs", "s")
+    assert (logs.returncode, logs.stdout, logs.stderr) == (0, "", "spawnctl: s has written nothing\n")
+
+
 def test_the_root_is_found_over_dependencies(spawnd: Start) -> None:
     daemon = spawnd(
         f"""
@@ -58,7 +68,9 @@ def test_the_root_is_found_over_dependencies(spawnd: Start) -> None:
         "web is not running: it needs app, which needs db, which has failed: its process exited with status 3; "
         "given up after 1 failure"
     )
-    assert lines[-1] == "To do: once that is mended, `spawnctl start db` tries again"
+    assert lines[-1] == (
+        "To do: its output is not kept: add `stderr = log()`; fix that, then run `spawnctl start db`"
+    )
 
 
 @pytest.mark.skipif(os.path.exists(JOURNAL_SOCKET), reason="this host has a journal")
@@ -85,13 +97,21 @@ def test_failures_of_a_start(spawnd: Start) -> None:
             reply = wait_kind(daemon, name, "setup")
             link = reply["chain"][0]
             assert (link["step"], link["path"], link["errno"]) == (step, f"{daemon.folder}/{path}", 2)
-            assert "`spawnctl show" in reply["hint"]
+            assert f"see {daemon.definitions}:" in reply["hint"]
         link = wait_kind(daemon, "nofile", "setup")["chain"][0]
         assert (link["step"], link["path"]) == ("open", f"{daemon.folder}/nofile")
         assert 3000 < link["next_start_s"] < 4000
         reply = wait_kind(daemon, "taken", "address")
         assert f"it could not bind tcp 127.0.0.1:{port}: Address already in use" in reply["answer"]
         assert reply["chain"][0]["other"] is None
+
+
+def test_a_bad_line_of_a_file_of_variables(spawnd: Start, folder: Path) -> None:
+    env = folder / "env"
+    env.write_text("A=1\nsecret\n")
+    env.chmod(0o600)
+    daemon = spawnd(f'a = {{ {SLEEP}, env_file = "{env}", {NEVER} }}')
+    assert wait_kind(daemon, "a", "setup")["hint"].startswith(f"correct line 2 of {env}; ")
 
 
 def test_failures_of_a_process(spawnd: Start) -> None:
@@ -113,6 +133,38 @@ def test_failures_of_a_process(spawnd: Start) -> None:
     wait_until(lambda: "not finished in time" in why(daemon, "slow")["answer"], "the end of the check")
     assert 'restart = "on-failure"' in wait_kind(daemon, "ended", "ended")["answer"]
     assert wait_kind(daemon, "task", "done")["answer"] == "task is done: it is a task, and has ended well"
+
+
+def test_a_stop_does_not_hide_the_end_of_the_process(spawnd: Start) -> None:
+    functions = "function start() end\nfunction stop() end\nbackoff = { first = '1h', max = '1h' }\n"
+    script = 'exec = "/bin/sh"\narg = { "-c", "@" }\nstdout = log()\n'
+    daemon = spawnd(
+        module("exits", functions + script.replace("@", "exit 3"))
+        + module("killed", functions + script.replace("@", "kill -KILL $$"))
+        + module("nothing", functions + 'exec = "@/nothing"')
+        + module("fails", functions.replace("stop() end", "stop() return nil, 'busy' end") + 'exec = "/bin/false"')
+    )
+    daemon.wait_state("exits", "backoff")
+    reply = why(daemon, "exits")
+    assert (reply["kind"], reply["chain"][0]["exit_status"]) == ("exit", 3)
+    assert "its process exited with status 3" in reply["answer"]
+    assert status_of(daemon, "exits", "exited with status 3", "stop succeeded")
+    daemon.wait_state("killed", "backoff")
+    assert why(daemon, "killed")["kind"] == "signal"
+    assert status_of(daemon, "killed", "killed by KILL", "stop succeeded")
+    daemon.wait_state("nothing", "backoff")
+    reply = why(daemon, "nothing")
+    assert (reply["kind"], reply["chain"][0]["step"]) == ("setup", "exec")
+    assert "it could not exec" in reply["answer"]
+    assert f"see {daemon.definitions}:" in reply["hint"]
+    daemon.wait_state("fails", "backoff")
+    assert why(daemon, "fails")["chain"][0]["exit_status"] == 1
+    assert daemon.services()["fails"]["reason"].startswith("exited with status 1; stop failed: busy")
+
+
+def status_of(daemon: Daemon, name: str, last_exit: str, last_call: str) -> bool:
+    text = daemon.ctl("status", name).stdout
+    return f"Last exit: {last_exit}\n" in text and f"Last call: {last_call}\n" in text
 
 
 def test_orders(spawnd: Start, program: Program) -> None:
@@ -163,7 +215,7 @@ def test_one_that_runs(spawnd: Start) -> None:
     pid = daemon.wait_running("a", other_than=pid)
     reply = why(daemon, "a")
     assert (reply["kind"], reply["last_restart"], reply["chain"][0]["signal"]) == ("running", "signal", 9)
-    assert daemon.ctl("why", "a").stdout.endswith("; restarted because its process was killed by KILL\n")
+    assert "; restarted because its process was killed by KILL\n" in daemon.ctl("why", "a").stdout
     daemon.signal(signal.SIGRTMIN + 5)
     pid = daemon.wait_running("a", other_than=pid)
     assert why(daemon, "a")["last_restart"] == "restart_signal"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.daemon import Daemon
 
-SCRIPT = """#!{python}
+SCRIPT = """#!{python}{options}
 import os, sys, time
 trial, resumes = "--trial" in sys.argv, "--resume" in sys.argv
 {first}
@@ -19,10 +19,13 @@ sys.exit(main())
 """
 
 
-def install(folder: Path, first: str = "", then: str = "") -> str:
-    """Put a spawnd in its place that does something `first`, or `then`, when it is imported; its path."""
+def install(folder: Path, first: str = "", then: str = "", options: str = " -IXutf8") -> str:
+    """Put a spawnd in its place that does something `first`, or `then`, when it is imported; its path.
+
+    `options` of the interpreter are those of `make install`, or none, as pip writes scripts.
+    """
     path, new = folder / "spawnd", folder / "spawnd.new"
-    new.write_text(SCRIPT.format(python=sys.executable, first=first, then=then))
+    new.write_text(SCRIPT.format(python=sys.executable, options=options, first=first, then=then))
     new.chmod(0o755)
     new.rename(path)
     return str(path)

@@ -13,16 +13,17 @@ import supervisor
 import workers
 
 SERVICE = "supervisor.definitions.service"  # plain dataclasses
-FOR_EVERYBODY = {"supervisor.errors", "supervisor"}  # the latter is the version, and nothing else
+# the last is the version, and nothing else
+FOR_EVERYBODY = {
+    "supervisor.errors", "supervisor.json_text", "supervisor.places", "supervisor.plural", "supervisor.printable",
+    "supervisor",
+}  # fmt: skip
 OURS = ("supervisor", "workers")
 KNOW_THE_NETWORK = ("workers.netns", "workers.lua")  # what pyroute2 is for
 KNOWN_TO_LUA = (
-    "supervisor.definitions.prelude",  # where the Lua files that ship are
-    # how definitions write things, which scripts write alike: signals, limits
-    "supervisor.definitions.convert.limits",
+    "supervisor.definitions.lua_files",  # where the Lua files that ship are
+    "supervisor.definitions.scalars",  # how definitions write signals and limits, which scripts write alike
     "supervisor.definitions.problems",
-    "supervisor.definitions.signals",
-    "supervisor.definitions.units",
     SERVICE,
 )
 SHARED_WITH_WORKERS = ("linux", "loop", "notify", "log", "varlink")
@@ -151,13 +152,23 @@ def test_processes_take_a_service_as_plain_data() -> None:
 
 
 def test_what_is_written_down_is_plain_data() -> None:
-    rooms = ("process", "manager", "notify", "control", "ctl", "loop", "log")
+    rooms = ("process", "manager", "takeover", "notify", "control", "ctl", "loop", "log")
     assert using(modules("supervisor.state"), *(f"supervisor.{room}" for room in rooms)) == {}
 
 
 def test_leaves_import_no_manager() -> None:
     rooms = ("definitions", "lifecycle", "process", "notify", "log", "loop", "linux", "varlink", "ctl", "state")
-    assert using(modules(*(f"supervisor.{room}" for room in rooms)), "supervisor.manager") == {}
+    above = ("manager", "changes", "takeover")
+    assert using(modules(*(f"supervisor.{room}" for room in rooms)), *(f"supervisor.{room}" for room in above)) == {}
+
+
+def test_units_know_nothing_of_control() -> None:
+    assert using(modules("supervisor.manager", "supervisor.changes"), "supervisor.control") == {}
+
+
+def test_systemd_knows_no_units() -> None:
+    above = ("manager", "changes", "takeover", "control", "definitions", "lifecycle")
+    assert using(modules("supervisor.systemd"), *(f"supervisor.{room}" for room in above)) == {}
 
 
 def test_the_supervisor_imports_no_worker_before_it_has_forked() -> None:
@@ -193,7 +204,7 @@ def test_only_the_room_of_the_network_knows_pyroute2_and_not_at_once() -> None:
 
 def test_a_netns_worker_that_stays_imports_next_to_nothing() -> None:
     """Each module costs each of hundreds of workers a tenth of a megabyte."""
-    stays = {f"workers.netns.{name}" for name in ("main", "worker", "errand", "reports", "pace", "answers")}
+    stays = {f"workers.netns.{name}" for name in ("main", "worker", "forked_task")}
     found = {name for module in modules(*stays) for name in module.imports_at_once if _is_below(name, *OURS)}
     allowed = ("workers.runtime.descriptors", "supervisor.loop", "supervisor.log", "supervisor.notify.sender")
     assert {name for name in found - stays - FOR_EVERYBODY if not _is_below(name, *allowed)} == {

@@ -19,3 +19,9 @@ def test_every_package_is_installed() -> None:
     }
     # its folder is beside the others: setup.cfg, package_dir
     assert listed == found | {"supervisor.lua"}
+
+
+def test_long_recipes_are_programs_of_tools() -> None:
+    assert (ROOT / "Makefile").read_text().count("\n") < 120
+    programs = [path for path in (ROOT / "tools").iterdir() if path.suffix != ".sh"]
+    assert [path.name for path in programs if not path.stat().st_mode & 0o111] == []

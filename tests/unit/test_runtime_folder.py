@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import runtime_folder
+from supervisor.ctl.errors import NoSupervisor
 from supervisor.runtime_folder import default_folder, default_socket
 
 
@@ -49,3 +50,13 @@ def test_the_socket_of_a_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert default_socket() == str(tmp_path / "temporary/control")
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)  # somebody else's folder is not trusted
     assert default_socket() == "/run/spawnd/control"
+
+
+def test_no_supervisor_names_the_other_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 77)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/77")
+    assert str(NoSupervisor("/run/spawnd/control", "gone")) == (
+        "no supervisor at '/run/spawnd/control': gone; "
+        "others may be at '/run/user/77/spawnd/control' or '/tmp/spawnd-77/control', or where --socket says"
+    )
+    assert str(NoSupervisor("/x", "gone")) == "no supervisor at '/x': gone"

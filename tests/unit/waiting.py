@@ -43,6 +43,17 @@ def read_until(fd: int, enough: Callable[[bytes], object], seconds: float = DEAD
     return data
 
 
+def fill(fd: int) -> None:
+    """Write until there is no more room; `fd` blocks before and after."""
+    os.set_blocking(fd, False)
+    try:
+        with suppress(BlockingIOError):
+            while os.write(fd, b"x" * 4096):
+                pass
+    finally:
+        os.set_blocking(fd, True)
+
+
 def wait_exit(pid: int, seconds: float = DEADLINE) -> int:
     """Wait for the end of a child, reap it and return its status, negative for a signal."""
     pidfd = os.pidfd_open(pid)

@@ -11,7 +11,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +24,9 @@ MAX_AGE_S = 30 * 24 * 3600.0
 # Two checkouts that take turns do not build for each other.
 KEPT = 2
 SCRATCH = "scratch-"
+MEMORY = Path("/dev/shm/spawn-supervisor-vm")
+MEMORY_BYTES = 10 << 30  # available, so that trees, machines and their disks do not take the half of it
+FORBIDS = os.ST_NODEV | os.ST_NOEXEC | os.ST_NOSUID
 # A scratch folder that was made a moment ago may be about to be locked.
 GRACE_S = 60.0
 
@@ -29,6 +34,30 @@ GRACE_S = 60.0
 def default_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "spawn-supervisor" / "vm"
+
+
+def default_cache() -> Cache:
+    return Cache(default_folder(), memory_folder())
+
+
+def memory_folder(path: Path = MEMORY) -> Path | None:
+    """A folder of root's in memory that may have devices and programs, or None where there is no room for one.
+
+    A package manager waits for a disk after each file, and the removal of a tree waits for it as well.
+    """
+    available = re.search(r"^MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    if not available or int(available[1]) << 10 < MEMORY_BYTES:
+        return None
+    try:
+        system = os.statvfs(path.parent)
+        if system.f_bavail * system.f_frsize < MEMORY_BYTES >> 1 or system.f_flag & FORBIDS:
+            return None
+        path.mkdir(mode=0o700, exist_ok=True)
+        status = path.lstat()
+    except OSError:
+        return None
+    # anybody may have made it
+    return path if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() else None
 
 
 def digest(inputs: Iterable[str]) -> str:
@@ -65,8 +94,10 @@ def files_below(root: Path, names: Iterable[str]) -> list[Path]:
 class Cache:
     """What it has returned stays for as long as it lives, whatever others do."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, memory: Path | None = None) -> None:
+        """`memory`: where scratch folders are, in place of `folder`."""
         self.folder = folder
+        self._scratches = memory or folder
         self._held: list[int] = []
 
     def close(self) -> None:
@@ -79,7 +110,7 @@ class Cache:
         What `build` raises goes through; the next one begins anew.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._remove_orphans()
+        self._remove_orphans(self.folder)
         path = self.folder / f"{name}-{digest(inputs)}"
         with self._lock(name):
             self._prune(name, path)
@@ -90,10 +121,16 @@ class Cache:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A new folder beside the entries, where there is room for disks.  Removed in the end, by whoever comes next
-        where this process does not get to it: what is locked has an owner that lives."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=SCRATCH) as name:
+        """A new folder where there is room for trees and disks.  Removed in the end, by whoever comes next where this
+        process does not get to it: what is locked has an owner that lives."""
+        self._remove_orphans(self._scratches)
+        with self._scratch(self._scratches) as folder:
+            yield folder
+
+    @contextmanager
+    def _scratch(self, where: Path) -> Iterator[Path]:
+        where.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=where, prefix=SCRATCH) as name:
             lock = _lock_folder(Path(name), fcntl.LOCK_EX)
             try:
                 yield Path(name)
@@ -101,12 +138,13 @@ class Cache:
                 os.close(lock)
 
     def _build(self, path: Path, build: Callable[[Path], None]) -> None:
-        with self.scratch() as temporary:
+        with self._scratch(self.folder) as temporary:
             folder = temporary / path.name
             folder.mkdir()
             build(folder)
             # what a crash of the host leaves behind must be whole, too
-            os.sync()
+            for each in (*folder.rglob("*"), folder):
+                _sync(each)
             folder.rename(path)
             os.utime(path)
 
@@ -124,8 +162,8 @@ class Cache:
             if time.time() - _born(path) > MAX_AGE_S or (number >= KEPT and path != wanted):
                 self._remove(path)
 
-    def _remove_orphans(self) -> None:
-        for path in self.folder.glob(f"{SCRATCH}*"):
+    def _remove_orphans(self, where: Path) -> None:
+        for path in where.glob(f"{SCRATCH}*"):
             if time.time() - _born(path) > GRACE_S:
                 self._remove(path)
 
@@ -136,7 +174,7 @@ class Cache:
         except (FileNotFoundError, BlockingIOError):
             return  # somebody else does it, or holds it
         try:
-            gone = path.rename(self.folder / f"{SCRATCH}{os.getpid()}-{path.name.removeprefix(SCRATCH)}")
+            gone = path.rename(path.parent / f"{SCRATCH}{os.getpid()}-{path.name.removeprefix(SCRATCH)}")
             shutil.rmtree(gone, ignore_errors=True)
         finally:
             os.close(lock)
@@ -148,6 +186,14 @@ def _born(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:
         return time.time()
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _lock_folder(path: Path, how: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +12,15 @@ from tests.vm import host
 from tests.vm.fleet import Fleet
 from tests.vm.replay import Replay, needs_machine
 
+FAILURES = Path(__file__).with_name("test_failures.py")
 REPLAY = pytest.StashKey[Replay]()
 
 
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
     session.stash[REPLAY] = Replay(session)
     session.config.pluginmanager.register(session.stash[REPLAY])
+    # machines that fail, which mostly wait, do so beside those of the checks
+    items.sort(key=lambda item: item.path != FAILURES)
     reason = host.reason_without()
     for item in items:
         # who asks for a proof that everything works must not get one that left this out

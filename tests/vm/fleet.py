@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
-from tests.vm.cache import Cache, default_folder
+from tests.vm.cache import Cache, default_cache
 from tests.vm.errors import MachineError
 from tests.vm.guest.orders import Orders, new_token
 from tests.vm.layers import Builder, Layers, Say
@@ -18,13 +18,20 @@ from tests.vm.machine import Machine
 POLL_S = 0.1
 
 
+def build(suites: Iterable[str], cache: Cache, say: Say) -> dict[str, Layers]:
+    """Layers of each release, built side by side where the cache has them not.  Raises BuildError."""
+    builder, wanted = Builder(cache, say), list(suites)
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        return dict(zip(wanted, pool.map(builder.layers, wanted), strict=True))
+
+
 class Fleet:
     """As a context manager, whose end is the end of every machine and of all that belongs to it but the cache."""
 
     def __init__(self, checks: Mapping[str, Sequence[str]], say: Say, cache: Cache | None = None) -> None:
         self._checks = checks
         self._say = say
-        self._cache = cache or Cache(default_folder())
+        self._cache = cache or default_cache()
         self._machines: dict[str, Machine] = {}
         self.layers: dict[str, Layers] = {}  # by release
         self._stack = ExitStack()
@@ -33,9 +40,7 @@ class Fleet:
     def __enter__(self) -> Fleet:
         """Builds what is missing and starts all.  Raises BuildError."""
         began = time.monotonic()
-        builder = Builder(self._cache, self._say)
-        with ThreadPoolExecutor(len(self._checks)) as pool:
-            self.layers = dict(zip(self._checks, pool.map(builder.layers, self._checks), strict=True))
+        self.layers = build(self._checks, self._cache, self._say)
         self._say(f"machines are built ({time.monotonic() - began:.0f} s), starting them")
         try:
             for suite, checks in self._checks.items():

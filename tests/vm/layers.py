@@ -7,14 +7,12 @@ project   tar archive of what is installed                                      
 
 from __future__ import annotations
 
-import configparser
 import os
+import re
 import shutil
 import subprocess
-import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from tests.vm.suites import MACHINE_PACKAGES
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
+CONSTRAINTS = ROOT / "requirements/constraints.txt"
 BASE_FILES = HERE / "files" / "base"
 # What the project is built from; tests are not, and may change without building it anew.
 PROJECT = (
@@ -35,10 +34,11 @@ PROJECT = (
     "setup.cfg",
     "setup.py",
     "pyproject.toml",
-    "README.md",
-    "CHANGELOG.md",
+    "requirements",
+    *sorted(page.name for page in ROOT.glob("*.md")),
     "LICENSE",
     "Makefile",
+    "tools",
     "docs",
 )
 DISK_SIZE = "2G"
@@ -51,7 +51,9 @@ UNWANTED_UNITS = (
     "e2scrub_all.timer",
     "fstrim.timer",
 )
-NOT_IN_MACHINES = ("mypy", "ruff")
+# Each reload of systemd runs all of them again; these two act on the kernel's command line.
+WANTED_GENERATORS = {"systemd-debug-generator", "systemd-getty-generator"}
+NOT_IN_MACHINES = ("setuptools", "wheel", "mypy", "mypy-extensions", "ast-serialize", "librt", "pathspec", "ruff")
 
 Say = Callable[[str], None]
 
@@ -82,7 +84,7 @@ class Builder:
 
         def build(folder: Path) -> None:
             self._say(f"{suite}: making a disk with Debian")
-            with _temporary(folder) as temporary:
+            with self._cache.scratch() as temporary:
                 tree = temporary / "tree"
                 bootstrap(suite, MACHINE_PACKAGES, tree, BASE_FILES)
                 _furnish(suite, tree)
@@ -95,16 +97,18 @@ class Builder:
     def _workshop(self, suite: str) -> Path:
         """Where everything is ready to install the project, but for the project."""
         packages, libraries = ["make", *_makefile_packages()], _check_libraries()
-        inputs = [suite, *packages, *libraries, *_own_sources(), (ROOT / "Makefile").read_text(), _install_requires()]
+        texts = [path.read_text() for path in (ROOT / "Makefile", CONSTRAINTS)]
+        inputs = [suite, *packages, libraries, *_own_sources(), *texts, tree_digest(ROOT, ["tools"])]
 
         def build(folder: Path) -> None:
             self._say(f"{suite}: making a workshop, with what the project requires")
-            with _temporary(folder) as temporary:
+            with self._cache.scratch() as temporary:
                 tree = temporary / "tree"
                 bootstrap(suite, packages, tree)
                 host.copy_network_configuration(tree)
-                _copy_project(tree, ("Makefile", "setup.cfg", "pyproject.toml"))
-                _run_script(tree, "prepare.sh", *libraries)
+                _copy_project(tree, ("Makefile", "tools", "setup.cfg", "pyproject.toml", "requirements"))
+                (tree / "checks.txt").write_text(libraries)
+                _run_script(tree, "prepare.sh")
                 commands.run(["tar", "-C", tree, "-cf", folder / "tree.tar", "."])
 
         return self._cache.entry(f"workshop-{suite}", inputs, build)
@@ -115,7 +119,7 @@ class Builder:
 
         def build(folder: Path) -> None:
             self._say(f"{suite}: installing the project")
-            with _temporary(folder) as temporary:
+            with self._cache.scratch() as temporary:
                 tree = temporary / "tree"
                 tree.mkdir()
                 commands.run(["tar", "-C", tree, "-xf", workshop / "tree.tar"])
@@ -131,16 +135,9 @@ def _own_sources() -> list[str]:
     return [path.read_text() for path in (HERE / "layers.py", HERE / "bootstrap.py", *scripts)]
 
 
-def _run_script(tree: Path, name: str, *arguments: str) -> None:
+def _run_script(tree: Path, name: str) -> None:
     shutil.copyfile(HERE / "files" / "workshop" / name, tree / name)
-    commands.run_inside(tree, ["/bin/sh", f"/{name}", *arguments], host.environment())
-
-
-@contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
-    """Beside what is being built, on the same disk, and gone in the end."""
-    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
-        yield Path(name)
+    commands.run_inside(tree, ["/bin/sh", f"/{name}"], host.environment())
 
 
 def _makefile_packages() -> list[str]:
@@ -149,19 +146,13 @@ def _makefile_packages() -> list[str]:
     return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
 
 
-def _setup_cfg(section: str, option: str) -> str:
-    configuration = configparser.RawConfigParser()
-    configuration.read(ROOT / "setup.cfg")
-    return configuration.get(section, option)
-
-
-def _install_requires() -> str:
-    return _setup_cfg("options", "install_requires")
-
-
-def _check_libraries() -> list[str]:
-    lines = _setup_cfg("options.extras_require", "test").split("\n")
-    return [line for line in lines if line and not line.startswith(NOT_IN_MACHINES)]
+def _check_libraries() -> str:
+    """The lines of the constraints that checks need in a machine, in pip's format."""
+    _, *parts = re.split(r"^# (\w+)$", CONSTRAINTS.read_text(), flags=re.MULTILINE)
+    sections = dict(zip(parts[::2], parts[1::2], strict=True))
+    entries = re.split(r"\n(?=\w)", sections["build"] + sections["test"])
+    by_name = {entry.partition("==")[0].strip(): entry.strip() for entry in entries if "==" in entry}
+    return "\n".join(entry for name, entry in by_name.items() if name not in NOT_IN_MACHINES)
 
 
 def _copy_project(tree: Path, names: Sequence[str]) -> None:
@@ -185,6 +176,11 @@ def _furnish(suite: str, tree: Path) -> None:
     for name in UNWANTED_UNITS:
         (units / name).unlink(missing_ok=True)
         (units / name).symlink_to("/dev/null")
+    generators = tree / "etc/systemd/system-generators"
+    generators.mkdir(exist_ok=True)
+    for generator in (tree / "usr/lib/systemd/system-generators").iterdir():
+        if generator.name not in WANTED_GENERATORS:
+            (generators / generator.name).symlink_to("/dev/null")
     for name in ("etc/.updated", "var/.updated"):
         (tree / name).touch()
     # `.updated` counts if it is as new as the folder of packages' files

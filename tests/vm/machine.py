@@ -26,9 +26,9 @@ EMULATORS_FAULT = "double fault"
 class Limits:
     """Seconds that a machine may take, for a processor that is emulated by a busy host."""
 
-    boot: float = 240.0  # from power-on to the first check
-    silence: float = 330.0  # between two checks, which have a shorter limit of their own
-    total: float = 1800.0  # so that not even one that keeps talking holds up everything
+    boot: float = 360.0  # from power-on to the first check
+    silence: float = 600.0  # between two checks, which have a shorter limit of their own
+    total: float = 2700.0  # so that not even one that keeps talking holds up everything
 
 
 class Machine:

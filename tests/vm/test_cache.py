@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm.cache import GRACE_S, MAX_AGE_S, Cache, digest, tree_digest
+from tests.vm import cache as cache_module
+from tests.vm.cache import GRACE_S, MAX_AGE_S, Cache, digest, memory_folder, tree_digest
 
 
 class Oops(Exception):
@@ -141,3 +142,27 @@ def test_a_scratch_folder_goes_with_its_owner(cache: Cache) -> None:
         build(cache, "x")
         assert (owned.exists(), orphan.exists(), fresh.exists()) == (True, False, True)
     assert not owned.exists()
+
+
+def test_scratch_folders_in_memory_are_beside_no_entry(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", tmp_path / "memory")
+    orphan = tmp_path / "memory" / "scratch-orphan"
+    orphan.mkdir(parents=True)
+    make_old(orphan, GRACE_S + 1)
+    with cache.scratch() as owned:
+        assert (owned.parent, orphan.exists()) == (tmp_path / "memory", False)
+        assert build(cache, "x") == "x"
+    cache.close()
+    assert list((tmp_path / "memory").iterdir()) == []
+
+
+def test_a_folder_in_memory_is_nobody_else_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "FORBIDS", 0)
+    monkeypatch.setattr(cache_module, "MEMORY_BYTES", 0)
+    assert memory_folder(tmp_path / "own") == memory_folder(tmp_path / "own") == tmp_path / "own"
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+    assert memory_folder(tmp_path / "link") is None
+    (tmp_path / "file").write_text("")
+    assert memory_folder(tmp_path / "file") is None
+    monkeypatch.setattr(cache_module, "MEMORY_BYTES", 1 << 60)
+    assert memory_folder(tmp_path / "own") is None

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.vm import host
-from tests.vm.cache import Cache, default_folder
+from tests.vm.cache import default_cache
 from tests.vm.fleet import Fleet
 from tests.vm.guest.orders import Orders, new_token
 from tests.vm.machine import CHECKS_KERNEL, Limits, Machine
@@ -34,7 +34,7 @@ SAID: list[str] = []
 @pytest.fixture(scope="module")
 def machines(fleet: Fleet, suite: str) -> Iterator[dict[str, Machine]]:
     """All of them, run side by side until each has ended."""
-    cache = Cache(default_folder())
+    cache = default_cache()
     with ExitStack() as stack:
         made = {}
         for name, (kernel, checks, limits) in MACHINES.items():

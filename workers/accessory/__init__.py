@@ -1,1 +1,1 @@
-"""The accessory: hands out IPC, PID and user namespaces by name, shared by all who ask for the same name."""
+"""The accessory: hands out IPC, PID and user namespaces by name, shared by all clients that ask for the same name."""

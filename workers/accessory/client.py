@@ -1,4 +1,4 @@
-"""Asking the accessory for namespaces, for programs in Python.
+"""The client of the accessory, for programs in Python.
 
     with Accessory() as accessory, accessory.request("customer-1", ipc=True, pid=True, lease=True) as got:
         setns(got.ipc, CLONE_NEWIPC)
@@ -29,6 +29,7 @@ from workers.accessory.protocol import (
 
 ADDRESS = "@cm4all-spawn"
 TIMEOUT = 60.0  # seconds for an answer
+OVERHEAD = 64  # bytes of a datagram that are not its name and maps, at the most
 _TIMEVAL = struct.Struct("@ll")
 _SPACE = socket.CMSG_SPACE(4 * 4)  # three namespaces and a lease
 
@@ -39,7 +40,7 @@ class RequestError(Exception):
 
 @dataclass(slots=True)
 class Namespaces:
-    """What was asked for, -1 elsewhere: descriptors of namespaces, and of the lease, which ends when it is closed."""
+    """Descriptors of the namespaces of a request, -1 for the others, and of the lease, which ends with its close."""
 
     ipc: int = -1
     pid: int = -1
@@ -47,7 +48,7 @@ class Namespaces:
     lease: int = -1
 
     def close(self) -> None:
-        """Close all descriptors.  Twice does no harm."""
+        """Close all descriptors.  Calling it again does no harm."""
         for field in ("ipc", "pid", "user", "lease"):
             fd = getattr(self, field)
             setattr(self, field, -1)
@@ -66,14 +67,14 @@ class Namespaces:
 class Accessory:
     """A connection to the accessory at `address`, a path or `@name`.
 
-    `timeout` is in seconds, for everything that is waited for; None: for ever.  Raises OSError
-    where it cannot be reached, BlockingIOError for want of time.
+    `timeout` limits each wait, in seconds; None: no limit.  Raises OSError where the accessory cannot be reached,
+    BlockingIOError when the time is up.
     """
 
     def __init__(self, address: str = ADDRESS, timeout: float | None = TIMEOUT) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
-            # the kernel's time limits: with those of Python a full backlog is not waited for
+            # the kernel's time limits: Python's would not wait for a full listen backlog
             for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
                 seconds, rest = divmod(timeout or 0, 1)
                 self._socket.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(seconds), int(rest * 1_000_000)))
@@ -85,19 +86,20 @@ class Accessory:
     def request(
         self, name: str, *, ipc: bool = False, pid: bool = False, user: bytes | None = None, lease: bool = False
     ) -> Namespaces:
-        """Namespaces of `name`, the caller's to close; who asks for the same name gets the same ones.
+        """Return namespaces of `name`, the caller's to close; all requests for a name get the same ones.
 
         `user` is a `uid_map`, or `uid_map NUL gid_map`, in the format of /proc/PID/uid_map.
-        Raises RequestError with what the accessory says; OSError where it cannot be spoken to, and ends the connection.
+        Raises RequestError with the accessory's answer, OSError where the connection fails, and ends it then.
         """
+        check_request(name, user or b"")
         datagram = encode_request(name, ipc=ipc, pid=pid, user=user, lease=lease)
         try:
             self._socket.send(datagram)
             if not (ipc or pid or lease or user is not None):
-                return Namespaces()  # there is no answer to that
+                return Namespaces()  # such a request has no answer
             reply, fds = self._receive()
         except BaseException:
-            self.close()  # an answer that comes too late is none to the next request
+            self.close()  # or a late answer would be taken for the next request's
             raise
         try:
             return take_reply(reply, fds)
@@ -133,6 +135,16 @@ class Accessory:
         self.close()
 
 
+def check_request(name: str, user: bytes) -> None:
+    """Raises RequestError for a request for which the accessory would end the connection."""
+    if not name:
+        raise RequestError("empty NAME")
+    if not name.isascii() or min(name) < " ":
+        raise RequestError("malformed NAME: not 7-bit ASCII without control characters")
+    if len(name) + len(user) > MAX_DATAGRAM - OVERHEAD:
+        raise RequestError(f"NAME and USER_NAMESPACE of {len(name) + len(user)} bytes: longer than a datagram")
+
+
 def encode_request(
     name: str, *, ipc: bool = False, pid: bool = False, user: bytes | None = None, lease: bool = False
 ) -> bytes:
@@ -150,7 +162,7 @@ def encode_request(
 
 
 def take_reply(datagram: bytes, fds: list[int]) -> Namespaces:
-    """What is in a reply; the descriptors that it names are taken out of `fds`.  Raises RequestError, ProtocolError."""
+    """Read a reply; the descriptors that it names are taken out of `fds`.  Raises RequestError, ProtocolError."""
     found = Namespaces()
     try:
         _take(found, datagram, fds)
@@ -182,4 +194,4 @@ def _set(found: Namespaces, flag: int, fd: int) -> None:
         case _ if flag == CLONE_NEWUSER:
             found.user = fd
         case _:
-            os.close(fd)  # of a kind that was not asked for
+            os.close(fd)  # of a kind that the request does not name

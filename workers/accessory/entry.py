@@ -1,86 +1,168 @@
-"""What there is under one name."""
+"""A name with its namespaces and leases, the account that it is charged to, and remembered answers to requests."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence, Sized
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from workers.accessory.program import Init
+from workers.accessory.c_helpers import Init
+from workers.accessory.errors import Refused
+from workers.accessory.options import Quota
 from workers.accessory.protocol import Request
-from workers.accessory.records import Known
-from workers.accessory.rights import Rights
+from workers.accessory.rights import SHARED, Rights
+from workers.runtime.store import Holdings
 
 PID_DESCRIPTORS = 2  # the namespace and the pidfd of its init
 NO_LEASE = -1
-NAME_UNIT = 256  # bytes of a name that count as one name
-Answers = dict[bytes, Any]
+NAME_UNIT = 256  # bytes of a name, or of the maps of a user namespace, that count as one more
+MOST_ANSWERS = 1024
+LONGEST = 512  # bytes of a datagram that is remembered
+# Descriptors that stay free whatever clients have: for what comes along with a datagram, for this process's own, and
+# for spawnd, which has the same limit and a copy of most descriptors.
+RESERVE = 512
+# Descriptors that names and leases leave to connections: a request for what is there needs nothing else.
+CONNECTIONS = 256
+PART = 8  # a user with names of its own may take one part in so many
+KINDS = ("connections", "names", "namespaces", "leases")
+
+
+def weight(text: Sized) -> int:
+    """Return as how many a name counts, or a user namespace with such maps."""
+    return 1 + len(text) // NAME_UNIT
 
 
 @dataclass(frozen=True, slots=True)
 class UserNamespace:
-    """One for each owner and payload."""
+    """A user namespace: one for each owner and payload, which is as `plain_maps` returns it."""
 
     fd: int
     inode: int
     uid: int
     payload: bytes
 
+    @property
+    def weight(self) -> int:
+        """As how many namespaces it counts."""
+        return weight(self.payload)
+
+
+class Accounts:
+    """The accounts of all users, who share the descriptors of this process; `descriptors` is its limit.
+
+    Without a quota, a user of the shared names may have as much as there are descriptors, any other user a part.
+    """
+
+    def __init__(self, quota: Quota, descriptors: int) -> None:
+        self.quota: Mapping[str, int | None] = asdict(quota)
+        self.room = max(descriptors - RESERVE, descriptors // 2)
+        self.spare = min(CONNECTIONS, self.room // PART)
+        self.taken = 0
+        self.by_uid: dict[int, Account] = {}
+
+    def of(self, uid: int) -> Account:
+        """Return the account of a user; a new one is entered here with the first charge to it."""
+        return self.by_uid.get(uid) or Account(self, uid)
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """How many are taken, and how many there are."""
+        return self.taken, self.room
+
+
+class Account:
+    """Counts of what one user has, by kind; the account is open as long as one of them is not zero.
+
+    Between `Accounts.of` and the first charge there must be no other `of` for the same user.
+    """
+
+    __slots__ = ("_all", "uid", "used")
+
+    def __init__(self, accounts: Accounts, uid: int) -> None:
+        self._all = accounts
+        self.uid = uid
+        self.used = dict.fromkeys(KINDS, 0)
+
+    def check(self, kind: str, number: int = 1, descriptors: int = 1, *, is_shared: bool) -> None:
+        """Raises Refused where a charge would exceed the quota, or no descriptors are left for it."""
+        accounts = self._all
+        most = accounts.quota[kind]
+        if most is None:
+            most = accounts.room if is_shared else accounts.room // PART
+        if self.used[kind] + number > most:
+            raise Refused(f"user {self.uid} has too many {kind}: the quota is {most}")
+        if accounts.taken + descriptors > accounts.room - (accounts.spare if kind != "connections" else 0):
+            raise Refused("too many open files: no descriptors are left for it")
+
+    def charge(self, kind: str, number: int = 1, descriptors: int = 1) -> None:
+        """Charge something to the account, or with negative numbers give it back; `check` is a call of its own."""
+        used = self.used
+        used[kind] += number
+        self._all.taken += descriptors
+        if used[kind] or any(used.values()):
+            self._all.by_uid[self.uid] = self
+        else:
+            self._all.by_uid.pop(self.uid, None)
+
 
 class Entry:
     """A name with its namespaces and the reading ends of its leases, whose descriptors it owns.
 
-    `touched` is when it was asked for, or its last lease ended, and of no meaning while it is leased;
-    what is written down is `noted_until`, as late as that may be.  `payer` is the user on whose account
-    it is.  `answers` are the datagrams that are answered with what is here, and the table of answers
-    where each is.  `held` is the descriptor of its lease, which nearly all names have one of, or all of them.
+    `account` is that of the user to whom all of it is charged.  `touched` is when the last request came or the last
+    lease ended; it means nothing while the name is leased.  The log has `noted_until`, the end of the span of time in
+    which `touched` was.  `lease` is the descriptor of the only lease, or the set of several.  `answers` are the
+    datagrams whose answer is remembered, each with the table that it is in.
     """
 
     __slots__ = (
-        "answers", "held", "id", "init", "ipc", "name", "noted_until", "payer", "realm", "touched", "users", "waits",
+        "account", "answers", "id", "init", "ipc", "lease", "name", "noted_until", "realm", "touched", "users", "waits",
     )  # fmt: skip
 
-    def __init__(self, id: int, realm: int, payer: int, name: str, touched: float, noted_until: float) -> None:
+    def __init__(self, id: int, realm: int, account: Account, name: str, touched: float, noted_until: float) -> None:
         self.id = id
         self.realm = realm
-        self.payer = payer
+        self.account = account
         self.name = name
         self.touched = touched
         self.noted_until = noted_until
         self.ipc = -1
         self.init: Init | None = None
         self.users: tuple[UserNamespace, ...] = ()
-        self.held: int | set[int] = NO_LEASE
+        self.lease: int | set[int] = NO_LEASE
         self.answers: tuple[tuple[Answers, bytes], ...] = ()
-        self.waits = False  # whether its expiry is looked at
+        self.waits = False  # for its expiry to be looked at
+
+    @property
+    def is_shared(self) -> bool:
+        return self.realm == SHARED
 
     @property
     def weight(self) -> int:
         """As how many names it counts."""
-        return 1 + len(self.name) // NAME_UNIT
+        return weight(self.name)
 
     @property
     def is_leased(self) -> bool:
-        return self.held != NO_LEASE
+        return self.lease != NO_LEASE
 
     @property
     def leases(self) -> Collection[int]:
         """The descriptors of all leases."""
-        if isinstance(self.held, set):
-            return self.held
-        return (self.held,) if self.is_leased else ()
+        if isinstance(self.lease, set):
+            return self.lease
+        return (self.lease,) if self.is_leased else ()
 
     def add_lease(self, fd: int) -> None:
-        if isinstance(self.held, set):
-            self.held.add(fd)
+        if isinstance(self.lease, set):
+            self.lease.add(fd)
         else:
-            self.held = {self.held, fd} if self.is_leased else fd
+            self.lease = {self.lease, fd} if self.is_leased else fd
 
     def end_lease(self, fd: int) -> None:
-        if isinstance(self.held, set):
-            self.held.remove(fd)
-        if not isinstance(self.held, set) or not self.held:
-            self.held = NO_LEASE
+        if isinstance(self.lease, set):
+            self.lease.remove(fd)
+        if not isinstance(self.lease, set) or not self.lease:
+            self.lease = NO_LEASE
 
     def user(self, uid: int, payload: bytes) -> UserNamespace | None:
         return next((user for user in self.users if user.payload == payload and user.uid == uid), None)
@@ -94,7 +176,7 @@ class Entry:
         )
 
     def handles(self, rights: Rights, request: Request) -> list[int]:
-        """The descriptors that answer a request, in the order of the reply; they stay the entry's."""
+        """Return the descriptors that answer a request, in the order of the reply; they stay the entry's."""
         fds = []
         if request.ipc:
             fds.append(self.ipc)
@@ -105,27 +187,67 @@ class Entry:
         return fds
 
     def stored(self) -> Sequence[int]:
-        """The namespaces that are kept in the store: a PID namespace lives by its init."""
+        """Return the namespaces to keep in the store: a PID namespace lives as long as its init does."""
         return [*([self.ipc] if self.ipc >= 0 else []), *(user.fd for user in self.users)]
 
     @property
     def namespaces(self) -> tuple[int, int]:
-        """How many there are, and how many descriptors they take."""
-        others = (self.ipc >= 0) + len(self.users)
-        return others + (self.init is not None), others + PID_DESCRIPTORS * (self.init is not None)
+        """As how many its namespaces count, and how many descriptors they take."""
+        others, has_init = (self.ipc >= 0) + len(self.users), self.init is not None
+        extra = sum(user.weight - 1 for user in self.users)
+        return others + extra + has_init, others + PID_DESCRIPTORS * has_init
 
-    def known(self) -> Known:
-        """It, as it is written down."""
-        users = {user.inode: (user.uid, user.payload) for user in self.users}
-        init = None if self.init is None else (self.init.pid, self.init.started)
-        noted = round(self.noted_until * 1000)
-        return Known(self.id, self.realm, self.payer, noted, self.name, users, init, self.is_leased)
+    def holdings(self) -> Holdings:
+        """Return what spawnd's store is to have: the namespaces, and the leases, which it drops as they hang up."""
+        return [(self.stored(), False), (list(self.leases), True)]
 
     def descriptors(self) -> Sequence[int]:
-        """All that are open for it, but those of its init."""
+        """Return all descriptors but those of the init."""
         return [*self.stored(), *self.leases]
 
     def forget_answers(self) -> None:
         answers, self.answers = self.answers, ()
         for table, datagram in answers:
             table.pop(datagram, None)
+
+
+# the entry that it is about, the reply, and its descriptors as sendmsg takes them
+Answer = tuple[Entry, list[bytes], list[tuple[int, int, Any]]]
+Answers = dict[bytes, Answer]
+
+
+class AnswerCache:
+    """The rights of some clients, and the answers to their requests that can be given again without a further look.
+
+    `answers` are by datagram; those with a PID namespace are apart, as its init has to be looked at.
+    """
+
+    __slots__ = ("_with_init", "answers", "rights")
+
+    def __init__(self, rights: Rights) -> None:
+        self.rights = rights
+        self.answers: Answers = {}
+        self._with_init: Answers = {}
+
+    def answer_with_init(self, datagram: bytes) -> Answer | None:
+        """Return the answer to a request for a PID namespace; None where none is known, or the init is ending."""
+        answer = self._with_init.get(datagram)
+        if answer is None:
+            return None
+        init = answer[0].init
+        return None if init is None or init.is_ending else answer
+
+    def remember(self, datagram: bytes, answer: Answer, has_init: bool = False) -> None:
+        """Answer this datagram so, as long as everything in the answer lives."""
+        if len(datagram) > LONGEST:
+            return
+        table = self._with_init if has_init else self.answers
+        if len(table) >= MOST_ANSWERS:
+            _forget(table, next(iter(table)))
+        table[datagram] = answer
+        answer[0].answers += ((table, datagram),)
+
+
+def _forget(table: Answers, datagram: bytes) -> None:
+    entry = table.pop(datagram)[0]
+    entry.answers = tuple(known for known in entry.answers if known[0] is not table or known[1] != datagram)

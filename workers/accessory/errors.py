@@ -8,11 +8,11 @@ class AccessoryError(Exception):
 
 
 class ProtocolError(AccessoryError):
-    """The client broke the protocol: it is told so, and its connection ends."""
+    """The client broke the protocol; the answer says so, and its connection ends."""
 
 
 class NotAllowed(AccessoryError):
-    """The client is not among those that may ask: it is told so, and its connection ends."""
+    """No rule lets the client ask; the answer says so, and its connection ends."""
 
 
 class Refused(AccessoryError):

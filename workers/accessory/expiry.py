@@ -1,21 +1,30 @@
-"""When names expire: one timer, for the earliest of them."""
+"""The ends of names: expiry, the hang-up of a lease, the end of an init, and inits that an earlier process has left."""
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+import select
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
 
+from supervisor.log.logger import log
 from supervisor.loop.loop import Loop, Timer
+from workers.accessory.c_helpers import Init
 from workers.accessory.entry import Entry
+from workers.accessory.errors import Refused
 
-AT_ONCE = 256  # names that expire before others have their turn
+NAMES_AT_ONCE = 256  # names that expire before others have their turn
+ENDS_AT_ONCE = 256  # leases and inits that end before others have their turn
+INITS_AT_ONCE = 32  # inits of an earlier process, a millisecond of work, before others have their turn
+PAUSE = 1.0  # seconds until an init is tried again for which there was no descriptor
 
 
 class Expiry:
-    """Calls `expired(entry)` for each that has not been touched for `after` seconds and is not leased.
+    """Calls `expired(entry)` for each name that has not been touched for `after` seconds and is not leased.
 
-    A name waits here at most once.  One that was touched meanwhile is looked at again when it would
-    be due now, so that to be touched costs it nothing.
+    A name waits here at most once.  If it was touched meanwhile, it is looked at again when it is due by that touch:
+    so a touch costs nothing here.
     """
 
     def __init__(self, loop: Loop, after: float, expired: Callable[[Entry], None]) -> None:
@@ -24,21 +33,28 @@ class Expiry:
         self._expired = expired
         self._heap: list[tuple[float, int, Entry]] = []
         self._timer: Timer | None = None
+        loop.on_grace(self._grant)
 
     def when(self, entry: Entry) -> float:
-        """When it is due, on the loop's clock, if nobody asks for it any more."""
+        """Return when a name is due, on the loop's clock, if no request for it comes."""
         return entry.touched + self._after
 
     def left(self, entry: Entry) -> float:
-        """Seconds until it is due, 0 where that is now."""
+        """Return the seconds until a name is due, 0 where that is now."""
         return max(0.0, self.when(entry) - self._loop.clock())
 
     def wait(self, entry: Entry) -> None:
-        """Look at an entry that is not leased."""
+        """Have an entry expire that is not leased."""
         if not entry.waits:
             entry.waits = True
             heapq.heappush(self._heap, (self.when(entry), entry.id, entry))
             self._arm()
+
+    def _grant(self, seconds: float) -> None:
+        """Put expiries off by the time in which this process did not run, and heard no request for a name."""
+        for _due, _id, entry in self._heap:
+            entry.touched += seconds
+        self._heap = [(due + seconds, id, entry) for due, id, entry in self._heap]
 
     def _arm(self) -> None:
         if not self._heap:
@@ -53,7 +69,7 @@ class Expiry:
     def _ring(self) -> None:
         self._timer = None
         now = self._loop.clock()
-        for _ in range(AT_ONCE):
+        for _ in range(NAMES_AT_ONCE):
             if not self._heap or self._heap[0][0] > now:
                 break
             _, _, entry = heapq.heappop(self._heap)
@@ -65,3 +81,98 @@ class Expiry:
             else:
                 self._expired(entry)
         self._arm()
+
+
+class HangupWatch:
+    """Calls `lease_ended(entry, fd)` when the pipe of a lease hangs up, and `init_ended(entry)`.
+
+    All of them are in one epoll of their own: there may be thousands, and each costs no more than its place in a list.
+    Owns the epoll, and the inits that it is to end; all other descriptors stay their owners'.
+    """
+
+    def __init__(
+        self, loop: Loop, lease_ended: Callable[[Entry, int], None], init_ended: Callable[[Entry], None]
+    ) -> None:
+        self._loop = loop
+        self._lease_ended = lease_ended
+        self._init_ended = init_ended
+        self._epoll = select.epoll()
+        self._leases: list[Entry | None] = []  # by descriptor
+        self._inits: dict[int, Entry | Init] = {}
+        loop.watch(self._epoll.fileno(), select.EPOLLIN, lambda _events: self._take())
+
+    def watch_lease(self, entry: Entry, fd: int) -> None:
+        """Raises OSError."""
+        self._epoll.register(fd, 0)  # EPOLLHUP and EPOLLERR come unasked
+        if fd >= len(self._leases):
+            self._leases.extend([None] * (fd + 1 - len(self._leases)))
+        self._leases[fd] = entry
+
+    def watch_init(self, entry: Entry, init: Init) -> None:
+        """Raises OSError."""
+        self._epoll.register(init.pidfd, select.EPOLLIN)
+        self._inits[init.pidfd] = entry
+
+    def unwatch_lease(self, fd: int) -> None:
+        """Do nothing for a lease that is not watched."""
+        if self._lease(fd) is not None:
+            self._leases[fd] = None
+            self._epoll.unregister(fd)
+
+    def _lease(self, fd: int) -> Entry | None:
+        return self._leases[fd] if fd < len(self._leases) else None
+
+    def end(self, init: Init) -> None:
+        """Kill an init, then reap and close it once it has ended: that takes as long as its namespace does."""
+        init.kill()
+        if init.pidfd not in self._inits:
+            try:
+                self._epoll.register(init.pidfd, select.EPOLLIN)
+            except OSError:  # no memory: then we wait for it
+                init.wait()
+                init.close()
+                return
+        self._inits[init.pidfd] = init
+
+    def _take(self) -> None:
+        for fd, _events in self._epoll.poll(0, ENDS_AT_ONCE):
+            if (entry := self._lease(fd)) is not None:
+                self.unwatch_lease(fd)
+                self._lease_ended(entry, fd)
+            elif (owner := self._inits.get(fd)) is not None:
+                self._epoll.unregister(fd)
+                del self._inits[fd]
+                if isinstance(owner, Entry):
+                    self._init_ended(owner)
+                else:
+                    owner.reap()
+                    owner.close()
+
+
+def adopt_inits(loop: Loop, hold: Callable[[Entry], None], entries: Iterable[Entry]) -> None:
+    """Call `hold` for each entry whose init an earlier process has left: from the loop, some entries in each turn.
+
+    Where `hold` raises Refused it is called again later.
+    """
+    _go_on(loop, hold, deque(entries), [])
+
+
+def _go_on(loop: Loop, hold: Callable[[Entry], None], left: deque[Entry], failed: list[Entry]) -> None:
+    if left:
+        loop.call_soon(partial(_hold_some, loop, hold, left, failed))
+    elif failed:
+        loop.call_later(PAUSE, partial(adopt_inits, loop, hold, failed))
+
+
+def _hold_some(loop: Loop, hold: Callable[[Entry], None], left: deque[Entry], failed: list[Entry]) -> None:
+    try:
+        for _ in range(min(INITS_AT_ONCE, len(left))):
+            entry = left.popleft()
+            try:
+                hold(entry)
+            except Refused as error:
+                if not failed:
+                    log.error("%s; trying again", error)  # once for all entries: there may be thousands
+                failed.append(entry)
+    finally:
+        _go_on(loop, hold, left, failed)

@@ -1,4 +1,4 @@
-"""User and group id maps, user_namespaces(7), and what somebody may map.
+"""User and group id maps, user_namespaces(7), and ranges of ids that a client may map.
 
     INSIDE OUTSIDE COUNT
     …
@@ -10,10 +10,13 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from workers.accessory.errors import Refused
 
 LARGEST = 2**32 - 2  # the last id means "none"
+MOST_BYTES = 4095  # of a map, and lines: the limits of the kernel
+MOST_LINES = 340
 SUBORDINATE_UIDS = "/etc/subuid"
 SUBORDINATE_GIDS = "/etc/subgid"
 _LINE = re.compile(r"[ \t]*([0-9]{1,10})[ \t]+([0-9]{1,10})[ \t]+([0-9]{1,10})[ \t]*")
@@ -27,30 +30,38 @@ class Ids:
     last: int
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(NamedTuple):
     """`count` ids from `outside` up that are known as `inside` and so on in the namespace."""
 
     inside: int
     outside: int
-    count: int
+    count: int  # type: ignore[assignment]  # the method of tuples is not used
 
     def encode(self) -> bytes:
-        return b"%d %d %d\n" % (self.inside, self.outside, self.count)
+        return b"%d %d %d\n" % self
 
 
 def parse_map(text: bytes, what: str) -> list[Extent]:
-    """The extents of a map, stricter than the kernel reads it.  Raises Refused."""
+    """Read the extents of a map, more strictly than the kernel.  Raises Refused."""
+    lines = text.decode("latin-1").removesuffix("\n").split("\n") if len(text) <= MOST_BYTES else []
+    if not 0 < len(lines) <= MOST_LINES:
+        raise Refused(f"{what} is too long: it may have {MOST_BYTES} bytes and {MOST_LINES} lines")
     extents = []
-    for line in text.decode("latin-1").removesuffix("\n").split("\n"):
+    for line in lines:
         found = _LINE.fullmatch(line)
         if found is None:
             raise Refused(f"malformed {what}: {line[:80]!r} is not three numbers")
         extent = Extent(*map(int, found.groups()))
-        if extent.count == 0 or extent.outside + extent.count - 1 > LARGEST:
+        inside, outside, count = extent
+        if count == 0 or (inside if inside > outside else outside) + count - 1 > LARGEST:
             raise Refused(f"malformed {what}: {line[:80]!r} is out of range")
         extents.append(extent)
     return extents
+
+
+def encode_map(extents: Iterable[Extent]) -> bytes:
+    """Write a map in its plain form, which is stored and compared."""
+    return b"".join(extent.encode() for extent in extents)
 
 
 def is_within(extent: Extent, allowed: Iterable[Ids]) -> bool:
@@ -63,7 +74,7 @@ def is_within(extent: Extent, allowed: Iterable[Ids]) -> bool:
 
 
 def subordinate_ids(path: str, uid: int, name: str) -> list[Ids]:
-    """The ranges that subuid(5) or subgid(5) gives to a user; none where there is no such file."""
+    """Return the ranges that subuid(5) or subgid(5) gives to a user; none where there is no such file."""
     found = []
     with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
@@ -75,7 +86,7 @@ def subordinate_ids(path: str, uid: int, name: str) -> list[Ids]:
 
 
 def parse_ids(text: str) -> Ids:
-    """A range as options have it, `100000-165535` or a single id.  Raises ValueError."""
+    """Read a range of the options, `100000-165535` or a single id.  Raises ValueError."""
     found = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", text)
     if found is None:
         raise ValueError(f"{text!r} is not a range of ids, as '100000-165535'")

@@ -1,13 +1,15 @@
-"""Receiving datagrams, and getting rid of the descriptors that come along.
+"""Receiving datagrams, and closing the descriptors that come along.
 
-To be rid of one may take for ever: sockets linger, and the server of a file may never answer, not even when this
-process is to end.  Who may map any ids is no danger that it was not before, and is served fast: what comes
-along is received, and closed with care.  Others are looked at first, and what comes along
-with a datagram of theirs is never received: the kernel lets go of it in a child.
+Closing a descriptor may take for ever, even when this process is to end, and no signal helps: a socket lingers, a
+packet socket waits for the kernel, the server of a file never answers.  A client that may map any id could be root
+anyway, so it takes the fast path: descriptors are received, and closed with care.  A datagram of any other client is
+looked at first.  If it carries descriptors it stays where it is and is the last of its connection, which goes to
+`Disposal`: there a child takes the datagram, and nobody waits for the child.
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import Callable
@@ -15,11 +17,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from supervisor.notify.foreign import close_foreign
-from supervisor.notify.protocol import MAX_DESCRIPTORS
-from workers.accessory.program import drop_datagram
+from supervisor.log.logger import log
+from supervisor.loop.loop import Loop
+from supervisor.notify.untrusted import MAX_DESCRIPTORS
+from workers.accessory.c_helpers import DISPOSALS, DISPOSED, start_disposal
+from workers.accessory.entry import Account
 from workers.accessory.protocol import MAX_DATAGRAM
 
+PAUSE = 0.02  # seconds between two looks at the children: a pidfd for each might not be had
 _CREDENTIALS = socket.CMSG_SPACE(struct.calcsize("iII"))
 _ALL = _CREDENTIALS + socket.CMSG_SPACE(4 * MAX_DESCRIPTORS)
 # as numbers: to combine two members of an enumeration costs as much as a system call
@@ -27,65 +32,154 @@ _TAKE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 _LOOK = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
 _CUT = int(socket.MSG_CTRUNC)
 
+Batch = list[tuple[socket.SocketType, Account]]  # sockets, and the accounts that they are charged to
 Ancillary = list[tuple[int, int, Any]]
 Receive = Callable[[list[bytearray], int, int], tuple[int, Ancillary, int, Any]]
 
 
-class Inbox:
-    """Where datagrams are received, one after the other: a byte more than one may have."""
+class CarriesDescriptors(Exception):
+    """An untrusted client's datagram carries descriptors, and is still in the queue; `datagram` are its bytes."""
 
-    def __init__(self) -> None:
+    def __init__(self, datagram: bytes) -> None:
+        self.datagram = datagram
+
+
+class Inbox:
+    """The buffer for one datagram after the other; it has room for one byte more than a datagram may have.
+
+    `close` is called with the descriptors that came along with datagrams of trusted clients.
+    """
+
+    def __init__(self, close: Callable[[list[int]], None]) -> None:
+        self._close = close
         self._buffers = [bytearray(MAX_DATAGRAM + 1)]
         self._view = memoryview(self._buffers[0])
 
     def take(self, receive: Receive) -> bytes | None:
-        """A datagram; None at the end of all.  Raises OSError, BlockingIOError where there is none.
+        """Return a datagram; None at the end.  Raises CarriesDescriptors, OSError, BlockingIOError where there is none.
 
-        With each datagram come its sender's credentials: nothing else tells one of no bytes
-        from the end, and there may be more behind it.
+        The sender's credentials come with each datagram: nothing else tells an empty one, which others may follow,
+        from the end.
         """
         size, ancillary, _flags, _address = receive(self._buffers, _ALL, _TAKE)
         if len(ancillary) != 1:
             if not ancillary:
                 return None
-            _close_passed(ancillary)
+            self._close(_passed(ancillary))
         return bytes(self._view[:size])
 
-    def drain(self, sock: socket.SocketType, receive: Receive) -> None:
-        """End receiving, and take all that is left: it would make our peer lose what we have told it, and the end of
-        the socket would wait for what came along.
+    def drain(self, sock: socket.SocketType, receive: Receive) -> bool:
+        """Receive no more and take what is left, or the peer would lose its last answers.
+
+        Return False where a datagram with descriptors is left: closing the socket would close them here.
         """
         with suppress(OSError):
             sock.shutdown(socket.SHUT_RD)
-        for _ in range(2):  # that its peer was closed early is told of once, before what that has left
-            with suppress(OSError):
+        for _ in range(2):  # an error for the early close of the peer comes first, once
+            try:
                 while self.take(receive) is not None:
                     pass
-                return
+            except CarriesDescriptors:
+                return False
+            except OSError:
+                continue
+            return True
+        return False
 
 
 def receiver(sock: socket.SocketType, is_trusted: bool) -> Receive:
-    """How to receive from a client."""
+    """Return a function that receives from a client."""
     return sock.recvmsg_into if is_trusted else partial(_receive_warily, sock)
 
 
 def _receive_warily(
-    sock: socket.SocketType, buffers: list[bytearray], space: int, flags: int
+    sock: socket.SocketType, buffers: list[bytearray], _space: int, flags: int
 ) -> tuple[int, Ancillary, int, Any]:
-    """As `recvmsg_into`, without descriptors."""
-    # a look has references of its own to what came along, so to drop those closes nothing: unix(7), MSG_CTRUNC
+    """Receive as `recvmsg_into`, but no descriptors.  Raises CarriesDescriptors."""
+    # a look has its own references to what came along, so dropping them closes nothing: unix(7), MSG_CTRUNC
     found = sock.recvmsg_into(buffers, _CREDENTIALS, _LOOK)
     if found[2] & _CUT:
-        try:
-            drop_datagram(sock.fileno())
-        except OSError:  # there are no processes to be had
-            return sock.recvmsg_into(buffers, space, flags)
-    elif found[1]:
+        raise CarriesDescriptors(bytes(memoryview(buffers[0])[: found[0]]))
+    if found[1]:
         sock.recv(1, flags)
     return found
 
 
-def _close_passed(ancillary: Ancillary) -> None:
-    for level, kind, data in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            close_foreign(fd for (fd,) in struct.iter_unpack("=i", data[: len(data) // 4 * 4]))
+def _passed(ancillary: Ancillary) -> list[int]:
+    return [
+        fd
+        for level, kind, data in ancillary
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS
+        for (fd,) in struct.iter_unpack("=i", data[: len(data) // 4 * 4])
+    ]
+
+
+class Disposal:
+    """Ends connections whose queues hold descriptors.  Owns their sockets, charged to their users until the close.
+
+    One child at a time takes what is in up to DISPOSED sockets.  The next child starts when it has ended, or when as
+    many sockets are waiting again: slow descriptors must not make us run out of our own.
+    `drain(sock)` returns whether a socket that receives no more is empty, and may be closed here.
+    """
+
+    def __init__(self, loop: Loop, drain: Callable[[socket.SocketType], bool]) -> None:
+        self._loop = loop
+        self._drain = drain
+        self._waiting: Batch = []
+        self._children: dict[int, tuple[int, Batch]] = {}  # by number: pid and sockets
+        self._looks = False
+
+    def take(self, sock: socket.SocketType, account: Account) -> None:
+        """End the connection for its peer now, and close it once a child has emptied it."""
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        account.charge("connections")
+        self._waiting.append((sock, account))
+        if not self._looks or len(self._waiting) >= DISPOSED:
+            self._start()
+
+    def finish(self) -> None:
+        """Start children for all sockets: the exit of this process would take as long as their descriptors do."""
+        while self._waiting and self._start():
+            pass
+
+    def _start(self) -> bool:
+        """Start a child for the sockets that have waited longest; return whether it runs."""
+        self._look_later()
+        number = next((number for number in range(DISPOSALS) if number not in self._children), None)
+        if number is None:
+            return False
+        batch = self._waiting[:DISPOSED]
+        try:
+            pid = start_disposal(number, [sock.fileno() for sock, _account in batch])
+        except OSError as error:
+            log.warning("cannot start a process to close descriptors of clients: %s", error.strerror)
+            return False
+        self._children[number] = pid, batch
+        del self._waiting[: len(batch)]
+        return True
+
+    def _look_later(self) -> None:
+        if not self._looks:
+            self._looks = True
+            self._loop.call_later(PAUSE, self._look)
+
+    def _look(self) -> None:
+        self._looks = False
+        for number, (pid, batch) in list(self._children.items()):
+            if os.waitpid(pid, os.WNOHANG)[0]:
+                del self._children[number]
+                self._close(batch)
+        if self._waiting and not self._children:
+            self._start()
+        elif self._children:
+            self._look_later()
+
+    def _close(self, batch: Batch) -> None:
+        """Close the sockets that a child has emptied; a child that was killed has left some to the next one."""
+        for sock, account in batch:
+            if self._drain(sock):
+                account.charge("connections", -1, -1)
+                sock.close()
+            else:
+                self._waiting.append((sock, account))

@@ -5,7 +5,6 @@
 // the two that it needs. It waits GO_SECONDS for SIGUSR1, which says that somebody knows of it: whoever was
 // killed after it had started one leaves none behind. Then it lives until SIGTERM, SIGINT or SIGQUIT.
 // Zombies never come to be, as SIGCHLD is ignored: wait(2).
-#include <asm/unistd.h>
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/errno.h>
@@ -19,7 +18,7 @@
 
 #include "system_call.h"
 
-enum { GO_SECONDS = 5, SIGSET_SIZE = 8, TASK_COMM_LEN = 16, SHORT_NAME = 10 };
+enum { GO_SECONDS = 5, TASK_COMM_LEN = 16, SHORT_NAME = 10 };
 
 #define PREFIX "init-"
 #define MASK(signum) (1ull << ((signum) - 1))
@@ -33,12 +32,6 @@ __asm__(".globl _start\n_start:\n\tmov x29, xzr\n\tmov x30, xzr\n\tmov x0, sp\n\
 __asm__(".globl _start\n_start:\n\t.option push\n\t.option norelax\n\tla gp, __global_pointer$\n\t.option pop\n"
 	"\tmv a0, sp\n\tandi sp, sp, -16\n\tcall start\n");
 #endif
-
-static _Noreturn void leave(long status)
-{
-	for (;;)
-		call(__NR_exit_group, status, 0, 0, 0);
-}
 
 // what must not fail: exits with the errno if it does
 static long must(long result)

@@ -1,90 +1,98 @@
-"""Writing down what there is: first in the log of names, then in spawnd's store.
+"""Notes of all names that survive this process: a log in a memfd, and the descriptors, both in spawnd's store.
 
-What a client is to be told of goes through `made`, before it is told.  What makes nothing
-worse than a name that lives a little longer is written as it comes, and a failure is only logged.
+A client is told of something new once it has been noted with `made`.  Notes whose loss would only let a name live a
+little longer are written as they come up, and a failure is only logged.
+
+The memfd has a header, a magic and a u64 with the offset where the log begins, and then lines.  A log that has grown
+is written anew behind its own end, then the u64 is changed, then the space before is given back to the kernel: so one
+of the two is whole whenever this process is killed.  A last line without its end counts as not written.
+
+    N ID REALM PAYER UNTIL NAME     there is a new name
+    U ID INODE UID PAYLOAD          it has a user namespace; the payload is in hexadecimal digits
+    P ID PID STARTED                it has a PID namespace with this init
+    E ID                            it has none any more
+    L ID                            it is leased
+    T ID UNTIL                      it is not leased
+    X ID                            it is gone
+
+UNTIL is the latest time at which it may have been used, in milliseconds of CLOCK_BOOTTIME.  The store has the
+descriptors of ID under `stored_name(ID)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import io
+import os
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
 
+from supervisor.linux.fallocate import punch_hole
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
-from workers.accessory.draft import Draft
 from workers.accessory.entry import Entry
 from workers.accessory.errors import Refused
-from workers.accessory.journal import Journal
-from workers.accessory.records import (
-    gone_line,
-    init_gone_line,
-    init_line,
-    leased_line,
-    name_line,
-    read_stored_name,
-    stored_name,
-    touched_line,
-    user_line,
-)
+from workers.accessory.new_namespaces import NewNamespaces
 from workers.runtime.store import Holdings, StoreClient
 
-JOURNAL = "journal"  # what the log is called in the store
+JOURNAL = "journal"  # the name of the log in the store
+ROOM = 1 << 18  # bytes that the log may grow by in any case
+FACTOR = 4  # times the length that it had when it was written anew: the log may grow to that
+PIECE = 256  # lines that are in memory at once: the memory for thousands of them would stay ours
+_HEADER = struct.Struct("=8sQ")
+_MAGIC = b"names 1\n"
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+Realms = Mapping[int, Mapping[str, Entry]]
 
 
 class Ledger:
-    """Owns the log.  `entries`, by id, are all that there are: their owner enters them after `made`."""
+    """Owns the log.  `realms` are all entries by realm and name, which the registry changes after `made`."""
 
-    def __init__(self, journal: Journal, entries: Mapping[int, Entry], loop: Loop, notify_socket: str) -> None:
+    def __init__(self, journal: Journal, realms: Realms, loop: Loop, notify_socket: str) -> None:
         self._journal = journal
-        self._entries = entries
-        self.store = StoreClient(loop, notify_socket, self._stored_names, self._holdings)
+        self._realms = realms
+        self.store = StoreClient(loop, notify_socket, self._everything)
 
     def keep_journal(self) -> None:
         """Have the log itself in the store."""
-        self.store.keep(JOURNAL, [self._journal.fd], polled=False)
+        self.store.keep(JOURNAL, [self._journal.fd], self._journal_holdings, polled=False)
 
-    def made(self, entry: Entry, draft: Draft, is_new: bool) -> None:
-        """Something has been made, which is not in the entry yet.  Raises Refused, and then nothing is written."""
-        lines = name_line(entry.known()) if is_new else b""
-        if draft.user is not None:
-            lines += user_line(entry.id, draft.user.inode, draft.user.uid, draft.user.payload)
-        if draft.init is not None:
-            lines += init_line(entry.id, draft.init.pid, draft.init.started)
-        if draft.lease >= 0 and not entry.is_leased:
+    def made(self, entry: Entry, new: NewNamespaces, is_new: bool) -> None:
+        """Note new namespaces, which the entry does not have yet.  Raises Refused, and then nothing is written."""
+        lines = _name_line(entry) if is_new else b""
+        if new.user is not None:
+            lines += user_line(entry.id, new.user.inode, new.user.uid, new.user.payload)
+        if new.init is not None:
+            lines += init_line(entry.id, new.init.pid, new.init.started)
+        if new.lease >= 0 and not entry.is_leased:
             lines += leased_line(entry.id)
         try:
             self._journal.append(lines)
         except OSError as error:
             raise Refused(f"cannot write it down: {error.strerror}") from error
         # a namespace cannot hang up, whatever is said of it
-        fds = draft.stored()
+        fds = new.stored()
         if fds:
-            self.store.keep(stored_name(entry.id), fds, polled=draft.lease >= 0)
+            self.store.keep(stored_name(entry.id), fds, entry.holdings, polled=new.lease >= 0)
 
     def touched(self, entry: Entry) -> None:
         self._append(touched_line(entry.id, round(entry.noted_until * 1000)))
 
     def init_gone(self, entry: Entry) -> None:
-        self._append(init_gone_line(entry.id))
+        self._append(b"E %d\n" % entry.id)
 
     def gone(self, entry: Entry) -> None:
-        self._append(gone_line(entry.id))
+        self._append(b"X %d\n" % entry.id)
         self.store.drop(stored_name(entry.id))
 
     def write_anew(self) -> None:
-        """Have nothing in the log but what is so now."""
+        """Have nothing in the log but the present state."""
         try:
-            self._journal.replace(self._everything())
+            self._journal.replace(line for entry in self._entries() for line in _lines(entry))
         except OSError as error:
             log.warning("cannot write the log of names anew: %s", error.strerror)
-
-    def _stored_names(self) -> list[str]:
-        return [JOURNAL, *map(stored_name, self._entries)]
-
-    def _holdings(self, name: str) -> Holdings:
-        if name == JOURNAL:
-            return [([self._journal.fd], False)]
-        entry = self._entries.get(read_stored_name(name) or 0)
-        return [] if entry is None else [(entry.stored(), False), (list(entry.leases), True)]
 
     def _append(self, line: bytes) -> None:
         try:
@@ -94,16 +102,140 @@ class Ledger:
         if self._journal.is_long:
             self.write_anew()
 
-    def _everything(self) -> Iterator[bytes]:
-        return (line for entry in self._entries.values() for line in _lines(entry))
+    def _entries(self) -> Iterator[Entry]:
+        return (entry for names in self._realms.values() for entry in names.values())
+
+    def _everything(self) -> Iterator[tuple[str, Callable[[], Holdings]]]:
+        yield JOURNAL, self._journal_holdings
+        yield from ((stored_name(entry.id), entry.holdings) for entry in self._entries())
+
+    def _journal_holdings(self) -> Holdings:
+        return [([self._journal.fd], False)]
+
+
+def stored_name(id: int) -> str:
+    """Return the name in the store for the descriptors of a name: short, as all names must fit into one string."""
+    digits = ""
+    while id or not digits:
+        id, digit = divmod(id, 36)
+        digits = _DIGITS[digit] + digits
+    return f"n{digits}"
+
+
+def name_line(id: int, realm: int, payer: int, until: int, name: str) -> bytes:
+    return b"N %d %d %d %d %s\n" % (id, realm, payer, until, name.encode())
+
+
+def user_line(id: int, inode: int, uid: int, payload: bytes) -> bytes:
+    return b"U %d %d %d %s\n" % (id, inode, uid, payload.hex().encode())
+
+
+def init_line(id: int, pid: int, started: int) -> bytes:
+    return b"P %d %d %d\n" % (id, pid, started)
+
+
+def leased_line(id: int) -> bytes:
+    return b"L %d\n" % id
+
+
+def touched_line(id: int, until: int) -> bytes:
+    return b"T %d %d\n" % (id, until)
+
+
+def _name_line(entry: Entry) -> bytes:
+    return name_line(entry.id, entry.realm, entry.account.uid, round(entry.noted_until * 1000), entry.name)
 
 
 def _lines(entry: Entry) -> Iterator[bytes]:
-    known = entry.known()
-    yield name_line(known)
-    for inode, (uid, payload) in known.users.items():
-        yield user_line(entry.id, inode, uid, payload)
-    if known.init is not None:
-        yield init_line(entry.id, *known.init)
-    if known.leased:
+    """All that there is to say of an entry."""
+    yield _name_line(entry)
+    for user in entry.users:
+        yield user_line(entry.id, user.inode, user.uid, user.payload)
+    if entry.init is not None:
+        yield init_line(entry.id, entry.init.pid, entry.init.started)
+    if entry.is_leased:
         yield leased_line(entry.id)
+
+
+class Journal:
+    """The log itself.  Owns the memfd `fd`."""
+
+    def __init__(self, fd: int, start: int, end: int) -> None:
+        self.fd = fd
+        self._start = start
+        self._end = end
+        self._limit = end
+
+    @classmethod
+    def create(cls) -> Journal:
+        """Make an empty log.  Raises OSError."""
+        fd = os.memfd_create("names", os.MFD_CLOEXEC)
+        try:
+            os.pwrite(fd, _HEADER.pack(_MAGIC, _HEADER.size), 0)
+        except BaseException:
+            os.close(fd)
+            raise
+        return cls(fd, _HEADER.size, _HEADER.size)
+
+    @classmethod
+    def resume(cls, fd: int) -> tuple[Journal, Iterator[bytes]]:
+        """Go on with the log of an earlier process, and return its lines; takes `fd` over.  Raises ValueError."""
+        header = os.pread(fd, _HEADER.size, 0)
+        if len(header) < _HEADER.size or not header.startswith(_MAGIC):
+            raise ValueError("it is no log of names")
+        _magic, start = _HEADER.unpack(header)
+        data = _read_from(fd, start)
+        whole = data.rfind(b"\n") + 1
+        os.ftruncate(fd, start + whole)
+        return cls(fd, start, start + whole), (line[:-1] for line in io.BytesIO(data[:whole]))
+
+    def append(self, lines: bytes) -> None:
+        """Write whole lines.  Raises OSError, and then nothing was written."""
+        self._append([lines])
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is time for `replace`."""
+        return self._end > self._limit
+
+    def replace(self, lines: Iterable[bytes]) -> None:
+        """Have these lines and no others.  Raises OSError, and then the log is as before."""
+        start = self._end
+        self._append(_pieces(lines))
+        os.pwrite(self.fd, _HEADER.pack(_MAGIC, start), 0)
+        self._start = start
+        size = self._end - start
+        self._limit = start + max(FACTOR * size, size + ROOM)
+        if start > _HEADER.size:
+            punch_hole(self.fd, _HEADER.size, start - _HEADER.size)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def _append(self, pieces: Iterable[bytes]) -> None:
+        at = self._end
+        try:
+            for piece in pieces:
+                rest = memoryview(piece)
+                while rest:
+                    written = os.pwrite(self.fd, rest, at)
+                    rest, at = rest[written:], at + written
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self.fd, self._end)
+            raise
+        self._end = at
+
+
+def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    left = iter(lines)
+    while some := list(islice(left, PIECE)):
+        yield b"".join(some)
+
+
+def _read_from(fd: int, start: int) -> bytes:
+    pieces = []
+    while piece := os.pread(fd, 1 << 20, start):
+        pieces.append(piece)
+        start += len(piece)
+    return b"".join(pieces)

@@ -1,4 +1,4 @@
-"""The accessory: puts its parts together, from what spawnd handed over, and runs.
+"""The accessory: puts its parts together from the descriptors that spawnd handed over, and runs.
 
 On TERM it ends all inits; on USR1 it leaves everything to its successor.
 """
@@ -15,25 +15,22 @@ from functools import partial
 
 import setproctitle
 
-from supervisor.log.logger import log, notice, open_log
+from supervisor.log.logger import log, notice, open_log, worker_logs_to_stderr
 from supervisor.loop.loop import Clock, Loop
-from workers.accessory.accounts import Accounts
-from workers.accessory.entry import Entry
+from supervisor.plural import count
+from workers.accessory.entry import Accounts, Entry
 from workers.accessory.errors import OptionsError
-from workers.accessory.journal import Journal
-from workers.accessory.ledger import JOURNAL, Ledger
-from workers.accessory.names import Names
+from workers.accessory.ledger import JOURNAL, Journal, Ledger
 from workers.accessory.options import Options, parse_options
-from workers.accessory.records import Known, read_lines
-from workers.accessory.recovery import recover
+from workers.accessory.recovery import LoggedName, read_lines, recover
+from workers.accessory.registry import Registry
 from workers.accessory.report import Report
 from workers.accessory.server import Server
-from workers.runtime.control_socket import ControlSocket
+from workers.runtime.control import ControlSocket
 from workers.runtime.descriptors import CONTROL, OPTIONS, passed_descriptors, read_options
-from workers.runtime.status import StatusLine
-from workers.runtime.watchdog import feed_watchdog
+from workers.runtime.status import StatusLine, feed_watchdog
 
-# Seconds since boot, suspensions included: it goes on over our end, and nobody can set it.
+# Seconds since boot, suspensions included: this clock outlives the process, and nobody can set it.
 boot_time: Clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
 
@@ -48,22 +45,22 @@ class Accessory:
         accounts = Accounts(options.quota, raise_descriptor_limit())
         journals = fds.pop(JOURNAL, [])
         journal, known = _take_journal(journals)
-        self._entries: dict[int, Entry] = {}
-        self.ledger = Ledger(journal, self._entries, loop, os.environ.pop("NOTIFY_SOCKET", ""))
-        self.names = Names(loop, accounts, self.ledger, self._entries, options.expiry)
+        realms: dict[int, dict[str, Entry]] = {}
+        self.ledger = Ledger(journal, realms, loop, os.environ.pop("NOTIFY_SOCKET", ""))
+        self.registry = Registry(loop, self.ledger, realms, options.expiry)
         if journals and journals != [journal.fd]:
-            self.ledger.store.drop(JOURNAL)  # or the next process would find what is of no use again
-        self._recover(known, fds)
-        self.server = Server(loop, listener, self.names, accounts, options)
-        status = StatusLine(loop, self.ledger.store.say, self._status)
-        self.names.changed = self.server.changed = status.changed
+            self.ledger.store.drop(JOURNAL)  # or the next process would find useless logs again
+        self._recover(known, fds, accounts)
+        self.server = Server(loop, listener, self.registry, accounts, options)
+        status = StatusLine(loop, self.ledger.store.say, self.server.status)
+        self.registry.changed = self.server.changed = status.changed
         for fd in control:
-            ControlSocket(loop, fd, Report(self.names, self.server, accounts, self.ledger).control())
+            ControlSocket(loop, fd, Report(self.registry, self.server, accounts, self.ledger).control())
 
-    def _recover(self, known: dict[int, Known], stored: dict[str, list[int]]) -> None:
+    def _recover(self, known: dict[int, LoggedName], stored: dict[str, list[int]], accounts: Accounts) -> None:
         store = self.ledger.store
-        entries, unknown = recover(known, stored, self._loop.clock())
-        self.names.adopt(entries)
+        entries, unknown = recover(known, stored, accounts, self._loop.clock())
+        self.registry.adopt(entries)
         taken = {fd for entry in entries for fd in entry.descriptors()}
         for fd in (fd for fds in stored.values() for fd in fds if fd not in taken):
             os.close(fd)
@@ -72,12 +69,9 @@ class Accessory:
         self.ledger.write_anew()
         self.ledger.keep_journal()
         if entries:
-            notice("going on with %d names", len(entries))
+            notice("going on with %s", count(len(entries), "name"))
 
-    def _status(self) -> str:
-        return f"{len(self.names)} names, {self.names.leases} leases, {self.server.clients} clients"
-
-    def run(self) -> None:
+    def serve(self) -> None:
         self._loop.on_signal(signal.SIGTERM, self._end)
         self._loop.on_signal(signal.SIGINT, self._end)
         self._loop.on_signal(signal.SIGUSR1, self._hand_over)
@@ -86,17 +80,18 @@ class Accessory:
         self._loop.run()
 
     def _end(self) -> None:
-        self.names.end_all()
+        self.registry.end_all()
+        self.server.finish()
         self._loop.stop()
 
     def _hand_over(self) -> None:
-        self.server.stop()
+        self.server.finish()
         self.ledger.store.finish()
         self._loop.stop()
 
 
 def _take_listener(fds: dict[str, list[int]]) -> socket.socket:
-    """The one of its descriptors that is a socket and has a name that the store does not give."""
+    """Return the listening socket: the only descriptor of its name, which is none of the store's."""
     for name, numbers in fds.items():
         if name != CONTROL and len(numbers) == 1 and _listens(numbers[0]):
             del fds[name]
@@ -112,10 +107,10 @@ def _listens(fd: int) -> bool:
         return False
 
 
-def _take_journal(fds: list[int]) -> tuple[Journal, dict[int, Known]]:
-    """The log of the process before this one with what it says, or else a new one."""
+def _take_journal(fds: list[int]) -> tuple[Journal, dict[int, LoggedName]]:
+    """Return the log of the process before this one, with its names, or else a new log."""
     journal: Journal | None = None
-    known: dict[int, Known] = {}
+    known: dict[int, LoggedName] = {}
     for fd in fds:
         try:
             if journal is not None:
@@ -127,12 +122,12 @@ def _take_journal(fds: list[int]) -> tuple[Journal, dict[int, Known]]:
             continue
         known, damaged = read_lines(lines)
         if damaged:
-            log.error("%d lines of the log of names could not be read", damaged)
+            log.error("cannot read %s of the log of names", count(damaged, "line"))
     return journal or Journal.create(), known
 
 
 def raise_descriptor_limit() -> int:
-    """Have as many descriptors as the host allows; how many that is."""
+    """Raise the limit of descriptors as far as the host allows; return it."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
@@ -140,7 +135,7 @@ def raise_descriptor_limit() -> int:
 
 def main() -> int:
     setproctitle.setproctitle("spawnd: accessory")
-    open_log("info", stderr_is_open=True)
+    open_log("info", worker_logs_to_stderr())
     fds = passed_descriptors()
     loop = Loop(
         on_error=lambda error: log.error("accessory: unexpected error; going on", exc_info=error), clock=boot_time
@@ -151,6 +146,6 @@ def main() -> int:
     except OptionsError as error:
         log.error("accessory: %s", error)
         return EXIT_CONFIG
-    gc.freeze()  # what is there now stays: to look at it again would only copy what spawnd shares with us
-    accessory.run()
+    gc.freeze()  # all objects stay: a collection would copy pages that are shared with spawnd
+    accessory.serve()
     return os.EX_OK

@@ -9,10 +9,13 @@
 
 from __future__ import annotations
 
+import errno
 import grp
+import marshal
+import os
 import pwd
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -30,7 +33,7 @@ _KEYS = ("allow", "expiry", "quota")
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """What somebody may map: any ids, their own ones, and certain ranges."""
+    """The ids that a rule allows to map: any, the client's own ones, and certain ranges."""
 
     any: bool = False
     own: bool = False
@@ -39,7 +42,7 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How much of each a user may have at a time; None: as much as there are descriptors."""
+    """The most that a user may have at a time of each kind; None: as much as there are descriptors."""
 
     connections: int | None = None
     names: int | None = None
@@ -68,7 +71,7 @@ def parse_options(options: Mapping[str, Any]) -> Options:
 
 
 def _table(options: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """An empty table of Lua may come as a list."""
+    """Return a table by name; an empty table of Lua may come as a list."""
     value = options.get(key) or {}
     if not isinstance(value, dict):
         raise OptionsError(f"options.{key}: not a table by name")
@@ -76,18 +79,50 @@ def _table(options: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _allow(rules: Mapping[str, Any]) -> tuple[dict[int, Allowance], dict[int, Allowance]]:
+    """Return the allowances by uid and by gid."""
     users: dict[int, Allowance] = {}
     groups: dict[int, Allowance] = {}
-    for name, value in rules.items():
-        allowance = _allowance(name, value)
-        try:
-            if name.startswith("@"):
-                groups[grp.getgrnam(name[1:]).gr_gid] = allowance
-            else:
-                users[pwd.getpwnam(name).pw_uid] = allowance
-        except KeyError:
+    allowances = {name: _allowance(name, value) for name, value in rules.items()}
+    for (name, allowance), id in zip(allowances.items(), _look_up(list(allowances)), strict=True):
+        if id is None:
             notice("options.allow: %r skipped: this host has no such %s", name, "group" if name[:1] == "@" else "user")
+        else:
+            (groups if name[:1] == "@" else users)[id] = allowance
     return users, groups
+
+
+def _ids(names: Iterable[str]) -> list[int | None]:
+    """Return the uid of each user and the gid of each `@group`; None where this host has none of that name."""
+    found: list[int | None] = []
+    for name in names:
+        try:
+            found.append(grp.getgrnam(name[1:]).gr_gid if name[:1] == "@" else pwd.getpwnam(name).pw_uid)
+        except KeyError:
+            found.append(None)
+    return found
+
+
+def _look_up(names: list[str]) -> list[int | None]:
+    """Return the result of `_ids`, found in a child: libraries of name services would stay here, which are 0.4 MB.
+
+    Raises OSError where the child has no result.
+    """
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with open(write_end, "wb") as pipe:
+                pipe.write(marshal.dumps(_ids(names)))
+        finally:
+            os._exit(0)
+    os.close(write_end)
+    with open(read_end, "rb") as pipe:
+        data = pipe.read()
+    os.waitpid(pid, 0)
+    if not data:
+        raise OSError(errno.EIO, "cannot look up users and groups")
+    found: list[int | None] = marshal.loads(data)  # noqa: S302  a child of our own wrote it
+    return found
 
 
 def _allowance(name: str, value: object) -> Allowance:

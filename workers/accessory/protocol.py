@@ -43,7 +43,7 @@ class Response(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one datagram asks for.  `user` is the payload of its USER_NAMESPACE, None where there is none of them."""
+    """The request in a datagram.  `user` is the payload of its USER_NAMESPACE, None where there is none."""
 
     name: str = ""
     ipc: bool = False
@@ -63,7 +63,7 @@ class Request:
 
 
 def parse_request(datagram: bytes) -> Request:
-    """The request in a datagram; commands that nobody knows here are ignored.  Raises ProtocolError."""
+    """Read the request in a datagram; unknown commands are ignored.  Raises ProtocolError."""
     fields: dict[str, object] = {}
     for command, payload in packets(datagram):
         take = _COMMANDS.get(command)
@@ -80,7 +80,7 @@ def parse_request(datagram: bytes) -> Request:
 
 
 def packets(datagram: bytes) -> Iterator[tuple[int, bytes]]:
-    """Command and payload of each packet.  Raises ProtocolError where the framing is wrong."""
+    """Yield command and payload of each packet.  Raises ProtocolError where the framing is wrong."""
     if len(datagram) < _HEADER.size:
         raise ProtocolError(f"datagram of {len(datagram)} bytes: shorter than its header")
     if len(datagram) > MAX_DATAGRAM:
@@ -130,14 +130,14 @@ _COMMANDS: dict[int, Callable[[bytes], tuple[str, object]]] = {
 
 
 def split_maps(payload: bytes) -> tuple[bytes, bytes]:
-    """`uid_map` and `gid_map` of a USER_NAMESPACE; each may be empty, and then it is not written."""
+    """Return `uid_map` and `gid_map` of a USER_NAMESPACE; an empty one is not written."""
     uid_map, _, gid_map = payload.partition(b"\0")
     return uid_map, gid_map
 
 
 @lru_cache(maxsize=16)
 def encode_reply(kinds: tuple[int, ...], lease: bool) -> bytes:
-    """The answer to a request that was fulfilled; the descriptors that go with it have the same order."""
+    """Return the answer to a request that was fulfilled; its descriptors have the same order."""
     reply = []
     if kinds:
         reply.append(encode_packet(Response.NAMESPACE_HANDLES, b"".join(map(_FLAG.pack, kinds))))

@@ -1,36 +1,108 @@
-"""Going on with the names of a process before this one: from its log, spawnd's store and the inits that live.
+"""Going on with the names of an earlier process: from its log, spawnd's store and the inits that live.
 
-What the log does not know was never told to anybody.  A name may come back with less than the log
-says, and then that was not stored before it was told, or has ended: the next request makes it anew.
-To find an init takes as long as all else about its name, so that is left for later.
+No client was ever told of anything that is not in the log.  A name may come back with less than the log says: the
+rest was not stored before the client was told, or has ended, and the next request makes it anew.
+Finding an init takes as long as all else about its name, so that is left for later.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWUSER, ns_get_nstype
-from workers.accessory.entry import Entry, UserNamespace
-from workers.accessory.program import Init
-from workers.accessory.records import Known, read_stored_name
+from workers.accessory.c_helpers import Init
+from workers.accessory.entry import Accounts, Entry, UserNamespace
+from workers.accessory.errors import Refused
+from workers.accessory.rights import plain_maps
+
+_STORED_NAME = re.compile(r"n[0-9a-z]{1,12}")
+
+
+@dataclass(slots=True)
+class LoggedName:
+    """A name as the log has it.  `users` are uid and payload by the inode of the namespace."""
+
+    id: int
+    realm: int
+    payer: int
+    until: int
+    name: str
+    users: dict[int, tuple[int, bytes]] = field(default_factory=dict)
+    init: tuple[int, int] | None = None
+    leased: bool = False
+
+
+def read_lines(lines: Iterable[bytes]) -> tuple[dict[int, LoggedName], int]:
+    """Return the names of the log by id, and the number of lines that could not be read."""
+    known: dict[int, LoggedName] = {}
+    damaged = 0
+    for line in lines:
+        try:
+            _take(known, line)
+        except (ValueError, KeyError, IndexError):
+            damaged += 1
+    return known, damaged
+
+
+def _take(known: dict[int, LoggedName], line: bytes) -> None:
+    kind, number, *rest = line.split(b" ", 2)
+    id = int(number)
+    if kind == b"N":
+        realm, payer, until, name = rest[0].split(b" ", 3)
+        new = LoggedName(id, int(realm), int(payer), int(until), name.decode("ascii"))
+        # A name that is known begins a log written anew whose end was never written: all of it is known.  A known id
+        # of another name is that of a request that was undone, given again.
+        if id not in known or (known[id].realm, known[id].name) != (new.realm, new.name):
+            known[id] = new
+        return
+    if kind == b"X":
+        known.pop(id, None)
+        return
+    _change(known[id], kind, rest[0].split(b" ") if rest else [])
+
+
+def _change(entry: LoggedName, kind: bytes, values: list[bytes]) -> None:
+    match kind:
+        case b"U":
+            entry.users[int(values[0])] = (int(values[1]), bytes.fromhex(values[2].decode("ascii")))
+        case b"P":
+            entry.init = (int(values[0]), int(values[1]))
+        case b"E":
+            entry.init = None
+        case b"L":
+            entry.leased = True
+        case b"T":
+            entry.leased, entry.until = False, int(values[0])
+        case _:
+            raise ValueError(f"no such kind of line: {kind!r}")
+
+
+def read_stored_name(text: str) -> int | None:
+    """Return the id in a name of the store; None where it is no such name."""
+    return int(text[1:], 36) if _STORED_NAME.fullmatch(text) else None
 
 
 def recover(
-    known: Mapping[int, Known], stored: Mapping[str, Sequence[int]], now: float
+    known: Mapping[int, LoggedName], stored: Mapping[str, Sequence[int]], accounts: Accounts, now: float
 ) -> tuple[list[Entry], list[str]]:
-    """The entries, which own those of the stored descriptors that are of use; the others stay where they are.
+    """Return the entries, which own those of the stored descriptors that are of use, and names that no entry has.
 
-    `stored` is by name in the store; names there that no entry has are the second result.
+    `stored` are descriptors by name in the store; those that are of no use stay where they are.
     """
     entries = []
     unknown = []
-    times: dict[int, float] = {}  # each once: many names share one
-    for facts in known.values():
-        until = times.setdefault(facts.until, facts.until / 1000)
-        entry = Entry(facts.id, facts.realm, facts.payer, facts.name, min(until, now), until)
-        entry.init = None if facts.init is None else Init(*facts.init)
+    times: dict[int, float] = {}  # one object for each: many names have the same
+    for logged in known.values():
+        until = times.setdefault(logged.until, logged.until / 1000)
+        account = accounts.of(logged.payer)
+        entry = Entry(logged.id, logged.realm, account, logged.name, min(until, now), until)
+        account.charge("names", entry.weight, 0)
+        entry.init = None if logged.init is None else Init(*logged.init)
         entries.append(entry)
     by_id = {entry.id: entry for entry in entries}
     for name, fds in stored.items():
@@ -46,7 +118,7 @@ def recover(
     return entries, unknown
 
 
-def _give(entry: Entry, known: Known, fd: int) -> None:
+def _give(entry: Entry, known: LoggedName, fd: int) -> None:
     facts = os.fstat(fd)
     if stat.S_ISFIFO(facts.st_mode):
         entry.add_lease(fd)
@@ -58,4 +130,7 @@ def _give(entry: Entry, known: Known, fd: int) -> None:
     if kind == CLONE_NEWIPC and entry.ipc < 0:
         entry.ipc = fd
     elif kind == CLONE_NEWUSER and facts.st_ino in known.users:
-        entry.users += (UserNamespace(fd, facts.st_ino, *known.users[facts.st_ino]),)
+        uid, payload = known.users[facts.st_ino]
+        with suppress(Refused):  # an earlier version kept payloads as they were sent
+            payload = plain_maps(payload)
+        entry.users += (UserNamespace(fd, facts.st_ino, uid, payload),)

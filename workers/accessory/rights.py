@@ -1,28 +1,33 @@
-"""What a client may do, once it is known who it is."""
+"""The rights of a client: the names that it sees, and the ids that it may map, by the options' rules."""
 
 from __future__ import annotations
 
 import pwd
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
-from workers.accessory.errors import Refused
+from supervisor.linux.peers import Credentials
+from workers.accessory.errors import NotAllowed, Refused
 from workers.accessory.id_map import (
     SUBORDINATE_GIDS,
     SUBORDINATE_UIDS,
     Extent,
     Ids,
+    encode_map,
     is_within,
     parse_map,
     subordinate_ids,
 )
+from workers.accessory.options import Allowance, Options
 from workers.accessory.protocol import split_maps
 
-SHARED = -1  # the realm of those who may map any ids
+SHARED = -1  # the realm of clients that may map any ids
 
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """What is written for a user namespace: each map where it is not empty."""
+    """The maps to write for a user namespace; an empty one is not written."""
 
     uid_map: bytes
     gid_map: bytes
@@ -31,10 +36,10 @@ class Maps:
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """Of a client with these effective ids.
+    """The rights of a client with these effective ids.
 
-    `realm` is the set of names that it sees: SHARED, or its uid.  `own` says whether it may map
-    its own ids and the subordinate ones, `ids` what it may map besides; neither counts in SHARED.
+    `realm` is the set of names that the client sees: SHARED, or its uid.  `own`: it may map its own ids and the
+    subordinate ones.  `ids` are further ids that it may map.  Neither counts in SHARED, where any id may be mapped.
     """
 
     uid: int
@@ -44,7 +49,7 @@ class Rights:
     ids: tuple[Ids, ...] = ()
 
     def maps(self, payload: bytes) -> Maps:
-        """The maps that a USER_NAMESPACE asks for.  Raises Refused where it may not have them."""
+        """Return the maps for a payload of `plain_maps`.  Raises Refused for ids that the client may not map."""
         uid_map, gid_map = split_maps(payload)
         if self.realm == SHARED:
             return Maps(uid_map, gid_map)
@@ -56,9 +61,47 @@ class Rights:
         own_gid = [Ids(self.gid, self.gid)] if self.own else []
         uid_extents = _allowed(uid_map, "uid_map", uids)
         gid_extents = _allowed(gid_map, "gid_map", [*gids, *own_gid])
-        # who could leave a group that denies something would gain by it: user_namespaces(7)
+        # a process could gain rights by leaving a group to which a file denies them: user_namespaces(7)
         deny = not all(is_within(extent, gids) for extent in gid_extents)
-        return Maps(_encode(uid_extents), _encode(gid_extents), deny)
+        return Maps(encode_map(uid_extents), encode_map(gid_extents), deny)
+
+
+def rights_of(client: Credentials, groups: Callable[[], Iterable[int]], options: Options) -> Rights:
+    """Return the most that any rule gives the client.
+
+    `groups` returns its supplementary groups and is called only where a rule needs them.  Raises NotAllowed where no
+    rule applies, OSError where `groups` does.
+    """
+    found = []
+    if client.uid in options.users:
+        found.append(options.users[client.uid])
+    if options.groups and not any(allowance.any for allowance in found):
+        found += [options.groups[gid] for gid in {client.gid, *groups()} if gid in options.groups]
+    if not found:
+        raise NotAllowed(f"user {client.uid} may not use this service")
+    return _sum_of(client, found)
+
+
+def _sum_of(client: Credentials, found: list[Allowance]) -> Rights:
+    if any(allowance.any for allowance in found):
+        return Rights(client.uid, client.gid, SHARED)
+    ids = {ids for allowance in found for ids in allowance.ids}
+    own = any(allowance.own for allowance in found)
+    return Rights(client.uid, client.gid, client.uid, own, tuple(sorted(ids, key=lambda ids: ids.first)))
+
+
+@lru_cache(maxsize=16)  # many names have the same maps
+def plain_maps(payload: bytes) -> bytes:
+    """Return the same maps in their one plain form: without blanks and leading zeros.  Raises Refused."""
+    uid_map, gid_map = split_maps(payload)
+    return b"\0".join((_plain(uid_map, "uid_map"), _plain(gid_map, "gid_map"))).rstrip(b"\0")
+
+
+def _plain(text: bytes, what: str) -> bytes:
+    try:
+        return encode_map(parse_map(text, what)) if text else b""
+    except Refused as error:
+        raise Refused(f"cannot make user namespace ({what}): {error}") from error
 
 
 def _allowed(text: bytes, what: str, allowed: list[Ids]) -> list[Extent]:
@@ -68,10 +111,6 @@ def _allowed(text: bytes, what: str, allowed: list[Ids]) -> list[Extent]:
             last = extent.outside + extent.count - 1
             raise Refused(f"{what}: you may not map the ids {extent.outside} to {last}")
     return extents
-
-
-def _encode(extents: list[Extent]) -> bytes:
-    return b"".join(extent.encode() for extent in extents)
 
 
 def _user_name(uid: int) -> str:

@@ -1,38 +1,44 @@
-"""The listening socket: who connects, and who of them may ask."""
+"""The listening socket and its clients: their rights, their datagrams, and answers in the same order."""
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import struct
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from supervisor.linux.peers import Credentials, peer_groups
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
-from workers.accessory.access import rights_of
-from workers.accessory.accounts import Accounts
-from workers.accessory.client_connection import EVENTS, ClientConnection
-from workers.accessory.errors import NotAllowed, Refused
-from workers.accessory.inbox import Inbox, receiver
-from workers.accessory.names import Names
+from supervisor.notify.safe_close import Closer, PidfdReaper
+from supervisor.plural import count
+from workers.accessory.entry import Account, Accounts, AnswerCache, Answers
+from workers.accessory.errors import NotAllowed, ProtocolError, Refused
+from workers.accessory.inbox import Ancillary, CarriesDescriptors, Disposal, Inbox, receiver
 from workers.accessory.options import Allowance, Options
-from workers.accessory.rights import SHARED, Rights
-from workers.accessory.tenant import Tenant
+from workers.accessory.protocol import Request, encode_error, encode_reply, parse_request
+from workers.accessory.registry import Registry
+from workers.accessory.rights import SHARED, Rights, rights_of
 
 PAUSE = 0.1  # seconds; without descriptors the socket stays readable, and accepting would spin
-MOST_TENANTS = 1024  # that are remembered
+MOST_CACHES = 1024  # that are remembered
+MOST_STRANGERS = 64  # connections of clients that may not ask, all of them together, until they do
+EVENTS = select.EPOLLIN | select.EPOLLRDHUP
 NOTHING = Allowance()
+UNKNOWN = -1  # the user to whom a client without credentials is charged
+# as numbers: combining two members of an enumeration costs as much as a system call
+_SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 _SOCKET = int(socket.SOL_SOCKET)
 _UCRED = struct.Struct("iII")  # pid, uid, gid: unix(7)
 _PID_SIZE = struct.calcsize("i")
-MOST_STRANGERS = 64  # connections of those who get nothing, all of them together, until they ask
 
 
 @dataclass(slots=True)
 class Counters:
-    """Since the start of this process.  `dropped` are clients that did not read."""
+    """Counts since the start of this process; `dropped` counts clients that did not read."""
 
     connections: int = 0
     requests: int = 0
@@ -41,22 +47,26 @@ class Counters:
 
 
 class Server:
-    """Owns the listening socket and all connections.  `changed` is called when one comes or goes."""
+    """Owns the listening socket and all connections, except those that `disposal` has.
+
+    `changed` is called when a connection comes or goes.
+    """
 
     def __init__(
-        self, loop: Loop, listener: socket.socket, names: Names, accounts: Accounts, options: Options
+        self, loop: Loop, listener: socket.socket, registry: Registry, accounts: Accounts, options: Options
     ) -> None:
-        self.names = names
-        self.inbox = Inbox()
+        self.registry = registry
+        self.inbox = Inbox(Closer(loop, PidfdReaper(loop, loop)).close)
         self.counters = Counters()
         self._loop = loop
         self._listener = listener
         self._accounts = accounts
         self._options = options
-        self._tenants: dict[Rights, Tenant] = {}
-        self._spawners: dict[bytes, Tenant] = {}  # by uid and gid, as the kernel has them: known at a glance
+        self._caches: dict[Rights, AnswerCache] = {}
+        self._spawners: dict[bytes, AnswerCache] = {}  # by the kernel's bytes of uid and gid, for clients that may all
         self._connections: set[ClientConnection] = set()
         self._strangers = 0
+        self.disposal = Disposal(loop, self._drain)
         self.changed: Callable[[], None] = lambda: None
         listener.setblocking(False)
         listener.setsockopt(_SOCKET, socket.SO_PASSCRED, 1)  # which connections inherit
@@ -66,23 +76,38 @@ class Server:
     def clients(self) -> int:
         return len(self._connections)
 
-    def forget(self, connection: ClientConnection) -> None:
-        """Its end: it is not heard any more."""
+    def status(self) -> str:
+        """Return the status text."""
+        names, leases = count(len(self.registry), "name"), count(self.registry.leases, "lease")
+        return f"{names}, {leases}, {count(self.clients, 'client')}"
+
+    def forget(self, connection: ClientConnection) -> bool:
+        """Take a connection out that ends; return False where that has been done."""
+        if connection not in self._connections:
+            return False
         self._loop.unwatch(connection.sock.fileno())
         self._connections.discard(connection)
-        self._accounts.add(connection.uid, "connections", -1, -1)
-        self._strangers -= isinstance(connection.tenant, NotAllowed)
+        connection.account.charge("connections", -1, -1)
+        self._strangers -= isinstance(connection.known, NotAllowed)
         self.changed()
+        return True
 
     def stop(self) -> None:
-        """Take in nobody any more: who comes waits in the backlog for the successor."""
+        """Accept no more: clients that connect wait in the listen backlog for the successor."""
         self._loop.unwatch(self._listener.fileno())
+
+    def finish(self) -> None:
+        """Prepare the exit of this process, which must not wait for descriptors that strangers have sent."""
+        self.stop()
+        for connection in [connection for connection in self._connections if not connection.is_trusted]:
+            connection.end()
+        self.disposal.finish()
 
     def _go_on(self) -> None:
         self._loop.watch(self._listener.fileno(), select.EPOLLIN, self._accept)
 
     def _accept(self, _events: int) -> None:
-        """Take in one: a further look whether there are more would cost each of them one."""
+        """Accept one client: looking whether there are more would cost a system call for each."""
         try:
             fd, _address = self._listener._accept()  # type: ignore[attr-defined]
         except (BlockingIOError, ConnectionAbortedError):
@@ -98,18 +123,21 @@ class Server:
             self._take_in(sock)
         except OSError as error:
             log.warning("cannot take in a client: %s", error.strerror)
-            self.inbox.drain(sock, receiver(sock, is_trusted=False))
-            sock.close()
+            if self._drain(sock):
+                sock.close()
+            else:
+                self.disposal.take(sock, self._accounts.of(UNKNOWN))
 
     def _take_in(self, sock: socket.SocketType) -> None:
         """Raises OSError, and then the socket is still the caller's."""
-        uid, tenant = self._identify(sock)
-        connection = ClientConnection(self, sock, uid, tenant)
-        is_one_too_many = isinstance(tenant, NotAllowed) and self._strangers >= MOST_STRANGERS
+        account, known = self._identify(sock)
+        connection = ClientConnection(self, sock, account, known)
+        is_stranger = isinstance(known, NotAllowed)
+        is_one_too_many = is_stranger and self._strangers >= MOST_STRANGERS
         self._loop.watch(sock.fileno(), EVENTS, connection.on_event)
         self._connections.add(connection)
-        self._accounts.add(uid, "connections")
-        self._strangers += isinstance(tenant, NotAllowed)
+        account.charge("connections")
+        self._strangers += is_stranger
         self.counters.connections += 1
         self.changed()
         if is_one_too_many:
@@ -117,30 +145,150 @@ class Server:
         else:
             connection.on_event(0)  # most send their request at once
 
-    def _identify(self, sock: socket.SocketType) -> tuple[int, Tenant | NotAllowed]:
-        """Its user, and who it is, or why it gets nothing: it is told so when it asks, as then it listens."""
-        credentials = sock.getsockopt(_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        tenant = self._spawners.get(credentials[_PID_SIZE:])
-        pid, uid, gid = _UCRED.unpack(credentials)
-        try:
-            if tenant is None:
-                tenant = self._tenant(sock, Credentials(pid, uid, gid))
-                if tenant.rights.realm == SHARED and self._options.users.get(uid, NOTHING).any:
-                    self._spawners[credentials[_PID_SIZE:]] = tenant
-            self._accounts.check(uid, "connections", is_shared=tenant.rights.realm == SHARED)
-        except NotAllowed as error:
-            return uid, error
-        except Refused as error:
-            return uid, NotAllowed(str(error))
-        return uid, tenant
+    def _drain(self, sock: socket.SocketType) -> bool:
+        return self.inbox.drain(sock, receiver(sock, is_trusted=False))
 
-    def _tenant(self, sock: socket.SocketType, peer: Credentials) -> Tenant:
+    def _identify(self, sock: socket.SocketType) -> tuple[Account, AnswerCache | NotAllowed]:
+        """Return the client's account, and its rights or the reason why it has none.
+
+        It is told the reason when it asks, as then it listens.
+        """
+        credentials = sock.getsockopt(_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        known = self._spawners.get(credentials[_PID_SIZE:])
+        pid, uid, gid = _UCRED.unpack(credentials)
+        account = self._accounts.of(uid)
+        try:
+            if known is None:
+                known = self._cache(sock, Credentials(pid, uid, gid))
+                if known.rights.realm == SHARED and self._options.users.get(uid, NOTHING).any:
+                    self._spawners[credentials[_PID_SIZE:]] = known
+            account.check("connections", is_shared=known.rights.realm == SHARED)
+        except NotAllowed as error:
+            return account, error
+        except Refused as error:
+            return account, NotAllowed(str(error))
+        return account, known
+
+    def _cache(self, sock: socket.SocketType, peer: Credentials) -> AnswerCache:
         """Raises NotAllowed, OSError."""
         rights = rights_of(peer, lambda: peer_groups(sock), self._options)
-        tenant = self._tenants.get(rights)
-        if tenant is None:
-            if len(self._tenants) >= MOST_TENANTS:
-                self._tenants.clear()
+        cache = self._caches.get(rights)
+        if cache is None:
+            if len(self._caches) >= MOST_CACHES:
+                self._caches.clear()
                 self._spawners.clear()
-            tenant = self._tenants[rights] = Tenant(rights)
-        return tenant
+            cache = self._caches[rights] = AnswerCache(rights)
+        return cache
+
+
+class ClientConnection:
+    """One client.  Owns its socket.  `known` has its rights, or is the reason why it may not ask for anything."""
+
+    __slots__ = ("_answers", "_inbox", "_receive", "_registry", "_server", "account", "is_trusted", "known", "sock")
+
+    def __init__(
+        self, server: Server, sock: socket.SocketType, account: Account, known: AnswerCache | NotAllowed
+    ) -> None:
+        self._server = server
+        self._registry = server.registry
+        self._inbox = server.inbox
+        self.sock = sock
+        self.account = account
+        self.known = known
+        self._answers: Answers = {}
+        self.is_trusted = False  # whether it may map any id
+        if isinstance(known, AnswerCache):
+            self._answers = known.answers
+            self.is_trusted = known.rights.realm == SHARED
+        self._receive = receiver(sock, self.is_trusted)
+
+    def on_event(self, _events: int) -> None:
+        """Take one datagram: a client that sends many has its turn like all others."""
+        is_last = False
+        try:
+            datagram = self._inbox.take(self._receive)
+        except BlockingIOError:
+            return
+        except CarriesDescriptors as found:
+            datagram, is_last = found.datagram, True
+        except OSError:
+            self.end()
+            return
+        if datagram is None:
+            self.end(is_empty=True)
+            return
+        self._server.counters.requests += 1
+        answer = self._answers.get(datagram)
+        if answer is None and isinstance(self.known, AnswerCache):
+            answer = self.known.answer_with_init(datagram)
+        if answer is None:
+            self._answer(datagram)
+        else:
+            self._registry.touch(answer[0])
+            try:
+                self.sock.sendmsg(answer[1], answer[2], _SEND)
+            except OSError as error:
+                self._lose(error)
+        if is_last:
+            self.end()
+
+    def end(self, is_empty: bool = False) -> None:
+        """End the connection; `is_empty`: nothing is left in it to be received.  Calling it again does no harm."""
+        if not self._server.forget(self):
+            return
+        if is_empty or self._inbox.drain(self.sock, self._receive):
+            self.sock.close()
+        else:
+            self._server.disposal.take(self.sock, self.account)
+
+    def _answer(self, datagram: bytes) -> None:
+        try:
+            request = parse_request(datagram)
+            if isinstance(self.known, NotAllowed):
+                raise self.known
+            if request.asks_for_something:
+                self._fulfil(self.known, request, datagram)
+        except (ProtocolError, NotAllowed) as error:
+            if self._say(error):
+                self.end()
+        except Refused as error:
+            self._say(error)
+        except Exception as error:
+            log.error("accessory: unexpected error; going on", exc_info=error)
+            self._say(Refused("internal error"))
+
+    def _fulfil(self, known: AnswerCache, request: Request, datagram: bytes) -> None:
+        grant = self._registry.fulfil(known.rights, self.account, request)
+        reply = [encode_reply(request.kinds, request.lease)]
+        if grant.lease_end >= 0:
+            try:
+                self._send(reply, _rights([*grant.handles, grant.lease_end]))
+            finally:
+                os.close(grant.lease_end)
+            return
+        rights = _rights(grant.handles)
+        if self._send(reply, rights) and not grant.is_made:
+            known.remember(datagram, (grant.entry, reply, rights), has_init=request.pid)
+
+    def _say(self, error: Exception) -> bool:
+        self._server.counters.errors += 1
+        return self._send([encode_error(str(error))], [])
+
+    def _send(self, reply: Sequence[bytes], rights: Ancillary) -> bool:
+        """Send an answer.  Return False where it cannot be sent; then the connection has ended."""
+        try:
+            self.sock.sendmsg(reply, rights, _SEND)
+        except OSError as error:
+            self._lose(error)
+            return False
+        return True
+
+    def _lose(self, error: OSError) -> None:
+        """End a connection that an answer cannot be sent on."""
+        if isinstance(error, BlockingIOError):
+            self._server.counters.dropped += 1  # it does not read, and we do not wait for it
+        self.end()
+
+
+def _rights(fds: Sequence[int]) -> Ancillary:
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))]

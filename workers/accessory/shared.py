@@ -1,3 +1,3 @@
-"""What each accessory would import anew after each start, and have as memory of its own."""
+"""The imports of the accessory, for spawnd: each accessory would have them as memory of its own otherwise."""
 
 import workers.accessory.main  # noqa: F401

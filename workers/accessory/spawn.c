@@ -1,14 +1,11 @@
 // Starting the processes that the accessory needs, at a cost that does not grow with its descriptors.
 //
-// The children share its memory, as after vfork(2), and run nothing but what is here, on a stack of their own
-// and with all signals blocked: a handler of the parent must not run in them. While the parent runs they make their
-// system calls without the C library, whose errno they would share, too.
+// The children share its memory and run nothing but what is here.
 //
 // Functions return a pid, or an errno with a minus sign.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/capability.h>
-#include <linux/close_range.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -19,34 +16,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "system_call.h"
+#include "sharing_child.h"
 
-enum { STACK_SIZE = 16384, SIGSET_SIZE = 8, PAUSE_USEC = 1000 };
-
-#define SHARED (CLONE_VM | CLONE_FILES | SIGCHLD)
+enum { PAUSE_USEC = 1000, DISPOSALS = 16, DISPOSED = 64 };
 
 static _Alignas(16) char passing_stack[STACK_SIZE]; // of one whose end, or exec, the parent waits for
 static _Alignas(16) char holding_stack[STACK_SIZE]; // of one that lives beside it
-
-static _Noreturn void leave(long status)
-{
-	for (;;)
-		call(__NR_exit_group, status, 0, 0, 0);
-}
-
-// Start a child with all signals blocked, which it goes on to have.
-static int start(int (*child)(void *), char *stack, int flags, void *argument)
-{
-	const uint64_t every_signal = ~0ull;
-	uint64_t before;
-	int pid, error;
-
-	call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&every_signal, (long)&before, SIGSET_SIZE);
-	pid = clone(child, stack + STACK_SIZE, flags, argument);
-	error = errno;
-	call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&before, 0, SIGSET_SIZE);
-	return pid < 0 ? -error : pid;
-}
 
 // Reap a child that has ended or is about to; no signal that a handler takes leaves it behind.
 static void reap(int pid)
@@ -77,7 +52,7 @@ static int execute(void *argument)
 int spawn_init(const char *program, const char *title)
 {
 	struct execution execution = { program, title, 0 };
-	int pid = start(execute, passing_stack, SHARED | CLONE_VFORK | CLONE_NEWPID, &execution);
+	int pid = start(execute, passing_stack, SIGCHLD | CLONE_FILES | CLONE_VFORK | CLONE_NEWPID, &execution, NULL);
 
 	if (pid > 0 && execution.error != 0) {
 		reap(pid);
@@ -132,7 +107,8 @@ static int make_user_namespace(void *argument)
 	if (owner->result == 0)
 		owner->result = call(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0);
 	if (owner->result == 0) {
-		pid = clone(hold_namespace, holding_stack + STACK_SIZE, SHARED | CLONE_NEWUSER | CLONE_PARENT, &owner->parent);
+		pid = clone(hold_namespace, holding_stack + STACK_SIZE,
+			    CLONE_VM | CLONE_FILES | CLONE_NEWUSER | CLONE_PARENT | SIGCHLD, &owner->parent);
 		owner->result = pid < 0 ? -errno : pid;
 	}
 	leave(0);
@@ -147,16 +123,18 @@ int spawn_user_namespace(uint32_t uid, uint32_t gid)
 	if (uid == UINT32_MAX || gid == UINT32_MAX) // to the kernel: stay who you are
 		return -EINVAL;
 	owner = (struct owner){ uid, gid, getpid(), -ECHILD };
-	pid = start(make_user_namespace, passing_stack, SHARED | CLONE_VFORK, &owner);
+	pid = start(make_user_namespace, passing_stack, SIGCHLD | CLONE_FILES | CLONE_VFORK, &owner, NULL);
 	if (pid < 0)
 		return pid;
 	reap(pid);
 	return (int)owner.result;
 }
 
-struct drop {
-	long fd;
-	volatile long result; // of recvmsg
+struct disposal {
+	long parent;
+	unsigned int count;
+	int fds[DISPOSED]; // sockets, in ascending order
+	_Alignas(16) char stack[STACK_SIZE];
 };
 
 static void wake_up(int signum)
@@ -164,34 +142,50 @@ static void wake_up(int signum)
 	(void)signum;
 }
 
-// Receive a datagram without room for the descriptors in it: the kernel lets go of them before the call comes back. A
-// socket may linger then, but not on from the next alarm; and a FUSE server is told of it, not waited for as it is
-// by a close. Alarm and handler are this process's own.
-static int receive_nothing(void *argument)
+// Take every datagram from a socket that receives no more, without room for descriptors: the kernel lets go of them
+// before a call comes back.  A datagram of no bytes is told from the end by the credentials that did not fit either.
+static void take_everything(int fd)
 {
-	struct drop *drop = argument;
-	struct msghdr nothing = { 0 };
+	struct msghdr message;
+	long size;
+
+	do {
+		message = (struct msghdr){ 0 };
+		size = call(__NR_recvmsg, fd, (long)&message, MSG_DONTWAIT, 0);
+	} while (size > 0 || (size == 0 && message.msg_flags & MSG_CTRUNC) || size == -ECONNRESET);
+}
+
+// A socket that is let go of may linger, but not on from the next alarm.  Alarm and handler are this process's own.
+static int dispose(void *argument)
+{
+	const struct disposal *disposal = argument;
 	const struct sigaction wakes = { .sa_handler = wake_up };
 	const struct itimerval often = { { 0, PAUSE_USEC }, { 0, PAUSE_USEC } };
 	const uint64_t all_but_alarm = ~(1ull << (SIGALRM - 1));
 
+	call(__NR_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0);
+	if (call(__NR_getppid, 0, 0, 0, 0) != disposal->parent || keep_only(disposal->fds, disposal->count) < 0)
+		leave(1);
 	sigaction(SIGALRM, &wakes, NULL);
 	call(__NR_setitimer, ITIMER_REAL, (long)&often, 0, 0);
 	call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&all_but_alarm, 0, SIGSET_SIZE);
-	drop->result = call(__NR_recvmsg, drop->fd, (long)&nothing, MSG_DONTWAIT, 0);
+	for (unsigned int i = 0; i < disposal->count; i++)
+		take_everything(disposal->fds[i]);
 	leave(0);
 }
 
-// Take the next datagram from a socket, and have somebody else let go of the descriptors in it.
-int drop_datagram(int fd)
+// Start a process that takes what is left in some sockets and lets go of the descriptors in it, however long that takes,
+// and exits.  The sockets stay the caller's, who does not close them before.  `number` tells apart what runs at the same time.
+int spawn_disposal(unsigned int number, const int *fds, unsigned int count)
 {
-	static struct drop drop;
-	int pid;
+	static struct disposal disposals[DISPOSALS];
+	struct disposal *disposal = &disposals[number];
 
-	drop = (struct drop){ fd, -ECHILD };
-	pid = start(receive_nothing, passing_stack, SHARED | CLONE_VFORK, &drop);
-	if (pid < 0)
-		return pid;
-	reap(pid);
-	return drop.result < 0 ? (int)drop.result : 0;
+	if (number >= DISPOSALS || count == 0 || count > DISPOSED)
+		return -EINVAL;
+	disposal->parent = getpid();
+	disposal->count = count;
+	for (unsigned int i = 0; i < count; i++)
+		disposal->fds[i] = fds[i];
+	return start(dispose, disposal->stack, SIGCHLD | CLONE_FILES, disposal, NULL);
 }

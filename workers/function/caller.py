@@ -7,17 +7,14 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
-from workers.lua.fsys import Fsys
-from workers.lua.net import Net
-from workers.lua.proc import Proc
+from workers.lua.libraries import FUNCTION, make_libraries
 from workers.lua.state import LuaState
 from workers.lua.syslog import Syslog
-from workers.lua.unix import Unix
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Whether it went well, what it says, and the traceback of an error."""
+    """Result of a call: whether it went well, its text, and the traceback of an error."""
 
     ok: bool
     text: str = ""
@@ -29,9 +26,10 @@ class Caller:
 
     def __init__(self) -> None:
         self._state = LuaState(_unexpected)
-        self._syslog = Syslog()
-        for library in (Fsys(), Net(), Proc(), Unix(), self._syslog):
+        libraries = make_libraries(FUNCTION)
+        for library in libraries:
             self._state.install(library.name, library.functions)
+        (self._syslog,) = (library for library in libraries if isinstance(library, Syslog))
         sandbox = self._state.load("sandbox.lua")
         self._lua = self._state.load("functions.lua", sandbox)
         sandbox.seal()

@@ -1,7 +1,7 @@
 """Runs one function of a module: which one is in the descriptor before the last, the answer goes to the last.
 
 `{"path", "module", "function", "shared", "text"}` comes as JSON in a file; `text` is left out where it is one
-that `share` was given, under the key `shared`.  The answer is that of `supervisor.process.answer`.  An error is
+that `share` was given, under the key `shared`.  The answer is that of `supervisor.process.run`.  An error is
 written to stderr with its traceback.
 """
 
@@ -23,11 +23,11 @@ from workers.function.caller import Caller, Outcome
 # as login shells of root have it: a start-up script finds its programs where its author does
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LONGEST = 8192  # characters of what a function says
-SHARED_TIME = 0.05  # seconds of CPU time for a text that is evaluated for all: somebody waits for it
+SHARED_TIME = 0.05  # seconds of CPU time for a text that is evaluated for all calls: the first one waits for it
 
 
 class Function:
-    """All that takes long is done when this is made, so that it can be before a fork."""
+    """A function to call.  The slow steps happen when this is made, so that they can be before a fork."""
 
     def __init__(self) -> None:
         self._caller = Caller()
@@ -81,7 +81,7 @@ def _hear_signals() -> None:
 
 
 def _flush(function: str) -> None:
-    """What it has written and not closed, as the end of a Lua program does it."""
+    """Flush the files that it has not closed, as the end of a Lua program does."""
     sys.stdout.flush()
     try:
         fflush()

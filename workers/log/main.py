@@ -1,9 +1,10 @@
 """The log worker: reads what services with `log()` write, keeps the latest, passes every line on.
 
 On the descriptor `feed` it is told of the streams: `+NAME` with the reading end of a pipe
-and a ring, `-NAME` when a stream is gone.  A service must never block on its log, so every
-pipe is read as long as there is something in it, whatever becomes of the lines: a log that
-nobody reads loses lines, not services.  On TERM it reads what is there and ends.
+and a ring, `-NAME` when a stream is gone.  A service that floods is read less often and has
+to wait; the lines of others do not, and none are lost.  A service must not block for ever, so
+a log that nobody reads loses lines, not services.  On TERM it reads what is there and ends,
+also where that comes while it starts: signals are blocked until they can be heard.
 """
 
 from __future__ import annotations
@@ -16,22 +17,30 @@ import socket
 
 import setproctitle
 
-from supervisor.log.logger import log, open_log
+from supervisor.linux.pipe_call import reserve
+from supervisor.linux.signal_mask import unblock_all
+from supervisor.log.logger import log, open_log, worker_logs_to_stderr
 from supervisor.log.output import FEED_SIZE
 from supervisor.loop.loop import Loop
+from workers.log.identity import leave_root
+from workers.log.outlet import PATIENCE, Outlet
 from workers.log.stream import Stream
+from workers.log.turns import Turns
 from workers.runtime.descriptors import passed_descriptors
 
-CHUNK = 1 << 16  # what a pipe holds by default
+PAUSE = 0.1  # seconds until it is read again where there was no child to be had
+CHUNK = 1 << 14  # bytes that are read at once: a quarter of what a pipe holds by default
 
 
 class Worker:
     """Owns the feed and the descriptors of all streams."""
 
-    def __init__(self, loop: Loop, feed: socket.socket) -> None:
+    def __init__(self, loop: Loop, feed: socket.socket, outlet: Outlet) -> None:
         self._loop = loop
         self._feed = feed
         self._streams: dict[str, Stream] = {}
+        self._turns = Turns(loop, outlet, self._passed)
+        self._unread: set[Stream] = set()  # those that flood
         loop.watch(feed.fileno(), select.EPOLLIN, lambda _events: self._read_feed())
 
     def _read_feed(self) -> None:
@@ -62,36 +71,91 @@ class Worker:
         if old is not None:
             self._remove(old)
         self._streams[stream.name] = stream
+        self._watch(stream)
+
+    def _watch(self, stream: Stream) -> None:
         self._loop.watch(stream.fd, select.EPOLLIN, lambda _events: self._read(stream))
 
     def _read(self, stream: Stream) -> None:
-        if stream.read(CHUNK) is None:
+        try:
+            taken = stream.read(CHUNK)
+        except OSError:  # there is no child to be had
             self._loop.unwatch(stream.fd)
+            self._loop.call_later(PAUSE, lambda: self._read_again(stream))
+            return
+        self._go_on(stream, taken)
+
+    def _go_on(self, stream: Stream, taken: int | None) -> None:
+        """Pass on what was taken, and read no more where there will not be more, or not now."""
+        if stream.call is not None:
+            self._loop.unwatch(stream.fd)
+            stream.call.when_ended(self._loop, lambda: self._take_late(stream))
+        elif taken is None:
+            self._loop.unwatch(stream.fd)
+        elif stream.floods:
+            self._loop.unwatch(stream.fd)
+            self._unread.add(stream)
+        self._turns.add(stream)
+
+    def _take_late(self, stream: Stream) -> None:
+        taken = stream.take_late()
+        if stream.ended and taken:
+            self._finish(stream)
+        elif stream.ended:
+            stream.end()
+            self._turns.add(stream)
+        else:
+            self._watch(stream)
+            self._go_on(stream, taken)
+
+    def _read_again(self, stream: Stream) -> None:
+        if not stream.ended:
+            self._watch(stream)
+
+    def _passed(self, stream: Stream) -> None:
+        """Go on reading a service that has flooded, and close a stream that is gone."""
+        if stream.ended:
+            if not stream.has_lines() and stream.call is None:
+                stream.close()
+        elif stream in self._unread and not stream.floods:
+            self._unread.remove(stream)
+            self._watch(stream)
 
     def _remove(self, stream: Stream) -> None:
         self._loop.unwatch(stream.fd)
+        self._unread.discard(stream)
+        self._finish(stream)
+
+    def _finish(self, stream: Stream) -> None:
         stream.drain(CHUNK)
-        stream.close()
+        if stream.call is not None:
+            stream.call.when_ended(self._loop, lambda: self._take_late(stream))
+        self._turns.add(stream)
 
     def end(self) -> None:
         self._read_feed()
         for stream in self._streams.values():
-            stream.drain(CHUNK)
+            stream.drain_now(CHUNK)
+            self._turns.add(stream)
+        self._turns.finish(PATIENCE)
         self._loop.stop()
 
 
 def main() -> int:
     setproctitle.setproctitle("spawnd: log")
-    open_log("info", stderr_is_open=True)
+    handler = open_log("info", worker_logs_to_stderr())
     # two for each stream; the soft limit is a service's, the hard one is what the host allows
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    reserve()
     fds = passed_descriptors()
     loop = Loop(on_error=lambda error: log.error("log worker: unexpected error; going on", exc_info=error))
+    leave_root()  # after the log has been opened: a pipe and a terminal are somebody else's
     feed = socket.socket(fileno=fds["feed"][0])
     feed.setblocking(False)
-    worker = Worker(loop, feed)
+    worker = Worker(loop, feed, Outlet(handler))
     loop.on_signal(signal.SIGTERM, worker.end)
     loop.on_signal(signal.SIGINT, worker.end)
+    unblock_all()
     loop.run()
     return os.EX_OK

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import os
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
 
-from supervisor.log.logger import log
-from supervisor.log.ring import append
+from supervisor.linux.pipe_call import PATIENCE_MS, SLOW, PipeCall, close_end, start_read
+from supervisor.log.handler import CUT, boundary, pieces, without_commands
+from supervisor.log.output import PROCESS_ENDED
+from supervisor.log.ring import append, is_in_line
 
 LARGEST = 1 << 20  # bytes of a pipe at most, unless root sets more: fs.pipe-max-size
-LONGEST_LINE = 2048  # bytes; a longer one is passed on in pieces
+LONGEST_LINE = 2048  # bytes; a longer line is passed on in pieces, which are marked as such
+BACKLOG = 1 << 14  # bytes that wait to be passed on, from which on the service floods and nothing more is read
 
 
 class Stream:
-    """Owns the reading end `fd` of the service's pipe and its `ring`."""
+    """Owns the reading end `fd` of the service's pipe and its `ring`.
+
+    `call` is made by a child while somebody keeps the lock of the pipe: until it has ended nothing more is read.
+    """
 
     def __init__(self, name: str, fd: int, ring: int) -> None:
         self.name = name
         self.fd = fd
+        self.ended = False  # nothing more is read
+        self.call: PipeCall | None = None
+        self._patience = PATIENCE_MS
+        self._left = LARGEST  # bytes that are read at its end
         self._ring = ring
-        self._rest = b""
+        self._in_line = is_in_line(ring)  # the ring's last line has no end yet
+        self._held = b""  # may be the beginning of PROCESS_ENDED
+        self._rest = b""  # what has been read and not passed on, from `_at` on
+        self._at = 0
+        self._continues = False  # the beginning of the line at `_at` has been passed on
+        self._ready: deque[str] = deque()  # lines of the log, made of one line of the service
         # the flag is the pipe end's own: services write through the other end
         os.set_blocking(fd, False)
 
@@ -26,35 +45,131 @@ class Stream:
         """Take what is there, at most `size` bytes, so that no service keeps the others waiting.
 
         Returns the number of bytes, 0 where there are none now, None at the end: nobody
-        can write to it any more.
+        can write to it any more.  Raises OSError where there is no child to be had.
         """
-        try:
-            data = os.read(self.fd, size)
-        except BlockingIOError:
+        if self.call is not None:
             return 0
+        began = time.monotonic()
+        call = start_read(self.fd, size, self._patience)
+        has_ended = call.has_ended(self._patience)
+        if time.monotonic() - began > SLOW:
+            self._patience = 0  # a service that has kept the others waiting does so once
+        if has_ended:
+            return self._add_result(call)
+        self.call = call
+        return 0
+
+    def take_late(self) -> int | None:
+        """Take what has been read by a child that has ended; as `read`."""
+        call, self.call = self.call, None
+        return self._add_result(call) if call is not None else 0
+
+    def _add_result(self, call: PipeCall) -> int | None:
+        try:
+            data = call.result()
+        except (BlockingIOError, TimeoutError):  # the child was killed before it had read anything
+            return 0
+        except OSError:  # a page of a file, which its server has withdrawn: nobody gets past it
+            return None
         if not data:
             return None
-        append(self._ring, data)
-        self._pass_on(data)
+        *ended, last = (self._held + data).split(PROCESS_ENDED)
+        for part in ended:
+            self._take(part)
+            self._end_line()
+        self._held = _beginning_of_mark(last)
+        self._take(last[: len(last) - len(self._held)])
         return len(data)
 
     def drain(self, size: int) -> None:
-        """Take all that is there, and a line that has no end yet; at most LARGEST, as somebody may write for ever."""
-        left = LARGEST
-        while left > 0 and (taken := self.read(size)):
-            left -= taken
-        if self._rest:
-            self._pass_on(b"\n")
+        """Take all that is there, and a line that has no end yet; at most LARGEST, as somebody may write for ever.
 
-    def _pass_on(self, data: bytes) -> None:
-        *lines, rest = (self._rest + data).split(b"\n")
-        # what has no end yet keeps its last piece for itself, a line that has one goes on whole
-        kept = max(0, len(rest) - 1) // LONGEST_LINE * LONGEST_LINE
-        self._rest = rest[kept:]
-        for line in (*lines, rest[:kept]) if kept else lines:
-            for at in range(0, max(1, len(line)), LONGEST_LINE):
-                log.info("%s: %s", self.name, line[at : at + LONGEST_LINE].decode(errors="backslashreplace"))
+        Where somebody keeps the pipe, that is to be called again once `call` has ended.
+        """
+        with suppress(OSError):  # there is no child to be had
+            while self._left > 0 and (taken := self.read(size)):
+                self._left -= taken
+        self.end()
+
+    def drain_now(self, size: int) -> None:
+        """The same, for the last time."""
+        self._patience = PATIENCE_MS
+        if self.call is None or (self.call.has_ended() and self.take_late()):
+            self.drain(size)
+        else:
+            self.end()
+
+    def end(self) -> None:
+        """Take a line that has no end yet; nothing more is to be read."""
+        self._take(self._held)
+        self._held = b""
+        self._finish()
+        self.ended = True
+
+    def _take(self, data: bytes) -> None:
+        if data:
+            append(self._ring, data)
+            self._in_line = not data.endswith(b"\n")
+            self._rest, self._at = self._rest[self._at :] + data, 0
+
+    def _end_line(self) -> None:
+        """The process has ended: nothing that another one writes belongs to its last line."""
+        if self._in_line:
+            append(self._ring, b"\n")
+            self._in_line = False
+        self._finish()
+
+    def _finish(self) -> None:
+        if self._at < len(self._rest) and not self._rest.endswith(b"\n"):
+            self._rest += b"\n"
+
+    @property
+    def floods(self) -> bool:
+        """Whether more waits to be passed on than a service that does not flood writes at once."""
+        return len(self._rest) - self._at >= BACKLOG
+
+    def has_lines(self) -> bool:
+        """Whether there is a line to be passed on."""
+        if not self._ready:
+            self._make_ready()
+        return bool(self._ready)
+
+    def pass_on(self, offer: Callable[[str], bool], most: int) -> bool:
+        """Offer lines of the log, at most so many; False: one was refused, and stays the next."""
+        for _ in range(most):
+            if not self.has_lines():
+                break
+            if not offer(self._ready[0]):
+                return False
+            self._ready.popleft()
+        return True
+
+    def _make_ready(self) -> None:
+        end = self._rest.find(b"\n", self._at)
+        if end >= 0:
+            self._add(self._rest[self._at : end].removesuffix(b"\r"), goes_on=False)
+            self._at = end + 1
+        elif len(self._rest) - self._at > LONGEST_LINE:  # what has no end yet keeps its last piece for itself
+            end = boundary(self._rest, self._at + LONGEST_LINE)
+            self._add(self._rest[self._at : end], goes_on=True)
+            self._at = end
+
+    def _add(self, line: bytes, goes_on: bool) -> None:
+        text = without_commands(line.decode(errors="backslashreplace"))
+        *others, last = pieces(text, LONGEST_LINE)
+        begin = CUT if self._continues else ""
+        for piece in others:
+            self._ready.append(f"{self.name}: {begin}{piece}{CUT}")
+            begin = CUT
+        self._ready.append(f"{self.name}: {begin}{last}{CUT if goes_on else ''}")
+        self._continues = goes_on
 
     def close(self) -> None:
-        os.close(self.fd)
+        close_end(self.fd)
         os.close(self._ring)
+
+
+def _beginning_of_mark(data: bytes) -> bytes:
+    """The end of `data` that may become PROCESS_ENDED with the next bytes."""
+    at = data.rfind(PROCESS_ENDED[:1], -len(PROCESS_ENDED) + 1)
+    return data[at:] if at >= 0 and PROCESS_ENDED.startswith(data[at:]) else b""

@@ -1,11 +1,19 @@
-"""Socket addresses as scripts write them.
+"""Socket addresses as scripts write them, and the host's resolver for those that have a name in them.
 
     192.0.2.1  192.0.2.1:80  2001:db8::1  [2001:db8::1]  [fe80::1%eth0]:80  host  host:80  host:http  /path  @abstract
+
+The C function of the resolver is called in threads of our own, so it never blocks the loop.  A name server that does
+not answer holds a thread for as long as the resolver tries.  Nothing waits for these threads, at the end of the
+process neither, as asyncio does for those of its executor.
 """
 
 from __future__ import annotations
 
+import asyncio
+import queue
 import socket
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +22,7 @@ from workers.lua.state import Opaque
 
 CONTROL_PORT = 5478  # of beng-proxy's control protocol
 _LONGEST_PATH = 107  # bytes in sockaddr_un, one of them the NUL at its end or, of an abstract name, at its beginning
+_THREADS = 4  # that may wait for name servers at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,7 @@ class Address(Opaque):
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What the resolver has to be asked for."""
+    """The question to the resolver."""
 
     host: str
     port: str
@@ -62,7 +71,7 @@ def parse(text: bytes, port: int | None = None) -> Address | Name:
 
 
 def _numeric(host: str, port: str) -> Address | None:
-    """None where the resolver is needed, for host or port.  Raises Failure."""
+    """Return the address; None where the resolver is needed, for host or port.  Raises Failure."""
     address, percent, scope = host.partition("%")
     try:
         flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
@@ -115,3 +124,65 @@ def _interface(number: int) -> str:
 
 def _shown(text: bytes) -> str:
     return repr(text.decode(errors="backslashreplace"))
+
+
+_Request = tuple[Name, int, "asyncio.Future[list[Address]]"]
+
+
+class Resolver:
+    """Owns its threads, which begin with the first name that is asked for."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    async def addresses(self, text: bytes, kind: int, port: int | None = None) -> list[Address]:
+        """Return the addresses of `text`, at least one; `kind` is SOCK_STREAM, …, `port` a default.  Raises Failure."""
+        parsed = parse(text, port)
+        if isinstance(parsed, Address):
+            return [parsed]
+        if len(self._threads) < _THREADS:
+            self._threads.append(threading.Thread(target=self._serve, name="resolver", daemon=True))
+            self._threads[-1].start()
+        answer: asyncio.Future[list[Address]] = self._loop.create_future()
+        self._requests.put((parsed, kind, answer))
+        return await answer
+
+    def close(self) -> None:
+        for _ in self._threads:
+            self._requests.put(None)
+
+    def _serve(self) -> None:
+        while (request := self._requests.get()) is not None:
+            name, kind, answer = request
+            found: list[Address] | Failure
+            try:
+                found = _resolve(name, kind)
+            except Failure as failure:
+                found = failure
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(_set, answer, found)
+
+
+def _resolve(name: Name, kind: int) -> list[Address]:
+    try:
+        try:
+            found = socket.getaddrinfo(name.host, name.port, type=kind)
+        except socket.gaierror as error:
+            if error.errno != socket.EAI_SERVICE:
+                raise
+            found = socket.getaddrinfo(name.host, name.port)  # a service that is known for another kind of socket
+    except (OSError, UnicodeError) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise Failure(f"cannot resolve {name.host!r}, port {name.port!r}: {cause}") from error
+    return [Address(family, sockaddr) for family, _type, _protocol, _canonical, sockaddr in found]
+
+
+def _set(answer: asyncio.Future[list[Address]], found: list[Address] | Failure) -> None:
+    if answer.done():
+        return
+    if isinstance(found, Failure):
+        answer.set_exception(found)
+    else:
+        answer.set_result(found)

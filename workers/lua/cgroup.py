@@ -12,20 +12,21 @@ import os
 from errno import EACCES, EINVAL, ENODATA, EOPNOTSUPP, EPERM, ERANGE
 
 from workers.lua.errors import Fault
-from workers.lua.released import Released
+from workers.lua.libraries import Context
+from workers.lua.released import LEFT_OUT, Released
 from workers.lua.state import Functions, Value
 
-_MEASURED = frozenset(Released.__dataclass_fields__) - {"path", "fd", "btime"}
 _STALE = "Stale object"
 # absent, not permitted, or no name that there can be, xattr(7)
 _NO_XATTR = (ENODATA, EPERM, EACCES, EOPNOTSUPP, EINVAL, ERANGE)
 
 
 class _Cgroup:
-    __slots__ = ("fd", "measured", "parent", "path")
+    __slots__ = ("fd", "left_out", "measured", "parent", "path")
 
-    def __init__(self, path: str, fd: int, measured: Released | None) -> None:
+    def __init__(self, path: str, fd: int, measured: Released | None, left_out: int | None) -> None:
         self.path = path
+        self.left_out = left_out
         self.fd = fd
         self.measured = measured  # None for a parent, whose `fd` is ours
         self.parent: int | None = None
@@ -37,7 +38,7 @@ class Cgroups:
     name = "cgroup"
     waiting: Functions = {}
 
-    def __init__(self) -> None:
+    def __init__(self, _context: Context) -> None:
         self._handles = itertools.count(1)
         self._cgroups: dict[int, _Cgroup] = {}
         self.functions: Functions = {
@@ -47,11 +48,11 @@ class Cgroups:
         }
 
     def admit(self, released: Released) -> int:
-        """A handle for a released cgroup, good until it is retired."""
-        return self._add(_Cgroup(released.path, released.fd, released))
+        """Return a handle for a released cgroup, good until it is retired."""
+        return self._add(_Cgroup(released.path, released.fd, released, released.left_out))
 
     def retire(self, handle: int) -> None:
-        """From now on the objects of that handle, and of the parents, are stale."""
+        """Make the objects of a handle, and those of the parents, stale."""
         cgroup = self._cgroups.pop(handle)
         if cgroup.measured is None:
             os.close(cgroup.fd)
@@ -82,22 +83,23 @@ class Cgroups:
             return None
         if name == b"btime":  # whole seconds, as a Lua timestamp is
             return None if cgroup.measured.btime is None else int(cgroup.measured.btime)
-        key = name.decode(errors="replace")
-        return getattr(cgroup.measured, key) if key in _MEASURED else None
+        if name == b"age":
+            return cgroup.measured.age
+        return cgroup.measured.counted.get(name.decode(errors="replace"))
 
     def _parent(self, handle: int) -> int | None:
         cgroup = self._find(handle)
-        above = cgroup.path.rpartition("/")[0]
+        above, left_out = _above(cgroup.path, cgroup.left_out)
         if cgroup.parent is None and above:
             try:
                 fd = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=cgroup.fd)
             except OSError as error:  # nil would say that there is none
                 raise Fault(f"cannot open the parent of {cgroup.path}: {error.strerror}") from error
-            cgroup.parent = self._add(_Cgroup(above, fd, None))
+            cgroup.parent = self._add(_Cgroup(above, fd, None, left_out))
         return cgroup.parent
 
     def _xattr(self, handle: int, name: bytes) -> bytes | None:
-        """An attribute; without a dot in its name it is one of `user.`."""
+        """Return an extended attribute; a name without a dot is one of `user.`."""
         cgroup = self._find(handle)
         if b"." not in name:
             name = b"user." + name
@@ -109,3 +111,11 @@ class Cgroups:
             if error.errno in _NO_XATTR:
                 return None
             raise Fault(f"cannot read {os.fsdecode(name)!r} of {cgroup.path}: {error.strerror}") from error
+
+
+def _above(path: str, left_out: int | None) -> tuple[str, int | None]:
+    """Return the path of the cgroup above, and how many names that leaves out."""
+    if left_out is None:
+        return path.rpartition("/")[0], None
+    start = path.rpartition(LEFT_OUT)[0]
+    return (f"{start}{LEFT_OUT}", left_out - 1) if left_out else (start, None)

@@ -1,4 +1,4 @@
-"""What can go wrong between a script and us, split by whose fault it is."""
+"""Errors between a script and us, split by whose fault they are."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Fault(SpawnError):
 
 
 class Failure(SpawnError):
-    """What the script asked for cannot be had now: the function returns nil and this text."""
+    """The request of the script cannot be met now: the function returns nil and this text."""
 
 
 def bad_argument(name: str, number: int, what: str) -> Fault:
-    """In the words of Lua's own libraries; a method's arguments are counted without its object."""
+    """Return a Fault in the words of Lua's own libraries; a method's arguments are counted without its object."""
     return Fault(f"bad argument #{number} to '{name}' ({what})")

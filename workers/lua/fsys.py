@@ -8,14 +8,16 @@ import fcntl
 import os
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range
-from supervisor.linux.mount import MNT_DETACH, MNT_FORCE, umount2
-from workers.lua.accounts import gid_of, uid_of
+from supervisor.linux.mount import MNT_DETACH, MNT_FORCE, UMOUNT_NOFOLLOW, umount2
+from supervisor.linux.place import Place
 from workers.lua.mount_options import mount_all, parse
-from workers.lua.result import with_errno
-from workers.lua.state import Value
+from workers.lua.paths import about, by_number, held, held_again, is_folder, named, opened, place_for, stripped
+from workers.lua.removal import remove_tree
+from workers.lua.state import Value, with_errno
+from workers.lua.unix import gid_of, uid_of
 
 KINDS = {
     stat.S_IFREG: "file",
@@ -46,14 +48,15 @@ class Fsys:
     def __init__(self) -> None:
         self.functions = with_errno({
             "stat": _stat,
+            "lstat": _lstat,
             "mkdir": _mkdir,
-            "rmdir": os.rmdir,
-            "rename": os.rename,
+            "rmdir": _rmdir,
+            "rename": _rename,
             "remove": _remove,
             "copy": _copy,
-            "symlink": os.symlink,
-            "readlink": os.readlink,
-            "chmod": os.chmod,
+            "symlink": _symlink,
+            "readlink": _readlink,
+            "chmod": _chmod,
             "chown": _chown,
             "dir": _dir,
             "mount": _mount,
@@ -62,7 +65,7 @@ class Fsys:
             "read": _read,
             "write": _write,
             "umask": os.umask,
-            "chdir": os.chdir,
+            "chdir": _chdir,
             "open": _open,
             "dup": _dup,
             "close": _close,
@@ -73,8 +76,17 @@ class Fsys:
 
 
 def _stat(path: bytes, follow: bool) -> Value:
-    """In the order in which the Lua part names them."""
-    found = os.stat(path, follow_symlinks=follow)
+    """Return the fields in the order in which the Lua part names them."""
+    with held(path, follow, looks=True) as (fd, _):
+        return _fields(os.fstat(fd))
+
+
+def _lstat(path: bytes, follow: bool) -> Value:
+    with named(path, follow, looks=True) as place:
+        return _fields(os.stat(place.name, dir_fd=place.folder, follow_symlinks=False))
+
+
+def _fields(found: os.stat_result) -> Value:
     kind = KINDS.get(stat.S_IFMT(found.st_mode), "unknown")
     mode = f"{stat.S_IMODE(found.st_mode):04o}"
     times = (found.st_mtime, found.st_atime, found.st_ctime)
@@ -82,112 +94,204 @@ def _stat(path: bytes, follow: bool) -> Value:
     return kind, mode, found.st_size, found.st_uid, found.st_gid, *times, *place
 
 
-def _mkdir(path: bytes, mode: int | None, parents: bool) -> None:
-    if parents:
-        above = os.path.dirname(path.rstrip(b"/"))
-        if above and not os.path.isdir(above):
-            _mkdir(above, None, True)
+def _mkdir(path: bytes, mode: int | None, parents: bool, follow: bool) -> None:
+    with about(path), place_for(follow) as place:
+        text = stripped(path)
+        if parents:
+            _make_parents(place, text)
+            text = text.rpartition("/")[2] or "."
+        place.enter(text)
+        with contextlib.suppress(*(FileExistsError,) if parents else ()):
+            os.mkdir(place.name, 0o777 if mode is None else mode, dir_fd=place.folder)
+            if mode is not None:
+                _set_mode(place, mode)  # what is said counts, whatever the umask
+            return
+        if not stat.S_ISDIR(_status(place).st_mode):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+
+def _make_parents(place: Place, path: str) -> None:
+    """Make the folders above `path` that are missing, and go there."""
+    if path.startswith("/"):
+        place.enter("/")
+    for name in filter(None, path.rpartition("/")[0].split("/")):
         with contextlib.suppress(FileExistsError):
-            _make(path, mode)
-        if not os.path.isdir(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
-    else:
-        _make(path, mode)
+            os.mkdir(name, dir_fd=place.folder)
+        place.enter(f"{name}/")
 
 
-def _make(path: bytes, mode: int | None) -> None:
-    os.mkdir(path, 0o777 if mode is None else mode)
-    if mode is not None:
-        os.chmod(path, mode)  # what is said counts, whatever the umask
+def _set_mode(place: Place, mode: int) -> None:
+    fd = os.open(place.name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=place.folder)
+    try:
+        os.chmod(by_number(fd), mode)
+    finally:
+        os.close(fd)
 
 
-def _remove(path: bytes, recursive: bool) -> None:
-    if recursive and stat.S_ISDIR(os.lstat(path).st_mode):
-        shutil.rmtree(path)  # follows no link
-    else:
-        os.remove(path)
+def _status(place: Place) -> os.stat_result:
+    with held_again(place) as fd:
+        return os.fstat(fd)
 
 
-def _copy(source: bytes, target: bytes) -> None:
-    """A regular file with its permissions.  The target is written under another name and then takes its place."""
-    with open(source, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", source)
-        new = target + b".new-%d" % os.getpid()
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with open(fd, "wb") as copy:
-                shutil.copyfileobj(file, copy, CHUNK)
-                os.fchmod(copy.fileno(), status.st_mode & 0o777)  # the owner is another, who gives nobody its rights
-            os.rename(new, target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(new)
-            raise
+def _rmdir(path: bytes, follow: bool) -> None:
+    with named(path, follow, looks=True) as place:
+        os.rmdir(place.name, dir_fd=place.folder)
 
 
-def _chown(path: bytes, user: bytes | None, group: bytes | None, follow: bool) -> None:
-    """A name or a number in digits; None leaves it."""
+def _rename(source: bytes, target: bytes, follow: bool) -> None:
+    with named(source, follow) as old, named(target, follow, exists=False) as new, about(source):
+        if target.endswith(b"/") and not is_folder(old):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        os.rename(old.name, new.name, src_dir_fd=old.folder, dst_dir_fd=new.folder)
+
+
+def _remove(path: bytes, recursive: bool, follow: bool) -> None:
+    """Remove a name; a link at the end of the path is never followed, not even with a slash behind it."""
+    with named(path, follow, looks=True) as place:
+        if place.name in (".", ".."):
+            raise OSError(errno.EINVAL, "'.' and '..' at the end of a path cannot be removed")
+        if recursive and is_folder(place):
+            remove_tree(place.name, place.folder)
+        else:
+            os.unlink(place.name, dir_fd=place.folder)
+
+
+def _symlink(target: bytes, path: bytes, follow: bool) -> None:
+    with named(path, follow, exists=False) as place:
+        os.symlink(os.fsdecode(target), place.name, dir_fd=place.folder)
+
+
+def _readlink(path: bytes, follow: bool) -> str:
+    with named(path, follow, looks=True) as place:
+        return os.readlink(place.name, dir_fd=place.folder)
+
+
+def _chmod(path: bytes, mode: int, follow: bool) -> None:
+    with held(path, follow) as (fd, place):
+        place.check_hard_links(os.fstat(fd))
+        os.chmod(by_number(fd), mode)
+
+
+def _chown(path: bytes, user: bytes | None, group: bytes | None, link: bool, follow: bool) -> None:
+    """Return the id of a name or of a number in digits; None leaves the owner as it is."""
     uid = -1 if user is None else uid_of(user)
     gid = -1 if group is None else gid_of(group)
-    os.chown(path, uid, gid, follow_symlinks=follow)
+    if link:
+        with named(path, follow) as place:
+            status = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
+            place.check_owner(status, place.name)
+            place.check_hard_links(status)
+            os.chown(place.name, uid, gid, dir_fd=place.folder, follow_symlinks=False)
+        return
+    with held(path, follow) as (fd, place):
+        place.check_hard_links(os.fstat(fd))
+        os.chown(by_number(fd), uid, gid)
 
 
-def _dir(path: bytes) -> bytes:
-    """The names, each with a NUL behind it, which none of them holds."""
-    return b"".join(name + b"\0" for name in sorted(os.listdir(path)))
+def _dir(path: bytes, follow: bool) -> bytes:
+    """Return the names in a folder, each with a NUL behind it, which no name holds."""
+    with held(path, follow, looks=True) as (fd, _):
+        names = os.listdir(os.fsencode(f"{by_number(fd)}/."))
+    return b"".join(name + b"\0" for name in sorted(names))
 
 
-def _mount(source: bytes, target: bytes, kind: bytes, options: bytes) -> None:
-    mount_all(os.fsdecode(source), os.fsdecode(target), os.fsdecode(kind), parse(options))
+def _mount(source: bytes, target: bytes, kind: bytes, options: bytes, follow: bool) -> None:
+    parsed = parse(options)
+    with contextlib.ExitStack() as stack:
+        if parsed.is_of_a_folder:
+            fd, _ = stack.enter_context(held(source, follow))
+            source = by_number(fd).encode()
+        elif source.startswith(b"/"):
+            with contextlib.suppress(FileNotFoundError), held(source, follow):
+                pass  # a device, whose name the kernel keeps: looked at before it is used
+        place = stack.enter_context(_mount_point(target, follow))
+        mount_all(os.fsdecode(source), lambda: held_again(place), os.fsdecode(kind), parsed)
 
 
-def _umount(target: bytes, lazy: bool, force: bool) -> None:
-    umount2(os.fsdecode(target), (MNT_DETACH if lazy else 0) | (MNT_FORCE if force else 0))
+def _umount(target: bytes, lazy: bool, force: bool, follow: bool) -> None:
+    with _mount_point(target, follow) as place:
+        flags = (MNT_DETACH if lazy else 0) | (MNT_FORCE if force else 0) | UMOUNT_NOFOLLOW
+        umount2(f"{by_number(place.folder)}/{place.name}", flags)
 
 
-def _access(path: bytes, wanted: bytes) -> None:
+@contextlib.contextmanager
+def _mount_point(path: bytes, follow: bool) -> Iterator[Place]:
+    """Return where a path leads, without holding it: a held mount cannot be unmounted."""
+    with about(path), place_for(follow, looks=True) as place:  # it is covered, and in the end uncovered
+        place.enter(stripped(path))
+        os.close(place.hold())
+        yield place
+
+
+def _access(path: bytes, wanted: bytes, follow: bool) -> None:
     mode = os.F_OK
     for letter in wanted.decode():
         mode |= ACCESS[letter]
-    if not os.access(path, mode, effective_ids=True):
-        os.stat(path)  # the better error, where it does not exist
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    with held(path, follow, looks=True) as (fd, _):
+        if not os.access(by_number(fd), mode, effective_ids=True):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def _read(path: bytes) -> bytes:
-    with open(path, "rb", buffering=0) as file:
+def _read(path: bytes, follow: bool) -> bytes:
+    with opened(path, os.O_RDONLY, follow) as fd:
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "a FIFO has no end that it could be read to")
         data = bytearray()
-        while chunk := file.read(CHUNK):
+        while chunk := os.read(fd, CHUNK):
             data += chunk
             if len(data) > LARGEST:
-                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         return bytes(data)
 
 
-def _write(path: bytes, data: bytes, mode: int | None, append: bool) -> None:
+def _write(path: bytes, data: bytes, mode: int | None, append: bool, follow: bool) -> None:
     """Not by way of another name: files of `/proc` and `/sys` are written, too."""
-    flags = FLAGS["a" if append else "w"] | os.O_CLOEXEC | os.O_NOCTTY
-    fd = os.open(path, flags, 0o666 if mode is None else mode)
-    try:
+    flags = FLAGS["a" if append else "w"]
+    with opened(path, flags, follow, 0o666 if mode is None else mode) as fd:
         if mode is not None:
             os.fchmod(fd, mode)
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(fd, rest) :]
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from error
-    finally:
-        os.close(fd)
 
 
-def _open(path: bytes, mode: bytes) -> int:
-    return os.open(path, FLAGS[mode.decode()] | os.O_CLOEXEC | os.O_NOCTTY, 0o666)
+def _copy(source: bytes, target: bytes, follow: bool) -> None:
+    """A regular file with its permissions.  The target is written under another name and then takes its place."""
+    with opened(source, os.O_RDONLY, follow) as fd, named(target, follow, exists=False) as place:
+        with about(source):
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+        new = f".new-{os.urandom(8).hex()}"
+        copy = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=place.folder)
+        try:
+            with open(fd, "rb", closefd=False) as file, open(copy, "wb") as written:
+                shutil.copyfileobj(file, written, CHUNK)
+                os.fchmod(copy, status.st_mode & 0o777)  # another owner gives no other user its rights
+            os.rename(new, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(new, dir_fd=place.folder)
+            raise
+
+
+def _chdir(path: bytes, follow: bool) -> None:
+    with held(path, follow) as (fd, _):
+        os.fchdir(fd)
+
+
+def _open(path: bytes, mode: bytes, follow: bool) -> int:
+    """A FIFO is opened both ways, as `file` of the definitions does it, and so waits for no other end."""
+    with about(path), place_for(follow) as place:
+        fd, _ = place.open(os.fsdecode(path), FLAGS[mode.decode()], 0o666)
+    os.set_blocking(fd, True)
+    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(max(fd, copy))  # a script gets the lowest number that is free, as from open(2)
+    return min(fd, copy)
 
 
 def _dup(fd: int, number: int | None) -> int:
-    """With a number, what is there is closed, and programs that are executed have the new one; see dup2(2)."""
+    """Duplicate a descriptor; at a given number, it replaces an open one and is inherited by programs: see dup2(2)."""
     if number is None:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     if fd == number:
@@ -197,7 +301,7 @@ def _dup(fd: int, number: int | None) -> int:
 
 
 def _close(first: int, last: int | None) -> None:
-    """One descriptor, or all from the first to the last, whether they are open or not."""
+    """Close one descriptor, or all from the first to the last, whether they are open or not."""
     if last is None:
         os.close(first)
     else:

@@ -1,33 +1,40 @@
 """The Lua host: runs a worker's script on asyncio, and calls what the script defines.
 
     host = LuaHost(Path("/etc/cm4all/spawn/reaper.lua"), log.log, asyncio.get_running_loop())
-    await host.run()
+    await host.execute()
     if host.has("cgroup_released"):
         await host.call("cgroup_released", released)
 
 Everything that a script does runs in a task, a coroutine of Lua: while one waits, for the
 database or a peer, the others run.  An error ends its task, is logged with its traceback and
-harms nothing else.  Python keeps no object of Lua for a task, nor Lua one of Python that knows
-Lua: no cycle goes through both, which neither collector would find.
+harms nothing else.  A handler that calls `coroutine.yield` is suspended until another one resumes it.
+Python keeps no object of Lua for a task, nor Lua one of Python that knows Lua: no cycle goes through both,
+which neither collector would find.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import itertools
 import logging
 import os
+import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from workers.lua.address import Resolver
 from workers.lua.cgroup import Cgroups
 from workers.lua.errors import ScriptError
-from workers.lua.libraries import libraries
-from workers.lua.library import Context, Library, Log
+from workers.lua.libraries import SCRIPT, Context, Log, make_libraries
 from workers.lua.released import Released
 from workers.lua.state import WAITS, Answering, LuaState, Value
+
+_FOLDERS_OF_LUA = ("/usr/local/share/lua/5.1", "/usr/share/lua/5.1")
+_FOLDERS_OF_C = tuple(f"{root}/{folder}/lua/5.1" for root in ("/usr/local", "/usr") for folder in ("lib/{arch}", "lib"))
+SUSPENDED = 64  # suspended calls from which on those are looked for that nothing can resume
 
 
 class _Task:
@@ -55,16 +62,21 @@ class LuaHost:
         self._numbers = itertools.count(1)
         self._tasks: dict[int, _Task] = {}
         self._asked: asyncio.Future[Value] | None = None  # what the task that runs now has begun to wait for
-        self._functions: dict[str, bool] = {}  # that were asked for since Lua ran, and whether there are such ones
+        self._kinds: dict[str, str] = {}  # of the globals that were asked for since Lua ran
+        self._suspended: set[int] = set()  # tasks that wait for the script
+        self._most_suspended = SUSPENDED
         self._state = LuaState(self._unexpected)
-        self._lua = self._state.load_tasks(self._print)
-        self._cgroups = Cgroups()
-        self._libraries: list[Library] = [self._cgroups, *libraries(Context(loop, log, self._call_back))]
+        self._state.load("modules.lua", *folders())
+        export_symbols()
+        self._lua = self._state.load_tasks(self._print, self._told)
+        self._resolver = Resolver(loop)
+        self._libraries = make_libraries(SCRIPT, Context(loop, self._resolver, log, self._call_back))
+        (self._cgroups,) = (library for library in self._libraries if isinstance(library, Cgroups))
         for library in self._libraries:
             waiting = {name: self._waiting(name, function) for name, function in library.waiting.items()}
             self._state.install(library.name, library.functions, waiting)
 
-    async def run(self) -> None:
+    async def execute(self) -> None:
         """Execute the script, once.  Raises ScriptError."""
         script = self._script
         try:
@@ -78,9 +90,13 @@ class LuaHost:
 
     def has(self, name: str) -> bool:
         """Whether the script defines that global function now."""
-        known = self._functions.get(name)
+        return self.kind(name) == "function"
+
+    def kind(self, name: str) -> str:
+        """Lua's type of a global now: "function", "nil", …"""
+        known = self._kinds.get(name)
         if known is None:
-            known = self._functions[name] = bool(self._lua.has(name.encode()))
+            known = self._kinds[name] = self._lua.kind(name.encode()).decode()
         return known
 
     def call(self, name: str, released: Released | None = None) -> asyncio.Future[bool]:
@@ -91,6 +107,14 @@ class LuaHost:
         handle = None if released is None else self._cgroups.admit(released)
         return self._start(name, handle, self._lua.call, name.encode(), handle).result
 
+    def end_lost(self) -> None:
+        """End the suspended calls that nothing can resume, because the script has not kept their coroutines."""
+        if self._suspended:
+            self._lua.collect()
+        for number in [number for number in self._suspended if not self._lua.is_suspended(number)]:
+            task = self._tasks[number]
+            self._end(task, b"it has called coroutine.yield(), and nothing can resume its coroutine")
+
     def close(self) -> None:
         """End all tasks where they wait, and everything else; their futures are cancelled."""
         tasks, self._tasks = self._tasks, {}
@@ -100,6 +124,7 @@ class LuaHost:
             task.result.cancel()
         for library in self._libraries:
             library.close()
+        self._resolver.close()
         del self._lua  # it holds the state
         self._state.close()
 
@@ -112,24 +137,43 @@ class LuaHost:
 
     def _go(self, task: _Task, entry: Any, *args: object) -> None:
         """Let a task run until it waits or ends."""
-        self._functions.clear()
+        self._kinds.clear()
         try:
             outcome = entry(task.number, *args)
         except self._state.error as error:  # Lua has no memory left, or cannot tell of an error
             outcome = str(error).encode()
+        self._settle(task, outcome)
+        if len(self._suspended) >= self._most_suspended:
+            self.end_lost()
+            self._most_suspended = max(SUSPENDED, 2 * len(self._suspended))
+
+    def _settle(self, task: _Task, outcome: bytes | bool | None) -> None:
+        """See to a task that runs no more: `outcome` is what the functions of `lua/tasks.lua` return."""
         if outcome is True and self._asked is not None:
             task.awaits, self._asked = self._asked, None
             self._tasks[task.number] = task
+            self._suspended.discard(task.number)
             task.awaits.add_done_callback(lambda future: self._go_on(task, future))
-            return
+        elif outcome is False:
+            self._tasks[task.number] = task
+            self._suspended.add(task.number)
+        else:
+            self._end(task, outcome)
+
+    def _end(self, task: _Task, problem: Any) -> None:
         self._tasks.pop(task.number, None)
+        self._suspended.discard(task.number)
         if task.handle is not None:
             self._cgroups.retire(task.handle)
-        if outcome is not None:
-            task.problem = _text(outcome)
+        if problem is not None:
+            task.problem = _text(problem)
             if task.name:
                 self._log(logging.ERROR, f"script: {task.name} failed: {task.problem}")
-        task.result.set_result(outcome is None)
+        task.result.set_result(problem is None)
+
+    def _told(self, number: int, outcome: bytes | bool | None) -> None:
+        """Hear from Lua, while another task runs, how a suspended task went on that the other one has resumed."""
+        self._settle(self._tasks[number], outcome)
 
     def _go_on(self, task: _Task, future: asyncio.Future[Value]) -> None:
         if task.number not in self._tasks:
@@ -171,3 +215,25 @@ class LuaHost:
 
 def _text(text: bytes) -> str:
     return text.decode(errors="backslashreplace")
+
+
+# modules of the host, for `require`
+
+
+def folders() -> tuple[bytes, bytes]:
+    """Return the templates of Debian's folders for Lua 5.1, as `lua/modules.lua` takes them."""
+    arch = getattr(sys.implementation, "_multiarch", "")  # of Debian's Python; `sysconfig` would cost half a megabyte
+    for_lua = [f"{folder}/{name}" for folder in _FOLDERS_OF_LUA for name in ("?.lua", "?/init.lua")]
+    for_c = [f"{folder.format(arch=arch)}/?.so" for folder in _FOLDERS_OF_C if arch or "{arch}" not in folder]
+    return ";".join(for_lua).encode(), ";".join(for_c).encode()
+
+
+def export_symbols() -> None:
+    """Let libraries that are loaded from now on use the functions of Lua, which are in an extension of Python.
+
+    Python loads extensions for themselves.  A module of Lua in C is linked against no library of Lua: it
+    expects these functions in the process.  A second dlopen(3) shares its functions, and loads nothing.
+    """
+    from lupa import luajit21
+
+    ctypes.CDLL(luajit21.__file__, mode=os.RTLD_NOW | os.RTLD_NOLOAD | os.RTLD_GLOBAL)

@@ -7,6 +7,8 @@ is asked for it does nothing else.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from supervisor.linux import mount
@@ -61,6 +63,11 @@ class Options:
     data: bytes = b""
     propagation: tuple[int, ...] = ()
 
+    @property
+    def is_of_a_folder(self) -> bool:
+        """Whether the source is a path that is mounted elsewhere, and no device."""
+        return bool(self.flags & (mount.MS_BIND | mount.MS_MOVE)) and not self.flags & mount.MS_REMOUNT
+
 
 def parse(options: bytes) -> Options:
     """`b"ro,nosuid,size=1m"`; later ones win."""
@@ -77,22 +84,35 @@ def parse(options: bytes) -> Options:
     return Options(flags, b",".join(own), tuple(propagation))
 
 
-def mount_all(source: str, target: str, kind: str, options: Options) -> None:
-    """Mount it with all of its options, or not at all; without a type and flags change the propagation alone."""
+def mount_all(source: str, target: Callable[[], AbstractContextManager[int]], kind: str, options: Options) -> None:
+    """Mount it with all of its options, or not at all; without a type and flags change the propagation alone.
+
+    `target` opens an O_PATH descriptor anew for each call: the one before is below what was mounted.
+    """
     makes = kind not in ("", "none") or bool(options.flags or options.data) or not options.propagation
     if makes:
-        mount.mount(source, target, kind, options.flags, os.fsdecode(options.data))
+        _mount(source, target, kind, options.flags, options.data)
     try:
         if _is_bind_with_more(options.flags):
             # what the original is mounted with stays: a bind that is to be read-only is not to have devices
-            flags = options.flags & ~mount.MS_REC | os.statvfs(target).f_flag & INHERITED
-            mount.mount(source, target, "", flags | mount.MS_REMOUNT, os.fsdecode(options.data))
+            with target() as fd:
+                inherited = os.statvfs(fd).f_flag & INHERITED
+            flags = options.flags & ~mount.MS_REC | inherited
+            _mount(source, target, "", flags | mount.MS_REMOUNT, options.data)
         for flags in options.propagation:
-            mount.mount("none", target, "", flags)
+            _mount("none", target, "", flags)
     except OSError:
         if makes and not options.flags & (mount.MS_REMOUNT | mount.MS_MOVE):
-            mount.umount2(target, mount.MNT_DETACH)
+            with target() as fd:
+                mount.umount2(f"/proc/self/fd/{fd}", mount.MNT_DETACH)
         raise
+
+
+def _mount(
+    source: str, target: Callable[[], AbstractContextManager[int]], kind: str, flags: int, data: bytes = b""
+) -> None:
+    with target() as fd:
+        mount.mount(source, f"/proc/self/fd/{fd}", kind, flags, os.fsdecode(data))
 
 
 def _is_bind_with_more(flags: int) -> bool:

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from workers.network.errors import NetworkError
-from workers.network.names import destination, plain_address, with_prefix
+from workers.network.names import check_family, destination, hardware_address, plain_address, with_prefix
 from workers.network.view import Link, View
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Net:
         return _listed([link.name] for link in self._view.links())
 
     def link(self, name: bytes) -> tuple[Value, ...]:
-        """In the order in which the Lua part names them."""
+        """Return the fields in the order in which the Lua part names them."""
         link = self._link(name)
         facts = (link.kind or None, link.is_up, link.has_carrier, link.mtu, link.mac, link.alias or None)
         return (link.name, link.index, *facts)
@@ -75,7 +75,8 @@ class Net:
     def set(self, name: bytes, mtu: int | None, mac: bytes | None, alias: bytes | None, new: bytes | None) -> None:
         """Change what is not nil; the new name comes last."""
         link = self._link(name)
-        for what, value in (("mtu", mtu), ("mac", mac), ("alias", alias), ("name", new)):
+        octets = None if mac is None else hardware_address(_text(mac)).encode()
+        for what, value in (("mtu", mtu), ("mac", octets), ("alias", alias), ("name", new)):
             if value is not None:
                 plain = _text(value) if isinstance(value, bytes) else value
                 self._stack.set_link(link.index, link.name, f"{what} {plain}", **{SETTINGS[what]: plain})
@@ -126,24 +127,24 @@ class Net:
         source: bytes | None,
         onlink: bool,
     ) -> None:
-        gateway = plain_address(_text(via)) if via is not None else ""
-        network = destination(_text(to), gateway)
+        network, gateway = _ends(to, via)
         own = plain_address(_text(source)) if source is not None else None
+        if own is not None:
+            check_family(own, network, "source")
         way = self._way(name, gateway)
         self._stack.add_route(network, index=way, via=gateway, onlink=onlink, metric=metric, table=table, source=own)
 
     def delete_route(
         self, to: bytes, via: bytes | None, name: bytes | None, metric: int | None, table: int | None
     ) -> None:
-        gateway = plain_address(_text(via)) if via is not None else ""
-        network = destination(_text(to), gateway)
+        network, gateway = _ends(to, via)
         index = self._link(name).index if name is not None else None
         self._stack.delete_route(network, index=index, via=gateway, metric=metric, table=table)
 
     # pieces of the above
 
     def _way(self, name: bytes | None, gateway: str) -> int | None:
-        """The index of the interface that was said, or None: the kernel finds that of the gateway by itself."""
+        """Return the index of the given interface, or None: the kernel finds that of the gateway by itself."""
         if name is not None:
             return self._link(name).index
         if not gateway:
@@ -158,8 +159,17 @@ class Net:
         return link
 
 
+def _ends(to: bytes, via: bytes | None) -> tuple[str, str]:
+    """Return the network and the gateway of a route; the latter is empty for none.  Raises NetworkError."""
+    gateway = plain_address(_text(via)) if via is not None else ""
+    network = destination(_text(to), gateway)
+    if gateway:
+        check_family(gateway, network, "gateway")
+    return network, gateway
+
+
 def _told(function: Callable[..., Value]) -> Callable[..., Value]:
-    """The function, which returns `nil, message, errno` instead of raising, and true for nothing."""
+    """Wrap a function so that it returns `nil, message, errno` instead of raising, and true for nothing."""
 
     def call(*args: object) -> Value:
         try:
@@ -167,7 +177,8 @@ def _told(function: Callable[..., Value]) -> Callable[..., Value]:
         except NetworkError as error:
             return None, str(error), error.errno
         except OSError as error:
-            return None, error.strerror or str(error), error.errno or 0
+            number = error.errno or errno.EIO
+            return None, os.strerror(number), number
         return True if result is None else result
 
     return call

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from workers.lua.library import Context
-from workers.lua.pg_result import Packed
-from workers.lua.placeholders import placeholders
+from workers.lua.libraries import Context
 from workers.lua.state import Functions, Opaque
 
 if TYPE_CHECKING:
     from workers.lua.pg_connection import PgConnection
+    from workers.lua.pg_session import Packed
+
+_TOKEN = re.compile(
+    rb"""
+      \$(?P<number>[0-9]+)
+    | (?P<tag>\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*)?\$) .*? (?: (?P=tag) | \Z )  # a string between tags
+    | (?<![A-Za-z0-9_$\x80-\xff])[eE] ' (?: [^'\\] | \\. | '' )* '?  # a string with backslashes
+    | [A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*                     # a name, with $ in it
+    | ' (?: [^'] | '' )* '?
+    | " [^"]* "?
+    | -- [^\n]*
+    | (?P<comment>/\*)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+MOST_PARAMETERS = 65535  # parameters of a statement in the protocol; more are for the server to refuse
+_COMMENT = re.compile(rb"/\*|\*/")
 
 
 class _Handle(Opaque):
-    """What a script's object has of its connection, which ends with it unless somebody listens."""
+    """The view of a script's object on its connection, which ends with it unless it listens."""
 
     __slots__ = ("_drop", "connection")
 
@@ -26,6 +43,20 @@ class _Handle(Opaque):
 
     def __del__(self) -> None:
         self._drop(self.connection)
+
+
+class PgArray:
+    """The library `pg_array`, which is all Lua."""
+
+    name = "pg_array"
+    functions: Functions = {}
+    waiting: Functions = {}
+
+    def __init__(self, _context: Context) -> None:
+        """It holds nothing."""
+
+    def close(self) -> None:
+        """It holds nothing."""
 
 
 class Pg:
@@ -51,7 +82,7 @@ class Pg:
         return _Handle(connection, self._drop)
 
     def _drop(self, connection: PgConnection) -> None:
-        """Lua's collector has found that nobody has it any more: nothing is done in the middle of that."""
+        """Close a connection that the script has no reference to any more, after Lua's collector has ended its run."""
         if connection in self._connections and not connection.listens:
             self._connections.remove(connection)
             self._context.loop.call_soon(connection.close)
@@ -64,3 +95,30 @@ class Pg:
             return handle.connection.execute(sql, None)
         missing = max(0, placeholders(sql) - len(params))
         return handle.connection.execute(sql, [*params, *[None] * missing])
+
+
+@lru_cache(maxsize=1024)
+def placeholders(sql: bytes) -> int:
+    """How many parameters an SQL text wants: the highest of `$1`, `$2`, …
+
+    A script's array does not tell how many values it has where the last ones are nil, and the server wants all of them.
+    Placeholders count outside of strings, quoted names and comments, as PostgreSQL reads them (Lexical Structure, in
+    its manual).
+    """
+    highest = at = 0
+    while (token := _TOKEN.search(sql, at)) is not None:
+        at = token.end()
+        if token["number"]:
+            highest = max(highest, min(int(token["number"]), MOST_PARAMETERS))
+        elif token["comment"]:
+            at = _end_of_comment(sql, at)
+    return highest
+
+
+def _end_of_comment(sql: bytes, at: int) -> int:
+    """Comments contain each other."""
+    depth = 1
+    while depth and (mark := _COMMENT.search(sql, at)) is not None:
+        depth += 1 if mark[0] == b"/*" else -1
+        at = mark.end()
+    return len(sql) if depth else at

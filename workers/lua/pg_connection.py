@@ -1,7 +1,7 @@
 """The connection behind a script's `db`: made, lost and made again, while its queries wait.
 
 A query that was not sent yet when the connection is lost waits for the next one, for `PATIENCE`
-at most; one that was sent fails, as nobody knows what became of it.
+at most; a sent one fails, because its result is unknown.
 """
 
 from __future__ import annotations
@@ -10,19 +10,17 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
 
 import psycopg
 
 from workers.lua.errors import Failure, Fault
-from workers.lua.library import Context
-from workers.lua.pg_query import Query
-from workers.lua.pg_result import Packed
-from workers.lua.pg_session import Listener, Session
+from workers.lua.libraries import Context
+from workers.lua.pg_session import Listener, Packed, Query, Session
+from workers.lua.serial_call import SerialCall
 
 PATIENCE = 30.0  # seconds that a query waits for a connection; a restart of the server takes less
 MOST_WAITING = 50_000  # queries; more would cost the host its memory rather than the script some rows
-# where the conninfo does not say: a host that is cut off tells nobody, and each handler would wait for hours
+# where the conninfo does not say: a host that is cut off sends nothing, and each handler would wait for hours
 _DEFAULTS = {
     "connect_timeout": "10",  # seconds
     "keepalives_idle": "30",
@@ -48,7 +46,7 @@ class PgConnection:
             raise Fault(f"bad argument #1 to 'new' (conninfo expected: {str(error).strip()})") from error
         self._parameters = {**_DEFAULTS, **self._parameters}
         self._queue: deque[Query] = deque()
-        self._listeners: dict[bytes, _Listening] = {}
+        self._listeners: dict[bytes, SerialCall] = {}
         self._session: Session | None = None
         self._impatience: asyncio.TimerHandle | None = None
         self._keeping = self._loop.create_task(self._keep())
@@ -74,7 +72,7 @@ class PgConnection:
         if channel in self._listeners:
             raise Fault(f"bad argument #1 to 'listen' (channel '{_text(channel)}' has a listener already)")
         name = f"listener of {_text(channel)!r}"
-        self._listeners[channel] = _Listening(lambda: self._context.call_back(name, callback))
+        self._listeners[channel] = SerialCall(lambda: self._context.call_back(name, callback))
         if self._session is not None:
             self._session.begin([self._listen_query(channel)])
 
@@ -127,7 +125,7 @@ class PgConnection:
             self._watch_patience()
 
     async def _connect(self) -> psycopg.AsyncConnection[object]:
-        """A connection with the schema set."""
+        """Connect, and set the schema."""
         connection: psycopg.AsyncConnection[object]
         connection = await psycopg.AsyncConnection.connect(**self._parameters, autocommit=True)  # type: ignore[arg-type]
         try:
@@ -141,7 +139,7 @@ class PgConnection:
 
     def _notified(self, channel: bytes) -> None:
         if channel in self._listeners:
-            self._listeners[channel].notify()
+            self._listeners[channel].request()
 
     def _lose_patience(self) -> None:
         """Fail the queries whose time is up: the first ones."""
@@ -172,30 +170,6 @@ class PgConnection:
 
     def _name(self) -> str:
         return repr(str(self._parameters.get("dbname") or self._parameters.get("service") or ""))
-
-
-class _Listening:
-    """The callback of a channel: never twice at a time, and once more for what comes while it runs."""
-
-    def __init__(self, call_back: Callable[[], asyncio.Future[bool]]) -> None:
-        self._call_back = call_back
-        self._running = False
-        self._again = False
-
-    def notify(self) -> None:
-        self._again = True
-        if not self._running:
-            self._run()
-
-    def _run(self) -> None:
-        self._again = False
-        self._running = True
-        self._call_back().add_done_callback(self._ended)
-
-    def _ended(self, ended: asyncio.Future[bool]) -> None:
-        self._running = False
-        if self._again and not ended.cancelled():
-            self._run()
 
 
 def _identifier(name: bytes) -> bytes:

@@ -1,14 +1,20 @@
-"""A connection to the server that is up: queries out, results and notifications in.
+"""A connection to the PostgreSQL server that is up: queries out, results and notifications in.
 
 Queries are pipelined: each is sent before the results of those before it are there, so that a
 server at the other end of a country does not make a few of them a second.  A query without
 parameters may hold several statements, which the protocol has no pipeline for: it is alone on the
 connection.
+
+A commit waits for the server's disk, some hundred times a second.  INSERTs that wait at the same time therefore share
+one, and each still has a result of its own: where one of them fails, or the commit, the server has undone them all,
+and each is sent again by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
+import struct
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,18 +23,110 @@ import psycopg
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus
 from psycopg.pq.abc import PGconn, PGresult
 
-from workers.lua.pg_group import Group, next_group
-from workers.lua.pg_query import Query
+from workers.lua.errors import Failure
 
+NULL = 0xFFFFFFFF  # in the place of a length
+Packed = tuple[int, int, bytes, bytes]  # columns, rows, the length of each string as little-endian u32, the strings
+_MOST = 256  # queries in a group: the first one waits for the last
 _UNDER_WAY = 256  # groups that the server has not answered; more would only wait there
 _SHARED_UNDER_WAY = 2  # of those that can grow: one that the server is at and the next; meanwhile others come together
 _IN_TURN = 64  # results that are handled before everything else on the loop has its turn
 _COPY = (ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH)
+_INSERT = re.compile(rb"\s*INSERT\b", re.IGNORECASE)
+_FINE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY)
+
+
+@dataclass(slots=True, eq=False)
+class Query:
+    """One query of a script, from `db:execute` to its result.
+
+    `params` None: a text by itself, which may hold several statements; the last one's result counts.
+    """
+
+    sql: bytes
+    params: list[bytes | None] | None
+    deadline: float  # of the loop's clock; until then it waits for a connection
+    answer: asyncio.Future[Packed]
+    result: PGresult | None = None
+    by_itself: bool = False  # it has failed, or another with it, in a transaction that they shared
+
+    @property
+    def shares(self) -> bool:
+        """Whether it may be in a transaction with others: a row more or less makes no difference to an INSERT."""
+        return self.params is not None and not self.by_itself and _INSERT.match(self.sql) is not None
+
+    @property
+    def is_fine(self) -> bool:
+        return self.result is not None and self.result.status in _FINE
+
+    def finish(self) -> None:
+        """Answer the query: its results are complete, and committed."""
+        if self.answer.done():
+            return
+        if self.result is None:
+            self.fail("the server sent no result")
+        elif self.is_fine:
+            self.answer.set_result(pack(self.result))
+        else:
+            self.fail(self.result.error_message.decode(errors="surrogateescape").rstrip("\n"))
+
+    def fail(self, message: str) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(Failure(message))
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """The queries between two synchronisations with the server: one, or INSERTs that share a transaction.
+
+    `alone`: nothing else is under way, and its end has no mark of its own."""
+
+    queries: list[Query]
+    answered: int = 0
+
+    @property
+    def alone(self) -> bool:
+        return self.queries[0].params is None
+
+    @property
+    def shares(self) -> bool:
+        return self.queries[0].shares
+
+    def take(self, result: PGresult | None) -> bool:
+        """Take the next result; None: those of a query are complete.  Return whether the group ends with it."""
+        if result is None:
+            self.answered += 1
+            return self.alone
+        if result.status == ExecStatus.PIPELINE_SYNC:
+            return True
+        # after the last one it is that of the commit
+        self.queries[min(self.answered, len(self.queries) - 1)].result = result
+        return False
+
+    def finish(self) -> list[Query]:
+        """Tell all queries of their results; those that are to be sent again, each by itself."""
+        if len(self.queries) > 1 and not all(query.is_fine for query in self.queries):
+            for query in self.queries:
+                query.result = None
+                query.by_itself = True
+            return self.queries
+        for query in self.queries:
+            query.finish()
+        return []
+
+
+def next_group(queue: deque[Query]) -> Group:
+    """Take the first query from the queue, and those behind it that may share its transaction."""
+    queries = [queue.popleft()]
+    if queries[0].shares:
+        while queue and queue[0].shares and len(queries) < _MOST:
+            queries.append(queue.popleft())
+    return Group(queries)
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who is told: `notified` of a notification's channel, `lost` of the end, once, with the reason."""
+    """The callbacks: `notified` gets the channel of a notification, `lost` the reason of the end, once."""
 
     notified: Callable[[bytes], None]
     lost: Callable[[str], None]
@@ -154,10 +252,24 @@ class Session:
 
     def _handle(self, result: PGresult | None) -> None:
         if result is not None and result.status in _COPY:
-            raise psycopg.NotSupportedError("COPY would need somebody who feeds or reads it")
+            raise psycopg.NotSupportedError("COPY would need a program that feeds or reads it")
         group = self._sent[0]
         if group.take(result):
             self._sent.popleft()
             self._shared -= group.shares
             self._queue.extendleft(reversed(group.finish()))
 
+
+def pack(result: PGresult) -> Packed:
+    """Return a result in the form that Lua takes it in.
+
+    A script may keep a result as long as it likes, and may read only a part of it.  So the whole of it becomes two
+    strings of Lua, which its collector knows the size of, and the Lua part takes them apart row by row: the names of
+    the columns first, then all values.
+    """
+    columns, rows = result.nfields, result.ntuples
+    cells: list[bytes | None] = [result.fname(column) or b"" for column in range(columns)]
+    value = result.get_value
+    cells += [value(row, column) for row in range(rows) for column in range(columns)]
+    lengths = struct.pack(f"<{len(cells)}I", *(NULL if cell is None else len(cell) for cell in cells))
+    return columns, rows, lengths, b"".join(cell for cell in cells if cell is not None)

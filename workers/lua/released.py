@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+LEFT_OUT = "/…"
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """What was measured of a released cgroup; None is what the kernel does not tell.
+    """The measurements of a released cgroup; None for a value that the kernel does not tell.
 
-    `path` is the path below the root of the cgroup file system, as `/proc/PID/cgroup` shows it.  `fd` is an open
+    `path` is the path below the root of the cgroup file system, as `/proc/PID/cgroup` shows it.  A path that is too
+    long for that has LEFT_OUT in the place of `left_out` names before the last one.  `fd` is an open
     descriptor (O_PATH or O_RDONLY) of its folder, which may be deleted by now; it stays the maker's, who keeps it open
-    until the handlers that were given this object have ended.
+    until the handlers that were given this object have ended.  `counted` are numbers by the names that
+    scripts know them by, times in seconds.
     """
 
     path: str
     fd: int
     btime: float | None = None  # seconds since the epoch
     age: float | None = None  # seconds
-    cpu_total: float | None = None  # seconds
-    cpu_user: float | None = None
-    cpu_system: float | None = None
-    memory_peak: int | None = None  # bytes
-    memory_events_high: int | None = None
-    memory_events_max: int | None = None
-    memory_events_oom: int | None = None
-    pids_peak: int | None = None
-    pids_forks: int | None = None
-    pids_events_max: int | None = None
+    counted: Mapping[str, float | None] = field(default_factory=dict)
+    left_out: int | None = None

@@ -9,6 +9,7 @@ from nacl import bindings
 from nacl.exceptions import BadSignatureError, CryptoError
 
 from workers.lua.errors import bad_argument
+from workers.lua.libraries import Context
 from workers.lua.state import Functions
 
 _KEY = 32  # bytes of both keys of a box, of a scalar and of a public key for signatures
@@ -20,7 +21,7 @@ class Sodium:
     name = "sodium"
     waiting: Functions = {}
 
-    def __init__(self) -> None:
+    def __init__(self, _context: Context | None = None) -> None:
         functions = (
             bin2hex,
             hex2bin,

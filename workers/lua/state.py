@@ -6,7 +6,8 @@ functions are hidden in closures of the libraries.  It is trusted nevertheless, 
 
 A function of Python takes plain values (None, bool, int, float, bytes) and `Opaque` objects
 and returns them: one, or a tuple of several.  No exception gets into Lua, where it would hold
-its traceback, and with that everything else, for as long as Lua likes.
+its traceback, and with that everything else, for as long as Lua likes.  Where the number of an error matters to the
+script, `with_errno` returns it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from supervisor.definitions.prelude import prelude
+from supervisor.definitions.lua_files import lua_file
 from workers.lua.errors import Failure, Fault
 
 DONE, FAILED, RAISED, WAITS = range(4)  # as in lua/kernel.lua and lua/tasks.lua
@@ -27,7 +28,7 @@ Unexpected = Callable[[str, BaseException], None]
 
 
 class Opaque:
-    """What a library's Lua part holds and hands back, and can do nothing else with."""
+    """A handle that a library's Lua part can only hold and hand back."""
 
     __slots__ = ()
 
@@ -51,19 +52,19 @@ class LuaState:
         self._kernel = self.load("kernel.lua")
 
     def close(self) -> None:
-        """Free the runtime with everything in it, where nobody else holds an object of it."""
+        """Free the runtime with everything in it, where no other part holds an object of it."""
         del self._kernel, self._runtime  # its functions hold this object
 
     def load(self, name: str, *args: object) -> Any:
         """Run a Lua file that ships; what it returns."""
-        return self._runtime.execute(prelude(name), *args, name=f"=[lua/{name}]".encode())
+        return self._runtime.execute(lua_file(name), *args, name=f"=[lua/{name}]".encode())
 
     def globals(self) -> Any:
         return self._runtime.globals()
 
-    def load_tasks(self, log: Callable[[bytes], None]) -> Any:
+    def load_tasks(self, log: Callable[[bytes], None], told: Callable[[int, Any], None]) -> Any:
         """Have calls run in coroutines that can wait: the functions of `lua/tasks.lua` for the host."""
-        return self.load("tasks.lua", self._kernel, log)
+        return self.load("tasks.lua", self._kernel, log, told)
 
     def install(self, name: str, functions: Functions, waiting: Mapping[str, Answering] | None = None) -> None:
         """Load the library `lua/NAME.lua` and set its globals.
@@ -87,7 +88,7 @@ class LuaState:
             return self.refusal(name, error)
 
     def refusal(self, name: str, error: BaseException) -> tuple[Value, ...]:
-        """What Lua is told of an exception."""
+        """Return the text about an exception for Lua."""
         match error:
             case Fault():
                 return RAISED, os.fsencode(str(error))
@@ -106,7 +107,7 @@ class LuaState:
 
 
 def values(result: Value) -> tuple[Value, ...]:
-    """A function's result as Lua takes it.  Raises TypeError for what would give Lua an object of Python."""
+    """Return a function's result as Lua takes it.  Raises TypeError for what would give Lua an object of Python."""
     return tuple(_value(item) for item in result) if isinstance(result, tuple) else (_value(result),)
 
 
@@ -120,3 +121,28 @@ def _value(value: Value) -> Value:
 
 def _refuse(_object: object, name: object, _setting: bool) -> str:
     raise AttributeError(f"{name!r} is not for scripts")
+
+
+def failure(error: OSError) -> tuple[None, str, int]:
+    """`nil, message, errno`, as Lua's own `io` has it: the message names the file, where it is about one."""
+    text = error.strerror or str(error)
+    name = error.filename
+    if name is None:
+        return None, text, error.errno or 0
+    return None, f"{os.fsdecode(name) if isinstance(name, (str, bytes)) else name}: {text}", error.errno or 0
+
+
+def with_errno(functions: Mapping[str, Callable[..., Value]]) -> dict[str, Callable[..., Value]]:
+    """Wrap functions so that each returns `failure` instead of raising an OSError, and true for nothing."""
+    return {name: _with_errno(function) for name, function in functions.items()}
+
+
+def _with_errno(function: Callable[..., Value]) -> Callable[..., Value]:
+    def call(*args: object) -> Value:
+        try:
+            result = function(*args)
+        except OSError as error:
+            return failure(error)
+        return True if result is None else result
+
+    return call

@@ -1,6 +1,6 @@
 """`syslog`: messages for the system's log, over `/dev/log` as syslog(3) sends them (RFC 3164's priorities).
 
-libc's own function says nothing where nobody listens, so this is not that one: the caller hears it.
+libc's own function says nothing where no daemon listens, so it is not used: the caller hears it.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 
-from workers.lua.result import with_errno
-from workers.lua.state import Value
+from workers.lua.state import Value, with_errno
 
 PLACE = "/dev/log"
 DAEMON = 3 << 3  # LOG_DAEMON
@@ -51,7 +50,7 @@ class Syslog:
         try:
             self._connected().send(data)
         except (ConnectionError, FileNotFoundError):
-            self.close()  # who listened there was restarted
+            self.close()  # the daemon was restarted
             self._connected().send(data)
 
     def _connected(self) -> socket.socket:

@@ -1,11 +1,16 @@
-"""`unix`: users and groups of this host, from whatever its name service asks."""
+"""`unix`: users and groups of this host, from whatever its name service asks; `fsys` takes them, too."""
 
 from __future__ import annotations
 
+import errno
+import grp
+import os
+import pwd
 from collections.abc import Callable, Mapping
 
-from workers.lua.accounts import group_of, user_of
 from workers.lua.state import Value
+
+MAX_ID = 2**32 - 2  # -1 leaves the owner as it is: chown(2)
 
 
 class Unix:
@@ -20,7 +25,7 @@ class Unix:
 
 
 def _user(text: bytes) -> Value:
-    """In the order in which the Lua part names them; nil where there is none."""
+    """Return the fields in the order in which the Lua part names them; nil where there is no such user."""
     found = user_of(text)
     if found is None:
         return None
@@ -33,3 +38,56 @@ def _group(text: bytes) -> Value:
     if found is None:
         return None
     return found.gr_name, found.gr_gid, "".join(f"{name}\0" for name in found.gr_mem)
+
+
+# by name or number
+
+
+def user_of(text: bytes) -> pwd.struct_passwd | None:
+    """Return a user by name or, in digits, by number."""
+    name = os.fsdecode(text)
+    try:
+        return pwd.getpwuid(int(name)) if is_number(name) else pwd.getpwnam(name)
+    except (KeyError, OverflowError, ValueError):  # ValueError: NUL in the name
+        return None
+
+
+def group_of(text: bytes) -> grp.struct_group | None:
+    """Return a group by name or, in digits, by number."""
+    name = os.fsdecode(text)
+    try:
+        return grp.getgrgid(int(name)) if is_number(name) else grp.getgrnam(name)
+    except (KeyError, OverflowError, ValueError):  # ValueError: NUL in the name
+        return None
+
+
+def uid_of(text: bytes) -> int:
+    """Return the number of a user; a number stands for itself, whether there is such a user or not.  Raises OSError."""
+    name = os.fsdecode(text)
+    if is_number(name):
+        return _id(name, "user")
+    found = user_of(text)
+    if found is None:
+        raise OSError(errno.ENOENT, f"no such user: {name!r}")
+    return found.pw_uid
+
+
+def gid_of(text: bytes) -> int:
+    """Return the number of a group, as `uid_of`."""
+    name = os.fsdecode(text)
+    if is_number(name):
+        return _id(name, "group")
+    found = group_of(text)
+    if found is None:
+        raise OSError(errno.ENOENT, f"no such group: {name!r}")
+    return found.gr_gid
+
+
+def _id(digits: str, kind: str) -> int:
+    if len(digits) > len(str(MAX_ID)) or int(digits) > MAX_ID:
+        raise OSError(errno.EINVAL, f"no such {kind}: {digits} is not from 0 to {MAX_ID}")
+    return int(digits)
+
+
+def is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()

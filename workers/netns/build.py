@@ -1,7 +1,7 @@
-"""Makes of a network namespace what its plan says: what is there and fits stays as it is.
+"""Making a network namespace as its plan says: whatever is there and fits stays as it is.
 
-For an errand: where there is something to be made it imports pyroute2.  Everything is checked before
-anything is made, and what fails takes the namespace, the link and the file with it that this run has made.
+For a task: it imports pyroute2 where something has to be made.  Everything is checked before anything is made, and a
+failure removes the namespace, the link and the file that this run has made.
 """
 
 from __future__ import annotations
@@ -12,25 +12,34 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from supervisor.linux.namespaces import CLONE_NEWNET, setns, unshare
-from workers.netns import name, resolver, settings
+from supervisor.linux.namespaces import CLONE_NEWNET, inside, own_namespace, setns, unshare
 from workers.netns.errors import ForeignError, SetUpError
+from workers.netns.files import (
+    apply_setting,
+    check_setting,
+    give_name,
+    namespace_of_socket,
+    open_namespace,
+    read_resolver,
+    remove_resolver,
+    take_name,
+    write_resolver,
+)
+from workers.netns.observed import LOOPBACK, Connected, Observed, observe
 from workers.netns.plan import Plan
-from workers.netns.scene import LOOPBACK, Scene, look
 from workers.network.errors import already_gone
-from workers.network.namespaces import inside, own_namespace
-from workers.network.view import Route, View
+from workers.network.view import Link, Route, View
 
 if TYPE_CHECKING:
     from workers.network.stack import Stack
 
-# what is made, by kind
+# kinds of objects that are made
 NAMESPACE, LINK, RESOLVER = "namespace", "link", "resolver"
 
 
 @dataclass(slots=True)
 class Built:
-    """What was missing and what has been done, in words, and whether namespace and link are new."""
+    """The missing parts and the work done, in words, and whether namespace and link are new."""
 
     missing: list[str]
     did: list[str] = field(default_factory=list)
@@ -41,62 +50,62 @@ class Built:
 def build(
     plan: Plan, before: Plan | None, inner_socket: int = -1, makes: Callable[[str], None] = lambda kind: None
 ) -> Built:
-    """Make it so; `before` is what it was to be until now.  Raises NetnsError, NetworkError or OSError.
+    """Carry out the plan; `before` is the plan of until now.  Raises NetnsError, NetworkError or OSError.
 
-    `inner_socket` is a socket in the namespace, of a worker that has set it up before: with it one that has lost
-    its name gets it back, and what others have done to files is no reason not to put the rest right.
-    `makes` is told the kind of what is about to be made, should this process not come to its end.
+    `inner_socket` is a socket in the namespace, of a worker that has set it up before: with it, a namespace that has
+    lost its name gets it back, and files that others have changed do not keep the rest from being repaired.
+    `makes` is called with the kind of an object before it is made, should this process not come to its end.
     """
     with ExitStack() as held:
         home = own_namespace()
         held.callback(os.close, home)
-        namespace = name.open_namespace(plan.name)
+        namespace = open_namespace(plan.name)
         is_nameless = namespace is None and inner_socket >= 0
         if is_nameless:
-            namespace = name.namespace_of_socket(inner_socket)
-            name.give_name(plan.name, f"/proc/self/fd/{namespace}")
-        scene = look(plan, namespace, before) if namespace is not None else None
+            namespace = namespace_of_socket(inner_socket)
+            give_name(plan.name, f"/proc/self/fd/{namespace}")
+        seen = observe(plan, namespace, before) if namespace is not None else None
         repairs = inner_socket >= 0
-        _check(plan, before, scene, repairs)
-        builder = _Builder(plan, before or plan, home, scene, makes, repairs)
+        _check(plan, before, seen, repairs)
+        builder = _Builder(plan, before or plan, home, seen, makes, repairs)
         if is_nameless:
             builder.built.missing.append("the name of the network namespace")
             builder.built.did.append("the name of the network namespace")
         with ExitStack() as undo:
-            builder.run(namespace, scene, undo)
+            builder.carry_out(namespace, seen, undo)
             undo.pop_all()
     return builder.built
 
 
-def _check(plan: Plan, before: Plan | None, scene: Scene | None, repairs: bool) -> None:
-    """Whether it can be: raises NetnsError or OSError where not."""
+def _check(plan: Plan, before: Plan | None, seen: Observed | None, repairs: bool) -> None:
+    """Raises NetnsError or OSError where the plan cannot be carried out."""
     if os.geteuid() != 0:
         raise SetUpError("cannot set up a network namespace: that takes root")
-    if scene is None or not scene.is_pair or before is None or before.setup != plan.setup:  # else its work is done
+    if seen is None or not seen.is_pair or before is None or before.setup != plan.setup:  # else its work is done
         check_script(plan)
     if not repairs:
         for path in plan.sysctl:
-            settings.check(path, plan.inside)
+            check_setting(path, plan.inside)
         if plan.dns is not None:
-            resolver.read_own(plan.name)
-    if scene is not None:
-        host, inner = scene.host, scene.inner
+            read_resolver(plan.name)
+    if seen is not None:
+        host, inner = seen.host, seen.inner
     else:
         with View() as view:
             host, inner = view.link(plan.link), None
-        scene = Scene(host, None, False, False, frozenset(), frozenset(), frozenset())
-    if host is not None and not scene.belongs(plan):
+        seen = Observed(host, None, False, False, frozenset(), frozenset(), frozenset())
+    if host is not None and not seen.belongs(plan):
         kind = f" ({host.kind})" if host.kind else ""
         raise ForeignError(f"cannot make link {plan.link!r}: there is another interface of that name{kind}")
-    if inner is not None and not scene.is_pair and not _is_stray(plan, scene):
+    if inner is not None and not seen.is_pair and not _is_stray(plan, seen):
         raise ForeignError(f"cannot make {plan.inside!r} inside: there is another interface of that name")
 
 
-def _is_stray(plan: Plan, scene: Scene) -> bool:
-    """Whether what is inside under the name of our end is our end, its other end having another name by now."""
-    assert scene.inner is not None
+def _is_stray(plan: Plan, seen: Observed) -> bool:
+    """Whether the interface inside with the name of our end is our end, its other end having been renamed."""
+    assert seen.inner is not None
     with View() as view:
-        other = view.link(index=scene.inner.peer) if scene.inner.peer else None
+        other = view.link(index=seen.inner.peer) if seen.inner.peer else None
     return other is not None and other.alias == plan.owner
 
 
@@ -116,11 +125,12 @@ class _Builder:
         plan: Plan,
         before: Plan,
         home: int,
-        scene: Scene | None,
+        seen: Observed | None,
         makes: Callable[[str], None],
         repairs: bool,
     ) -> None:
-        self.built = Built(scene.missing(plan) if scene is not None else ["network namespace"])
+        missing = ["network namespace"] if seen is None else seen.missing(plan) + seen.changed_settings(plan)
+        self.built = Built(missing)
         self._plan = plan
         self._before = before
         self._home = home
@@ -129,7 +139,7 @@ class _Builder:
         self._stacks: dict[int, Stack] = {}
 
     def _stack(self, namespace: int) -> Stack:
-        """What changes a namespace, made when there is something to change: it takes its time."""
+        """Return what changes a namespace: made for the first change, as that takes its time."""
         from workers.network.stack import Stack
 
         if namespace not in self._stacks:
@@ -145,20 +155,20 @@ class _Builder:
     def _inner(self) -> Stack:
         return self._stack(self._namespace)
 
-    def run(self, namespace: int | None, scene: Scene | None, undo: ExitStack) -> None:
-        if namespace is None or scene is None:
+    def carry_out(self, namespace: int | None, seen: Observed | None, undo: ExitStack) -> None:
+        if namespace is None or seen is None:
             namespace = self._make_namespace(undo)
-            scene = look(self._plan, namespace, self._before)
+            seen = observe(self._plan, namespace, self._before)
         self._namespace = namespace
-        scene = self._link(namespace, scene, undo)
+        seen = self._link(namespace, seen, undo)
         with inside(namespace):
             for path, value in self._plan.sysctl.items():
-                if settings.apply(path, value):
+                if apply_setting(path, value):
                     self._did(f"{path} = {value}")
-        if self._take_away(scene):
-            scene = look(self._plan, namespace, self._before)
-        self._host_end(scene)
-        self._inner_end(scene)
+        if self._take_away(seen):
+            seen = observe(self._plan, namespace, self._before)
+        self._host_end(seen)
+        self._inner_end(seen)
         self._resolver(undo)
 
     def _did(self, what: str) -> None:
@@ -169,59 +179,59 @@ class _Builder:
         unshare(CLONE_NEWNET)
         try:
             namespace = own_namespace()
-            name.give_name(self._plan.name)
+            give_name(self._plan.name)
         finally:
             setns(self._home, CLONE_NEWNET)
-        undo.callback(name.take_name, self._plan.name)
+        undo.callback(take_name, self._plan.name)
         self.built.made_namespace = True
         self._did("network namespace")
         return namespace
 
-    def _link(self, namespace: int, scene: Scene, undo: ExitStack) -> Scene:
-        """Have a pair of which both ends are where they belong, marked as our own."""
+    def _link(self, namespace: int, seen: Observed, undo: ExitStack) -> Observed:
+        """Have a pair with both ends where they belong, marked as our own."""
         plan = self._plan
-        if not scene.is_pair:
-            self._clear(scene)
+        if not seen.is_pair:
+            self._clear(seen)
             self._makes(LINK)
             self._host.add_pair(plan.link, plan.inside, namespace, plan.mtu, plan.mac)
-            scene = look(plan, namespace, self._before)
-            if scene.host is None or not scene.is_pair:
+            seen = observe(plan, namespace, self._before)
+            if seen.host is None or not seen.is_pair:
                 raise SetUpError(f"cannot make link {plan.link!r}: it is gone again")
-            undo.callback(self._host.delete_link, scene.host.index, plan.link)
+            undo.callback(self._host.delete_link, seen.host.index, plan.link)
             self.built.made_link = True
             self._did(f"link {plan.link}")
-        assert scene.host is not None
-        if scene.host.alias != plan.owner:
-            self._host.set_link(scene.host.index, plan.link, "alias", ifalias=plan.owner)
-        return scene
+        assert seen.host is not None
+        if seen.host.alias != plan.owner:
+            self._host.set_link(seen.host.index, plan.link, "alias", ifalias=plan.owner)
+        return seen
 
-    def _clear(self, scene: Scene) -> None:
-        """Remove what is our own and does not fit, under the name of now or of before."""
+    def _clear(self, seen: Observed) -> None:
+        """Remove interfaces of our own that do not fit, under the present or the former name."""
         plan = self._plan
         with View() as view:
-            peer = view.link(index=scene.inner.peer) if scene.inner is not None and scene.inner.peer else None
+            peer = view.link(index=seen.inner.peer) if seen.inner is not None and seen.inner.peer else None
             former = view.link(self._before.link) if self._before.link != plan.link else None
-        own = {link.index: link for link in (scene.host, peer, former) if link is not None and link.alias == plan.owner}
+        own = {link.index: link for link in (seen.host, peer, former) if link is not None and link.alias == plan.owner}
         for link in own.values():
             with already_gone():
                 self._host.delete_link(link.index, link.name)
             self._did(f"link {link.name}, which did not fit, removed")
 
-    def _take_away(self, scene: Scene) -> bool:
-        """Remove what the plan of before had and this one has not; whether there was anything."""
-        plan, before, inner, host = self._plan, self._before, scene.inner, scene.host
+    def _take_away(self, seen: Observed) -> bool:
+        """Remove what only the former plan has; return whether there was anything."""
+        plan, before, inner, host = self._plan, self._before, seen.inner, seen.host
         assert inner is not None
         assert host is not None
         former = [route for route in before.routes if route not in plan.routes]
-        routes = [route for route in former if route.at(inner.index) in scene.routes]
+        routes = [route for route in former if route.at(inner.index) in seen.routes]
         for route in routes:
             more = {"metric": route.metric, "table": route.table}
             with already_gone():
                 self._inner.delete_route(route.to, index=inner.index, via=route.via, **more)
             self._did(f"route {route} removed")
         ends = (
-            (self._namespace, inner, (set(before.addresses) - set(plan.addresses)) & scene.addresses),
-            (self._home, host, (set(before.host_addresses) - set(plan.host_addresses)) & scene.host_addresses),
+            (self._namespace, inner, (set(before.addresses) - set(plan.addresses)) & seen.addresses),
+            (self._home, host, (set(before.host_addresses) - set(plan.host_addresses)) & seen.host_addresses),
         )
         for namespace, link, addresses in ends:
             for address in sorted(addresses):
@@ -230,24 +240,27 @@ class _Builder:
                 self._did(f"address {address} of {link.name} removed")
         return bool(routes or any(addresses for _namespace, _link, addresses in ends))
 
-    def _host_end(self, scene: Scene) -> None:
-        plan, link = self._plan, scene.host
+    def _host_end(self, seen: Observed) -> None:
+        plan, link = self._plan, seen.host
         assert link is not None
         if plan.mtu not in (None, link.mtu):
             self._host.set_link(link.index, link.name, f"mtu {plan.mtu}", mtu=plan.mtu)
             self._did(f"mtu {plan.mtu} of link {plan.link}")
         for address in plan.host_addresses:
-            if address not in scene.host_addresses:
+            if address not in seen.host_addresses:
                 self._host.add_address(link.index, link.name, address)
                 self._did(f"host address {address}")
         if plan.keeps_host and not link.is_up:
             self._host.set_up(link.index, link.name)
             self._did(f"link {link.name} up")
+        for route in seen.missing_host_connected(plan):
+            self._connected(self._host, link, route)
+            self._did(f"host {route}")
 
-    def _inner_end(self, scene: Scene) -> None:
-        plan, link = self._plan, scene.inner
+    def _inner_end(self, seen: Observed) -> None:
+        plan, link = self._plan, seen.inner
         assert link is not None
-        if plan.loopback and not scene.loopback_is_up:
+        if plan.loopback and not seen.loopback_is_up:
             self._inner.set_up(LOOPBACK, "lo")
             self._did("loopback up")
         if plan.mtu not in (None, link.mtu):
@@ -260,13 +273,29 @@ class _Builder:
             self._inner.add_name(link.index, link.name, plan.peer)
             self._did(f"name {plan.peer}")
         for address in plan.addresses:
-            if address not in scene.addresses:
+            if address not in seen.addresses:
                 self._inner.add_address(link.index, link.name, address)
                 self._did(f"address {address}")
         if not link.is_up:
             self._inner.set_up(link.index, link.name)
             self._did(f"{link.name} up")
-        self._routes(link.index, scene.routes)
+        for route in seen.missing_connected(plan):
+            self._connected(self._inner, link, route)
+            self._did(str(route))
+        self._routes(link.index, seen.routes)
+
+    def _connected(self, stack: Stack, link: Link, route: Connected) -> None:
+        """Have a route of an address again, and the address with it where only the kernel can make the route.
+
+        Users of the address go on: removing an IPv4 address would remove others of its network with it.
+        """
+        if route.is_local and ":" in route.to:
+            with already_gone():
+                stack.delete_address(link.index, link.name, route.address)
+            stack.add_address(link.index, link.name, route.address)
+        else:
+            source = route.address.partition("/")[0]
+            stack.add_kernel_route(route.to, index=link.index, source=source, is_local=route.is_local)
 
     def _routes(self, index: int, there: Collection[Route]) -> None:
         """A gateway is reached over routes that come before it: those that are on the link are first."""
@@ -279,17 +308,17 @@ class _Builder:
     def _resolver(self, undo: ExitStack) -> None:
         plan = self._plan
         try:
-            there = resolver.read_own(plan.name) if plan.dns is not None or self._before.dns is not None else None
+            there = read_resolver(plan.name) if plan.dns is not None or self._before.dns is not None else None
         except ForeignError:
             if not self._repairs:
                 raise
-            return  # somebody has written another one since
+            return  # another program has written one since
         if plan.dns is None and there is not None:
-            resolver.remove(plan.name)
+            remove_resolver(plan.name)
             self._did("resolv.conf removed")
         elif plan.dns is not None and there != plan.dns:
             if there is None:
                 self._makes(RESOLVER)
-                undo.callback(resolver.remove, plan.name)
-            resolver.write(plan.name, plan.dns)
+                undo.callback(remove_resolver, plan.name)
+            write_resolver(plan.name, plan.dns)
             self._did("resolv.conf")

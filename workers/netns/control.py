@@ -1,4 +1,4 @@
-"""What `spawnctl call netns@NAME` is answered."""
+"""Answers to `spawnctl call netns@NAME`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any
 
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
-from workers.netns.name import open_namespace, path_of
+from workers.netns.files import open_namespace, path_of
+from workers.netns.observed import Observed, observe
 from workers.netns.plan import Plan, read_plan
 from workers.netns.record import Record, Repair
-from workers.netns.scene import Scene, look
 from workers.network.view import Link
-from workers.runtime.control import Control
-from workers.runtime.control_socket import ControlSocket
+from workers.runtime.control import Control, ControlSocket
 
 INTERFACE = """
 # A network namespace and the link into it.
@@ -38,13 +37,13 @@ method GetState() -> (
   repaired: int
 )
 
-# What was taken away and put right, the latest last; at most so many.
+# Repairs of parts that were taken away, the latest last; at most so many.
 method GetRepairs(count: ?int) -> (repaired: int, repairs: []Repair)
 """
 
 
 def serve(fd: int, options: dict[str, Any], record_fd: int) -> None:
-    """Answer whoever waits on the listening socket `fd`, and those who come until nobody is left."""
+    """Answer all clients of the listening socket `fd` until none is left."""
     plan, record = read_plan(options), Record(record_fd)
     loop = Loop(on_error=lambda error: log.error("netns@%s: unexpected error; going on", plan.name, exc_info=error))
     socket = ControlSocket(loop, fd, control(plan, record))
@@ -72,20 +71,20 @@ def _state(plan: Plan, record: Record) -> Mapping[str, object]:
     }
     namespace = open_namespace(plan.name)
     if namespace is not None:
-        scene = look(plan, namespace)
+        seen = observe(plan, namespace)
         os.close(namespace)
-        found |= _scene(plan, scene)
+        found |= _observed(plan, seen)
     return found
 
 
-def _scene(plan: Plan, scene: Scene) -> dict[str, object]:
-    found: dict[str, object] = {"missing": scene.missing(plan)}
-    if scene.host is not None:
-        found["host"] = _link(scene.host, scene.host_addresses)
-    if scene.inner is not None:
-        index = scene.inner.index
-        found["inside"] = _link(scene.inner, scene.addresses)
-        found["routes"] = [str(route) for route in plan.routes if route.at(index) in scene.routes]
+def _observed(plan: Plan, seen: Observed) -> dict[str, object]:
+    found: dict[str, object] = {"missing": seen.missing(plan) + seen.changed_settings(plan)}
+    if seen.host is not None:
+        found["host"] = _link(seen.host, seen.host_addresses)
+    if seen.inner is not None:
+        index = seen.inner.index
+        found["inside"] = _link(seen.inner, seen.addresses)
+        found["routes"] = [str(route) for route in plan.routes if route.at(index) in seen.routes]
     return found
 
 

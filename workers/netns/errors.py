@@ -1,4 +1,4 @@
-"""What the netns worker cannot do."""
+"""Errors of the netns worker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class OptionsError(NetnsError):
 
 
 class ForeignError(NetnsError):
-    """Something is there already that is not its own, so it is left alone."""
+    """An object of another owner is in the way, and stays."""
 
 
 class SetUpError(NetnsError):

@@ -1,37 +1,78 @@
 """The netns worker: keeps one network namespace.
 
-TERM removes link and namespace, USR1 (a restart) leaves them to the next worker, HUP sets up
-again.  However it ends otherwise, everything stays as it is.  A signal that comes before it can be
-heard waits: what is told to stop while it starts has something to remove.
+TERM removes link and namespace, USR1 (a restart) leaves them to the next worker, HUP sets up again.  However the worker
+ends otherwise, everything stays as it is.  An early signal waits until it can be heard: a worker that is stopped while
+it starts has something to remove.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
+from typing import Any
 
 import setproctitle
 
 from supervisor.linux.capabilities import limit_effective
 from supervisor.linux.signal_mask import unblock_all
-from supervisor.log.logger import open_log_later
+from supervisor.log.logger import log, open_log_later, worker_logs_to_stderr
 from supervisor.loop.loop import Loop
 from supervisor.notify.sender import Sender
-from workers.netns.answers import Answers
-from workers.netns.reports import Reports
-from workers.netns.worker import Worker
+from workers.netns.forked_task import ForkedTask, Outcome
+from workers.netns.worker import Reports, Worker
 from workers.runtime.descriptors import CONTROL, OPTIONS, passed_descriptors, read_options
 
 RECORD = "record"  # the name of the memory file in spawnd's store
 
-# <linux/capability.h>: what the errands do.  Files in folders of others, scripts that have become another user, hearing
-# of other namespaces, interfaces, and namespaces and mounts.  A setup script has all that root has.
+# <linux/capability.h>.  The tasks work on files in folders of others, scripts that have become another user, messages
+# of other namespaces, interfaces, and namespaces and mounts.  A setup script has all capabilities of root.
 CAP_DAC_OVERRIDE, CAP_KILL, CAP_NET_BROADCAST, CAP_NET_ADMIN, CAP_SYS_ADMIN = 1, 5, 11, 12, 21
 NEEDED = (CAP_DAC_OVERRIDE, CAP_KILL, CAP_NET_BROADCAST, CAP_NET_ADMIN, CAP_SYS_ADMIN)
 
 
+ANSWER_LIMIT = 90.0  # seconds; a connection has a minute
+PAUSE = 1.0  # seconds; without processes or memory the socket stays readable, and this would spin
+
+
+class Answers:
+    """Answers calls on the control socket in a task, with all imports for Varlink: such calls are rare.
+
+    The task accepts the clients that wait, has a copy of the worker's facts, looks at the kernel's own, and ends with
+    its last connection.  Owns the listening socket `fd`.
+    """
+
+    def __init__(self, loop: Loop, fd: int, options: dict[str, Any], record: int) -> None:
+        self._loop = loop
+        self._fd = fd
+        self._options = options
+        self._record = record
+        self._listen()
+
+    def _listen(self) -> None:
+        self._loop.watch(self._fd, select.EPOLLIN, lambda _events: self._called())
+
+    def _called(self) -> None:
+        self._loop.unwatch(self._fd)  # the task accepts them, and those that come meanwhile
+        try:
+            ForkedTask(self._loop, "answering calls", self._answer, ANSWER_LIMIT, self._answered)
+        except OSError as error:
+            log.error("netns@%s: cannot answer calls: %s; trying again", self._options["name"], error.strerror)
+            self._loop.call_later(PAUSE, self._listen)
+
+    def _answered(self, outcome: Outcome) -> None:
+        if outcome.problem:
+            log.error("netns@%s: %s", self._options["name"], outcome.problem)
+        self._listen()
+
+    def _answer(self) -> None:
+        from workers.netns.control import serve
+
+        serve(self._fd, self._options, self._record)
+
+
 def main() -> int:
-    open_log_later()
+    open_log_later(worker_logs_to_stderr())
     limit_effective(NEEDED)
     fds = passed_descriptors()
     for fd in (fd for named in fds.values() for fd in named):

@@ -1,4 +1,4 @@
-"""What a network namespace is to be: the options of its definition, checked."""
+"""The plan of a network namespace: the options of its definition, checked."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
+from supervisor.places import SYSCONFDIR
 from workers.netns.errors import OptionsError
 from workers.network.view import IPV6_METRIC, MAIN_TABLE, Route, route_text
 
-SETUP_FOLDER = "/etc/cm4all/spawn/netns/setup.d"
+SETUP_FOLDER = f"{SYSCONFDIR}/cm4all/spawn/netns/setup.d"
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedRoute:
-    """A route inside.  What is None is left to the kernel."""
+    """A route inside.  The kernel chooses the values that are None."""
 
     to: str
     via: str = ""
@@ -28,7 +29,7 @@ class PlannedRoute:
         return route_text(self.to, self.via)
 
     def at(self, index: int) -> Route:
-        """As the kernel shows it, by way of the interface `index`."""
+        """Return the route as the kernel shows it, by way of the interface `index`."""
         metric = self.metric or (IPV6_METRIC if ":" in self.to else 0)
         return Route(self.to, self.via, index, metric, self.table or MAIN_TABLE)
 
@@ -63,11 +64,11 @@ class Plan:
 
     @property
     def keeps_host(self) -> bool:
-        """Whether the end on the host is ours to set up; else it is somebody else's, such as systemd-networkd."""
+        """Whether we set up the end on the host; otherwise systemd-networkd, for example, does."""
         return bool(self.host_addresses)
 
     def script(self) -> str:
-        """The path of the setup script, empty where there is none to be run."""
+        """Return the path of the setup script, empty where there is none to be run."""
         if self.setup is not None:
             return self.setup
         path = f"{SETUP_FOLDER}/{self.name}"
@@ -75,7 +76,7 @@ class Plan:
 
 
 def read_plan(options: dict[str, Any]) -> Plan:
-    """What the definitions say.  Raises OptionsError."""
+    """Read the options of a definition.  Raises OptionsError."""
     try:
         return _plan(options)
     except (KeyError, TypeError, ValueError, OSError) as error:
@@ -107,14 +108,14 @@ def _route(to: str, via: str = "", **more: Any) -> PlannedRoute:
 
 
 def _plain(address: str) -> str:
-    """An address, or one with its prefix, as inet_ntop(3) writes it and messages of the kernel are shown here."""
+    """Write an address, with or without a prefix, as inet_ntop(3) does, and as the kernel's messages are shown here."""
     host, slash, prefix = address.partition("/")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.inet_ntop(family, socket.inet_pton(family, host)) + slash + prefix
 
 
 def written_by(name: str) -> str:
-    """The first line of a resolv.conf that is this worker's own."""
+    """Return the first line of a resolv.conf that is this worker's own."""
     return f"# Written by spawnd for netns@{name}; it is removed with the network namespace.\n"
 
 

@@ -1,7 +1,7 @@
-"""What the next worker of a namespace has to know: kept in a memory file that spawnd holds meanwhile.
+"""The facts that the next worker of a namespace has to know: in a memory file that spawnd holds meanwhile.
 
-One JSON object a line, of which the last whole one counts: a worker that is killed while it
-writes leaves the one before.
+Each line is a JSON object, and the last whole one counts: a worker that is killed while it writes leaves the one
+before.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import os
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-LONGEST = 1 << 18  # bytes; then it begins anew
+LONGEST = 1 << 18  # bytes; then the file begins anew
 MAX_REPAIRS = 100  # that are remembered
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What was missing and was put right, when (Unix time); `problem` says why that failed, where it did."""
+    """A repair of missing parts, with its Unix time; `problem` says why it failed, where it did."""
 
     time: float
     missing: list[str]
@@ -29,9 +29,9 @@ class Repair:
 class Facts:
     """The options of the plan that is in force, and whether the setup has been run to its end.
 
-    None: nothing is known, the namespace may have been made by others.  `repaired` is how many
-    repairs there were ever, `repairs` are the latest.  `made` is what starts that have not come to
-    their end have made, by its kind: it goes again if no start comes to its end.
+    None: nothing is known, the namespace may have been made by others.  `repaired` is the number of all repairs,
+    `repairs` are the latest.  `made` are the kinds of objects that unfinished starts have made: they are removed
+    unless a start comes to its end.
     """
 
     options: dict[str, Any] | None = None
@@ -49,7 +49,7 @@ class Facts:
 
 
 class Record:
-    """The memory file `fd`, which stays the caller's; `facts` is what was in it."""
+    """The memory file `fd`, which stays the caller's; `facts` are the last ones in it."""
 
     def __init__(self, fd: int) -> None:
         self.facts = _read(fd)
@@ -73,12 +73,12 @@ def _read(fd: int) -> Facts:
         return Facts()
     try:
         return _facts(json.loads(whole.rpartition(b"\n")[2]))
-    except (ValueError, TypeError, KeyError, AttributeError):  # of another version: as good as nothing
+    except (ValueError, TypeError, KeyError, AttributeError):  # another version wrote it: nothing is known
         return Facts()
 
 
 def _facts(found: dict[str, Any]) -> Facts:
-    """What another version had besides is left out."""
+    """Read the facts; fields of another version are left out."""
     known = {key: value for key, value in found.items() if key in Facts.__slots__}
     repairs = tuple(Repair(**repair) for repair in found["repairs"])
     return Facts(**known | {"repairs": repairs, "made": tuple(found.get("made", ()))})

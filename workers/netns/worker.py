@@ -2,10 +2,9 @@
 
     work → (setup script → work) → ready; on an event: work
 
-What is to be done is found out and done in errands, one at a time.  So this process, of which
-there is one for each namespace, knows next to nothing: each module that it imported would be
-a tenth of a megabyte of its own.  All that has been made outlives it, and is found again by
-the next one: a worker that ends removes nothing unless it is told to stop.
+All looking and making is done in forked tasks, one at a time.  So this process, of which there is one for each
+namespace, imports next to nothing: each module would be a tenth of a megabyte of its own.  Everything that was made
+outlives it, and the next worker finds it again: a worker that ends removes nothing unless it is told to stop.
 """
 
 from __future__ import annotations
@@ -16,27 +15,93 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop, Timer
-from workers.netns.errand import Errand, Outcome
-from workers.netns.pace import Pace
-from workers.netns.reports import Reports
+from supervisor.notify.sender import Sender
+from workers.netns.forked_task import ForkedTask, Outcome
 
+END_LIMIT = 15.0  # seconds to end what a script has left that has failed
 WORK_LIMIT = 30.0  # seconds in which it has to get on; the script has a limit of its own
 AT_ONCE = 64  # messages in a turn of the loop
 LONGEST_MESSAGE = 1 << 15
 STORE = ("FDSTORE=1", "FDNAME=record", "FDPOLL=0")
 Options = dict[str, Any]
+SEND_AGAIN = 1.0  # seconds until a message is sent again
+MOST_WAITING = 64  # messages; older ones are of no interest any more
+SETTLE = 0.02  # seconds: things that are taken away together are repaired together
+EVERY = 0.25  # seconds from one look to the next: a program may change things all the time
+BURST = 10  # repairs in a row that are made at once
+FIRST = 0.5  # seconds that the next one waits
+LONGEST = 30.0
+CALM = 60.0  # seconds without a repair after which the next one is the first again
+
+
+class Reports:
+    """Messages to spawnd, in order; they wait while no spawnd takes them.
+
+    Owns its socket; descriptors that go along stay the caller's, and open.
+    """
+
+    def __init__(self, loop: Loop, sender: Sender) -> None:
+        self._loop = loop
+        self._sender = sender
+        self._waiting: deque[tuple[tuple[str, ...], Sequence[int]]] = deque(maxlen=MOST_WAITING)
+        self._timer: Timer | None = None
+
+    def send(self, *lines: str, fds: Sequence[int] = ()) -> None:
+        if self._sender.leads_somewhere:
+            self._waiting.append((lines, fds))
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._waiting:
+            lines, fds = self._waiting[0]
+            if not self._sender.send_nowait(*lines, fds=fds):
+                if self._timer is None:
+                    self._timer = self._loop.call_later(SEND_AGAIN, self._try_again)
+                return
+            self._waiting.popleft()
+
+    def _try_again(self) -> None:
+        self._timer = None
+        self._flush()
+
+
+class RepairBackoff:
+    """When to repair: at once, but not for ever in a loop with a program that takes everything away again."""
+
+    def __init__(self) -> None:
+        self._begun = float("-inf")
+        self._in_a_row = 0
+        self._last = float("-inf")
+
+    def begins(self, now: float) -> None:
+        """A look begins."""
+        self._begun = now
+
+    def repaired(self, now: float) -> None:
+        """A repair has ended, well or not."""
+        self._in_a_row = 1 if now - self._last > CALM else self._in_a_row + 1
+        self._last = now
+
+    def due(self, now: float) -> float:
+        """Return when the next look may be, and with it a repair."""
+        soon = max(now + SETTLE, self._begun + EVERY)
+        excess = self._in_a_row - BURST
+        if now - self._last > CALM or excess < 0:
+            return soon
+        return max(soon, self._last + min(LONGEST, FIRST * (1 << min(excess, 10))))
 
 
 class Worker:
-    """Owns the errand that is under way and the socket that tells of changes.  `record` is the memory file.
+    """Owns the task that is under way and the socket that tells of changes.  `record` is the memory file.
 
-    `exit_status` is what to end with once the loop has been stopped.
+    `exit_status` is the worker's once the loop has been stopped.
     """
 
     def __init__(self, loop: Loop, options: Options, record: int, reports: Reports) -> None:
@@ -50,27 +115,27 @@ class Worker:
         self._is_ready = False
         self._is_stopping = False
         self._reloads = False
-        self._again = False  # something has happened since the errand that is under way began
+        self._again = False  # something has happened since the present task began
         self._is_unfinished = False  # the link is new, and its setup script has to be run to its end
-        self._errand: Errand | None = None
+        self._task: ForkedTask | None = None
         self._watched: tuple[int, ...] = ()
         self._watch = -1
         self._names = -1
         self._timer: Timer | None = None
-        self._pace = Pace()
+        self._backoff = RepairBackoff()
 
     def start(self) -> None:
         self._reports.send(*STORE, fds=[self._record])
         self._work()
 
     def unexpected(self, error: BaseException) -> None:
-        """A mistake of ours; before it is ready nobody would hear from it any more, so the next one is to try."""
+        """Log a mistake of ours; before the worker is ready end it, as nobody would hear from it any more."""
         log.error("%s: unexpected error", self._label, exc_info=error)
         if not self._is_ready:
             self.exit_status = 1
             self._loop.stop()
 
-    # what it is told
+    # orders
 
     def reload(self) -> None:
         """Set up anew, with the script, and say when that is done."""
@@ -78,15 +143,15 @@ class Worker:
             return
         self._reloads = True
         self._reloading()
-        if self._errand is None:
+        if self._task is None:
             self._work()
 
     def _reloading(self) -> None:
-        """Say so; what needs this service looks around when it is ready again."""
+        """Say so; services that need this one look around when it is ready again."""
         self._reports.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def leave(self) -> None:
-        """End, and leave all as it is to the next worker, unless it is told to stop in the same moment."""
+        """End, and leave everything to the next worker, unless an order to stop comes at the same time."""
         if not self._is_stopping:
             self._drop()
             self._loop.call_soon(lambda: None if self._is_stopping else self._loop.stop())
@@ -101,13 +166,13 @@ class Worker:
         self._remove(_remove)
 
     def _drop(self) -> None:
-        """Let go of what is under way."""
+        """Drop the present task and timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._errand is not None:
-            self._errand.stop()
-            self._errand = None
+        if self._task is not None:
+            self._task.stop()
+            self._task = None
 
     # the work
 
@@ -120,28 +185,28 @@ class Worker:
         slow: Callable[[], None] | None = None,
     ) -> None:
         def ended(outcome: Outcome) -> None:
-            self._errand = None
+            self._task = None
             done(outcome)
 
         self._again = False
         try:
-            self._errand = Errand(self._loop, what, function, limit, ended, slow)
+            self._task = ForkedTask(self._loop, what, function, limit, ended, slow)
         except OSError as error:
             done(Outcome(problem=f"cannot begin with {what}: {error.strerror}"))
 
     def _work(self, is_script_done: bool = False) -> None:
-        """Look at all, and make what is missing."""
+        """Look at everything, and make the missing parts."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._pace.begins(self._loop.clock())
+        self._backoff.begins(self._loop.clock())
         run_script, self._reloads = self._reloads, False
         how = {"is_ready": self._is_ready, "runs_script": run_script, "ran_script": is_script_done}
         work = partial(_work, self._options, self._record, self._watched, self._watch, **how)
         self._run("setting up", work, WORK_LIMIT, self._worked, self._slow)
 
     def _slow(self) -> None:
-        """It gets on, on a machine that has much else to do: spawnd is to give it the time."""
+        """Ask spawnd for more time: the task gets on, but the machine has much else to do."""
         log.warning("%s: it takes longer than %g s; going on", self._label, WORK_LIMIT)
         self._reports.send(f"EXTEND_TIMEOUT_USEC={int(2 * WORK_LIMIT * 1_000_000)}")
 
@@ -156,12 +221,14 @@ class Worker:
             self._watched = work["watched"]
             self._listen(outcome.fd)
         if work["did"]:
-            self._pace.repaired(self._loop.clock())
+            self._backoff.repaired(self._loop.clock())
         self._is_unfinished = self._is_unfinished or work["made_link"]
         if work["script"]:
             log.info("%s: running %s", self._label, work["script"])
-            script = partial(_run_script, self._options, work["script"])
-            self._run(work["script"], script, work["script_limit"], self._script_ended)
+            run = os.urandom(8).hex()
+            limit = work["script_limit"]
+            script = partial(_run_script, self._options, work["script"], run, limit)
+            self._run(work["script"], script, limit + END_LIMIT, partial(self._script_ended, run))
         elif self._reloads:
             self._work()
         elif work["missing"]:
@@ -169,14 +236,21 @@ class Worker:
         else:
             self._settled(work["status"])
 
-    def _script_ended(self, outcome: Outcome) -> None:
-        if outcome.problem and self._is_ready and not self._is_unfinished:
-            log.error("%s: %s", self._label, outcome.problem)
-            self._settled(outcome.problem)  # what there was is there
-        elif outcome.problem:
-            self._failed(outcome.problem)
-        else:
+    def _script_ended(self, run: str, outcome: Outcome) -> None:
+        if not outcome.problem:
             self._work(is_script_done=True)
+            return
+        failed = partial(self._script_failed, outcome.problem)
+        self._run("ending what the script has left", partial(_end_run, self._options["name"], run), WORK_LIMIT, failed)
+
+    def _script_failed(self, problem: str, left: Outcome) -> None:
+        if left.problem:
+            log.error("%s: %s", self._label, left.problem)
+        if self._is_ready and not self._is_unfinished:
+            log.error("%s: %s", self._label, problem)
+            self._settled(problem)  # what there was is there
+        else:
+            self._failed(problem)
 
     def _settled(self, status: str) -> None:
         self._is_ready = True
@@ -187,11 +261,11 @@ class Worker:
             self._changed()
 
     def _failed(self, problem: str) -> None:
-        """A start has failed: nothing that it has made stays.  Later all stays, and it is tried again."""
+        """A start has failed: remove what it has made.  Later everything stays, and the work is tried again."""
         log.error("%s: %s", self._label, problem)
         self._reports.send(*(["READY=1"] if self._is_ready else []), f"STATUS={problem}")
         if self._is_ready:
-            self._pace.repaired(self._loop.clock())
+            self._backoff.repaired(self._loop.clock())
             self._changed()
         else:
             self.exit_status = 1
@@ -209,7 +283,7 @@ class Worker:
     # watching
 
     def _listen(self, fd: int) -> None:
-        """Hear of changes from this socket from now on, and of names of namespaces that go; -1: of none."""
+        """Hear of changes from this socket from now on, and of removed names of namespaces; -1: of none."""
         if self._watch >= 0:
             self._loop.unwatch(self._watch)
             os.close(self._watch)
@@ -223,7 +297,7 @@ class Worker:
             fcntl.fcntl(self._names, fcntl.F_NOTIFY, fcntl.DN_DELETE | fcntl.DN_MULTISHOT)
 
     def _heard(self) -> None:
-        """Something has become of what is watched; what exactly is found out by looking."""
+        """Something that is watched has changed; a look finds out what."""
         for _ in range(AT_ONCE):
             try:
                 os.read(self._watch, LONGEST_MESSAGE)
@@ -235,7 +309,7 @@ class Worker:
         self._changed()
 
     def _name_has_gone(self) -> None:
-        """Some namespace has lost its name: perhaps this one."""
+        """A namespace has lost its name, perhaps this one."""
         try:
             found = os.stat(self._path)
             is_there = (found.st_dev, found.st_ino) == self._watched[:2]
@@ -246,13 +320,13 @@ class Worker:
 
     def _changed(self) -> None:
         """Something may have been taken away."""
-        if self._errand is not None:
+        if self._task is not None:
             self._again = True
         elif self._timer is None:
-            self._timer = self._loop.call_at(self._pace.due(self._loop.clock()), self._work)
+            self._timer = self._loop.call_at(self._backoff.due(self._loop.clock()), self._work)
 
 
-# in the errands
+# in the tasks
 
 
 def _work(options: Options, record: int, watched: tuple[int, ...], watch: int, **how: bool) -> Any:
@@ -261,10 +335,16 @@ def _work(options: Options, record: int, watched: tuple[int, ...], watch: int, *
     return work(options, record, watched, watch, **how)
 
 
-def _run_script(options: Options, path: str) -> None:
+def _run_script(options: Options, path: str, run: str, limit: float) -> None:
     from workers.netns.script import run_script
 
-    run_script(options, path)
+    run_script(options, path, run, limit)
+
+
+def _end_run(name: str, run: str) -> None:
+    from workers.netns.remove import end_run
+
+    end_run(name, run)
 
 
 def _remove(options: Options, _record: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""What cannot be done to the network."""
+"""Errors of changes to the network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NetworkError(SpawnError):
 
 @contextmanager
 def already_gone() -> Iterator[None]:
-    """For what is removed: that somebody else was faster is as good."""
+    """Ignore an error for an object that is gone already: removing it is all that was wanted."""
     try:
         yield
     except NetworkError as error:

@@ -1,6 +1,6 @@
 """Changes to a network namespace: interfaces, addresses, routes, through pyroute2.
 
-The import takes its time and memory: for a process that is soon gone, or one that has it anyhow.
+The import takes its time and memory: it is for a process that is soon gone, or needs pyroute2 anyway.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# The module of the package itself imports all that is in it, databases and file servers too: it is left out, for
-# its parts to be imported by themselves.
+# The package's own module imports everything in it, even databases and file servers: it is left out, and its parts
+# are imported by themselves.
 if "pyroute2" not in sys.modules and (_found := importlib.util.find_spec("pyroute2")) is not None:
     sys.modules["pyroute2"] = importlib.util.module_from_spec(_found)
 
@@ -24,18 +24,20 @@ from pyroute2.iproute.linux import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from workers.network.errors import NetworkError
-from workers.network.view import route_text
+from workers.network.view import RTN_LOCAL, route_text
 
 IFA_F_NODAD = 0x02
-RTPROT_STATIC = 4
+RTPROT_KERNEL, RTPROT_STATIC = 2, 4
 RTNH_F_ONLINK = 4
-RTSCOPE_LINK = 253
+RTSCOPE_LINK, RTSCOPE_HOST = 253, 254
+LOCAL_TABLE = 255
+CONNECTED_IPV6_METRIC = 256  # IP6_RT_PRIO_ADDRCONF
 
 
 class Stack:
     """The network namespace that the calling thread was in when this was made.  Owns its sockets.
 
-    Every method raises NetworkError, which says what could not be done to what and why.
+    Every method raises NetworkError, which names the change, the object and the cause.
     """
 
     def __init__(self) -> None:
@@ -62,7 +64,7 @@ class Stack:
             self._route.link("del", index=index)
 
     def set_link(self, index: int, name: str, what: str, **values: Any) -> None:
-        """Change an interface; `what` says it in words: `mtu 9000`."""
+        """Change an interface; `what` are the words for it: `mtu 9000`."""
         with _doing(f"set {what} of link {name!r}"):
             self._route.link("set", index=index, **values)
 
@@ -77,7 +79,7 @@ class Stack:
             self._route.link("property_add", index=index, altname=other)
 
     def add_address(self, index: int, name: str, address: str) -> None:
-        """Add `ADDRESS/PREFIX`.  It is usable at once: nobody is asked whether somebody else has it."""
+        """Add `ADDRESS/PREFIX`.  It is usable at once: there is no duplicate address detection."""
         with _doing(f"add address {address} to {name!r}"):
             self._route.addr("add", index=index, **_address(address))
 
@@ -93,6 +95,21 @@ class Stack:
         """
         with _doing(f"add route {route_text(to, via)}"):
             self._route.route("replace", **_route(to, index, via, onlink, more))
+
+    def add_kernel_route(self, to: str, *, index: int, source: str, is_local: bool) -> None:
+        """Add a route that the kernel makes for an address: that of its network, or with `is_local` of itself."""
+        family = socket.AF_INET6 if ":" in to else socket.AF_INET
+        route: dict[str, Any] = {"dst": to, "family": family, "oif": index, "proto": RTPROT_KERNEL}
+        if is_local:
+            route |= {"table": LOCAL_TABLE, "type": RTN_LOCAL, "scope": RTSCOPE_HOST}
+        elif family == socket.AF_INET:
+            route["scope"] = RTSCOPE_LINK
+        else:
+            route["priority"] = CONNECTED_IPV6_METRIC
+        if family == socket.AF_INET:
+            route["prefsrc"] = source
+        with _doing(f"add route {to}"):
+            self._route.route("replace", **route)
 
     def delete_route(self, to: str, *, index: int | None, via: str = "", **more: Any) -> None:
         with _doing(f"delete route {route_text(to, via)}"):
@@ -128,7 +145,7 @@ def _doing(what: str) -> Iterator[None]:
         yield
     except NetlinkError as error:
         raise NetworkError(what, os.strerror(error.code), error.code) from error
-    except OSError as error:
-        raise NetworkError(what, error.strerror or str(error), error.errno or 0) from error
-    except (ValueError, TypeError, struct.error) as error:  # what cannot be put into a message
-        raise NetworkError(what, str(error), errno.EINVAL) from error
+    except (OSError, ValueError, TypeError, struct.error) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise NetworkError(what, os.strerror(error.errno), error.errno) from error
+        raise NetworkError(what, "a message to the kernel cannot hold one of the values", errno.EINVAL) from error

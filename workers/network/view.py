@@ -1,4 +1,4 @@
-"""What there is in a network namespace: links, addresses, routes, as rtnetlink(7) tells of them.
+"""The links, addresses and routes of a network namespace, as rtnetlink(7) shows them.
 
 Addresses are text as inet_ntop(3) writes it, networks and addresses of interfaces with their
 prefix: `192.0.2.2/24`, `::/0`.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 from supervisor.linux import netlink
@@ -24,7 +25,7 @@ IFNAMSIZ = 16
 # <linux/if_addr.h>, <linux/rtnetlink.h>
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 6, 7, 15
-RTN_UNICAST = 1
+RTN_UNICAST, RTN_LOCAL = 1, 2
 RTM_F_CLONED = 0x200
 MAIN_TABLE = 254
 IPV6_METRIC = 1024  # of a route that says nothing of it: IP6_RT_PRIO_USER
@@ -64,13 +65,17 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route by way of the interface `index`, and of the gateway `via` unless that is empty."""
+    """A route by way of the interface `index`, and of the gateway `via` unless that is empty.
+
+    `kind` is RTN_UNICAST, or RTN_LOCAL for an address of this host.
+    """
 
     to: str
     via: str
     index: int
     metric: int
     table: int
+    kind: int = RTN_UNICAST
 
 
 class View:
@@ -89,7 +94,7 @@ class View:
         self._socket.close()
 
     def link(self, name: str = "", index: int = 0) -> Link | None:
-        """One interface by name (an alternative one, too) or index; None where there is none.  Raises OSError."""
+        """Return an interface by name, also an alternative one, or index; None where there is none.  Raises OSError."""
         body = _LINK.pack(0, 0, index, 0, 0) + attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
         if not index:
             kind = IFLA_IFNAME if len(name) < IFNAMSIZ else IFLA_ALT_IFNAME
@@ -103,22 +108,37 @@ class View:
         return link_of(answers[0])
 
     def links(self) -> list[Link]:
-        """All interfaces.  Raises OSError."""
+        """Return all interfaces.  Raises OSError."""
         mask = attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
         return list(map(link_of, self._socket.dump(netlink.RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0) + mask)))
 
     def addresses(self, index: int) -> list[str]:
-        """The addresses of an interface.  Raises OSError."""
+        """Return the addresses of an interface.  Raises OSError."""
         found = map(address_of, self._socket.dump(netlink.RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0)))
         return [address for owner, address in found if owner == index]
 
     def routes(self) -> list[Route]:
-        """The routes of all tables that lead to one host each time: no multipath ones.  Raises OSError."""
+        """Return the routes of all tables, without multipath routes.  Raises OSError."""
         dump = self._socket.dump(netlink.RTM_GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0))
-        return [route for message in dump if (route := route_of(message)) is not None]
+        found = [route for message in dump if (route := route_of(message)) is not None]
+        return [route for route in found if route.kind == RTN_UNICAST]
+
+    def routes_over(self, index: int) -> set[Route]:
+        """Return the routes of all tables by way of one interface, also those of its own addresses.  Raises OSError.
+
+        The kernel leaves out the others, of which there may be a million.
+        """
+        with closing(NetlinkSocket()) as strict:
+            with suppress(OSError):  # an older kernel returns all
+                strict.be_strict()
+            oif = attribute(RTA_OIF, struct.pack("=I", index))
+            bodies = [_ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + oif for family in _ANY]
+            messages = [message for body in bodies for message in strict.dump(netlink.RTM_GETROUTE, body)]
+        found = {route for message in messages if (route := route_of(message)) is not None}
+        return {route for route in found if route.index == index}
 
     def namespace_id(self, fd: int) -> int | None:
-        """What this namespace calls that of the descriptor `fd`; None where it has no id here.  Raises OSError."""
+        """Return the id here of the namespace of the descriptor `fd`; None where it has none.  Raises OSError."""
         body = bytes(4) + attribute(netlink.NETNSA_FD, struct.pack("=I", fd))
         (answer, *_) = self._socket.request(netlink.RTM_GETNSID, body, 0)
         (found,) = struct.unpack("=i", attributes(answer.body, 4)[netlink.NETNSA_NSID])
@@ -135,7 +155,7 @@ class View:
                 raise
 
     def delete_link(self, index: int) -> None:
-        """Remove an interface, and the other end of a pair with it; nothing where it is gone.  Raises OSError."""
+        """Remove an interface, and the other end of a pair with it; do nothing where it is gone.  Raises OSError."""
         try:
             self._socket.request(netlink.RTM_DELLINK, _LINK.pack(0, 0, index, 0, 0))
         except OSError as error:
@@ -149,7 +169,7 @@ def route_text(to: str, via: str) -> str:
 
 
 def link_of(message: Message) -> Link:
-    """The interface that a message is about."""
+    """Read the interface that a message is about."""
     _family, _type, index, flags, _change = _LINK.unpack_from(message.body)
     found = attributes(message.body, _LINK.size)
     info = attributes(found.get(IFLA_LINKINFO, b""), 0)
@@ -169,7 +189,7 @@ def link_of(message: Message) -> Link:
 
 
 def address_of(message: Message) -> tuple[int, str]:
-    """The interface and the address that a message is about."""
+    """Read the interface and the address that a message is about."""
     family, prefix, _flags, _scope, index = _ADDRESS.unpack_from(message.body)
     found = attributes(message.body, _ADDRESS.size)
     packed = found.get(IFA_LOCAL, found.get(IFA_ADDRESS, b""))
@@ -179,10 +199,10 @@ def address_of(message: Message) -> tuple[int, str]:
 
 
 def route_of(message: Message) -> Route | None:
-    """The route that a message is about; None for one that leads nowhere, or to many."""
+    """Read the route that a message is about; None for a route that leads nowhere, or to many."""
     family, prefix, _src, _tos, table, _protocol, _scope, kind, flags = _ROUTE.unpack_from(message.body)
     found = attributes(message.body, _ROUTE.size)
-    if family not in _ANY or kind != RTN_UNICAST or flags & RTM_F_CLONED or RTA_OIF not in found:
+    if family not in _ANY or kind not in (RTN_UNICAST, RTN_LOCAL) or flags & RTM_F_CLONED or RTA_OIF not in found:
         return None
     via = found.get(RTA_GATEWAY)
     return Route(
@@ -191,6 +211,7 @@ def route_of(message: Message) -> Route | None:
         _number(found[RTA_OIF]),
         _number(found.get(RTA_PRIORITY)),
         _number(found.get(RTA_TABLE)) or table,
+        kind,
     )
 
 

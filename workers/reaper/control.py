@@ -1,4 +1,4 @@
-"""What the reaper answers on its control socket: io.spawnd.reaper.varlink."""
+"""Answers of the reaper on its control socket: io.spawnd.reaper.varlink."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from supervisor.varlink.errors import ControlError, Failed
-from supervisor.varlink.introspection import read_description
-from supervisor.varlink.messages import MAX_REPLY
+from supervisor.varlink.interface import read_description
+from supervisor.varlink.messages import MAX_REPLY, ControlError, Failed
 from workers.reaper.accounting.query import make_query, number
 from workers.reaper.errors import DatabaseError
 from workers.runtime.async_control import AsyncControl
 
 if TYPE_CHECKING:
-    from workers.reaper.accounting.keeper import Keeper
+    from workers.reaper.accounting.writer import AccountingWriter
     from workers.reaper.reaper import Reaper
 
 INTERFACE = "io.spawnd.reaper"
@@ -30,7 +29,7 @@ def reaper_control(reaper: Reaper) -> AsyncControl:
     methods = {
         "Status": lambda _parameters: status(reaper),
         "Cgroups": lambda parameters: cgroups(reaper, parameters),
-        "Totals": lambda parameters: totals(reaper.keeper, parameters),
+        "Totals": lambda parameters: totals(reaper.accounting, parameters),
     }
     return AsyncControl("reaper", read_description(os.path.dirname(__file__), INTERFACE), methods)
 
@@ -48,21 +47,21 @@ def status(reaper: Reaper) -> Mapping[str, object]:
         "polled": reaper.tree.unwatched,
         "overflows": reaper.tree.overflows,
         "empty": reaper.releases.waiting,
-        "crowded": len(reaper.releases.crowd),
+        "crowded": len(reaper.releases.queue),
         "handlers": reaper.reports.running,
         "waiting": reaper.reports.waiting,
         "counters": asdict(reaper.releases.counters),
-        "accounting": None if reaper.keeper is None else accounting(reaper.keeper, reaper.options.database),
+        "accounting": None if reaper.accounting is None else accounting(reaper.accounting, reaper.options.database),
     }
 
 
-def accounting(keeper: Keeper, database: str) -> Mapping[str, object]:
-    spool = keeper.spool
+def accounting(writer: AccountingWriter, database: str) -> Mapping[str, object]:
+    spool = writer.spool
     return {
         "database": database if database.startswith("sqlite:") else "postgresql",  # there may be a password in it
-        "kept": keeper.kept,
-        "refused": keeper.refused,
-        "trouble": keeper.trouble or None,
+        "kept": writer.kept,
+        "refused": writer.refused,
+        "trouble": writer.trouble or None,
         "spool": {
             "bytes": spool.size,
             "batches": len(spool.batches),
@@ -76,9 +75,7 @@ def cgroups(reaper: Reaper, parameters: Mapping[str, Any]) -> Mapping[str, objec
     limit = number(parameters, "limit", LIMIT, MAX_LIMIT)
     below = (parameters["below"] or "").rstrip("/")
     after = parameters["after"] or ""
-    found = [
-        node for node in reaper.tree.members() if node.path > after and f"{node.path}/".startswith(f"{below}/")
-    ]
+    found = [node for node in reaper.tree.members() if node.path > after and f"{node.path}/".startswith(f"{below}/")]
     found.sort(key=lambda node: node.path)
     listed: list[Mapping[str, object]] = []
     room = REPLY_ROOM
@@ -91,11 +88,11 @@ def cgroups(reaper: Reaper, parameters: Mapping[str, Any]) -> Mapping[str, objec
     return {"cgroups": listed, "more": len(found) > len(listed)}
 
 
-async def totals(keeper: Keeper | None, parameters: Mapping[str, Any]) -> Mapping[str, object]:
-    if keeper is None:
+async def totals(writer: AccountingWriter | None, parameters: Mapping[str, Any]) -> Mapping[str, object]:
+    if writer is None:
         raise ControlError(f"{INTERFACE}.NoDatabase")
     try:
-        found = await keeper.database.totals(make_query(parameters))
+        found = await writer.database.totals(make_query(parameters))
     except DatabaseError as error:
         raise Failed(str(error)) from error
-    return {"groups": [asdict(group) for group in found.groups], "all": asdict(found.all)}
+    return found.reply()

@@ -1,4 +1,4 @@
-"""What can go wrong in the reaper, by whose fault it is."""
+"""Errors of the reaper, by whose fault they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reaper worker: cgroups below its scopes that run empty are read, deleted, logged and told of."""
+"""The reaper worker: it reads, deletes, logs and reports the cgroups below its scopes that run empty."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from contextlib import AsyncExitStack, suppress
 
 import setproctitle
 
-from supervisor.log.logger import log, open_log
+from supervisor.log.logger import log, open_log, worker_logs_to_stderr
 from supervisor.notify.sender import Sender
+from workers.reaper.confinement import confine
 from workers.reaper.control import reaper_control
 from workers.reaper.errors import ReaperError
 from workers.reaper.options import Options, read
 from workers.reaper.reaper import Reaper
 from workers.reaper.reports import start_script
-from workers.runtime.async_control import AsyncControlSocket
-from workers.runtime.control_socket import CONTROL
+from workers.runtime.async_control import AsyncControlSocket, PatientLoop
+from workers.runtime.control import CONTROL
 from workers.runtime.descriptors import OPTIONS, passed_descriptors, read_options
+from workers.runtime.status import StatusLine
 
 READY_PAUSE = 0.5  # seconds
 EX_CONFIG = 78  # sysexits.h: the next start would fail like this one
@@ -28,20 +30,22 @@ EX_CONFIG = 78  # sysexits.h: the next start would fail like this one
 
 def main() -> int:
     setproctitle.setproctitle("spawnd: reaper")
-    open_log("info", stderr_is_open=True)
+    open_log("info", worker_logs_to_stderr())
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # one for each cgroup that is about to be deleted
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each cgroup that is about to be deleted takes two
     fds = passed_descriptors()
     try:
         options = read(read_options(fds[OPTIONS][0]))
-        return asyncio.run(_run(options, fds.get(CONTROL, [None])[0]))
+        confine(options)
+        with asyncio.Runner(loop_factory=PatientLoop) as runner:
+            return runner.run(_work(options, fds.get(CONTROL, [None])[0]))
     except ReaperError as error:
         log.error("%s", error)
         return EX_CONFIG
 
 
-async def _run(options: Options, control: int | None) -> int:
-    """Until TERM or INT, which also ends a start that waits for the script's database."""
+async def _work(options: Options, control: int | None) -> int:
+    """Work until TERM or INT, which also ends a start that waits for the script's database."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_unexpected)
     task = asyncio.current_task()
@@ -52,8 +56,8 @@ async def _run(options: Options, control: int | None) -> int:
     sender = Sender.from_environment()
     async with AsyncExitStack() as stack:
         with suppress(asyncio.CancelledError):
-            await _start(stack, options, control)
-            gc.freeze()  # what there is by now stays, and need not be looked at each time
+            await _start(stack, options, control, sender)
+            gc.freeze()  # the objects of the start stay, so the collector need not look at them each time
             await _tell_ready(sender)
             await _feed_watchdog(sender)
         task.uncancel()
@@ -61,8 +65,8 @@ async def _run(options: Options, control: int | None) -> int:
     return os.EX_OK
 
 
-async def _start(stack: AsyncExitStack, options: Options, control: int | None) -> None:
-    """All parts, which `stack` ends in the order that is due.  Raises ReaperError."""
+async def _start(stack: AsyncExitStack, options: Options, control: int | None, sender: Sender) -> None:
+    """Start all parts, which `stack` ends in the right order.  Raises ReaperError."""
     loop = asyncio.get_running_loop()
     host = None
     if options.script is not None:
@@ -71,14 +75,21 @@ async def _start(stack: AsyncExitStack, options: Options, control: int | None) -
     reaper = Reaper(loop, options, host)
     stack.push_async_callback(reaper.stop)
     reaper.start()
+    if reaper.accounting is not None:
+        reaper.accounting.changed = StatusLine(loop, lambda line: _say(sender, line), reaper.accounting.status).changed
     loop.add_signal_handler(signal.SIGHUP, reaper.reload)
     if control is not None:
         stack.push_async_callback(AsyncControlSocket(control, reaper_control(reaper)).close)
 
 
+def _say(sender: Sender, line: str) -> bool:
+    """Send a line; False: there is no room for it now, or no spawnd."""
+    return sender.send_nowait(line) or not sender.leads_somewhere
+
+
 async def _tell_ready(sender: Sender) -> None:
-    """Until it is heard: there may be no room for it now, or no spawnd."""
-    while not sender.send_nowait("READY=1") and sender.leads_somewhere:  # noqa: ASYNC110 (the other end tells nobody)
+    """Repeat READY=1 until it is sent: there may be no room for it now, or no spawnd."""
+    while not _say(sender, "READY=1"):  # noqa: ASYNC110 (the other end tells nobody)
         await asyncio.sleep(READY_PAUSE)
 
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from supervisor.linux.cgroup2 import mount_points
+from supervisor.places import SYSCONFDIR
 from workers.reaper.errors import HostError, OptionsError
 
 SLICE = "/system.slice/system-cm4all.slice"
 SCOPES = tuple(f"{SLICE}/{name}-spawn.scope" for name in ("bp", "lukko", "workshop"))
-SCRIPT = "/etc/cm4all/spawn/reaper.lua"
+SCRIPT = f"{SYSCONFDIR}/cm4all/spawn/reaper.lua"
 DELETE_DELAY = 0.05  # seconds: the spawner may want to read the statistics, too
 SPOOL = "/var/lib/spawnd/spool"
 SPOOL_MAX = 1 << 30  # bytes: some three million cgroups
@@ -32,6 +33,7 @@ class Options:
 
     scopes: tuple[str, ...] = SCOPES
     script: str | None = None
+    script_writes: tuple[str, ...] = ()
     cgroup_root: str = ""
     delete_delay: float = DELETE_DELAY
     database: str = ""
@@ -47,6 +49,7 @@ def read(raw: Mapping[str, Any]) -> Options:
     readers: dict[str, Callable[[Any], object]] = {
         "scopes": _scopes,
         "script": _path,
+        "script_writes": _paths,
         "cgroup_root": _path,
         "delete_delay": _delay,
         "database": read_database,
@@ -75,7 +78,7 @@ def read(raw: Mapping[str, Any]) -> Options:
 
 
 def find_root() -> str:
-    """Where the root cgroup of cgroup v2 is to be seen, in the unified layout or the hybrid one.  Raises HostError."""
+    """Return where the root of cgroup v2 is mounted, in the unified layout or the hybrid one.  Raises HostError."""
     for point, root in mount_points().items():
         if root == "/":
             return point
@@ -110,6 +113,10 @@ def _scopes(value: object) -> tuple[str, ...]:
     if not scopes:
         raise ValueError("there is none")
     return scopes
+
+
+def _paths(value: object) -> tuple[str, ...]:
+    return tuple(_path(item) for item in _list(value))
 
 
 def _names(value: object) -> tuple[str, ...]:

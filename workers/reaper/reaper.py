@@ -6,63 +6,69 @@ import asyncio
 import resource
 
 from supervisor.log.logger import notice
+from supervisor.plural import count
+from workers.lua.serial_call import SerialCall
 from workers.reaper.accounting.database import open_database
-from workers.reaper.accounting.keeper import Keeper
 from workers.reaper.accounting.spool import Spool
+from workers.reaper.accounting.writer import AccountingWriter
+from workers.reaper.node import Folders, Scopes
 from workers.reaper.options import Options
 from workers.reaper.release import Releases
-from workers.reaper.reports import Host, Reports
-from workers.reaper.scopes import Scopes
+from workers.reaper.reports import RELOAD, Reports, Script
 from workers.reaper.tree import Tree
 
 SPARE_DESCRIPTORS = 128  # that cgroups leave to databases, sockets and files
 MAX_CALLS = 1024  # of the script, under way
 PARENTS = 4  # descriptors that a call may take: scripts look at parents
-MAX_EMPTY = 32768  # cgroups on their way, each with a descriptor: the others wait in the kernel, which costs us nothing
+MAX_HELD = 32768  # descriptors of cgroups on their way: the others wait in the kernel, which costs us nothing
+HELD = 2  # descriptors of an empty cgroup, of which the script's handler gets one
 STOP_PATIENCE = 5.0  # seconds for handlers that run when the worker is to end
-RELOAD = "reload"  # the script's function
 
 
 class Reaper:
-    """Owns everything but the loop and `host`, the script.  Raises ReaperError."""
+    """The worker without its loop and its `script`.  Owns everything else.  Raises ReaperError."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, options: Options, host: Host | None = None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, options: Options, script: Script | None = None) -> None:
         self.options = options
         available = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS - len(options.scopes)
         max_calls = min(MAX_CALLS, max(1, available // (2 * PARENTS)))
-        self._limit = max(1, min(MAX_EMPTY, available - PARENTS * max_calls))
-        self.reports = Reports(host, max_calls)
-        self.keeper: Keeper | None = None
+        self._limit = max(1, min(MAX_HELD, available - PARENTS * max_calls))
+        self.reports = Reports(script, max_calls)
+        self.accounting: AccountingWriter | None = None
         root = options.cgroup_root
         if options.database:
             spool = Spool(options.spool, options.spool_max)
-            self.keeper = Keeper(options.host, root, spool, open_database(options.database), options.keep)
-        self._host = host
+            self.accounting = AccountingWriter(options.host, root, spool, open_database(options.database), options.keep)
+        self._script = script
+        self._reload = None if script is None else SerialCall(lambda: script.call(RELOAD))
+        folders = Folders(root)
+        self.tree = Tree(loop, folders, Scopes(options.scopes))
         self.releases = Releases(
-            loop, root, options.delete_delay, self.reports.add, self._room, self.keeper, options.xattrs
+            loop, folders, self.tree, options.delete_delay, self.reports, self._room, self.accounting, options.xattrs
         )
-        self.tree = Tree(loop, root, Scopes(options.scopes), self.releases)
-        self.releases.tree = self.tree
 
     def start(self) -> None:
-        """Raises ReaperError."""
-        if self.keeper is not None:
-            self.keeper.start()
-        self.tree.start()
-        notice("watching %d cgroups in %s", len(self.tree.members()), ", ".join(self.options.scopes))
+        """Start watching, after what an earlier process left is handed over.  Raises ReaperError."""
+        if self.accounting is not None:
+            self.accounting.start()
+        self.tree.start(self.releases)
+        notice("watching %s in %s", count(len(self.tree.members()), "cgroup"), ", ".join(self.options.scopes))
 
     def reload(self) -> None:
-        """What that means is the script's to say."""
-        if self._host is not None and self._host.has(RELOAD):
-            self._host.call(RELOAD)
+        """Call the script's function, once at a time; the script decides what a reload means."""
+        if self._script is not None and self._reload is not None and self._script.has(RELOAD):
+            self._script.end_lost()
+            self._reload.request()
 
     async def stop(self) -> None:
-        """Handlers that run are waited for; what is empty is the next one's."""
+        """Stop after the handlers that run; cgroups that are still empty are left to the next reaper."""
         self.tree.close()
         self.releases.close()
+        if self._script is not None:
+            self._script.end_lost()
         await self.reports.wait_done(STOP_PATIENCE)
-        if self.keeper is not None:
-            await self.keeper.stop()
+        if self.accounting is not None:
+            await self.accounting.stop()
 
     def _room(self) -> int:
-        return self._limit - (self.releases.waiting + self.reports.running + self.reports.waiting)
+        return -((HELD * self.releases.waiting + self.reports.held - self._limit) // HELD)

@@ -1,11 +1,11 @@
-"""From a cgroup that runs empty to its end.
+"""Deletion of cgroups that run empty.
 
-It is read at once and, when `delay` is over, read again and deleted: whoever made it may want
-its statistics, too.  Each has a time of its own, so a steady stream of empty cgroups puts off
-nothing.  A parent is empty together with its last child and waits for that to be deleted.
+An empty cgroup is read at once and, when `delay` is over, read again and deleted: its spawner may want the
+statistics, too.  Each cgroup has a time of its own, so a steady stream of empty ones puts off nothing.  A parent is
+empty together with its last child and waits for that to be deleted.
 
-Only what had a process is deleted: a cgroup that was just made is for its spawner to fill.
-The kernel is the one who knows whether somebody moved in: rmdir(2) fails with EBUSY then.
+Only a cgroup that had a process is deleted: a new one is for its spawner to fill.  The kernel knows whether a process
+moved in: rmdir(2) fails with EBUSY then.
 """
 
 from __future__ import annotations
@@ -14,49 +14,78 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from supervisor.linux.statx import birth_time
-from supervisor.log.logger import info_line, log
-from workers.reaper.counters import Counters
-from workers.reaper.crowd import Crowd
-from workers.reaper.line import released_line
-from workers.reaper.node import Kind, Node
-from workers.reaper.record import Journal, Record, read_xattrs
-from workers.reaper.schedule import FAILED_PAUSE, Schedule
-from workers.reaper.statistics import Reading, read, read_controllers, read_events, shows_use
+from supervisor.log.logger import info_lines
+from workers.reaper.cgroup_calls import (
+    ANOTHER,
+    FROZEN,
+    OPEN,
+    OPENED,
+    POPULATED,
+    WITH_FOLDER,
+    Opened,
+    look,
+    read_again,
+    table,
+)
+from workers.reaper.node import Folders, Kind, Release, WatchedCgroup
+from workers.reaper.schedule import FAILED_PAUSE, Complaints, DescriptorQueue, Schedule
+from workers.reaper.statistics import (
+    COUNTERS,
+    Journal,
+    Record,
+    counters_of,
+    log_line,
+    read_controllers,
+    read_xattrs,
+    shows_use,
+    statistics,
+)
 from workers.reaper.tree import Tree
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+TABLE = table((counter.file, counter.key) for counter in COUNTERS)
 BUSY_PAUSE = 1.0  # seconds until a cgroup that the kernel calls busy is looked at again, should no event come
+MOST_BUSY = 6  # times that this pause is doubled: what is in a cgroup may be a child that cannot be watched
 
 
 @dataclass(slots=True)
-class Release:
-    """An empty cgroup.  Owns `fd`, its folder; `ready` is the time of the loop's clock when it may be deleted."""
+class Counters:
+    """Numbers of cgroups since the reaper was started."""
 
-    fd: int
-    reading: Reading
-    ready: float
-    failed: bool = False
+    released: int = 0  # and reported: deleted by the reaper, or by another program after they ran empty
+    deleted_by_others: int = 0  # of those
+    unseen: int = 0  # deleted by another program before their statistics could be read
+    repopulated: int = 0  # a process moved in after they ran empty
+    failed: int = 0  # attempts to delete one that the kernel refused for any other reason
+
+
+class Output(Protocol):
+    """Receiver of the records of released cgroups."""
+
+    def is_heard(self) -> bool:
+        """Whether a record would be used now."""
+
+    def add(self, record: Record, folder: int) -> None:
+        """Tell of a cgroup; takes its folder's descriptor over."""
 
 
 class Releases:
-    """Hears of cgroups from a tree, which is to be set, and deletes them.
+    """Deletes the cgroups of `tree` that run empty.
 
-    `report` is given the record of each and its folder's descriptor, which is its own from
-    then on.  `room` says for how many more there are descriptors.
+    `room` returns for how many more there are descriptors.  The folder of a cgroup is opened only where the reports
+    or extended attributes take it.
     """
-
-    tree: Tree
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        root: str,
+        folders: Folders,
+        tree: Tree,
         delay: float,
-        report: Callable[[Record, int], None],
+        reports: Output,
         room: Callable[[], int],
         journal: Journal | None = None,
         xattrs: Sequence[str] = (),
@@ -64,62 +93,79 @@ class Releases:
         self.counters = Counters()
         self.waiting = 0  # releases under way
         self._loop = loop
-        self._root = root
+        self._tree = tree
+        self._place = folders.place
+        self._complaints = Complaints(loop.time)
         self._delay = delay
-        self._report = report
+        self._reports = reports
         self._room = room
         self._journal = journal
         self._xattrs = xattrs
-        # what was deleted makes events, which would only wake us up
-        self._schedule = Schedule(loop, self._due, lambda: self.tree.take_events())
-        self.crowd = Crowd(loop, room, lambda node: self._schedule.add(node, loop.time()))
-        self._tells_birth = True  # a kernel does, or does not
-        self._asked: tuple[Node | None, int] = (None, 0)  # who was asked for controllers last, and in which turn
-        self._answer: Collection[bytes] = ()
+        self._schedule = Schedule(loop, self._due, self._done)
+        self.queue = DescriptorQueue(loop, room, lambda node: self._schedule.add(node, loop.time()))
+        self._lines: list[str] = []  # of the log, which are written together
+        self._asked: WatchedCgroup | None = None  # for controllers, last
+        self._turn = 0  # in which it was asked
+        self._answer = 0, 0
 
     def close(self) -> None:
         """Leave everything as it is."""
         self._schedule.close()
-        self.crowd.close()
+        self.queue.close()
 
     # what the tree tells
 
-    def changed(self, node: Node, by_event: bool = False) -> None:
-        """Raises nothing: what cannot be read now is read later."""
+    def changed(self, node: WatchedCgroup, by_event: bool = False) -> None:
+        """Look at a member.  Raises nothing: a cgroup that cannot be read now is read later."""
         if node.kind is not Kind.MEMBER or node.lost:
             return
         try:
             self._look(node, by_event)
         except OSError as error:
-            log.warning("cannot read cgroup %s: %s; trying again", node.path, error.strerror)
+            self._complaints.tell("read", node.path, error)
             self._schedule.add(node, self._loop.time() + FAILED_PAUSE)
 
-    def _look(self, node: Node, by_event: bool) -> None:
-        events = read_events(*node.place(self._root))
-        if events is None:  # gone, of which there is an event
+    def _look(self, node: WatchedCgroup, by_event: bool) -> None:
+        opened = Opened()
+        flags = wanted = 0
+        if node.release is None and self._room() > 0:
+            if by_event:
+                flags, wanted = self._asked_of_parent(node)
+            else:
+                flags = self._flags()  # it may never have been used: the counters are read when that is known
+        way, above = self._place(node)
+        seen = look(way, above, flags, node.inode, TABLE, wanted, opened)
+        if not seen:  # gone, of which there is an event
             return
-        # the kernel tells of nothing but processes and of freezing
-        if events.populated or (by_event and not events.frozen and not node.frozen):
+        # the kernel sends events of nothing but processes and freezing
+        if seen & POPULATED or (by_event and not seen & FROZEN and not node.frozen):
             node.used = True
-        node.frozen = events.frozen
-        if events.populated:
+        node.frozen = bool(seen & FROZEN)
+        if seen & POPULATED:
+            node.busy = 0
             self._end(node)
-        elif node.release is None:
-            self._begin(node, by_event)
+        elif seen & OPENED:
+            self._begin(node, opened, by_event)
+        elif seen & ANOTHER:
+            self._tree.look_again(node)
+        elif not flags and node.release is None:
+            self.queue.add(node)
 
-    def gone(self, node: Node) -> None:
+    def gone(self, node: WatchedCgroup) -> None:
         self._schedule.remove(node)
-        self.crowd.remove(node)
+        self.queue.remove(node)
         if node.release is None:
             self.counters.unseen += 1
         else:
             self.counters.deleted_by_others += 1
-            record = self._record(node, node.release, node.release.reading)
+            record = self._record(node, node.release.opened)
             if self._journal is not None:
                 self._journal.record(record)
-            self._released(node, record)
+            os.close(node.release.opened.first)
+            self._released(node, node.release, record)
+            self._write_lines()
 
-    def child_gone(self, node: Node) -> None:
+    def child_gone(self, node: WatchedCgroup) -> None:
         if node.release is None:
             self.changed(node)
         elif not node.children:
@@ -127,127 +173,134 @@ class Releases:
 
     # beginning
 
-    def _begin(self, node: Node, by_event: bool) -> None:
-        """Read an empty cgroup that had a process, and see to it when its time has come."""
-        assert node.parent is not None
+    def _begin(self, node: WatchedCgroup, opened: Opened, by_event: bool) -> None:
+        """See to an empty cgroup when its time has come, if it had a process."""
         now = self._loop.time()
-        if self._room() <= 0:
-            self.crowd.add(node)
-            return
-        fd = self._open(node)
-        if fd is None:
-            return
         try:
-            reading = read(fd, self._controllers(node.parent, by_event)) if self._had_process(node, fd, now) else None
+            begins = node.used or self._had_process(node, opened, now)
+            if begins and not by_event:
+                begins = self._read_all(node, opened)
         except OSError:
-            os.close(fd)
+            opened.close()
             raise
-        if reading is None:
-            os.close(fd)
+        if not begins:
+            opened.close()
             return
         node.used = True
-        node.release = Release(fd, reading, now + self._delay)
+        node.release = Release(opened, now + self._delay)
         self.waiting += 1
         self._schedule.add(node, node.release.ready)
 
-    def _controllers(self, parent: Node, by_event: bool) -> Collection[bytes]:
-        """Those that the children of `parent` may have: asked once for all of which events have told before this turn.
+    def _flags(self) -> int:
+        return OPEN | WITH_FOLDER if self._xattrs or self._reports.is_heard() else OPEN
 
-        They were empty before it was asked, so one that is switched on later has counted nothing for them.
+    def _asked_of_parent(self, node: WatchedCgroup) -> tuple[int, int]:
+        """Return the flags for a look at a cgroup, and the counters that it may have.
+
+        The parent is asked for these once for all cgroups with an event before this turn.  They were empty before
+        that, so a controller that is switched on later has counted nothing for them.
         """
-        asked = parent, self.tree.turns
-        if not by_event or self._asked != asked:
-            self._answer = read_controllers(*parent.place(self._root))
-            self._asked = asked
+        if self._asked is not node.parent or self._turn != self._tree.turns:
+            assert node.parent is not None
+            self._answer = self._flags(), counters_of(read_controllers(*self._place(node.parent)))
+            self._asked, self._turn = node.parent, self._tree.turns
         return self._answer
 
-    def _had_process(self, node: Node, fd: int, now: float) -> bool:
-        """What had none is its spawner's to fill: for ever or, if it was there before us, until its grace is over."""
-        if node.used or shows_use(fd):
+    def _read_all(self, node: WatchedCgroup, opened: Opened) -> bool:
+        """Read all that the kernel counts for a cgroup by now; False: it is gone."""
+        assert node.parent is not None
+        opened.found = counters_of(read_controllers(*self._place(node.parent)))
+        return read_again(*self._place(node), TABLE, opened)
+
+    def _had_process(self, node: WatchedCgroup, opened: Opened, now: float) -> bool:
+        """Whether a cgroup had a process.
+
+        Others are for their spawner to fill: for ever or, if they were there before the reaper, until the end of
+        their grace.
+        """
+        if shows_use(opened.numbers[0], *self._place(node)):
             return True
         if node.grace_until is not None and node.grace_until > now:
             self._schedule.add(node, node.grace_until)
             return False
         return node.grace_until is not None
 
-    def _open(self, node: Node) -> int | None:
-        """The folder; None where it is gone, of which there is an event, or another one has its place."""
-        try:
-            path, above = node.place(self._root)
-            fd = os.open(path, _FOLDER, dir_fd=above)
-        except FileNotFoundError:
-            return None
-        if os.fstat(fd).st_ino == node.inode:
-            return fd
-        os.close(fd)
-        self.tree.look_again(node)
-        return None
-
-    def _end(self, node: Node) -> None:
-        """Somebody moved in: nothing is reported."""
+    def _end(self, node: WatchedCgroup) -> None:
+        """Forget that a cgroup was empty: a process moved in, so nothing is reported."""
         release, node.release = node.release, None
         self._schedule.remove(node)
-        self.crowd.remove(node)
+        self.queue.remove(node)
         if release is not None:
-            os.close(release.fd)
+            release.opened.close()
             self.waiting -= 1
             self.counters.repopulated += 1
 
     # the end
 
-    def _due(self, node: Node) -> None:
+    def _due(self, node: WatchedCgroup) -> None:
         if node.release is None:
             self.changed(node)
         elif not node.children:  # else the last of them brings it back
             self._delete(node, node.release)
 
-    def _delete(self, node: Node, release: Release) -> None:
-        reading = release.reading.again(release.fd)
-        if reading is None:  # deleted: what has its name now, if anything, is not to be touched
+    def _done(self) -> None:
+        self._write_lines()
+        self._tree.take_events()  # deletions make events, which would only wake the worker up
+
+    def _write_lines(self) -> None:
+        if self._lines:
+            lines, self._lines = self._lines, []
+            info_lines(lines)
+
+    def _delete(self, node: WatchedCgroup, release: Release) -> None:
+        way, above = self._place(node)
+        if not read_again(way, above, TABLE, release.opened):
+            # it is deleted; another cgroup that has its name now is not to be touched
             self._schedule.add(node, self._loop.time() + BUSY_PAUSE)
-            self.tree.look_again(node)
+            self._tree.look_again(node)
             return
-        record = self._record(node, release, reading)
+        record = self._record(node, release.opened)
         if self._journal is not None:
             self._journal.record(record)
         try:
-            path, above = node.place(self._root)
-            os.rmdir(path, dir_fd=above)
+            self._tree.watches.delete(node, release, way, above)
         except FileNotFoundError:
+            os.close(release.opened.first)
             self.counters.deleted_by_others += 1
         except OSError as error:
             if self._journal is not None:
                 self._journal.take_back()
             self._refused(node, release, error)
             return
-        self._released(node, record)
-        self.tree.deleted(node)
+        self._released(node, release, record)
+        self._tree.deleted(node)
 
-    def _refused(self, node: Node, release: Release, error: OSError) -> None:
+    def _refused(self, node: WatchedCgroup, release: Release, error: OSError) -> None:
         if error.errno == errno.EBUSY:
             self._end(node)
-            self._schedule.add(node, self._loop.time() + BUSY_PAUSE)
-            self.tree.look_again(node)
+            self._schedule.add(node, self._loop.time() + BUSY_PAUSE * 2**node.busy)
+            node.busy = min(node.busy + 1, MOST_BUSY)
+            self._tree.look_again(node)
             return
         self.counters.failed += 1
         if not release.failed:
-            log.warning("cannot delete cgroup %s: %s; trying again", node.path, error.strerror)
+            self._complaints.tell("delete", node.path, error)
         release.failed = True
         self._schedule.add(node, self._loop.time() + FAILED_PAUSE)
 
-    def _record(self, node: Node, release: Release, reading: Reading) -> Record:
-        btime = birth_time(release.fd) if self._tells_birth else None
-        self._tells_birth = btime is not None
-        xattrs = read_xattrs(release.fd, self._xattrs) if self._xattrs else {}
+    def _record(self, node: WatchedCgroup, opened: Opened) -> Record:
+        xattrs = read_xattrs(opened.folder, self._xattrs) if self._xattrs else {}
         above = node.parent
         parent = above.inode if above is not None and above.kind is Kind.MEMBER else None
+        btime = opened.birth if opened.birth >= 0 else None
         ended = time.time_ns() // 1000 / 1e6  # to the microsecond, as databases keep it
-        return Record(node.path, node.scope, node.inode, parent, btime, ended, reading.statistics(), xattrs)
+        counted = statistics(opened.numbers)
+        return Record(node.path, node.scope, node.inode, parent, btime, ended, counted, xattrs, node.left_out)
 
-    def _released(self, node: Node, record: Record) -> None:
-        release, node.release = node.release, None
-        assert release is not None
+    def _released(self, node: WatchedCgroup, release: Release, record: Record) -> None:
+        node.release = None
         self.waiting -= 1
         self.counters.released += 1
-        info_line(released_line(node.suffix, record.statistics, record.btime, record.age))
-        self._report(record, release.fd)
+        self._lines.append(log_line(node.suffix, record.statistics, record.btime, record.age))
+        if release.opened.folder >= 0:
+            self._reports.add(record, release.opened.take_folder())

@@ -13,27 +13,33 @@ from workers.lua.errors import ScriptError
 from workers.lua.host import LuaHost
 from workers.lua.released import Released
 from workers.reaper.errors import OptionsError
-from workers.reaper.record import Record, released
 from workers.reaper.schedule import SLICE
+from workers.reaper.statistics import Record, released
 
 HANDLER = "cgroup_released"
+RELOAD = "reload"
 
 
-class Host(Protocol):
+class Script(Protocol):
     """The script: `workers.lua.host`."""
 
     def has(self, name: str) -> bool: ...
+
+    def end_lost(self) -> None: ...
 
     def call(self, name: str, released: Released | None = None) -> asyncio.Future[bool]: ...
 
     def close(self) -> None: ...
 
 
-async def start_script(path: str, loop: asyncio.AbstractEventLoop) -> Host:
-    """The script, executed.  Raises OptionsError: it cannot be."""
+async def start_script(path: str, loop: asyncio.AbstractEventLoop) -> Script:
+    """Execute the script.  Raises OptionsError where that fails, or where one of its functions is no function."""
     host = LuaHost(Path(path), log.log, loop)
     try:
-        await host.run()
+        await host.execute()
+        for name in (HANDLER, RELOAD):
+            if (kind := host.kind(name)) not in ("function", "nil"):
+                raise OptionsError(f"cannot use script {path!r}: {name} is a {kind}, not a function")
     except BaseException as error:
         host.close()
         if isinstance(error, ScriptError):
@@ -49,8 +55,8 @@ class Reports:
     bounded amount of memory and, for the parents that a handler looks at, of descriptors.
     """
 
-    def __init__(self, host: Host | None, max_calls: int) -> None:
-        self._host = host
+    def __init__(self, script: Script | None, max_calls: int) -> None:
+        self._script = script
         self._max_calls = max_calls
         self._waiting: deque[tuple[Record, int]] = deque()
         self._going_on: asyncio.Handle | None = None
@@ -66,14 +72,23 @@ class Reports:
         """Handlers that have not."""
         return len(self._waiting)
 
-    def add(self, record: Record, fd: int) -> None:
-        """Tell of one; takes `fd` over."""
-        if self._host is None or not self._host.has(HANDLER):
-            os.close(fd)
+    @property
+    def held(self) -> int:
+        """Descriptors."""
+        return len(self._running) + len(self._waiting)
+
+    def is_heard(self) -> bool:
+        """Whether there is a handler now."""
+        return self._script is not None and self._script.has(HANDLER)
+
+    def add(self, record: Record, folder: int) -> None:
+        """Tell of a cgroup; takes its folder's descriptor over."""
+        if not self.is_heard():
+            os.close(folder)
         elif len(self._running) < self._max_calls:
-            self._call(record, fd)
+            self._call(record, folder)
         else:
-            self._waiting.append((record, fd))
+            self._waiting.append((record, folder))
 
     async def wait_done(self, seconds: float) -> None:
         """Wait until all handlers have ended, but not longer than so many seconds."""
@@ -85,8 +100,8 @@ class Reports:
             log.warning("%d calls of %s have not ended", self.running + self.waiting, HANDLER)
 
     def _call(self, record: Record, fd: int) -> None:
-        assert self._host is not None
-        ended = self._host.call(HANDLER, released(record, fd))
+        assert self._script is not None
+        ended = self._script.call(HANDLER, released(record, fd))
         if ended.done():
             os.close(fd)
         else:

@@ -1,42 +1,81 @@
-"""Nodes that are looked at when their time has come, on the loop's clock."""
+"""Order of the looks at cgroups: by time, by the descriptors that there are, and again after errors."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import heapq
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count, islice
 
 from supervisor.log.logger import log
-from workers.reaper.agenda import Agenda
-from workers.reaper.node import Node
+from supervisor.printable import printable
+from workers.reaper.node import WatchedCgroup
 
-SLICE = 0.005  # seconds of work before others have their turn: there are several kinds of it
-GATHER = 0.01  # seconds: what is due within them is done together, as a wake-up costs more than what is done in it
-FAILED_PAUSE = 10.0  # seconds until what failed is tried again
+SLICE = 0.005  # seconds of work, of which there are several kinds, before other callbacks have their turn
+GATHER = 0.02  # seconds: cgroups that are due within them are seen to together, as a wake-up costs more than the work
+FAILED_PAUSE = 10.0  # seconds between two attempts after an error
+QUEUE_PAUSE = 0.05  # seconds between two looks for room
+QUEUE_AT_ONCE = 256  # cgroups
+COMPLAINTS_PAUSE = 60.0  # seconds
+MOST_COMPLAINTS = 10  # lines in that time, for each kind of error
+
+
+class DueHeap:
+    """Cgroups in the order of their times; each has one time at most, `node.due`, and another one replaces it."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[float, int, WatchedCgroup]] = []
+        self._order = count()
+
+    def add(self, node: WatchedCgroup, when: float) -> None:
+        node.due = when
+        heapq.heappush(self._entries, (when, next(self._order), node))
+
+    def remove(self, node: WatchedCgroup) -> None:
+        node.due = None  # its entry means nothing then
+
+    def take(self, now: float) -> WatchedCgroup | None:
+        """Take the first cgroup that is due out of the heap; None: no cgroup is due."""
+        entries = self._entries
+        while entries and (entry := entries[0])[0] <= now:
+            heapq.heappop(entries)
+            if entry[2].due == entry[0]:
+                entry[2].due = None
+                return entry[2]
+        return None
+
+    def next_time(self) -> float | None:
+        entries = self._entries
+        while entries and entries[0][2].due != entries[0][0]:  # it has another time by now, or none
+            heapq.heappop(entries)
+        return entries[0][0] if entries else None
 
 
 class Schedule:
-    """Calls `due` with each node when its time has come; with one that it raises for later again.
+    """Calls `due` with each cgroup when its time has come; where that raises, again later.
 
     `done` is called after one or several of them.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, due: Callable[[Node], None], done: Callable[[], object]
+        self, loop: asyncio.AbstractEventLoop, due: Callable[[WatchedCgroup], None], done: Callable[[], object]
     ) -> None:
         self._loop = loop
         self._due = due
         self._done = done
-        self._agenda = Agenda()
+        self._complaints = Complaints(loop.time)
+        self._heap = DueHeap()
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, node: Node, when: float) -> None:
-        """In the place of the time that it had, if any."""
-        self._agenda.add(node, when)
+    def add(self, node: WatchedCgroup, when: float) -> None:
+        """Look at a cgroup at this time; it replaces an earlier one."""
+        self._heap.add(node, when)
         if self._timer is None or self._timer.when() > when + GATHER:
             self._set_timer(when + GATHER)
 
-    def remove(self, node: Node) -> None:
-        self._agenda.remove(node)
+    def remove(self, node: WatchedCgroup) -> None:
+        self._heap.remove(node)
 
     def close(self) -> None:
         if self._timer is not None:
@@ -45,25 +84,104 @@ class Schedule:
     def _set_timer(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._run)
+        self._timer = self._loop.call_at(when, self._see_to_due)
 
-    def _run(self) -> None:
+    def _see_to_due(self) -> None:
         self._timer = None
-        end = self._loop.time() + SLICE
-        while (now := self._loop.time()) < end and (node := self._agenda.take(now)) is not None:
-            self._call(node)
-        when = self._agenda.next_time()
+        now = self._loop.time()
+        end = now + SLICE
+        while now < end and (node := self._heap.take(now)) is not None:
+            try:
+                self._due(node)
+            except Exception as error:
+                self._failed(node, error)
+            now = self._loop.time()
+        when = self._heap.next_time()
         if when is not None:
             self._set_timer(when if when <= now else when + GATHER)
         self._done()
 
-    def _call(self, node: Node) -> None:
-        try:
-            self._due(node)
-        except OSError as error:
-            log.warning("cannot see to cgroup %s: %s; trying again", node.path, error.strerror)
-        except Exception as error:
-            log.error("unexpected error with cgroup %s; trying again", node.path, exc_info=error)
+    def _failed(self, node: WatchedCgroup, error: Exception) -> None:
+        if isinstance(error, OSError):
+            self._complaints.tell("see to", node.path, error)
         else:
+            log.error("unexpected error with cgroup %s; trying again", printable(node.path), exc_info=error)
+        self._heap.add(node, self._loop.time() + FAILED_PAUSE)
+
+
+class DescriptorQueue:
+    """Empty cgroups for which there is no descriptor now, in the order in which they came.
+
+    There may be tens of thousands of them for as long as a script's database is away.  So nothing is
+    done with each of them while they wait: a few look again when there is room.
+
+    `room` says for how many there are descriptors; `enter` is called with a cgroup that may have one.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, room: Callable[[], int], enter: Callable[[WatchedCgroup], None]
+    ) -> None:
+        self._loop = loop
+        self._room = room
+        self._enter = enter
+        self._nodes: dict[WatchedCgroup, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __iter__(self) -> Iterator[WatchedCgroup]:
+        return iter(self._nodes)
+
+    def add(self, node: WatchedCgroup) -> None:
+        self._nodes[node] = None
+        if self._timer is None:
+            self._timer = self._loop.call_later(QUEUE_PAUSE, self._let_in)
+
+    def remove(self, node: WatchedCgroup) -> None:
+        """Forget a cgroup that is gone or in use again."""
+        self._nodes.pop(node, None)
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _let_in(self) -> None:
+        self._timer = None
+        for node in list(islice(self._nodes, max(0, min(self._room(), QUEUE_AT_ONCE)))):
+            del self._nodes[node]
+            self._enter(node)
+        if self._nodes and self._timer is None:
+            self._timer = self._loop.call_later(QUEUE_PAUSE, self._let_in)
+
+
+@dataclass(slots=True)
+class _Kind:
+    until: float
+    lines: int = 0
+    left_out: int = 0
+
+
+class Complaints:
+    """Errors that come again and again, in the log: some lines a minute, and the number of the others.
+
+    `clock` tells the time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._kinds: dict[tuple[str, int | None], _Kind] = {}
+
+    def tell(self, what: str, path: str, error: OSError) -> None:
+        """Log `cannot WHAT cgroup PATH: CAUSE`."""
+        now = self._clock()
+        kind = self._kinds.setdefault((what, error.errno), _Kind(now + COMPLAINTS_PAUSE))
+        more = ""
+        if now >= kind.until:
+            more = f" ({kind.left_out} more such errors before)" if kind.left_out else ""
+            kind = self._kinds[what, error.errno] = _Kind(now + COMPLAINTS_PAUSE)
+        if kind.lines >= MOST_COMPLAINTS:
+            kind.left_out += 1
             return
-        self._agenda.add(node, self._loop.time() + FAILED_PAUSE)
+        kind.lines += 1
+        log.warning("cannot %s cgroup %s: %s; trying again%s", what, printable(path), error.strerror, more)

@@ -1,122 +1,96 @@
-"""What the kernel counts for a cgroup: its Documentation/admin-guide/cgroup-v2.rst.
-
-All files are read through a descriptor of the folder, so that they are this cgroup's and not
-those of another one that has its name by now.
-"""
+"""Statistics of a cgroup (the kernel's Documentation/admin-guide/cgroup-v2.rst), and the record that is kept."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
-from typing import NamedTuple
+import time
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from typing import NamedTuple, Protocol
+
+from supervisor.printable import printable
+from workers.lua.released import Released
 
 _READ = os.O_RDONLY | os.O_CLOEXEC
-SIZE = 4096  # bytes; the longest of these files, cpu.stat, has some 300
-# by controller, the file that each kernel has of it first; cpu.stat needs none
-FILES = {b"memory": ("memory.events", "memory.peak"), b"pids": ("pids.events", "pids.peak", "pids.forks")}
+SIZE = 4096  # bytes
+MICROSECONDS = 1e6
+MEGABYTE = 1 << 20
+LOWEST_RATE = 0.01  # forks a second; fewer say nothing
+LEAST_AGE = 0.001  # seconds; below it a share or a rate says nothing, and the clock may have been set
 
 
-class Statistics(NamedTuple):
-    """Times are microseconds, memory bytes, all else numbers; None where the kernel does not count it."""
+class Counter(NamedTuple):
+    """A number that the kernel counts for a cgroup: where it is, and what it is called.
 
-    cpu_total_us: int | None = None
-    cpu_user_us: int | None = None
-    cpu_system_us: int | None = None
-    memory_peak: int | None = None
-    memory_events_high: int | None = None
-    memory_events_max: int | None = None
-    memory_events_oom: int | None = None
-    pids_peak: int | None = None
-    pids_forks: int | None = None
-    pids_events_max: int | None = None
-
-
-class Events(NamedTuple):
-    """`populated`: a process is in the cgroup or below."""
-
-    populated: bool
-    frozen: bool
-
-
-class Reading(NamedTuple):
-    """What the files of a cgroup say, those that there are by their names."""
-
-    contents: dict[str, bytes]
-
-    def statistics(self) -> Statistics:
-        get = self.contents.get
-        cpu = _flat_keyed(get("cpu.stat"))
-        times = _number(cpu.get(b"usage_usec")), _number(cpu.get(b"user_usec")), _number(cpu.get(b"system_usec"))
-        if len(self.contents) == 1:
-            return Statistics(*times)
-        memory = _flat_keyed(get("memory.events"))
-        return Statistics(
-            *times,
-            _number(get("memory.peak")),
-            _number(memory.get(b"high")),
-            _number(memory.get(b"max")),
-            _number(memory.get(b"oom")),
-            _number(get("pids.peak")),
-            _number(get("pids.forks")),
-            _number(_flat_keyed(get("pids.events")).get(b"max")),
-        )
-
-    def again(self, folder: int) -> Reading | None:
-        """Read the same files anew: which ones a cgroup has does not change while it is empty."""
-        return _checked({name: _read(folder, name) for name in self.contents})
-
-
-def read(folder: int, controllers: Collection[bytes] = FILES.keys()) -> Reading | None:
-    """Read the cgroup whose folder `folder` refers to; None where it has been deleted.
-
-    `controllers` are those that it may have.  Raises OSError, EMFILE and ENFILE.
+    `name` is what scripts and answers call it, with times in seconds; `column` is that of the accounting, with times in
+    microseconds.  The kernel has it behind `key` in `file` or, without a key, alone in there.  Cgroups without the
+    controller have no such file.
     """
-    contents = {"cpu.stat": _read(folder, "cpu.stat")}
-    for controller, (first, *others) in FILES.items():
-        if controller in controllers and (data := _read(folder, first)):
-            contents[first] = data
-            for name in others:
-                if data := _read(folder, name):
-                    contents[name] = data
-    return _checked(contents)
+
+    name: str
+    column: str
+    controller: bytes | None
+    file: str
+    key: str | None = None
+
+    @property
+    def is_time(self) -> bool:
+        return self.column.endswith("_usec")
+
+    @property
+    def is_peak(self) -> bool:
+        """Whether it is the highest of a cgroup, rather than a sum that has all below in it."""
+        return self.file.endswith(".peak")
 
 
-def read_controllers(path: str, above: int | None = None) -> Collection[bytes]:
-    """Those that the children of the cgroup at `path` have, as of `read`.
+COUNTERS = (
+    Counter("cpu_total", "cpu_usage_usec", None, "cpu.stat", "usage_usec"),
+    Counter("cpu_user", "cpu_user_usec", None, "cpu.stat", "user_usec"),
+    Counter("cpu_system", "cpu_system_usec", None, "cpu.stat", "system_usec"),
+    Counter("memory_peak", "memory_peak", b"memory", "memory.peak"),
+    Counter("memory_events_high", "memory_events_high", b"memory", "memory.events", "high"),
+    Counter("memory_events_max", "memory_events_max", b"memory", "memory.events", "max"),
+    Counter("memory_events_oom", "memory_events_oom", b"memory", "memory.events", "oom"),
+    Counter("pids_peak", "pids_peak", b"pids", "pids.peak"),
+    Counter("pids_forks", "pids_forks", b"pids", "pids.forks"),
+    Counter("pids_events_max", "pids_events_max", b"pids", "pids.events", "max"),
+)
+Statistics = tuple[int | None, ...]  # one for each of COUNTERS, times in microseconds; None where it is not counted
 
-    `above` is the folder that a relative path begins at.  Raises OSError, EMFILE and ENFILE.
+
+def statistics(numbers: Iterable[int]) -> Statistics:
+    """Return the statistics of a reading, in which -1 stands for a number that is not counted."""
+    return tuple([None if number < 0 else number for number in numbers])
+
+
+def counters_of(controllers: Collection[bytes]) -> int:
+    """Return the set of counters of cgroups that have these controllers, bit N for counter N."""
+    return sum(1 << at for at, (_, _, controller, *_) in enumerate(COUNTERS) if controller in controllers)
+
+
+def read_controllers(way: str, above: int | None = None) -> Collection[bytes]:
+    """Return the controllers that the children of a cgroup have.  Raises OSError, EMFILE and ENFILE.
+
+    `way` leads to it from the folder `above`; None: it is absolute.
     """
-    return _read(above, f"{path}/cgroup.subtree_control").split()
+    return _read(above, f"{way}/cgroup.subtree_control").split()
 
 
-def _checked(contents: dict[str, bytes]) -> Reading | None:
-    return Reading(contents) if contents.get("cpu.stat") else None  # every cgroup has that file
+def shows_use(cpu_usage: int, way: str, above: int | None = None) -> bool:
+    """Whether a process has ever been in a cgroup: even the shortest one that ends in there has used some time.
 
-
-def shows_use(folder: int) -> bool:
-    """Whether a process has ever been in a cgroup: one that ends in there has used some time, however short.
-
-    Not so one that was moved in and out again: `pids.peak` tells of that, where there is one.
-
-    `folder` is its folder.  False where it has been deleted.  Raises OSError, EMFILE and ENFILE.
+    A process that was moved in and out again has not; `pids.peak` shows it, where there is that file.  Raises OSError.
     """
-    usage = _flat_keyed(_read(folder, "cpu.stat")).get(b"usage_usec")
-    return bool(_number(usage)) or bool(_number(_read(folder, "pids.peak")))
+    if cpu_usage > 0:
+        return True
+    peak = _read(above, f"{way}/pids.peak").strip()
+    return peak.isdigit() and int(peak) > 0
 
 
-def read_events(path: str, above: int | None = None) -> Events | None:
-    """What `cgroup.events` of the cgroup at `path` says; None where there is no such cgroup.
-
-    `above` is the folder that a relative path begins at.  Raises OSError, EMFILE and ENFILE.
-    """
-    data = _read(above, f"{path}/cgroup.events")
-    return Events(b"populated 1" in data, b"frozen 1" in data) if data else None
-
-
-def _read(folder: int | None, name: str) -> bytes:
-    """A file of a cgroup; empty where the kernel has none."""
+def _read(above: int | None, way: str) -> bytes:
+    """Return the content of a file of a cgroup; empty where there is no such file."""
     try:
-        fd = os.open(name, _READ, dir_fd=folder)
+        fd = os.open(way, _READ, dir_fd=above)
     except FileNotFoundError:
         return b""
     try:
@@ -127,11 +101,99 @@ def _read(folder: int | None, name: str) -> bytes:
         os.close(fd)
 
 
-def _flat_keyed(data: bytes | None) -> dict[bytes, bytes]:
-    """What `KEY NUMBER` lines say."""
-    fields = data.split() if data else ()
-    return dict(zip(fields[::2], fields[1::2], strict=False))
+# records
 
 
-def _number(data: bytes | None) -> int | None:
-    return int(data) if data and (data := data.strip()).isdigit() else None
+class Record(NamedTuple):
+    """`path` is that of /proc/self/cgroup, `inode` the kernel's id of the cgroup, times are seconds since 1970.
+
+    `parent` is the id of the cgroup that it is in, None where that is the scope: what the kernel
+    counts for a cgroup has all that was below it in it.
+    """
+
+    path: str
+    scope: str
+    inode: int
+    parent: int | None
+    btime: float | None
+    ended: float
+    statistics: Statistics
+    xattrs: dict[str, str]
+    left_out: int | None = None  # names of the path, see Released
+
+    @property
+    def age(self) -> float | None:
+        """Seconds."""
+        return None if self.btime is None else max(0.0, self.ended - self.btime)
+
+
+class Journal(Protocol):
+    """Place where records are kept."""
+
+    def record(self, record: Record) -> None:
+        """Keep a record.  It is called before the cgroup is deleted, so that what is gone is known."""
+
+    def take_back(self) -> None:
+        """Forget the last record: its cgroup lives on."""
+
+
+def released(record: Record, fd: int) -> Released:
+    """Return a record as scripts see it, times in seconds; `fd` is the folder of the cgroup."""
+    counted = {
+        counter.name: number / MICROSECONDS if counter.is_time and number is not None else number
+        for counter, number in zip(COUNTERS, record.statistics, strict=True)
+    }
+    return Released(record.path, fd, record.btime, record.age, counted, record.left_out)
+
+
+def read_xattrs(folder: int, names: Iterable[str]) -> dict[str, str]:
+    """Return the extended attributes that a cgroup has, by the names as given: `account` is `user.account`.
+
+    Works for a deleted cgroup, too.  Bytes that are not UTF-8 are escaped.
+    """
+    found = {}
+    for name in names:
+        with suppress(OSError):  # it has none of that name, or we may not see it
+            value = os.getxattr(folder, name if "." in name else f"user.{name}")
+            found[name] = value.decode(errors="backslashreplace")
+    return found
+
+
+# the line of the log
+
+
+def log_line(suffix: str, statistics: Statistics, btime: float | None, age: float | None) -> str:
+    """Return the line about a released cgroup, `suffix` below its scope; `btime` is seconds since 1970, `age` seconds.
+
+    SUFFIX: since=2026-11-21T22:40:00Z cpu=1.5s/1.2s/0.3s[12%] memory=87M reclaim=3 oom=1 procs=9 forks=210[3/s]
+    """
+    total, user, system, peak, high, most, oom, processes, forks, rejected = statistics
+    line = f"{suffix if suffix.isprintable() else printable(suffix)}:"
+    known_age = age if age is not None and age >= LEAST_AGE else None
+    if btime is not None:
+        line += time.strftime(" since=%Y-%m-%dT%H:%M:%SZ", time.gmtime(btime))
+    if total is not None:
+        line += f" cpu={total / 1e6:.1f}s"
+        if user is not None and system is not None:
+            line += f"/{user / 1e6:.1f}s/{system / 1e6:.1f}s"
+        if known_age and (percent := int(total / 1e4 / known_age)) >= 1:
+            line += f"[{percent}%]"
+    if peak is not None:
+        line += f" memory={(peak + MEGABYTE // 2 - 1) // MEGABYTE}M"
+    if reclaim := (high or 0) + (most or 0):
+        line += f" reclaim={reclaim}"
+    if oom:
+        line += f" oom={oom}"
+    if processes is not None:
+        line += f" procs={processes}"
+    if forks is not None:
+        line += f" forks={forks}{_rate(forks / known_age if known_age else 0.0)}"
+    if rejected:
+        line += f" procs_rejected={rejected}"
+    return line
+
+
+def _rate(rate: float) -> str:
+    if rate >= 1:
+        return f"[{rate:.0f}/s]"
+    return f"[{rate * 60:.1f}/m]" if rate >= LOWEST_RATE else ""

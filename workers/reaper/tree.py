@@ -1,10 +1,9 @@
-"""The cgroups below the scopes, as far as the kernel has told of them.
+"""The cgroups below the scopes, as far as events have told of them.
 
-A folder is watched first and looked into then, so that what is made in between is found twice
-rather than never.  A cgroup is known by its inode: one that was deleted and made anew under
-its name is another one.  What events say is taken as a hint where to look, so they may come
-late, twice or, where the queue was too short for them, not at all: then everything is looked
-at again.
+A folder is watched first and scanned then, so that a cgroup that is made in between is found twice rather than never.
+The inode identifies a cgroup: a cgroup that is deleted and made anew under its name is another one.  Events are hints
+where to look, so they may come late, twice or, where the queue was too short for them, not at all: then everything is
+looked at again.
 """
 
 from __future__ import annotations
@@ -15,15 +14,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from time import monotonic
 from typing import Protocol
 
 from supervisor.linux.inotify import IN_CREATE, IN_ISDIR, IN_MODIFY, IN_Q_OVERFLOW
 from supervisor.log.logger import log
-from workers.reaper.hearing import Event, Hearing
-from workers.reaper.node import Kind, Node
-from workers.reaper.schedule import SLICE
-from workers.reaper.scopes import Scopes
-from workers.reaper.watches import Watches
+from workers.reaper.node import NOT_WATCHED, Folders, Kind, Scopes, WatchedCgroup
+from workers.reaper.schedule import FAILED_PAUSE, SLICE, Complaints
+from workers.reaper.watches import Event, EventReader, Watches
 
 GRACE = 10.0  # seconds that an empty cgroup that was there before us is left to its spawner
 POLL_PAUSE = 1.0  # seconds between two looks at what cannot be watched
@@ -32,106 +30,109 @@ WITHOUT_CHILDREN = 2  # the link count of a folder in cgroup2 is its `.`, `..` a
 
 
 class Listener(Protocol):
-    def changed(self, node: Node, by_event: bool = False) -> None:
+    def changed(self, node: WatchedCgroup, by_event: bool = False) -> None:
         """A member may have changed: it is new or, with `by_event`, its `cgroup.events` has.  Raises nothing."""
 
-    def gone(self, node: Node) -> None:
-        """Somebody else has deleted a member."""
+    def gone(self, node: WatchedCgroup) -> None:
+        """A member was deleted by another program."""
 
-    def child_gone(self, node: Node) -> None:
-        """A child of this one is there no more."""
+    def child_gone(self, node: WatchedCgroup) -> None:
+        """A child of this cgroup is gone."""
 
 
 class Tree:
-    """Owns `watches` and all nodes.  `root` is where the root cgroup is to be seen."""
+    """Owns `watches` and all cgroups that are in it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, root: str, scopes: Scopes, listener: Listener) -> None:
+    _listener: Listener
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, folders: Folders, scopes: Scopes) -> None:
         self.scopes = scopes
         self.overflows = 0
-        self.watches = Watches(root)
+        self.watches = Watches(folders)
         self._loop = loop
-        self._path = root
-        self._listener = listener
-        self._root = Node(None, "", "", Kind.ANCESTOR, os.stat(root).st_ino)
-        self._to_do: deque[Callable[[], None]] = deque()  # visits, discoveries and looks
-        self._changed: set[Node] = set()  # those that an event has told of, and that are to be looked at
+        self._folders = folders
+        self._root = WatchedCgroup(None, "", "", Kind.ANCESTOR, os.stat(folders.root).st_ino)
+        self._to_do: deque[Callable[[], None] | WatchedCgroup] = deque()  # visits, discoveries, and what has changed
+        self._changed: set[WatchedCgroup] = set()  # in `_to_do`, each once
         self._working: asyncio.Handle | None = None
         self._at_work = False
         self.turns = 0  # of work, each on what was heard before it
-        self._unwatched: set[Node] = set()
+        self._unwatched: set[WatchedCgroup] = set()
         self._polling: asyncio.TimerHandle | None = None
-        self._hearing = Hearing(loop, self.watches, self._take, self._work)
+        self._failed: set[tuple[WatchedCgroup, str]] = set()  # children that could not be taken in, by parent and name
+        self._trying: asyncio.TimerHandle | None = None
+        self._complaints = Complaints(loop.time)
+        self._reader = EventReader(loop, self.watches, self._take, self._work)
         self._starting = True
 
-    def start(self) -> None:
-        """Find what is there."""
+    def start(self, listener: Listener) -> None:
+        """Find what is there; the listener is told of that, and of all that changes from then on."""
+        self._listener = listener
         self._watch(self._root)
         self._visit_soon(self._root)
         self._at_work = True
         while self._to_do:
             self._guard(self._to_do.popleft())
         self._at_work = self._starting = False
-        self._hearing.start()
+        self._reader.start()
 
     def close(self) -> None:
-        self._hearing.close()
-        for handle in (self._working, self._polling):
+        self._reader.close()
+        for handle in (self._working, self._polling, self._trying):
             if handle is not None:
                 handle.cancel()
         self.watches.close()
         for node in self._root.subtree():
             node.close()
 
-    def members(self) -> list[Node]:
-        """All that are below a scope, parents before their children."""
+    def members(self) -> list[WatchedCgroup]:
+        """Return all cgroups below a scope, parents before their children."""
         return [node for node in reversed(list(self._root.subtree())) if node.kind is Kind.MEMBER]
 
     def present(self) -> set[str]:
-        """The scopes that there are."""
+        """Return the paths of the scopes that exist."""
         return {node.path for node in self._root.subtree() if node.kind is Kind.SCOPE}
 
     @property
     def unwatched(self) -> int:
-        """How many can only be polled."""
+        """Number of cgroups that can only be polled."""
         return len(self._unwatched)
 
-    def deleted(self, node: Node) -> None:
-        """The listener has deleted a node itself."""
+    def deleted(self, node: WatchedCgroup) -> None:
+        """The listener has deleted a cgroup itself."""
         self._forget(node)
         assert node.parent is not None
-        self._listener.child_gone(node.parent)
+        if node.parent.kind is Kind.MEMBER:
+            self._listener.child_gone(node.parent)
 
-    def look_again(self, node: Node) -> None:
-        """Have a node visited, and what has to be done before it."""
+    def look_again(self, node: WatchedCgroup) -> None:
+        """Visit a cgroup, after what has to be done before it."""
         self._visit_soon(node)
         self._work()
 
     # events
 
     def take_events(self) -> None:
-        """See to some of those that there are: at once where they are few, as another turn of the loop costs more."""
-        self._hearing.take_some()
+        """Read some events and act on them: at once where they are few, as another turn of the loop costs more."""
+        self._reader.take_some()
         if len(self._to_do) <= FEW:
             self._work()
         elif self._working is None:
             self._working = self._loop.call_soon(self._work)
 
     def _take(self, events: Sequence[Event]) -> None:
+        files, folders = self.watches.files, self.watches.folders
         for wd, mask, name in events:
             if mask & IN_Q_OVERFLOW:
                 self._visit_all()
-            elif (node := self.watches.file(wd)) is not None:
-                if mask & IN_MODIFY and node not in self._changed:
+            elif mask & IN_MODIFY:
+                if (node := files.get(wd)) is not None and node not in self._changed:
                     self._changed.add(node)
-                    self._to_do.append(partial(self._look, node))
-            elif mask & IN_ISDIR and (parent := self.watches.folder(wd)) is not None:
+                    self._to_do.append(node)
+            elif mask & IN_ISDIR and (parent := folders.get(wd)) is not None:
                 # of one that we have deleted there is nothing to find; if it was made anew, there is an event of that
                 if mask & IN_CREATE or name in parent.children:
                     self._to_do.append(partial(self._discover, parent, name))
-
-    def _look(self, node: Node) -> None:
-        self._changed.discard(node)
-        self._listener.changed(node, by_event=True)
 
     def _visit_all(self) -> None:
         self.overflows += 1
@@ -139,74 +140,83 @@ class Tree:
         for node in reversed(list(self._root.subtree())):
             self._visit_soon(node)
 
-    def _visit_soon(self, node: Node) -> None:
+    def _visit_soon(self, node: WatchedCgroup) -> None:
         self._to_do.append(partial(self._visit, node))
 
     def _work(self) -> None:
-        """Do what there is to do, and let others have their turn from time to time."""
+        """Do all pending work, in slices, so that other callbacks have their turn."""
         if self._at_work:  # what is being done has found more to do
             return
         if self._working is not None:
             self._working.cancel()
             self._working = None
-        end = self._loop.time() + SLICE
+        end = monotonic() + SLICE
         self.turns += 1
         self._at_work = True
         while self._to_do:
             self._guard(self._to_do.popleft())
-            if self._loop.time() > end:
+            if monotonic() > end:
                 self._working = self._loop.call_soon(self._work)
                 break
         self._at_work = False
 
-    def _guard(self, do: Callable[[], None]) -> None:
-        """One that cannot be looked at must not cost the others their turn, nor us our ears."""
+    def _guard(self, do: Callable[[], None] | WatchedCgroup) -> None:
+        """Do a piece of work; an error in it costs neither the other cgroups their turn nor the reader its look."""
         try:
-            do()
+            if isinstance(do, WatchedCgroup):
+                self._changed.discard(do)
+                self._listener.changed(do, by_event=True)
+            else:
+                do()
         except OSError as error:
-            log.error("cannot watch cgroups: %s: %s", error.filename, error.strerror)
+            self._complaints.tell("look at", str(error.filename or "?"), error)
         except Exception as error:
             log.error("unexpected error with a cgroup; going on", exc_info=error)
 
     # nodes
 
-    def _discover(self, parent: Node, name: str) -> None:
+    def _discover(self, parent: WatchedCgroup, name: str) -> None:
         """See what there is by this name now, and take it in where it is not known."""
         if parent.lost:
             return
-        path = f"{parent.path}/{name}"
+        path = parent.path_of(name)
         kind = self.scopes.kind(parent, path)
         if kind is None:
             return
-        inode = self._inode(path)
+        inode = self._inode(parent, name)
         known = parent.children.get(name)
         if known is not None:
             if known.inode == inode:
                 return
             self._lose(known)
         if inode is not None:
-            self._take_in(Node(parent, name, path, kind, inode))
+            self._take_in(WatchedCgroup(parent, name, path, kind, inode))
 
-    def _take_in(self, node: Node) -> None:
+    def _take_in(self, node: WatchedCgroup) -> None:
         assert node.parent is not None
         try:
             self._watch(node)
         except FileNotFoundError:
             return  # there is an event of that, too
+        except OSError as error:
+            self._complaints.tell("watch", node.path, error)
+            self._try_later(node.parent, node.name)
+            return
         node.parent.children[node.name] = node
         if node.kind is Kind.SCOPE:
             with suppress(OSError):
-                node.folder = os.open(self._path + node.path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                self._folders.open_scope(node)
         if self._starting:
             node.grace_until = self._loop.time() + GRACE
         self._visit_soon(node)
 
-    def _visit(self, node: Node) -> None:
+    def _visit(self, node: WatchedCgroup) -> None:
         """Find what is new in a node, and see how it is itself."""
         if node.lost:
             return
         try:
-            status = os.stat(self._path + node.path)
+            way, folder = self._folders.place(node)
+            status = os.stat(way, dir_fd=folder)
         except FileNotFoundError:
             if node.parent is not None:
                 self._lose(node)
@@ -220,17 +230,23 @@ class Tree:
         if node.kind is Kind.MEMBER:
             self._listener.changed(node)
 
-    def _names_in(self, node: Node) -> set[str]:
+    def _names_in(self, node: WatchedCgroup) -> set[str]:
         """The children that there are or were."""
         if node.kind is Kind.ANCESTOR:
             return set(self.scopes.on_the_way(node))
         names = set(node.children)
-        with suppress(FileNotFoundError), os.scandir(self._path + node.path) as entries:
-            names |= {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
+        with suppress(FileNotFoundError):
+            way, above = self._folders.place(node)
+            folder = os.open(way, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=above)
+            try:
+                with os.scandir(folder) as entries:
+                    names |= {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
+            finally:
+                os.close(folder)
         return names
 
-    def _lose(self, node: Node) -> None:
-        """Somebody else has deleted it, and so all that was in it."""
+    def _lose(self, node: WatchedCgroup) -> None:
+        """Forget a cgroup that another program has deleted, with all that was in it."""
         for one in list(node.subtree()):
             self._forget(one)
             if one.kind is Kind.MEMBER:
@@ -238,23 +254,37 @@ class Tree:
         assert node.parent is not None
         self._listener.child_gone(node.parent)
 
-    def _forget(self, node: Node) -> None:
+    def _forget(self, node: WatchedCgroup) -> None:
         node.lost = True
-        node.close()
-        self.watches.remove(node)
+        if node.folder is not None:
+            self._folders.close(node)
+        if node.folder_watch != NOT_WATCHED:
+            self.watches.remove(node)
         self._unwatched.discard(node)
         if node.parent is not None:
             del node.parent.children[node.name]
 
-    def _inode(self, path: str) -> int | None:
+    def _inode(self, parent: WatchedCgroup, name: str) -> int | None:
         try:
-            return os.stat(self._path + path).st_ino
+            way, folder = self._folders.place(parent)
+            return os.stat(f"{way}/{name}", dir_fd=folder).st_ino
         except FileNotFoundError:
             return None
 
+    def _try_later(self, parent: WatchedCgroup, name: str) -> None:
+        self._failed.add((parent, name))
+        if self._trying is None:
+            self._trying = self._loop.call_later(FAILED_PAUSE, self._try_again)
+
+    def _try_again(self) -> None:
+        self._trying = None
+        failed, self._failed = self._failed, set()
+        self._to_do.extend(partial(self._discover, parent, name) for parent, name in failed)
+        self._work()
+
     # without a watch
 
-    def _watch(self, node: Node) -> None:
+    def _watch(self, node: WatchedCgroup) -> None:
         """Watch it or, where the user has no more watches, poll it.  Raises OSError."""
         if self.watches.add(node):
             self._unwatched.discard(node)

@@ -1,1 +1,1 @@
-"""What every worker shares."""
+"""Starting a worker, and the parts that all workers share."""

@@ -1,7 +1,8 @@
-"""A worker's control socket on asyncio, with methods that may take their time.
+"""Workers on asyncio: a loop that may be stopped for a while, and the control socket with slow methods.
 
-The same rules as in `control_socket.py`: root and the worker's own user, `MAX_CONNECTIONS` at
-once, those behind them wait in the backlog, `LIFETIME` for each.
+The socket has the rules of `ControlSocket`: root and the worker's own user, `MAX_CONNECTIONS` at once, those behind
+them wait in the listen backlog, `LIFETIME` for each.  Descriptors are looked for before anything is read, and left to
+a child.
 """
 
 from __future__ import annotations
@@ -9,21 +10,28 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import selectors
 import socket
+import time
+from collections.abc import Callable
 
 from supervisor.linux.peers import peer_credentials
 from supervisor.log.logger import log
+from supervisor.loop.loop import FAR, clock_with_suspends
+from supervisor.notify.safe_close import ClosingQueue, PidfdReaper, safe_close
 from supervisor.varlink.acceptor import ACCEPT_PAUSE
-from supervisor.varlink.errors import Malformed
-from supervisor.varlink.messages import Call, Framer, encode_error, parse_call
-from workers.runtime import control_socket
+from supervisor.varlink.connection import read_out_of_band_inline, receive
+from supervisor.varlink.messages import Call, Framer, Malformed, encode_error, parse_call
+from workers.runtime import control as limits
 from workers.runtime.control import Control
 
-CHUNK = 1 << 16
+IN_TIME = 0.01  # seconds by which a wait may be late that nothing has interrupted
+
+Ready = list[tuple[selectors.SelectorKey, int]]
 
 
 class AsyncControl(Control):
-    """Its methods return the reply, or what can be awaited for it."""
+    """A Control whose methods return the reply or an awaitable of it."""
 
     async def answer_async(self, call: Call) -> tuple[bytes, bool]:
         """As `answer`."""
@@ -41,11 +49,13 @@ class AsyncControlSocket:
         self._listener = socket.socket(fileno=fd)
         self._listener.setblocking(False)
         self._control = control
-        self._room = asyncio.Semaphore(control_socket.MAX_CONNECTIONS)
-        self._tasks = {asyncio.get_running_loop().create_task(self._accept())}
+        self._room = asyncio.Semaphore(limits.MAX_CONNECTIONS)
+        loop = asyncio.get_running_loop()
+        self._closing = ClosingQueue(loop, PidfdReaper(_Watcher(loop), loop))
+        self._tasks = {loop.create_task(self._accept())}
 
     async def close(self) -> None:
-        """End all connections; who waits in the backlog waits for the successor."""
+        """End all connections; clients in the listen backlog wait for the successor."""
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
@@ -72,22 +82,27 @@ class AsyncControlSocket:
 
     async def _serve(self, client: socket.socket) -> None:
         """Answer all calls of a client.  Owns its socket."""
-        with client:
+        try:
             client.setblocking(False)
-            try:
-                if _is_allowed(client):
-                    async with asyncio.timeout(control_socket.LIFETIME):
-                        await self._answer_all(client)
-            except (OSError, TimeoutError):
-                pass  # it hung up, or had its time
+            read_out_of_band_inline(client)
+            if _is_allowed(client):
+                async with asyncio.timeout(limits.LIFETIME):
+                    await self._answer_all(client)
+        except (OSError, TimeoutError):
+            pass  # it hung up, or had its time
+        finally:
+            safe_close(self._closing, client)
 
     async def _answer_all(self, client: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         framer = Framer()
         ends = False
-        while not ends and (data := await loop.sock_recv(client, CHUNK)):
-            framer.feed(data)
+        while not ends:
             try:
+                data = await _receive(client)
+                if not data:
+                    break
+                framer.feed(data)
                 while not ends and (message := framer.take()) is not None:
                     call = parse_call(message)
                     answer, ends = await self._control.answer_async(call)
@@ -98,6 +113,38 @@ class AsyncControlSocket:
                 ends = True
 
 
+class _Watcher:
+    """Watches descriptors as the project's own loop does."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
+        self._loop.add_reader(fd, callback, events)
+
+    def unwatch(self, fd: int) -> None:
+        self._loop.remove_reader(fd)
+
+
+async def _receive(client: socket.socket) -> bytes:
+    """Wait for a message and return it, as `receive` does.  Raises Malformed, OSError."""
+    while True:
+        try:
+            return receive(client)
+        except BlockingIOError:
+            await _until_readable(client)
+
+
+async def _until_readable(client: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(client, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(client)
+
+
 def _is_allowed(client: socket.socket) -> bool:
     """Whether it is root or our own user: a socket in a closed folder, but a descriptor can be passed on."""
     peer = peer_credentials(client)
@@ -105,3 +152,48 @@ def _is_allowed(client: socket.socket) -> bool:
         return True
     log.warning("control socket: connection of uid %d, pid %d refused", peer.uid, peer.pid)
     return False
+
+
+class PatientLoop(asyncio.SelectorEventLoop):
+    """A loop whose time leaves out the stops that it notices, and which judges timers after all input until then.
+
+    asyncio calls back for input before it calls back for timers, but a wait that a stop has interrupted ends
+    without a look at the input.  A task that input has woken up goes on in the next turn only: so timers that came
+    due during a stop get a moment more.
+    """
+
+    def __init__(self) -> None:
+        self._stopped_s = 0.0
+        super().__init__(_Selector(self))
+
+    def time(self) -> float:
+        """Seconds on a clock that stands still while this process is stopped."""
+        return time.monotonic() - self._stopped_s
+
+    def grant(self, seconds: float) -> None:
+        """Have all timers ring later."""
+        self._stopped_s += seconds
+
+
+class _Selector(selectors.EpollSelector):
+    def __init__(self, loop: PatientLoop) -> None:
+        super().__init__()
+        self._loop = loop
+        self._suspended = clock_with_suspends() - time.monotonic()
+
+    def select(self, timeout: float | None = None) -> Ready:
+        begun = clock_with_suspends()
+        ready = super().select(timeout)
+        late = clock_with_suspends() - begun - max(0.0, timeout or 0.0)
+        if late > FAR:
+            self._notice_stop(0.0 if timeout is None else late)
+        # a wait that was in time has looked at the input at its end, and so has a look without a wait
+        return ready if ready or not timeout or late <= IN_TIME else super().select(0)
+
+    def _notice_stop(self, late: float) -> None:
+        """Have timers ring later; `late` are the seconds by which a wait was too long, suspensions included."""
+        suspended = clock_with_suspends() - time.monotonic()
+        asleep, self._suspended = suspended - self._suspended, suspended
+        stopped = late - asleep
+        if stopped > FAR or asleep > FAR:
+            self._loop.grant(stopped + FAR if stopped > FAR else FAR)

@@ -1,4 +1,4 @@
-"""What a worker answers on its control socket: calls in, replies out, no socket in between.
+"""A worker's control socket, and the answers to calls on it.
 
     INTERFACE = '''
     interface io.spawnd.example
@@ -13,37 +13,52 @@
 
     control = Control("example", INTERFACE, {"Greet": greet})
 
-`ControlSocket` serves it on the project's own loop, `workers.runtime.async_control` on asyncio; whoever
-has another loop cuts what comes in with `Framer` and gives each message to `Control.answer_message`.
+`ControlSocket` serves it on the project's own loop, `workers.runtime.async_control` on asyncio; a worker with another
+loop cuts its input with `Framer` and gives each message to `Control.answer_message`.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+from supervisor.linux.peers import peer_credentials
 from supervisor.log.logger import log
-from supervisor.varlink.errors import (
+from supervisor.loop.loop import Loop, Timer
+from supervisor.notify.safe_close import ClosingQueue, PidfdReaper, safe_close
+from supervisor.varlink.acceptor import Acceptor, Turns
+from supervisor.varlink.connection import Callbacks, Connection
+from supervisor.varlink.interface import SERVICE, Interface, Mismatch, info, parse, service_description
+from supervisor.varlink.messages import (
+    MAX_REPLY,
+    Call,
     ControlError,
     Failed,
     InterfaceNotFound,
     InvalidParameter,
     Malformed,
     MethodNotFound,
+    encode_error,
+    encode_reply,
+    parse_call,
 )
-from supervisor.varlink.interface import Interface, Mismatch, parse
-from supervisor.varlink.introspection import SERVICE, info, service_description
-from supervisor.varlink.messages import MAX_REPLY, Call, encode_error, encode_reply, parse_call
+from supervisor.varlink.pending_call import PendingCall
+from workers.runtime.descriptors import CONTROL as CONTROL
 
+MAX_CONNECTIONS = 64
+LIFETIME = 60.0  # seconds; spawnd makes a connection for each call
 Method = Callable[[dict[str, Any]], Any]  # Mapping[str, object] or, for AsyncControl, what can be awaited for one
 
 
 class Control:
     """The methods of a worker, by their names in its interface `description`.
 
-    Each is given its parameters as the description has them, those that are left out as None,
-    and returns those of the reply at once, or raises ControlError.  Anything else that it
-    raises, and a reply that is not as described, is logged and answered as Failed.
+    Each is given its parameters as the description has them, None for those that are left out, and returns those of the
+    reply at once, or raises ControlError.  Any other error, and a reply that is not as described, is logged and
+    answered as Failed.
     """
 
     def __init__(self, product: str, description: str, methods: Mapping[str, Method]) -> None:
@@ -60,7 +75,7 @@ class Control:
         self._methods[f"{SERVICE}.GetInterfaceDescription"] = self._get_interface_description
 
     def answer_message(self, message: bytes) -> tuple[bytes, bool]:
-        """The message that answers one (empty: none is wanted), and whether the connection ends with it."""
+        """Return the answer to a message (empty: none is wanted), and whether the connection ends with it."""
         try:
             call = parse_call(message)
         except Malformed as error:
@@ -69,14 +84,14 @@ class Control:
         return b"" if call.oneway else reply, ends
 
     def answer(self, call: Call) -> tuple[bytes, bool]:
-        """The message that answers a call, reply or error, and whether the connection ends with it."""
+        """Return the answer to a call, reply or error, and whether the connection ends with it."""
         try:
             return self._reply(call, self._begin(call))
         except Exception as error:
             return self._error(call, error)
 
     def _begin(self, call: Call) -> Any:
-        """What the method returns.  Raises ControlError and whatever the method raises."""
+        """Call the method and return its result.  Raises ControlError and whatever the method raises."""
         if call.upgrade:
             raise InvalidParameter("upgrade")
         name, _, method = call.method.rpartition(".")
@@ -116,10 +131,64 @@ class Control:
 
 
 def checked(interface: Interface, method: str, values: Mapping[str, object]) -> dict[str, Any]:
-    """The parameters of a call, every one that the description has.  Raises InvalidParameter."""
+    """Return all parameters of a call that the description has.  Raises InvalidParameter."""
     taken = interface.methods[method][0]
     try:
         interface.check(values, taken)
     except Mismatch as error:
         raise InvalidParameter(error.field) from error
     return {name: values.get(name) for name in taken.fields}
+
+
+class ControlSocket:
+    """A worker's control socket on the project's own loop.  Owns the listening socket `fd` and the connections to it.
+
+    Only root and the worker's own user can connect: the socket is spawnd's, in a folder that only they can enter.  The
+    client is checked again, as a descriptor can be passed on.  No peer is waited for, whatever it does and leaves in
+    its connection: it has `LIFETIME` for its calls, `MAX_CONNECTIONS` at once are served, and those behind them wait in
+    the listen backlog.
+    """
+
+    def __init__(self, loop: Loop, fd: int, control: Control) -> None:
+        self._loop = loop
+        self._control = control
+        self._connections: dict[Connection, Timer] = {}
+        self._discard = partial(safe_close, ClosingQueue(loop, PidfdReaper(loop, loop)))
+        self._callbacks = Callbacks(self._serve, self._closed, Turns(loop).add, discard=self._discard)
+        self._listener = socket.socket(fileno=fd)
+        self._acceptor = Acceptor(loop, self._listener, self._take_in)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no connection; a client may wait for one."""
+        return not self._connections
+
+    def close(self) -> None:
+        """End all connections; clients in the listen backlog wait for the successor."""
+        for connection in list(self._connections):
+            connection.close()
+        self._acceptor.stop()
+        self._listener.close()
+
+    def _take_in(self, sock: socket.socket) -> None:
+        try:
+            client = peer_credentials(sock)
+        except OSError:
+            self._discard(sock)
+            return
+        if client.uid not in (0, os.geteuid()):
+            log.warning("control socket: connection of uid %d, pid %d refused", client.uid, client.pid)
+            self._discard(sock)
+            return
+        connection = Connection(self._loop, sock, client, self._callbacks)
+        self._connections[connection] = self._loop.limit_later(LIFETIME, connection.close)
+        if len(self._connections) >= MAX_CONNECTIONS:
+            self._acceptor.stop()
+
+    def _closed(self, connection: Connection) -> None:
+        self._connections.pop(connection).cancel()
+        if len(self._connections) < MAX_CONNECTIONS:
+            self._acceptor.go_on()
+
+    def _serve(self, pending: PendingCall) -> None:
+        pending.finish(*self._control.answer(pending.call))

@@ -12,7 +12,7 @@ CONTROL = "control"  # the listening socket of `control = true`
 
 
 def passed_descriptors() -> dict[str, list[int]]:
-    """All descriptors that spawnd handed over by name, in their order; they are the caller's."""
+    """Return all descriptors that spawnd handed over by name, in their order; they are the caller's."""
     result: dict[str, list[int]] = {}
     for name, fd in passed.passed_descriptors():
         result.setdefault(name, []).append(fd)
@@ -20,7 +20,7 @@ def passed_descriptors() -> dict[str, list[int]]:
 
 
 def read_options(fd: int) -> dict[str, Any]:
-    """The `options` of the worker's definition; closes `fd`."""
+    """Read the `options` of the worker's definition; closes `fd`."""
     with open(fd, "rb") as file:
         file.seek(0)
         options: dict[str, Any] = json.load(file)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 def load(name: str) -> Callable[[], int]:
-    """The main function of the worker `name`, `workers.NAME.main.main`; it returns the exit status."""
+    """Return the main function of the worker `name`, `workers.NAME.main.main`, which returns the exit status."""
     if not _is_name(name):
         raise ValueError(f"cannot load worker {name!r}: not a name of one")
     main: Callable[[], int] = importlib.import_module(f"workers.{name}.main").main
@@ -16,7 +16,7 @@ def load(name: str) -> Callable[[], int]:
 
 
 def load_shared(name: str) -> None:
-    """Import `workers.NAME.shared`, if there is such a module: what each process of a worker would import anew.
+    """Import `workers.NAME.shared`, if there is such a module, with what each process of a worker would import anew.
 
     For spawnd, before it forks one.
     """
@@ -24,14 +24,14 @@ def load_shared(name: str) -> None:
         importlib.import_module(f"workers.{name}.shared")
 
 
-def has_family(name: str) -> bool:
-    """Whether there is `workers.NAME.family`: what all processes of a worker of which there are many are to share."""
-    return _has(name, "family")
+def has_resident(name: str) -> bool:
+    """Whether there is `workers.NAME.resident`: what the many processes of a worker share."""
+    return _has(name, "resident")
 
 
-def load_family(name: str) -> None:
+def load_resident(name: str) -> None:
     """Import that, in the process that forks them and does nothing else."""
-    importlib.import_module(f"workers.{name}.family")
+    importlib.import_module(f"workers.{name}.resident")
 
 
 def _has(name: str, module: str) -> bool:

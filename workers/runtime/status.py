@@ -1,33 +1,60 @@
-"""A worker's status text, `STATUS=` of sd_notify(3): looked at once a second, said where it has changed."""
+"""A worker's signs of life, sd_notify(3): its status text, and the watchdog of the definition."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
-
-from supervisor.loop.loop import Loop, Timer
+from typing import Protocol
 
 PAUSE = 1.0  # seconds
 
 
-class StatusLine:
-    """`say` says a line to spawnd, `text` is how it stands now; `changed` is to be called when that may differ."""
+class Later(Protocol):
+    """The loop of spawnd's own workers, or that of asyncio."""
 
-    def __init__(self, loop: Loop, say: Callable[[str], object], text: Callable[[], str]) -> None:
+    def call_later(self, delay: float, callback: Callable[[], None], /) -> object: ...
+
+
+class StatusLine:
+    """Sends `STATUS=`: the text is looked at once a second at most, and sent where it has changed.
+
+    `text` returns the present one; `changed` is to be called when that may differ.  `say` sends a line to spawnd; where
+    it returns False, the line is sent again.
+    """
+
+    def __init__(self, loop: Later, say: Callable[[str], object], text: Callable[[], str]) -> None:
         self._loop = loop
         self._say = say
         self._text = text
         self._said = ""
-        self._timer: Timer | None = None
+        self._timer: object | None = None
         self._look()
 
     def changed(self) -> None:
-        """Nothing is done before the next look, however often it is called."""
+        """Look soon; calls before that cost nothing."""
         if self._timer is None:
             self._timer = self._loop.call_later(PAUSE, self._look)
 
     def _look(self) -> None:
         self._timer = None
         text = self._text()
-        if text != self._said:
+        if text == self._said:
+            return
+        if self._say(f"STATUS={text}") is False:
+            self.changed()
+        else:
             self._said = text
-            self._say(f"STATUS={text}")
+
+
+def feed_watchdog(loop: Later, say: Callable[[str], object]) -> None:
+    """Say `WATCHDOG=1` twice in each interval, if spawnd wants to hear it: sd_watchdog_enabled(3)."""
+    interval = os.environ.pop("WATCHDOG_USEC", "")
+    if not interval.isdecimal() or not int(interval) or os.environ.pop("WATCHDOG_PID", "") != str(os.getpid()):
+        return
+    pause = int(interval) / 2_000_000
+
+    def feed() -> None:
+        loop.call_later(pause, feed)
+        say("WATCHDOG=1")
+
+    feed()

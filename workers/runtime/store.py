@@ -1,10 +1,9 @@
-"""What a worker says to spawnd, and the descriptors that it keeps in spawnd's store.
+"""A worker's messages to spawnd, and the descriptors that it keeps in spawnd's store.
 
-A descriptor is spawnd's as soon as it is in the queue of the notification socket, whatever
-becomes of this process.  The queue is short, so a worker waits for room, a while: a spawnd that hangs
-or is gone keeps no worker from its work.  What could not be stored then is stored as soon as there is a spawnd
-again, who may have lost what was in the queue of the one before: all is sent once more, and what
-is there already is not kept twice.
+A descriptor is spawnd's as soon as it is in the queue of the notification socket, whatever becomes of this process.
+The queue is short, so a worker waits a while for room; a spawnd that hangs or is gone keeps no worker from its work.
+Descriptors that could not be stored are stored as soon as there is a spawnd again.  It may have lost the queue of the
+one before: everything is sent once more, and the store keeps nothing twice.
 """
 
 from __future__ import annotations
@@ -15,46 +14,54 @@ import socket
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from typing import Any
 
+from supervisor.linux.inotify import (
+    IN_CLOEXEC,
+    IN_CREATE,
+    IN_NONBLOCK,
+    IN_ONLYDIR,
+    inotify_add_watch,
+    inotify_init1,
+    parse_events,
+)
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop
-from supervisor.notify.protocol import MAX_DESCRIPTORS
-from workers.runtime.rebinding import Rebinding
+from supervisor.notify.untrusted import MAX_DESCRIPTORS
+from supervisor.plural import count
 
 PATIENCE_MS = 500  # for room in the queue, before the worker goes on without
 RECONNECT = 0.1  # seconds until it is looked again whether there is a spawnd
-LASTING = ("READY", "STATUS")  # what the next spawnd is to know, too, who may never have heard it
+LASTING = ("READY", "STATUS")  # messages for the next spawnd, too, which may never have heard them
+_BUFFER = 16384  # bytes of inotify events
 _FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
+# descriptors, and whether spawnd is to drop those that hang up
 Holdings = Iterable[tuple[Sequence[int], bool]]
+GetHoldings = Callable[[], Holdings]
 
 
 class StoreClient:
     """Speaks to the notification socket at `address`; with none, nothing is said and nothing stored.
 
-    `names` tells what is to be in the store, `holdings(name)` the descriptors of one, which stay the
-    worker's, with whether spawnd is to drop those that hang up.  Names are not to be used again.
+    `everything` returns the names that are to be in the store, each with a function that returns its descriptors,
+    which stay the worker's.  Names are not to be used again.
     """
 
     def __init__(
-        self,
-        loop: Loop,
-        address: str,
-        names: Callable[[], Iterable[str]],
-        holdings: Callable[[str], Holdings],
+        self, loop: Loop, address: str, everything: Callable[[], Iterable[tuple[str, GetHoldings]]]
     ) -> None:
         self._loop = loop
         self._address = "\0" + address[1:] if address.startswith("@") else address
-        self._names = names
-        self._holdings = holdings
+        self._everything = everything
         self._socket: socket.socket | None = None
         self._waits_for_room = False
         self._hangs = False  # nothing has been read since it was waited for in vain
-        # what could not be sent, the first of these first
+        # messages that could not be sent, in the order in which they are tried
         self._unsaid: dict[str, None] = {}
         self._undropped: dict[str, None] = {}
-        self._unsent: dict[str, None] = {}
-        self._sent: set[int] = set()  # of the first of them, whose descriptors may be more than there is room for
+        self._unsent: dict[str, GetHoldings] = {}
+        self._sent: set[int] = set()  # of the first of them, which may have more descriptors than there is room for
         self._lasting: dict[str, str] = {}
         self._parent = -1
         self._rebinding: Rebinding | None = None
@@ -66,23 +73,26 @@ class StoreClient:
 
     @property
     def is_behind(self) -> bool:
-        """Whether there is something that spawnd ought to have and has not."""
+        """Whether spawnd lacks something that it ought to have."""
         return bool(self._unsent) or (bool(self._address) and self._socket is None)
 
-    def keep(self, name: str, fds: Sequence[int], polled: bool) -> None:
-        """Store descriptors under a name: before this returns, unless spawnd is gone or hangs."""
+    def keep(self, name: str, fds: Sequence[int], holdings: GetHoldings, polled: bool) -> None:
+        """Store descriptors under a name: before this returns, unless spawnd is gone or hangs.
+
+        `holdings` returns all descriptors of the name, these among them, should they have to be sent later.
+        """
         if not self._address:
             return
         if not self._send(_keep_message(name, polled), fds, 0 if self._hangs else PATIENCE_MS):
             if self._socket is not None and not self._hangs:
                 log.warning("spawnd does not take what is to be stored; going on without")
                 self._hangs = True
-            self._unsent[name] = None
-            self._sent.difference_update(fds)  # numbers that were another's
+            self._unsent[name] = holdings
+            self._sent.difference_update(fds)  # numbers that another descriptor had
             self._wait_for_room()
 
     def drop(self, name: str) -> None:
-        """Have all of that name forgotten."""
+        """Have spawnd drop all descriptors of that name."""
         if next(iter(self._unsent), None) == name:
             self._sent.clear()
         self._unsent.pop(name, None)
@@ -91,7 +101,7 @@ class StoreClient:
             self._wait_for_room()
 
     def say(self, line: str) -> None:
-        """Say something, as `READY=1`, as soon as there is room."""
+        """Send a line such as `READY=1` as soon as there is room."""
         key = line.partition("=")[0]
         if key in LASTING:
             self._lasting[key] = line
@@ -100,7 +110,7 @@ class StoreClient:
             self._wait_for_room()
 
     def finish(self) -> None:
-        """Before the end of this process: wait a while for all to be stored."""
+        """Wait a while for everything to be stored: before the end of this process."""
         while self._waits_for_room and self._has_room(PATIENCE_MS):
             self._flush()
         if self.is_behind:
@@ -113,7 +123,7 @@ class StoreClient:
             self._rebinding.close()
 
     def _watch_parent(self) -> None:
-        """Hear of the end of the spawnd that started this process; of later ones, when the next one is there."""
+        """Hear of the end of the spawnd that started this process; of a later one when its successor is there."""
         with suppress(OSError):  # it is gone already, or in another PID namespace
             self._parent = os.pidfd_open(os.getppid())
             self._loop.watch(self._parent, select.EPOLLIN, lambda _events: self._parent_ended())
@@ -154,13 +164,13 @@ class StoreClient:
     def _reconnect(self) -> None:
         self._connect()
         if self._socket is not None:
-            self._unsent = dict.fromkeys(self._names())
+            self._unsent = dict(self._everything())
             self._unsaid.update(dict.fromkeys(self._lasting.values()))
-            notice("there is a spawnd again: storing what belongs to %d names", len(self._unsent))
+            notice("spawnd is back: storing what belongs to %s", count(len(self._unsent), "name"))
             self._wait_for_room()
 
     def _send(self, message: bytes, fds: Sequence[int] = (), patience_ms: int = 0) -> bool:
-        """Whether it was sent; if not, nobody is there, or there is no room within that time."""
+        """Return whether it was sent; if not, there is no spawnd, or no room within that time."""
         if self._socket is None:
             return False
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
@@ -186,7 +196,7 @@ class StoreClient:
         return bool(poll.poll(patience_ms))
 
     def _lost(self, why: str) -> None:
-        """Nobody is there any more, and nobody will read what was in the queue."""
+        """There is no spawnd any more, and none will read the queue."""
         log.warning("spawnd does not answer (%s); going on without", why)
         self._disconnect()
         self._unsaid.clear()
@@ -205,7 +215,7 @@ class StoreClient:
             self._loop.unwatch(self._socket.fileno())
 
     def _flush(self) -> None:
-        """Send what there is room for."""
+        """Send as much as there is room for."""
         self._hangs = False
         sent = (
             _send_each(self._unsaid, lambda line: self._send(line.encode()))
@@ -216,7 +226,7 @@ class StoreClient:
             self._end_wait()
 
     def _send_all(self, name: str) -> bool:
-        for fds, polled in self._holdings(name):
+        for fds, polled in self._unsent[name]():
             message = _keep_message(name, polled)
             left = [fd for fd in fds if fd not in self._sent]
             for at in range(0, len(left), MAX_DESCRIPTORS):
@@ -228,8 +238,48 @@ class StoreClient:
         return True
 
 
-def _send_each(names: dict[str, None], send: Callable[[str], bool]) -> bool:
-    """Send what the names stand for, as long as there is room, and take out those that were sent; whether all were."""
+class Rebinding:
+    """Calls `rebound` when a new file is at `path`; never where that cannot be watched.  Owns its descriptor.
+
+    A client of a socket that was bound anew is connected to nobody; unix(7) has no hang-up for datagram sockets.
+    """
+
+    def __init__(self, loop: Loop, path: str, rebound: Callable[[], None]) -> None:
+        self._loop = loop
+        self._name = os.path.basename(path)
+        self._rebound = rebound
+        self._fd = -1
+        with suppress(OSError):  # none are left: the next message tells
+            self._fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK)
+            inotify_add_watch(self._fd, os.path.dirname(path) or ".", IN_CREATE | IN_ONLYDIR)
+            loop.watch(self._fd, select.EPOLLIN, lambda _events: self._take())
+
+    def forget(self) -> None:
+        """Ignore the files that have come until now."""
+        self._has_come()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            self._loop.unwatch(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _take(self) -> None:
+        if self._has_come():
+            self._rebound()
+
+    def _has_come(self) -> bool:
+        """Take all events; lost ones may have been anything, and count."""
+        found = False
+        with suppress(BlockingIOError):
+            while self._fd >= 0:
+                events = parse_events(os.read(self._fd, _BUFFER))
+                found = found or any(name == self._name or wd < 0 for wd, _mask, name in events)
+        return found
+
+
+def _send_each(names: dict[str, Any], send: Callable[[str], bool]) -> bool:
+    """Send messages as long as there is room, and take out those that were sent; return whether all were."""
     while names:
         name = next(iter(names))
         if not send(name):

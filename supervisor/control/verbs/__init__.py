@@ -19,6 +19,7 @@ from supervisor.control.verbs import (
     plan,
     reexec,
     reload,
+    reopen,
     reset,
     restart,
     show,
@@ -29,9 +30,9 @@ from supervisor.control.verbs import (
     stop,
     why,
 )
-from supervisor.varlink.exchange import Exchange
+from supervisor.varlink.pending_call import PendingCall
 
-Handler = Callable[[Exchange, Core], None]  # answers the exchange, now or later; may raise ControlError instead
+Handler = Callable[[PendingCall, Core], None]  # answers the call, now or later; may raise ControlError instead
 
 METHODS: dict[str, Handler] = {
     "io.spawnd.Apply": apply.run,
@@ -46,6 +47,7 @@ METHODS: dict[str, Handler] = {
     "io.spawnd.Plan": plan.run,
     "io.spawnd.Reexec": reexec.run,
     "io.spawnd.Reload": reload.run,
+    "io.spawnd.Reopen": reopen.run,
     "io.spawnd.Reset": reset.run,
     "io.spawnd.Restart": restart.run,
     "io.spawnd.Show": show.run,

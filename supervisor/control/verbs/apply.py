@@ -11,54 +11,54 @@ from supervisor.control.errors import OtherDefinitions
 from supervisor.control.orders import log_order
 from supervisor.errors import DefinitionsError, OtherDefinitionsError, SpawnError
 from supervisor.lifecycle.plan import Plan
-from supervisor.varlink.errors import Failed
-from supervisor.varlink.exchange import Exchange
+from supervisor.varlink.messages import Failed
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
 MEMO = "applied"
 
 Reply = dict[str, object]
 
 
-def run(exchange: Exchange, core: Core) -> None:
+def run(pending: PendingCall, core: Core) -> None:
     # only plans need it, and only from here a failure is told to the caller, before anything is changed
     from supervisor.control.planned import setting_rows
 
-    parameters = Parameters(exchange.call.parameters)
+    parameters = Parameters(pending.call.parameters)
     expect = parameters.string("expect", "")
     reloads = parameters.boolean("reload")
-    waits = not parameters.boolean("no_wait") and not exchange.call.oneway
+    waits = not parameters.boolean("no_wait") and not pending.call.oneway
     parameters.end()
 
     def done(result: Plan | SpawnError) -> None:
         if isinstance(result, DefinitionsError):
-            exchange.reply(_reply(result.problems))
+            pending.reply(_reply(result.problems))
         elif isinstance(result, OtherDefinitionsError):
-            exchange.fail(OtherDefinitions(result.digest))
+            pending.fail(OtherDefinitions(result.digest))
         elif isinstance(result, SpawnError):
-            exchange.fail(Failed(str(result)))
+            pending.fail(Failed(str(result)))
         else:
-            exchange.memo[MEMO] = _memo(result, setting_rows(result))
-            _answer(exchange, core, waits)
+            pending.memo[MEMO] = _memo(result, setting_rows(result))
+            _answer(pending, core, waits)
 
-    if MEMO in exchange.memo:
-        _answer(exchange, core, waits)
+    if MEMO in pending.memo:
+        _answer(pending, core, waits)
     else:
-        exchange.once(lambda: log_order(exchange, ["the definitions"]))
-        core.apply(expect, reloads, done)
+        pending.once(lambda: log_order(pending, ["the definitions"]))
+        core.changes.apply(expect, reloads, done)
 
 
 def _memo(plan: Plan, settings: Sequence[Reply]) -> Reply:
     """All that the answer is made from, besides the state of the services."""
     definitions = plan.definitions
-    reply = _reply((), definitions.notices, definitions.digest, settings)
+    reply = _reply((), plan.notices(), definitions.digest, settings)
     return {"reply": reply, "steps": steps_of(plan), "reloaded": False}
 
 
-def _answer(exchange: Exchange, core: Core, waits: bool) -> None:
+def _answer(pending: PendingCall, core: Core, waits: bool) -> None:
     """Answer by the memo: the same whether the definitions have just been changed or somebody begins anew."""
-    memo = exchange.memo[MEMO]
-    applied = Applied(exchange, core, memo["steps"], partial(_finish, exchange, memo["reply"]))
+    memo = pending.memo[MEMO]
+    applied = Applied(pending, core, memo["steps"], partial(_finish, pending, memo["reply"]))
     if memo["reloaded"]:
         applied.forget_reloads()
     else:
@@ -67,8 +67,8 @@ def _answer(exchange: Exchange, core: Core, waits: bool) -> None:
     applied.wait() if waits else applied.tell()
 
 
-def _finish(exchange: Exchange, reply: Reply, rows: list[Reply]) -> None:
-    exchange.reply(reply | {"services": rows})
+def _finish(pending: PendingCall, reply: Reply, rows: list[Reply]) -> None:
+    pending.reply(reply | {"services": rows})
 
 
 def _reply(

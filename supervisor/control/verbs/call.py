@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 from supervisor.control.core import Core
-from supervisor.control.errors import Failed, InvalidParameter, NoControl, NoSuchService
+from supervisor.control.errors import Failed, InvalidParameter, NoControl
+from supervisor.control.orders import find
 from supervisor.control.relay import INTERFACE, Relay
 from supervisor.definitions.service import Service
 from supervisor.log.logger import log
-from supervisor.varlink.exchange import Exchange
 from supervisor.varlink.messages import Call
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
 SECONDS = 10.0
 SHORTEST, LONGEST = 0.001, 86400.0
 
 
-def run(exchange: Exchange, core: Core) -> None:
-    parameters = Parameters(exchange.call.parameters)
+def run(pending: PendingCall, core: Core) -> None:
+    parameters = Parameters(pending.call.parameters)
     name, method = parameters.string("name"), parameters.string("method")
     arguments = parameters.table("parameters")
     seconds = parameters.number("timeout", SHORTEST, LONGEST, SECONDS)
     parameters.end()
-    unit = core.units.get(name)
-    if unit is None:
-        raise NoSuchService(name)
-    path = control_path(unit.service)
+    path = control_path(find(name, core.manager.units).service)
     if not path:
         raise NoControl(name)
     if not INTERFACE.match(method):  # what may stand in a log, and in a method's name
         raise InvalidParameter("method")
-    if exchange.resumed:
+    if pending.resumed:
         raise Failed("spawnd executed itself anew meanwhile: whether the service has answered is not known")
-    client = exchange.client
+    client = pending.client
     log.info("call of %s of %s: asked for by uid %d, pid %d", method, name, client.uid, client.pid)
-    call = Call(method, arguments, exchange.call.more, exchange.call.oneway)
-    Relay(exchange, core, name, path, call, seconds)
+    call = Call(method, arguments, pending.call.more, pending.call.oneway)
+    Relay(pending, core, name, path, call, seconds)
 
 
 def control_path(service: Service) -> str:

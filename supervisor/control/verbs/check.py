@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 from supervisor.control.core import Core
-from supervisor.varlink.exchange import Exchange
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
 
-def run(exchange: Exchange, core: Core) -> None:
-    Parameters(exchange.call.parameters).end()
-    core.check(lambda services, problems: exchange.reply({"services": services, "problems": problems}))
+def run(pending: PendingCall, core: Core) -> None:
+    Parameters(pending.call.parameters).end()
+    core.changes.check(partial(_answer, pending))
+
+
+def _answer(pending: PendingCall, services: int, problems: list[str], notices: Sequence[str]) -> None:
+    pending.reply({"services": services, "problems": problems, "notices": list(notices)})

@@ -6,10 +6,10 @@ import os
 
 from supervisor import __version__
 from supervisor.control.core import Core
-from supervisor.varlink.exchange import Exchange
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
 
-def run(exchange: Exchange, core: Core) -> None:
-    Parameters(exchange.call.parameters).end()
-    exchange.reply({"version": __version__, "pid": os.getpid()})
+def run(pending: PendingCall, core: Core) -> None:
+    Parameters(pending.call.parameters).end()
+    pending.reply({"version": __version__, "pid": os.getpid()})

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from supervisor.control.core import Core, Unit
-from supervisor.control.names import resolve
-from supervisor.lifecycle.graph import Graph, make_graph
-from supervisor.varlink.exchange import Exchange
+from supervisor.control.orders import resolve
+from supervisor.lifecycle.dependencies import Graph, make_graph
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
 
-def run(exchange: Exchange, core: Core) -> None:
-    parameters = Parameters(exchange.call.parameters)
+def run(pending: PendingCall, core: Core) -> None:
+    parameters = Parameters(pending.call.parameters)
     wanted = parameters.strings("names", [])
     parameters.end()
-    graph = make_graph(core.services(), resolve(wanted, core.units) if wanted else None)
-    zero = core.wall(0.0)  # once for all: two looks at two clocks differ, and one may seem to start before it could
-    exchange.reply({"nodes": [_node(core.units[name], zero) for name in graph.names], "edges": _edges(graph)})
+    graph = make_graph(core.manager.services(), resolve(wanted, core.manager.units) if wanted else None)
+    zero = core.manager.unix_time(0.0)  # once for all: two looks differ, and a service may seem to start too early
+    pending.reply({"nodes": [_node(core.manager.units[name], zero) for name in graph.names], "edges": _edges(graph)})
 
 
 def _node(unit: Unit, zero: float) -> dict[str, object]:
@@ -24,6 +24,7 @@ def _node(unit: Unit, zero: float) -> dict[str, object]:
         "name": unit.name,
         "state": life.state.value,
         "internal": unit.internal,
+        "asked": _wall(zero, life.asked),
         "began": _wall(zero, life.began),
         "came_up": _wall(zero, life.came_up),
     }

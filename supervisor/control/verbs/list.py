@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from supervisor.control.core import Core
-from supervisor.control.names import resolve
+from supervisor.control.orders import resolve
 from supervisor.control.rows import summary
-from supervisor.varlink.exchange import Exchange
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
 
-def run(exchange: Exchange, core: Core) -> None:
-    parameters = Parameters(exchange.call.parameters)
+def run(pending: PendingCall, core: Core) -> None:
+    parameters = Parameters(pending.call.parameters)
     wanted = parameters.strings("names", [])
     parameters.end()
-    names = resolve(wanted, core.units) if wanted else core.units
-    now = exchange.loop.clock()
-    exchange.reply({"services": [summary(core.units[name], core, now) for name in names]})
+    names = resolve(wanted, core.manager.units) if wanted else core.manager.units
+    now = pending.loop.clock()
+    pending.reply({"services": [summary(core.manager.units[name], core, now) for name in names]})

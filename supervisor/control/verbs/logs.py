@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from supervisor.control.core import Core
-from supervisor.control.errors import NoSuchService
 from supervisor.control.follow import Follow
+from supervisor.control.orders import find
 from supervisor.control.output import read, reply_of
-from supervisor.varlink.exchange import Exchange
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
 LINES = 20
 MOST = 1_000_000
 
 
-def run(exchange: Exchange, core: Core) -> None:
-    parameters = Parameters(exchange.call.parameters)
+def run(pending: PendingCall, core: Core) -> None:
+    parameters = Parameters(pending.call.parameters)
     name = parameters.string("name")
     count = parameters.integer("count", 0, MOST, LINES)
     parameters.end()
-    if name not in core.units:
-        raise NoSuchService(name)
-    if exchange.call.more:
-        Follow(exchange, core, name, count)
+    find(name, core.manager.units)
+    if pending.call.more:
+        Follow(pending, core, name, count)
     else:
-        exchange.reply(reply_of(read(core, name), count))
+        pending.reply(reply_of(read(core, name), count))

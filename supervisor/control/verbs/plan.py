@@ -7,29 +7,29 @@ from collections.abc import Sequence
 from supervisor.control.core import Core
 from supervisor.errors import DefinitionsError, SpawnError
 from supervisor.lifecycle.plan import Plan
-from supervisor.varlink.errors import Failed
-from supervisor.varlink.exchange import Exchange
+from supervisor.varlink.messages import Failed
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
 
-def run(exchange: Exchange, core: Core) -> None:
+def run(pending: PendingCall, core: Core) -> None:
     # only plans need these, and only from here a failure is told to the caller
     from supervisor.control.planned import service_rows, setting_rows
 
-    parameters = Parameters(exchange.call.parameters)
+    parameters = Parameters(pending.call.parameters)
     reloads = parameters.boolean("reload")
     parameters.end()
 
     def done(result: Plan | SpawnError) -> None:
         if isinstance(result, DefinitionsError):
-            exchange.reply(_reply(problems=result.problems))
+            pending.reply(_reply(problems=result.problems))
         elif isinstance(result, SpawnError):
-            exchange.fail(Failed(str(result)))
+            pending.fail(Failed(str(result)))
         else:
             definitions = result.definitions
-            exchange.reply(
+            pending.reply(
                 _reply(
-                    notices=definitions.notices,
+                    notices=result.notices(),
                     digest=definitions.digest,
                     defined=len(definitions.services),
                     services=service_rows(result),
@@ -37,7 +37,7 @@ def run(exchange: Exchange, core: Core) -> None:
                 )
             )
 
-    core.plan(reloads, done)
+    core.changes.plan(reloads, done)
 
 
 def _reply(

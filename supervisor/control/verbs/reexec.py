@@ -8,14 +8,14 @@ from supervisor import __version__
 from supervisor.control.core import Core
 from supervisor.control.errors import Failed
 from supervisor.log.logger import log
-from supervisor.varlink.exchange import Exchange
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
 
-def run(exchange: Exchange, core: Core) -> None:
-    Parameters(exchange.call.parameters).end()
-    if exchange.resumed:
-        exchange.reply({"version": __version__, "pid": os.getpid()})
+def run(pending: PendingCall, core: Core) -> None:
+    Parameters(pending.call.parameters).end()
+    if pending.resumed:
+        pending.reply({"version": __version__, "pid": os.getpid()})
         return
-    log.info("reexec: asked for by uid %d, pid %d", exchange.client.uid, exchange.client.pid)
-    core.reexec(lambda problem: exchange.fail(Failed(problem)))
+    log.info("reexec: asked for by uid %d, pid %d", pending.client.uid, pending.client.pid)
+    core.reexec(lambda problem: pending.fail(Failed(problem)))

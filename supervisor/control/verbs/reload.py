@@ -8,16 +8,16 @@ from supervisor.control.core import Core
 from supervisor.control.orders import reply_results, take_order
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.outcome import Outcome
-from supervisor.varlink.exchange import Exchange
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
 
-def run(exchange: Exchange, core: Core) -> None:
-    order = take_order(exchange, core, Parameters(exchange.call.parameters))
+def run(pending: PendingCall, core: Core) -> None:
+    order = take_order(pending, core, Parameters(pending.call.parameters))
     # of a pattern only those are meant that can reload at all
-    can = {name for name in order.names if _can_reload(core.units[name].service)}
+    can = {name for name in order.names if _can_reload(core.manager.units[name].service)}
     names = [name for name in order.names if name in order.literal | can]
-    problems: dict[str, str] = exchange.memo  # of those that have been asked, '' where there is none
+    problems: dict[str, str] = pending.memo  # of those that have been asked, '' where there is none
 
     def done(name: str, problem: str) -> None:
         problems[name] = problem
@@ -30,10 +30,10 @@ def run(exchange: Exchange, core: Core) -> None:
     def reply() -> None:
         asked = Outcome(True, "asked to reload")
         known = {name: Outcome(not problem, problem) for name, problem in problems.items()}
-        reply_results(exchange, core, [(name, known.get(name, asked)) for name in names])
+        reply_results(pending, core, [(name, known.get(name, asked)) for name in names])
 
     for name in [name for name in names if name not in problems]:
-        core.reload(name, partial(done, name))
+        core.side_calls.reload(name, partial(done, name))
     if order.waits:
         reply_if_complete()
     else:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from supervisor.control.core import Core
 from supervisor.control.orders import reply_results, take_order
 from supervisor.lifecycle.outcome import Outcome
-from supervisor.varlink.exchange import Exchange
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
 
-def run(exchange: Exchange, core: Core) -> None:
-    order = take_order(exchange, core, Parameters(exchange.call.parameters), may_wait=False)
-    core.reset(order.names)
-    reply_results(exchange, core, [(name, Outcome(True)) for name in order.names])
+def run(pending: PendingCall, core: Core) -> None:
+    order = take_order(pending, core, Parameters(pending.call.parameters), may_wait=False)
+    core.manager.reset(order.names)
+    reply_results(pending, core, [(name, Outcome(True)) for name in order.names])

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from supervisor.control.core import Core
-from supervisor.control.orders import take_order
-from supervisor.control.wait import answer
+from supervisor.control.orders import answer, take_order
 from supervisor.lifecycle.outcome import restarted
-from supervisor.varlink.exchange import Exchange
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
 
-def run(exchange: Exchange, core: Core) -> None:
-    order = take_order(exchange, core, Parameters(exchange.call.parameters))
-    before: dict[str, int] = exchange.memo
-    exchange.once(lambda: before.update({name: core.units[name].life.starts for name in order.names}))
-    exchange.once(lambda: core.restart(order.names))
-    answer(exchange, core, order, lambda unit: restarted(unit.service, unit.life, core.units, before.get(unit.name, 0)))
+def run(pending: PendingCall, core: Core) -> None:
+    order = take_order(pending, core, Parameters(pending.call.parameters))
+    units, before = core.manager.units, pending.memo
+    pending.once(lambda: before.update({name: units[name].life.starts for name in order.names}))
+    pending.once(lambda: core.manager.restart(order.names))
+    answer(pending, core, order, lambda unit: restarted(unit.service, unit.life, units, before.get(unit.name, 0)))

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from supervisor.control.core import Core
-from supervisor.control.errors import NoSuchService
+from supervisor.control.orders import find
 from supervisor.definitions.service import Service
-from supervisor.varlink.exchange import Exchange
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
 
-def run(exchange: Exchange, core: Core) -> None:
-    parameters = Parameters(exchange.call.parameters)
+def run(pending: PendingCall, core: Core) -> None:
+    parameters = Parameters(pending.call.parameters)
     name = parameters.string("name")
     parameters.end()
-    unit = core.units.get(name)
-    if unit is None:
-        raise NoSuchService(name)
+    unit = find(name, core.manager.units)
     current = _settings(unit.service)
     changed = None
     if unit.next_service is not None:
         values = {setting["key"]: setting["value"] for setting in current}
         changed = [setting for setting in _settings(unit.next_service) if setting["value"] != values[setting["key"]]]
-    exchange.reply(
+    pending.reply(
         {
             "name": name,
             "file": unit.service.file,
@@ -42,10 +40,10 @@ def _functions(service: Service) -> list[dict[str, object]]:
 
 
 def _settings(service: Service) -> list[dict[str, object]]:
-    from supervisor.definitions.notation.keys import KEYS  # nothing else in spawnd needs it
+    from supervisor.definitions.notation.keys import SHOW  # nothing else in spawnd needs it
 
     settings: list[dict[str, object]] = []
-    for key, show in KEYS.items():
+    for key, show in SHOW.items():
         line = service.lines.get(key)
         place = {"file": None, "line": None} if line is None else {"file": service.file, "line": line}
         settings.append({"key": key, "value": show(service), **place})

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from supervisor.control.core import Core
 from supervisor.log.logger import notice
-from supervisor.varlink.exchange import Exchange
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
 
-def run(exchange: Exchange, core: Core) -> None:
-    Parameters(exchange.call.parameters).end()
-    notice("shutdown: asked for by uid %d, pid %d", exchange.client.uid, exchange.client.pid)
-    exchange.reply({})
+def run(pending: PendingCall, core: Core) -> None:
+    Parameters(pending.call.parameters).end()
+    notice("shutdown: asked for by uid %d, pid %d", pending.client.uid, pending.client.pid)
+    pending.reply({})
     core.end()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from supervisor.control.core import Core
-from supervisor.control.orders import take_order
-from supervisor.control.wait import answer
+from supervisor.control.orders import answer, take_order
 from supervisor.lifecycle.outcome import started
-from supervisor.varlink.exchange import Exchange
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
 
-def run(exchange: Exchange, core: Core) -> None:
-    order = take_order(exchange, core, Parameters(exchange.call.parameters))
-    exchange.once(lambda: core.start(order.names))
-    answer(exchange, core, order, lambda unit: started(unit.service, unit.life, core.units))
+def run(pending: PendingCall, core: Core) -> None:
+    order = take_order(pending, core, Parameters(pending.call.parameters))
+    pending.once(lambda: core.manager.start(order.names))
+    answer(pending, core, order, lambda unit: started(unit.service, unit.life, core.manager.units))

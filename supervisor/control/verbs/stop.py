@@ -7,48 +7,44 @@ from dataclasses import replace
 
 from supervisor.control.core import Core, Unit
 from supervisor.control.errors import Needed
-from supervisor.control.orders import Order, take_order
-from supervisor.control.wait import answer
+from supervisor.control.orders import Order, answer, take_order
 from supervisor.lifecycle.dependencies import in_need, needed
-from supervisor.lifecycle.life import Life, State, Then
+from supervisor.lifecycle.life import RUNS, Life, State, Then, goes_down
 from supervisor.lifecycle.outcome import Outcome, stopped
-from supervisor.lifecycle.outlook import goes_down
-from supervisor.varlink.exchange import Exchange
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
-RUNS = (State.STARTING, State.RUNNING, State.RELOADING)
 
-
-def run(exchange: Exchange, core: Core) -> None:
-    parameters = Parameters(exchange.call.parameters)
+def run(pending: PendingCall, core: Core) -> None:
+    parameters = Parameters(pending.call.parameters)
     cascade, alone = parameters.boolean("cascade"), parameters.boolean("alone")
-    order = take_order(exchange, core, parameters)
+    order = take_order(pending, core, parameters)
     if not alone:
-        order = _with_others(exchange, core, order, cascade)
-    going_down: dict[str, bool] = exchange.memo.setdefault("going_down", {})
+        order = _with_others(pending, core, order, cascade)
+    going_down: dict[str, bool] = pending.memo.setdefault("going_down", {})
 
     def judge(unit: Unit) -> Outcome | None:
         if goes_down(unit.life):
             going_down[unit.name] = True
         return stopped(unit.life, unit.name in going_down)
 
-    exchange.once(lambda: core.stop(order.names))
-    answer(exchange, core, order, judge)
+    pending.once(lambda: core.manager.stop(order.names))
+    answer(pending, core, order, judge)
 
 
-def _with_others(exchange: Exchange, core: Core, order: Order, cascade: bool) -> Order:
+def _with_others(pending: PendingCall, core: Core, order: Order, cascade: bool) -> Order:
     """The order with all that is to stop.  Raises Needed.  Decided once, by what there is when the order comes."""
-    if "others" not in exchange.memo:
-        lives = {name: unit.life for name, unit in core.units.items()}
-        others = in_need(order.names, core.services(), lives)
+    if "others" not in pending.memo:
+        lives = {name: unit.life for name, unit in core.manager.units.items()}
+        others = in_need(order.names, core.manager.services(), lives)
         if not cascade:
             _refuse(order.names, core, {name for name in others if _stays_up(lives[name])})
-        exchange.memo["others"] = others if cascade else []
-    return replace(order, names=[*exchange.memo["others"], *order.names])
+        pending.memo["others"] = others if cascade else []
+    return replace(order, names=[*pending.memo["others"], *order.names])
 
 
 def _refuse(names: Sequence[str], core: Core, others: Collection[str]) -> None:
-    services, lives = core.services(), {name: unit.life for name, unit in core.units.items()}
+    services, lives = core.manager.services(), {name: unit.life for name, unit in core.manager.units.items()}
     held = set(needed(others, services))  # nobody needs any but these
     for name in names:
         if name in held and lives[name].state in RUNS:

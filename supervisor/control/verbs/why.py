@@ -5,17 +5,17 @@ from __future__ import annotations
 import time
 
 from supervisor.control.core import Core, Unit
-from supervisor.control.errors import NoLog, NoSuchService
+from supervisor.control.errors import NoLog
+from supervisor.control.orders import find
 from supervisor.control.output import read, reply_of
 from supervisor.control.rows import iso_8601, seconds
-from supervisor.lifecycle.cause import Kind, Link, chain, last_restart
+from supervisor.lifecycle.cause import Kind, Link, Output, chain, hint, last_restart
 from supervisor.lifecycle.dependencies import conflicts
-from supervisor.lifecycle.ended import Ended
-from supervisor.lifecycle.life import State
-from supervisor.lifecycle.remedy import hint
+from supervisor.lifecycle.life import Ended, State
 from supervisor.lifecycle.wording import answer, describe
-from supervisor.varlink.exchange import Exchange
+from supervisor.log.ring import START
 from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
 
 LINES = 5
 # of these the end of the last process, or of the start that came to none, is a part
@@ -25,34 +25,33 @@ WITH_END = frozenset({
 })  # fmt: skip
 
 
-def run(exchange: Exchange, core: Core) -> None:
-    parameters = Parameters(exchange.call.parameters)
+def run(pending: PendingCall, core: Core) -> None:
+    parameters = Parameters(pending.call.parameters)
     name = parameters.string("name")
     parameters.end()
-    if name not in core.units:
-        raise NoSuchService(name)
-    units = core.units
+    units = core.manager.units
+    find(name, units)
     links = chain(name, units, conflicts({name: unit.service for name, unit in units.items()}))
     root = links[-1]
-    now = exchange.loop.clock()
+    now = pending.loop.clock()
     restart = last_restart(root.subject) if root.kind is Kind.RUNNING and root.subject is not None else None
     since = _local_time(core, root.subject.life.since) if root.subject is not None else ""
-    exchange.reply(
+    pending.reply(
         {
             "name": name,
             "kind": root.kind.value,
             "root": root.name,
             "answer": answer(links, now, since),
-            "hint": hint(root),
+            "hint": hint(root, _output(core, root)),
             "last_restart": None if restart is None else restart.value,
             "chain": [_cause(link, units.get(link.name), core, now) for link in links],
-            **_last_words(core, root),
+            **_last_words(core, root, units.get(root.name)),
         }
     )
 
 
 def _local_time(core: Core, monotonic: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(core.wall(monotonic)))
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(core.manager.unix_time(monotonic)))
 
 
 def _cause(link: Link, unit: Unit | None, core: Core, now: float) -> dict[str, object]:
@@ -67,7 +66,7 @@ def _cause(link: Link, unit: Unit | None, core: Core, now: float) -> dict[str, o
         "other": link.other or None,
         "text": describe(link, now),
         "state": life.state.value if life is not None else None,
-        "since": iso_8601(core.wall(life.since)) if life is not None else None,
+        "since": iso_8601(core.manager.unix_time(life.since)) if life is not None else None,
         "state_s": seconds(now - life.since) if life is not None else None,
         "pid": unit.pid if unit is not None else None,
         "exit_status": ended.status,
@@ -86,8 +85,21 @@ def _tells_end(link: Link, unit: Unit) -> bool:
     return link.kind in WITH_END or (link.kind is Kind.RUNNING and unit.life.restarts > 0)
 
 
-def _last_words(core: Core, root: Link) -> dict[str, object]:
-    """The last lines of the root's output, none where they are kept nowhere."""
+def _output(core: Core, root: Link) -> Output:
+    """The known part of its output: spawnd does not look into the journal."""
+    try:
+        piece = core.output(root.name, START) if root.subject is not None else None
+    except LookupError:  # it has no `log()`
+        return Output.NOTHING
+    if piece is None:
+        return Output.UNKNOWN
+    return Output.SOMETHING if piece.data else Output.NOTHING
+
+
+def _last_words(core: Core, root: Link, unit: Unit | None) -> dict[str, object]:
+    """The last lines of the root's output or of its check, none where they are kept nowhere."""
+    if root.kind is Kind.CHECK and unit is not None and unit.check_output:
+        return {"journal": False, "lines": list(unit.check_output[-LINES:])}
     try:
         reply = reply_of(read(core, root.name) if root.subject is not None else None, LINES)
     except NoLog:

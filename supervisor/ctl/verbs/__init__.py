@@ -8,12 +8,13 @@ from __future__ import annotations
 
 VERBS = {
     "list": "show services in a table",
-    "status": "tell all about services",
-    "why": "tell why a service is not running, or since when it is",
+    "status": "tell all about services; without a name, list them",
+    "why": "tell why services are not running, or since when they are",
     "start": "start services, and what they depend on",
     "stop": "stop services",
     "restart": "stop services and start them again; start what is stopped",
     "reload": "ask services to reload; nothing is restarted",
+    "reopen": "have the files that services write to at their paths again, after a rotation",
     "signal": "send a signal to the main process of services",
     "reset": "forget the failures of services",
     "show": "show the definition of a service that is in force",
@@ -26,7 +27,8 @@ VERBS = {
     "plan": "show what a change to the definition files as they are now would do",
     "apply": "change to the definition files as they are now, as plan shows it",
     "graph": "show what needs what",
-    "reexec": "have the supervisor become its installed version; nothing is stopped",
+    "reexec": "re-execute the supervisor as the installed version; nothing is stopped",
     "shutdown": "stop everything and end the supervisor",
     "version": "show the versions of spawnctl and of the supervisor",
+    "help": "tell what a verb takes, or list the verbs",
 }

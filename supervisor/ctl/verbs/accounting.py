@@ -7,12 +7,11 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from supervisor.ctl import exit_code
 from supervisor.ctl.client import Client
-from supervisor.ctl.errors import CallFailed
+from supervisor.ctl.errors import CallFailed, NoSuchService, UsageError
 from supervisor.ctl.moment import moment
-from supervisor.ctl.output import print_json
-from supervisor.ctl.quantity import NONE, cpu_time, size
-from supervisor.ctl.table import render
-from supervisor.ctl.terminal import Terminal, standard_output
+from supervisor.ctl.output import NONE, Terminal, cpu_time, print_json, size, standard_output
+from supervisor.ctl.text import render
+from supervisor.ctl.undefined import definition
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,9 +29,9 @@ NO_DATABASE = "io.spawnd.reaper.NoDatabase"
 
 def arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("path", metavar="PATH", nargs="?", default="", help="only cgroups at and below this path of /proc/PID/cgroup")
+    add("path", metavar="PATH", type=utf8, nargs="?", default="", help="only cgroups at and below this path")
     add("--by", metavar="WHAT", type=grouping, help="scope, host, path or xattr:NAME (scope; below PATH, path)")
-    add("--depth", metavar="N", type=whole, default=1, help="names below PATH to group by (1)")
+    add("--depth", metavar="N", type=whole, help="with --by path: names below PATH to group by (1)")
     add("--where", metavar="NAME=VALUE", type=pair, action="append", default=[], help="only with this xattr")
     add("--since", metavar="TIME", type=moment, help="only what ended since then: 24h, 2026-11-21, 2026-11-21T22:40")
     add("--until", metavar="TIME", type=moment, help="only what ended before then")
@@ -43,6 +42,13 @@ def arguments(parser: ArgumentParser) -> None:
     add("--database", metavar="DATABASE", help="ask sqlite:PATH or postgresql:CONNINFO itself, no reaper")
 
 
+def utf8(text: str) -> str:
+    if text.isprintable() or not any("\ud800" <= char <= "\udfff" for char in text):
+        return text
+    shown = text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    raise ArgumentTypeError(f"not UTF-8; the accounting has it as '{shown}'")
+
+
 def whole(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= MOST:
         raise ArgumentTypeError(f"not a number from 1 to {MOST}: {text!r}")
@@ -50,37 +56,55 @@ def whole(text: str) -> int:
 
 
 def grouping(text: str) -> str:
+    utf8(text)
     if text not in ("scope", "host", "path") and not (text.startswith("xattr:") and len(text) > len("xattr:")):
         raise ArgumentTypeError(f"neither scope, host, path nor xattr:NAME: {text!r}")
     return text
 
 
 def pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
+    name, equals, value = utf8(text).partition("=")
     if not name or not equals:
         raise ArgumentTypeError(f"not NAME=VALUE: {text!r}")
     return name, value
 
 
 def run(client: Client, args: Namespace) -> int:
+    if args.csv and args.json:
+        raise UsageError("--csv and --json exclude each other")
     parameters = query(args)
     reply = ask_database(args.database, parameters) if args.database else ask_reaper(client, args.service, parameters)
     if args.json:
         print_json(reply)
-    elif args.csv:
+        return exit_code.DONE
+    if args.csv:
         print_csv(reply["groups"])
     else:
         print("\n".join(table(reply, standard_output())))
+    if not reply["all"]["cgroups"]:
+        print(f"spawnctl: {nothing(args)}", file=sys.stderr)
     return exit_code.DONE
+
+
+def nothing(args: Namespace) -> str:
+    """The line for a query that no cgroup matched."""
+    narrowed = args.where or args.since is not None or args.until is not None
+    where = f" at or below {args.path!r}" if args.path else ""
+    hint = "it is a path of /proc/PID/cgroup, like /system.slice/x.scope"
+    if narrowed:
+        hint = "--where, --since or --until may leave out what there is"
+    return f"no cgroup{where} in the accounting: {hint}" if args.path or narrowed else "the accounting is empty"
 
 
 def query(args: Namespace) -> dict[str, Any]:
     """The parameters of the reaper's method."""
     by, _, xattr = (args.by or ("path" if args.path else "scope")).partition(":")
+    if args.depth is not None and by != "path":
+        raise UsageError("--depth is for --by path, or for a PATH without --by")
     return {
         "by": by,
         "path": args.path,
-        "depth": args.depth,
+        "depth": args.depth or 1,
         "xattr": xattr or None,
         "where": dict(args.where),
         "since": args.since,
@@ -94,6 +118,11 @@ def ask_reaper(client: Client, service: str, parameters: dict[str, Any]) -> dict
     call = {"name": service, "method": "io.spawnd.reaper.Totals", "parameters": parameters, "timeout": PATIENCE}
     try:
         reply: dict[str, Any] = client.call("Call", **call)["reply"]
+    except NoSuchService as error:
+        if service != SERVICE:
+            raise
+        elsewhere = "--service NAME asks a reaper of another name, --database DATABASE a database itself"
+        raise NoSuchService(f"there is no reaper: {definition(SERVICE)}; {elsewhere}") from error
     except CallFailed as error:
         if error.reply and error.reply["error"] == NO_DATABASE:
             raise CallFailed(f"{service} keeps no accounting: its options have no database") from error
@@ -103,7 +132,7 @@ def ask_reaper(client: Client, service: str, parameters: dict[str, Any]) -> dict
 
 def ask_database(address: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """As the reaper would, but here.  Raises CallFailed."""
-    from workers.reaper.accounting.ask import ask  # with it come database drivers
+    from workers.reaper.accounting.database import ask  # with it come database drivers
     from workers.reaper.errors import ReaperError
 
     try:

@@ -6,12 +6,12 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from supervisor.ctl import exit_code
-from supervisor.ctl.arguments import take_no_wait, take_quiet, take_reload
+from supervisor.ctl.arguments import take_quiet, take_reload, take_wait
 from supervisor.ctl.client import Client
-from supervisor.ctl.output import print_json
+from supervisor.ctl.output import Terminal, print_json, standard_output
 from supervisor.ctl.planned import print_problems, setting_lines, title
-from supervisor.ctl.terminal import Terminal, standard_output
-from supervisor.ctl.text import printable
+from supervisor.ctl.waiting import order
+from supervisor.printable import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--expect", metavar="DIGEST", help="change nothing if plan --json gives another digest by now")
     take_reload(parser)
-    take_no_wait(parser)
+    take_wait(parser)
     take_quiet(parser)
 
 
 def run(client: Client, args: Namespace) -> int:
-    reply = client.call("Apply", expect=args.expect, reload=args.reload, no_wait=args.no_wait)
+    reply = order(client, args, "Apply", expect=args.expect, reload=args.reload, no_wait=args.no_wait)
     if args.json:
         print_json(reply)
     if reply["problems"]:
@@ -37,7 +37,7 @@ def run(client: Client, args: Namespace) -> int:
 
 
 def say(reply: dict[str, Any], quiet: bool) -> None:
-    """What was done for each service with what came of it, failures on stderr."""
+    """Print what was done for each service and its result, failures on stderr."""
     terminal = standard_output()
     for row in reply["services"]:
         if not row["ok"]:
@@ -45,11 +45,12 @@ def say(reply: dict[str, Any], quiet: bool) -> None:
         elif not quiet:
             print(f"{title(row, terminal)}: {outcome(row)}")
     if not quiet:
-        for line in (*setting_lines(reply["settings"]), *(f"notice: {printable(text)}" for text in reply["notices"])):
+        notices = (f"notice: {printable(text)}" for text in reply["notices"])
+        for line in (*setting_lines(reply["settings"], terminal.width), *notices):
             print(line)
         if not reply["services"] and not reply["settings"]:
             print("Nothing to do")
 
 
 def outcome(row: dict[str, Any]) -> str:
-    return f"{row['state']}: {printable(row['message'])}" if row["message"] else str(row["state"])
+    return printable(f"{row['state']}: {row['message']}") if row["message"] else printable(row["state"])

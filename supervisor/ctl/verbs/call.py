@@ -7,9 +7,11 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from supervisor.ctl import exit_code
+from supervisor.ctl.arguments import seconds, take_name
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import SpawnctlError
 from supervisor.ctl.output import print_json
+from supervisor.json_text import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ SECONDS = 10.0
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="a service with control = true")
+    take_name(parser, "a service with control = true")
     parser.add_argument(
         "method", metavar="METHOD", help="the method; without a dot, one of the service's own interface"
     )
@@ -41,21 +43,14 @@ def json_object(text: str) -> dict[str, Any]:
         raise ValueError(constant)
 
     try:
+        text.encode()
         value = json.loads(text, parse_constant=refuse)
+    except UnicodeEncodeError as error:
+        raise ArgumentTypeError("not UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise ArgumentTypeError(f"not JSON: {error}") from error
     if not isinstance(value, dict):
         raise ArgumentTypeError(f"not an object: {text[:60]}")
-    return value
-
-
-def seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 86400:
-        raise ArgumentTypeError(f"not a number of seconds up to a day: {text!r}")
     return value
 
 
@@ -81,4 +76,4 @@ def show(reply: dict[str, Any], as_json: bool) -> None:
         print_json(reply)
         return
     text = json.dumps(reply, indent=2, ensure_ascii=False)
-    print("".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text))
+    print("".join(char if char.isprintable() or char == "\n" else dumps(char)[1:-1] for char in text))

@@ -7,7 +7,8 @@ from argparse import ArgumentParser, Namespace
 from supervisor.ctl import exit_code
 from supervisor.ctl.client import Client
 from supervisor.ctl.output import print_json
-from supervisor.ctl.text import printable
+from supervisor.plural import count
+from supervisor.printable import printable
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -21,5 +22,9 @@ def run(client: Client, args: Namespace) -> int:
     elif reply["problems"]:
         print("\n".join(map(printable, reply["problems"])))
     else:
-        print(f"OK: {reply['services']} services")
+        notices = reply.get("notices", [])
+        for text in notices:
+            print(f"notice: {printable(text)}")
+        also = f", {count(len(notices), 'notice')}" if notices else ""
+        print(f"OK: {count(reply['services'], 'service')}{also}")
     return exit_code.FAILED if reply["problems"] else exit_code.DONE

@@ -5,16 +5,16 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from supervisor.ctl import exit_code
+from supervisor.ctl.arguments import take_name
 from supervisor.ctl.client import Client
-from supervisor.ctl.output import print_json
-from supervisor.ctl.table import render
-from supervisor.ctl.terminal import standard_output
+from supervisor.ctl.output import print_json, standard_output
+from supervisor.ctl.text import render
 
 TITLES = ("FD", "NAME", "WHAT", "STORED")
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="a service")
+    take_name(parser)
 
 
 def run(client: Client, args: Namespace) -> int:

@@ -9,11 +9,11 @@ from supervisor.ctl import exit_code
 from supervisor.ctl.arguments import NAMES
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import SpawnctlError, UsageError
-from supervisor.ctl.output import print_json
-from supervisor.ctl.table import render
-from supervisor.ctl.terminal import standard_output
-from supervisor.ctl.times import Span, Times
-from supervisor.ctl.tree import Tree, dot
+from supervisor.ctl.graph import Span, Times, Tree, dot
+from supervisor.ctl.output import print_json, standard_output
+from supervisor.ctl.text import render
+from supervisor.plural import count
+from supervisor.printable import printable, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{NAMES}: these, what they need, what needs them")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--order", action="store_true", help="the start order: a line for all that may start together")
-    form.add_argument("--times", action="store_true", help="when each was started and became ready, and what that took")
+    form.add_argument("--times", action="store_true", help="when each was started and first ready, and what that took")
     form.add_argument("--dot", action="store_true", help="as Graphviz has it")
     parser.add_argument("--plot", metavar="FILE.svg", help="write a picture of the times to a file")
     parser.add_argument("--after", action="store_true", help="also under what it comes after without needing it")
@@ -41,13 +41,12 @@ def run(client: Client, args: Namespace) -> int:
     names = [node["name"] for node in nodes]
     edges = [(edge["from"], edge["to"], edge["kind"]) for edge in reply["edges"]]
     pairs = [(name, other) for name, other, _kind in edges]
-    times = Times(nodes, pairs, args.names)
     if args.plot is not None:
-        write_plot(args.plot, times)
+        write_plot(args.plot, Times(nodes, pairs, args.names))
     if args.order:
         show_order(Tree(names, pairs), nodes, args.json)
     elif args.times:
-        show_times(times, args.json)
+        show_times(Times(nodes, pairs, args.names), args.json)
     elif args.json:
         print_json({"nodes": nodes, "edges": reply["edges"]})
     elif args.dot:
@@ -76,7 +75,7 @@ def painter(nodes: Iterable[dict[str, Any]]) -> Callable[[str], str]:
     """Shows a name in the colour of its state."""
     terminal = standard_output()
     states = {node["name"]: node["state"] for node in nodes}
-    return lambda name: terminal.state(states[name], name)
+    return lambda name: terminal.state(states[name], printable(name))
 
 
 def show_times(times: Times, as_json: bool) -> None:
@@ -92,11 +91,12 @@ def show_times(times: Times, as_json: bool) -> None:
 
 
 def time_record(span: Span, zero: float) -> dict[str, object]:
-    """`started_s` and `ready_s` count from the first start of all, `since` is that as a Unix time."""
+    """`asked_s`, `started_s` and `ready_s` count from the first start of all, `since` is that as a Unix time."""
     return {
         "name": span.name,
         "state": span.state,
         "since": zero,
+        "asked_s": round(span.asked, 6),
         "started_s": round(span.started, 6),
         "ready_s": None if span.ready is None else round(span.ready, 6),
         "took_s": None if span.took is None else round(span.took, 6),
@@ -112,9 +112,9 @@ def write_plot(path: str, times: Times) -> None:
     from supervisor.ctl.plot import plot  # few need it
 
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(times.zero))
-    title = f"Start of {len(times.spans)} services, from {since} on; in red what the last one waited for"
+    title = f"Start of {count(len(times.spans), 'service')}, from {since} on; in red what the last one waited for"
     try:
         with open(path, "w", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in plot(times.spans, title))
+            file.writelines(f"{line}\n" for line in plot(times.spans, title, times.edges))
     except OSError as error:
-        raise SpawnctlError(f"cannot write {path!r}: {error.strerror}") from error
+        raise SpawnctlError(f"cannot write {quoted(path)}: {error.strerror}") from error

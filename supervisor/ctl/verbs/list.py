@@ -7,10 +7,9 @@ from argparse import ArgumentParser, Namespace
 from supervisor.ctl import exit_code
 from supervisor.ctl.arguments import NAMES
 from supervisor.ctl.client import Client
-from supervisor.ctl.output import print_json
-from supervisor.ctl.quantity import NONE, cpu_time, duration, size
-from supervisor.ctl.table import render
-from supervisor.ctl.terminal import Terminal, standard_output
+from supervisor.ctl.output import NONE, Terminal, cpu_time, duration, print_json, size, standard_output
+from supervisor.ctl.text import GAP, cut, render, width
+from supervisor.printable import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +17,10 @@ if TYPE_CHECKING:
 
 TITLES = ("NAME", "STATE", "PID", "FOR", "RESTARTS", "MEMORY", "CPU", "DESCRIPTION")
 ALIGNS = "<<>>>>><"
-STATE = TITLES.index("STATE")
+NAME, STATE = TITLES.index("NAME"), TITLES.index("STATE")
+LEAST_WANTED = ("CPU", "MEMORY", "RESTARTS", "PID", "FOR")
+LONGEST_REASON = 60  # columns that others are left out for
+NARROWEST = 20  # columns of a name that are shown in any case
 TROUBLED = ("waiting", "backoff", "failed")
 
 
@@ -41,13 +43,39 @@ def run(client: Client, args: Namespace) -> int:
 def table(services: list[dict[str, Any]], terminal: Terminal) -> list[str]:
     """The lines.  FOR is how long a service has been up or, where it is not, in its state.
 
-    Of one that does not come up the reason is told instead of its description.
+    Instead of its description, a service that does not come up has the reason, and a service that is up what it says.
     """
 
     def paint(row: int, column: int, cell: str) -> str:
         return terminal.state(services[row]["state"], cell) if column == STATE else cell
 
-    return render(TITLES, ALIGNS, [cells(row) for row in services], terminal.width, paint)
+    rows = [cells(row) for row in services]
+    columns = terminal.width
+    if columns is None:
+        return render(TITLES, ALIGNS, rows, None, paint)
+    for row in rows:
+        row[NAME] = cut(printable(row[NAME]), max(columns // 2, NARROWEST))
+    reasons = [row[-1] for row, service in zip(rows, services, strict=True) if is_troubled(service)]
+    shown = fitting(rows, reasons, columns)
+    titles, aligns = [TITLES[index] for index in shown], "".join(ALIGNS[index] for index in shown)
+    return render(titles, aligns, [[row[index] for index in shown] for row in rows], columns, paint)
+
+
+def fitting(rows: list[list[str]], reasons: list[str], columns: int) -> list[int]:
+    """The columns of the table to show: those of LEAST_WANTED make room for the reasons of what does not come up."""
+    widths = [max(width(cell) for cell in (title, *column)) for title, *column in zip(TITLES, *rows, strict=True)]
+    wanted = min(max(map(width, reasons), default=0), LONGEST_REASON)
+    shown = list(range(len(TITLES)))
+    for index in map(TITLES.index, LEAST_WANTED):
+        if sum(widths[at] + len(GAP) for at in shown[:-1]) + wanted <= columns:
+            break
+        shown.remove(index)
+    return shown
+
+
+def is_troubled(row: dict[str, Any]) -> bool:
+    """Whether its reason is shown rather than its description."""
+    return row["state"] in TROUBLED
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -60,5 +88,5 @@ def cells(row: dict[str, Any]) -> list[str]:
         str(row["restarts"]),
         size(row["memory_bytes"]),
         cpu_time(row["cpu_s"]),
-        row["reason"] if row["state"] in TROUBLED else row["description"],
+        row["reason"] if is_troubled(row) else row.get("status_text") or row["description"],
     ]

@@ -6,10 +6,12 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
 from supervisor.ctl import exit_code, journal
+from supervisor.ctl.arguments import take_name
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import NoSuchService
 from supervisor.ctl.output import print_json
-from supervisor.ctl.text import printable
+from supervisor.plural import count
+from supervisor.printable import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ LINES = 20
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="a service")
+    take_name(parser)
     parser.add_argument(
         "-n", dest="count", metavar="N", type=line_count, default=LINES, help=f"how many lines ({LINES})"
     )
@@ -44,6 +46,8 @@ def run(client: Client, args: Namespace) -> int:
         return exit_code.DONE
     for line in lines:
         print(shown(line))
+    if not lines and args.count and not reply["journal"]:
+        print(f"spawnctl: {args.name} has written nothing", file=sys.stderr)
     return exit_code.DONE
 
 
@@ -88,7 +92,8 @@ class Printer:
     def print(self, reply: dict[str, Any]) -> None:
         if reply["lost"]:
             self.end()
-            print(f"spawnctl: {reply['lost']} lines of {self.name} were not read in time", file=sys.stderr, flush=True)
+            lines = count(reply["lost"], "line")
+            print(f"spawnctl: {lines} of {self.name} not read in time", file=sys.stderr, flush=True)
         lines = reply["lines"]
         if lines:
             print("\n".join(map(shown, lines)), end="" if reply["partial"] else "\n", flush=True)

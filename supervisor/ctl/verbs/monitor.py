@@ -9,15 +9,18 @@ from datetime import datetime
 from supervisor.ctl import exit_code
 from supervisor.ctl.arguments import NAMES
 from supervisor.ctl.client import Client
-from supervisor.ctl.output import print_json
-from supervisor.ctl.terminal import Terminal, standard_output
-from supervisor.ctl.text import printable
+from supervisor.ctl.output import Terminal, print_json, standard_output
+from supervisor.ctl.text import cut, width
+from supervisor.plural import count
+from supervisor.printable import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 STATE_WIDTH = len("reloading -> stopping")  # none is longer
+LONGEST_STATE = len("reloading")
+WIDE = 80  # columns from which on everything is shown
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -41,14 +44,25 @@ def run(client: Client, args: Namespace) -> int:
 
 
 def line(change: dict[str, Any], name_width: int, terminal: Terminal) -> str:
-    """Time of the day, name, state, process and reason; what stays the same is told once."""
-    time = datetime.fromisoformat(change["at"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
+    """Time of the day, name, state, process and reason; what stays the same is told once.
+
+    A narrow terminal shows the new state alone and whole seconds; what does not fit even so is cut.
+    """
+    columns = terminal.width or WIDE
+    at = datetime.fromisoformat(change["at"]).astimezone()
+    time = at.strftime("%H:%M:%S.%f")[:-3] if columns >= WIDE else at.strftime("%H:%M:%S")
     old, state = change["old"], change["state"] or "removed"
-    moved = state if old in (None, state) else f"{old} -> {state}"
-    shown = terminal.state(state, moved.ljust(STATE_WIDTH))
+    moved = state if old in (None, state) or columns < WIDE else f"{old} -> {state}"
+    state_width = STATE_WIDTH if columns >= WIDE else LONGEST_STATE
+    name = cut(printable(change["name"]), columns // 3) if terminal.width else printable(change["name"])
+    name = name.ljust(min(name_width, columns // 3) if terminal.width else name_width)
+    shown = terminal.state(state, printable(moved).ljust(state_width))
     notes = [] if change["reason"] == state else [change["reason"]]
     if change["pid"] is not None:
         notes.append(f"pid {change['pid']}")
     if change["skipped"]:
-        notes.append(f"{change['skipped']} changes before this one not read in time")
-    return f"{time}  {change['name']:{name_width}}  {shown}  {printable(', '.join(notes))}".rstrip()
+        notes.append(f"{count(change['skipped'], 'change')} before this one not read in time")
+    text = printable(", ".join(notes))
+    if terminal.width:
+        text = cut(text, terminal.width - len(time) - width(name) - state_width - 6)
+    return f"{time}  {name}  {shown}  {text}".rstrip()

@@ -7,10 +7,10 @@ from argparse import ArgumentParser, Namespace
 from supervisor.ctl import exit_code
 from supervisor.ctl.arguments import take_reload
 from supervisor.ctl.client import Client
-from supervisor.ctl.output import print_json
+from supervisor.ctl.output import print_json, standard_output
 from supervisor.ctl.planned import key_lines, print_problems, setting_lines, summary, title
-from supervisor.ctl.terminal import standard_output
-from supervisor.ctl.text import printable
+from supervisor.ctl.text import wrap
+from supervisor.printable import printable
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def run(client: Client, args: Namespace) -> int:
         return exit_code.FAILED
     if not args.json:
         terminal = standard_output()
-        lines = [line for row in reply["services"] for line in (title(row, terminal), *key_lines(row))]
-        notices = [f"notice: {printable(notice)}" for notice in reply["notices"]]
-        print("\n".join([*lines, *setting_lines(reply["settings"]), *notices, summary(reply)]))
+        lines = [line for row in reply["services"] for line in (title(row, terminal), *key_lines(row, terminal.width))]
+        notices = [part for text in reply["notices"] for part in wrap(f"notice: {printable(text)}", terminal.width)]
+        print("\n".join([*lines, *setting_lines(reply["settings"], terminal.width), *notices, summary(reply)]))
     return exit_code.FAILED if reply["services"] or reply["settings"] else exit_code.DONE

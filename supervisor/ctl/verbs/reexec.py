@@ -5,18 +5,21 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from supervisor.ctl import exit_code
+from supervisor.ctl.arguments import take_timeout
 from supervisor.ctl.client import Client
 from supervisor.ctl.output import print_json
+from supervisor.ctl.waiting import order
+from supervisor.printable import printable
 
 
 def arguments(parser: ArgumentParser) -> None:
-    pass
+    take_timeout(parser)
 
 
 def run(client: Client, args: Namespace) -> int:
-    reply = client.call("Reexec")
+    reply = order(client, args, "Reexec")
     if args.json:
         print_json(reply)
     else:
-        print(f"spawnd {reply['version']} runs, pid {reply['pid']}")
+        print(printable(f"spawnd {reply['version']} runs, pid {reply['pid']}"))
     return exit_code.DONE

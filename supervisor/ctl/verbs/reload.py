@@ -6,7 +6,9 @@ from argparse import ArgumentParser, Namespace
 
 from supervisor.ctl.arguments import take_order
 from supervisor.ctl.client import Client
-from supervisor.ctl.output import print_results
+from supervisor.ctl.waiting import order_and_print
+
+NOTHING = "Nothing to reload: none of these services has a reload_signal or a function reload"
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -14,5 +16,4 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(client: Client, args: Namespace) -> int:
-    results = client.call("Reload", names=args.names, no_wait=args.no_wait)["results"]
-    return print_results(results, args.json, args.quiet)
+    return order_and_print(client, args, "Reload", nothing=NOTHING)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from supervisor.ctl import exit_code
+from supervisor.ctl.arguments import take_name
 from supervisor.ctl.client import Client
 from supervisor.ctl.output import print_json
-from supervisor.ctl.text import printable
 from supervisor.definitions.notation.lua import is_name
+from supervisor.printable import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ COLUMN = 48  # where the places begin, unless a value is longer
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="a service")
+    take_name(parser)
     parser.add_argument("-a", "--all", action="store_true", help="show the defaults, too")
 
 

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from argparse import ArgumentParser, Namespace
 
 from supervisor.ctl import exit_code
+from supervisor.ctl.arguments import take_wait
 from supervisor.ctl.client import Client
+from supervisor.ctl.errors import TimedOut
 from supervisor.ctl.output import print_json
+from supervisor.ctl.waiting import order
 
 LAST_STEPS = 10_000  # milliseconds from the end of its control socket to that of its process
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--no-wait", action="store_true", help="do not wait until it has ended")
+    take_wait(parser, "it has ended")
 
 
 def run(client: Client, args: Namespace) -> int:
+    end = None if args.timeout is None else time.monotonic() + args.timeout
     process = open_process(client.server_pid())
     try:
-        client.call("Shutdown")
-        if not args.no_wait:
-            client.wait_closed()
-            wait_ended(process)
+        order(client, args, "Shutdown")
+        if not args.no_wait and not (client.wait_closed(end) and wait_ended(process, end)):
+            raise TimedOut("shutdown", args.timeout)
     finally:
         if process is not None:
             os.close(process)
@@ -40,9 +44,14 @@ def open_process(pid: int) -> int | None:
         return None
 
 
-def wait_ended(process: int | None) -> None:
-    """Wait until its process is gone, too: whoever starts the next one then does not find its run-time folder taken."""
-    if process is not None:
-        poll = select.poll()
-        poll.register(process, select.POLLIN)
-        poll.poll(LAST_STEPS)
+def wait_ended(process: int | None, end: float | None) -> bool:
+    """Wait until its process is gone, too, or until `end`, which is False.
+
+    The run-time folder is free then for the next spawnd.
+    """
+    if process is None:
+        return True
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    left = LAST_STEPS if end is None else max(end - time.monotonic(), 0.0) * 1000
+    return bool(poll.poll(min(left, LAST_STEPS))) or left >= LAST_STEPS

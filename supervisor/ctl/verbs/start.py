@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from supervisor.ctl.arguments import take_order
 from supervisor.ctl.client import Client
-from supervisor.ctl.output import print_results
+from supervisor.ctl.waiting import GOING_UP, order_and_print
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -14,5 +14,4 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(client: Client, args: Namespace) -> int:
-    results = client.call("Start", names=args.names, no_wait=args.no_wait)["results"]
-    return print_results(results, args.json, args.quiet)
+    return order_and_print(client, args, "Start", GOING_UP)

@@ -6,48 +6,64 @@ import time
 from argparse import ArgumentParser, Namespace
 
 from supervisor.ctl import exit_code
-from supervisor.ctl.arguments import take_names
+from supervisor.ctl.arguments import NAMES
 from supervisor.ctl.client import Client
-from supervisor.ctl.output import print_json
-from supervisor.ctl.quantity import cpu_time, duration, size
-from supervisor.ctl.terminal import Terminal, standard_output
-from supervisor.ctl.text import printable
+from supervisor.ctl.output import NO_SERVICES, Terminal, cpu_time, duration, print_json, size, standard_output
+from supervisor.ctl.text import wrap
+from supervisor.printable import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+HANGING = 14  # columns before each fact
 UP = ("running", "reloading")
 
 
 def arguments(parser: ArgumentParser) -> None:
-    take_names(parser)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{NAMES}; without one, what list prints")
 
 
 def run(client: Client, args: Namespace) -> int:
+    if not args.names:
+        return show_list(client, args)
     services = client.call("Status", names=args.names)["services"]
     if args.json:
         print_json(services)
+    elif not services:
+        print(NO_SERVICES)
     else:
         terminal = standard_output()
         print("\n\n".join("\n".join(describe(row, terminal)) for row in services))
     return exit_code.DONE if all(row["state"] in UP for row in services) else exit_code.NOT_RUNNING
 
 
+def show_list(client: Client, args: Namespace) -> int:
+    """Do what `list` does, with its exit code."""
+    from supervisor.ctl.verbs import list as list_verb  # not needed where services are named
+
+    args.all = False
+    return list_verb.run(client, args)
+
+
 def describe(row: dict[str, Any], terminal: Terminal) -> list[str]:
     """The lines about one service; what there is nothing to say of is left out."""
     title = f"{row['name']} - {row['description']}" if row["description"] else row["name"]
     facts = [(label, printable(str(value))) for label, value in facts_of(row) if value not in (None, "")]
-    state = terminal.state(row["state"], row["state"])
+    state = terminal.state(row["state"], printable(row["state"]))
     seconds = row["state_s"] if row["uptime_s"] is None else row["uptime_s"]
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time.time() - seconds))
-    lines = [printable(title), f"{'State':>12}: {state} for {duration(seconds)}, since {since}"]
-    return lines + [f"{label:>12}: {text}" for label, text in facts]
+    lines = [*wrap(printable(title), terminal.width), f"{'State':>12}: {state} for {duration(seconds)}, since {since}"]
+    for label, text in facts:
+        first, *more = wrap(text, terminal.width, HANGING)
+        lines += [f"{label:>12}: {first}", *(" " * HANGING + part for part in more)]
+    return lines
 
 
 def facts_of(row: dict[str, Any]) -> list[tuple[str, object]]:
     limit = "" if row["start_limit"] is None else f" of {row['start_limit']}"
-    failures = f", {row['failures']}{limit} failures in a row" if row["failures"] else ""
+    noun = "failure" if row["failures"] == 1 and not limit else "failures in a row"
+    failures = f", {row['failures']}{limit} {noun}" if row["failures"] else ""
     return [
         ("Reason", row["reason"] if row["reason"] not in (row["state"], row["waits"]) else ""),
         ("Waits", row["waits"]),
@@ -58,6 +74,8 @@ def facts_of(row: dict[str, Any]) -> list[tuple[str, object]]:
         ("CPU", None if row["cpu_s"] is None else cpu_time(row["cpu_s"])),
         ("Restarts", f"{row['restarts']}{failures}"),
         ("Last exit", row["last_exit"]),
+        ("Last call", row.get("last_call")),  # an older spawnd has none
+        ("Disconnected", row["disconnected"]),
         ("Policy", policy(row)),
         ("Depends", ", ".join(row["depends"])),
         ("After", ", ".join(row["after"])),
@@ -67,5 +85,9 @@ def facts_of(row: dict[str, Any]) -> list[tuple[str, object]]:
 
 
 def policy(row: dict[str, Any]) -> str:
+    """Return how it starts and restarts; without a process there are no readiness and no restarts."""
     kind = "task" if row["task"] else "service"
-    return f"{kind}, ready on {row['ready']}, restart {row['restart']}"
+    if row.get("has_process", True):  # an older spawnd does not tell
+        return f"{kind}, ready on {row['ready']}, restart {row['restart']}"
+    setup = f", {'done' if row['task'] else 'ready'} after its function start" if "start" in row["functions"] else ""
+    return f"{kind} without a process{setup}"

@@ -6,7 +6,11 @@ from argparse import ArgumentParser, Namespace
 
 from supervisor.ctl.arguments import take_order
 from supervisor.ctl.client import Client
-from supervisor.ctl.output import print_results
+from supervisor.ctl.waiting import GOING_DOWN, order_and_print
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -17,6 +21,5 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(client: Client, args: Namespace) -> int:
-    parameters = {"names": args.names, "no_wait": args.no_wait}
-    parameters |= {key: True for key in ("cascade", "alone") if getattr(args, key)}
-    return print_results(client.call("Stop", **parameters)["results"], args.json, args.quiet)
+    more: dict[str, Any] = {key: True for key in ("cascade", "alone") if getattr(args, key)}
+    return order_and_print(client, args, "Stop", GOING_DOWN, **more)

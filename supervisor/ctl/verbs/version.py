@@ -10,6 +10,7 @@ from supervisor.ctl import exit_code
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import SpawnctlError
 from supervisor.ctl.output import print_json
+from supervisor.printable import printable
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -21,12 +22,12 @@ def run(client: Client, args: Namespace) -> int:
     try:
         running = client.call("GetVersion")["version"]
     except SpawnctlError as error:
-        print(f"spawnctl: {error}", file=sys.stderr)
+        print(printable(f"spawnctl: {error}"), file=sys.stderr)
         code = error.code
     if args.json:
         print_json({"spawnctl": __version__, "spawnd": running})
     else:
         print(f"spawnctl {__version__}")
         if running is not None:
-            print(f"spawnd {running}")
+            print(printable(f"spawnd {running}"))
     return code

@@ -1,4 +1,4 @@
-"""`why`: what it is that a service is not running for."""
+"""`why`: what it is that services are not running for."""
 
 from __future__ import annotations
 
@@ -6,59 +6,102 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from supervisor.ctl import exit_code, journal
+from supervisor.ctl.arguments import take_names
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import CallFailed
-from supervisor.ctl.output import print_json
-from supervisor.ctl.quantity import NONE, duration
-from supervisor.ctl.terminal import Terminal, standard_output
-from supervisor.ctl.text import printable, width
+from supervisor.ctl.output import NO_SERVICES, NONE, Terminal, duration, print_json, standard_output
+from supervisor.ctl.text import NARROWEST, width, wrap
+from supervisor.printable import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 LINES = 5
+ENXIO = "No such device or address"
+STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/fd/")
 INDENT = "  "
+DEEP = INDENT * 2
+
+
+RUNNING = "running"
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="a service")
+    take_names(parser)
 
 
 def run(client: Client, args: Namespace) -> int:
-    reply = client.call("Why", name=args.name)
-    if reply["journal"]:
-        try:
-            reply["lines"] = list(journal.lines(reply["root"], LINES))
-        except CallFailed as error:  # the answer is there all the same
-            print(f"spawnctl: {error}", file=sys.stderr)
-    if args.json:
-        print_json(reply)
-    else:
-        print("\n".join(explain(reply, standard_output())))
+    """Print one answer after the other: each is a call of its own, as the chains of many services are long."""
+    names = [row["name"] for row in client.call("List", names=args.names)["services"]]
+    shown: set[str] = set()  # services whose last lines have been printed
+    terminal = standard_output()
+    for number, name in enumerate(names):
+        reply = client.call("Why", name=name)
+        root = reply["root"]
+        if root in shown or (len(names) > 1 and reply["kind"] == RUNNING):
+            reply |= {"journal": False, "lines": []}
+        shown.add(root)
+        add_journal(reply)
+        if args.json:
+            print_json(reply)
+        else:
+            print("\n".join(["", *explain(reply, terminal)] if number else explain(reply, terminal)))
+    if not names and not args.json:
+        print(NO_SERVICES)
     return exit_code.DONE
+
+
+def add_journal(reply: dict[str, Any]) -> None:
+    """Add to an answer what the journal has of the root, where its output goes there."""
+    if not reply["journal"]:
+        return
+    try:
+        reply["lines"] = list(journal.lines(reply["root"], LINES))
+    except CallFailed as error:  # the answer is there all the same
+        print(f"spawnctl: {error}", file=sys.stderr)
+    if advice := of_sockets(reply["root"], reply["lines"]):
+        reply["hint"] = "; ".join(filter(None, (advice, reply["hint"])))
+
+
+def of_sockets(name: str, lines: list[str]) -> str:
+    """The remedy for a program that could not open its stream of the journal by a path; '' where no line says so."""
+    if not any(ENXIO in line and any(path in line for path in STREAMS) for line in lines):
+        return ""
+    return (
+        "a stream of the journal is a socket, which nobody can open as /dev/stdout or /dev/stderr: have the program "
+        f'write to its stderr or to syslog, or give it a file: `stderr = file("/var/log/{name}.log", "a")`'
+    )
 
 
 def explain(reply: dict[str, Any], terminal: Terminal) -> list[str]:
     """The answer, the way to it where there is one, what to do, and what the root of it said last."""
-    lines = [printable(reply["answer"])]
+    columns = terminal.width
+    lines = wrap(printable(reply["answer"]), columns)
     if len(reply["chain"]) > 1:
         lines += ["", *chain(reply["chain"], terminal)]
     if reply["hint"]:
-        lines += ["", f"To do: {reply['hint']}"]
+        lines += ["", *wrap(f"To do: {printable(reply['hint'])}", columns)]
     if reply["lines"]:
-        lines += ["", f"The last lines of {reply['root']}:"]
-        lines += [INDENT + printable(line.expandtabs()) for line in reply["lines"]]
+        lines += ["", f"The last lines of {printable(reply['root'])}:"]
+        for line in reply["lines"]:
+            lines += [INDENT + part for part in wrap(printable(line.expandtabs()), columns, len(INDENT))]
     return lines
 
 
 def chain(links: list[dict[str, Any]], terminal: Terminal) -> list[str]:
     """Each service with its state and for how long, and what it is that it waits for."""
-    cells = [(link["name"], link["state"] or NONE, duration(link["state_s"])) for link in links]
+    cells = [(printable(link["name"]), printable(link["state"] or NONE), duration(link["state_s"])) for link in links]
     widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
     lines = []
     for link, (name, state, time) in zip(links, cells, strict=True):
         shown = terminal.state(state, state.ljust(widths[1]))
         text = printable(link["text"] or "it is not defined")
-        lines.append(f"{INDENT}{name.ljust(widths[0])}  {shown}  {time.rjust(widths[2])}  {text}")
+        begin = f"{INDENT}{name.ljust(widths[0])}  {shown}  {time.rjust(widths[2])}  "
+        taken = len(INDENT) + sum(widths) + 6
+        if terminal.width is not None and terminal.width - taken < NARROWEST:
+            lines += [begin.rstrip(), *(DEEP + part for part in wrap(text, terminal.width, len(DEEP)))]
+        else:
+            first, *more = wrap(text, terminal.width, taken)
+            lines += [begin + first, *(" " * taken + part for part in more)]
     return lines

@@ -1,5 +1,5 @@
 """Converters: one Lua value to one checked value of a `Service`.
 
-A converter takes the value and the `Scope` that it stands in, returns what the service
-holds and raises `Bad`; one that reads a table reports every bad entry to the scope first.
+A converter takes the value and the `Checking` that it stands in, returns what the service
+holds and raises `InvalidValue`; one that reads a table reports every bad entry first.
 """

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from supervisor.definitions.convert.sequence import each, items
-from supervisor.definitions.convert.text import usable
-from supervisor.definitions.problems import Bad
-from supervisor.definitions.scope import Scope
+from supervisor.definitions.checking import Checking
+from supervisor.definitions.convert.plain import usable
+from supervisor.definitions.convert.tables import one_or_more
+from supervisor.definitions.problems import InvalidValue
 from supervisor.definitions.values import describe, is_integer
 
 UNKNOWN = -1
@@ -20,55 +20,53 @@ UNKNOWN = -1
 Account = tuple[str, int]
 
 
-def user(value: object, scope: Scope) -> Account:
+def user(value: object, checking: Checking) -> Account:
     name = _name(value)
-    uid = _find(scope, "user", name, scope.host.accounts.user)
-    return name, uid if scope.host.root else os.geteuid()
+    uid = _find(checking, "user", name, checking.databases.accounts.user)
+    return name, uid if checking.databases.root else os.geteuid()
 
 
-def group(value: object, scope: Scope) -> Account:
-    name = group_name(value, scope)
-    gid = _find(scope, "group", name, scope.host.accounts.group)
-    return name, gid if scope.host.root else os.getegid()
+def group(value: object, checking: Checking) -> Account:
+    name = group_name(value, checking)
+    gid = _find(checking, "group", name, checking.databases.accounts.group)
+    return name, gid if checking.databases.root else os.getegid()
 
 
-def groups(value: object, scope: Scope) -> tuple[Account, ...]:
-    listed = [value] if isinstance(value, str) else items(value, "groups")
-    accounts = each(listed, scope, group, "groups")
-    return tuple(dict.fromkeys(accounts))
+def groups(value: object, checking: Checking) -> tuple[Account, ...]:
+    return tuple(dict.fromkeys(one_or_more(value, checking, group, "groups")))
 
 
-def owner_id(value: object, scope: Scope) -> int | None:
+def owner_id(value: object, checking: Checking) -> int | None:
     """The user that a file or socket is given to; None leaves it."""
-    uid = _find(scope, "owner", _name(value), scope.host.accounts.user)
+    uid = _find(checking, "owner", _name(value), checking.databases.accounts.user)
     return None if uid == UNKNOWN else uid
 
 
-def group_id(value: object, scope: Scope) -> int | None:
+def group_id(value: object, checking: Checking) -> int | None:
     """The group that a file, a socket or the control socket is given to; None leaves it."""
-    gid = _find(scope, "group", group_name(value, scope), scope.host.accounts.group)
+    gid = _find(checking, "group", group_name(value, checking), checking.databases.accounts.group)
     return None if gid == UNKNOWN else gid
 
 
-def group_name(value: object, scope: Scope) -> str:
-    """The name as this host has it: `nobody` is `nogroup` on Debian."""
+def group_name(value: object, checking: Checking) -> str:
+    """Return the name that this host uses: `nobody` is `nogroup` on Debian."""
     name = _name(value)
-    return scope.host.accounts.nobody()[2] if name == "nobody" else name
+    return checking.databases.accounts.nobody()[2] if name == "nobody" else name
 
 
 def _name(value: object) -> str:
     if is_integer(value):
         return str(value)
     if not isinstance(value, str) or not value:
-        raise Bad(f"has to be a name or a number, not {describe(value)}")
+        raise InvalidValue(f"has to be a name or a number, not {describe(value)}")
     return usable(value)
 
 
-def _find(scope: Scope, key: str, name: str, look_up: Callable[[str], int]) -> int:
+def _find(checking: Checking, key: str, name: str, look_up: Callable[[str], int]) -> int:
     try:
         return look_up(name)
-    except Bad as error:
-        if scope.host.root:
+    except InvalidValue as error:
+        if checking.databases.root:
             raise
-        scope.notice(f"{error.message}; not switched to without root", key)
+        checking.notice(f"{error.message}; not switched to without root", key)
         return UNKNOWN

@@ -6,9 +6,9 @@ import importlib.util
 import os
 import re
 
-from supervisor.definitions.near import hint
-from supervisor.definitions.problems import Bad
-from supervisor.definitions.scope import Scope
+from supervisor.definitions.checking import Checking
+from supervisor.definitions.problems import InvalidValue
+from supervisor.definitions.suggest import did_you_mean
 from supervisor.definitions.values import describe
 
 BUILT_IN = frozenset({"log", "function"})  # the supervisor runs them itself
@@ -16,17 +16,17 @@ BUILT_IN = frozenset({"log", "function"})  # the supervisor runs them itself
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-def worker(value: object, scope: Scope) -> str:
+def worker(value: object, checking: Checking) -> str:
     """The name of an installed worker: the module `workers.NAME.main`."""
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise Bad(f"{describe(value)} is not the name of a worker" + hint(value, _installed()))
+        raise InvalidValue(f"{describe(value)} is not the name of a worker" + did_you_mean(value, installed()))
     if value in BUILT_IN:
-        raise Bad(f"{value!r} is built in and needs no definition")
-    known = scope.host.workers
+        raise InvalidValue(f"{value!r} is built in and needs no definition")
+    known = checking.databases.workers
     if value not in known:
-        known[value] = "" if _exists(value) else f"unknown worker {value!r}" + hint(value, _installed())
+        known[value] = "" if _exists(value) else f"unknown worker {value!r}" + did_you_mean(value, installed())
     if known[value]:
-        raise Bad(known[value])
+        raise InvalidValue(known[value])
     return value
 
 
@@ -37,7 +37,8 @@ def _exists(name: str) -> bool:
         return False
 
 
-def _installed() -> list[str]:
+def installed() -> list[str]:
+    """The names of the workers that a definition can have."""
     package = importlib.util.find_spec("workers")
     folders = package.submodule_search_locations if package else None
     return [

@@ -1,7 +1,7 @@
 """The notation of network namespaces: `netns.NAME = { … }` is a service whose worker keeps that namespace.
 
-Here alone is it known what such a worker is called and what it takes; for whoever runs services
-`netns@NAME` is one like any other.
+This room alone knows the name and the options of such a service; for everything else `netns@NAME` is a service like
+any other.
 """
 
 

@@ -6,17 +6,16 @@ import os
 import re
 from typing import Any
 
+from supervisor.definitions.checking import Checking
 from supervisor.definitions.lua import Global
-from supervisor.definitions.near import hint
 from supervisor.definitions.netns import service_name
 from supervisor.definitions.netns.addresses import place, unreachable
-from supervisor.definitions.netns.interface import link_name
-from supervisor.definitions.netns.schema import COMMON, LEAST_MTU, OPTIONS
-from supervisor.definitions.problems import Bad
-from supervisor.definitions.schema import KEYS
-from supervisor.definitions.scope import Scope
-from supervisor.definitions.service import Descriptor, Service
-from supervisor.definitions.signals import number
+from supervisor.definitions.netns.options import COMMON, LEAST_MTU, OPTIONS, link_name
+from supervisor.definitions.problems import InvalidValue
+from supervisor.definitions.scalars import signal_number
+from supervisor.definitions.schema import CONVERT
+from supervisor.definitions.service import KEYS, Descriptor, Service
+from supervisor.definitions.suggest import did_you_mean
 from supervisor.definitions.values import describe, table, tag
 
 WORKER = "netns"
@@ -30,7 +29,7 @@ Values = dict[str, Any]
 
 
 def wrong(item: Global) -> str:
-    """Why a field of `netns` cannot be a network namespace; empty where it can."""
+    """Return the reason why a field of `netns` cannot be a network namespace; '' where it can."""
     name, value = item.name, item.value
     where = f"netns[{describe(name)}]"
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -43,64 +42,80 @@ def wrong(item: Global) -> str:
     return ""
 
 
-def namespace(name: str, values: Values, scope: Scope) -> Service:
-    """The service; what is wrong is reported to `scope`, whose name is the service's."""
+def namespace(name: str, values: Values, checking: Checking) -> Service:
+    """Return the service; problems go to `checking`, whose name is the service's."""
     common: Values = {}
     options: Values = {}
     for key, value in sorted(values.items()):  # Lua has no order, messages need one
         try:
             if key in OPTIONS:
-                options[key] = OPTIONS[key](value, scope)
+                options[key] = OPTIONS[key](value, checking)
             elif key in COMMON:
-                common[KEYS[key].field or key] = KEYS[key].convert(value, scope)
+                common[KEYS[key].field] = CONVERT[key](value, checking)
             else:
-                raise Bad(f"unknown key {describe(key)}{hint(key, [*OPTIONS, *COMMON])}")
-        except Bad as error:
-            scope.bad(error, key)
-    _check(options, scope)
-    return _service(_options(name, options, scope), common, values, scope)
+                raise InvalidValue(f"unknown key {describe(key)}{did_you_mean(key, [*OPTIONS, *COMMON])}")
+        except InvalidValue as error:
+            checking.invalid(error, key)
+    _check(options, checking)
+    return _service(_options(name, options, checking), common, values, checking)
 
 
-def _check(options: Values, scope: Scope) -> None:
-    """What keys mean together."""
+def _check(options: Values, checking: Checking) -> None:
+    """Check keys together."""
     own = options.get("addresses", [])
     listed = options.get("routes", [])
     for index, route in enumerate(listed, 1):
         if unreachable(route, own, listed):
             problem = f"{_NOWHERE.format(route['via'])}; onlink = true sends it there all the same"
-            scope.bad(Bad(problem), "routes", index)
+            checking.problem(problem, "routes", index)
     for route in options.get("gateway", []):
         if unreachable(route, own, listed):
             example = f'routes = {{ {{ to = "default", via = "{route["via"]}", onlink = true }} }}'
-            scope.bad(Bad(f"{_NOWHERE.format(route['via'])}; {example} sends it there all the same"), "gateway")
-    _check_places(options.get("gateway", []), listed, scope)
+            checking.problem(f"{_NOWHERE.format(route['via'])}; {example} sends it there all the same", "gateway")
+    _check_places(options.get("gateway", []), listed, checking)
     both = {address.partition("/")[0] for address in own}
     for route in options.get("gateway", []):
         if route["via"] in both:
-            scope.bad(Bad(f"{route['via']} is an address of the end inside itself"), "gateway")
+            checking.problem(f"{route['via']} is an address of the end inside itself", "gateway")
     for index, address in enumerate(options.get("host_addresses", []), 1):
         if address.partition("/")[0] in both:
-            scope.bad(Bad(f"{address} is an address of the end inside as well"), "host_addresses", index)
+            checking.problem(f"{address} is an address of the end inside as well", "host_addresses", index)
     every = [*own, *options.get("host_addresses", [])]
     if "mtu" in options and options["mtu"] < LEAST_MTU[6] and any(":" in address for address in every):
-        scope.bad(Bad(f"{options['mtu']} is too small for IPv6, which needs {LEAST_MTU[6]}"), "mtu")
+        checking.problem(f"{options['mtu']} is too small for IPv6, which needs {LEAST_MTU[6]}", "mtu")
+    _check_ipv6(options, checking)
     if options.get("peer") and options["peer"] == options.get("inside", "net0"):
-        scope.bad(Bad("is the name inside already"), "peer")
+        checking.problem("is the name inside already", "peer")
 
 
-def _check_places(gateway: list[Values], listed: list[Values], scope: Scope) -> None:
+def _check_ipv6(options: Values, checking: Checking) -> None:
+    """Report IPv6 addresses that the kernel would refuse."""
+    settings = options.get("sysctl", {})
+    for interface in (options.get("inside", "net0"), "all"):
+        value = settings.get(f"net/ipv6/conf/{interface}/disable_ipv6")
+        if value is not None:
+            break
+    else:
+        return
+    for index, address in enumerate(options.get("addresses", []), 1):
+        if ":" in address and value != "0":
+            problem = f"{address} cannot be set with sysctl net.ipv6.conf.{interface}.disable_ipv6 = {value}"
+            checking.problem(problem, "addresses", index)
+
+
+def _check_places(gateway: list[Values], listed: list[Values], checking: Checking) -> None:
     taken = {place(route): "gateway" for route in gateway}
     for index, route in enumerate(listed, 1):
         if (other := taken.setdefault(place(route), f"routes[{index}]")) != f"routes[{index}]":
             problem = f"{route['to']} has a route already, {other}; a second one has a metric or a table of its own"
-            scope.bad(Bad(problem), "routes", index)
+            checking.problem(problem, "routes", index)
 
 
 _NOWHERE = "{} is in the network of none of the addresses"
 
 
-def _options(name: str, given: Values, scope: Scope) -> Values:
-    """All that the worker is told: complete but for what is to be left as it is."""
+def _options(name: str, given: Values, checking: Checking) -> Values:
+    """Return the worker's options: complete, except for options that leave a setting as it is."""
     options: Values = {"name": name, "link": link_name(name), "inside": "net0", "loopback": True} | given
     options.setdefault("setup_timeout", SETUP_TIMEOUT)
     options["routes"] = options.pop("gateway", []) + options.get("routes", [])
@@ -109,10 +124,10 @@ def _options(name: str, given: Values, scope: Scope) -> Values:
     return options
 
 
-def _service(options: Values, common: Values, values: Values, scope: Scope) -> Service:
-    lines = {"options": scope.line, "stdout": scope.line}
-    lines |= {key: scope.line_of((key,)) for key in values if key in COMMON}
-    root = scope.host.root
+def _service(options: Values, common: Values, values: Values, checking: Checking) -> Service:
+    lines = {"options": checking.line, "stdout": checking.line}
+    lines |= {key: checking.line_of((key,)) for key in values if key in COMMON}
+    root = checking.databases.root
     fields: Values = {
         "description": f"network namespace {options['name']}",
         "start_timeout": 60.0 + options["setup_timeout"],
@@ -123,9 +138,9 @@ def _service(options: Values, common: Values, values: Values, scope: Scope) -> S
         "healthy_after": HEALTHY_AFTER,
     } | common
     return Service(
-        name=scope.name,
-        file=scope.file,
-        line=scope.line,
+        name=checking.name,
+        file=checking.file,
+        line=checking.line,
         lines=lines,
         worker=WORKER,
         options=options,
@@ -135,9 +150,9 @@ def _service(options: Values, common: Values, values: Values, scope: Scope) -> S
         gid=0 if root else os.getegid(),
         umask=0o022,
         ready="notify",
-        handover_signal=number("USR1"),
-        reload_signal=number("HUP"),
-        restart_signal=number("RTMIN+3"),
+        handover_signal=signal_number("USR1"),
+        reload_signal=signal_number("HUP"),
+        restart_signal=signal_number("RTMIN+3"),
         kill_mode="process",
         fdstore_max=1,
         control=True,

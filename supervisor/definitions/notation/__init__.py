@@ -1,1 +1,1 @@
-"""Services in the notation of the definition files: what was read, written down again."""
+"""Services in the notation of the definition files: read once, written down again."""

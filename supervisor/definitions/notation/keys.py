@@ -1,92 +1,105 @@
-"""Every key that a service can have, with its value in the notation of the definition files."""
+"""The value of each key in the notation of the definition files, by the kind that its field of `Service` names."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-from supervisor.definitions import permissions, signals
+from supervisor.definitions import scalars
 from supervisor.definitions.notation import lua
-from supervisor.definitions.notation.descriptor import constructor
-from supervisor.definitions.notation.quantity import duration, limit, resource, timeout
-from supervisor.definitions.service import Backoff, Descriptor, Service
+from supervisor.definitions.notation.quantity import duration, limit, resource, size, timeout
+from supervisor.definitions.service import KEYS, Backoff, Descriptor, Key, Service
+
+INTERNET = ("udp", "tcp")
+STANDARD = ("stdin", "stdout", "stderr")
+OPTIONS: dict[str, Callable[[Any], str]] = {
+    "backlog": str,
+    "mode": lambda mode: lua.string(scalars.show_permissions(mode)),
+    "owner": str,
+    "group": str,
+    "reuseport": lua.boolean,
+    "freebind": lua.boolean,
+    "transparent": lua.boolean,
+    "v6only": lua.boolean,
+    "nodelay": lua.boolean,
+    "passcred": lua.boolean,
+    "mark": str,
+    "sndbuf": size,
+    "rcvbuf": size,
+}
+
+_DEFAULT = Descriptor("log")
+_NOT_IN_NAMES = re.compile(r"[:\x00-\x1f\x7f]")
+_MAX_NAME = 255
 
 Show = Callable[[Service], str]
+ShowEntries = Callable[[Service], dict[str, str]]  # by name, the entries of `fd` by their number from 1 up
 
 
-def _text(field: str) -> Show:
-    def show(service: Service) -> str:
-        value = getattr(service, field)
-        return lua.string(value) if value else lua.NIL
-
-    return show
-
-
-def _texts(field: str) -> Show:
-    return lambda service: lua.strings(getattr(service, field))
+def constructor(spec: Descriptor, netns: str = "") -> str:
+    """`tcp("127.0.0.1", 80, { backlog = 16 })`, for a service of the network namespace `netns`."""
+    arguments = _arguments(spec)
+    options = _options(spec, netns)
+    if options:
+        entries = ", ".join(f"{lua.key(name)} = {text}" for name, text in options.items())
+        arguments.append(f"{{ {entries} }}")
+    return f"{spec.kind}({', '.join(arguments)})"
 
 
-def _boolean(field: str) -> Show:
-    return lambda service: lua.boolean(getattr(service, field))
+def _arguments(spec: Descriptor) -> list[str]:
+    if spec.kind in INTERNET:
+        return [lua.string(spec.host), str(spec.port)]
+    if spec.kind == "file":
+        return [lua.string(spec.path), lua.string(spec.access)]
+    if spec.kind == "log":
+        return []
+    return [lua.string(spec.path), *(["'connect'"] if spec.connect else [])]
 
 
-def _number(field: str) -> Show:
-    def show(service: Service) -> str:
-        value = getattr(service, field)
-        return lua.NIL if value is None else str(value)
-
-    return show
-
-
-def _duration(field: str) -> Show:
-    return lambda service: timeout(getattr(service, field))
-
-
-def _signal(field: str) -> Show:
-    def show(service: Service) -> str:
-        value = getattr(service, field)
-        return lua.NIL if value is None else lua.string(signals.show(value))
-
-    return show
+def _options(spec: Descriptor, netns: str) -> dict[str, str]:
+    """Return the options whose values differ from the default."""
+    found = {}
+    if spec.name not in STANDARD and spec.name != _own_name(spec):
+        found["name"] = lua.string(spec.name)
+    for name, text in OPTIONS.items():
+        value = getattr(spec, name)
+        if value != getattr(_DEFAULT, name):
+            found[name] = text(value)
+    if spec.belongs_to_namespace and (spec.netns or "") != netns:
+        found["netns"] = lua.string(spec.netns) if spec.netns else "false"
+    return found
 
 
-def _resource(key: str) -> Show:
-    return lambda service: resource(key, service.resources.get(key))
+def _own_name(spec: Descriptor) -> str:
+    """The name that it has unless the definition says another."""
+    if spec.kind in INTERNET:
+        return str(spec.port)
+    last = spec.path.removeprefix("@").rstrip("/").rpartition("/")[2]
+    return _NOT_IN_NAMES.sub("_", last)[:_MAX_NAME]
 
 
-def _standard(slot: str) -> Show:
-    def show(service: Service) -> str:
-        if service.worker and slot != "stdin" and slot not in service.lines:
-            return lua.NIL  # a worker shares the supervisor's log
-        spec: Descriptor = getattr(service, slot)
-        return constructor(spec, service.netns)
-
-    return show
+def _text(value: str | None) -> str:
+    return lua.string(value) if value else lua.NIL
 
 
-def _fd(service: Service) -> str:
-    return lua.braces(constructor(spec, service.netns) for spec in service.own_descriptors())
+def _number(value: int | None) -> str:
+    return lua.NIL if value is None else str(value)
 
 
-def _options(service: Service) -> str:
-    return lua.data(service.options) if service.worker else lua.NIL
+def _signal(value: int | None) -> str:
+    return lua.NIL if value is None else lua.string(scalars.signal_name(value))
 
 
-def _env(service: Service) -> str:
-    return lua.table({name: lua.string(value) for name, value in service.env.items()})
+def _capabilities(keep: tuple[str, ...] | None) -> str:
+    return lua.NIL if keep is None else lua.table({"keep": lua.strings(keep)})
 
 
-def _capabilities(service: Service) -> str:
-    return lua.NIL if service.capabilities is None else lua.table({"keep": lua.strings(service.capabilities)})
-
-
-def _limits(service: Service) -> str:
-    return lua.table({name: limit(name, values) for name, values in service.limits.items()})
-
-
-def _cpu_affinity(service: Service) -> str:
+def _cpu_affinity(cpus: tuple[int, ...]) -> str:
     """`"0-3,5"`."""
     ranges: list[list[int]] = []
-    for cpu in service.cpu_affinity:
+    for cpu in cpus:
         if ranges and ranges[-1][-1] == cpu - 1:
             ranges[-1][1:] = [cpu]
         else:
@@ -94,8 +107,7 @@ def _cpu_affinity(service: Service) -> str:
     return lua.string(",".join("-".join(map(str, ends)) for ends in ranges)) if ranges else lua.NIL
 
 
-def _backoff(service: Service) -> str:
-    backoff: Backoff = service.backoff
+def _backoff(backoff: Backoff) -> str:
     return lua.table(
         {
             "first": duration(backoff.first),
@@ -106,63 +118,104 @@ def _backoff(service: Service) -> str:
     )
 
 
-def functions(service: Service) -> str:
-    """Those of its module, and which text they are of.  They are no key: it is for people alone."""
-    return f"{', '.join(service.functions)} -- {service.text[:12]}" if service.functions else lua.NIL
-
-
-KEYS: dict[str, Show] = {
-    "description": _text("description"),
-    "exec": _text("exec"),
-    "worker": _text("worker"),
-    "options": _options,
-    "arg": _texts("arg"),
-    "env": _env,
-    "env_file": _texts("env_file"),
-    "check": lambda service: lua.strings(service.check) if service.check else lua.NIL,
-    "user": _text("user"),
-    "group": _text("group"),
-    "groups": _texts("groups"),
-    "cwd": _text("cwd"),
-    "umask": lambda service: lua.string(permissions.show(service.umask)),
-    "chroot": _text("chroot"),
-    "netns": _text("netns"),
-    "capabilities": _capabilities,
-    "no_new_privs": _boolean("no_new_privs"),
-    "stdin": _standard("stdin"),
-    "stdout": _standard("stdout"),
-    "stderr": _standard("stderr"),
-    "fd": _fd,
-    "fdstore_max": _number("fdstore_max"),
-    "control": _boolean("control"),
-    "limits": _limits,
-    "nice": _number("nice"),
-    "cpu_affinity": _cpu_affinity,
-    "oom_score_adj": _number("oom_score_adj"),
-    "memory_max": _resource("memory_max"),
-    "memory_high": _resource("memory_high"),
-    "memory_swap_max": _resource("memory_swap_max"),
-    "cpu_weight": _resource("cpu_weight"),
-    "cpu_max": _resource("cpu_max"),
-    "pids_max": _resource("pids_max"),
-    "io_weight": _resource("io_weight"),
-    "depends": _texts("depends"),
-    "after": _texts("after"),
-    "conflicts": _texts("conflicts"),
-    "status": lambda service: lua.string("start" if service.autostart else "stop"),
-    "task": _boolean("task"),
-    "restart": _text("restart"),
-    "healthy_after": _duration("healthy_after"),
+VALUES: dict[str, Callable[[Any], str]] = {
+    "arguments": lua.strings,
     "backoff": _backoff,
-    "start_limit": lambda service: "false" if service.start_limit is None else str(service.start_limit),
-    "ready": _text("ready"),
-    "ready_fd": _number("ready_fd"),
-    "start_timeout": _duration("start_timeout"),
-    "stop_timeout": _duration("stop_timeout"),
-    "stop_signal": _signal("stop_signal"),
-    "handover_signal": _signal("handover_signal"),
-    "reload_signal": _signal("reload_signal"),
-    "restart_signal": _signal("restart_signal"),
-    "kill_mode": _text("kill_mode"),
-    "watchdog": _duration("watchdog"),
+    "boolean": lua.boolean,
+    "capabilities": _capabilities,
+    "choice": _text,
+    "command": lambda words: lua.strings(words) if words else lua.NIL,
+    "cpu_affinity": _cpu_affinity,
+    "description": _text,
+    "duration": timeout,
+    "environment": lambda values: lua.table({name: lua.string(value) for name, value in values.items()}),
+    "environment_files": lua.strings,
+    "file_name": _text,
+    "group": _text,
+    "groups": lua.strings,
+    "integer": _number,
+    "limits": lambda limits: lua.table({name: limit(name, pair) for name, pair in limits.items()}),
+    "path": _text,
+    "positive_timeout": timeout,
+    "real_time_signal": _signal,
+    "scheduling": _text,
+    "services": lua.strings,
+    "signal": _signal,
+    "start_limit": lambda most: "false" if most is None else str(most),
+    "start_or_stop": lambda starts: lua.string("start" if starts else "stop"),
+    "statuses": lambda statuses: lua.braces(map(str, statuses)),
+    "stop_timeout": timeout,
+    "timer_slack": lambda seconds: lua.NIL if seconds is None else duration(seconds),
+    "umask": lambda mask: lua.string(scalars.show_permissions(mask)),
+    "user": _text,
+    "watchdog": timeout,
+    "worker": _text,
 }
+
+
+def _standard(service: Service, key: Key) -> str:
+    if service.worker and key.name != "stdin" and key.name not in service.lines:
+        return lua.NIL  # a worker shares the supervisor's log
+    spec: Descriptor = getattr(service, key.field)
+    return constructor(spec, service.netns)
+
+
+def _descriptors(service: Service, key: Key) -> str:
+    return lua.braces(constructor(spec, service.netns) for spec in service.own_descriptors())
+
+
+def _worker_options(service: Service, key: Key) -> str:
+    return lua.data(service.options) if service.worker else lua.NIL
+
+
+def _resource(service: Service, key: Key) -> str:
+    return resource(key.part, service.resources.get(key.part))
+
+
+WHOLE: dict[str, Callable[[Service, Key], str]] = {  # kinds for which the value alone does not say enough
+    "cpu_share": _resource,
+    "descriptors": _descriptors,
+    "memory": _resource,
+    "options": _worker_options,
+    "processes": _resource,
+    "standard": _standard,
+    "weight": _resource,
+}
+
+
+def _show(key: Key, service: Service) -> str:
+    whole = WHOLE.get(key.kind)
+    return VALUES[key.kind](getattr(service, key.field)) if whole is None else whole(service, key)
+
+
+SHOW: dict[str, Show] = {name: partial(_show, key) for name, key in KEYS.items()}
+
+
+def functions(service: Service) -> str:
+    """The functions of a service's module and the digest of their text, for people: they are no key."""
+    return f"{', '.join(service.functions)} -- {service.source_digest[:12]}" if service.functions else lua.NIL
+
+
+# keys that hold many entries, entry by entry
+
+
+def _env_entries(service: Service) -> dict[str, str]:
+    return {name: lua.string(value) for name, value in service.env.items()}
+
+
+def _options_entries(service: Service) -> dict[str, str]:
+    return {name: lua.data(value) for name, value in service.options.items()}
+
+
+def _limits_entries(service: Service) -> dict[str, str]:
+    return {name: limit(name, values) for name, values in service.limits.items()}
+
+
+def _fd_entries(service: Service) -> dict[str, str]:
+    specs = service.own_descriptors()
+    return {str(number): constructor(spec, service.netns) for number, spec in enumerate(specs, 1)}
+
+
+ENTRIES: dict[str, ShowEntries] = {
+    "env": _env_entries, "options": _options_entries, "limits": _limits_entries, "fd": _fd_entries,
+}  # fmt: skip

@@ -55,7 +55,7 @@ def _limit(name: str, value: int) -> str:
 
 
 def resource(key: str, value: str | None) -> str:
-    """What the kernel's file of a cgroup takes, as the definition has it."""
+    """Return the value for the kernel's file of a cgroup, as the definition has it."""
     if value is None:
         return lua.NIL
     first, *rest = value.split()

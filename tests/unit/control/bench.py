@@ -18,7 +18,8 @@ from supervisor.control.verbs import METHODS
 from supervisor.definitions.service import Service, Settings
 from supervisor.loop.loop import Loop
 from supervisor.varlink.connection import Connection
-from supervisor.varlink.exchange import Exchange
+from supervisor.varlink.pending_call import PendingCall
+from tests.unit.closing import Reaper
 from tests.unit.control.fake_core import FakeCore
 
 DEADLINE = 20.0  # seconds
@@ -42,8 +43,9 @@ class Bench:
         self.clock = Clock()
         self.errors: list[BaseException] = []
         self.loop = Loop(self.errors.append, self.clock)
+        self.reaper = Reaper()
         self.core = FakeCore(self.loop, [Service(name) for name in ("qotd", "tftp", "web")])
-        self.server = Server(self.loop, self.core, self.path)
+        self.server = Server(self.loop, self.core, self.path, self.reaper)
         self.clients: list[Client] = []
 
     def define(self, *services: Service, settings: Settings | None = None) -> FakeCore:
@@ -101,11 +103,11 @@ class Bench:
         (connection,) = self.server._clients
         return connection
 
-    def exchange(self) -> Exchange:
+    def pending(self) -> PendingCall:
         """The call that goes on."""
-        exchange = self.streaming()._exchange
-        assert exchange is not None
-        return exchange
+        pending = self.streaming()._pending
+        assert pending is not None
+        return pending
 
     def is_idle(self) -> bool:
         """Whether the loop would wait for ever."""
@@ -113,17 +115,19 @@ class Bench:
 
     def execute(self) -> None:
         """Another server goes on with what this one has told, as plain data and duplicates, which see no close."""
-        kept = json.loads(json.dumps(self.server.kept()))
+        kept = json.loads(json.dumps(self.server.saved()))
         for holder in (kept, *kept["connections"]):
             key = "fd" if "fd" in holder else "listener"
             holder[key] = os.dup(holder[key])
             os.set_inheritable(holder[key], True)
         for connection in list(self.server._clients):
-            connection._host = replace(connection._host, discard=socket.socket.close)  # no shutdown: as an exec does it
+            # no shutdown: as an exec does it
+            connection._callbacks = replace(connection._callbacks, discard=socket.socket.close)
             connection.close()
+        self.server._watch.close()
         self.server._acceptor.stop()
         self.server._listener.close()
-        self.server = Server(self.loop, self.core, self.path, kept)
+        self.server = Server(self.loop, self.core, self.path, self.reaper, kept)
 
     def close(self) -> None:
         for client in self.clients:
@@ -206,9 +210,9 @@ def resume(monkeypatch: pytest.MonkeyPatch, method: str, memo: dict[str, Any]) -
     """Have calls of a method begin with what an earlier one wrote down, after a way through JSON."""
     run = METHODS[method]
 
-    def go_on(exchange: Exchange, core: Core) -> None:
-        exchange.memo.update(json.loads(json.dumps(memo)))
-        run(exchange, core)
+    def go_on(pending: PendingCall, core: Core) -> None:
+        pending.memo.update(json.loads(json.dumps(memo)))
+        run(pending, core)
 
     monkeypatch.setitem(METHODS, method, go_on)
 

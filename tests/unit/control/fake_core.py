@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from supervisor.control.core import DescriptorRow
 from supervisor.definitions.service import Definitions, Service, Settings
 from supervisor.errors import DefinitionsError, OtherDefinitionsError, SpawnError
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.dependencies import Obstacle, needed, obstacle
-from supervisor.lifecycle.ended import Ended
-from supervisor.lifecycle.life import AT_REST, Life, State, Step, Transition
-from supervisor.lifecycle.plan import Plan
-from supervisor.lifecycle.planner import make_plan
+from supervisor.lifecycle.life import AT_REST, Ended, Life, State, Step, Transition
+from supervisor.lifecycle.outcome import Outcome
+from supervisor.lifecycle.plan import Plan, make_plan
 from supervisor.log.ring import START, Piece, Position, append, make_ring, since
 from supervisor.loop.loop import Loop
-from supervisor.process.answer import Answer
+from supervisor.process.launch import DescriptorRow
+from supervisor.process.paths import Sight
+from supervisor.process.run import Answer
+from supervisor.process.slots import Slot
 
 EPOCH = 1_700_000_000.25  # what the wall clock says at 0 of the loop's clock
 
@@ -32,9 +33,14 @@ class FakeUnit:
         self.pid: int | None = None
         self.status_text = ""
         self.last_exit = ""
+        self.last_call = ""
+        self.disconnected = ""
+        self.check_output: tuple[str, ...] = ()
         self.waits = ""
         self.obstacle: Obstacle | None = None
+        self.undecided = ""
         self.ended: Ended | None = None
+        self.call_ended: Ended | None = None
         self.next_service: Service | None = None
         self.memory: int | None = None
         self.cpu: float | None = None
@@ -72,8 +78,16 @@ class FakeCore:
         self.rings: dict[str, int] = {}
         self.journal = False
         self.settled: dict[str, State] = {}
+        self.sights: dict[Slot, Sight] = {}  # by slot, of every service
+        self.reopened: dict[str, Outcome] = {}  # of services that write to files
 
-    # the core
+    # the core, each part of which is this object
+
+    @property
+    def manager(self) -> FakeCore:
+        return self
+
+    changes = side_calls = writer = manager
 
     def start(self, names: Sequence[str]) -> None:
         self.asked.append(("start", list(names)))
@@ -105,6 +119,15 @@ class FakeCore:
             case _:
                 self.loop.call_soon(partial(done, ""))
 
+    def inspect(self, name: str, done: Callable[[Mapping[Slot, Sight]], None]) -> None:
+        done(self.sights)
+
+    def writes_files(self, name: str) -> bool:
+        return name in self.reopened
+
+    def reopen(self, name: str, done: Callable[[Outcome], None]) -> None:
+        done(self.reopened[name])
+
     def ask_status(self, name: str, done: Callable[[Answer], None]) -> None:
         self.asked.append(("ask_status", name))
         answer = Answer(False, "status failed: no") if self.plans.get(name) == "fails" else Answer(True, "42 rules")
@@ -119,7 +142,7 @@ class FakeCore:
         self.observers[key] = callback
         return lambda: self.observers.__delitem__(key)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Remembers what it would have written down."""
         self.settled = {name: unit.life.state for name, unit in self.units.items()}
 
@@ -128,8 +151,9 @@ class FakeCore:
         self.asked.append(("reexec", None))
         self.loop.call_soon(partial(done, "not executed anew: no such program"))
 
-    def check(self, done: Callable[[int, list[str]], None]) -> None:
-        self.loop.call_soon(partial(done, 0 if self.problems else len(self.units), self.problems))
+    def check(self, done: Callable[[int, list[str], Sequence[str]], None]) -> None:
+        notices = self.files.notices if self.files is not None else ()
+        self.loop.call_soon(partial(done, 0 if self.problems else len(self.units), self.problems, notices))
 
     def plan(self, reloads: bool, done: Callable[[Plan | SpawnError], None]) -> None:
         self.loop.call_soon(lambda: done(self._plan(reloads)))
@@ -161,7 +185,7 @@ class FakeCore:
     def end(self) -> None:
         self.asked.append(("end", None))
 
-    def wall(self, monotonic: float) -> float:
+    def unix_time(self, monotonic: float) -> float:
         return EPOCH + monotonic
 
     # what goes on behind it
@@ -224,9 +248,9 @@ class FakeCore:
             self.leaving.add(name)
             if self.units[name].life.state in AT_REST:
                 del self.units[name]
-        for name in plan.moves.down:
+        for name in plan.transaction.down:
             self.event(name, machine.stop)
-        for name, up in plan.moves.up.items():
+        for name, up in plan.transaction.up.items():
             self.event(name, machine.restart if up.renew else machine.start)
 
     def _go_on(self, name: str) -> None:

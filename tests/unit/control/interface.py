@@ -18,28 +18,28 @@ class Interface:
     errors: dict[str, Any] = field(default_factory=dict)
 
     def check(self, value: object, kind: Any, where: str = "") -> None:
-        """Assert that a value is of a type, with no field more."""
+        """Assert that a value is of a type, with no field more.  `where` begins the message."""
         match kind:
             case ("?", inner):
                 if value is not None:
                     self.check(value, inner, where)
             case ("[]", inner):
-                assert isinstance(value, list), where
+                assert isinstance(value, list), f"{where}: {value!r} is no array"
                 for item in value:
                     self.check(item, inner, f"{where}[]")
             case ("[string]", inner):
-                assert isinstance(value, dict), where
+                assert isinstance(value, dict), f"{where}: {value!r} is no dictionary"
                 for key, item in value.items():
                     self.check(item, inner, f"{where}.{key}")
             case dict():
-                assert isinstance(value, dict), where
-                assert list(value) == list(kind), where
+                assert isinstance(value, dict), f"{where}: {value!r} is no struct"
+                assert list(value) == list(kind), f"{where}: has the fields {list(value)}, not {list(kind)}"
                 for key, inner in kind.items():
                     self.check(value[key], inner, f"{where}.{key}")
             case ("enum", *members):
-                assert value in members, where
+                assert value in members, f"{where}: {value!r} is none of {members}"
             case "object":
-                assert isinstance(value, dict), where
+                assert isinstance(value, dict), f"{where}: {value!r} is no object"
             case "bool" | "int" | "float" | "string":
                 expected = {"bool": bool, "int": int, "float": float, "string": str}[kind]
                 assert type(value) is expected, f"{where}: {value!r} is no {kind}"

@@ -17,12 +17,13 @@ from supervisor.definitions.service import Descriptor, Service
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import State
 from supervisor.linux.peers import Credentials
+from supervisor.notify import safe_close
 from supervisor.varlink.channel import PATIENCE
-from supervisor.varlink.errors import Malformed
-from supervisor.varlink.exchange import Exchange
-from supervisor.varlink.messages import MAX_REPLY, MAX_REQUEST, Call, parse_reply
+from supervisor.varlink.messages import MAX_REPLY, MAX_REQUEST, Call, Malformed, parse_reply
+from supervisor.varlink.pending_call import PendingCall
 from tests.unit.control.bench import Bench, Client, encode_call
 from tests.unit.control.fake_service import FakeService, Peer
+from tests.unit.control.test_introspection import SPAWND
 from tests.unit.varlink.lingering import lingering, pass_on
 
 MakeService = Callable[..., FakeService]
@@ -78,7 +79,9 @@ def test_what_is_called_is_answered(bench: Bench, service: MakeService) -> None:
     peer = web.accept()
     assert peer.call() == {"method": "a.b.Do", "parameters": {"x": [1, {"y": "\0é"}], "z": None}}
     peer.reply({"result": 7.5})
-    assert client.reply() == {"parameters": {"reply": {"result": 7.5}}}
+    reply = client.reply()
+    assert reply == {"parameters": {"reply": {"result": 7.5}}}
+    SPAWND.check(reply["parameters"], SPAWND.methods["Call"][1], "reply of Call")
     peer.wait_closed()
 
 
@@ -156,8 +159,10 @@ def test_parameters_that_grow_too_long_when_they_are_passed_on(bench: Bench, ser
 
 def test_whom_nobody_can_call(bench: Bench, service: MakeService) -> None:
     service()
-    for name, error in (("nope", "NoSuchService"), ("w*", "NoSuchService"), ("mute", "NoControl")):
-        assert ask(bench, name=name).reply() == {"error": f"io.spawnd.{error}", "parameters": {"name": name}}
+    for name in ("nope", "w*"):
+        nobody = {"name": name, "suggestion": None}
+        assert ask(bench, name=name).reply() == {"error": "io.spawnd.NoSuchService", "parameters": nobody}
+    assert ask(bench, name="mute").reply() == {"error": "io.spawnd.NoControl", "parameters": {"name": "mute"}}
 
 
 @pytest.mark.parametrize("stale", [False, True])
@@ -326,15 +331,15 @@ def test_a_reply_before_the_call_was_read(bench: Bench, service: MakeService) ->
     assert client.reply()["parameters"]["error"] == "com.example.Busy"
 
 
-def test_descriptors_in_a_reply(bench: Bench, service: MakeService) -> None:
+@pytest.mark.parametrize(("text", "flags"), [(b'{"parameters": {}}\0', 0), (b"{", socket.MSG_OOB)])
+def test_descriptors_in_a_reply(bench: Bench, service: MakeService, text: bytes, flags: int) -> None:
     client, peer = asked(bench, service())
     with lingering() as sock:
-        pass_on(peer.sock, sock, b'{"parameters": {}}\0')
+        pass_on(peer.sock, sock, text, flags)
         reply = client.reply()
         assert reply["error"] == "io.spawnd.BadReply"
         assert reply["parameters"]["message"] == "descriptors are not taken"
-        bench.server._discard.flush()
-        os.waitpid(-1, 0)
+        bench.reaper.settle()
 
 
 def test_a_caller_that_hangs_up(bench: Bench, service: MakeService) -> None:
@@ -433,13 +438,23 @@ def test_a_stream_goes_no_faster_than_its_reader(bench: Bench, service: MakeServ
     assert client.reply()["error"] == "io.spawnd.ConnectionLost"
 
 
+def test_a_call_is_refused_where_too_many_closes_hang(
+    bench: Bench, service: MakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service()
+    monkeypatch.setattr(safe_close, "MOST", 0)
+    reply = bench.call(f"{OWN}.Call", name="web", method="a.b.Do", parameters={})
+    assert reply["error"] == "io.spawnd.Failed"
+    assert "hang while they are closed" in reply["parameters"]["message"]
+
+
 # a spawnd that is executed anew
 
 
 class NoSender:
     """A connection that takes down what it is told."""
 
-    has_room = True
+    has_room = has_room_for_channel = True
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
@@ -450,7 +465,7 @@ class NoSender:
     def in_turn(self, action: Callable[[], None]) -> None:
         raise AssertionError
 
-    def discard(self, sock: socket.socket) -> None:
+    def discard_channel(self, sock: socket.socket) -> None:
         sock.close()
 
     def answered(self, ends: bool) -> None:
@@ -460,12 +475,12 @@ class NoSender:
 def test_a_call_that_an_earlier_life_has_sent_is_not_sent_again(bench: Bench, service: MakeService) -> None:
     service()
     call = Call(f"{OWN}.Call", {"name": "web", "method": "a.b.Do"})
-    exchange = Exchange(call, Credentials(1, 0, 0), bench.loop, NoSender())
-    verb.run(exchange, bench.core)
-    assert exchange.memo["sent"] is True
-    exchange.cancel()
-    again = Exchange(call, Credentials(1, 0, 0), bench.loop, NoSender())
-    again.memo = exchange.memo
+    pending = PendingCall(call, Credentials(1, 0, 0), bench.loop, NoSender())
+    verb.run(pending, bench.core)
+    assert pending.memo["sent"] is True
+    pending.cancel()
+    again = PendingCall(call, Credentials(1, 0, 0), bench.loop, NoSender())
+    again.memo = pending.memo
     with pytest.raises(ConnectionLost):
         verb.run(again, bench.core)
 
@@ -475,14 +490,14 @@ def test_a_call_that_waited_for_room_goes_on_within_its_limit(bench: Bench, serv
     with socket.socket(socket.AF_UNIX) as other:
         other.connect(path)
         call = Call(f"{OWN}.Call", {"name": "web", "method": "a.b.Do"})
-        exchange = Exchange(call, Credentials(1, 0, 0), bench.loop, NoSender())
-        verb.run(exchange, bench.core)
-        assert "sent" not in exchange.memo
-        exchange.cancel()
+        pending = PendingCall(call, Credentials(1, 0, 0), bench.loop, NoSender())
+        verb.run(pending, bench.core)
+        assert "sent" not in pending.memo
+        pending.cancel()
         bench.advance(8)
         sender = NoSender()
-        again = Exchange(call, Credentials(1, 0, 0), bench.loop, sender)
-        again.memo = exchange.memo
+        again = PendingCall(call, Credentials(1, 0, 0), bench.loop, sender)
+        again.memo = pending.memo
         verb.run(again, bench.core)
         bench.advance(3)
         bench.run_until(lambda: bool(sender.sent))

@@ -225,11 +225,11 @@ def test_replies_that_pile_up_end_the_connection(bench: Bench) -> None:
     client.call("io.spawnd.Start", names=["web"])
     bench.run_until(lambda: bench.core.units["web"].life.state is State.STARTING)
     (connection,) = bench.server._clients
-    exchange = connection._exchange
-    assert exchange is not None
+    pending = connection._pending
+    assert pending is not None
     for _ in range(8):
-        exchange.reply_more({"text": "x" * (1 << 20)})
-    assert exchange.ended
+        pending.reply_more({"text": "x" * (1 << 20)})
+    assert pending.ended
     assert not bench.server._clients
 
 

@@ -73,7 +73,7 @@ def test_it_ends_when_the_service_is_removed(bench: Bench) -> None:
     bench.core.write("web", b"last words\n")
     bench.core.remove("web")
     assert next_of(client)["lines"] == ["last words"]
-    assert client.reply() == {"error": "io.spawnd.NoSuchService", "parameters": {"name": "web"}}
+    assert client.reply() == {"error": "io.spawnd.NoSuchService", "parameters": {"name": "web", "suggestion": None}}
     client.call("io.spawnd.GetVersion")
     assert "version" in client.reply()["parameters"], "the connection stands"
 
@@ -117,7 +117,7 @@ def test_nobody_looks_when_nobody_follows(bench: Bench) -> None:
 def test_a_slow_reader_loses_lines_is_told_how_many_and_costs_no_memory(bench: Bench) -> None:
     client = follow(bench)
     next_of(client)
-    exchange = bench.exchange()
+    pending = bench.pending()
     written = 0
 
     def flood(size: int) -> None:
@@ -126,7 +126,7 @@ def test_a_slow_reader_loses_lines_is_told_how_many_and_costs_no_memory(bench: B
         bench.core.write("web", b"".join(LINE % (written + number) for number in range(lines)))
         written += lines
 
-    while exchange.has_room:
+    while pending.has_room:
         flood(SIZE // 2)
         bench.advance(INTERVAL)
     connection = bench.streaming()
@@ -137,7 +137,7 @@ def test_a_slow_reader_loses_lines_is_told_how_many_and_costs_no_memory(bench: B
     assert len(connection._output) == waiting, "what is not read costs nothing more"
     assert bench.is_idle(), "nobody looks while there is no room"
     bench.advance(PATIENCE * 2)
-    assert not exchange.ended, "who reads slowly is waited for"
+    assert not pending.ended, "who reads slowly is waited for"
     seen, lost = list[str](), 0
     while len(seen) + lost < written:
         reply = next_of(client)
@@ -155,7 +155,7 @@ def test_it_goes_on_from_its_memo(bench: Bench, monkeypatch: pytest.MonkeyPatch)
     bench.core.write("web", b"one\n")
     client = follow(bench)
     next_of(client)
-    memo = bench.exchange().memo
+    memo = bench.pending().memo
     client.sock.close()
     bench.run_until(lambda: not bench.core.observers)
     bench.core.write("web", b"two\n")
@@ -164,7 +164,7 @@ def test_it_goes_on_from_its_memo(bench: Bench, monkeypatch: pytest.MonkeyPatch)
     resume(monkeypatch, "io.spawnd.Logs", memo)
     client.stream("io.spawnd.Logs", name="web", count=20)
     assert next_of(client)["lines"] == ["two"]
-    assert bench.exchange().memo == {"position": [8, 2]}
+    assert bench.pending().memo == {"position": [8, 2]}
 
 
 def test_one_reply_where_none_can_follow(bench: Bench) -> None:

@@ -10,12 +10,13 @@ from supervisor import __version__
 from supervisor.control import errors, introspection
 from supervisor.control.errors import ControlError
 from supervisor.control.verbs import METHODS
-from supervisor.definitions.service import Service
+from supervisor.definitions.service import Definitions, Service
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.cause import Kind
-from supervisor.lifecycle.ended import Ended
-from supervisor.lifecycle.life import Cause, Life, State, Then
+from supervisor.lifecycle.life import Cause, Ended, Life, State, Then
+from supervisor.lifecycle.outcome import Outcome
 from tests.unit.control.bench import Bench, encode
+from tests.unit.control.fake_core import with_process
 from tests.unit.control.interface import Interface, Reader
 
 INTERFACES = {name: Reader(introspection.description(name)).read() for name in introspection.INTERFACES}
@@ -71,6 +72,7 @@ def test_details_begin_with_a_service() -> None:
         errors.Malformed("x"),
         errors.TooManyClients(),
         errors.NoSuchService("x"),
+        errors.NoSuchService("x", "y"),
         errors.NoLog("x"),
         errors.OtherDefinitions("x"),
         errors.Failed("x"),
@@ -94,27 +96,38 @@ def test_every_error_is_described() -> None:
     assert len(defined) - 1 == sum(len(interface.errors) for interface in INTERFACES.values())
 
 
-@pytest.mark.parametrize(
-    ("method", "parameters"),
-    [
-        ("GetVersion", {}),
-        ("List", {}),
-        ("Status", {"names": ["all"]}),
-        ("Start", {"names": ["web"]}),
-        ("Start", {"names": ["web"], "no_wait": None}),
-        ("Stop", {"names": ["web"]}),
-        ("Restart", {"names": ["web"], "no_wait": True}),
-        ("Reload", {"names": ["web"]}),
-        ("Signal", {"names": ["web"], "signal": 1}),
-        ("Reset", {"names": ["web"]}),
-        ("Fds", {"name": "web"}),
-        ("Logs", {"name": "web", "count": None}),
-        ("Check", {}),
-        ("Why", {"name": "web"}),
-        ("Show", {"name": "web"}),
-        ("Shutdown", {}),
-    ],
-)
+CALLS: list[tuple[str, dict[str, object]]] = [
+    ("GetVersion", {}),
+    ("List", {}),
+    ("Status", {"names": ["all"]}),
+    ("Start", {"names": ["web"]}),
+    ("Start", {"names": ["web"], "no_wait": None}),
+    ("Stop", {"names": ["web"]}),
+    ("Restart", {"names": ["web"], "no_wait": True}),
+    ("Reload", {"names": ["web"]}),
+    ("Reopen", {"names": ["web"]}),
+    ("Signal", {"names": ["web"], "signal": 1}),
+    ("Reset", {"names": ["web"]}),
+    ("Fds", {"name": "web"}),
+    ("Logs", {"name": "web", "count": None}),
+    ("Check", {}),
+    ("Plan", {}),
+    ("Apply", {"no_wait": True}),
+    ("Graph", {}),
+    ("Why", {"name": "web"}),
+    ("Show", {"name": "web"}),
+    ("Shutdown", {}),
+]
+# methods whose replies other tests hold against the description: `test_each_of_many_replies_is_as_described`,
+# test_call.py, test_resume.py
+ELSEWHERE = {"Monitor", "Call", "Reexec"}
+
+
+def test_every_method_is_called() -> None:
+    assert {method for method, _ in CALLS} | ELSEWHERE == SPAWND.methods.keys(), "add a call of the method to CALLS"
+
+
+@pytest.mark.parametrize(("method", "parameters"), CALLS)
 def test_replies_are_as_described(bench: Bench, method: str, parameters: dict[str, object]) -> None:
     core = bench.core
     core.start(["tftp"])
@@ -123,9 +136,13 @@ def test_replies_are_as_described(bench: Bench, method: str, parameters: dict[st
     bench.run_until(lambda: core.units["qotd"].life.state is State.BACKOFF)
     bench.run_until(lambda: core.units["tftp"].life.state is State.RUNNING)
     core.units["tftp"].memory, core.units["tftp"].cpu = 1 << 40, 0.5
+    core.reopened["web"] = Outcome(True)
+    core.files = Definitions({name: with_process(Service(name, nice=1)) for name in ("web", "new")}, digest="d")
     taken, given = SPAWND.methods[method]
-    SPAWND.check({name: None for name in taken} | parameters, taken)
-    SPAWND.check(bench.call(f"io.spawnd.{method}", **parameters)["parameters"], given)
+    SPAWND.check({name: None for name in taken} | parameters, taken, f"parameters of {method}")
+    reply = bench.call(f"io.spawnd.{method}", **parameters)
+    assert "error" not in reply, f"{method}: {reply}"
+    SPAWND.check(reply["parameters"], given, f"reply of {method}")
 
 
 def test_details_of_one_that_reloads(bench: Bench) -> None:
@@ -142,10 +159,10 @@ def test_each_of_many_replies_is_as_described(bench: Bench, method: str) -> None
     client = bench.connect()
     client.stream(f"io.spawnd.{method}", **({"name": "web"} if method == "Logs" else {}))
     given = SPAWND.methods[method][1]
-    SPAWND.check(client.reply()["parameters"], given)
+    SPAWND.check(client.reply()["parameters"], given, f"first reply of {method}")
     bench.core.start(["web"])
     bench.core.write("web", b"hello\n")
-    SPAWND.check(client.reply()["parameters"], given)
+    SPAWND.check(client.reply()["parameters"], given, f"second reply of {method}")
 
 
 ENDS = [None, Ended(), Ended(status=1), Ended(signum=9, signal="KILL"), Ended.of_step("exec", "/x", 2, "No such file")]

@@ -57,7 +57,7 @@ def test_the_present_states_then_every_change(bench: Bench) -> None:
     ]
     unit = bench.core.units["web"]
     assert found[2] == {
-        "at": iso_8601(bench.core.wall(unit.life.since)),
+        "at": iso_8601(bench.core.unix_time(unit.life.since)),
         "name": "web",
         "old": "starting",
         "state": "running",
@@ -126,7 +126,7 @@ def test_it_has_many_replies(bench: Bench, flags: dict[str, bool]) -> None:
 
 def test_a_name_that_means_nothing(bench: Bench) -> None:
     client = monitor(bench, names=["web", "nope"])
-    assert client.reply() == {"error": "io.spawnd.NoSuchService", "parameters": {"name": "nope"}}
+    assert client.reply() == {"error": "io.spawnd.NoSuchService", "parameters": {"name": "nope", "suggestion": None}}
     assert not bench.core.observers
 
 
@@ -164,9 +164,9 @@ def test_a_burst_is_folded_as_little_as_need_be(bench: Bench) -> None:
 
 def test_a_slow_reader_costs_no_more_than_the_services(bench: Bench) -> None:
     client = monitor(bench, changes_only=True)
-    exchange = bench.exchange()
+    pending = bench.pending()
     made = 0
-    while exchange.has_room:
+    while pending.has_room:
         change(bench)
         made += 2
         if made % 100 == 0:
@@ -178,9 +178,9 @@ def test_a_slow_reader_costs_no_more_than_the_services(bench: Bench) -> None:
         change(bench, "qotd")
         made += 4
     assert len(connection._output) == output
-    assert len(exchange.memo["waiting"]) <= MOST
+    assert len(pending.memo["waiting"]) <= MOST
     bench.advance(2 * PATIENCE)
-    assert not exchange.ended, "who reads slowly is waited for"
+    assert not pending.ended, "who reads slowly is waited for"
     told, last = 0, dict[str, str]()
     while told < made:
         for row in changes(client):
@@ -214,7 +214,7 @@ def test_it_goes_on_from_its_memo(bench: Bench, monkeypatch: pytest.MonkeyPatch)
     core = bench.core
     client = monitor(bench)
     seen(client, 3)
-    memo = bench.exchange().memo
+    memo = bench.pending().memo
     # what was not sent yet is part of it
     memo["waiting"].append({"name": "web", "old": "x", "state": "y", "skipped": 0})
     client.sock.close()

@@ -18,7 +18,7 @@ from supervisor.log.ring import Piece, Position
         (b"\n\n", ["", ""], False),
         (b"dos\r\nbar 50%\r", ["dos", "bar 50%\r"], True),
         (b"a\x0bb\xe2\x80\xa8c\n", ["a\x0bb\u2028c"], False),
-        (b"\xff\n", ["\ufffd"], False),
+        (b"\xff\n", ["\\xff"], False),
     ],
 )
 def test_lines(data: bytes, lines: list[str], partial: bool) -> None:
@@ -46,3 +46,8 @@ def test_bytes_that_are_no_characters_are_not_waited_for() -> None:
     assert unfinished(b"\x80\x80\x80\x80") == 0
     assert unfinished(b"\xff\xff\xff") in (1, 0)
     assert unfinished(b"a\xe2\x82\xff") in (0, 1)
+
+
+def test_a_line_of_which_the_beginning_is_not_kept_is_marked() -> None:
+    reply = reply_of(Piece(b"the end\nnext\n", 0, Position(9, 9), cut=True))
+    assert reply["lines"] == ["…the end", "next"]

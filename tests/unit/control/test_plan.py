@@ -15,8 +15,8 @@ from supervisor.definitions.service import Definitions, Descriptor, Service, Set
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import State
 from supervisor.linux.peers import Credentials
-from supervisor.varlink.exchange import Exchange
 from supervisor.varlink.messages import Call
+from supervisor.varlink.pending_call import PendingCall
 from tests.unit.control.bench import Bench, encode_oneway
 from tests.unit.control.fake_core import with_process
 from tests.unit.control.test_introspection import SPAWND
@@ -111,8 +111,8 @@ def test_a_plan_tells_entries_of_long_keys(bench: Bench) -> None:
         ("env.B", '"2"', '"3"'),
         ("env.C", "nil", '"4"'),
         ("fd[2]", "nil", 'file("/x", "r")'),
-        ("limits.core", "0", "nil"),
         ("control", "false", "true"),
+        ("limits.core", "0", "nil"),
     ]
     assert row["deferred"] is True
 
@@ -231,6 +231,8 @@ def test_a_caller_that_hangs_up_ends_the_wait_and_not_the_change(bench: Bench) -
 class Answers:
     """The connection of a call that is begun anew."""
 
+    has_room_for_channel = True
+
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
         self.has_room = True
@@ -241,7 +243,7 @@ class Answers:
     def in_turn(self, action: Callable[[], None]) -> None:
         action()
 
-    def discard(self, sock: socket.socket) -> None:
+    def discard_channel(self, sock: socket.socket) -> None:
         sock.close()
 
     def answered(self, ends: bool) -> None:
@@ -251,9 +253,9 @@ class Answers:
 def begin(bench: Bench, memo: dict[str, Any], **parameters: object) -> Answers:
     answers = Answers()
     call = Call("io.spawnd.Apply", parameters)
-    exchange = Exchange(call, Credentials(1, 0, 0), bench.loop, answers)
-    exchange.memo = memo
-    apply_verb.run(exchange, bench.core)
+    pending = PendingCall(call, Credentials(1, 0, 0), bench.loop, answers)
+    pending.memo = memo
+    apply_verb.run(pending, bench.core)
     return answers
 
 
@@ -303,7 +305,7 @@ def test_graph(bench: Bench) -> None:
     bench.define(Service("db"), Service("web", depends=("db",), after=("log1", "db")), Service("log1"), Service("x"))
     reply = bench.call("io.spawnd.Graph")["parameters"]
     SPAWND.check(reply, SPAWND.methods["Graph"][1])
-    db = {"name": "db", "state": "stopped", "internal": False, "began": None, "came_up": None}
+    db = {"name": "db", "state": "stopped", "internal": False, "asked": None, "began": None, "came_up": None}
     assert reply["nodes"][0] == db
     assert [node["name"] for node in reply["nodes"]] == ["db", "web", "log1", "x"]
     assert reply["edges"] == [

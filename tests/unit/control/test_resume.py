@@ -12,6 +12,7 @@ from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import State
 from supervisor.varlink.connection import PATIENCE
 from tests.unit.control.bench import Bench, Client, encode, encode_oneway
+from tests.unit.control.test_introspection import SPAWND
 
 VERSION = encode("io.spawnd.GetVersion")
 
@@ -81,8 +82,8 @@ def test_a_start_that_waits_is_answered_and_not_ordered_again(bench: Bench) -> N
 def test_what_is_decided_in_the_meantime_is_answered_at_once(bench: Bench) -> None:
     bench.core.plans["web"] = "hangs"
     client = waiting(bench, encode("io.spawnd.Start", names=["web"]))
-    (exchange,) = (one._exchange for one in bench.server._clients if one._exchange is not None)
-    exchange._on_end.pop()()  # it observes no more: the old one is as good as gone
+    (pending,) = (one._pending for one in bench.server._clients if one._pending is not None)
+    pending._on_end.pop()()  # it observes no more: the old one is as good as gone
     bench.core.event("web", machine.executed)
     bench.execute()
     assert client.results() == {"web": (True, "running", "")}
@@ -144,7 +145,7 @@ def test_a_check_is_made_again(bench: Bench) -> None:
     bench.settle()
     del bench.core.check
     bench.execute()
-    assert client.reply()["parameters"] == {"services": 3, "problems": []}
+    assert client.reply()["parameters"] == {"services": 3, "problems": [], "notices": []}
 
 
 def test_the_answer_to_reexec_comes_from_the_next_one(bench: Bench) -> None:
@@ -154,7 +155,9 @@ def test_the_answer_to_reexec_comes_from_the_next_one(bench: Bench) -> None:
     bench.settle()
     del bench.core.reexec
     bench.execute()
-    assert client.reply()["parameters"]["pid"] == os.getpid()
+    reply = client.reply()["parameters"]
+    assert reply["pid"] == os.getpid()
+    SPAWND.check(reply, SPAWND.methods["Reexec"][1], "reply of Reexec")
     assert ("reexec", None) not in bench.core.asked
 
 

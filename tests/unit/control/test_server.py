@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from supervisor.control import clients as clients_module
 from supervisor.control import server as server_module
 from supervisor.control.server import REFUSED_TIMEOUT, Server
 from supervisor.definitions.service import Service, Settings
@@ -125,7 +124,7 @@ def refused_client(bench: Bench) -> Any:
 
 
 def test_too_many_clients_are_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients_module, "MAX_CLIENTS", 2)
+    monkeypatch.setattr(server_module, "MAX_CLIENTS", 2)
     bench.core.plans["web"] = "hangs"
     first, second = bench.connect(), bench.connect()
     first.call("io.spawnd.Start", names=["web"])
@@ -141,7 +140,7 @@ def test_too_many_clients_are_told(bench: Bench, monkeypatch: pytest.MonkeyPatch
 
 
 def test_who_is_silent_for_longest_makes_room(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients_module, "MAX_CLIENTS", 3)
+    monkeypatch.setattr(server_module, "MAX_CLIENTS", 3)
     bench.core.plans["web"] = "hangs"
     waiting = bench.connect()
     waiting.call("io.spawnd.Start", names=["web"])
@@ -162,8 +161,8 @@ def test_who_is_silent_for_longest_makes_room(bench: Bench, monkeypatch: pytest.
 
 @needs_root
 def test_a_group_sends_nobody_away_but_its_own(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients_module, "MAX_CLIENTS", 2)
-    monkeypatch.setattr(clients_module, "RESERVED", 0)
+    monkeypatch.setattr(server_module, "MAX_CLIENTS", 2)
+    monkeypatch.setattr(server_module, "RESERVED", 0)
     bench.define(Service("web"), settings=Settings(control_group=CONTROL_GROUP))
     ours, _ = bench.connect(), bench.connect()
     bench.run_until(lambda: len(bench.server._clients) == 2)
@@ -173,7 +172,7 @@ def test_a_group_sends_nobody_away_but_its_own(bench: Bench, monkeypatch: pytest
 
 
 def test_who_has_begun_a_call_before_all_others_makes_room(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients_module, "MAX_CALLS", 100_000)
+    monkeypatch.setattr(server_module, "MAX_CALLS", 100_000)
     first, second, third = bench.connect(), bench.connect(), bench.connect()
     first.send(b" " * 10)
     bench.run_until(lambda: bench.server._clients._calls._total == 10)
@@ -191,8 +190,8 @@ def test_who_has_begun_a_call_before_all_others_makes_room(bench: Bench, monkeyp
 
 @needs_root
 def test_a_group_cannot_lock_root_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients_module, "MAX_CLIENTS", 2)
-    monkeypatch.setattr(clients_module, "RESERVED", 1)
+    monkeypatch.setattr(server_module, "MAX_CLIENTS", 2)
+    monkeypatch.setattr(server_module, "RESERVED", 1)
     bench.define(Service("web"), settings=Settings(control_group=CONTROL_GROUP))
     bench.connect()
     bench.run_until(lambda: len(bench.server._clients) == 1)
@@ -259,8 +258,7 @@ def test_the_socket_takes_the_place_of_a_stale_one(bench: Bench) -> None:
     loop = Loop(bench.errors.append)
     os.unlink(bench.path)
     Path(bench.path).write_text("left behind")
-    Path(bench.path[:-1] + "~").write_text("left behind, too")
-    second = Server(loop, FakeCore(loop, []), bench.path)
+    second = Server(loop, FakeCore(loop, []), bench.path, bench.reaper)
     assert stat.S_IMODE(os.stat(bench.path).st_mode) == 0o666
     second.close()
     loop.close()
@@ -270,7 +268,7 @@ def test_the_socket_takes_the_place_of_a_stale_one(bench: Bench) -> None:
 @pytest.mark.parametrize("name", ["no/such/folder/control", "x" * 200])
 def test_a_socket_that_cannot_be_made(bench: Bench, folder: str, name: str) -> None:
     with pytest.raises(RuntimeFolderError, match="cannot make control socket"):
-        Server(bench.loop, bench.core, os.path.join(folder, name))
+        Server(bench.loop, bench.core, os.path.join(folder, name), bench.reaper)
 
 
 def test_closing_the_server_ends_waits(folder: str) -> None:
@@ -285,7 +283,7 @@ def test_closing_the_server_ends_waits(folder: str) -> None:
 
 
 def test_who_has_not_read_for_longest_makes_room(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clients_module, "MAX_REPLIES", 2_000_000)
+    monkeypatch.setattr(server_module, "MAX_REPLIES", 2_000_000)
     bench.define(*(Service(f"service-{number}", description="d" * 900) for number in range(1000)))
     clients = [bench.connect() for _ in range(4)]
     for client in clients:

@@ -10,10 +10,11 @@ import pytest
 
 from supervisor import __version__
 from supervisor.control.rows import iso_8601
-from supervisor.definitions.service import Service
+from supervisor.definitions.service import Descriptor, Service
 from supervisor.lifecycle import machine
-from supervisor.lifecycle.ended import Ended
-from supervisor.lifecycle.life import Cause, Life, State, Then
+from supervisor.lifecycle.life import Cause, Ended, Life, State, Then
+from supervisor.lifecycle.outcome import Outcome
+from supervisor.process.paths import Sight
 from tests.unit.control.bench import Bench
 from tests.unit.control.fake_core import EPOCH, FakeUnit
 
@@ -42,7 +43,7 @@ def test_list_of_one_that_runs(bench: Bench) -> None:
     assert row["uptime_s"] >= 0
     assert row["memory_bytes"] == 4096
     assert row["cpu_s"] == 1.5
-    assert row["since"] == iso_8601(core.wall(core.units["tftp"].life.since))
+    assert row["since"] == iso_8601(core.unix_time(core.units["tftp"].life.since))
 
 
 def test_list_tells_what_is_internal(bench: Bench) -> None:
@@ -58,20 +59,32 @@ def test_status_of_one_in_backoff(bench: Bench) -> None:
     now = bench.clock()
     core.units["web"].life = Life(State.BACKOFF, now, "exited with status 1", deadline=now + 9, failures=3)
     core.units["web"].last_exit = "exited with status 1"
+    core.units["web"].disconnected = "2 clients of stream /run/x"
     (row,) = bench.call("io.spawnd.Status", names=["web"])["parameters"]["services"]
     assert (row["file"], row["line"], row["failures"], row["depends"]) == ("/a.lua", 7, 3, ["db"])
     assert 0 < row["next_start_s"] <= 9
     assert row["descriptors"] == 5
     assert row["last_exit"] == "exited with status 1"
+    assert row["disconnected"] == "2 clients of stream /run/x"
 
 
 @pytest.mark.parametrize("method", ["Status", "Start", "Stop", "Restart", "Reload", "Reset"])
 def test_names_that_mean_nothing(bench: Bench, method: str) -> None:
     reply = bench.call(f"io.spawnd.{method}", names=["web", "nope"])
-    assert reply == {"error": "io.spawnd.NoSuchService", "parameters": {"name": "nope"}}
+    assert reply == {"error": "io.spawnd.NoSuchService", "parameters": {"name": "nope", "suggestion": None}}
+    reply = bench.call(f"io.spawnd.{method}", names=["qotd", "wbe", "*"])
+    assert reply == {"error": "io.spawnd.NoSuchService", "parameters": {"name": "wbe", "suggestion": "web"}}
     assert bench.core.asked == []
     reply = bench.call(f"io.spawnd.{method}", names=[])
     assert reply == {"error": "org.varlink.service.InvalidParameter", "parameters": {"parameter": "names"}}
+
+
+@pytest.mark.parametrize("method", ["Why", "Show", "Fds", "Logs", "Call"])
+def test_one_name_that_means_nothing(bench: Bench, method: str) -> None:
+    more = {"method": "a.b.C"} if method == "Call" else {}
+    for name, suggestion in (("wbe", "web"), ("nope", None), ("we*", None)):
+        parameters = bench.call(f"io.spawnd.{method}", name=name, **more)["parameters"]
+        assert parameters == {"name": name, "suggestion": suggestion}
 
 
 def test_start_waits_until_it_runs(bench: Bench) -> None:
@@ -95,7 +108,7 @@ def test_start_of_one_that_fails(bench: Bench) -> None:
     client = bench.connect()
     client.call("io.spawnd.Start", names=["web", "qotd"])
     assert client.results() == {
-        "web": (False, "backoff", "exited with status 1"),
+        "web": (False, "backoff", "exited with status 1; its output is not kept: add `stderr = log()`"),
         "qotd": (True, "running", ""),
     }
 
@@ -127,7 +140,7 @@ def test_start_ends_when_its_dependency_has_failed_for_good(bench: Bench) -> Non
     core.fail_for_good("db", "exited with status 1")
     (result,) = client.results().values()
     assert result[:2] == (False, "waiting")
-    assert result[2].startswith("needs app, which needs db, which is failed (exited with status 1")
+    assert result[2].startswith("needs app, which needs db, which has failed (exited with status 1")
 
 
 def test_start_ends_when_somebody_stops_it(bench: Bench) -> None:
@@ -183,7 +196,7 @@ def test_a_stop_of_what_others_need_is_refused(bench: Bench) -> None:
 
 def test_what_is_just_restarted_needs_others_as_before(bench: Bench) -> None:
     core = in_a_row(bench).core
-    core.units["web"].life = replace(core.units["web"].life, state=State.STOPPING, then=Then.START)
+    core.units["web"].life = core.units["web"].life._replace(state=State.STOPPING, then=Then.START)
     assert bench.call("io.spawnd.Stop", names=["app"])["parameters"] == {"name": "app", "by": ["web"]}
 
 
@@ -291,7 +304,7 @@ def test_signal_that_is_none(bench: Bench, signum: object) -> None:
 
 def test_reset(bench: Bench) -> None:
     unit = bench.core.units["web"]
-    unit.life = replace(unit.life, state=State.FAILED, failures=10)
+    unit.life = unit.life._replace(state=State.FAILED, failures=10)
     client = bench.connect()
     client.call("io.spawnd.Reset", names=["web"])
     assert client.results() == {"web": (True, "stopped", "")}
@@ -303,7 +316,22 @@ def test_fds(bench: Bench) -> None:
     assert [row["number"] for row in rows] == [0, 1, 2, 3, 4]
     assert rows[3] == {"number": 3, "name": "", "what": "udp 127.0.0.1:69", "stored": False}
     assert rows[4]["stored"] is True
+    bench.core.sights = {0: Sight.DELETED, 3: Sight.TAKEN, 4: Sight.REPLACED}
+    rows = bench.call("io.spawnd.Fds", name="web")["parameters"]["descriptors"]
+    assert [row["what"] for row in rows] == [
+        "file /dev/null (deleted)", "file /dev/null", "file /dev/null", "udp 127.0.0.1:69 (replaced)", "socket:[1]",
+    ]  # fmt: skip
     assert bench.call("io.spawnd.Fds", name="w*")["error"] == "io.spawnd.NoSuchService"
+
+
+def test_reopen(bench: Bench) -> None:
+    bench.define(Service("web"), Service("db"), Service("none"))
+    bench.core.reopened = {"web": Outcome(False, "it was moved elsewhere"), "db": Outcome(True, "reopened /x")}
+    client = bench.connect()
+    client.call("io.spawnd.Reopen", names=["all"])  # of a pattern, those that write to files
+    assert client.results() == {
+        "web": (False, "stopped", "it was moved elsewhere"), "db": (True, "stopped", "reopened /x"),
+    }  # fmt: skip
 
 
 def test_logs(bench: Bench) -> None:
@@ -341,7 +369,9 @@ def test_why_of_one_whose_dependency_has_failed(bench: Bench) -> None:
         "given up after 3 failures in a row"
     )
     assert (reply["kind"], reply["root"], reply["last_restart"]) == ("exit", "db", None)
-    assert reply["hint"] == "once that is mended, `spawnctl start db` tries again"
+    assert reply["hint"] == (
+        "its output is not kept: add `stderr = log()`; fix that, then run `spawnctl start db`"
+    )
     assert reply["lines"] == ["2", "3", "4", "5", "no space left"]
     assert [(link["name"], link["kind"], link["other"], link["text"]) for link in reply["chain"][:2]] == [
         ("web", "dependency", "app", "it needs app"),
@@ -386,11 +416,11 @@ def test_why_of_one_that_runs(bench: Bench) -> None:
     bench.run_until(lambda: core.units["web"].life.state is State.RUNNING)
     unit = core.units["web"]
     reply = bench.call("io.spawnd.Why", name="web")["parameters"]
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(core.wall(unit.life.since)))
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(core.unix_time(unit.life.since)))
     assert reply["answer"] == f"web has been running since {since}"
     assert (reply["kind"], reply["last_restart"], reply["hint"]) == ("running", None, "")
     assert reply["chain"][0]["pid"] == unit.pid
-    unit.life = replace(unit.life, restarts=2, cause=Cause.EXIT)
+    unit.life = unit.life._replace(restarts=2, cause=Cause.EXIT)
     unit.ended = Ended(signum=9, signal="KILL", out_of_memory=True)
     reply = bench.call("io.spawnd.Why", name="web")["parameters"]
     assert reply["last_restart"] == "out_of_memory"
@@ -402,6 +432,10 @@ def test_why_where_the_output_is_elsewhere(bench: Bench) -> None:
     bench.core.journal = True
     reply = bench.call("io.spawnd.Why", name="web")["parameters"]
     assert (reply["journal"], reply["lines"]) == (True, [])
+    bench.core.units["web"].life = Life(State.FAILED, bench.clock(), "", Cause.EXIT, failures=1)
+    bench.core.units["web"].service = Service("web", stderr=Descriptor("log"))
+    reply = bench.call("io.spawnd.Why", name="web")["parameters"]
+    assert reply["hint"].startswith("`spawnctl logs web` shows what the journal has of it; ")
     core = bench.define(Service("mute", depends=("gone",)))
     reply = bench.call("io.spawnd.Why", name="mute")["parameters"]
     assert (reply["journal"], reply["lines"]) == (False, [])
@@ -435,9 +469,9 @@ def test_show(bench: Bench) -> None:
 def test_times_of_a_graph_are_by_one_look_at_the_clocks(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     core = in_a_row(bench).core
     for name in ("db", "app"):
-        core.units[name].life = replace(core.units[name].life, began=1.0, came_up=1.0)
+        core.units[name].life = core.units[name].life._replace(began=1.0, came_up=1.0)
     drift = count()
-    monkeypatch.setattr(core, "wall", lambda monotonic: EPOCH + monotonic - next(drift))
+    monkeypatch.setattr(core, "unix_time", lambda monotonic: EPOCH + monotonic - next(drift))
     nodes = bench.call("io.spawnd.Graph", names=["db"])["parameters"]["nodes"]
     assert len({node[key] for node in nodes for key in ("began", "came_up") if node["name"] in ("db", "app")}) == 1
 
@@ -448,9 +482,9 @@ def test_shutdown_is_answered_first(bench: Bench) -> None:
 
 
 def test_check(bench: Bench) -> None:
-    assert bench.call("io.spawnd.Check")["parameters"] == {"services": 3, "problems": []}
+    assert bench.call("io.spawnd.Check")["parameters"] == {"services": 3, "problems": [], "notices": []}
     bench.core.problems = ["/a.lua:1: bad"]
-    assert bench.call("io.spawnd.Check")["parameters"] == {"services": 0, "problems": ["/a.lua:1: bad"]}
+    assert bench.call("io.spawnd.Check")["parameters"] == {"services": 0, "problems": ["/a.lua:1: bad"], "notices": []}
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def _serve(path: str, set_up: SetUp, ready: int) -> NoReturn:
         core = FakeCore(loop, services)
         core.units["log"] = FakeUnit(Service("log", description="built in"), loop.clock(), internal=True)
         set_up(core)
-        Server(loop, core, path)
+        Server(loop, core, path, lambda _pid, _ended: None)
         os.write(ready, b"r")
         loop.run()
     finally:

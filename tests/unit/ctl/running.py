@@ -64,6 +64,11 @@ class Running:
         value: dict[str, Any] = json.loads(self.line())
         return value
 
+    def error_fd(self) -> int:
+        """Where what it says on stderr comes."""
+        assert self._process.stderr is not None
+        return self._process.stderr.fileno()
+
     def has_output(self) -> bool:
         """Whether there is something to read."""
         poll = select.poll()

@@ -36,11 +36,11 @@ REPLY = {
 
 
 def replying(core: FakeCore) -> None:
-    METHODS[METHOD] = lambda exchange, _: exchange.reply({"reply": REPLY})
+    METHODS[METHOD] = lambda pending, _: pending.reply({"reply": REPLY})
 
 
 def echo(core: FakeCore) -> None:
-    METHODS[METHOD] = lambda exchange, _: exchange.reply({"reply": exchange.call.parameters})
+    METHODS[METHOD] = lambda pending, _: pending.reply({"reply": pending.call.parameters})
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,9 @@ def echo(core: FakeCore) -> None:
     [
         ((), {}),
         (("/a/b.scope",), {"by": "path", "path": "/a/b.scope"}),
-        (("/a", "--by", "scope", "--depth", "2"), {"by": "scope", "path": "/a", "depth": 2}),
+        (("/a", "--by", "path", "--depth", "2"), {"by": "path", "path": "/a", "depth": 2}),
+        (("/a", "--depth", "3"), {"by": "path", "path": "/a", "depth": 3}),
+        (("/ü",), {"by": "path", "path": "/ü"}),
         (("--by", "xattr:user.account"), {"by": "xattr", "xattr": "user.account"}),
         (("--where", "account=a=b", "--where", "x="), {"where": {"account": "a=b", "x": ""}}),
         (("--sort", "memory", "--top", "7"), {"sort": "memory_peak", "top": 7}),
@@ -102,9 +104,21 @@ def test_csv_and_json(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture)
 
 def test_a_reaper_without_a_database(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     error = ServiceError("reaper", "io.spawnd.reaper.NoDatabase", {})
-    supervise(lambda core: METHODS.update({METHOD: lambda exchange, _: exchange.fail(error)}))
+    supervise(lambda core: METHODS.update({METHOD: lambda pending, _: pending.fail(error)}))
     assert spawnctl("accounting") == exit_code.FAILED
     assert capsys.readouterr().err == "spawnctl: reaper keeps no accounting: its options have no database\n"
+
+
+def test_no_reaper(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise()
+    assert spawnctl("accounting") == exit_code.NO_SUCH_SERVICE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("spawnctl: there is no reaper: no definition has `reaper = {")
+    assert "`make install PLATFORM=1`" in line
+    assert "--service NAME" in line
+    assert "--database DATABASE" in line
+    assert spawnctl("accounting", "--service", "wbe") == exit_code.NO_SUCH_SERVICE
+    assert capsys.readouterr().err == "spawnctl: no such service 'wbe'; did you mean 'web'?\n"
 
 
 @pytest.mark.parametrize(
@@ -119,10 +133,44 @@ def test_a_reaper_without_a_database(spawnctl: Spawnctl, supervise: Supervise, c
         ("--since", "soon"),
         ("--sort", "name"),
         ("/a", "/b"),
+        ("--depth", "2"),
+        ("--by", "scope", "--depth", "2"),
+        ("/a", "--by", "host", "--depth", "1"),
+        ("--csv", "--json"),
+        ("/a\udcff",),
+        ("--where", "account=\udcff"),
+        ("--by", "xattr:\udcff"),
     ],
 )
-def test_wrong_usage(spawnctl: Spawnctl, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage(spawnctl: Spawnctl, capsys: Capture, arguments: tuple[str, ...]) -> None:
     assert spawnctl("accounting", *arguments) == exit_code.USAGE
+    assert "Traceback" not in (said := capsys.readouterr().err)
+    assert said
+
+
+def test_what_is_not_utf8_is_told_as_the_accounting_has_it(spawnctl: Spawnctl, capsys: Capture) -> None:
+    assert spawnctl("accounting", "/a\udcff") == exit_code.USAGE
+    assert "not UTF-8; the accounting has it as '/a\\xff'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "the accounting is empty"),
+        (("/a",), "no cgroup at or below '/a' in the accounting: it is a path of /proc/PID/cgroup"),
+        (("/a", "--csv"), "no cgroup at or below '/a' in the accounting"),
+        (("--since", "1d"), "no cgroup in the accounting: --where, --since or --until may leave out what there is"),
+    ],
+)
+def test_what_matches_nothing(
+    spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, arguments: tuple[str, ...], said: str
+) -> None:
+    reply = {"groups": [], "all": {**NOTHING, "name": None, "cgroups": 0}}
+    supervise(lambda core: METHODS.update({METHOD: lambda pending, _: pending.reply({"reply": reply})}))
+    assert spawnctl("accounting", *arguments) == exit_code.DONE
+    told = capsys.readouterr()
+    assert told.err.startswith(f"spawnctl: {said}")
+    assert told.out, "and an empty table"
 
 
 @pytest.mark.parametrize("address", ["mysql:x", "sqlite:relative", "sqlite:/nonexistent/a.db"])

@@ -11,7 +11,7 @@ import pytest
 from supervisor.control.errors import BadReply, ConnectionLost, ControlError, NotRunning, ServiceError, TimedOut
 from supervisor.control.verbs import METHODS
 from supervisor.ctl import exit_code
-from supervisor.varlink.exchange import Exchange
+from supervisor.varlink.pending_call import PendingCall
 from tests.unit.control.fake_core import FakeCore
 
 Spawnctl = Callable[..., int]
@@ -23,20 +23,20 @@ METHOD = "io.spawnd.Call"
 def replying(*replies: dict[str, Any]) -> Callable[[FakeCore], None]:
     """A service that says this, whatever it is asked."""
 
-    def run(exchange: Exchange, _core: object) -> None:
+    def run(pending: PendingCall, _core: object) -> None:
         for reply in replies[:-1]:
-            exchange.reply_more({"reply": reply})
-        exchange.reply({"reply": replies[-1]})
+            pending.reply_more({"reply": reply})
+        pending.reply({"reply": replies[-1]})
 
     return lambda core: METHODS.update({METHOD: run})
 
 
 def echo(_core: FakeCore) -> None:
-    METHODS[METHOD] = lambda exchange, _: exchange.reply({"reply": exchange.call.parameters})
+    METHODS[METHOD] = lambda pending, _: pending.reply({"reply": pending.call.parameters})
 
 
 def failing(error: ControlError) -> Callable[[FakeCore], None]:
-    return lambda core: METHODS.update({METHOD: lambda exchange, _: exchange.fail(error)})
+    return lambda core: METHODS.update({METHOD: lambda pending, _: pending.fail(error)})
 
 
 def test_a_reply_is_readable(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
@@ -69,8 +69,11 @@ def test_many_replies_are_a_line_each(spawnctl: Spawnctl, supervise: Supervise, 
         (ServiceError("web", "a.b.\x1bBad", {}), "web: a.b.\\x1bBad"),
         (ServiceError("web", "io.spawnd.NoSuchService", {"name": "x"}), "web: io.spawnd.NoSuchService: name 'x'"),
         (ServiceError("web", "org.varlink.service.PermissionDenied", {}), "web: org.varlink.service.PermissionDenied"),
-        (NotRunning("web", "stopped"), "web cannot be called: it is stopped"),
-        (NotRunning("web", "running"), "web cannot be called: nobody listens on its control socket"),
+        (NotRunning("web", "stopped"), "web cannot be called: it is stopped; `spawnctl why web` says more"),
+        (
+            NotRunning("web", "running"),
+            "web cannot be called: nobody listens on its control socket; `spawnctl why web` says more",
+        ),
         (TimedOut("web", 10.0), "web did not answer within 10 s"),
         (TimedOut("web", 2.5), "web did not answer within 2.5 s"),
         (ConnectionLost("web"), "web closed the connection before it answered"),
@@ -106,7 +109,7 @@ def test_a_service_that_is_none_and_one_without_a_channel(
 ) -> None:
     supervise()
     assert spawnctl("call", "nope", "Do") == exit_code.NO_SUCH_SERVICE
-    assert capsys.readouterr().err == "spawnctl: no such service: 'nope'\n"
+    assert capsys.readouterr().err == "spawnctl: no such service 'nope'\n"
     assert spawnctl("call", "web", "Do", "--json") == exit_code.FAILED
     captured = capsys.readouterr()
     assert captured.err == "spawnctl: web cannot be called: it has no control = true\n"

@@ -21,7 +21,8 @@ from tests.unit.control.fake_core import FakeCore
 
 Supervise = Callable[..., None]
 Capture = pytest.CaptureFixture[str]
-GENERAL = {"--help", "--socket", "--json"}
+OF_EACH_VERB = {"--help", "--socket", "--json"}
+GENERAL = {*OF_EACH_VERB, "--version"}
 EVERYBODY = {"web", "qotd", "mute", "all"}
 
 
@@ -47,7 +48,7 @@ def test_general_options() -> None:
 def test_options_of_every_verb(verb: str) -> None:
     parser = verb_parser(verb)[1]
     found = words(verb, "--")
-    assert found > {"--help", "--socket", "--json"} or found == GENERAL
+    assert found >= OF_EACH_VERB
     assert found == {max(action.option_strings, key=len) for action in parser._actions if action.option_strings}
 
 
@@ -64,7 +65,7 @@ def test_names_of_every_verb_that_takes_some(supervise: Supervise, path: str, ve
     supervise()
     arguments = [action for action in verb_parser(verb)[1]._actions if not action.option_strings]
     before = ["TERM"] if verb == "signal" else []
-    found = words("--socket", path, verb, *before, "")
+    found = words("--socket", path, verb, *before, "") - VERBS.keys()
     if not any(action.metavar == "NAME" for action in arguments):
         assert found == set()
     elif any(action.metavar == "NAME" and action.nargs in ("+", "*") for action in arguments):
@@ -72,6 +73,11 @@ def test_names_of_every_verb_that_takes_some(supervise: Supervise, path: str, ve
     else:
         assert found == EVERYBODY - {"all"}
         assert words("--socket", path, verb, "web", "") == set()
+
+
+def test_verbs_to_be_told_about() -> None:
+    assert words("help", "") == VERBS.keys()
+    assert words("help", "list", "") == set()
 
 
 def test_names_come_with_their_state_and_once(supervise: Supervise, path: str) -> None:

@@ -66,8 +66,22 @@ def test_the_last_lines(ring: int, spawnctl: Spawnctl, capsys: Capture) -> None:
     lines = {"name": "web", "journal": False, "lines": ["one", "two", "three"]}
     assert json.loads(capsys.readouterr().out) == lines
     assert spawnctl("logs", "mute") == exit_code.FAILED
-    assert capsys.readouterr().err == "spawnctl: mute has no log()\n"
+    assert capsys.readouterr().err == (
+        "spawnctl: mute has no log(): its output is kept where its definition has `stderr = log()`\n"
+    )
     assert spawnctl("logs", "-f", "mute") == exit_code.FAILED
+
+
+def test_no_lines_at_all(supervise: Supervise, spawnctl: Spawnctl, capsys: Capture) -> None:
+    ring = make_ring("web")
+    try:
+        supervise(lambda core: core.rings.update(web=ring))
+        assert spawnctl("logs", "web") == exit_code.DONE
+        assert capsys.readouterr() == ("", "spawnctl: web has written nothing\n")
+        assert spawnctl("logs", "web", "--json") == exit_code.DONE
+        assert capsys.readouterr().err == ""
+    finally:
+        os.close(ring)
 
 
 def test_what_follows(ring: int, path: str) -> None:
@@ -111,7 +125,7 @@ def test_lines_that_were_lost_are_counted(ring: int, path: str) -> None:
         assert spawnctl.text("x\n") == "\nx\n", "the line that goes on no more is ended"
         spawnctl.text("x\n" * (SIZE // 2 - 2))
         spawnctl.interrupt()
-        assert spawnctl.said() == f"spawnctl: {lost} lines of web were not read in time\n"
+        assert spawnctl.said() == f"spawnctl: {lost} lines of web not read in time\n"
 
 
 def test_lines_that_were_lost_are_counted_as_json(ring: int, path: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,9 +18,13 @@ import pytest
 from supervisor import __version__
 from supervisor.ctl import exit_code
 from supervisor.ctl.main import main
+from supervisor.ctl.other_verbs import OTHER_VERBS
 from supervisor.ctl.verbs import VERBS
+from supervisor.definitions.service import Definitions
 from supervisor.lifecycle.life import Life, State
+from supervisor.runtime_folder import owner_socket
 from tests.unit.control.fake_core import FakeCore
+from tests.unit.ctl.fake_supervisor import FakeSupervisor
 
 Spawnctl = Callable[..., int]
 Supervise = Callable[..., None]
@@ -47,6 +52,20 @@ def test_list(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["qotd", "log"]
 
 
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("status",), ("status", "--json"), ("--json", "status")])
+def test_no_verb_and_no_name_mean_list(
+    spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, arguments: tuple[str, ...]
+) -> None:
+    def text() -> str:
+        return re.sub(r'[0-9.]+(?=s |,|")', "0", capsys.readouterr().out)  # it gets later
+
+    supervise()
+    assert spawnctl("list", *(option for option in arguments if option != "status")) == exit_code.DONE
+    listed = text()
+    assert spawnctl(*arguments) == exit_code.DONE
+    assert text() == listed
+
+
 def test_list_of_nothing(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise(lambda core: core.units.clear())
     assert spawnctl("list") == exit_code.DONE
@@ -65,6 +84,15 @@ def test_list_as_json(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture,
     assert wanted <= set(rows[0])
 
 
+def test_a_signal_behind_the_names_is_told(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise()
+    assert spawnctl("signal", "web", "qotd", "TERM") == exit_code.USAGE
+    said = "no such signal: 'web'; the signal comes first: `spawnctl signal TERM web qotd`"
+    assert capsys.readouterr().err == f"spawnctl: {said}\n"
+    assert spawnctl("signal", "web", "qotd") == exit_code.USAGE
+    assert capsys.readouterr().err == "spawnctl: no such signal: 'web'\n"
+
+
 def test_orders(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise()
     assert spawnctl("start", "web", "qotd") == exit_code.DONE
@@ -77,6 +105,39 @@ def test_orders(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> No
     capsys.readouterr()
     assert spawnctl("stop", "all", "--json") == exit_code.DONE
     assert json.loads(capsys.readouterr().out)[0] == {"name": "web", "ok": True, "state": "stopped", "message": ""}
+
+
+@pytest.mark.parametrize("state", [State.DONE, State.FAILED])
+def test_a_stop_of_what_has_ended(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, state: State) -> None:
+    def set_up(core: FakeCore) -> None:
+        core.units["web"].life = Life(state, core.loop.clock())
+
+    supervise(set_up)
+    for arguments in (("web", "qotd"), ("web", "qotd", "--no-wait")):
+        assert spawnctl("stop", *arguments) == exit_code.DONE
+        told = f"web: {state}: there was nothing to stop: it had ended before\nqotd: stopped\n"
+        assert capsys.readouterr() == (told, "")
+
+
+def test_nothing_to_reload_or_to_reopen(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise()
+    for verb, missing in (("reload", "has a reload_signal"), ("reopen", "writes to files")):
+        for names in (["all"], ["w*", "q*"]):
+            assert spawnctl(verb, *names) == exit_code.DONE
+            told, said = capsys.readouterr()
+            assert told.startswith(f"Nothing to {verb}: none of these services {missing}")
+            assert (told.count("\n"), said) == (1, "")
+        assert spawnctl(verb, "all", "--quiet") == exit_code.DONE
+        assert capsys.readouterr() == ("", "")
+        assert spawnctl(verb, "all", "--json") == exit_code.DONE
+        assert capsys.readouterr() == ("[]\n", "")
+
+
+@pytest.mark.parametrize("verb", ["status", "start", "stop", "restart", "signal TERM", "reset"])
+def test_there_are_no_services(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, verb: str) -> None:
+    supervise(lambda core: core.units.clear())
+    assert spawnctl(*verb.split(), "all") == exit_code.DONE
+    assert capsys.readouterr() == ("Nothing to do: no services are defined\n", "")
 
 
 def test_orders_that_fail(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
@@ -134,6 +195,15 @@ def test_check(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> Non
     assert capsys.readouterr().out == "OK: 4 services\n"
 
 
+def test_check_with_notices(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    def set_up(core: FakeCore) -> None:
+        core.files = Definitions(notices=("/a.lua:1: odd",))
+
+    supervise(set_up)
+    assert spawnctl("check") == exit_code.DONE
+    assert capsys.readouterr().out == "notice: /a.lua:1: odd\nOK: 4 services, 1 notice\n"
+
+
 def test_check_with_problems(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     def set_up(core: FakeCore) -> None:
         core.problems = ["/a.lua:1: bad", "/b.lua:2: worse"]
@@ -167,6 +237,7 @@ EVERY_VERB = [
     ("stop", "web"),
     ("restart", "web"),
     ("reload", "web"),
+    ("reopen", "web"),
     ("signal", "TERM", "web"),
     ("reset", "web"),
     ("show", "web"),
@@ -186,13 +257,22 @@ EVERY_VERB = [
 
 
 def test_the_verbs_are_all_here() -> None:
-    assert [arguments[0] for arguments in EVERY_VERB] == list(VERBS)
+    assert [*(arguments[0] for arguments in EVERY_VERB), "help"] == list(VERBS), (
+        "add the verb to EVERY_VERB, in the order of VERBS"
+    )  # help asks no supervisor
 
 
 @pytest.mark.parametrize("arguments", EVERY_VERB, ids=lambda arguments: arguments[0])
 def test_no_supervisor(spawnctl: Spawnctl, path: str, capsys: Capture, arguments: tuple[str, ...]) -> None:
     assert spawnctl(*arguments) == exit_code.NO_SUPERVISOR
     assert capsys.readouterr().err == f"spawnctl: no supervisor at {path!r}: No such file or directory\n"
+
+
+def test_a_folder_in_place_of_the_socket_in_it(spawnctl: Spawnctl, path: str, capsys: Capture) -> None:
+    os.mkdir(path)
+    assert spawnctl("list") == exit_code.NO_SUPERVISOR
+    said = capsys.readouterr().err
+    assert said == f"spawnctl: no supervisor at {path!r}: it is a folder, in which the socket is called 'control'\n"
 
 
 def test_a_socket_that_nobody_listens_on(spawnctl: Spawnctl, path: str, capsys: Capture) -> None:
@@ -203,17 +283,18 @@ def test_a_socket_that_nobody_listens_on(spawnctl: Spawnctl, path: str, capsys: 
 
 
 VERBS_OF_SERVICES = (
-    "list", "status", "why", "start", "stop", "restart", "reload", "reset", "show", "fds", "logs", "monitor",
+    "list", "status", "why", "start", "stop", "restart", "reload", "reopen", "reset", "show", "fds", "logs",
+    "monitor",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [*((verb,) for verb in VERBS_OF_SERVICES), ("logs", "-f")], ids=str)
-def test_no_such_service(
-    spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, arguments: tuple[str, ...]
-) -> None:
+def test_no_such_service(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, arguments: tuple[str, ...]) -> None:
     supervise()
     assert spawnctl(*arguments, "nope") == exit_code.NO_SUCH_SERVICE
-    assert capsys.readouterr().err == "spawnctl: no such service: 'nope'\n"
+    assert capsys.readouterr().err == "spawnctl: no such service 'nope'\n"
+    assert spawnctl(*arguments, "wbe") == exit_code.NO_SUCH_SERVICE
+    assert capsys.readouterr().err == "spawnctl: no such service 'wbe'; did you mean 'web'?\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
@@ -233,8 +314,11 @@ def test_not_permitted(supervise: Supervise, path: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        (),
         ("frobnicate",),
+        ("",),
+        ("help", "frobnicate"),
+        ("help", "list", "status"),
+        ("--socket",),
         ("start",),
         ("list", "--frob"),
         ("signal", "TERM"),
@@ -243,8 +327,11 @@ def test_not_permitted(supervise: Supervise, path: str) -> None:
         ("logs", "web", "-n", "many"),
         ("fds",),
         ("fds", "web", "qotd"),
+        ("fds", "all"),
+        ("show", "w*"),
+        ("logs", "-f", "we?"),
+        ("call", "[w]eb", "Do"),
         ("why",),
-        ("why", "web", "qotd"),
         ("show",),
         ("logs", "-f"),
         ("monitor", "--frob"),
@@ -277,6 +364,39 @@ def test_help_has_every_verb(spawnctl: Spawnctl, capsys: Capture) -> None:
         assert f"  {verb:{max(map(len, VERBS))}}  {what}\n" in text
         assert spawnctl(verb, "--help") == exit_code.DONE
         assert f"usage: spawnctl {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("restrat", "web"), "no such verb 'restrat'; did you mean 'restart'?"),
+        (("bogus",), "no such verb 'bogus'; `spawnctl help` lists the verbs"),
+        (("web", "restart"), "no such verb 'web'; the verb comes first: `spawnctl restart web`"),
+        (("db.service", "stop"), "no such verb 'db.service'; the verb comes first: `spawnctl stop db.service`"),
+        (("cat", "web"), "no such verb 'cat'; `spawnctl show NAME` shows the definition of a service"),
+        (("--json", "STATUS"), "no such verb 'STATUS'; did you mean 'status' or 'start'?"),
+        (("help", "shwo"), "no such verb 'shwo'; did you mean 'show'?"),
+        (("frobnicate",), "no such verb 'frobnicate'; `spawnctl help` lists the verbs"),
+        (("\x1b[31m",), r"no such verb '\x1b[31m'; `spawnctl help` lists the verbs"),
+    ],
+)
+def test_wrong_verbs(spawnctl: Spawnctl, capsys: Capture, arguments: tuple[str, ...], message: str) -> None:
+    assert spawnctl(*arguments) == exit_code.USAGE
+    assert capsys.readouterr() == ("", f"spawnctl: {message}\n")
+
+
+def test_help(spawnctl: Spawnctl, capsys: Capture) -> None:
+    for verb in VERBS:
+        assert spawnctl(verb, "--help") == exit_code.DONE
+        told = capsys.readouterr().out
+        assert spawnctl("help", verb) == exit_code.DONE
+        assert capsys.readouterr().out == told
+        assert spawnctl("help", verb, "--json") == exit_code.DONE
+        assert json.loads(capsys.readouterr().out) == {"verb": verb, "help": told}
+    assert spawnctl("--help") == exit_code.DONE
+    told = capsys.readouterr().out
+    assert spawnctl("help") == exit_code.DONE
+    assert capsys.readouterr().out == told
 
 
 @pytest.mark.parametrize("answer", [b"", b'{"par', b"nonsense\0"])
@@ -380,15 +500,59 @@ def test_descriptions_in_any_locale(supervise: Supervise, path: str) -> None:
             env={**os.environ, "PYTHONIOENCODING": encoding},
         )
         assert result.returncode == exit_code.NOT_RUNNING, result.stderr
-        assert rb"\x1b[31m\n\udc80" in result.stdout
+        assert rb"\x1b[31m\n\x80" in result.stdout
 
 
 def test_starting_is_cheap() -> None:
     """Nothing is imported that takes long and is not needed, and of the verbs only the one used."""
-    code = "import sys; from supervisor.ctl.main import main; main(['list']); print(*sys.modules)"
+    executed = "*(name for name, module in sys.modules.items() if type(module).__name__ != 'Deferred')"
+    code = f"import sys; from supervisor.ctl.main import main; main(['list']); print({executed})"
     result = subprocess.run(
         [sys.executable, "-S", "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
     ).stdout.split()
-    heavy = {"typing", "dataclasses", "inspect", "subprocess", "logging", "asyncio", "supervisor.control"}
+    heavy = {
+        "typing", "dataclasses", "inspect", "subprocess", "logging", "asyncio", "importlib.util", "supervisor.control",
+    }  # fmt: skip
     assert not heavy.intersection(result)
     assert [name for name in result if name.startswith("supervisor.ctl.verbs.")] == ["supervisor.ctl.verbs.list"]
+
+
+# the owner's socket
+
+
+def test_it_is_preferred(
+    path: str, supervise: Supervise, supervisors: list[FakeSupervisor], spawnctl: Spawnctl, capsys: Capture
+) -> None:
+    supervise()
+    supervisors.append(FakeSupervisor(owner_socket(path), lambda core: core.units.__delitem__("web")))
+    assert spawnctl("list") == exit_code.DONE
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["qotd", "mute"]
+
+
+def test_one_that_nobody_serves_is_passed_over(path: str, supervise: Supervise, spawnctl: Spawnctl) -> None:
+    supervise()
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(owner_socket(path))
+    assert spawnctl("list") == exit_code.DONE
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_one_that_somebody_else_has_made_is_passed_over(
+    path: str, supervisors: list[FakeSupervisor], spawnctl: Spawnctl
+) -> None:
+    supervisors.append(FakeSupervisor(owner_socket(path)))
+    os.chown(owner_socket(path), 1234, 1234)
+    assert spawnctl("list") == exit_code.NO_SUPERVISOR
+
+
+def test_verbs_of_other_tools() -> None:
+    """The advice names verbs of ours, and none of them is in the table."""
+    assert not OTHER_VERBS.keys() & VERBS.keys()
+    for word, advice in OTHER_VERBS.items():
+        assert word == word.lower(), "as it is looked up"
+        assert set(re.findall(r"`spawnctl (\w+)", advice)) <= VERBS.keys()
+
+
+def test_version_without_a_supervisor(spawnctl: Spawnctl, capsys: Capture) -> None:
+    assert spawnctl("--version") == exit_code.DONE
+    assert capsys.readouterr() == (f"spawnctl {__version__}\n", "")

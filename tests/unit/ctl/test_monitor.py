@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from supervisor.ctl import exit_code
-from supervisor.ctl.terminal import Terminal
+from supervisor.ctl.output import Terminal
 from supervisor.ctl.verbs.monitor import line
 from tests.unit.control.fake_core import FakeCore
 from tests.unit.ctl.fake_supervisor import FakeSupervisor

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 import pytest
 
 from supervisor.ctl import exit_code
+from supervisor.ctl.output import Terminal
 from supervisor.ctl.planned import summary, title
-from supervisor.ctl.terminal import Terminal
 from supervisor.definitions.service import Definitions, Service, Settings
 from supervisor.lifecycle.life import Life, State
 from tests.machine_of_services import NEEDS, ORDER, TREE
@@ -116,7 +116,9 @@ def test_apply_that_fails(spawnctl: Spawnctl, supervise: Supervise, capsys: Capt
     supervise(set_up)
     assert spawnctl("apply", "--json") == exit_code.FAILED
     captured = capsys.readouterr()
-    assert captured.err == "qotd: start: new: backoff: exited with status 1\n"
+    assert captured.err == (
+        "qotd: start: new: backoff: exited with status 1; its output is not kept: add `stderr = log()`\n"
+    )
     rows = json.loads(captured.out)["services"]
     assert [(row["name"], row["ok"]) for row in rows] == [("web", True), ("qotd", False)]
 
@@ -184,7 +186,7 @@ def test_graph_in_other_forms(spawnctl: Spawnctl, supervise: Supervise, capsys: 
     supervise(needs)
     assert spawnctl("graph", "--json") == exit_code.DONE
     reply = json.loads(capsys.readouterr().out)
-    db = {"name": "db", "state": "stopped", "internal": False, "began": None, "came_up": None}
+    db = {"name": "db", "state": "stopped", "internal": False, "asked": None, "began": None, "came_up": None}
     assert reply["nodes"][0] == db
     assert {"from": "probe", "to": "logger", "kind": "after"} in reply["edges"]
     assert spawnctl("graph", "--dot") == exit_code.DONE
@@ -217,7 +219,7 @@ def started(core: FakeCore) -> None:
     times = {"db": (10.0, 12.0), "logger": (10.25, 10.5), "web": (12.125, 12.25), "probe": (12.5, None)}
     for name, (began, came_up) in times.items():
         unit = core.units[name]
-        unit.life = replace(unit.life, state=State.RUNNING, began=began, came_up=came_up)
+        unit.life = unit.life._replace(state=State.RUNNING, asked=10.0, began=began, came_up=came_up)
 
 
 TIMES = """\
@@ -263,6 +265,31 @@ def test_a_picture(spawnctl: Spawnctl, supervise: Supervise, tmp_path: Path, cap
     assert float(bars[0].get("width", 0)) > 7 * float(bars[1].get("width", 0))
     assert spawnctl("graph", "--plot", str(tmp_path / "none" / "x.svg")) == exit_code.FAILED
     assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_a_picture_shows_failures_and_what_waited_for_what(
+    spawnctl: Spawnctl, supervise: Supervise, tmp_path: Path
+) -> None:
+    def failed(core: FakeCore) -> None:
+        started(core)
+        unit = core.units["logger"]
+        unit.life = unit.life._replace(state=State.FAILED)
+
+    supervise(failed)
+    path = tmp_path / "start.svg"
+    assert spawnctl("graph", "--plot", str(path)) == exit_code.DONE
+    svg = "{http://www.w3.org/2000/svg}"
+    root = ElementTree.parse(path).getroot()  # noqa: S314  # our own
+    texts = {text.text: text.get("y") for text in root.iter(f"{svg}text")}
+    assert "logger (failed)" in texts
+    rows = {str(text).split()[0]: float(y or 0) for text, y in texts.items()}
+    arrows = [way for way in root.iter(f"{svg}path") if way.get("marker-end")]
+    red = [way for way in arrows if way.get("marker-end") == "url(#critical)"]
+    assert len(arrows) == 3
+    assert len(red) == 1
+    *_, begin, end = [float(point.split(",")[1]) for point in str(red[0].get("d"))[1:].replace("L", "").split()]
+    assert begin == end, "it comes from the left"
+    assert abs(end - rows["web"]) < 12
 
 
 def test_a_picture_of_nothing(spawnctl: Spawnctl, supervise: Supervise, tmp_path: Path) -> None:

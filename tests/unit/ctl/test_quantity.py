@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.ctl.quantity import cpu_time, duration, size
+from supervisor.ctl.output import cpu_time, duration, size
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from supervisor.ctl import exit_code
-from supervisor.definitions.notation.keys import KEYS
+from supervisor.definitions.notation.keys import SHOW
 from supervisor.definitions.service import Descriptor, Service
 from tests.unit.control.fake_core import FakeCore, FakeUnit
 
@@ -59,7 +59,7 @@ def test_the_keys_that_the_definition_has(shown: Callable[..., str]) -> None:
 def test_defaults(shown: Callable[..., str]) -> None:
     lines = shown("--all", "netns@blue").splitlines()
     assert '  stop_timeout = "10s",                          -- default' in lines
-    assert len(lines) == len(KEYS) + len(["{", *SERVICE.fd, "},", "}"])
+    assert len(lines) == len(SHOW) + len(["{", *SERVICE.fd, "},", "}"])
 
 
 def test_a_changed_definition_that_waits(shown: Callable[..., str]) -> None:
@@ -84,7 +84,7 @@ def test_json(shown: Callable[..., str]) -> None:
         "file": "/etc/spawnd/services.d/a.lua",
         "line": 4,
     }
-    assert len(json.loads(shown("netns@blue", "--json", "-a"))["settings"]) == len(KEYS)
+    assert len(json.loads(shown("netns@blue", "--json", "-a"))["settings"]) == len(SHOW)
 
 
 def test_what_is_built_in(shown: Callable[..., str]) -> None:

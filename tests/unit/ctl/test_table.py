@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.ctl.table import render
-from supervisor.ctl.terminal import Terminal
+from supervisor.ctl.output import Terminal
+from supervisor.ctl.text import render
 from supervisor.ctl.verbs import list as list_verb
 
 TITLES = ("NAME", "N", "TEXT")

@@ -11,7 +11,7 @@ from typing import TextIO
 
 import pytest
 
-from supervisor.ctl.terminal import standard_output
+from supervisor.ctl.output import standard_output
 
 
 @pytest.fixture

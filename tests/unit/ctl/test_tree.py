@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.ctl.tree import DEEPEST, SHOWN, WHOLE, Tree, dot
+from supervisor.ctl.graph import DEEPEST, SHOWN, WHOLE, Tree, dot
 from tests.machine_of_services import NEEDS, ORDER, TREE
 
 MACHINE = {name: " ".join(needs) for name, needs in NEEDS.items()}

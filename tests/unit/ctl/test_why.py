@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from supervisor.ctl import exit_code
-from supervisor.ctl.terminal import Terminal
+from supervisor.ctl.output import Terminal
 from supervisor.ctl.verbs import why
 from supervisor.definitions.service import Service
-from supervisor.lifecycle.ended import Ended
-from supervisor.lifecycle.life import Cause, Life, State
+from supervisor.lifecycle.life import Cause, Ended, Life, State
 from tests.unit.control.fake_core import FakeCore, FakeUnit
 
 Spawnctl = Callable[..., int]
@@ -47,7 +46,7 @@ def test_the_answer_and_the_way_to_it(spawnctl: Spawnctl, supervise: Supervise, 
         "  app  waiting  3m20s  it needs db",
         "  db   failed   1m40s  its process exited with status 1; given up after 10 failures in a row",
         "",
-        "To do: once that is mended, `spawnctl start db` tries again",
+        "To do: fix that, then run `spawnctl start db`",
         "",
         "The last lines of db:",
         "  opening",
@@ -56,6 +55,37 @@ def test_the_answer_and_the_way_to_it(spawnctl: Spawnctl, supervise: Supervise, 
     assert spawnctl("why", "app", "--json") == exit_code.DONE
     reply = json.loads(capsys.readouterr().out)
     assert (reply["root"], reply["kind"], reply["lines"][0]) == ("db", "exit", "opening")
+
+
+def test_several_services_are_answered_one_after_the_other(
+    spawnctl: Spawnctl, supervise: Supervise, capsys: Capture
+) -> None:
+    supervise(a_chain)
+    assert spawnctl("start", "qotd") == exit_code.DONE
+    capsys.readouterr()
+    assert spawnctl("why", "app", "?b", "qotd") == exit_code.DONE
+    out = capsys.readouterr().out
+    assert out.count("The last lines of ") == 1
+    assert [line.partition(" ")[0] for line in out.splitlines() if line.startswith(("app ", "db ", "qotd "))] == [
+        "app",
+        "db",
+        "qotd",
+    ]
+    assert "\n\ndb has failed: " in out
+    assert "\n\nqotd has been running since " in out
+    assert spawnctl("why", "--json", "all") == exit_code.DONE
+    replies = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {reply["name"]: reply["root"] for reply in replies} == {
+        "web": "db", "app": "db", "db": "db", "qotd": "qotd", "mute": "mute"
+    }  # fmt: skip
+    assert spawnctl("why", "web", "x*") == exit_code.NO_SUCH_SERVICE
+    assert capsys.readouterr() == ("", "spawnctl: no such service 'x*'\n")
+
+
+def test_nothing_to_answer(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise(lambda core: [core.units.pop(name) for name in ("web", "qotd", "mute")])
+    assert spawnctl("why", "all") == exit_code.DONE
+    assert capsys.readouterr().out == "Nothing to do: no services are defined\n"
 
 
 def test_an_answer_that_says_it_all(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
@@ -96,3 +126,17 @@ def test_states_are_in_colour_on_a_terminal() -> None:
         "  web  \x1b[33mwaiting\x1b[0m  5s  it needs db",
         "  db   -         -  it is not defined",
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('nginx: [emerg] open() "/dev/stdout" failed (6: No such device or address)', True),
+        ("ERROR: failed to open error_log (/proc/self/fd/2): No such device or address (6)", True),
+        ('open() "/dev/stdout" failed (13: Permission denied)', False),
+        ("cannot open /dev/modem: No such device or address", False),
+    ],
+)
+def test_a_program_that_opens_its_stream_of_the_journal_is_told_what_to_do(line: str, told: bool) -> None:
+    advice = why.of_sockets("web", ["starting", line])
+    assert ("is a socket" in advice and 'file("/var/log/web.log", "a")' in advice) is told

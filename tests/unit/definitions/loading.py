@@ -16,11 +16,16 @@ DEADLINE_S = 20.0  # of CPU time: no test comes near it unless it means to
 
 
 def records(
-    *paths: str | Path, deadline_s: float = DEADLINE_S, root: bool = True, digest: bool = False
+    *paths: str | Path,
+    deadline_s: float = DEADLINE_S,
+    root: bool = True,
+    digest: bool = False,
+    programs: bool = False,
 ) -> list[Record]:
     """The records of a report."""
     found: list[Record] = []
-    evaluate([os.fspath(path) for path in paths], found.append, deadline_s=deadline_s, root=root, digest=digest)
+    names = [os.fspath(path) for path in paths]
+    evaluate(names, found.append, deadline_s=deadline_s, root=root, digest=digest, programs=programs)
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.definitions.convert.descriptor_options import OPTIONS
+from supervisor.definitions.convert.descriptor import OPTIONS
 from supervisor.definitions.service import Descriptor
 from tests.unit.definitions.loading import Files
 

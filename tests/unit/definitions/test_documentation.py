@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.definitions.convert.descriptor_options import OPTIONS
-from supervisor.definitions.convert.limits import UNITS
+from supervisor.definitions.convert.descriptor import OPTIONS
+from supervisor.definitions.definition_file import SETTINGS_KEYS as SETTINGS
 from supervisor.definitions.lua import CONSTRUCTORS
-from supervisor.definitions.netns.schema import OPTIONS as NETNS
-from supervisor.definitions.schema import KEYS
-from supervisor.definitions.settings import KEYS as SETTINGS
+from supervisor.definitions.netns.options import OPTIONS as NETNS
+from supervisor.definitions.scalars import LIMIT_UNITS
+from supervisor.definitions.service import KEYS
 from tests.unit.definitions.loading import Files
 
 TEXT = (Path(__file__).parents[3] / "docs" / "definitions.md").read_text(encoding="utf-8")
@@ -20,14 +20,16 @@ NAMESPACES = (Path(__file__).parents[3] / "docs" / "netns.md").read_text(encodin
 EXAMPLES = re.findall(r"```lua\n(.*?)```", TEXT, re.S)
 
 
-@pytest.mark.parametrize("name", [*KEYS, *OPTIONS, *SETTINGS, *UNITS])
+@pytest.mark.parametrize("name", [*KEYS, *OPTIONS, *SETTINGS, *LIMIT_UNITS])
 def test_every_key_has_a_row(name: str) -> None:
-    assert re.search(rf"^\|[^|]*`{name}`", TEXT, re.M)
+    has_row = re.search(rf"^\|[^|]*`{name}`", TEXT, re.M) is not None
+    assert has_row, f"docs/definitions.md has no row for {name!r}"
 
 
 @pytest.mark.parametrize("name", CONSTRUCTORS)
 def test_every_constructor_has_a_row(name: str) -> None:
-    assert re.search(rf"^\|[^|]*`{name}\(", TEXT, re.M)
+    has_row = re.search(rf"^\|[^|]*`{name}\(", TEXT, re.M) is not None
+    assert has_row, f"docs/definitions.md has no row for the constructor {name!r}"
 
 
 def test_no_row_names_a_key_that_is_not_there() -> None:
@@ -46,12 +48,15 @@ def test_examples(files: Files, example: str) -> None:
 def test_examples_of_keys(files: Files, example: str) -> None:
     key, *_, value = [cell.strip().strip("`") for cell in example.rstrip("|").split("|")]
     key = key.split("`")[0]
+    if key == "function_user":
+        assert files.load(f'module("x", package.seeall)\nexec = "/x"\n{key} = {value}\nfunction start() end').services
+        return
     program = "" if key in ("exec", "worker") else 'worker = "accessory",' if key == "options" else 'exec = "/x",'
     if key == "user":
         value = '"root"'
     if key in ("group", "groups"):
         value = '"root"'
-    more = 'ready = "fd",' if key == "ready_fd" else ""
+    more = {"ready_fd": 'ready = "fd",', "pid_file": "forking = true,"}.get(key, "")
     others = "".join(f'{name} = {{ exec = "/y" }}\n' for name in ("network", "db", "syslog", "maintenance"))
     assert "x" in files.load(f"x = {{ {program} {more} {key} = {value} }}\n{others}").services
 
@@ -59,7 +64,8 @@ def test_examples_of_keys(files: Files, example: str) -> None:
 @pytest.mark.parametrize("name", NETNS)
 def test_every_key_of_a_network_namespace_has_a_row(name: str) -> None:
     section = TEXT[TEXT.index("\n## Network namespaces") : TEXT.index("\n## Resource limits")]
-    assert re.search(rf"^\|[^|]*`{name}`", section, re.M)
+    has_row = re.search(rf"^\|[^|]*`{name}`", section, re.M) is not None
+    assert has_row, f"docs/definitions.md has no row for {name!r} of a network namespace"
 
 
 @pytest.mark.parametrize("example", re.findall(r"```lua\n(.*?)```", NAMESPACES, re.S))
@@ -72,3 +78,21 @@ def test_the_example_file_of_network_namespaces(files: Files) -> None:
     assert files.load(text).services == {}
     code = re.sub(r"^-- (?=netns|for|end|  |\})", "", text, flags=re.M)
     assert sorted(files.load(code).services) == [f"netns@customer{number}" for number in range(1, 10)]
+
+
+ROOT = Path(__file__).parents[3]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHIPPED = sorted((ROOT / "conf").rglob("*.lua"))
+
+
+def programs() -> list[tuple[str, str]]:
+    """Every example of a definition with a program, with the file that it is in."""
+    texts = [(path, text) for path in DOCUMENTS for text in re.findall(r"```lua\n(.*?)```", path.read_text(), re.S)]
+    texts += [(path, path.read_text()) for path in SHIPPED]
+    return [(path.name, text) for path, text in texts if re.search(r"^ *(\w+ = \{ )?exec = ", text, re.M)]
+
+
+@pytest.mark.parametrize(("name", "text"), programs())
+def test_every_example_keeps_what_its_program_says(name: str, text: str) -> None:
+    """Whoever begins with a copy of one is not to look for the first error in vain."""
+    assert re.search(r"stderr = log\(\)|stderr = log\(\), log\(\)", text) or "proc.exec(" in text

@@ -37,7 +37,7 @@ def test_missing_and_unreadable(tmp_path: Path) -> None:
         "broken.lua:1: cannot read: No such file or directory",
         "fifo.lua:1: cannot read: not a regular file",
         "folder.lua:1: cannot read: not a regular file",
-        "latin.lua:2: cannot use: not UTF-8",
+        "latin.lua:2: cannot use: its byte \\xe4 is not UTF-8",
         "missing:1: cannot read: No such file or directory",
     ]
 

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from supervisor.definitions import evaluate, services
-from supervisor.definitions.accounts import Accounts
+from supervisor.definitions.databases import Accounts
 from supervisor.definitions.files import Files as Reader
 from tests.unit.definitions.loading import Files, load_paths
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 
 import pytest
 
-from supervisor.definitions.schema import KEYS
-from supervisor.definitions.service import Backoff
+from supervisor.definitions.service import KEYS, Backoff
 from tests.unit.definitions.loading import Files
 
 UNLIMITED = -1
@@ -29,6 +30,9 @@ GOOD: list[tuple[str, str, object]] = [
     ('cwd = "/tmp"', "cwd", "/tmp"),
     ('umask = "----w--w-"', "umask", 0o022),
     ('umask = "027"', "umask", 0o027),
+    ("groups = 0", "groups", ("0",)),
+    ("success_status = 1", "success_status", (1,)),
+    ("no_restart_status = { 7, 2, 7 }", "no_restart_status", (2, 7)),
     ('chroot = "/srv"', "chroot", "/srv"),
     ('netns = "blue"', "netns", "blue"),
     ('capabilities = { keep = { "CAP_NET_ADMIN", "chown" } }', "capabilities", ("chown", "net_admin")),
@@ -42,6 +46,20 @@ GOOD: list[tuple[str, str, object]] = [
     ('limits = { nofile = "unlimited" }', "limits", {"nofile": (UNLIMITED, UNLIMITED)}),
     ('limits = { core = { soft = 0, hard = "unlimited" } }', "limits", {"core": (0, UNLIMITED)}),
     ("nice = -20", "nice", -20),
+    ('env_file = "-/etc/x"', "env_file", ("-/etc/x",)),
+    ("forking = true", "forking", True),
+    ('forking = true, pid_file = "/run/x"', "pid_file", "/run/x"),
+    ("listen_fds = false", "listen_fds", False),
+    ("expand_env = true", "expand_env", True),
+    ("login_env = false", "login_env", {}),
+    ('io_class = "idle"', "io_class", "idle"),
+    ("io_priority = 7", "io_priority", 7),
+    ('scheduling = "batch"', "scheduling", "batch"),
+    ('scheduling = "fifo:010"', "scheduling", "fifo:10"),
+    ('timer_slack = "0.05ms"', "timer_slack", 5e-05),
+    ("success_status = 143", "success_status", (143,)),
+    ("success_status = { 3, 1, 3 }", "success_status", (1, 3)),
+    ("no_restart_status = { 78 }", "no_restart_status", (78,)),
     ("cpu_affinity = { 3, 0 }", "cpu_affinity", (0, 3)),
     ('cpu_affinity = "0-2, 5"', "cpu_affinity", (0, 1, 2, 5)),
     ("oom_score_adj = -1000", "oom_score_adj", -1000),
@@ -76,6 +94,8 @@ GOOD: list[tuple[str, str, object]] = [
     ("reload_signal = 1", "reload_signal", 1),
     ('restart_signal = "RTMIN+1"', "restart_signal", 35),
     ('kill_mode = "process"', "kill_mode", "process"),
+    ('kill_mode = "group"', "kill_mode", "group"),
+    ('kill_mode = "mixed"', "kill_mode", "mixed"),
     ('watchdog = "10s"', "watchdog", 10.0),
     ("watchdog = false", "watchdog", None),
 ]
@@ -85,7 +105,7 @@ BAD: list[tuple[str, str]] = [
     ('exec = "bin/x"', "exec: 'bin/x' is not an absolute path"),
     ("exec = true", "exec: has to be text, not true"),
     ('exec = "/a\\0b"', "exec: '/a\\x00b' holds a NUL character"),
-    ('exec = "/\\255"', "exec: '/\\udcff' is not UTF-8"),
+    ('exec = "/\\255"', "exec: '/\\xff' is not UTF-8"),
     ('worker = "accessory"', "worker: a service has either exec or worker"),
     ("options = { a = 1 }", "options: only a worker has options"),
     ('arg = "-v"', "arg: has to be a list, not '-v', write arg = { '-v' }"),
@@ -106,7 +126,7 @@ BAD: list[tuple[str, str]] = [
     ('user = "²"', "user: unknown user '²'"),
     ('group = "٣"', "group: unknown group '٣'"),
     ('user = "a\\0b"', "user: 'a\\x00b' holds a NUL character"),
-    ('groups = { "a\\255" }', "groups[1]: 'a\\udcff' is not UTF-8"),
+    ('groups = { "a\\255" }', "groups[1]: 'a\\xff' is not UTF-8"),
     ("user = {}", "user: has to be a name or a number, not a table"),
     ('group = "no such group"', "group: unknown group 'no such group'"),
     ('groups = { "root", "daemn" }', "groups[2]: unknown group 'daemn', did you mean 'daemon'?"),
@@ -162,7 +182,13 @@ BAD: list[tuple[str, str]] = [
     ('pids_max = "many"', "pids_max: 'many' is not a whole number"),
     ('pids_max = "²"', "pids_max: '²' is not a whole number"),
     ("io_weight = 10001", "io_weight: 10001 is out of range"),
-    ("depends = 3", "depends: has to be a list, not 3"),
+    ("depends = 3", "depends: has to be text, not 3"),
+    ("depends = { web = 3 }", "depends: has to be text, not a table"),
+    ("success_status = '1'", "success_status: has to be a whole number from 0 to 255, not '1', write 1 without quotes"),
+    ("no_restart_status = { '7' }", "no_restart_status[1]: has to be a whole number from 0 to 255, not '7', write 7"),
+    ("success_status = '256'", "success_status: has to be a whole number from 0 to 255, not '256'"),
+    ("success_status = { 1, nil, 2 }", "success_status: has to be a list, without holes"),
+    ("nice = '-5'", "nice: has to be a whole number from -20 to 19, not '-5', write -5 without quotes"),
     ('depends = { "a b" }', "depends[1]: 'a b' is not the name of a service"),
     ('after = { "nobody" }', "after[1]: unknown service 'nobody'"),
     ('conflicts = "x"', "conflicts[1]: a service cannot name itself"),
@@ -183,7 +209,7 @@ BAD: list[tuple[str, str]] = [
     ("start_limit = true", "start_limit: has to be a whole number"),
     ('ready = "now"', "ready: 'now' is not 'exec' or 'notify' or 'fd'"),
     ("ready_fd = 4", 'ready_fd: goes with ready = "fd" alone'),
-    ('ready = "fd", ready_fd = 3, fd = { file("/a") }', "ready_fd: 3 is taken by its table of 1 descriptors"),
+    ('ready = "fd", ready_fd = 3, fd = { file("/a") }', "ready_fd: 3 is taken by its table of 1 descriptor"),
     ('ready = "fd", ready_fd = 4, fdstore_max = 2', "the first free number is 5"),
     ("start_timeout = 0", "start_timeout: 0 is too short; false means no limit"),
     ("stop_timeout = true", "stop_timeout: true is not a duration"),
@@ -193,8 +219,29 @@ BAD: list[tuple[str, str]] = [
     ("handover_signal = false", "handover_signal: false is not a signal"),
     ('reload_signal = "RTMIN+31"', "reload_signal: 'RTMIN+31' is out of range"),
     ('restart_signal = "HUP"', "restart_signal: 'HUP' is not a real-time signal"),
-    ('kill_mode = "mixed"', "kill_mode: 'mixed' is not 'all' or 'process'"),
+    ('kill_mode = "none"', "kill_mode: 'none' is not 'all' or 'group' or 'mixed' or 'process'"),
     ("watchdog = 0", "watchdog: 0 is too short"),
+    ("forking = 1", "forking: has to be true or false"),
+    ('pid_file = "/run/x"', "pid_file: goes with forking = true alone"),
+    ('forking = true, pid_file = "x"', "pid_file: 'x' is not an absolute path"),
+    ('forking = true, ready = "notify"', "ready: does not go with forking = true"),
+    ("forking = true, watchdog = 3", "watchdog: does not go with forking = true"),
+    ("forking = true, task = true", "task: does not go with forking = true"),
+    ('forking = true, kill_mode = "process"', "kill_mode: does not go with forking = true"),
+    ('env_file = "-etc/x"', "'etc/x' is not an absolute path"),
+    ('listen_fds = "no"', "listen_fds: has to be true or false"),
+    ("expand_env = 1", "expand_env: has to be true or false"),
+    ("login_env = 1", "login_env: has to be true or false"),
+    ('user = "1234567", login_env = true', "login_env: user '1234567' has no entry"),
+    ('io_class = "slow"', "io_class: 'slow' is not 'realtime' or 'best-effort' or 'idle'"),
+    ("io_priority = 8", "io_priority: 8 is out of range, from 0 to 7"),
+    ('io_class = "idle", io_priority = 3', 'io_priority: the io_class "idle" has no priorities'),
+    ('scheduling = "fifo"', "scheduling: 'fifo' is not 'batch', 'idle', or like 'fifo:10'"),
+    ('scheduling = "rr:100"', "scheduling: 100 is out of range for a priority, from 1 to 99"),
+    ("timer_slack = 0", "timer_slack: has to be at least a nanosecond"),
+    ("success_status = 256", "success_status: 256 is out of range"),
+    ('no_restart_status = { "x" }', "no_restart_status[1]: has to be a whole number"),
+    ('function_user = "root"', "function_user: is for the functions of a module"),
     ("nicee = 3", "unknown key 'nicee', did you mean 'nice'?"),
     ("nice = function() end", "nice: has to be a whole number from -20 to 19, not a function"),
 ]  # fmt: skip
@@ -214,11 +261,16 @@ def test_bad(files: Files, keys: str, message: str) -> None:
     assert any(problem.startswith("a.lua:3: x: ") and message in problem for problem in problems), problems
 
 
+def given(examples: Iterable[str]) -> set[str]:
+    """Return the keys that definitions give, without the names in their tables."""
+    return {key for keys in examples for key in re.findall(r"(?:^|, )(\w+) = ", keys)}
+
+
 def test_every_key_is_tested() -> None:
-    for key in KEYS.keys() - {"exec", "worker", "options", "stdin", "stdout", "stderr", "fd"}:
-        assert any(key in keys for keys, _, _ in GOOD) or key in ("depends", "after", "conflicts")
-    for key in KEYS:
-        assert any(key in keys for keys, _ in BAD)
+    elsewhere = {"exec", "worker", "options", "stdin", "stdout", "stderr", "fd"}
+    elsewhere |= {"depends", "after", "conflicts", "function_user"}
+    assert KEYS.keys() - given(keys for keys, _, _ in GOOD) - elsewhere == set(), "add a value that is taken to GOOD"
+    assert KEYS.keys() - given(keys for keys, _ in BAD) == set(), "add a value that is refused to BAD"
 
 
 def test_what_it_runs(files: Files) -> None:
@@ -250,7 +302,7 @@ def test_worker(files: Files) -> None:
         ('worker = "accessory", options = { 1 }', "options: has to be a table with names"),
         ('worker = "accessory", options = { a = { b = print } }', "options.a.b: has to be plain data, not a function"),
         ('worker = "accessory", options = { a = { 1, log() } }', "options.a[2]: has to be plain data, not log(…)"),
-        ('worker = "accessory", options = { ["\\255"] = 1 }', "options.\\udcff: '\\udcff' is not UTF-8"),
+        ('worker = "accessory", options = { ["\\255"] = 1 }', "options.\\xff: '\\xff' is not UTF-8"),
         ('worker = "accessory", options = { a = 1/0 }', "options.a: inf is not a number that can be passed on"),
         ('worker = "accessory", options = { a = { 1, nil, 3 } }', "options.a: has to be plain data, not a table that"),
     ],
@@ -259,6 +311,12 @@ def test_bad_worker(files: Files, keys: str, message: str) -> None:
     problems = files.problems(f"x = {{ {keys} }}")
     assert len(problems) == 1
     assert problems[0].startswith(f"a.lua:1: x: {message}")
+
+
+def test_a_stop_without_time_gets_a_notice(files: Files) -> None:
+    (notice,) = files.load('_DEFAULT = { stop_timeout = 0 }; x = { exec = "/x" }; y = { exec = "/y" }').notices
+    assert notice.endswith("stop_timeout: 0 kills at once, without time to stop; false means no limit")
+    assert not files.load('x = { exec = "/x", stop_timeout = false }').notices
 
 
 def test_defaults(files: Files) -> None:

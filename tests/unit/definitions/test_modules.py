@@ -44,9 +44,9 @@ def test_the_start_up_script_of_the_pattern(files: Files) -> None:
 
 def test_the_text_of_functions_is_named_by_its_digest(files: Files) -> None:
     services = files.load(SYSLOG).services
-    assert len(services["syslog"].text) == 64
-    assert services["iptables"].text == ""
-    assert files.load(SYSLOG + "\n").services["syslog"].text != services["syslog"].text
+    assert len(services["syslog"].source_digest) == 64
+    assert services["iptables"].source_digest == ""
+    assert files.load(SYSLOG + "\n").services["syslog"].source_digest != services["syslog"].source_digest
 
 
 def test_one_with_a_process_has_the_keys_of_a_table(files: Files) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.definitions.netns.interface import is_interface_name, link_name
+from supervisor.definitions.netns.options import is_interface_name, link_name
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.life import Cause
 from tests.unit.definitions.loading import Files, load_paths
@@ -252,10 +252,10 @@ def test_defaults_of_a_file_are_for_its_services(files: Files) -> None:
 
 def test_it_is_the_same_as_the_service_written_out(files: Files) -> None:
     """What `spawnctl show` prints is a definition, too."""
-    from supervisor.definitions.notation.keys import KEYS
+    from supervisor.definitions.notation.keys import SHOW
 
     service = namespace(files, 'addresses = "192.0.2.2/24", gateway = "192.0.2.1", dns = "192.0.2.53", mtu = 1400')
-    keys = ", ".join(f"{key} = {show(service)}" for key, show in KEYS.items())
+    keys = ", ".join(f"{key} = {show(service)}" for key, show in SHOW.items())
     assert files.load(f'_G["netns@a"] = {{ {keys} }}').services["netns@a"] == service
 
 

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from supervisor.definitions.network import Network
-from supervisor.definitions.problems import Bad
+from supervisor.definitions.databases import Network
+from supervisor.definitions.problems import InvalidValue
 
 
 class Told:
@@ -47,28 +47,28 @@ def test_a_name_service_that_does_not_answer(
         raise socket.gaierror(error, "no answer")
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    with pytest.raises(Bad, match="cannot look up host 'web': no answer"):
+    with pytest.raises(InvalidValue, match="cannot look up host 'web': no answer"):
         told.network.address("web", "")
     assert told.network.unavailable is unavailable
 
 
 def test_a_name_with_several_addresses(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch, "::1", "127.0.0.1")
-    with pytest.raises(Bad, match=r"host 'web' has 2 addresses, name one of them: ::1, 127\.0\.0\.1"):
+    with pytest.raises(InvalidValue, match=r"host 'web' has 2 addresses, name one of them: ::1, 127\.0\.0\.1"):
         told.network.address("web", "")
 
 
 def test_an_unknown_name_is_looked_up_once(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch)
     for _ in range(2):
-        with pytest.raises(Bad, match="cannot look up host 'web': Name or service not known"):
+        with pytest.raises(InvalidValue, match="cannot look up host 'web': Name or service not known"):
             told.network.address("web", "")
     assert len(told.calls) == 1
 
 
 def test_a_name_that_cannot_be_one(told: Told) -> None:
     for name in ("a" * 64, "a..b", "ä" * 64):
-        with pytest.raises(Bad, match="cannot look up host"):
+        with pytest.raises(InvalidValue, match="cannot look up host"):
             told.network.address(name, "")
 
 
@@ -86,7 +86,7 @@ def test_numbers_need_no_look_up(told: Told, host: str, address: str) -> None:
     ["", "a b", "\n", "a\0b", "a\x1bb", "\udcff", "fe80::1%", "fe80::1%a\0b", "fe80::1%a b", "fe80::1%4294967296"],
 )
 def test_not_a_host(told: Told, host: str) -> None:
-    with pytest.raises(Bad, match="is not an address"):
+    with pytest.raises(InvalidValue, match="is not an address"):
         told.network.address(host, "")
 
 
@@ -98,5 +98,5 @@ def test_a_port_of_either_protocol(told: Told, protocol: str) -> None:
 
 @pytest.mark.parametrize("name", ["65536", "99999999", "tftpp", "", "-1", "\udcff", "²", "٣", "a\0b", "x" * 100000])
 def test_not_a_port(told: Told, name: str) -> None:
-    with pytest.raises(Bad):
+    with pytest.raises(InvalidValue):
         told.network.port(name, "tcp")

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.definitions import signals, units
-from supervisor.definitions.convert.descriptor_options import OPTIONS
-from supervisor.definitions.convert.limits import UNITS
-from supervisor.definitions.notation import descriptor, lua
-from supervisor.definitions.notation.keys import KEYS
+from supervisor.definitions import scalars
+from supervisor.definitions.convert.descriptor import OPTIONS
+from supervisor.definitions.notation import keys as notation
+from supervisor.definitions.notation import lua
+from supervisor.definitions.notation.keys import SHOW
 from supervisor.definitions.notation.quantity import SIZE_LIMITS, duration, limit, resource, size
-from supervisor.definitions.schema import KEYS as SCHEMA
-from supervisor.definitions.service import Descriptor, Service
+from supervisor.definitions.scalars import LIMIT_UNITS
+from supervisor.definitions.service import KEYS, Descriptor, Service
 from tests.unit.definitions.loading import Files
 from tests.unit.definitions.test_report import FULL
 
@@ -49,7 +49,7 @@ x = {
 
 def written(service: Service) -> str:
     """A file that defines it, with every key."""
-    keys = "".join(f"  {key} = {show(service)},\n" for key, show in KEYS.items())
+    keys = "".join(f"  {key} = {show(service)},\n" for key, show in SHOW.items())
     return f"_G[{lua.string(service.name)}] = {{\n{keys}}}\n"
 
 
@@ -71,24 +71,24 @@ def test_what_is_shown_means_the_same(files: Files, text: str) -> None:
 
 
 def test_every_key_and_every_option_is_shown() -> None:
-    assert list(KEYS) == list(SCHEMA)
-    assert {*descriptor.OPTIONS, "name", "netns"} == OPTIONS.keys()
-    assert SIZE_LIMITS == {name for name, unit in UNITS.items() if unit is units.size}
+    assert list(SHOW) == list(KEYS)
+    assert {*notation.OPTIONS, "name", "netns"} == OPTIONS.keys()
+    assert SIZE_LIMITS == {name for name, unit in LIMIT_UNITS.items() if unit is scalars.size}
 
 
 def test_the_control_socket_is_no_part_of_the_definition() -> None:
     own = Descriptor("tcp", "80", host="::1", port=80)
     added = Descriptor("stream", "control", path="/run/spawnd/control.d/x", mode=0o600)
-    assert KEYS["fd"](Service("x", control=True, fd=(own, added))) == '{ tcp("::1", 80) }'
-    assert KEYS["fd"](Service("x", fd=(replace(own, name="control"),))) == '{ tcp("::1", 80, { name = "control" }) }'
+    assert SHOW["fd"](Service("x", control=True, fd=(own, added))) == '{ tcp("::1", 80) }'
+    assert SHOW["fd"](Service("x", fd=(replace(own, name="control"),))) == '{ tcp("::1", 80, { name = "control" }) }'
 
 
 def test_what_a_worker_has_by_default_is_no_file() -> None:
-    assert KEYS["stdout"](Service("x", worker="reaper")) == "nil"
-    assert KEYS["stdout"](Service("x", worker="reaper", lines={"stdout": 3})) == 'file("/dev/null", "w")'
-    assert KEYS["stdin"](Service("x", worker="reaper")) == 'file("/dev/null", "r")'
-    assert KEYS["options"](Service("x", worker="reaper")) == "{}"
-    assert KEYS["options"](Service("x", exec="/x")) == "nil"
+    assert SHOW["stdout"](Service("x", worker="reaper")) == "nil"
+    assert SHOW["stdout"](Service("x", worker="reaper", lines={"stdout": 3})) == 'file("/dev/null", "w")'
+    assert SHOW["stdin"](Service("x", worker="reaper")) == 'file("/dev/null", "r")'
+    assert SHOW["options"](Service("x", worker="reaper")) == "{}"
+    assert SHOW["options"](Service("x", exec="/x")) == "nil"
 
 
 def test_only_keys_that_count_have_a_line(files: Files) -> None:
@@ -125,16 +125,16 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-@given(st.floats(0, units.LONGEST_S) | st.integers(0, 10**7).map(lambda ms: ms / 1000))
+@given(st.floats(0, scalars.LONGEST_S) | st.integers(0, 10**7).map(lambda ms: ms / 1000))
 def test_durations_are_exact(seconds: float) -> None:
     text = duration(seconds)
-    assert units.duration(text.strip('"') if text.startswith('"') else float(text)) == seconds
+    assert scalars.duration(text.strip('"') if text.startswith('"') else float(text)) == seconds
 
 
-@given(st.integers(0, units.LARGEST))
+@given(st.integers(0, scalars.LARGEST))
 def test_sizes_are_exact(count: int) -> None:
     text = size(count)
-    assert units.size(text.strip('"') if text.startswith('"') else int(text)) == count
+    assert scalars.size(text.strip('"') if text.startswith('"') else int(text)) == count
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_resources(key: str, value: str | None, text: str) -> None:
 
 @pytest.mark.parametrize("number", [*range(1, 32), *range(34, 65)])
 def test_signals(number: int) -> None:
-    assert signals.number(signals.show(number)) == number
+    assert scalars.signal_number(scalars.signal_name(number)) == number
 
 
 @pytest.mark.parametrize(

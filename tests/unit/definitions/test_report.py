@@ -27,7 +27,9 @@ x = {
   conflicts = "z", status = "stop", restart = "never", healthy_after = 2, backoff = { first = 1 },
   start_limit = false, ready = "fd", start_timeout = false, stop_timeout = 0.5, stop_signal = "INT",
   handover_signal = 10, reload_signal = 1, restart_signal = 40, kill_mode = "process", watchdog = 3,
-  fdstore_max = 2, control = true, check = { "/bin/true" },
+  fdstore_max = 2, control = true, check = { "/bin/true" }, login_env = true, expand_env = true, listen_fds = false,
+  io_class = "realtime", io_priority = 7, scheduling = "rr:5", timer_slack = "0.05ms", success_status = { 143, 2 },
+  no_restart_status = 78,
 }
 y = { worker = "accessory", task = true, options = { a = { b = { 1, 2.5, true, "x" } } } }
 z = { exec = "/x" }
@@ -47,10 +49,13 @@ def test_every_field_survives(files: Files) -> None:
         autostart=False, restart="never", healthy_after=2.0, backoff=x.backoff, start_limit=None, ready="fd",
         ready_fd=8, start_timeout=None, stop_timeout=0.5, stop_signal=2, handover_signal=10, reload_signal=1,
         restart_signal=40, kill_mode="process", watchdog=3.0, fdstore_max=2, control=True, check=("/bin/true",),
+        login_env=x.login_env, expand_env=True, listen_fds=False, io_class="realtime", io_priority=7, scheduling="rr:5",
+        timer_slack=5e-05, success_status=(2, 143), no_restart_status=(78,),
     )  # fmt: skip
     assert x.backoff.first == 1.0
     assert x.gids[0] == 0
     assert x.lines["check"] == 12
+    assert x.login_env["HOME"] == "/root"
 
 
 def test_other_services_and_settings(files: Files) -> None:

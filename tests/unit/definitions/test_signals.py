@@ -4,8 +4,8 @@ import signal
 
 import pytest
 
-from supervisor.definitions import signals
-from supervisor.definitions.problems import Bad
+from supervisor.definitions import scalars
+from supervisor.definitions.problems import InvalidValue
 
 GOOD: list[tuple[object, int]] = [
     ("TERM", 15), ("SIGTERM", 15), ("sigterm", 15), (15, 15), ("15", 15), ("RTMIN", 34), ("SIGRTMIN+1", 35),
@@ -16,21 +16,21 @@ BAD = ["", "TREM", 0, 32, 33, 65, -1, 1.5, True, None, [], "RTMIN+31", "RTMIN-1"
 
 @pytest.mark.parametrize(("value", "number"), GOOD)
 def test_good(value: object, number: int) -> None:
-    assert signals.number(value) == number
+    assert scalars.signal_number(value) == number
 
 
 @pytest.mark.parametrize("value", BAD)
 def test_bad(value: object) -> None:
-    with pytest.raises(Bad):
-        signals.number(value)
+    with pytest.raises(InvalidValue):
+        scalars.signal_number(value)
 
 
 def test_every_name_of_the_host() -> None:
     for item in signal.Signals:
-        assert signals.number(item.name) == int(item)
+        assert scalars.signal_number(item.name) == int(item)
 
 
 def test_real_time_is_counted_as_kill_does() -> None:
-    assert signals.real_time("RTMIN+1") == 35
-    with pytest.raises(Bad, match="not a real-time signal"):
-        signals.real_time("USR1")
+    assert scalars.real_time_signal("RTMIN+1") == 35
+    with pytest.raises(InvalidValue, match="not a real-time signal"):
+        scalars.real_time_signal("USR1")

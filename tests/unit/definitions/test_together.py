@@ -60,7 +60,7 @@ def test_all_files(files: Files) -> None:
         "begins with '_'",
         f"3.lua:1: a: is defined at {files.folder}/2.lua:1 as well".replace(f"{files.folder}/", ""),
         "4.lua:2: no",
-        "5.lua:2: cannot use: not UTF-8",
+        "5.lua:2: cannot use: its byte \\xff is not UTF-8",
     ]
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.definitions.service import Backoff
-from supervisor.lifecycle.backoff import delay
+from supervisor.lifecycle.transitions import delay
 
 backoffs = st.builds(
     Backoff,

@@ -9,8 +9,7 @@ import pytest
 
 from supervisor.lifecycle.cause import Kind, last_restart
 from supervisor.lifecycle.dependencies import Hold, Obstacle
-from supervisor.lifecycle.ended import Ended
-from supervisor.lifecycle.life import Cause, State, Step, Then
+from supervisor.lifecycle.life import Cause, Ended, State, Step, Then
 from tests.unit.lifecycle.world import Subject, links_of, subject
 
 RUNNING, WAITING, FAILED, STOPPED = State.RUNNING, State.WAITING, State.FAILED, State.STOPPED

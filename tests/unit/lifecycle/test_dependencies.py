@@ -17,6 +17,7 @@ from supervisor.lifecycle.dependencies import (
     conflicts,
     dependents,
     in_need,
+    in_words,
     needed,
     obstacle,
     satisfies,
@@ -57,7 +58,7 @@ def test_what_depends_waits_until_the_other_is_up(state: State) -> None:
     both = services(a={"depends": ("b",)}, b={})
     reason = waits_for(both["a"], units(both, b=state))
     why = " (never started)" if state in (State.BACKOFF, State.FAILED) else ""
-    assert reason == (None if state in (State.RUNNING, State.RELOADING) else f"needs b, which is {state}{why}")
+    assert reason == (None if state in (State.RUNNING, State.RELOADING) else f"needs b, which {in_words(state)}{why}")
 
 
 def test_what_depends_on_what_is_not_there_waits_and_what_comes_after_it_does_not() -> None:
@@ -69,7 +70,7 @@ def test_what_depends_on_what_is_not_there_waits_and_what_comes_after_it_does_no
 def test_what_comes_after_waits_only_while_the_other_is_on_its_way(state: State) -> None:
     both = services(a={"after": ("b",)}, b={})
     reason = waits_for(both["a"], units(both, b=state))
-    assert reason == (f"comes after b, which is {state}" if state in (State.WAITING, State.STARTING) else None)
+    assert reason == (f"comes after b, which {in_words(state)}" if state in (State.WAITING, State.STARTING) else None)
 
 
 def test_an_obstacle_is_told_by_kind_and_name() -> None:
@@ -97,7 +98,7 @@ def test_what_conflicts_waits_until_the_other_has_no_process(state: State) -> No
     both = services(a={}, b={})
     reason = waits_for(both["a"], units(both, b=state), ["b"])
     alive = state in (State.STARTING, State.RUNNING, State.RELOADING, State.STOPPING)
-    assert reason == (f"conflicts with b, which is {state}" if alive else None)
+    assert reason == (f"conflicts with b, which {in_words(state)}" if alive else None)
 
 
 def test_the_first_reason_is_told_needs_before_order_before_conflicts() -> None:
@@ -108,7 +109,7 @@ def test_the_first_reason_is_told_needs_before_order_before_conflicts() -> None:
         told.append(waits_for(graph["a"], units(graph, **states), ["e"]))
         states[name] = state
     assert told == [
-        "needs c, which is failed (never started)",
+        "needs c, which has failed (never started)",
         "comes after d, which is starting",
         "conflicts with e, which is stopping",
     ]
@@ -117,7 +118,7 @@ def test_the_first_reason_is_told_needs_before_order_before_conflicts() -> None:
 
 def test_what_waits_for_ever_says_for_what() -> None:
     graph = services(a={"depends": ("b",)}, b={"depends": ("c",), "after": ("d",)}, c={}, d={})
-    end = "needs b, which needs c, which is failed (never started)"
+    end = "needs b, which needs c, which has failed (never started)"
     assert waits_for_ever(graph["a"], units(graph, c=State.FAILED)) == end
     for state in (State.WAITING, State.STARTING, State.RUNNING, State.STOPPING, State.BACKOFF):
         assert waits_for_ever(graph["a"], units(graph, c=state, d=State.FAILED)) is None
@@ -132,7 +133,7 @@ def test_the_end_of_a_long_chain_is_found() -> None:
     assert reason is not None
     first = "".join(f"needs s{n}, which " for n in range(4998, 4993, -1))
     last = "".join(f"needs s{n}, which " for n in range(5, 0, -1))
-    assert reason == f"{first}needs …, which {last}needs s0, which is failed (never started)"
+    assert reason == f"{first}needs …, which {last}needs s0, which has failed (never started)"
     assert waits_for_ever(chain["s4999"], units(chain, s0=State.STARTING)) is None
     lives = {name: Life(State.RUNNING) for name in chain}
     assert len(in_need(["s0"], chain, lives)) == 4999
@@ -141,7 +142,7 @@ def test_the_end_of_a_long_chain_is_found() -> None:
 def test_a_second_way_is_looked_at_after_the_first() -> None:
     graph = services(a={"depends": ("b", "e")}, b={"depends": ("c", "d")}, c={}, d={}, e={"depends": ("f",)}, f={})
     assert waits_for_ever(graph["a"], units(graph, d=State.FAILED)) == (
-        "needs b, which needs d, which is failed (never started)"
+        "needs b, which needs d, which has failed (never started)"
     )
     assert waits_for_ever(graph["a"], units(graph, f=State.STOPPED)) == (
         "needs e, which needs f, which is stopped (never started)"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from supervisor.definitions.service import Backoff, Service
-from supervisor.lifecycle import machine, outlook
-from supervisor.lifecycle.life import Act, Cause, Life, State, Step, Then, Transition
+from supervisor.lifecycle import machine
+from supervisor.lifecycle.life import Act, Cause, Life, State, Step, Then, Transition, runs, spares_others
 
 NOW = 1000.0
 ALL = ("start", "stop", "restart")
@@ -63,7 +62,7 @@ def test_it_is_up_from_the_success_of_start_to_its_stop() -> None:
     assert case.exited() == (State.RUNNING, ())
     assert (case.life.began, case.life.came_up) == (NOW, NOW + 2)
     assert case.life.set_up
-    assert not outlook.runs(case.service, case.life)
+    assert not runs(case.service, case.life)
     assert case(machine.stop) == (State.STOPPING, (Act.CALL_STOP,))
     assert case.life.deadline == case.now + 90  # start_timeout is for all functions
     assert case.exited() == (State.STOPPED, (Act.RELEASE,))
@@ -107,10 +106,10 @@ def test_a_start_that_succeeds_while_it_is_stopped_is_followed_by_stop() -> None
     case(machine.start)
     case(machine.dependencies_met)
     case(machine.stop)
-    assert outlook.spares_others(case.service, case.life, clean=True)
-    assert not outlook.spares_others(case.service, case.life)
+    assert spares_others(case.service, case.life, clean=True)
+    assert not spares_others(case.service, case.life)
     assert case.exited() == (State.STOPPING, (Act.CALL_STOP,))
-    assert not outlook.spares_others(case.service, case.life, clean=True)
+    assert not spares_others(case.service, case.life, clean=True)
     assert case.exited() == (State.STOPPED, (Act.RELEASE,))
 
 
@@ -119,10 +118,10 @@ def test_what_such_a_start_has_started_ends_where_nothing_else_would_end_it() ->
     case(machine.start)
     case(machine.dependencies_met)
     case(machine.stop)
-    assert not outlook.spares_others(case.service, case.life, clean=True)
+    assert not spares_others(case.service, case.life, clean=True)
     case(machine.start)
-    assert not outlook.spares_others(case.service, replace(case.life, cause=Cause.DEFINITION), clean=True)
-    assert outlook.spares_others(case.service, case.life, clean=True), "its restart comes"
+    assert not spares_others(case.service, case.life._replace(cause=Cause.DEFINITION), clean=True)
+    assert spares_others(case.service, case.life, clean=True), "its restart comes"
 
 
 def test_a_start_that_succeeds_too_late_is_followed_by_stop() -> None:
@@ -172,7 +171,7 @@ def test_a_restart_is_stop_and_start() -> None:
 def test_what_start_has_left_ends_before_the_next_one_where_there_is_no_stop() -> None:
     case = Case("start").up()
     assert case(machine.restart) == (State.STOPPING, (Act.END_LEFT,))
-    assert not outlook.spares_others(case.service, case.life)
+    assert not spares_others(case.service, case.life)
     assert case.exited(False) == (State.WAITING, ())
     assert case(machine.dependencies_met) == (State.STARTING, (Act.CALL_START,))
     assert Case().up()(machine.restart) == (State.WAITING, ())
@@ -283,7 +282,7 @@ def test_a_function_that_ran_goes_on(alive: bool) -> None:
     before = case.life
     assert case(machine.recovered, alive) == (State.STARTING, ())
     assert case.life == before  # where it has ended, `exited` follows
-    assert outlook.runs(case.service, case.life)
+    assert runs(case.service, case.life)
 
 
 def test_one_without_a_process_is_still_up() -> None:
@@ -291,7 +290,7 @@ def test_one_without_a_process_is_still_up() -> None:
     before = case.life
     case(machine.recovered, False)
     assert case.life == before
-    assert not outlook.runs(case.service, case.life)
+    assert not runs(case.service, case.life)
 
 
 # what lives on
@@ -301,8 +300,8 @@ def test_what_start_has_started_lives_on_if_it_succeeded() -> None:
     case = Case("start", "stop")
     case(machine.start)
     case(machine.dependencies_met)
-    assert outlook.spares_others(case.service, case.life, clean=True)
-    assert not outlook.spares_others(case.service, case.life, clean=False)
+    assert spares_others(case.service, case.life, clean=True)
+    assert not spares_others(case.service, case.life, clean=False)
     case.exited()
     case(machine.stop)
-    assert not outlook.spares_others(case.service, case.life, clean=True)
+    assert not spares_others(case.service, case.life, clean=True)

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Set
-from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
 from supervisor.definitions.service import Backoff, Service
-from supervisor.lifecycle import machine, outlook
-from supervisor.lifecycle.life import AT_REST, Act, Cause, Life, State, Step, Then, Transition
+from supervisor.lifecycle import machine, transitions
+from supervisor.lifecycle.life import (
+    AT_REST,
+    Act,
+    Cause,
+    Life,
+    State,
+    Step,
+    Then,
+    Transition,
+    comes_up,
+    goes_down,
+    is_wanted,
+    lets_end,
+    spares_others,
+    tells_all,
+)
 from supervisor.lifecycle.machine import ImpossibleEvent
 
 NOW = 1000.0
@@ -30,8 +44,10 @@ class Case:
         self.life, self.acts = event(self.service, self.life, self.now, *args)
         return self.life.state, self.acts
 
-    def exited(self, clean: bool = False, reason: str = "exited with status 1") -> tuple[State, tuple[Act, ...]]:
-        return self(machine.exited, clean, reason, 0.0)
+    def exited(
+        self, clean: bool = False, reason: str = "exited with status 1", status: int | None = None
+    ) -> tuple[State, tuple[Act, ...]]:
+        return self(machine.exited, clean, reason, 0.0, status)
 
     def launched(self) -> Case:
         self(machine.start)
@@ -127,7 +143,7 @@ def test_an_event_that_cannot_happen_is_never_swallowed(event: Callable[..., Tra
 @pytest.mark.parametrize("state", [State.STOPPED, State.FAILED, State.DONE, State.BACKOFF])
 def test_a_start_of_what_is_down_waits_for_dependencies_and_forgets_failures(state: State) -> None:
     case = CASES[state]()
-    case.life = replace(case.life, failures=1, restarts=3)
+    case.life = case.life._replace(failures=1, restarts=3)
     assert case(machine.start) == (State.WAITING, ())
     assert (case.life.failures, case.life.restarts, case.life.deadline) == (0, 0, None)
     assert case.life.reason == "start requested"
@@ -345,7 +361,7 @@ def test_reset_shortens_a_wait_between_failures_and_never_makes_it_longer() -> N
 @pytest.mark.parametrize("state", sorted(set(State) - {State.FAILED, State.BACKOFF}))
 def test_reset_leaves_the_state_of_all_others(state: State) -> None:
     case = CASES[state]()
-    before = replace(case.life, failures=0, restarts=0)
+    before = case.life._replace(failures=0, restarts=0)
     assert case(machine.reset) == (state, ())
     assert case.life == before
 
@@ -405,7 +421,7 @@ def test_the_last_word_counts() -> None:
 @pytest.mark.parametrize("state", [State.STARTING, State.RUNNING, State.RELOADING])
 def test_a_restart_hands_over_and_starts_again(state: State) -> None:
     case = CASES[state]()
-    case.life = replace(case.life, failures=3, restarts=3)
+    case.life = case.life._replace(failures=3, restarts=3)
     assert case(machine.restart) == (State.STOPPING, (Act.HANDOVER_SIGNAL,))
     assert case.exited() == (State.WAITING, ()), "nothing is released: descriptors and store stay"
     assert (case.life.failures, case.life.restarts) == (0, 0)
@@ -414,6 +430,59 @@ def test_a_restart_hands_over_and_starts_again(state: State) -> None:
 @pytest.mark.parametrize("state", [State.STOPPED, State.FAILED, State.DONE, State.BACKOFF])
 def test_a_restart_of_what_is_down_starts_it(state: State) -> None:
     assert CASES[state]()(machine.restart) == (State.WAITING, ())
+
+
+def drains(**more: Any) -> Case:
+    """One that is to start anew, and has clients on a socket that is to be replaced."""
+    case = Case(stop_timeout=5.0, **more).running()
+    assert case(machine.restart, Cause.RESTART, "", True) == (State.STOPPING, (Act.DRAIN,))
+    return case
+
+
+def test_a_restart_waits_until_the_clients_of_an_old_socket_are_taken() -> None:
+    case = drains(watchdog=1.0)
+    assert case.life.watchdog_at is None
+    assert case(machine.extended, 60.0) == (State.STOPPING, ())
+    assert (case.life.deadline or 0.0) - case.now == transitions.DRAIN_LIMIT, "it has no say in that"
+    assert case(machine.drained) == (State.STOPPING, (Act.HANDOVER_SIGNAL,))
+    assert case.life.deadline == case.now + 5.0
+    assert case(machine.drained) == (State.STOPPING, ()), "it is told once"
+    assert case.exited() == (State.WAITING, ())
+
+
+def test_clients_that_are_not_taken_hold_up_no_restart() -> None:
+    case = drains()
+    case.now += transitions.DRAIN_LIMIT
+    assert case(machine.timed_out) == (State.STOPPING, (Act.HANDOVER_SIGNAL,))
+    case.now += 5.0
+    assert case(machine.timed_out) == (State.STOPPING, (Act.KILL,))
+
+
+def test_a_stop_does_not_wait_for_the_clients_of_an_old_socket() -> None:
+    case = drains(handover_signal=10)
+    assert case(machine.stop) == (State.STOPPING, (Act.STOP_SIGNAL,))
+    assert case.life.deadline == case.now + 5.0
+    assert case(machine.drained) == (State.STOPPING, ())
+    assert case.exited() == (State.STOPPED, (Act.RELEASE,))
+
+
+def test_one_that_dies_before_it_has_taken_all_clients_starts_again() -> None:
+    case = drains()
+    assert case.exited(clean=False) == (State.WAITING, ())
+    assert case(machine.drained) == (State.WAITING, ())
+
+
+@pytest.mark.parametrize(("event", "args"), [(machine.resumed, ()), (machine.recovered, (True,))])
+def test_another_spawnd_goes_on_with_a_restart_that_waits_for_clients(event: Any, args: tuple[Any, ...]) -> None:
+    case = drains()
+    case.now += 60.0
+    assert case(event, *args) == (State.STOPPING, (Act.DRAIN,))
+    assert case.life.deadline == case.now + transitions.DRAIN_LIMIT
+
+
+def test_nothing_is_taken_by_a_process_that_is_not_up() -> None:
+    case = Case(ready="notify").launched()
+    assert case(machine.restart, Cause.RESTART, "", True) == (State.STOPPING, (Act.HANDOVER_SIGNAL,))
 
 
 def test_a_stop_after_a_handover_says_that_there_is_no_successor() -> None:
@@ -462,13 +531,13 @@ def test_a_stop_after_a_restart_without_handover_has_been_said_already() -> None
 def test_others_live_on_after_a_crash_and_at_a_restart_never_after_a_stop(kill_mode: str) -> None:
     spares = kill_mode == "process"
     case = Case(kill_mode=kill_mode).running()
-    assert outlook.spares_others(case.service, case.life) is spares
+    assert spares_others(case.service, case.life) is spares
     case(machine.restart)
-    assert outlook.spares_others(case.service, case.life) is spares
+    assert spares_others(case.service, case.life) is spares
     case(machine.stop)
-    assert not outlook.spares_others(case.service, case.life)
+    assert not spares_others(case.service, case.life)
     case(machine.start)
-    assert outlook.spares_others(case.service, case.life) is spares
+    assert spares_others(case.service, case.life) is spares
 
 
 # time-outs
@@ -569,9 +638,9 @@ def test_a_watchdog_that_is_missed_aborts_then_kills(reloads: bool) -> None:
 
 def test_one_that_was_healthy_and_missed_its_watchdog_is_started_again_at_once() -> None:
     case = Case(watchdog=10.0, start_limit=10)
-    case.life = replace(case.life, failures=9)
+    case.life = case.life._replace(failures=9)
     case(machine.start)
-    case.life = replace(case.life, failures=9)
+    case.life = case.life._replace(failures=9)
     case(machine.dependencies_met)
     case(machine.executed)
     case.now += 10
@@ -623,32 +692,32 @@ def test_a_start_while_a_failed_one_ends_is_a_new_start() -> None:
 def test_what_is_wanted_and_what_comes_up(state: State) -> None:
     life = CASES[state]().life
     resting = state in (State.STOPPED, State.DONE, State.STOPPING)
-    assert outlook.is_wanted(life) is not resting
+    assert is_wanted(life) is not resting
     up = state in (State.WAITING, State.STARTING, State.RUNNING, State.RELOADING)
-    assert outlook.comes_up(life) is up
-    assert outlook.goes_down(life) is (state is State.STOPPING)
+    assert comes_up(life) is up
+    assert goes_down(life) is (state is State.STOPPING)
 
 
 def test_what_is_stopped_to_be_started_again_comes_up() -> None:
     case = Case().running()
     case(machine.restart)
-    assert outlook.is_wanted(case.life)
-    assert outlook.comes_up(case.life)
-    assert not outlook.goes_down(case.life)
+    assert is_wanted(case.life)
+    assert comes_up(case.life)
+    assert not goes_down(case.life)
 
 
 def test_what_is_stopped_because_it_failed_is_wanted_but_does_not_come_up_yet() -> None:
     case = Case(watchdog=1.0).running()
     case(machine.watchdog_missed)
-    assert outlook.is_wanted(case.life)
-    assert not outlook.comes_up(case.life)
-    assert not outlook.goes_down(case.life)
+    assert is_wanted(case.life)
+    assert not comes_up(case.life)
+    assert not goes_down(case.life)
 
 
 def test_a_life_is_plain_data_that_can_be_read_back() -> None:
     life = Case(watchdog=10.0).running().life
-    assert Life(**asdict(life)) == life
-    assert all(isinstance(value, (str, float, int, type(None))) for value in asdict(life).values())
+    assert Life(**life._asdict()) == life
+    assert all(isinstance(value, (str, float, int, type(None))) for value in life._asdict().values())
 
 
 # what brought it there
@@ -776,7 +845,7 @@ def test_a_watchdog_begins_anew(reloads: bool) -> None:
     before = case.life
     case.now += 60
     assert recovered(case)[1] == ()
-    assert case.life == replace(before, watchdog_at=case.now + 5)
+    assert case.life == before._replace(watchdog_at=case.now + 5)
 
 
 @pytest.mark.parametrize("alive", [False, True])
@@ -795,3 +864,112 @@ def test_one_that_has_ended_stays_until_that_is_told() -> None:
         before = case.life
         assert recovered(case, alive=False) == (before.state, ())
         assert case.life == before
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_stop_of_the_supervisor_moves_time_limits_and_no_wait_between_failures(state: State) -> None:
+    case = CASES[state]()
+    before = case.life
+    case(machine.granted, 7.0)
+    expected = before.deadline
+    if expected is not None and state is not State.BACKOFF:
+        expected += 7.0
+    assert case.life == before._replace(deadline=expected)
+
+
+def test_a_stop_of_the_supervisor_moves_the_watchdog() -> None:
+    case = Case(watchdog=5.0).running()
+    case(machine.granted, 7.0)
+    assert case.life.watchdog_at == NOW + 12.0
+
+
+@pytest.mark.parametrize(("kill_mode", "lets"), [("all", True), ("group", True), ("mixed", False), ("process", False)])
+def test_what_is_left_after_an_order_is_given_time_and_after_a_crash_none(kill_mode: str, lets: bool) -> None:
+    for event in (machine.stop, machine.restart):
+        case = Case(kill_mode=kill_mode).running()
+        assert not lets_end(case.service, case.life)
+        case(event)
+        assert lets_end(case.service, case.life) is lets
+        case.now += 10
+        case(machine.timed_out)
+        assert not lets_end(case.service, case.life)
+    case = Case(kill_mode=kill_mode, watchdog=5.0).running()
+    case(machine.watchdog_missed)
+    assert not lets_end(case.service, case.life)
+
+
+def test_a_handover_is_for_the_main_process_alone() -> None:
+    case = Case(kill_mode="group", handover_signal=10).running()
+    case(machine.restart)
+    assert not tells_all(case.service, case.life)
+    case(machine.stop)
+    assert tells_all(case.service, case.life)
+
+
+@pytest.mark.parametrize("restart", ["always", "on-failure", "never"])
+@pytest.mark.parametrize(("clean", "state"), [(False, State.FAILED), (True, State.STOPPED)])
+def test_a_status_after_which_nothing_is_started_again(restart: str, clean: bool, state: State) -> None:
+    case = Case(restart=restart, no_restart_status=(3,)).running()
+    assert case.exited(clean, "exited with status 3", 3) == (state, (Act.RELEASE,))
+    assert case.life.reason == "exited with status 3; no_restart_status lists it"
+    case(machine.start)
+    case(machine.dependencies_met)
+    assert not case.life.final
+
+
+def test_it_counts_before_it_is_ready_as_well() -> None:
+    case = Case(no_restart_status=(3,), ready="notify").launched()
+    case(machine.executed)
+    assert case.exited(False, "exited with status 3", 3)[0] is State.FAILED
+
+
+def test_other_statuses_are_as_ever() -> None:
+    case = Case(no_restart_status=(3,)).running()
+    assert case.exited(False, "exited with status 4", 4)[0] is State.BACKOFF
+
+
+def test_a_task_that_has_ended_well_is_done_whatever_its_status() -> None:
+    case = Case(no_restart_status=(0,), task=True, restart="never").running()
+    assert case.exited(True, "exited with status 0", 0)[0] is State.DONE
+
+
+def test_a_module_is_torn_down_before_it_stays_down() -> None:
+    case = Case(no_restart_status=(3,), functions=("stop",)).running()
+    assert case.exited(False, "exited with status 3", 3) == (State.STOPPING, (Act.CALL_STOP,))
+    assert case.exited(True, "stop succeeded")[0] is State.FAILED
+    assert case.life.reason.startswith("exited with status 3")
+
+
+def test_a_task_has_come_up_when_it_is_done() -> None:
+    """What needs it starts then, and not when its program runs."""
+    case = Case(task=True).running()
+    came_up = [case.life.came_up]
+    case.now += 5
+    case.exited(clean=True, reason="exited with status 0")
+    came_up.append(case.life.came_up)
+    assert (case.life.state, came_up) == (State.DONE, [None, NOW + 5])
+
+
+def test_a_daemon_has_come_up_when_it_is_ready_and_that_stays() -> None:
+    case = Case(ready="notify").launched()
+    case.now += 2
+    case(machine.ready)
+    assert case.life.came_up == NOW + 2
+    case.now += 2
+    case(machine.reloading)
+    case(machine.ready)
+    assert case.life.came_up == NOW + 2
+
+
+def test_a_ready_fd_that_is_closed_without_a_word_is_a_failure_of_the_start() -> None:
+    case = Case(ready="fd", ready_fd=3).launched()
+    case(machine.executed)
+    assert case(machine.ready_closed) == (State.STOPPING, (Act.STOP_SIGNAL,))
+    assert case.exited()[0] is State.BACKOFF
+    assert case.life.cause is Cause.NOT_READY
+    assert case.life.reason.startswith("closed its ready_fd without saying that it is ready")
+
+
+def test_a_ready_fd_that_is_closed_afterwards_means_nothing() -> None:
+    case = Case(ready="fd", ready_fd=3).running()
+    assert case(machine.ready_closed) == (State.RUNNING, ())

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from supervisor.definitions.service import Backoff, Service
-from supervisor.lifecycle import machine, outlook
-from supervisor.lifecycle.life import AT_REST, WITH_PROCESS, Act, Cause, Life, State, Step, Then, Transition
+from supervisor.lifecycle import machine
+from supervisor.lifecycle.life import AT_REST, WITH_PROCESS, Act, Cause, Life, State, Step, Then, Transition, runs
 
 UP = (State.RUNNING, State.RELOADING)
 STARTS = (State.WAITING, State.STARTING)
@@ -54,7 +54,7 @@ services = st.builds(
     start_timeout=st.sampled_from([None, 1.0, 90.0]),
     stop_timeout=st.sampled_from([None, 0.5, 10.0]),
     handover_signal=st.sampled_from([None, 10]),
-    kill_mode=st.sampled_from(["all", "process"]),
+    kill_mode=st.sampled_from(["all", "group", "mixed", "process"]),
     watchdog=st.sampled_from([None, 5.0]),
     check=st.sampled_from([(), ("/bin/true",)]),
 ).map(valid)
@@ -118,6 +118,9 @@ class World(RuleBasedStateMachine):
         if SIGNALS & {*acts}:
             assert life.state is State.STOPPING
             assert self.process is not None, "a signal to nobody"
+        if Act.DRAIN in acts:
+            assert (life.state, life.step, life.then) == (State.STOPPING, Step.DRAIN, Then.START)
+            assert self.process is Act.LAUNCH
         ended = entered and life.state in AT_REST and before.state not in AT_REST
         assert (Act.RELEASE in acts) is ended
         failed = entered and before.state in WITH_PROCESS and life.state in (State.BACKOFF, State.FAILED)
@@ -154,10 +157,14 @@ class World(RuleBasedStateMachine):
         self.wanted = True
         self.event(machine.start)
 
-    @rule()
-    def restart(self) -> None:
+    @rule(drains=st.booleans())
+    def restart(self, drains: bool) -> None:
         self.wanted = True
-        self.event(machine.restart)
+        self.event(machine.restart, Cause.RESTART, "", drains)
+
+    @rule(event=st.sampled_from([machine.drained, machine.resumed]))
+    def old_sockets_are_looked_at(self, event: Callable[..., Transition]) -> None:
+        self.event(event)
 
     @rule()
     def stop(self) -> None:
@@ -220,7 +227,7 @@ class World(RuleBasedStateMachine):
         self.event(machine.recovered, alive)
         if alive:
             self.executed = True
-        elif outlook.runs(self.service, self.life):
+        elif runs(self.service, self.life):
             self.ended(False)
             self.event(machine.exited, False, "gone", spread, fork_fails=fork_fails)
 
@@ -247,7 +254,7 @@ class World(RuleBasedStateMachine):
     @invariant()
     def process_and_state_agree(self) -> None:
         if hasattr(self, "service"):
-            assert outlook.runs(self.service, self.life) is (self.process is not None)
+            assert runs(self.service, self.life) is (self.process is not None)
 
     @invariant()
     def times_belong_to_states(self) -> None:

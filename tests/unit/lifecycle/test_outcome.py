@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.definitions.service import Service
-from supervisor.lifecycle.dependencies import waits_for_ever
-from supervisor.lifecycle.life import AT_REST, Life, State, Then
-from supervisor.lifecycle.outcome import DONE, Outcome, restarted, started, stopped
-from supervisor.lifecycle.outlook import goes_down
+from supervisor.lifecycle.dependencies import in_words, waits_for_ever
+from supervisor.lifecycle.life import AT_REST, Life, State, Then, goes_down
+from supervisor.lifecycle.outcome import DONE, ENDED_BEFORE, Outcome, restarted, started, stopped
 
 
 @dataclass
@@ -79,7 +78,8 @@ def test_a_stop(state: State, then: Then, was_going_down: bool) -> None:
     outcome = stopped(life, was_going_down)
     if state in AT_REST:
         failed = state is State.FAILED and was_going_down  # its function `stop`, as nothing else does that to a stop
-        assert outcome == (Outcome(False, life.reason) if failed else DONE)
+        at_once = state is not State.STOPPED and not was_going_down
+        assert outcome == (Outcome(False, life.reason) if failed else ENDED_BEFORE if at_once else DONE)
     elif goes_down(life) or not was_going_down:
         assert outcome is None
     else:
@@ -100,9 +100,9 @@ DB, APP = Service("db"), Service("app", depends=("db",))
 @pytest.mark.parametrize("state", [State.FAILED, State.STOPPED, State.DONE])
 def test_a_dependency_at_rest(state: State) -> None:
     all_units = units((APP, State.WAITING), (DB, state))
-    assert waits_for_ever(APP, all_units) == f"needs db, which is {state.value} (db's reason)"
+    assert waits_for_ever(APP, all_units) == f"needs db, which {in_words(state)} (db's reason)"
     assert started(APP, Life(State.WAITING), all_units) == Outcome(
-        False, f"needs db, which is {state.value} (db's reason)"
+        False, f"needs db, which {in_words(state)} (db's reason)"
     )
 
 
@@ -122,7 +122,7 @@ def test_a_task_that_has_ended_well_is_no_obstacle() -> None:
 def test_a_dependency_that_waits_for_ever_itself() -> None:
     web = Service("web", depends=("app",))
     all_units = units((web, State.WAITING), (APP, State.WAITING), (DB, State.FAILED))
-    assert waits_for_ever(web, all_units) == "needs app, which needs db, which is failed (db's reason)"
+    assert waits_for_ever(web, all_units) == "needs app, which needs db, which has failed (db's reason)"
 
 
 def test_one_that_it_only_comes_after_is_no_obstacle() -> None:

@@ -10,9 +10,8 @@ import pytest
 
 from supervisor.definitions.service import Definitions, Descriptor, Service, Settings
 from supervisor.lifecycle.life import AT_REST, Cause, Life, State, Then
-from supervisor.lifecycle.moves import Up
-from supervisor.lifecycle.plan import Effect, Plan
-from supervisor.lifecycle.planner import make_plan
+from supervisor.lifecycle.plan import Effect, Plan, make_plan
+from supervisor.lifecycle.transaction import Up
 
 RUNNING, STOPPED = Life(State.RUNNING, starts=3), Life()
 SOCKET = Descriptor("tcp", host="127.0.0.1", port=80)
@@ -42,11 +41,11 @@ def effects(plan: Plan) -> dict[str, tuple[Effect, str]]:
 def test_nothing_at_all() -> None:
     plan = planned([service()], [service(line=9)])
     assert plan.is_empty()
-    assert (plan.moves.up, plan.moves.down) == ({}, {})
+    assert (plan.transaction.up, plan.transaction.down) == ({}, {})
 
 
 CASES: dict[str, tuple[dict[str, Any], Effect, str]] = {
-    "adopt": ({"stop_timeout": 3.0}, Effect.ADOPT, "counts from now on: stop_timeout changed"),
+    "adopt": ({"stop_timeout": 3.0}, Effect.ADOPT, "takes effect at once: stop_timeout changed"),
     "limits": ({"resources": {"memory_max": "1"}}, Effect.LIMITS, "memory_max changed"),
     "restart": ({"cwd": "/srv", "umask": 0}, Effect.RESTART, "cwd, umask changed"),
     "rebuild": ({"cwd": "/srv", "fd": (SOCKET,)}, Effect.REBUILD, "cwd, fd changed"),
@@ -62,8 +61,9 @@ def test_one_that_has_a_process(case: str, state: State) -> None:
     assert effects(plan) == {"a": (effect, reason)}
     assert not plan.services["a"].deferred
     assert plan.services["a"].starts == 3
-    assert plan.moves.up == ({"a": Up(True, Cause.DEFINITION)} if effect in (Effect.RESTART, Effect.REBUILD) else {})
-    assert list(plan.moves.down) == (["a"] if effect is Effect.STOP else [])
+    renewed = {"a": Up(True, Cause.DEFINITION)}
+    assert plan.transaction.up == (renewed if effect in (Effect.RESTART, Effect.REBUILD) else {})
+    assert list(plan.transaction.down) == (["a"] if effect is Effect.STOP else [])
 
 
 @pytest.mark.parametrize("state", [State.STOPPED, State.DONE])
@@ -74,14 +74,14 @@ def test_one_that_is_down_stays_down(case: str, state: State) -> None:
     (entry,) = plan.services.values()
     assert (entry.effect, entry.deferred) == (Effect.ADOPT, True)
     assert entry.reason.startswith("takes effect at its next start: ")
-    assert (plan.moves.up, plan.moves.down) == ({}, {})
+    assert (plan.transaction.up, plan.transaction.down) == ({}, {})
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.BACKOFF])
 def test_one_that_has_failed_is_tried_again(state: State) -> None:
     plan = planned([service()], [service(cwd="/srv")], {"a": Life(state)})
     assert effects(plan) == {"a": (Effect.START, "tried again: cwd changed")}
-    assert planned([service()], [service(nice=None, stop_timeout=1.0)], {"a": Life(state)}).moves.up == {}
+    assert planned([service()], [service(nice=None, stop_timeout=1.0)], {"a": Life(state)}).transaction.up == {}
 
 
 def test_one_that_starts_anyway_has_its_new_definition_then() -> None:
@@ -98,7 +98,7 @@ def test_one_that_starts_anyway_has_its_new_definition_then() -> None:
 def test_what_is_being_stopped_is_not_revived(life: Life, stopping: Collection[str]) -> None:
     plan = planned([service()], [service(cwd="/srv")], {"a": life}, stopping)
     assert effects(plan) == {"a": (Effect.ADOPT, "takes effect at its next start: cwd changed")}
-    assert plan.moves.up == {}
+    assert plan.transaction.up == {}
 
 
 def test_what_comes_and_what_goes() -> None:
@@ -117,10 +117,10 @@ def test_what_comes_and_what_goes() -> None:
 def test_status() -> None:
     on, off = service(), service(autostart=False)
     assert effects(planned([off], [on], {"a": STOPPED})) == {"a": (Effect.START, 'its status is "start"')}
-    assert effects(planned([off], [on]))["a"] == (Effect.ADOPT, "counts from now on: status changed")
+    assert effects(planned([off], [on]))["a"] == (Effect.ADOPT, "takes effect at once: status changed")
     assert effects(planned([on], [off])) == {"a": (Effect.STOP, 'its status is "stop"')}
     assert effects(planned([on], [off], {"a": STOPPED})) == {
-        "a": (Effect.ADOPT, "counts from now on: status changed")
+        "a": (Effect.ADOPT, "takes effect at once: status changed")
     }
     assert effects(planned([off], [replace(on, cwd="/srv")]))["a"][0] is Effect.RESTART
 
@@ -158,11 +158,19 @@ def test_what_waited_for_one_that_comes_now() -> None:
     plan = planned([db, web], [replace(db, cwd="/srv"), web], lives)
     assert effects(plan) == {
         "db": (Effect.START, "tried again: cwd changed"),
-        "web": (Effect.START, "nothing holds it back any more"),
+        "web": (Effect.START, "once db is up"),
     }
     plan = planned([db, web], [db, replace(web, depends=())], lives)
     assert effects(plan) == {"web": (Effect.START, "nothing holds it back any more")}
-    assert plan.moves.up == {}, "it starts by itself"
+    assert plan.transaction.up == {}, "it starts by itself"
+
+
+def test_what_waits_for_several_that_are_tried_again() -> None:
+    db, cache, web = service("db"), service("cache"), service("web", depends=("db", "cache", "net", "new"))
+    lives = {"db": Life(State.FAILED), "cache": Life(State.FAILED), "web": Life(State.WAITING)}
+    old = [db, cache, service("net"), web]
+    new = [replace(db, cwd="/srv"), replace(cache, cwd="/srv"), service("net"), service("new"), web]
+    assert effects(planned(old, new, lives))["web"] == (Effect.START, "once db, cache and new are up")
 
 
 def test_what_waited_for_a_rival_that_goes() -> None:
@@ -182,7 +190,7 @@ def test_what_was_on_its_way_out_and_is_defined_again() -> None:
     assert effects(planned([], [service()], {"a": going})) == {"a": (Effect.START, "defined again")}
     plan = planned([], [service()], {"a": RUNNING}, stopping=("a",))
     assert effects(plan) == {"a": (Effect.RESTART, "defined again")}
-    assert plan.moves.up == {"a": Up(True, Cause.DEFINITION)}
+    assert plan.transaction.up == {"a": Up(True, Cause.DEFINITION)}
     plan = planned([], [service(autostart=False)], {"a": going})
     assert effects(plan) == {"a": (Effect.ADOPT, 'new; its status is "stop"')}
 
@@ -217,6 +225,21 @@ def test_settings() -> None:
     assert make_plan(Definitions(settings=old), {}, (), Definitions(settings=same)).is_empty()
 
 
+def test_a_notice_that_compares_services_is_told_where_one_of_them_changes() -> None:
+    a, b, c = map(service, "abc")
+
+    def told(*before: Service, after: tuple[Service, ...]) -> tuple[str, ...]:
+        old = Definitions({each.name: each for each in before})
+        about: dict[str, tuple[str, ...]] = {"shared": ("a", "b")}
+        new = Definitions({each.name: each for each in after}, notices=("odd", "shared"), about=about)
+        return make_plan(old, dict.fromkeys(old.services, RUNNING), (), new).notices()
+
+    assert told(a, b, c, after=(a, b, c)) == ("odd",)
+    assert told(a, b, c, after=(a, b, replace(c, arg=("x",)))) == ("odd",)
+    assert told(a, b, c, after=(a, replace(b, arg=("x",)), c)) == ("odd", "shared")
+    assert told(a, c, after=(a, b, c)) == ("odd", "shared")
+
+
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("then", Then)
 @pytest.mark.parametrize("stopping", [(), ("a",)])
@@ -240,7 +263,7 @@ def assert_sensible(plan: Plan, state: State) -> None:
         assert state in (State.STARTING, State.RUNNING, State.RELOADING)
     if entry.effect is Effect.START:
         assert state not in (State.STARTING, State.RUNNING, State.RELOADING)
-        assert "a" in plan.moves.up or state is State.WAITING
+        assert "a" in plan.transaction.up or state is State.WAITING
 
 
 def test_what_was_about_to_stop_and_is_needed_stays_or_starts() -> None:
@@ -253,3 +276,47 @@ def test_what_was_about_to_stop_and_is_needed_stays_or_starts() -> None:
     plan = planned([db, web], [limited, replace(web, cwd="/srv")])
     assert effects(plan)["db"] == (Effect.LIMITS, "pids_max, status changed")
     assert not plan.services["db"].deferred
+
+
+@pytest.mark.parametrize("state", [State.FAILED, State.BACKOFF])
+@pytest.mark.parametrize(
+    ("cause", "keys", "reason"),
+    [
+        (Cause.CHECK, {}, "tried again: it went wrong"),  # what it looked at may have been mended
+        (Cause.CHECK, {"check": ("/bin/c",)}, "tried again: check changed"),
+        (Cause.CHECK_LATE, {}, "tried again: it went wrong"),
+        (Cause.FUNCTION, {"source_digest": "another"}, "tried again: functions changed"),
+        (Cause.NOT_READY, {"start_timeout": 1.0}, "tried again: start_timeout changed"),
+    ],
+)
+def test_what_has_failed_for_something_that_may_be_mended_is_tried_again(
+    state: State, cause: Cause, keys: dict[str, Any], reason: str
+) -> None:
+    failed = Life(state, cause=cause, reason="it went wrong", failures=1)
+    plan = planned([service()], [service(**keys)], {"a": failed})
+    assert effects(plan) == {"a": (Effect.START, reason)}
+    assert list(plan.transaction.up) == ["a"]
+    assert not planned([service()], [service(**keys)], {"a": failed}, stopping={"a"}).transaction.up
+
+
+@pytest.mark.parametrize(
+    ("cause", "keys"),
+    [(Cause.EXIT, {"check": ("/bin/c",)}), (Cause.FUNCTION, {"stop_timeout": 1.0}), (Cause.NOT_READY, {})],
+)
+def test_what_has_failed_for_something_else_is_left_alone(cause: Cause, keys: dict[str, Any]) -> None:
+    failed = Life(State.FAILED, cause=cause, failures=1)
+    assert not planned([service()], [service(**keys)], {"a": failed}).transaction.up
+
+
+def test_a_stop_that_failed_is_no_start_to_be_tried_again() -> None:
+    failed = Life(State.FAILED, cause=Cause.FUNCTION)
+    assert not planned([service()], [service(source_digest="another")], {"a": failed}).transaction.up
+
+
+def test_what_is_not_at_its_path_asks_for_another_process() -> None:
+    before = Definitions({"a": Service("a", exec="/x"), "b": Service("b", exec="/x", depends=("a",))})
+    lives = dict.fromkeys(before.services, RUNNING)
+    plan = make_plan(before, lives, (), before, moved={"a": "/run/a was deleted"})
+    (entry,) = plan.services.values()
+    assert (entry.name, entry.effect, entry.reason, entry.keys) == ("a", Effect.REBUILD, "/run/a was deleted", ())
+    assert plan.transaction.up["a"].renew

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.lifecycle.span import span
+from supervisor.lifecycle.life import span
 
 
 @pytest.mark.parametrize(

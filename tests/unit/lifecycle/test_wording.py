@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from itertools import pairwise, product
 from typing import Any
 
 import pytest
 
 from supervisor.definitions.service import Descriptor
-from supervisor.lifecycle.cause import Kind
+from supervisor.lifecycle.cause import Kind, hint, output_hint
 from supervisor.lifecycle.dependencies import Hold, Obstacle
-from supervisor.lifecycle.ended import Ended
-from supervisor.lifecycle.life import Cause, State, Step, Then
-from supervisor.lifecycle.remedy import hint
+from supervisor.lifecycle.life import Cause, Ended, State, Step, Then
 from supervisor.lifecycle.wording import WORDS, answer, describe
 from tests.unit.lifecycle.world import NOW, Subject, links_of, subject
 
@@ -22,6 +21,8 @@ WAITING, BACKOFF, FAILED, STOPPED, STOPPING = (
 )  # fmt: skip
 ADDRESS = Ended.of_step("bind tcp 0.0.0.0:80", "", errno.EADDRINUSE, "Address already in use")
 
+STOPPED_WELL = Ended(status=0, function="stop")
+BAD_LINE = Ended.of_step("read", "/etc/a.env", errno.EINVAL, "line 2 is not KEY=value")
 OUT_OF_MEMORY = Ended(signum=9, signal="KILL", out_of_memory=True)
 
 
@@ -41,7 +42,8 @@ def waits_for(*names: str) -> list[Subject]:
 def failing(name: str = "a", state: State = BACKOFF, **more: Any) -> Subject:
     more.setdefault("ended", Ended(status=3))
     more.setdefault("cause", Cause.EXIT)
-    return subject(name, state, failures=3, deadline=NOW + 2.345, **more)
+    more.setdefault("failures", 3)
+    return subject(name, state, deadline=NOW + 2.345, **more)
 
 
 # the whole sentence
@@ -60,6 +62,10 @@ SENTENCES: list[tuple[list[Subject], str]] = [
     (
         [subject("a", State.RUNNING, cause=Cause.DEFINITION)],
         "a has been running since 2026-07-28 10:00:00; restarted because its definition has changed",
+    ),
+    (
+        [subject("a", State.RUNNING, cause=Cause.DEFINITION, detail="/etc/a was replaced")],
+        "a has been running since 2026-07-28 10:00:00; restarted because /etc/a was replaced",
     ),
     ([subject("a", State.DONE, cause=Cause.EXIT)], "a is done: it is a task, and has ended well"),
     (
@@ -159,6 +165,19 @@ TEXTS: list[tuple[Subject, str]] = [
         f"it was not ready in time (start_timeout is 90 s){NEXT}",
     ),
     (failing(cause=Cause.NOT_READY, keys={"start_timeout": None}), f"it was not ready in time{NEXT}"),
+    (
+        failing(cause=Cause.FUNCTION, call_ended=Ended(status=1, function="stop", cause="busy")),
+        f"its function stop failed: busy{NEXT}",
+    ),
+    (
+        failing(cause=Cause.FUNCTION, ended=Ended(status=1, function="stop", cause="busy")),  # of an older version
+        f"its function stop failed: busy{NEXT}",
+    ),
+    (
+        failing(cause=Cause.FUNCTION, call_ended=replace(Ended.of_step("fork", "", 11, "no"), function="start")),
+        f"its function start could not fork: no{NEXT}",
+    ),
+    (failing(ended=Ended(status=3), call_ended=STOPPED_WELL), f"its process exited with status 3{NEXT}"),
     (failing(ended=ADDRESS), f"it could not bind tcp 0.0.0.0:80: Address already in use{NEXT}"),
     (
         failing(ended=OUT_OF_MEMORY, keys={"resources": {"memory_max": "67108864"}}),
@@ -211,17 +230,106 @@ def test_every_life_is_put_into_words() -> None:
         ([subject("a", State.DONE, cause=Cause.EXIT)], "`spawnctl start a` runs it again"),
         ([subject("a", STOPPED, cause=Cause.CONFLICT, other="b")], "`spawnctl start a` starts it, and stops b"),
         ([*waits_for("a", "b"), failing("b")], "`spawnctl start b` tries again at once"),
-        ([failing(state=FAILED)], "once that is mended, `spawnctl start a` tries again"),
+        ([failing(state=FAILED)], "fix that, then run `spawnctl start a`"),
         ([failing(ended=ADDRESS)], "`ss -lnptux` tells who has the address; `spawnctl start a` tries again at once"),
         (
+            [failing(ended=BAD_LINE, keys={"file": "/etc/a.lua", "line": 3})],
+            "correct line 2 of /etc/a.env; `spawnctl start a` tries again at once",
+        ),
+        (
+            [failing(ended=replace(BAD_LINE, cause="No such file", errno=2), keys={"file": "/etc/a.lua", "line": 3})],
+            "see /etc/a.lua:3; `spawnctl start a` tries again at once",
+        ),
+        (
             [failing(ended=Ended.of_step("exec", "/x", 2, "No such file"))],
-            "`spawnctl show a` tells where it is defined; `spawnctl start a` tries again at once",
+            "`spawnctl start a` tries again at once",
+        ),
+        (
+            [
+                failing(
+                    ended=Ended.of_step("change directory", "/x", 2, "No such file"),
+                    keys={"file": "/etc/a.lua", "line": 3, "lines": {"cwd": 7}},
+                )
+            ],
+            "see /etc/a.lua:7; `spawnctl start a` tries again at once",
+        ),
+        (
+            [
+                failing(
+                    ended=Ended.of_step("fork", "", 11, "no processes"), keys={"file": "/etc/a.lua", "line": 3}
+                )
+            ],
+            "see /etc/a.lua:3; `spawnctl start a` tries again at once",
+        ),
+        (
+            [failing(ended=Ended(status=0), failures=6)],
+            "it ends with status 0 each time: is it a task (`task = true`), or does it go into the background "
+            "(`forking = true`)?; "
+            "`spawnctl start a` tries again at once",
+        ),
+        (
+            [failing(ended=Ended(status=0, left=2), failures=1)],
+            "does it go into the background? Have it stay in the foreground, or add `forking = true`; "
+            "if it has done its work by then, add `task = true`; `spawnctl start a` tries again at once",
+        ),
+        (
+            [failing(ended=Ended(status=0, left=2), failures=1, keys={"forking": True})],
+            "`pid_file` tells which of its processes is to be supervised; "
+            "`spawnctl start a` tries again at once",
+        ),
+        (
+            [subject("a", STOPPED, cause=Cause.EXIT, ended=Ended(status=0, left=2), keys={"restart": "on-failure"})],
+            "does it go into the background? Have it stay in the foreground, or add `forking = true`; "
+            "if it has done its work by then, add `task = true`; `spawnctl start a` starts it",
         ),
         (
             [failing(keys={"stderr": Descriptor("log")})],
             "`spawnctl logs a` shows what it said; `spawnctl start a` tries again at once",
         ),
+        (
+            [failing(keys={"stdout": Descriptor("log"), "stderr": Descriptor("file", path="/var/log/a")})],
+            "`spawnctl logs a` shows what it said; its stderr goes to '/var/log/a'; "
+            "`spawnctl start a` tries again at once",
+        ),
+        (
+            [failing(keys=dict.fromkeys(("stdout", "stderr"), Descriptor("file", path="/var/log/a")))],
+            "its output goes to '/var/log/a'; `spawnctl start a` tries again at once",
+        ),
     ],
 )
 def test_hints(subjects: list[Subject], expected: str) -> None:
     assert advice(*subjects) == expected
+
+
+LOST = "its output is not kept: add `stderr = log()`"
+WEB = {"exec": "/srv/web"}
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (failing(keys=WEB), LOST),
+        (failing(state=FAILED, keys=WEB), LOST),
+        (failing(keys={**WEB, "task": True}), LOST),
+        (failing(keys=WEB, ended=OUT_OF_MEMORY), LOST),
+        (failing(keys=WEB, cause=Cause.CHECK), ""),  # that of a check is
+        (failing(keys=WEB, cause=Cause.NOT_READY), LOST),
+        (failing(keys={**WEB, "stdout": Descriptor("log")}), "its stderr is not kept: add `stderr = log()`"),
+        (failing(keys={**WEB, "stderr": Descriptor("log")}), ""),
+        (failing(keys={**WEB, "lines": {"stderr": 3}}), ""),
+        (failing(keys={"worker": "accessory"}), ""),
+        (failing(keys={}, cause=Cause.FUNCTION), ""),
+        (failing(keys=WEB, ended=Ended.of_step("exec", "/x", 2, "No such file")), ""),
+        (failing(keys=WEB, ended=ADDRESS), ""),
+        (subject("a", STOPPED, keys=WEB), ""),
+        (subject("a", State.RUNNING, keys=WEB), ""),
+    ],
+)
+def test_how_to_keep_the_output_of_what_failed(one: Subject, expected: str) -> None:
+    assert output_hint(one) == expected
+    assert ("is not kept" in advice(one)) is bool(expected)
+
+
+def test_what_was_restarted_after_a_failure_has_said_nothing_either() -> None:
+    assert advice(subject("a", State.RUNNING, cause=Cause.EXIT, restarts=1, ended=Ended(status=3), keys=WEB)) == LOST
+    assert advice(subject("a", State.RUNNING, cause=Cause.RESTART, restarts=1, ended=Ended(status=3), keys=WEB)) == ""

@@ -8,8 +8,7 @@ from typing import Any
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.cause import Link, chain
 from supervisor.lifecycle.dependencies import Obstacle, conflicts
-from supervisor.lifecycle.ended import Ended
-from supervisor.lifecycle.life import Life, State
+from supervisor.lifecycle.life import Ended, Life, State
 
 NOW = 1000.0
 
@@ -20,6 +19,8 @@ class Subject:
     life: Life
     ended: Ended | None = None
     obstacle: Obstacle | None = None
+    undecided: str = ""
+    call_ended: Ended | None = None
 
 
 def subject(
@@ -27,12 +28,13 @@ def subject(
     state: State,
     *,
     ended: Ended | None = None,
+    call_ended: Ended | None = None,
     obstacle: Obstacle | None = None,
     keys: dict[str, Any] | None = None,
     **life: Any,
 ) -> Subject:
     """A service of that name, with some keys, and its life."""
-    return Subject(Service(name, **(keys or {})), Life(state, NOW - 10, **life), ended, obstacle)
+    return Subject(Service(name, **(keys or {})), Life(state, NOW - 10, **life), ended, obstacle, call_ended=call_ended)
 
 
 def links_of(*subjects: Subject) -> tuple[Link, ...]:

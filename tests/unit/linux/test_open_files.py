@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.linux import open_files as open_files_module
 from supervisor.linux.open_files import identity, is_unique, open_files
+from tests import fuse
 from tests.unit.process.forked import open_numbers
 from tests.unit.waiting import child_process, wait_exit, wait_readable
 
@@ -46,7 +48,7 @@ def unix() -> int:
     return socket.socket(socket.AF_UNIX).detach()
 
 
-@pytest.mark.parametrize("make", [eventfd, memfd, udp, unix])
+@pytest.mark.parametrize("make", [memfd, udp, unix])
 def test_two_of_a_kind_differ_and_a_duplicate_does_not(make: Callable[[], int]) -> None:
     one, other = make(), make()
     assert identity(one) != identity(other)
@@ -154,8 +156,41 @@ def test_a_process_that_has_ended_has_none() -> None:
 
 
 def test_what_cannot_be_told_apart_has_one_name() -> None:
-    """The kernel says nothing of an epoll or a timer by which to know it, and whoever looks for one must know that."""
+    """What tells one epoll or eventfd from another is not asked for, and whoever looks for one must know that."""
     with select.epoll() as one, select.epoll() as other:
         assert identity(one.fileno()) == identity(other.fileno())
         assert not is_unique(identity(one.fileno()))
-    assert all(is_unique(identity(fd)) for fd in (*os.pipe(), eventfd(), pidfd(), memfd(), unix()))
+    assert identity(eventfd()) == identity(eventfd())
+    assert not is_unique(identity(eventfd()))
+    assert all(is_unique(identity(fd)) for fd in (*os.pipe(), memfd(), unix()))
+
+
+def test_a_file_system_that_does_not_answer_is_not_asked() -> None:
+    if not fuse.is_possible():
+        pytest.skip("needs FUSE")
+    with fuse.unanswering(fuse.GETATTR) as path:
+
+        def look() -> str:
+            fd = os.open(path, os.O_RDWR)
+            return identity(fd) + identity(fd, os.getpid())
+
+        with child_process(look) as pid:
+            assert wait_exit(pid) == 0
+
+
+def test_no_fdinfo_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoll has one of hundreds of thousands of lines, made under a lock that its maker may hold."""
+    opened: list[str] = []
+    monkeypatch.setattr("builtins.open", lambda path, *_args, **_keys: opened.append(path))
+    with select.epoll() as epoll:
+        for process in (None, os.getpid()):
+            identity(epoll.fileno(), process)
+            identity(eventfd(), process)
+    assert opened == []
+
+
+def test_so_many_descriptors_of_another_process_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_files_module, "MOST", 5)
+    for _ in range(10):
+        pidfd()
+    assert sum(map(len, open_files(os.getpid()).values())) <= 5

@@ -12,8 +12,9 @@ import pytest
 
 from supervisor.errors import StepError
 from supervisor.log.output import JournalOutputs
+from tests.unit.closing import PatientCloser
 from tests.unit.process.forked import open_numbers
-from tests.unit.waiting import DEADLINE
+from tests.unit.waiting import DEADLINE, fill
 
 MANY = 100  # more than wait to be accepted with the shortest queue
 
@@ -29,7 +30,7 @@ def journal(tmp_path: Path) -> Iterator[socket.socket]:
 
 @pytest.fixture
 def outputs(journal: socket.socket) -> JournalOutputs:
-    return JournalOutputs(journal.getsockname())
+    return JournalOutputs(PatientCloser().close, journal.getsockname())
 
 
 def test_a_stream_begins_with_its_header_and_goes_on_with_the_output(
@@ -85,7 +86,7 @@ def test_no_journal_is_a_step_that_failed(tmp_path: Path) -> None:
     address = str(tmp_path / "missing")
     before = open_numbers()
     with pytest.raises(StepError, match=r"cannot connect to the journal .*: No such file or directory") as caught:
-        JournalOutputs(address).stream("qotd")
+        JournalOutputs(PatientCloser().close, address).stream("qotd")
     assert caught.value.path == address
     assert open_numbers() == before
 
@@ -94,7 +95,7 @@ def test_a_journal_that_accepts_nobody_does_not_hold_us_up(tmp_path: Path) -> No
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         server.bind(str(tmp_path / "stdout"))
         server.listen(0)
-        outputs = JournalOutputs(server.getsockname())
+        outputs = JournalOutputs(PatientCloser().close, server.getsockname())
         before = open_numbers()
         with pytest.raises(StepError, match="Resource temporarily unavailable"):
             _open_many(outputs)
@@ -112,3 +113,23 @@ def test_a_journal_that_accepts_nobody_does_not_hold_us_up(tmp_path: Path) -> No
 def _open_many(outputs: JournalOutputs) -> None:
     for number in range(MANY):
         outputs.stream(str(number))
+
+
+def test_the_end_of_a_process_is_the_end_of_its_line(journal: socket.socket, outputs: JournalOutputs) -> None:
+    outputs.end_line("a")
+    os.write(outputs.stream("a"), b"last words")
+    outputs.end_line("a")
+    connection, _ = journal.accept()
+    with connection:
+        outputs.drop("a")
+        with connection.makefile("rb") as stream:
+            assert stream.read().endswith(b"\nlast words\n")
+
+
+def test_a_journal_that_does_not_read_or_is_gone_stops_nobody(journal: socket.socket, outputs: JournalOutputs) -> None:
+    fd = outputs.stream("a")
+    fill(fd)
+    outputs.end_line("a")
+    journal.accept()[0].close()
+    outputs.end_line("a")
+    outputs.drop("a")

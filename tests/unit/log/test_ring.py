@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.log.ring import SIZE, START, Position, append, make_ring, since
+from supervisor.log.ring import SIZE, START, Position, append, is_in_line, make_ring, since
 from tests.unit.process.forked import open_numbers
 
 
@@ -83,6 +83,31 @@ def test_one_endless_line_is_kept_as_it_is() -> None:
     with fresh_ring() as fd:
         append(fd, b"x" * (SIZE + 100))
         assert since(fd).data == b"x" * SIZE
+
+
+def test_of_a_line_that_is_longer_than_the_ring_the_end_is_kept() -> None:
+    with fresh_ring() as fd:
+        append(fd, b"before\n" + "€".encode() * SIZE + b"the end\n")
+        piece = since(fd)
+        assert piece.cut
+        assert piece.data.decode() == "€" * ((SIZE - 8) // 3) + "the end\n"
+        assert SIZE - 3 < len(piece.data) <= SIZE
+        assert since(fd, piece.end).data == b""
+        append(fd, b"next\n")
+        assert since(fd).data == b"next\n"
+        assert not since(fd).cut
+        assert not since(fd, piece.end).cut
+
+
+def test_whether_the_last_line_has_an_end() -> None:
+    with fresh_ring() as fd:
+        assert not is_in_line(fd)
+        append(fd, b"one\ntwo")
+        assert is_in_line(fd)
+        append(fd, b"\n")
+        assert not is_in_line(fd)
+        append(fd, b"x" * 2 * SIZE)
+        assert is_in_line(fd)
 
 
 def test_a_line_without_an_end_is_there() -> None:

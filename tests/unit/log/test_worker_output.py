@@ -5,17 +5,24 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import time
 from collections.abc import Iterator
 
+import prctl
 import pytest
 
 from supervisor.errors import StepError
-from supervisor.log.output import FEED_SIZE, WorkerOutputs
+from supervisor.linux import pipe_call
+from supervisor.log.output import FEED_SIZE, PROCESS_ENDED, WorkerOutputs
 from supervisor.log.ring import append
 from supervisor.loop.loop import Loop
+from supervisor.notify.safe_close import Closer
+from tests import held_pipe
+from tests.unit.closing import PatientCloser, Reaper, Stopped
 from tests.unit.log.kept import kept_output
 from tests.unit.process.forked import in_child, open_numbers
-from tests.unit.waiting import run_until, turn
+from tests.unit.process.requirements import needs_root
+from tests.unit.waiting import fill, run_until, turn, wait_until
 
 
 class Worker:
@@ -55,7 +62,7 @@ class Worker:
 @pytest.fixture
 def outputs(loop: Loop) -> Iterator[WorkerOutputs]:
     before = open_numbers()
-    outputs = WorkerOutputs(loop)
+    outputs = WorkerOutputs(loop, PatientCloser().close)
     yield outputs
     for name in list(outputs._streams):
         outputs.drop(name)
@@ -206,7 +213,7 @@ def test_the_service_gets_a_pipe_that_blocks_and_that_no_other_program_inherits(
 @pytest.mark.parametrize("room", [0, 1, 2])
 def test_without_a_free_descriptor_it_is_a_step_that_failed(room: int) -> None:
     def make() -> tuple[str, bool]:
-        outputs = WorkerOutputs(Loop(on_error=lambda _error: None))
+        outputs = WorkerOutputs(Loop(on_error=lambda _error: None), PatientCloser().close)
         before = open_numbers()
         limit = [number for number in range(2000) if number not in before][room]
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, 2000))
@@ -218,3 +225,88 @@ def test_without_a_free_descriptor_it_is_a_step_that_failed(room: int) -> None:
         return "", False
 
     assert in_child(make) == ("cannot make log of 'a': Too many open files (EMFILE)", True)
+
+
+def test_the_end_of_a_process_is_marked_between_what_two_write(outputs: WorkerOutputs, worker: Worker) -> None:
+    outputs.end_line("a")
+    fd = outputs.stream("a")
+    os.write(fd, b"last words")
+    outputs.end_line("a")
+    os.write(fd, b"next\n")
+    assert os.get_blocking(fd)
+    worker.read()
+    assert os.read(worker.streams["a"][0], 1000) == b"last words" + PROCESS_ENDED + b"next\n"
+
+
+def test_a_pipe_without_room_for_the_mark_stops_nobody(outputs: WorkerOutputs) -> None:
+    fd = outputs.stream("a")
+    fill(fd)
+    outputs.end_line("a")
+
+
+def test_one_mark_is_enough_until_another_process_has_the_pipe(outputs: WorkerOutputs, worker: Worker) -> None:
+    outputs.stream("a")
+    worker.read()
+    for _ in range(2):
+        outputs.end_line("a")
+    assert os.read(worker.streams["a"][0], 1000) == PROCESS_ENDED
+    outputs.stream("a")
+    outputs.end_line("a")
+    assert os.read(worker.streams["a"][0], 1000) == PROCESS_ENDED
+
+
+@pytest.mark.skipif(not held_pipe.is_possible(), reason="needs root and userfaultfd")
+def test_a_pipe_that_somebody_keeps_goes_without_the_mark(outputs: WorkerOutputs, worker: Worker) -> None:
+    fd = outputs.stream("a")
+    worker.read()
+    with held_pipe.held(fd):
+        before = time.monotonic()
+        outputs.end_line("a")
+        outputs.end_line("a")
+        assert time.monotonic() - before < 5
+    wait_until(lambda: outputs._is_marked("a"))
+    assert os.read(worker.streams["a"][0], 1000) == PROCESS_ENDED
+
+
+@pytest.mark.skipif(not held_pipe.is_possible(), reason="needs root and userfaultfd")
+def test_a_pipe_that_somebody_keeps_is_dropped(loop: Loop) -> None:
+    reaper = Reaper()
+    outputs = WorkerOutputs(loop, Closer(Stopped(), reaper).close)
+    fd = outputs.stream("a")
+    with held_pipe.held(fd):
+        outputs.end_line("a")
+        outputs.drop("a")
+        assert reaper.children
+    reaper.settle()
+    assert pipe_call._left.pop().has_ended(5000)
+
+
+@needs_root
+def test_a_group_may_open_the_pipe_to_write_and_no_more(outputs: WorkerOutputs) -> None:
+    fd = outputs.stream("a")
+    assert os.fstat(fd).st_mode & 0o777 == 0o600
+    outputs.stream("a", 4242)
+
+    def try_all() -> list[str]:
+        os.setresgid(4242, 4242, 4242)
+        os.setgroups([])
+        os.setresuid(4243, 4243, 4243)
+        path = f"/proc/self/fd/{fd}"
+        prctl.set_dumpable(1)  # as after an exec
+        failed = []
+        for name, attempt in (
+            ("write", lambda: os.open(path, os.O_WRONLY | os.O_APPEND)),
+            ("read", lambda: os.open(path, os.O_RDONLY)),
+            ("both", lambda: os.open(path, os.O_RDWR)),
+            ("chmod", lambda: os.chmod(path, 0o666)),
+            ("chown", lambda: os.chown(path, 4243, -1)),
+        ):
+            try:
+                attempt()
+            except PermissionError:
+                failed.append(name)
+        return failed
+
+    assert in_child(try_all) == ["read", "both", "chmod", "chown"]
+    outputs.stream("a", 4244)
+    assert in_child(try_all)[0] == "write"

@@ -7,19 +7,22 @@ import tempfile
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.life import Life, State
 from supervisor.log.output import JournalOutputs
-from supervisor.manager.depot import Depot
-from supervisor.manager.launcher import Host
+from supervisor.manager.host import HostFacts
 from supervisor.manager.manager import Manager
 from supervisor.manager.runtime import RuntimeFolder
 from supervisor.notify.sender import Sender
 from supervisor.process.children import Children
+from supervisor.systemd.store import SystemdStore
+from tests.unit.closing import PatientCloser
 from tests.unit.waiting import checked_loop, turn
 
 
 def test_one_that_is_woken_when_it_is_the_next_to_stop() -> None:
     """Its dependency has come up in the same moment in which what comes after it has stopped."""
     with tempfile.TemporaryDirectory() as folder, checked_loop() as loop:
-        host = Host(False, 1024, RuntimeFolder(folder), JournalOutputs(), None, Depot(loop, Sender(""), {}))
+        systemd_store = SystemdStore(loop, Sender(""), {})
+        closer = PatientCloser()
+        host = HostFacts(False, 1024, RuntimeFolder(folder), JournalOutputs(closer.close), None, systemd_store, closer)
         manager = Manager(loop, Children(lambda pid, exit: None), host)
         waiting = manager.add(Service("waiting", exec="/bin/true"))
         later = manager.add(Service("later", exec="/bin/true", depends=("waiting",)))

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
 from pathlib import Path
 
 import pytest
 
 from supervisor.errors import RuntimeFolderError
+from supervisor.manager import runtime
 from supervisor.manager.runtime import RuntimeFolder
 
 
@@ -24,13 +26,109 @@ def test_a_new_folder_can_be_entered_by_services_of_any_user(tmp_path: Path) -> 
     assert os.listdir(tmp_path / "a/run") == []
 
 
-def test_a_private_folder_is_opened_for_services(tmp_path: Path) -> None:
+@pytest.mark.parametrize("private", [0o700, 0o750, 0o710])
+def test_a_private_folder_stays_private(tmp_path: Path, private: int, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "run"
-    folder.mkdir(mode=0o700)
+    folder.mkdir(mode=private)
+    runtime = RuntimeFolder(str(folder))
+    with caplog.at_level("INFO"):
+        runtime.claim()
+    assert mode(folder) == private
+    runtime.release()
+    assert ("closed to other users" in caplog.text) == (os.geteuid() == 0)
+
+
+def test_modes_are_narrowed(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for path in (folder, folder / "notify", folder / "functions"):
+        path.mkdir()
+        path.chmod(0o2775)
     runtime = RuntimeFolder(str(folder))
     runtime.claim()
-    assert mode(folder) == 0o755
+    assert (mode(folder), mode(folder / "notify"), mode(folder / "functions")) == (0o755, 0o711, 0o700)
     runtime.release()
+
+
+def test_what_a_lost_spawnd_left_is_its_own(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    lost = RuntimeFolder(str(folder))
+    lost.claim()
+    os.close(lost.lock)
+    for name in ("state", "state~"):
+        (folder / name).write_text("garbage")
+    for name in ("control", "contro~", "notify/a"):
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(folder / name))
+    runtime = RuntimeFolder(str(folder))
+    runtime.claim()
+    runtime.release()
+
+
+def _snapshot(folder: Path) -> dict[str, tuple[int, int, bytes | None]]:
+    return {
+        str(path): (path.lstat().st_mode, path.lstat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in (folder, *folder.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("name", ["index.html", ".bashrc", "pid", "state", "state~"])
+@pytest.mark.parametrize("folder_mode", [0o700, 0o755, 0o750])
+def test_a_folder_with_a_file_of_others_is_left_as_it_was(tmp_path: Path, name: str, folder_mode: int) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / name).write_text("1234\n")
+    folder.chmod(folder_mode)
+    before = _snapshot(folder)
+    with pytest.raises(RuntimeFolderError, match=f"it holds {name!r}, which is not spawnd's"):
+        RuntimeFolder(str(folder)).claim()
+    assert _snapshot(folder) == before
+
+
+@pytest.mark.parametrize("name", ["sub", "pid", "state", "control"])
+def test_a_folder_with_a_folder_of_others_is_left_as_it_was(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "data"
+    (folder / "notify").mkdir(parents=True)
+    (folder / name).mkdir()
+    before = _snapshot(folder)
+    with pytest.raises(RuntimeFolderError, match=f"it holds {name!r}, which is not spawnd's"):
+        RuntimeFolder(str(folder)).claim()
+    assert _snapshot(folder) == before
+
+
+@pytest.mark.parametrize("name", ["notify", "pid", "control"])
+def test_a_link_is_not_taken_for_a_thing_of_spawnd(tmp_path: Path, name: str) -> None:
+    folder, other = tmp_path / "data", tmp_path / "other"
+    other.mkdir(mode=0o700)
+    folder.mkdir()
+    (folder / name).symlink_to(other)
+    before = _snapshot(tmp_path)
+    with pytest.raises(RuntimeFolderError, match=f"it holds {name!r}"):
+        RuntimeFolder(str(folder)).claim()
+    assert _snapshot(tmp_path) == before
+
+
+def test_a_link_that_is_set_while_the_folder_is_looked_at_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members of the group of a folder can write to it until its mode has been narrowed."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    folder.chmod(0o775)
+    (folder / "notify").mkdir()
+    narrow = runtime._narrow
+
+    def narrow_late(fd: int, mode: int) -> bool:
+        if not (folder / "pid").is_symlink():
+            (folder / "pid").symlink_to(victim)
+        return narrow(fd, mode)
+
+    monkeypatch.setattr(runtime, "_narrow", narrow_late)
+    with pytest.raises(RuntimeFolderError, match="pid"):
+        RuntimeFolder(str(folder)).claim()
+    assert victim.read_text() == "precious"
+    assert mode(folder) == 0o755
 
 
 def test_a_folder_that_anybody_can_write_to_is_left_as_it_is(tmp_path: Path) -> None:

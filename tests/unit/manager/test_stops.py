@@ -73,6 +73,16 @@ def test_what_is_wanted_again_is_left_alone_and_holds_nothing_up() -> None:
     world.loop.close()
 
 
+def test_one_that_is_stopping_is_told_again_by_an_order_alone() -> None:
+    world = World({"db": set(), "app": set()})
+    world.order("db", "app")
+    world.gone("app")
+    assert world.told == []
+    world.order("db")
+    assert world.told == ["db"]
+    world.loop.close()
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=25))
 def test_every_one_stops_and_none_before_what_comes_after_it(edges: list[tuple[int, int]]) -> None:
     later: dict[str, set[str]] = {str(number): set() for number in range(10)}
@@ -82,9 +92,13 @@ def test_every_one_stops_and_none_before_what_comes_after_it(edges: list[tuple[i
     world = World(later)
     world.order(*later)
     stopped: set[str] = set()
-    while len(stopped) < len(later):
-        name = next(name for name in world.told if name not in stopped)
+    told = list(world.told)
+    while told:
+        name = told.pop()
+        assert name not in stopped, "told once"
         assert later[name] <= stopped
         stopped.add(name)
         world.gone(name)
+        told += world.told
+    assert stopped == later.keys()
     world.loop.close()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from supervisor.notify.protocol import DEFAULT_NAME, MAX_NAME, Message, legal_name, parse
+from supervisor.notify.receiver import DEFAULT_NAME, MAX_NAME, Message, legal_name, parse
 
 KEYS = ["READY", "RELOADING", "STATUS", "WATCHDOG", "EXTEND_TIMEOUT_USEC", "FDSTORE", "FDSTOREREMOVE", "FDNAME"]
 KEYS += ["FDPOLL", "BARRIER", "MAINPID", "X"]
@@ -29,7 +29,7 @@ lines = st.builds(lambda key, value: f"{key}={value}", st.sampled_from(KEYS), va
         (b"RELOADING=1\nMONOTONIC_USEC=12", {"reloading": True}),
         (b"READY=1\nSTATUS=all is well = fine\nMAINPID=3", {"ready": True, "status": "all is well = fine"}),
         (b"STATUS=", {"status": ""}),
-        (b"STATUS=\xffx", {"status": "\ufffdx"}),
+        (b"STATUS=\xffx", {"status": "\\xffx"}),
         (b"WATCHDOG=1", {"watchdog": True}),
         (b"WATCHDOG=trigger", {"watchdog_trigger": True}),
         (b"EXTEND_TIMEOUT_USEC=5000000", {"extend_usec": 5_000_000}),

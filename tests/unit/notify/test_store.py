@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from supervisor.loop.loop import Loop
+from supervisor.notify import safe_close
+from supervisor.notify import store as store_module
+from supervisor.notify.safe_close import Closer
 from supervisor.notify.store import NAMES_MAX, Store
+from tests.unit.closing import PatientCloser, Reaper, Stopped
 from tests.unit.process.forked import open_numbers
 from tests.unit.waiting import checked_loop, run_until, turn, wait_until
 
@@ -24,7 +30,7 @@ LIMIT = 100
 def store(loop: Loop) -> Iterator[Store]:
     """A store; whatever the test did with it, it leaves no descriptor open."""
     before = open_numbers()
-    store = Store(loop)
+    store = Store(loop, PatientCloser())
     yield store
     store.clear()
     assert len(store) == 0
@@ -55,10 +61,37 @@ def test_the_same_open_file_is_kept_once(store: Store) -> None:
     assert store.entries() == (("a", fd),)
 
 
-def test_the_same_open_file_is_welcome_in_a_full_store(store: Store) -> None:
+def test_nothing_is_looked_at_where_there_is_no_room(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even whether it is there already."""
     fd = memfd()
     assert store.add("a", [fd], polled=True, limit=1) == 0
-    assert store.add("a", [os.dup(fd)], polled=True, limit=1) == 0
+    looks: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "identity", looks.append)
+        patch.setattr(store_module, "target", looks.append)
+        assert store.add("a", [os.dup(fd)], polled=True, limit=1) == 1
+    assert looks == []
+
+
+def test_epolls_are_refused(store: Store) -> None:
+    """What others have put into one may hold up whoever looks at it."""
+    with select.epoll() as epoll:
+        fds = [memfd(), os.dup(epoll.fileno()), memfd()]
+        assert store.add("a", fds, polled=True, limit=LIMIT) == 1
+        assert [fd for _, fd in store.entries()] == [fds[0], fds[2]]
+
+
+def test_thousands_that_only_kcmp_tells_apart_are_stored_fast(loop: Loop, store: Store) -> None:
+    room = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(open_numbers())
+    number = min(4000, room // 3)
+    fds = [os.eventfd(0) for _ in range(number)]
+    again = [os.dup(fd) for fd in fds]
+    started = time.process_time()
+    assert store.add("a", fds, polled=False, limit=number) == 0
+    assert store.add("a", again, polled=False, limit=number + 1) == 0
+    assert len(store) == number
+    store.clear()
+    assert time.process_time() - started < 30, "half a second, not the minute of comparing each with each"
 
 
 def test_one_file_opened_twice_is_two(store: Store, tmp_path: Path) -> None:
@@ -207,25 +240,6 @@ def test_what_cannot_be_polled_is_kept(loop: Loop, store: Store, tmp_path: Path)
     store.remove("a")
 
 
-def test_a_chain_of_epolls_is_kept(loop: Loop, store: Store) -> None:
-    """One that epoll refuses to watch: it would nest too deep."""
-    chain = [select.epoll()]
-    for _ in range(6):
-        outer = select.epoll()
-        try:
-            outer.register(chain[-1].fileno(), select.EPOLLIN)
-        except OSError:
-            outer.close()
-            break
-        chain.append(outer)
-    assert store.add("a", [os.dup(each.fileno()) for each in chain], polled=True, limit=LIMIT) == 0
-    assert len(store) == len(chain)
-    turn(loop)
-    store.clear()
-    for each in chain:
-        each.close()
-
-
 @given(
     steps=st.lists(
         st.tuples(st.sampled_from(["memfd", "pipe", "again", "remove", "hang up"]), st.sampled_from(["a", "b"])),
@@ -236,7 +250,7 @@ def test_a_chain_of_epolls_is_kept(loop: Loop, store: Store) -> None:
 def test_against_a_list(steps: list[tuple[str, str]]) -> None:
     before = open_numbers()
     with checked_loop() as loop:
-        store = Store(loop)
+        store = Store(loop, PatientCloser())
         model: list[tuple[str, int]] = []
         peers: dict[int, int] = {}
         for what, name in steps:
@@ -295,3 +309,60 @@ def test_what_came_and_went_is_gone_and_a_number_that_is_used_again_is_the_lates
     assert ([stored.name for stored in come], gone) == (["b"], [])
     store.remove("b")
     assert store.take_changes() == ([], [fd])
+
+
+def test_a_file_without_a_name_is_stored_once_and_dropped(store: Store, deepen: Callable[[], int]) -> None:
+    fd = deepen()
+    assert store.add("a", [fd, os.dup(fd)], polled=True, limit=LIMIT) == 0
+    assert store.entries() == (("a", fd),)
+    assert store.add("a", [memfd()], polled=True, limit=LIMIT) == 0
+    store.remove("a")
+    assert len(store) == 0
+
+
+@pytest.mark.parametrize("error", [OSError, RuntimeError])
+def test_what_cannot_be_looked_at_is_closed(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """The others of its message are stored where that is no fault of ours."""
+    fds = [memfd() for _ in range(3)]
+
+    def fail(fd: int) -> str:
+        if fd == fds[1]:
+            raise error
+        return f"file {fd}"
+
+    monkeypatch.setattr(store_module, "identity", fail)
+    if error is OSError:
+        assert store.add("a", fds, polled=True, limit=LIMIT) == 1
+        assert store.entries() == (("a", fds[0]), ("a", fds[2]))
+    else:
+        with pytest.raises(error):
+            store.add("a", fds, polled=True, limit=LIMIT)
+        assert store.entries() == (("a", fds[0]),)
+    assert fds[1] not in open_numbers()
+
+
+def test_one_that_somebody_has_closed_keeps_no_other_from_being_dropped(store: Store) -> None:
+    fds = [os.eventfd(0) for _ in range(5)]
+    assert store.add("a", fds, polled=True, limit=LIMIT) == 0
+    os.close(fds[2])
+    store.clear()
+    assert not open_numbers() & set(fds)
+
+
+def test_too_many_that_are_still_to_be_closed_are_counted_for_their_store(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service could fill the descriptors of this process otherwise, while a close hangs."""
+    monkeypatch.setattr(safe_close, "MOST", 10)
+    reaper, clock = Reaper(), Stopped()
+    store, other = Store(loop, closer := Closer(clock, reaper)), Store(loop, closer)
+    for _ in range(11):  # a child has the first at once; the others wait, as nobody reaps it
+        assert not store.is_closing_too_many
+        assert store.add("a", [os.eventfd(0)], polled=False, limit=LIMIT) == 0
+        store.remove("a")
+    assert store.is_closing_too_many
+    assert not other.is_closing_too_many
+    reaper.settle()
+    assert not store.is_closing_too_many

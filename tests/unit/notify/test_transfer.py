@@ -10,27 +10,33 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from supervisor.linux.inotify import IN_CLOEXEC, inotify_init1
 from supervisor.loop.loop import Loop
-from supervisor.notify.protocol import MAX_DATAGRAM, MAX_DESCRIPTORS, Message
-from supervisor.notify.receiver import MAX_AT_ONCE, Notification, Receiver
+from supervisor.notify import untrusted
+from supervisor.notify.receiver import MAX_AT_ONCE, MAX_DATAGRAM, Message, Notification, Receiver, Want
 from supervisor.notify.sender import Sender
+from supervisor.notify.untrusted import MAX_DESCRIPTORS
+from tests import fuse
+from tests.unit.closing import bind_receiver
 from tests.unit.process.forked import in_child, open_numbers
 from tests.unit.process.requirements import needs_root
 from tests.unit.varlink.lingering import LINGER, lingering, pass_on
-from tests.unit.waiting import child_process, run_until, wait_exit, wait_readable, wait_until
+from tests.unit.waiting import DEADLINE, child_process, run_until, wait_exit, wait_readable, wait_until
 
 NOBODY = 65534
 
 
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[Receiver]:
-    receiver = Receiver.bind(str(tmp_path / "notify"), os.geteuid())
+    receiver = bind_receiver(tmp_path / "notify")
     yield receiver
     receiver.close()
+    receiver._closer.file_systems.close()
 
 
 @pytest.fixture
@@ -40,14 +46,20 @@ def sender(receiver: Receiver) -> Iterator[Sender]:
     sender.close()
 
 
-def take(receiver: Receiver) -> list[Notification]:
-    return list(receiver.receive_nowait())
+def take(receiver: Receiver, want: Want = Want.ALL, limit: int = MAX_AT_ONCE) -> list[Notification]:
+    """The whole ones, whose descriptors the test closes; their senders are known by their pids."""
+    found = []
+    for notification in receiver.receive_nowait(limit, lambda _notification: want):
+        notification.close_pidfd()
+        if not notification.cut:
+            found.append(replace(notification, pidfd=-1))
+    return found
 
 
 def test_a_message_comes_with_its_sender_s_credentials(receiver: Receiver, sender: Sender) -> None:
     assert sender.send_nowait("READY=1", "STATUS=up")
     (notification,) = take(receiver)
-    assert notification == Notification(b"READY=1\nSTATUS=up", os.getpid(), os.getuid(), ())
+    assert replace(notification, sent=-1) == Notification(b"READY=1\nSTATUS=up", os.getpid(), os.getuid())
     assert notification.message == Message(ready=True, status="up")
     assert take(receiver) == []
 
@@ -73,7 +85,7 @@ def test_the_service_s_user_and_root_may_send(tmp_path: Path, uid: int, may: boo
     for folder in (tmp_path, *tmp_path.parents):
         if not os.stat(folder).st_mode & stat.S_IXOTH:
             os.chmod(folder, 0o711)
-    receiver = Receiver.bind(str(tmp_path / "notify"), NOBODY)
+    receiver = bind_receiver(tmp_path / "notify", NOBODY)
 
     def send() -> None:
         os.setresuid(uid, uid, uid)
@@ -98,8 +110,8 @@ def test_descriptors_come_along(receiver: Receiver, sender: Sender, count: int) 
         assert not any(os.get_inheritable(fd) for fd in notification.fds)
         for fd in notification.fds:
             os.write(fd, b".")
+            os.close(fd)
         assert os.read(read_end, 4096) == b"." * count
-        notification.close()
     finally:
         os.close(read_end)
         os.close(write_end)
@@ -111,26 +123,110 @@ def test_more_descriptors_than_the_kernel_takes_are_not_sent(receiver: Receiver,
     assert take(receiver) == []
 
 
-def test_descriptors_that_nobody_wanted_are_in_the_message_all_the_same(receiver: Receiver, sender: Sender) -> None:
-    """Else nobody would close them."""
-    assert sender.send_nowait("no protocol at all", fds=[0, 1])
-    (notification,) = take(receiver)
-    assert len(notification.fds) == 2
-    notification.close()
+def test_descriptors_that_nobody_wants_never_get_here(receiver: Receiver, sender: Sender) -> None:
+    read_end, write_end = os.pipe()
+    before = open_numbers()
+    assert sender.send_nowait("BARRIER=1", fds=[write_end])
+    os.close(write_end)
+    (notification,) = take(receiver, Want.NOTHING)
+    assert (notification.fds, notification.carries) == ((), True)
+    assert open_numbers() == before - {write_end}
+    wait_readable(read_end)
+    assert os.read(read_end, 1) == b"", "whoever has sent it hears that it has been closed"
+    os.close(read_end)
 
 
-def test_who_has_no_room_for_descriptors_drops_the_message_and_leaks_none(receiver: Receiver, sender: Sender) -> None:
-    """Half a message is none: the sender meant all of its descriptors."""
+def test_who_has_no_room_for_descriptors_drops_them_and_leaks_none(receiver: Receiver, sender: Sender) -> None:
+    """Some of them are none: the sender meant all."""
 
-    def receive() -> tuple[int, bool]:
-        event = os.eventfd(0, os.EFD_CLOEXEC)  # of no file system, so it is closed at once
+    def receive() -> tuple[list[tuple[int, ...]], bool]:
+        event = os.eventfd(0, os.EFD_CLOEXEC)
         assert sender.send_nowait("FDSTORE=1", fds=[event] * 50)
         before = open_numbers()
         limit = [number for number in range(2000) if number not in before][10]
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-        return len(take(receiver)), open_numbers() == before
+        return [notification.fds for notification in take(receiver)], open_numbers() == before
 
-    assert in_child(receive) == (0, True)
+    assert in_child(receive) == ([], True)
+
+
+def test_nothing_of_a_file_that_others_serve_is_received(receiver: Receiver, sender: Sender) -> None:
+    """Not even this process's end could be waited for, and its children would close what it has."""
+    if not fuse.is_possible():
+        pytest.skip("needs FUSE")
+    ours, theirs = socket.socketpair()
+
+    def send() -> None:
+        sender.send_nowait("FDSTORE=1", fds=[0, os.open(theirs.recv(1000), os.O_RDWR)])
+
+    # the child ends when the server has gone
+    with ours, theirs, child_process(send), fuse.unanswering(fuse.FLUSH) as path:
+        before = open_numbers()
+        ours.send(path.encode())
+        wait_readable(receiver.fileno())
+        (notification,) = take(receiver, Want.VETTED)
+        assert (notification.fds, notification.carries) == ((), True)
+        receiver._closer.file_systems.close()
+        assert open_numbers() == before
+        assert sender.send_nowait("READY=1")
+        assert sender.send_nowait("FDSTORE=1", fds=[0])
+        assert [each.message.ready for each in take(receiver)] == [True]
+        assert receiver.is_blocked, "its sender waits in its own queue"
+    assert receiver.wait(DEADLINE)
+    assert len(take(receiver, Want.NOTHING)) == 1
+
+
+def test_a_message_that_is_wanted_later_stays_in_its_place(receiver: Receiver, sender: Sender) -> None:
+    assert sender.send_nowait("STATUS=1", fds=[0])
+    assert sender.send_nowait("STATUS=2")
+    assert take(receiver, Want.LATER) == []
+    assert receiver.is_blocked
+    assert not receiver.has_children
+    first, second = take(receiver, Want.NOTHING)
+    assert (first.message.status, second.message.status) == ("1", "2")
+
+
+def test_a_message_whose_taker_runs_out_of_time_is_not_acted_upon_twice(
+    receiver: Receiver, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read again where it is still in the queue."""
+    said: list[str] = []
+    for number in range(100):
+        assert sender.send_nowait(f"STATUS={number}", fds=[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(untrusted, "PATIENCE_MS", 0)
+            said += [each.message.status or "" for each in take(receiver, Want.NOTHING)]
+        assert receiver.wait(DEADLINE)
+        said += [each.message.status or "" for each in take(receiver, Want.NOTHING)]
+        assert receiver.wait(DEADLINE)
+    assert len(said) == len(set(said))
+
+
+def test_files_of_our_own_disks_are_received(receiver: Receiver, sender: Sender, tmp_path: Path) -> None:
+    with open("/etc/passwd") as file:
+        assert sender.send_nowait("FDSTORE=1", fds=[file.fileno()])
+        (notification,) = take(receiver, Want.VETTED)
+        assert [os.path.sameopenfile(fd, file.fileno()) for fd in notification.fds] == [True]
+        os.close(notification.fds[0])
+
+
+def test_what_closes_slowly_holds_up_its_sender_and_nobody_else(receiver: Receiver, sender: Sender) -> None:
+    """The child that has taken it ends when all of it is closed."""
+    inotify = [inotify_init1(IN_CLOEXEC) for _ in range(100)]
+    try:
+        assert sender.send_nowait("STATUS=1", fds=inotify)
+    finally:
+        for fd in inotify:
+            os.close(fd)
+    assert sender.send_nowait("STATUS=2", fds=[0])
+    started = time.monotonic()
+    taken = take(receiver, Want.NOTHING)
+    assert time.monotonic() - started < 1
+    assert taken[0].message.status == "1"
+    if len(taken) == 1:
+        assert receiver.is_blocked
+        assert receiver.wait(DEADLINE)
+        assert [each.message.status for each in take(receiver, Want.NOTHING)] == ["2"]
 
 
 def test_a_full_queue_is_no_reason_to_wait(receiver: Receiver, sender: Sender) -> None:
@@ -156,7 +252,7 @@ def test_a_receiver_that_came_later_or_came_again_is_found(tmp_path: Path) -> No
     sender = Sender(path)
     try:
         for number in range(3):
-            receiver = Receiver.bind(path, os.geteuid())
+            receiver = bind_receiver(path)
             assert sender.send_nowait(f"STATUS={number}")
             assert [each.message.status for each in take(receiver)] == [str(number)]
             receiver.close()
@@ -169,12 +265,12 @@ def test_what_a_killed_supervisor_left_is_bound_over(tmp_path: Path) -> None:
     path = str(tmp_path / "notify")
 
     def bind() -> None:
-        Receiver.bind(path, os.geteuid())
+        bind_receiver(path)
 
     with child_process(bind) as pid:
         assert wait_exit(pid) == 0
     assert stat.S_ISSOCK(os.stat(path).st_mode), "the test leaves no stale path"
-    receiver = Receiver.bind(path, os.geteuid())
+    receiver = bind_receiver(path)
     sender = Sender(path)
     try:
         assert sender.send_nowait("READY=1")
@@ -188,18 +284,18 @@ def test_what_a_killed_supervisor_left_is_bound_over(tmp_path: Path) -> None:
 def test_a_path_that_cannot_be_bound_leaks_nothing(tmp_path: Path) -> None:
     before = open_numbers()
     with pytest.raises(OSError, match="No such file"):
-        Receiver.bind(str(tmp_path / "missing" / "notify"), os.geteuid())
+        bind_receiver(tmp_path / "missing" / "notify")
     with pytest.raises(OSError, match="too long"):
-        Receiver.bind(str(tmp_path / ("x" * 200)), os.geteuid())
+        bind_receiver(tmp_path / ("x" * 200))
     assert open_numbers() == before
 
 
 def test_close_gives_back_socket_and_path(tmp_path: Path) -> None:
     before = open_numbers()
-    receiver = Receiver.bind(str(tmp_path / "notify"), os.geteuid())
+    receiver = bind_receiver(tmp_path / "notify")
     os.unlink(receiver.path)
     receiver.close()
-    receiver = Receiver.bind(str(tmp_path / "notify"), os.geteuid())
+    receiver = bind_receiver(tmp_path / "notify")
     receiver.close()
     assert list(tmp_path.iterdir()) == []
     assert open_numbers() == before
@@ -207,7 +303,7 @@ def test_close_gives_back_socket_and_path(tmp_path: Path) -> None:
 
 def test_what_nobody_has_read_is_not_waited_for_at_the_end(tmp_path: Path) -> None:
     """Its last close would be that of the socket, and that of what lingers waits."""
-    receiver = Receiver.bind(str(tmp_path / "notify"), os.geteuid())
+    receiver = bind_receiver(tmp_path / "notify")
     started = time.monotonic()
     with lingering() as passed, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.connect(receiver.path)
@@ -257,8 +353,8 @@ def test_a_message_longer_than_any_is_dropped_with_its_descriptors(receiver: Rec
 def test_no_more_are_taken_at_once_than_wanted(receiver: Receiver, sender: Sender) -> None:
     for number in range(5):
         assert sender.send_nowait(f"STATUS={number}")
-    assert [each.message.status for each in receiver.receive_nowait(3)] == ["0", "1", "2"]
-    assert [each.message.status for each in receiver.receive_nowait(3)] == ["3", "4"]
+    assert [each.message.status for each in take(receiver, limit=3)] == ["0", "1", "2"]
+    assert [each.message.status for each in take(receiver, limit=3)] == ["3", "4"]
 
 
 def test_an_empty_message_ends_nothing(receiver: Receiver, sender: Sender) -> None:

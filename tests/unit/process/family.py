@@ -12,7 +12,7 @@ from typing import NoReturn, TypeVar
 import prctl
 
 from supervisor.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID, unshare
-from supervisor.process.leftovers import read_process
+from supervisor.process.pids import read_process
 from tests.unit.process.forked import in_child
 from tests.unit.waiting import wait_readable, wait_until
 

@@ -13,7 +13,8 @@ from typing import Any
 from supervisor.definitions.service import Service
 from supervisor.errors import StepError
 from supervisor.process import child
-from supervisor.process.failure import read_failure
+from supervisor.process.failure import read_failure, split_notices
+from supervisor.process.files import rights_of
 from supervisor.process.fork import fork
 from supervisor.process.launch import Launch
 from tests.unit.process.forked import read_all
@@ -53,6 +54,7 @@ class Outcome:
     status: int
     failure: StepError | None
     output: str
+    notices: tuple[str, ...] = ()
 
     @property
     def failed_step(self) -> tuple[str, str, int]:
@@ -88,6 +90,7 @@ def start(
         "error_fd": error_w,
         "nofile_soft": 1024,
         "is_root": os.geteuid() == 0,
+        "rights": rights_of(service),
         "worker": load is not None,
     }
     launch = Launch(**(fields | changes))
@@ -101,9 +104,9 @@ def start(
     pid = fork(become)
     os.close(error_w)
     os.close(output_w)
-    failure = read_failure(read_all(error_r))
+    notices, failure = split_notices(read_all(error_r))
     output = read_all(output_r).decode()
-    return Outcome(os.waitpid(pid, 0)[1], failure, output)
+    return Outcome(os.waitpid(pid, 0)[1], read_failure(failure), output, notices)
 
 
 def view(service: Service, **changes: Any) -> dict[str, Any]:

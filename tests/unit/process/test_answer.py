@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.process.answer import Answer, open_answer, take_answer
+from supervisor.process.run import Answer, open_answer, take_answer
 
 
 def test_an_answer(tmp_path: Path) -> None:

@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.process.cgroup import Leaf, Statistics, Subtree, folder_name, read_populated
-from supervisor.process.cgroup_kill import freeze_and_kill
+from supervisor.process.cgroup import Leaf, Statistics, Subtree, folder_name, freeze_and_kill, read_populated
 from tests.unit.process import cgroups
 from tests.unit.process.cgroups import wait_until
 from tests.unit.process.forked import open_numbers, step_error
@@ -268,3 +267,21 @@ def test_folder_names(name: str, folder: str) -> None:
 @given(st.text("_.@a") | st.sampled_from(["spawnd", "_spawnd", "cpu.max"]), st.text("_.@a"))
 def test_no_two_services_share_a_folder(one: str, other: str) -> None:
     assert (folder_name(one) == folder_name(other)) == (one == other)
+
+
+@needs_root
+def test_a_signal_goes_to_every_process_in_it_and_below(leaf: Leaf) -> None:
+    below = f"{leaf.path}/below"
+    os.mkdir(below)
+    pids = [sleeper(leaf.path), sleeper(leaf.path), sleeper(below)]
+    os.kill(pids[1], signal.SIGSTOP)
+    leaf.signal(signal.SIGTERM)
+    for pid in pids:
+        status = os.waitpid(pid, 0)[1]
+        assert os.WIFSIGNALED(status)
+        assert os.WTERMSIG(status) == signal.SIGTERM
+
+
+@needs_root
+def test_a_signal_to_a_cgroup_that_is_gone_is_heard_by_nobody(subtree: Subtree) -> None:
+    subtree.leaf("gone").signal(signal.SIGTERM)

@@ -16,8 +16,9 @@ import pytest
 
 from supervisor.definitions.service import Descriptor
 from supervisor.process.child import Main
-from supervisor.process.descriptors import close_descriptor, open_descriptor
 from supervisor.process.fork import EXIT_CHILD_FAILED
+from supervisor.process.held_descriptors import close_descriptor, open_descriptor
+from tests.unit.closing import PatientCloser
 from tests.unit.process.forked import in_child, open_numbers
 from tests.unit.process.launched import service, shell, start, view
 from tests.unit.process.netns import network_namespace
@@ -63,13 +64,25 @@ def test_the_table(world: Path, below: bool) -> None:
     assert open_numbers() == before
     for fd in {*sources, *(entry.fd for entry in opened)} - {opened[2].fd}:
         os.close(fd)
-    close_descriptor(opened[2])
+    close_descriptor(opened[2], PatientCloser())
     assert set(seen["fds"]) == {str(number) for number in range(7)}
     assert seen["fds"]["4"] == str(world / "log")
     assert seen["fds"]["6"] == "/dev/null"
     assert seen["env"]["LISTEN_FDNAMES"] == "http:log:ctl:null"
     assert seen["env"]["LISTEN_FDS"] == "4"
     assert seen["env"]["LISTEN_PID"] == str(seen["pid"])
+
+
+def test_files_are_set_back_to_their_beginning(world: Path) -> None:
+    (world / "f").write_text("quotes")
+    fifo = os.open(os.devnull, os.O_RDONLY)
+    fd = os.open(world / "f", os.O_RDONLY)
+    os.read(fd, 3)
+    fds = (("f", fd), ("null", fifo))
+    assert shell(service(), "cat <&3", fds=fds) == "tes"
+    assert shell(service(), "cat <&3", fds=fds, rewound=(3, 4)) == "quotes"
+    os.close(fd)
+    os.close(fifo)
 
 
 def test_hundreds_of_descriptors() -> None:
@@ -252,7 +265,10 @@ def test_an_ordinary_user_stays_who_he_is() -> None:
     ("make", "number", "cause"),
     [
         (lambda path: None, errno.ENOENT, "No such file or directory"),
-        (lambda path: path.write_text("#!/nowhere/interpreter\n"), errno.ENOENT, "the interpreter that it names"),
+        (lambda path: path.write_text("#!/nowhere/interpreter\n"), errno.ENOENT, "names, '/nowhere/interpreter', does"),
+        (lambda path: path.write_text("#! /nowhere/a -x\n"), errno.ENOENT, "names, '/nowhere/a', does not exist"),
+        (lambda path: path.write_bytes(b"#!/bin/sh\r\nexit\r\n"), errno.ENOENT, "'/bin/sh\\r', does not exist: its"),
+        (lambda path: path.write_text("echo\n"), errno.ENOEXEC, "Exec format error: its first line has to be like #!"),
         (lambda path: path.write_bytes(b"\x7fELF"), errno.ENOEXEC, "Exec format error"),
         (lambda path: path.mkdir(), errno.EACCES, "Permission denied"),
     ],
@@ -266,6 +282,13 @@ def test_exec(world: Path, make: Any, number: int, cause: str) -> None:
     assert outcome.failed_step == ("exec", str(path), number)
     assert outcome.failure is not None
     assert cause in outcome.failure.cause
+
+
+def test_exec_of_a_command_line() -> None:
+    outcome = start(service(), ("/bin/sleep 100",))
+    assert outcome.failed_step == ("exec", "/bin/sleep 100", errno.ENOENT)
+    assert outcome.failure is not None
+    assert outcome.failure.cause == "No such file or directory, but '/bin/sleep' exists: arguments go into `arg`"
 
 
 def test_exec_without_permission(world: Path) -> None:

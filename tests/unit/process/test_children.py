@@ -12,7 +12,7 @@ import prctl
 import pytest
 
 from supervisor.process.children import Children, Exit, signal_name
-from supervisor.process.leftovers import read_process
+from supervisor.process.pids import read_process
 from tests.unit.process.forked import in_child
 from tests.unit.waiting import child_process, wait_readable, wait_until
 
@@ -113,6 +113,35 @@ def test_the_dead_leader_s_group_can_be_killed_before_the_reaping() -> None:
         return orphans
 
     assert in_subreaper(check) == ["killed by KILL"]
+
+
+def test_one_that_stays_dead_for_its_owner_hides_no_other() -> None:
+    class Slow(Owner):
+        def died(self, pid: int) -> bool:  # type: ignore[override]
+            super().died(pid)
+            return False
+
+    def check() -> tuple[list[str], list[str], list[int]]:
+        orphans: list[int] = []
+        children, slow, other = Children(lambda pid, exit: orphans.append(exit.status)), Slow(), Owner()
+        first = leave(1)
+        children.register(first, slow)
+        wait_dead(first)
+        children.reap()
+        second, orphan = leave(2), leave(3)
+        children.register(second, other)
+        wait_dead(second)
+        wait_dead(orphan)
+        children.reap()
+        children.reap()
+        assert exists(first)
+        assert not orphans
+        assert not exists(second)
+        children.finish(first)
+        assert not children.any_left()
+        return [what for what, *_ in slow.heard], [what for what, *_ in other.heard], orphans
+
+    assert in_subreaper(check) == (["died", "reaped"], ["died", "reaped"], [3])
 
 
 def test_orphans_come_to_the_subreaper_and_are_reaped() -> None:

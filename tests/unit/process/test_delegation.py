@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.linux.cgroup2 import mount_points
-from supervisor.process import delegation
-from supervisor.process.cgroup import OWN_LEAF, Subtree
-from supervisor.process.delegation import find_delegated, own_cgroup
+from supervisor.process import cgroup
+from supervisor.process.cgroup import OWN_LEAF, Subtree, find_delegated, own_cgroup
 from tests.unit.process import cgroups
 from tests.unit.process.forked import in_child, step_error
 from tests.unit.process.requirements import needs_root
@@ -20,7 +19,7 @@ pytestmark = needs_root
 
 @pytest.fixture(autouse=True)
 def _no_systemd(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delegation, "SYSTEMD_RUNS", "/nowhere")
+    monkeypatch.setattr(cgroup, "SYSTEMD_RUNS", "/nowhere")
 
 
 @pytest.fixture
@@ -111,7 +110,7 @@ def test_one_that_was_not_delegated(subtree: Subtree, value: bytes | None) -> No
 
 
 def test_under_systemd_only_an_explicit_one_counts(subtree: Subtree, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delegation, "SYSTEMD_RUNS", "/")
+    monkeypatch.setattr(cgroup, "SYSTEMD_RUNS", "/")
     os.setxattr(subtree.path, "user.delegate", b"1")
 
     def inside() -> tuple[str | None, str | None]:
@@ -122,7 +121,7 @@ def test_under_systemd_only_an_explicit_one_counts(subtree: Subtree, monkeypatch
 
 
 def test_no_cgroup2_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delegation, "mount_points", dict)
+    monkeypatch.setattr(cgroup, "mount_points", dict)
     assert own_cgroup() is None
     assert find_delegated("") is None
 
@@ -134,9 +133,9 @@ def test_a_mount_of_a_part(monkeypatch: pytest.MonkeyPatch, subtree: Subtree) ->
 
     def inside() -> list[str | None]:
         enter(f"{subtree.path}/in")
-        monkeypatch.setattr(delegation, "mount_points", lambda: {"/mnt": root})
+        monkeypatch.setattr(cgroup, "mount_points", lambda: {"/mnt": root})
         found = [own_cgroup()]
-        monkeypatch.setattr(delegation, "mount_points", lambda: {"/mnt": "/elsewhere"})
+        monkeypatch.setattr(cgroup, "mount_points", lambda: {"/mnt": "/elsewhere"})
         return [*found, own_cgroup()]
 
     assert in_child(inside) == ["/mnt/in", None]

@@ -5,11 +5,13 @@ import os
 import resource
 import socket
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from supervisor.definitions.service import NULL_IN, Descriptor
-from supervisor.process.descriptors import close_descriptor, is_null, open_descriptor, rewind
+from supervisor.process.held_descriptors import close_descriptor, is_null, is_rewound, open_descriptor
+from tests.unit.closing import PatientCloser
 from tests.unit.process.forked import in_child, open_numbers, step_error
 
 
@@ -49,35 +51,18 @@ def test_no_descriptor_left(spec: Descriptor, step: str) -> None:
     assert (failed, number, unchanged) == (step, errno.EMFILE, True)
 
 
-def test_files_for_reading_are_rewound(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    for access in ("r", "r+", "a+"):
-        path.write_bytes(b"content")
-        opened = open_descriptor(Descriptor("file", path=str(path), access=access))
-        assert os.read(opened.fd, 3) == b"con"
-        rewind(opened)
-        assert os.read(opened.fd, 3) == b"con"
-        close_descriptor(opened)
+@pytest.mark.parametrize(("access", "yes"), [("r", True), ("r+", True), ("a+", True), ("a", False)])
+def test_files_for_reading_are_rewound(tmp_path: Path, access: Literal["r", "r+", "a+", "a"], yes: bool) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    opened = open_descriptor(Descriptor("file", path=str(tmp_path / "file"), access=access))
+    assert is_rewound(opened) is yes
+    close_descriptor(opened, PatientCloser())
 
 
-@pytest.mark.parametrize("access", ["w", "w+", "a"])
-def test_what_is_written_goes_on(tmp_path: Path, access: str) -> None:
-    path = tmp_path / "file"
-    opened = open_descriptor(Descriptor("file", path=str(path), access=access))
-    os.write(opened.fd, b"one ")
-    rewind(opened)
-    os.write(opened.fd, b"two")
-    close_descriptor(opened)
-    assert path.read_bytes() == b"one two"
-
-
-def test_nothing_else_is_rewound(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    fifo = open_descriptor(Descriptor("file", path=str(tmp_path / "fifo"), access="r"))
+def test_sockets_are_not_rewound() -> None:
     udp = open_descriptor(Descriptor("udp", host="127.0.0.1"))
-    for opened in (fifo, udp):
-        rewind(opened)
-        close_descriptor(opened)
+    assert not is_rewound(udp)
+    close_descriptor(udp, PatientCloser())
 
 
 def test_numbers_belong_to_the_caller() -> None:
@@ -86,7 +71,7 @@ def test_numbers_belong_to_the_caller() -> None:
     with socket.socket(fileno=os.dup(opened.fd)) as sock:
         address = sock.getsockname()
     assert open_numbers() == before | {opened.fd}
-    close_descriptor(opened)
+    close_descriptor(opened, PatientCloser())
     assert open_numbers() == before
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address, 5)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.definitions.service import Service
-from supervisor.process.environment import LARGEST_FILE, environment, read_environment_file
+from supervisor.process.child import LARGEST_FILE, environment, read_environment_file
 from supervisor.process.launch import Launch
 from tests.unit.process.forked import open_numbers, step_error
 
@@ -77,11 +77,38 @@ _i9=#x
     }
 
 
+def test_what_shells_and_editors_add(tmp_path: Path) -> None:
+    text = b"\xef\xbb\xbfexport A=1\r\n; a comment\nexport \t B = export C\nexport=2\nexported=3\n"
+    assert read(tmp_path / "env", text) == {"A": "1", "B": "export C", "export": "2", "exported": "3"}
+
+
+def test_a_file_that_need_not_exist(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text("A=1")
+    assert environment(launch(env_files=(f"-{tmp_path}/none", f"-{tmp_path}/env"))) == {"A": "1"}
+    (tmp_path / "bad").write_text("secret")
+    assert step_error(lambda: environment(launch(env_files=(f"-{tmp_path}/bad",))))[2] == errno.EINVAL
+    assert step_error(lambda: environment(launch(env_files=(f"{tmp_path}/none",))))[2] == errno.ENOENT
+
+
+def test_a_login_comes_first() -> None:
+    service = Service("test", login_env={"HOME": "/root", "SHELL": "/bin/sh"})
+    assert environment(launch(service=service, env={"HOME": "/srv"})) == {"HOME": "/srv", "SHELL": "/bin/sh"}
+
+
+def test_a_table_of_which_nothing_is_told() -> None:
+    fds = (("http", 5),)
+    assert environment(launch(service=Service("test", listen_fds=False), fds=fds, notify_socket="/n")) == {
+        "NOTIFY_SOCKET": "/n"
+    }
+
+
 def test_bytes_survive(tmp_path: Path) -> None:
     assert os.fsencode(read(tmp_path / "env", b"A=\xff\xfe")["A"]) == b"\xff\xfe"
 
 
-@pytest.mark.parametrize("line", ["secret", "=secret", "9A=secret", "A B=secret", "export A=secret", "A=se\0cret"])
+@pytest.mark.parametrize(
+    "line", ["secret", "=secret", "9A=secret", "A B=secret", "export secret", "export =secret", "A=se\0cret"]
+)
 def test_a_bad_line_is_named_by_number_and_never_shown(tmp_path: Path, line: str) -> None:
     path = tmp_path / "env"
     assert step_error(lambda: read(path, f"A=1\n{line}\n")) == ("read", str(path), errno.EINVAL)

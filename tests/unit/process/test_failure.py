@@ -7,8 +7,7 @@ import os
 import pytest
 
 from supervisor.errors import StepError
-from supervisor.process.failure import ErrorPipe, read_failure
-from supervisor.process.step import failed
+from supervisor.process.failure import ErrorPipe, failed, read_failure
 from tests.unit.process.forked import read_all
 
 
@@ -30,7 +29,7 @@ def test_one_object_with_four_keys() -> None:
     }
     failure = read_failure(data)
     assert failure is not None
-    assert str(failure) == "cannot exec '/bin/odd\\udcff': No such file or directory (ENOENT)"
+    assert str(failure) == "cannot exec '/bin/odd\\xff': No such file or directory (ENOENT)"
 
 
 @pytest.mark.parametrize(

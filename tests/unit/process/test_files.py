@@ -126,6 +126,7 @@ WRITING = ("r+", "w", "w+", "a", "a+")
 @pytest.fixture
 def app(world: Path) -> Path:
     """A folder of the user nobody, next to `secret`, a file of root's."""
+    world.chmod(0o755)
     folder = world / "app"
     folder.mkdir(mode=0o755)
     os.chown(folder, NOBODY, NOBODY)
@@ -167,7 +168,6 @@ def test_nor_does_one_on_the_way(app: Path, access: str) -> None:
     assert f"the symbolic link '{app}/logs' is not followed" in refused(app / "logs" / "new", access)
     assert not (app.parent / "new").exists()
     good = app.parent / "good"
-    app.parent.chmod(0o755)
     link(good, app / "logs", 0)
     assert f"the symbolic link '{app}/logs' is not followed" in refused(good / "secret", access)
     assert (app.parent / "secret").read_bytes() == b"secret"
@@ -193,7 +193,8 @@ def test_a_link_of_a_user_in_a_sticky_folder(tmp_path: Path) -> None:
     folder.mkdir()
     folder.chmod(0o1777)
     (tmp_path / "file").touch()
-    assert "(ELOOP)" in refused(link(folder / "log", "../file", NOBODY), "w")
+    path = link(folder / "log", "../file", NOBODY)
+    assert f"'{path}' belongs to uid {NOBODY}, who can have put it there" in refused(path, "w")
 
 
 @needs_root
@@ -201,13 +202,6 @@ def test_a_link_of_a_user_in_a_sticky_folder(tmp_path: Path) -> None:
 def test_a_fifo_behind_a_link_of_a_user(app: Path, access: str) -> None:
     os.mkfifo(app.parent / "fifo")
     assert "(ELOOP)" in refused(link(app / "in", "../fifo", NOBODY), access)
-
-
-@needs_root
-def test_what_is_only_read_is_found_as_ever(app: Path) -> None:
-    fd = open_file(file(link(app / "in", "../secret", NOBODY), "r"))
-    assert os.read(fd, 10) == b"secret"
-    os.close(fd)
 
 
 @needs_root

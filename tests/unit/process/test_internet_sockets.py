@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from supervisor.definitions.service import Descriptor
-from supervisor.process import socket_options
-from supervisor.process.descriptors import open_descriptor
-from supervisor.process.internet_sockets import open_internet
+from supervisor.errors import StepError
+from supervisor.process import sockets
+from supervisor.process.held_descriptors import open_descriptor
+from supervisor.process.sockets import open_internet
 from tests.unit.process.forked import in_child, open_numbers, step_error
 from tests.unit.process.requirements import needs_ipv6, needs_root
 
@@ -62,8 +63,8 @@ def test_the_wildcard_of_ipv6_serves_ipv4_unless_told_otherwise() -> None:
     [
         ("reuseport", socket.SOL_SOCKET, socket.SO_REUSEPORT),
         ("nodelay", socket.IPPROTO_TCP, socket.TCP_NODELAY),
-        ("freebind", socket.IPPROTO_IP, socket_options.IP_FREEBIND),
-        pytest.param("transparent", socket.IPPROTO_IP, socket_options.IP_TRANSPARENT, marks=needs_root),
+        ("freebind", socket.IPPROTO_IP, sockets.IP_FREEBIND),
+        pytest.param("transparent", socket.IPPROTO_IP, sockets.IP_TRANSPARENT, marks=needs_root),
     ],
 )
 def test_switches(name: str, level: int, number: int) -> None:
@@ -91,7 +92,7 @@ def test_freebind_binds_what_no_interface_has() -> None:
 @needs_ipv6
 def test_transparent_and_mark_of_ipv6() -> None:
     with opened("udp", V6, transparent=True, mark=7) as sock:
-        assert option(sock, socket.IPPROTO_IPV6, socket_options.IPV6_TRANSPARENT) == 1
+        assert option(sock, socket.IPPROTO_IPV6, sockets.IPV6_TRANSPARENT) == 1
         assert option(sock, socket.SOL_SOCKET, socket.SO_MARK) == 7
 
 
@@ -126,6 +127,23 @@ def test_buffers_of_an_unprivileged_supervisor() -> None:
             return option(sock, socket.SOL_SOCKET, socket.SO_SNDBUF)
 
     assert in_child(as_nobody) == 16384
+
+
+class _Refused(socket.socket):
+    """A socket of a user who may not bind low ports."""
+
+    def bind(self, address: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def test_a_low_port_says_which_right_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "socket", _Refused)
+    lacks = "a port below 1024 needs root or CAP_NET_BIND_SERVICE"
+    with pytest.raises(StepError) as caught:
+        open_internet(Descriptor("tcp", host=V4, port=80))
+    assert str(caught.value) == f"cannot bind tcp 127.0.0.1:80: Permission denied: {lacks} (EACCES)"
+    with pytest.raises(StepError, match=r"Permission denied \(EACCES\)$"):
+        open_internet(Descriptor("tcp", host=V4, port=8080))
 
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])

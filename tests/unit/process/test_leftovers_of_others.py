@@ -6,18 +6,11 @@ import os
 import signal
 import time
 
-from supervisor.process.leftovers import (
-    group_lives,
-    kill_group,
-    kill_processes,
-    left_by,
-    look_at_all,
-    processes_in,
-    read_process,
-    relatives,
-    start_time,
-    still_living,
-)
+import pytest
+
+from supervisor.process import leftovers
+from supervisor.process.leftovers import Orphans, kill_processes, left_by, relatives
+from supervisor.process.pids import group_lives, kill_group, look_at_all, read_process, start_time, still_living
 from tests.unit.process.family import Family, family, family_with_chosen_pids, next_pid, wait_gone
 from tests.unit.process.requirements import needs_root
 from tests.unit.waiting import wait_until
@@ -125,15 +118,95 @@ def test_who_still_lives() -> None:
     assert family(check) == {True: True}
 
 
-# sessions
+# numbers that are used again between two looks
 
 
-def test_all_of_a_session() -> None:
+@needs_root
+def test_the_session_of_a_stranger_with_a_known_number_lives_on() -> None:
+    def check(family: Family) -> list[bool]:
+        (leader,) = family.start(session=True)
+        known = {leader: start_time(leader)}
+        before = look_at_all()
+        reap(leader)
+        wait_tick()
+        next_pid(leader)
+        strangers = family.start(session=True, below=2)
+        assert strangers[0] == leader
+        # one that was read before, the others after
+        mixed = [process for process in before if process.pid == leader] + look_at_all()
+        found = leftovers.family(known, mixed) | relatives(known, mixed) | Orphans().living_with(known)
+        assert not found.keys() & set(strangers[1:])
+        reap(leader)
+        assert leftovers.family(known, [*before, *look_at_all()]).keys() <= {leader}
+        assert Orphans().living_with(known) == {}
+        kill_processes(known)
+        return family.alive(*strangers[1:])
+
+    assert family_with_chosen_pids(check) == [True, True]
+
+
+@needs_root
+def test_a_child_of_a_stranger_whose_number_a_descendant_got_lives_on() -> None:
+    """A child is read while its parent is a stranger, which ends, and a process of the service gets its number."""
+
     def check(family: Family) -> bool:
-        members, _ = family.start(session=True, below=2), family.start(session=True)
-        return processes_in(members[0]) == {pid: start_time(pid) for pid in members}
+        mother, child = family.start(below=1)
+        before = [process for process in look_at_all() if process.pid == child]
+        read_end, write_end = os.pipe()
+        top = os.fork()
+        if top == 0:
+            os.read(read_end, 1)
+            os.fork()
+            signal.pause()
+        reap(mother)
+        next_pid(mother)
+        os.write(write_end, b"!")
+        wait_until(lambda: os.path.exists(f"/proc/{mother}"))  # a look has a child, which would get the number
+        mixed = before + [process for process in look_at_all() if process.pid != child]
+        return leftovers.family({top: start_time(top)}, mixed).keys() == {top, mother}
 
-    assert family(check)
+    assert family_with_chosen_pids(check)
+
+
+def is_taken_over(family: Family, pid: int) -> bool:
+    """Have a stranger get a number, which is free a moment after its process has gone."""
+    next_pid(pid)
+    return family.start(session=True, below=1)[0] == pid
+
+
+@needs_root
+def test_a_stranger_that_gets_the_number_of_a_child_that_was_listed_is_none() -> None:
+    def check(family: Family) -> bool:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that the parent reaps the child
+        top, child = family.start(below=1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        children_of = leftovers._children_of
+
+        def then_another(pid: int, most: int) -> tuple[list[int], int]:
+            listed = children_of(pid, most)
+            if pid == top:
+                os.kill(child, signal.SIGKILL)
+                wait_until(lambda: is_taken_over(family, child))
+            return listed
+
+        leftovers._children_of = then_another  # in a process of its own
+        return leftovers.descendants_of(top, start_time(top)) == {}
+
+    assert family_with_chosen_pids(check)
+
+
+def test_the_look_below_a_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many are there, and though new ones come all the time."""
+    monkeypatch.setattr(leftovers, "MOST_LOOKS", 4)
+
+    def check(family: Family) -> int:
+        top = family.start(below=9)[0]
+        return len(leftovers.descendants_of(top, start_time(top)))
+
+    assert family(check) == 2
+
+
+# sessions
 
 
 def test_relatives_are_those_in_the_session_of_one_that_lives() -> None:
@@ -202,7 +275,7 @@ def test_what_a_stranger_with_the_leader_s_number_left_is_not_taken_for_it() -> 
         assert strangers[0] == leader
         while_there = left_by(leader, started, before, look_at_all(), nobody)
         reap(strangers[0])
-        assert processes_in(leader) == {strangers[1]: start_time(strangers[1])}
+        assert os.getsid(strangers[1]) == leader
         return while_there, left_by(leader, started, before, look_at_all(), nobody)
 
     assert family_with_chosen_pids(check) == ({}, {})

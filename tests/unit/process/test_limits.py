@@ -10,7 +10,7 @@ import prctl
 import pytest
 
 from supervisor.definitions.service import UNLIMITED
-from supervisor.process.limits import BIND_US, RESOURCES, set_binding_limits, set_limits, with_descriptors
+from supervisor.process.attributes import BIND_US, RESOURCES, set_binding_limits, set_limits, with_descriptors
 from tests.unit.process.forked import in_child, step_error
 
 Pair = tuple[int, int]

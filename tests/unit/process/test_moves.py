@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.process.moves import SPARE, moves
+from supervisor.process.child_descriptors import SPARE, moves
 
 NUMBERS = st.integers(0, 12)
 TABLES = st.dictionaries(NUMBERS, NUMBERS) | st.permutations(range(10)).map(lambda order: dict(enumerate(order)))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.definitions.service import Descriptor, Service
-from supervisor.process.descriptors import close_descriptor, open_descriptor
+from supervisor.process.held_descriptors import Table, close_descriptor, open_descriptor
 from supervisor.process.network_namespace import (
     bind_resolver,
     enter_namespace,
@@ -21,7 +21,7 @@ from supervisor.process.network_namespace import (
     namespace_of_socket,
     run_in_namespace,
 )
-from supervisor.process.table import Table
+from tests.unit.closing import PatientCloser
 from tests.unit.process.forked import in_child, open_numbers, step_error
 from tests.unit.process.netns import network_namespace
 from tests.unit.process.requirements import needs_ip, needs_root
@@ -49,7 +49,7 @@ def test_a_socket_is_made_there_and_we_stay_here(netns: str) -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address, 5)
     run_in_namespace(netns, lambda: socket.create_connection(address, 5).close())
-    close_descriptor(opened)
+    close_descriptor(opened, PatientCloser())
     assert open_numbers() == before
 
 
@@ -59,7 +59,7 @@ def test_none_is_here() -> None:
 
     start, threading.Thread.start = threading.Thread.start, refuse  # type: ignore[assignment]
     try:
-        close_descriptor(open_descriptor(Descriptor("udp", host="127.0.0.1", netns=None)))
+        close_descriptor(open_descriptor(Descriptor("udp", host="127.0.0.1", netns=None)), PatientCloser())
     finally:
         threading.Thread.start = start  # type: ignore[method-assign]
 
@@ -92,7 +92,7 @@ def test_which_namespace_somebody_is_in(netns: str) -> None:
     assert there != here
     assert (namespace_of_socket(opened.fd), namespace_of_socket(own.fd)) == (there, here)
     for each in (opened, own):
-        close_descriptor(each)
+        close_descriptor(each, PatientCloser())
 
 
 def test_which_namespace_nobody_is_in() -> None:
@@ -145,6 +145,15 @@ def test_a_namespace_without_a_resolver_leaves_the_mounts_alone(netns: str) -> N
     assert in_child(look) == before
 
 
+def connect_in(name: str, address: tuple[str, int]) -> socket.socket:
+    """A client of a socket in a network namespace."""
+
+    def connect() -> socket.socket:
+        return socket.create_connection(address, timeout=20)
+
+    return run_in_namespace(name, connect)
+
+
 def test_sockets_are_displaced_when_another_namespace_has_the_name() -> None:
     with network_namespace() as name:
         service = Service(
@@ -152,18 +161,25 @@ def test_sockets_are_displaced_when_another_namespace_has_the_name() -> None:
             exec="/a",
             fd=(Descriptor("tcp", host="127.0.0.1", netns=name), Descriptor("tcp", host="127.0.0.1", netns=None)),
         )
-        table = Table()
+        table = Table(PatientCloser())
         table.open_missing(service)
         assert not table.is_displaced
-        kept = table.fd("4")
+        kept = table.fd(4)
+        subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
+        with socket.socket(fileno=os.dup(table.fd(3))) as listener:
+            clients = [connect_in(name, listener.getsockname()) for _ in range(2)]
+        assert not table.is_awaited, "the next process takes them"
         subprocess.run(["ip", "netns", "delete", name], check=True)
         assert not table.is_displaced, "nobody has the name"
         subprocess.run(["ip", "netns", "add", name], check=True)
         assert table.is_displaced
-        table.close_displaced()
-        assert list(table.missing(service)) == ["3"]
+        assert table.is_awaited
+        assert table.close_displaced() == ["2 clients of tcp 127.0.0.1:0"]
+        for client in clients:
+            client.close()
+        assert list(table.missing(service)) == [3]
         subprocess.run(["ip", "-n", name, "link", "set", "lo", "up"], check=True)
         table.open_missing(service)
         assert not table.is_displaced
-        assert table.fd("4") == kept
+        assert table.fd(4) == kept
         table.close()

@@ -12,8 +12,7 @@ import pytest
 
 from supervisor.definitions.service import Service
 from supervisor.linux.capabilities import cap_ambient_raise
-from supervisor.process import privileges
-from supervisor.process.privileges import CAP_CHECKPOINT_RESTORE, set_privileges
+from supervisor.process.attributes import CAP_CHECKPOINT_RESTORE, load_prctl, set_privileges
 from tests.unit.process.forked import in_child, step_error
 from tests.unit.process.launched import service, view
 from tests.unit.process.requirements import needs_root
@@ -200,7 +199,7 @@ def test_steps_of_the_user(step: str, call: str, monkeypatch: pytest.MonkeyPatch
 def test_python_prctl_is_imported_for_those_who_need_it(keys: dict[str, Any], wanted: bool) -> None:
     def loaded() -> bool:
         sys.modules.pop("prctl", None)
-        privileges.load(service(**keys))
+        load_prctl(service(**keys))
         return "prctl" in sys.modules
 
     assert in_child(loaded) == wanted

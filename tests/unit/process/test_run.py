@@ -18,7 +18,7 @@ from supervisor.process import child
 from supervisor.process.failure import ErrorPipe
 from supervisor.process.fork import fork
 from supervisor.process.launch import Launch
-from supervisor.process.leftovers import read_process
+from supervisor.process.pids import read_process
 from supervisor.process.run import Role, Run
 from tests.unit.process.forked import in_child, open_numbers
 from tests.unit.process.launched import service
@@ -151,31 +151,31 @@ def test_a_child_whose_spawnd_is_killed_before_it_is_let_go_ends(world: Path, wo
 @pytest.mark.parametrize("said", [b"\n", b"ready\n", b"\nmore"])
 def test_a_newline_is_ready(pipe: Pipe, said: bytes) -> None:
     run = Run(1, Role.MAIN, -1, pipe[0])
-    assert run.said_ready() is False
+    assert run.said_ready(os.read) is False
     os.write(pipe[1], said)
-    assert run.said_ready() is True
+    assert run.said_ready(os.read) is True
 
 
 def test_without_a_newline_it_is_not_ready_and_at_the_end_it_never_will_be(pipe: Pipe) -> None:
     run = Run(1, Role.MAIN, -1, pipe[0])
     os.write(pipe[1], b"soon")
-    assert run.said_ready() is False
+    assert run.said_ready(os.read) is False
     os.close(pipe[1])
-    assert run.said_ready() is None
-    run.close_ready_fd()
-    run.close_ready_fd()
+    assert run.said_ready(os.read) is None
+    assert run.take_ready_fd() == [pipe[0]]
+    assert run.take_ready_fd() == []
     assert run.ready_fd == -1
 
 
 def test_a_newline_behind_much_else_is_found(pipe: Pipe) -> None:
     os.write(pipe[1], b"x" * 60_000 + b"\n")
-    assert Run(1, Role.MAIN, -1, pipe[0]).said_ready() is True
+    assert Run(1, Role.MAIN, -1, pipe[0]).said_ready(os.read) is True
 
 
 def test_who_never_stops_writing_keeps_nobody_waiting() -> None:
     endless = os.open("/dev/zero", os.O_RDONLY)
     try:
-        assert Run(1, Role.MAIN, -1, endless).said_ready() is False
+        assert Run(1, Role.MAIN, -1, endless).said_ready(os.read) is False
     finally:
         os.close(endless)
 

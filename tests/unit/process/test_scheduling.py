@@ -9,7 +9,9 @@ import prctl
 import pytest
 
 from supervisor.definitions.service import Service
-from supervisor.process.scheduling import OOM_SCORE_ADJ, is_spared, set_scheduling
+from supervisor.linux.ioprio import ioprio_get
+from supervisor.linux.timer_slack import timer_slack
+from supervisor.process.attributes import OOM_SCORE_ADJ, is_spared, set_scheduling
 from tests.unit.process.forked import in_child, step_error
 
 
@@ -29,6 +31,54 @@ def test_nothing_said_nothing_changed() -> None:
 def test_all_three() -> None:
     processor = max(os.sched_getaffinity(0))
     assert after(nice=7, cpu_affinity=(processor,), oom_score_adj=300) == (7, {processor}, 300)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"io_class": "idle"}, (3, 0)),
+        ({"io_class": "best-effort"}, (2, 4)),
+        ({"io_priority": 7}, (2, 7)),
+        ({"io_class": "realtime", "io_priority": 0}, (1, 0)),
+    ],
+)
+def test_disks(keys: dict[str, Any], expected: tuple[int, int]) -> None:
+    if keys.get("io_class") == "realtime" and not prctl.cap_effective.sys_admin:
+        pytest.skip("needs CAP_SYS_ADMIN")
+
+    def run() -> tuple[int, int]:
+        set_scheduling(Service("test", **keys), False)
+        return ioprio_get()
+
+    assert in_child(run) == expected
+
+
+@pytest.mark.parametrize(
+    ("scheduling", "policy", "priority"),
+    [
+        ("batch", os.SCHED_BATCH, 0),
+        ("idle", os.SCHED_IDLE, 0),
+        ("fifo:10", os.SCHED_FIFO, 10),
+        ("rr:99", os.SCHED_RR, 99),
+    ],
+)
+def test_policies(scheduling: str, policy: int, priority: int) -> None:
+    if priority and not prctl.cap_effective.sys_nice:
+        pytest.skip("needs CAP_SYS_NICE")
+
+    def run() -> tuple[int, int]:
+        set_scheduling(Service("test", scheduling=scheduling), False)
+        return os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
+
+    assert in_child(run) == (policy, priority)
+
+
+def test_timers() -> None:
+    def run() -> int:
+        set_scheduling(Service("test", timer_slack=0.05), False)
+        return timer_slack()
+
+    assert in_child(run) == 50_000_000
 
 
 @pytest.mark.parametrize(("keys", "expected"), [({}, 0), ({"oom_score_adj": 300}, 300)])

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from supervisor.errors import StepError
-from supervisor.process.step import failed, step
+from supervisor.process.failure import failed, step
 
 
 def test_an_oserror_becomes_the_step() -> None:

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from supervisor.linux import pipe_call
+from supervisor.linux.kcmp import Order, kcmp_files
 from supervisor.linux.open_files import identity
-from supervisor.process import leftovers
-from supervisor.process.leftovers import read_process, start_time
+from supervisor.process import pids
+from supervisor.process.pids import read_process, start_time
 from supervisor.process.run import PIDFD_SIGNAL_PROCESS_GROUP, Role, Run
-from supervisor.process.survivor import Holder, find_survivor, has_ended
+from supervisor.process.survivor import MOST_SAME, find_survivor, has_ended
+from tests import held_pipe
+from tests.unit.closing import files_of
 from tests.unit.process.family import Family, family, family_with_chosen_pids, next_pid, wait_gone
 from tests.unit.process.forked import in_child, open_numbers
 from tests.unit.process.requirements import needs_root
@@ -100,7 +107,10 @@ def test_one_whose_first_thread_has_ended_lives() -> None:
     """`/proc` calls it a zombie; taken for dead it would run twice."""
     with subprocess.Popen([sys.executable, "-c", THREADED]) as process:
         try:
-            wait_until(lambda: (found := read_process(process.pid)) is not None and found.state == "Z")
+            wait_until(lambda: ") Z " in Path(f"/proc/{process.pid}/stat").read_text())
+            found = read_process(process.pid)
+            assert found is not None
+            assert found.state == "S", "neither are the processes of a service that are like it"
             run = find_survivor(process.pid, start_time(process.pid))
             assert run is not None
             run.kill_group()
@@ -224,7 +234,7 @@ def test_nobody_else_is_looked_at_for_it(monkeypatch: pytest.MonkeyPatch) -> Non
             signal.pidfd_send_signal(run.pidfd, 0, None, PIDFD_SIGNAL_PROCESS_GROUP)
         except OSError as error:
             pytest.skip(f"before Linux 6.9: {error}")
-        monkeypatch.setattr(leftovers, "_everybody", look)
+        monkeypatch.setattr(pids, "look_at_all", look)
         run.kill_group()
         assert wait_exit(run.pid) == -signal.SIGKILL
         run.kill_group()
@@ -265,26 +275,26 @@ def test_a_descriptor_is_found_at_its_number_moved_or_not_at_all() -> None:
 
     with ours, theirs, survivor(move) as run:
         for likely in (700, 701, 5000, -1):
-            fd = Holder(run).duplicate(name, likely)
+            fd = files_of(run).duplicate(name, [likely])
             assert fd is not None
             assert not os.get_inheritable(fd)
             assert identity(fd) == name
             with socket.socket(fileno=fd) as again:
                 again.send(b"x")
                 assert ours.recv(1) == b"x"
-        fd = Holder(run).duplicate(identity(other), 700)
+        fd = files_of(run).duplicate(identity(other), [700])
         assert fd is not None, "another file is on the number that it had"
         os.close(fd)
-        assert Holder(run).duplicate("socket:[1]", 700) is None
+        assert files_of(run).duplicate("socket:[1]", [700]) is None
     os.close(other)
 
 
 def test_a_closed_descriptor_is_not_found() -> None:
     read_end, write_end = os.pipe()
     with survivor(lambda: os.close(read_end)) as run:
-        holder = Holder(run)
-        assert holder.duplicate(identity(read_end), read_end) is None
-        fd = holder.duplicate(identity(write_end), read_end)
+        files = files_of(run)
+        assert files.duplicate(identity(read_end), [read_end]) is None
+        fd = files.duplicate(identity(write_end), [read_end])
         assert fd is not None
         os.close(fd)
     os.close(read_end)
@@ -294,15 +304,15 @@ def test_a_closed_descriptor_is_not_found() -> None:
 def test_one_that_has_ended_holds_nothing() -> None:
     read_end, write_end = os.pipe()
     with survivor() as run:
-        holder = Holder(run)
-        fd = holder.duplicate(identity(read_end))
+        files = files_of(run)
+        fd = files.duplicate(identity(read_end))
         assert fd is not None
         os.close(fd)
         run.kill(signal.SIGKILL)
         assert os.waitid(os.P_PID, run.pid, os.WEXITED | os.WNOWAIT)
-        assert holder.duplicate(identity(read_end), read_end) is None
+        assert files.duplicate(identity(read_end), [read_end]) is None
         wait_exit(run.pid)
-        assert holder.duplicate(identity(read_end), read_end) is None
+        assert files.duplicate(identity(read_end), [read_end]) is None
     os.close(read_end)
     os.close(write_end)
 
@@ -312,11 +322,25 @@ def test_what_cannot_be_told_apart_is_not_given() -> None:
     with select.epoll() as one:
         name = identity(one.fileno())
         with survivor() as run:
-            fd = Holder(run).duplicate(name)
+            fd = files_of(run).duplicate(name)
             assert fd is not None
             os.close(fd)
         with select.epoll(), survivor() as run:
-            assert Holder(run).duplicate(name) is None
+            assert files_of(run).duplicate(name) is None
+
+
+@pytest.mark.parametrize(("more", "is_found"), [(1, True), (MOST_SAME - 1, True), (MOST_SAME, False)])
+def test_descriptors_that_share_one_file_are_compared_as_duplicates(more: int, is_found: bool) -> None:
+    with select.epoll() as one:
+        duplicates = [os.dup(one.fileno()) for _ in range(more)]
+        with survivor() as run:
+            for duplicate in duplicates:
+                os.close(duplicate)
+            fd = files_of(run).duplicate(identity(one.fileno()))
+            assert (fd is not None) == is_found
+            if fd is not None:
+                assert kcmp_files(fd, one.fileno()) is Order.EQUAL
+                os.close(fd)
 
 
 @needs_root
@@ -330,7 +354,7 @@ def test_what_may_not_be_had_is_not_had() -> None:
             os.setresgid(65534, 65534, 0)
             os.setresuid(65534, 65534, 0)
             try:
-                return Holder(run).duplicate(name, read_end) is None
+                return files_of(run).duplicate(name, [read_end]) is None
             finally:
                 os.setresuid(0, 0, 0)
 
@@ -347,17 +371,51 @@ def test_the_other_end_of_its_pipe_is_had_with_what_it_said() -> None:
     os.write(write_end, b"\n")
     with survivor() as run:
         os.close(read_end)
-        fd = Holder(run).reading_end(write_end)
+        fd = files_of(run).reading_end(write_end)
         assert fd >= 0
         assert not os.get_inheritable(fd)
         run.ready_fd = fd
-        assert run.said_ready() is True
-        assert run.said_ready() is False
+        assert run.said_ready(os.read) is True
+        assert run.said_ready(os.read) is False
+        os.close(fd)
+    os.close(write_end)
+
+
+@pytest.mark.skipif(not held_pipe.is_possible(), reason="needs root and userfaultfd")
+def test_the_other_end_of_a_pipe_that_is_kept_is_not_waited_for() -> None:
+    read_end, write_end = os.pipe()
+    with survivor() as run, held_pipe.held(write_end):
+        before = time.monotonic()
+        assert files_of(run).reading_end(write_end) == -1
+        assert time.monotonic() - before < 5
+    assert pipe_call._left.pop().has_ended()
+    os.close(read_end)
     os.close(write_end)
 
 
 def test_what_is_no_pipe_has_no_other_end() -> None:
     null = os.open("/dev/null", os.O_WRONLY)
     with survivor() as run:
-        assert [Holder(run).reading_end(number) for number in (null, 987654, -1)] == [-1, -1, -1]
+        assert [files_of(run).reading_end(number) for number in (null, 987654, -1)] == [-1, -1, -1]
     os.close(null)
+
+
+@needs_root
+def test_without_a_number_for_it_a_descriptor_stays_where_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    read_end, write_end = os.pipe()
+    wanted = identity(read_end)
+    with survivor() as run:
+        files = files_of(run)
+        usual = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, usual[1]))
+        try:
+            assert files.duplicate(wanted, [read_end]) is None
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, usual)
+        assert f"cannot take over descriptor {read_end} of process {run.pid}, which keeps it" in caplog.text
+        fd = files_of(run).duplicate(wanted, [read_end])
+        assert fd is not None
+    for each in (fd, read_end, write_end):
+        os.close(each)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ import pytest
 
 from supervisor.definitions.service import NULL_IN, Descriptor, Service
 from supervisor.errors import StepError
-from supervisor.process.descriptors import Opened, open_descriptor
-from supervisor.process.table import Table, claim, close_all, open_all, wanted
+from supervisor.process.held_descriptors import Opened, Table, claim, close_all, open_all, open_descriptor, wanted
+from supervisor.process.paths import Sight
+from tests.unit.closing import PatientCloser
 from tests.unit.process.forked import open_numbers
 
 
@@ -38,7 +40,7 @@ def host(tmp_path: Path) -> Host:
 @pytest.fixture
 def table() -> Iterator[Table]:
     before = open_numbers()
-    table = Table()
+    table = Table(PatientCloser())
     yield table
     table.close()
     assert len(table) == 0
@@ -49,14 +51,14 @@ def service(*fd: Descriptor, **keys: Descriptor) -> Service:
     return Service("a", exec="/bin/a", fd=fd, **keys)  # type: ignore[arg-type]
 
 
-def slots(table: Table) -> dict[str, int]:
+def slots(table: Table) -> dict[int, int]:
     return {slot: opened.fd for slot, opened in table}
 
 
 def test_wanted_are_the_slots_that_are_spawnd_s_to_hold(host: Host) -> None:
     null = Descriptor("file", path="/dev/null", access="w")
     spec = service(host.stream("s"), null, host.file("f"), stdin=host.file("in"), stdout=Descriptor("log"))
-    assert wanted(spec) == {"stdin": host.file("in"), "3": host.stream("s"), "5": host.file("f")}
+    assert wanted(spec) == {0: host.file("in"), 3: host.stream("s"), 5: host.file("f")}
     assert wanted(service()) == {}
 
 
@@ -64,11 +66,11 @@ def test_what_is_missing_is_opened_and_what_is_open_stays(table: Table, host: Ho
     table.open_missing(service(host.stream("s")))
     before = slots(table)
     table.open_missing(service(host.stream("s"), host.file("f")))
-    assert table.fd("3") == before["3"]
-    assert slots(table).keys() == {"3", "4"}
+    assert table.fd(3) == before[3]
+    assert slots(table).keys() == {3, 4}
     assert len(table) == 2
     with pytest.raises(KeyError):
-        table.fd("5")
+        table.fd(5)
 
 
 def test_all_or_nothing(table: Table, host: Host) -> None:
@@ -78,7 +80,7 @@ def test_all_or_nothing(table: Table, host: Host) -> None:
     with pytest.raises(StepError, match="No such file"):
         table.open_missing(service(host.file("kept"), host.stream("s"), missing))
     assert open_numbers() == before
-    assert slots(table).keys() == {"3"}
+    assert slots(table).keys() == {3}
     assert not (host.folder / "s").exists(), "a socket file of nobody"
 
 
@@ -92,11 +94,7 @@ def test_close_closes_and_removes_the_sockets_files(table: Table, host: Host) ->
 def test_a_start_reads_files_from_their_beginning_again(table: Table, host: Host) -> None:
     (host.folder / "f").write_text("quotes")
     table.open_missing(service(host.file("f", "r"), host.stream("s"), stdin=host.file("f", "r")))
-    for slot in ("3", "stdin"):
-        assert os.read(table.fd(slot), 10) == b"quotes"
-    table.rewind()
-    for slot in ("3", "stdin"):
-        assert os.read(table.fd(slot), 10) == b"quotes"
+    assert set(table.rewound()) == {3, 0}
 
 
 def test_other_definitions_keep_what_both_want(table: Table, host: Host) -> None:
@@ -106,13 +104,13 @@ def test_other_definitions_keep_what_both_want(table: Table, host: Host) -> None
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(host.folder / "s"))
         table.adopt(service(host.file("f"), host.stream("s"), stdin=NULL_IN), {})
-        assert slots(table) == {"3": before["5"], "4": before["3"]}, "moved to other numbers"
-        with socket.socket(fileno=os.dup(before["3"])) as listener:
+        assert slots(table) == {3: before[5], 4: before[3]}, "moved to other numbers"
+        with socket.socket(fileno=os.dup(before[3])) as listener:
             listener.settimeout(5)
             listener.accept()[0].close()
     assert not (host.folder / "t").exists()
     with pytest.raises(OSError, match="Bad file descriptor"):
-        os.fstat(before["4"])
+        os.fstat(before[4])
 
 
 def test_other_definitions_take_over_what_was_opened_for_them(table: Table, host: Host) -> None:
@@ -120,9 +118,9 @@ def test_other_definitions_take_over_what_was_opened_for_them(table: Table, host
     table.open_missing(old)
     before = slots(table)
     new = service(host.stream("s"), host.stream("t"))
-    ready = {"4": open_descriptor(host.stream("t"))}
+    ready = {4: open_descriptor(host.stream("t"))}
     table.adopt(new, ready)
-    assert slots(table) == {"3": before["3"], "4": ready["4"].fd}
+    assert slots(table) == {3: before[3], 4: ready[4].fd}
     table.open_missing(new)
     assert len(table) == 2
 
@@ -133,8 +131,8 @@ def test_what_was_opened_anew_takes_the_place_of_the_old(table: Table, host: Hos
     table.open_missing(service(old))
     os.rename(host.folder / "s", host.folder / "aside")
     fresh = open_descriptor(new)
-    table.adopt(service(new), {"3": fresh})
-    assert slots(table) == {"3": fresh.fd}
+    table.adopt(service(new), {3: fresh})
+    assert slots(table) == {3: fresh.fd}
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(host.folder / "s"))
 
@@ -144,7 +142,7 @@ def test_one_descriptor_wanted_twice_is_not_shared(table: Table, host: Host) -> 
     (before,) = slots(table).values()
     both = service(host.file("f"), host.file("f"))
     table.adopt(both, {})
-    assert slots(table) == {"3": before}
+    assert slots(table) == {3: before}
     table.open_missing(both)
     assert len(set(slots(table).values())) == 2
 
@@ -157,36 +155,71 @@ def test_a_definition_without_descriptors_closes_all(table: Table, host: Host) -
     assert len(table) == 0
 
 
+@contextlib.contextmanager
+def waiting(path: Path, number: int) -> Iterator[None]:
+    """Clients that wait to be accepted."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(number):
+            stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
+        yield
+
+
+def test_clients_are_counted_that_go_with_a_socket_that_another_one_replaces(table: Table, host: Host) -> None:
+    spec = service(host.stream("s"))
+    table.open_missing(spec)
+    assert not table.is_awaited
+    with waiting(host.folder / "s", 2):
+        assert table.is_awaited
+        (host.folder / "s").unlink()
+        who = f"2 clients of stream {host.folder}/s"
+        assert table.adopt(spec, {3: open_descriptor(host.stream("s"))}) == [who]
+    with waiting(host.folder / "s", 1):
+        (host.folder / "s").unlink()
+        (renewal,) = table.renew({3: Sight.DELETED}, None)
+        assert (renewal.is_new, renewal.disconnected) == (True, [f"1 client of stream {host.folder}/s"])
+    with waiting(host.folder / "s", 1):
+        assert table.adopt(service(), {}) == [], "the definition has no such socket any more"
+
+
+def test_nobody_waits_on_a_socket_without_a_path(table: Table) -> None:
+    """An abstract socket leads nowhere else, and neither does one of the internet in a namespace that is there."""
+    name = f"spawnd-test-{os.getpid()}"
+    table.open_missing(service(Descriptor("stream", path=f"@{name}")))
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"\0{name}")
+        assert not table.is_awaited
+
+
 def test_what_is_given_away_is_no_more_the_table_s(table: Table, host: Host) -> None:
     table.open_missing(service(host.stream("s"), host.file("f")))
-    fd = table.fd("3")
-    given = table.give("3")
+    fd = table.fd(3)
+    given = table.give(3)
     table.close()
     assert given.fd == fd
     os.fstat(fd)
     assert (host.folder / "s").exists()
-    opened = {"3": given}
-    close_all(opened)
+    opened = {3: given}
+    close_all(opened, PatientCloser())
     assert opened == {}
 
 
 def test_claiming_takes_what_is_wanted_out_of_the_pool(host: Host) -> None:
-    pool = open_all({"3": host.file("f"), "4": host.file("g"), "5": host.file("g")})
+    pool = open_all({3: host.file("f"), 4: host.file("g"), 5: host.file("g")}, PatientCloser())
     fds = {slot: opened.fd for slot, opened in pool.items()}
-    wanted = {"stdin": host.file("h"), "3": host.file("g"), "4": host.file("f"), "5": host.file("g")}
-    claimed = claim(wanted, {"5"}, pool)
+    wanted = {0: host.file("h"), 3: host.file("g"), 4: host.file("f"), 5: host.file("g")}
+    claimed = claim(wanted, {5}, pool)
     try:
-        assert {slot: opened.fd for slot, opened in claimed.items()} == {"3": fds["4"], "4": fds["3"]}
-        assert {slot: opened.fd for slot, opened in pool.items()} == {"5": fds["5"]}
+        assert {slot: opened.fd for slot, opened in claimed.items()} == {3: fds[4], 4: fds[3]}
+        assert {slot: opened.fd for slot, opened in pool.items()} == {5: fds[5]}
     finally:
-        close_all(claimed)
-        close_all(pool)
+        close_all(claimed, PatientCloser())
+        close_all(pool, PatientCloser())
 
 
 def test_the_table_s_entries_are_plain_data(table: Table, host: Host) -> None:
     table.open_missing(service(host.stream("s")))
     ((slot, opened),) = table
-    assert slot == "3"
+    assert slot == 3
     assert isinstance(opened, Opened)
     assert opened.spec == host.stream("s")
     assert opened.inode == (os.stat(opened.spec.path).st_dev, os.stat(opened.spec.path).st_ino)
@@ -196,8 +229,56 @@ def test_the_table_s_entries_are_plain_data(table: Table, host: Host) -> None:
 def test_the_port_that_the_kernel_has_chosen(table: Table, kind: str) -> None:
     spec = Descriptor(kind, name="any", host="127.0.0.1", port=0)  # type: ignore[arg-type]
     service = Service("s", fd=(spec,))
-    assert table.as_bound("3", spec) == spec
+    assert table.as_bound(3, spec) == spec
     table.open_missing(service)
-    with socket.socket(fileno=os.dup(table.fd("3"))) as sock:
-        assert table.as_bound("3", spec) == replace(spec, port=sock.getsockname()[1])
-    assert table.as_bound("3", replace(spec, port=1)).port == 1
+    with socket.socket(fileno=os.dup(table.fd(3))) as sock:
+        assert table.as_bound(3, spec) == replace(spec, port=sock.getsockname()[1])
+    assert table.as_bound(3, replace(spec, port=1)).port == 1
+
+
+TYPES = {"stream": socket.SOCK_STREAM, "dgram": socket.SOCK_DGRAM, "seqpacket": socket.SOCK_SEQPACKET}
+
+
+def serve(kind: str, path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    server = socket.socket(socket.AF_UNIX, TYPES[kind])
+    server.bind(str(path))
+    if kind != "dgram":
+        server.listen()
+    return server
+
+
+@pytest.mark.parametrize("accepts", [True, False])
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_socket_whose_server_is_gone_is_connected_anew(
+    tmp_path: Path, table: Table, kind: str, accepts: bool
+) -> None:
+    path = tmp_path / "server"
+    client = service(Descriptor(kind, path=str(path), connect=True))  # type: ignore[arg-type]
+    first = serve(kind, path)
+    table.open_missing(client)
+    peer = first.accept()[0] if accepts and kind != "dgram" else None
+    before = slots(table)
+    with serve(kind, path):  # one that is replaced serves those that it has
+        table.close_disconnected()
+        assert slots(table) == before
+    for sock in (first, peer):
+        if sock is not None:
+            sock.close()
+    table.close_disconnected()
+    assert slots(table) == {}
+    with pytest.raises(StepError, match="cannot connect"):
+        table.open_missing(client)
+    with serve(kind, path) as second:
+        table.open_missing(client)
+        os.write(table.fd(3), b"x")
+        heard = second if kind == "dgram" else second.accept()[0]
+        assert heard.recv(10) == b"x"
+        heard.close()
+
+
+def test_sockets_that_are_bound_are_left_alone(host: Host, table: Table) -> None:
+    table.open_missing(service(host.stream("one"), host.file("two"), Descriptor("dgram", path=f"{host.folder}/three")))
+    before = slots(table)
+    table.close_disconnected()
+    assert slots(table) == before

@@ -10,9 +10,9 @@ import pytest
 
 from supervisor import __version__
 from supervisor.definitions.service import Settings
-from supervisor.process.leftovers import start_time
-from supervisor.state.file import Record, encode
-from supervisor.state.state import FORMAT, StateError, header, now, read_state
+from supervisor.process.pids import start_time
+from supervisor.state.file import Record, encode, now
+from supervisor.state.state import FORMAT, StateError, header, read_state
 from tests.unit.process.forked import in_child
 
 SERVICE: Record = {"name": "a", "service": {"name": "a", "exec": "/bin/a"}}

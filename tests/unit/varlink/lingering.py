@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import array
+import os
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,7 +33,14 @@ def lingering() -> Iterator[socket.socket]:
                 receiver.close()  # a reset: nothing is to be waited for any more
 
 
-def pass_on(over: socket.socket, sock: socket.socket, text: bytes = b"x") -> None:
-    """Send a descriptor and close the own one, so that the one on its way is the last."""
-    over.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))])
-    sock.close()
+def pass_on(over: socket.socket, sock: socket.socket, text: bytes = b"x", flags: int = 0) -> None:
+    """Send a descriptor and close the own one, so that the one on its way is the last.
+
+    With MSG_OOB in `flags`, a text of one byte goes out of band, and the descriptor with it.
+    Whoever gets it may be faster with its own close; then it is this one that waits, in a thread.
+    """
+    rights = socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()])
+    over.sendmsg([text], [rights], flags)
+    closing = threading.Thread(target=os.close, args=(sock.detach(),), daemon=True)
+    closing.start()
+    closing.join(0.1)

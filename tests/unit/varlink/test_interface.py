@@ -14,8 +14,8 @@ from supervisor.varlink.interface import (
     Named,
     Struct,
     parse,
+    service_description,
 )
-from supervisor.varlink.introspection import service_description
 
 TEXT = """
 # what it is about
@@ -26,7 +26,7 @@ type Point (x: int, y: ?float, colour: Colour)
 method Draw(points: []Point, options: ?[string]string, more: (a: bool, b: object),) -> ()
 method None() -> (left: ?[](n: int))
 error Empty ()
-error Bad(what: string)
+error InvalidValue(what: string)
 """
 INTERFACE = parse(TEXT)
 DRAW = INTERFACE.methods["Draw"][0]
@@ -42,7 +42,7 @@ def test_a_definition() -> None:
     assert DRAW.fields["points"] == Array(Named("Point"))
     assert DRAW.fields["options"] == Maybe(Dictionary(Named("string")))
     assert INTERFACE.methods["None"] == (Struct({}), Struct({"left": Maybe(Array(Struct({"n": Named("int")})))}))
-    assert INTERFACE.errors == {"Empty": Struct({}), "Bad": Struct({"what": Named("string")})}
+    assert INTERFACE.errors == {"Empty": Struct({}), "InvalidValue": Struct({"what": Named("string")})}
 
 
 def test_the_shipped_one() -> None:

@@ -120,7 +120,7 @@ def test_replies() -> None:
     assert json.loads(encode_reply({}, continues=True)[:-1]) == {"parameters": {}, "continues": True}
     assert json.loads(encode_error(NoSuchService("x"))[:-1]) == {
         "error": "io.spawnd.NoSuchService",
-        "parameters": {"name": "x"},
+        "parameters": {"name": "x", "suggestion": None},
     }
 
 

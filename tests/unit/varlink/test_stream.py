@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from supervisor.varlink.errors import Malformed
-from supervisor.varlink.stream import CHUNK, has_descriptors, receive
+from supervisor.varlink.connection import CHUNK, read_out_of_band_inline, receive
+from supervisor.varlink.messages import Malformed
 from tests.unit.varlink.lingering import pass_on
 
 Pair = tuple[socket.socket, socket.socket]
@@ -18,6 +18,7 @@ Pair = tuple[socket.socket, socket.socket]
 def pair() -> Iterator[Pair]:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
+    read_out_of_band_inline(ours)
     with ours, theirs:
         yield ours, theirs
 
@@ -34,14 +35,16 @@ def test_bytes_are_taken(pair: Pair) -> None:
     assert receive(ours) == b""
 
 
-def test_descriptors_are_not(pair: Pair) -> None:
+@pytest.mark.parametrize("flags", [0, socket.MSG_OOB])
+def test_descriptors_are_not(pair: Pair, flags: int) -> None:
     """What is sent is an end of a connection whose other end tells when it is closed."""
     ours, theirs = pair
     mine, sent = socket.socketpair()
     mine.setblocking(False)
     with mine:
-        theirs.sendall(b"a")
-        pass_on(theirs, sent, b"b")
+        if not flags:
+            theirs.sendall(b"a")
+        pass_on(theirs, sent, b"b", flags)
         theirs.sendall(b"c")
         for _ in range(3):
             with pytest.raises(Malformed, match="descriptors are not taken"):
@@ -52,22 +55,16 @@ def test_descriptors_are_not(pair: Pair) -> None:
         assert mine.recv(1) == b""
 
 
-def test_whether_descriptors_are_behind_what_was_read(pair: Pair) -> None:
+def test_a_descriptor_out_of_band_behind_bytes_is_not_taken_with_them(pair: Pair) -> None:
     ours, theirs = pair
     mine, sent = socket.socketpair()
+    mine.setblocking(False)
     with mine:
-        theirs.sendall(b"x" * 2 * CHUNK)
-        pass_on(theirs, sent)
-        assert has_descriptors(ours)
-        with pytest.raises(BrokenPipeError):
-            theirs.send(b"x")
-
-
-@pytest.mark.parametrize("gone", [False, True])
-def test_a_connection_without_descriptors(pair: Pair, gone: bool) -> None:
-    ours, theirs = pair
-    theirs.sendall(b"x" * 3 * CHUNK)
-    if gone:
-        theirs.close()
-    ours.setblocking(True)
-    assert not has_descriptors(ours)
+        theirs.sendall(b"abc")
+        pass_on(theirs, sent, b"d", socket.MSG_OOB)
+        theirs.sendall(b"e")
+        assert receive(ours) == b"abc"
+        with pytest.raises(Malformed, match="descriptors are not taken"):
+            receive(ours)
+        with pytest.raises(BlockingIOError):
+            mine.recv(1)

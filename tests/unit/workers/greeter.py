@@ -10,10 +10,9 @@ from typing import Any
 
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
-from supervisor.varlink.errors import ControlError
+from supervisor.varlink.messages import ControlError
 from workers.runtime.async_control import AsyncControl, AsyncControlSocket
-from workers.runtime.control import Control
-from workers.runtime.control_socket import ControlSocket
+from workers.runtime.control import Control, ControlSocket
 
 INTERFACE = """
 interface io.spawnd.greeter

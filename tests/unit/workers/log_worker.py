@@ -10,10 +10,11 @@ from pathlib import Path
 
 import workers
 from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range
+from supervisor.linux.signal_mask import default_all
 from supervisor.log.output import WorkerOutputs
 from supervisor.process.child import run_worker
-from supervisor.process.fork import default_signals, fork
-from tests.unit.waiting import DEADLINE, read_until, wait_exit
+from supervisor.process.fork import fork
+from tests.unit.waiting import DEADLINE, read_until, wait_exit, wait_readable
 
 FEED = 3
 
@@ -35,6 +36,11 @@ class LogWorker:
         last = end.encode() + b"\n"
         data = read_until(self._log, lambda data: data.endswith(last) or last in data, seconds)
         return [line.split(" ", 3)[3].lstrip() for line in data.decode().split("\n") if line]
+
+    def read_some(self, data: bytes, size: int, seconds: float = DEADLINE) -> bytes:
+        """`data` and a piece more of its log."""
+        wait_readable(self._log, seconds)
+        return data + os.read(self._log, size)
 
     def rest_of_log(self) -> list[str]:
         """What it logged until its end."""
@@ -67,7 +73,7 @@ def _become(name: str, feed: int, log: int, executed: bool) -> None:
     os.dup2(log, 2)
     os.dup2(feed, FEED)
     close_range(FEED + 1, LAST_DESCRIPTOR)
-    default_signals()
+    default_all()
     os.environ.pop("JOURNAL_STREAM", None)
     os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES=name)
     if executed:

@@ -6,8 +6,9 @@ from pathlib import Path
 from select import EPOLLIN
 
 from supervisor.loop.loop import Loop
-from supervisor.notify.receiver import Receiver
+from supervisor.notify.receiver import Receiver, Want
 from supervisor.notify.store import Store
+from tests.unit.closing import PatientCloser, Reaper, bind_receiver
 
 LIMIT = 1 << 20
 
@@ -18,7 +19,8 @@ class FakeSpawnd:
     def __init__(self, loop: Loop, path: Path) -> None:
         self.path = path
         self.loop = loop
-        self.store = Store(loop)
+        self.store = Store(loop, PatientCloser())
+        self.reaper = Reaper()
         self.said: list[str] = []
         self.messages = 0
         self._receiver: Receiver | None = None
@@ -26,7 +28,7 @@ class FakeSpawnd:
 
     def listen(self) -> None:
         """Bind the socket, in the place of one that was lost."""
-        self._receiver = Receiver.bind(str(self.path), 0)
+        self._receiver = bind_receiver(self.path, 0, self.reaper)
         self.hear()
 
     def hear(self) -> None:
@@ -57,15 +59,15 @@ class FakeSpawnd:
 
     def take(self, limit: int = 1024) -> None:
         assert self._receiver is not None
-        for notification in self._receiver.receive_nowait(limit):
+        self.reaper.look()
+        for notification in self._receiver.receive_nowait(limit, lambda _notification: Want.ALL):
+            notification.close_pidfd()
             self.messages += 1
             message = notification.message
             if message.remove:
                 self.store.remove(message.name)
             if message.store:
-                self.store.add(message.name, notification.fds, message.poll, LIMIT)
-            else:
-                notification.close()
+                self.store.add(message.name, notification.fds, message.poll, LIMIT, trusted=True)
             if not message.remove and not message.store:
                 self.said += notification.data.decode().split("\n")
 
@@ -77,3 +79,4 @@ class FakeSpawnd:
             self.loop.unwatch(self._receiver.fileno())
             self._receiver.close()
         self.store.clear()
+        self.reaper.settle()

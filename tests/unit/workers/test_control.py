@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from supervisor import __version__
-from supervisor.varlink.errors import Malformed
-from supervisor.varlink.messages import Call, Framer, encode_call, encode_error
+from supervisor.varlink.messages import Call, Framer, Malformed, encode_call, encode_error
 from tests.unit.control.interface import Reader
 from tests.unit.workers.greeter import INTERFACE, greet, make_control
 from workers.runtime.control import Control

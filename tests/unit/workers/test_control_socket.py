@@ -15,10 +15,11 @@ import pytest
 
 from supervisor.varlink.messages import MAX_REQUEST
 from tests.unit.control.bench import encode, encode_oneway
+from tests.unit.varlink.lingering import lingering, pass_on
 from tests.unit.waiting import DEADLINE, child_process, wait_exit, wait_until
 from tests.unit.workers.greeter import run, run_async
-from workers.runtime import control_socket
-from workers.runtime.control_socket import MAX_CONNECTIONS
+from workers.runtime import control as module
+from workers.runtime.control import MAX_CONNECTIONS
 
 Serve = Callable[[socket.socket], None]
 PID = encode("io.spawnd.greeter.Pid")
@@ -127,7 +128,7 @@ def test_garbage_is_answered_and_closed(greeter: Greeter, data: bytes) -> None:
 
 def test_many_who_say_nothing_and_a_lifetime(monkeypatch: pytest.MonkeyPatch, serve: Serve) -> None:
     """Those in the backlog have their turn when the silent ones have had theirs."""
-    monkeypatch.setattr(control_socket, "LIFETIME", 0.3)
+    monkeypatch.setattr(module, "LIFETIME", 0.3)
     with tempfile.TemporaryDirectory(prefix="ctl") as folder:
         greeter = Greeter(os.path.join(folder, "control"))
         with greeter.listener, child_process(lambda: serve(greeter.listener)) as greeter.pid:
@@ -164,6 +165,22 @@ def test_one_who_never_reads_holds_up_nobody(greeter: Greeter) -> None:
             pass
         assert greeter.call("Greet", name="x")["parameters"] == {"text": "Hello x."}
     assert greeter.memory() - before < 100 << 20
+
+
+@pytest.mark.parametrize("text", [b"x", PID, b""])
+def test_descriptors_are_neither_taken_nor_waited_for(greeter: Greeter, text: bytes) -> None:
+    """Whoever had them last would wait at their close, for as long as their sender likes."""
+    with lingering() as one, lingering() as other, greeter.connect() as sock, greeter.connect() as late:
+        pass_on(sock, one, text or b"x", 0 if text else socket.MSG_OOB)
+        pass_on(late, other, PID)
+        late.close()
+        for _ in range(10):
+            assert greeter.call("Pid")["parameters"]["pid"] == greeter.pid
+        assert "error" in read_reply(sock)
+        sock.close()
+        wait_until(lambda: greeter.descriptors() == greeter.at_rest)
+        os.kill(greeter.pid, signal.SIGTERM)
+        assert wait_exit(greeter.pid) == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")

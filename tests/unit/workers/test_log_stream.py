@@ -2,104 +2,203 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.log.logger import log
+from supervisor.log.handler import CUT, without_commands
+from supervisor.log.output import PROCESS_ENDED
 from supervisor.log.ring import make_ring, since
+from tests.daemon import wait_until
 from tests.unit.process.forked import open_numbers
 from workers.log.stream import LONGEST_LINE, Stream
 
-
-class Recorder(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
-@pytest.fixture(scope="module")
-def recorder() -> Iterator[Recorder]:
-    recorder = Recorder()
-    handlers, level = log.handlers[:], log.level
-    log.handlers[:] = [recorder]
-    log.setLevel(logging.INFO)
-    yield recorder
-    log.handlers[:] = handlers
-    log.setLevel(level)
-
-
 pieces = st.lists(
     st.binary(min_size=1, max_size=20)
-    | st.sampled_from([b"\n", b"a\nb\n", b"x" * LONGEST_LINE, b"y" * (LONGEST_LINE + 1), b"z" * 3 * LONGEST_LINE]),
+    | st.sampled_from(
+        [
+            b"\n", b"a\nb\n", b"x" * LONGEST_LINE, b"y" * (LONGEST_LINE + 1), b"z" * 3 * LONGEST_LINE,
+            "é".encode() * LONGEST_LINE, b"crlf\r\n", b"\x1b" * LONGEST_LINE,
+            PROCESS_ENDED, PROCESS_ENDED[:5], PROCESS_ENDED[-5:],
+        ]
+    ),
     max_size=10,
-)
+)  # fmt: skip
+
+
+def read(stream: Stream, size: int) -> int | None:
+    """Read as the worker does: what a child reads late, on a busy machine, comes once it has ended."""
+    taken = stream.read(size)
+    while (call := stream.call) is not None:
+        wait_until(partial(call.has_ended, 1000), "the end of a late read")
+        taken = stream.take_late()
+    return taken
+
+
+class Piped:
+    """A stream in whose pipe a test writes."""
+
+    def __init__(self) -> None:
+        read_end, self.write_end = os.pipe()
+        self.ring = make_ring("a")
+        self.stream = Stream("a", read_end, os.dup(self.ring))
+        self.lines: list[str] = []
+
+    def write(self, data: bytes, chunk: int = 1 << 16) -> None:
+        os.write(self.write_end, data)
+        while read(self.stream, chunk):
+            self.pass_on()
+
+    def drain(self, chunk: int) -> None:
+        """Read all that is there and end the stream."""
+        while read(self.stream, chunk):
+            pass
+        self.stream.drain(chunk)
+
+    def pass_on(self) -> None:
+        while self.stream.has_lines():
+            assert self.stream.pass_on(self.take, 10)
+
+    def take(self, line: str) -> bool:
+        self.lines.append(line)
+        return True
+
+    def kept(self) -> bytes:
+        return since(self.ring).data
+
+    def close(self) -> None:
+        os.close(self.write_end)
+        os.close(self.ring)
+        self.stream.close()
+
+
+@pytest.fixture
+def piped() -> Iterator[Piped]:
+    with closing(Piped()) as piped:
+        yield piped
+
+
+def as_kept(written: bytes) -> bytes:
+    """What the ring is to hold: each mark ends the line that it is in, if it is in one."""
+    kept, *others = written.split(PROCESS_ENDED)
+    for part in others:
+        kept += b"" if kept.endswith(b"\n") or not kept else b"\n"
+        kept += part
+    return kept
 
 
 @given(pieces=pieces, chunk=st.sampled_from([1, 7, 4096, 1 << 16]))
 @settings(max_examples=100, deadline=None)
-def test_nothing_is_lost_and_nothing_is_made_up(recorder: Recorder, pieces: list[bytes], chunk: int) -> None:
-    recorder.lines.clear()
+def test_nothing_is_lost_and_nothing_is_made_up(pieces: list[bytes], chunk: int) -> None:
     before = open_numbers()
-    read_end, write_end = os.pipe()
-    ring = make_ring("a")
-    stream = Stream("a", read_end, os.dup(ring))
-    try:
+    with closing(Piped()) as piped:
         for piece in pieces:
-            os.write(write_end, piece)
-            while stream.read(chunk):
-                pass
-        stream.drain(chunk)
-        written = b"".join(pieces)
-        assert since(ring).data == written
-        assert all(line.startswith("a: ") for line in recorder.lines)
-        texts = [line[3:] for line in recorder.lines]
-        assert "".join(texts) == "".join(part.decode(errors="backslashreplace") for part in _cut(written))
-        assert sum(text != "" for text in texts) >= sum(line != b"" for line in written.split(b"\n"))
-        for line, text in zip(written.split(b"\n"), texts, strict=False):
-            if len(line) > LONGEST_LINE:
-                break
-            assert text == line.decode(errors="backslashreplace")
-    finally:
-        os.close(write_end)
-        os.close(ring)
-        stream.close()
+            piped.write(piece, chunk)
+        piped.drain(chunk)
+        piped.pass_on()
+        written = as_kept(b"".join(pieces))
+        assert piped.kept() == written
+        assert all(line.startswith("a: ") for line in piped.lines)
+        texts = [line[3:] for line in piped.lines]
+        assert all(len(text.encode()) <= LONGEST_LINE + 2 * len(CUT.encode()) for text in texts)
+        expected = [line.removesuffix(b"\r").decode(errors="backslashreplace") for line in written.split(b"\n")]
+        if not expected[-1]:
+            expected.pop()  # the last one has its newline
+        assert "\n".join(texts).replace(f"{CUT}\n{CUT}", "").split("\n") == list(
+            map(without_commands, expected or [""])
+        )
     assert open_numbers() == before
 
 
-def _cut(written: bytes) -> Iterator[bytes]:
-    """The lines in pieces of what is passed on at once."""
-    for line in written.split(b"\n"):
-        for at in range(0, len(line), LONGEST_LINE):
-            yield line[at : at + LONGEST_LINE]
+def test_a_long_line_is_cut_between_characters_and_marked(piped: Piped) -> None:
+    piped.write("aé".encode() * LONGEST_LINE)
+    piped.write(b" end\n")
+    texts = [line[3:] for line in piped.lines]
+    assert len(texts) == 4
+    assert all(text.endswith(f"é{CUT}") or text.endswith(f"a{CUT}") for text in texts[:-1])
+    assert [text.startswith(CUT) for text in texts] == [False, True, True, True]
+    assert texts[-1].endswith(" end")
 
 
-def test_reading_tells_of_bytes_of_none_now_and_of_the_end(recorder: Recorder) -> None:
+def test_last_words_are_a_line_of_their_own(piped: Piped) -> None:
+    piped.write(b"one\nlast words")
+    assert piped.lines == ["a: one"]
+    piped.write(PROCESS_ENDED)
+    assert piped.lines == ["a: one", "a: last words"]
+    piped.write(PROCESS_ENDED + PROCESS_ENDED + b"the next process\n" + PROCESS_ENDED)
+    assert piped.lines == ["a: one", "a: last words", "a: the next process"]
+    assert piped.kept() == b"one\nlast words\nthe next process\n"
+
+
+def test_a_worker_that_begins_within_a_line_ends_it(piped: Piped) -> None:
+    """The one before was killed and had kept the beginning."""
+    piped.write(b"last ")
+    other = Stream("a", os.dup(piped.stream.fd), os.dup(piped.ring))
+    os.write(piped.write_end, b"words" + PROCESS_ENDED + b"next\n")
+    try:
+        assert read(other, 1 << 16)
+        assert other.pass_on(piped.take, 10)
+    finally:
+        other.close()
+    assert piped.kept() == b"last words\nnext\n"
+    assert piped.lines == ["a: words", "a: next"]
+
+
+@pytest.mark.parametrize("written", [PROCESS_ENDED[:-1], b"abc\0", PROCESS_ENDED[:1] * 3])
+def test_what_is_like_the_mark_is_not_lost(piped: Piped, written: bytes) -> None:
+    piped.write(written)
+    piped.write(b"more\n")
+    assert piped.kept() == written + b"more\n"
+    assert piped.lines == [f"a: {without_commands(written.decode())}more"]
+
+
+def test_reading_tells_of_bytes_of_none_now_and_of_the_end() -> None:
     read_end, write_end = os.pipe()
     stream = Stream("a", read_end, make_ring("a"))
     try:
-        assert stream.read(10) == 0
+        assert read(stream, 10) == 0
         os.write(write_end, b"x" * 15)
-        assert [stream.read(10), stream.read(10), stream.read(10)] == [10, 5, 0]
+        assert [read(stream, 10), read(stream, 10), read(stream, 10)] == [10, 5, 0]
     finally:
         os.close(write_end)
-    assert stream.read(10) is None
+    assert read(stream, 10) is None
     stream.drain(10)
     stream.close()
 
 
-def test_a_drain_of_one_that_writes_for_ever_comes_to_an_end(recorder: Recorder) -> None:
-    recorder.lines.clear()
+def test_a_drain_of_one_that_writes_for_ever_comes_to_an_end() -> None:
     stream = Stream("a", os.open("/dev/zero", os.O_RDONLY), make_ring("a"))
     try:
         stream.drain(1 << 16)
+        assert stream.has_lines()
     finally:
         stream.close()
-    assert recorder.lines
+
+
+def test_a_line_that_is_refused_is_the_next_one(piped: Piped) -> None:
+    os.write(piped.write_end, b"one\ntwo\nthree\n")
+    read(piped.stream, 1 << 16)
+    refused: list[str] = []
+
+    def refuse(line: str) -> bool:
+        refused.append(line)
+        return False
+
+    assert piped.stream.pass_on(piped.take, 1)
+    assert not piped.stream.pass_on(refuse, 10)
+    piped.pass_on()
+    assert refused == ["a: two"]
+    assert piped.lines == ["a: one", "a: two", "a: three"]
+
+
+def test_a_service_floods_as_long_as_much_of_what_it_wrote_waits(piped: Piped) -> None:
+    os.write(piped.write_end, b"line\n" * 4000)
+    read(piped.stream, 1 << 16)
+    assert piped.stream.floods
+    piped.pass_on()
+    assert not piped.stream.floods

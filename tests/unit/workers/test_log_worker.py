@@ -10,16 +10,21 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.log.handler import CUT
 from supervisor.log.output import WorkerOutputs
 from supervisor.log.ring import SIZE
 from supervisor.loop.loop import Loop
+from tests import fuse, held_pipe, withdrawn_page
+from tests.unit.closing import PatientCloser
 from tests.unit.log.kept import kept_output
 from tests.unit.process.forked import open_numbers
 from tests.unit.waiting import checked_loop, child_process, turn, wait_exit, wait_until
 from tests.unit.workers.log_worker import LogWorker
+from workers.log.stream import BACKLOG
 
 Start = Callable[[], LogWorker]
 
+needs_faults = pytest.mark.skipif(not held_pipe.is_possible(), reason="needs root and userfaultfd")
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
@@ -30,7 +35,7 @@ def loop() -> Iterator[Loop]:
 @pytest.fixture
 def outputs(loop: Loop) -> Iterator[WorkerOutputs]:
     before = open_numbers()
-    outputs = WorkerOutputs(loop)
+    outputs = WorkerOutputs(loop, PatientCloser().close)
     yield outputs
     for name in list(outputs._streams):
         outputs.drop(name)
@@ -83,6 +88,11 @@ def test_a_line_that_comes_in_pieces_is_passed_on_whole(outputs: WorkerOutputs, 
     assert worker.log_until("next") == ["a: hello", "a: next"]
 
 
+def joined(pieces: list[str]) -> str:
+    """A line out of its pieces, which say where it was cut."""
+    return "\n".join(piece.removeprefix("a: ") for piece in pieces).replace(f"{CUT}\n{CUT}", "")
+
+
 @pytest.mark.parametrize("size", [2047, 2048, 2049, 5000, 30_000])
 def test_a_long_line_is_passed_on_in_pieces(outputs: WorkerOutputs, worker: LogWorker, size: int) -> None:
     text = ("0123456789abcdef" * 4000)[:size]
@@ -90,8 +100,8 @@ def test_a_long_line_is_passed_on_in_pieces(outputs: WorkerOutputs, worker: LogW
     *pieces, last = worker.log_until("next")
     assert last == "a: next"
     assert all(piece.startswith("a: ") for piece in pieces)
-    assert "".join(piece.removeprefix("a: ") for piece in pieces) == text
-    assert max(map(len, pieces)) <= 2048 + len("a: ")
+    assert joined(pieces) == text
+    assert max(map(len, pieces)) <= 2048 + len(f"a: {CUT}{CUT}")
 
 
 def test_a_line_without_an_end_does_not_grow_for_ever(outputs: WorkerOutputs, worker: LogWorker) -> None:
@@ -103,7 +113,7 @@ def test_a_line_without_an_end_does_not_grow_for_ever(outputs: WorkerOutputs, wo
     os.write(fd, b"\nnext\n")
     *pieces, last = worker.log_until("next")
     assert last == "a: next"
-    assert "".join(piece.removeprefix("a: ") for piece in pieces) == "z" * 10_000
+    assert joined(pieces) == "z" * 10_000
     assert len(pieces) >= 5
 
 
@@ -185,6 +195,18 @@ def test_on_term_it_reads_what_is_there_first(outputs: WorkerOutputs, worker: Lo
         assert kept_output(outputs, name).endswith(b"\nno end")
 
 
+@pytest.mark.parametrize("executed", [False, True])
+def test_a_term_that_comes_while_it_starts_loses_nothing(outputs: WorkerOutputs, executed: bool) -> None:
+    os.write(outputs.stream("a"), b"hello\nno end")
+    worker = LogWorker(outputs, executed)
+    try:
+        worker.kill(signal.SIGTERM)
+        assert worker.wait_exit() == 0
+        assert worker.rest_of_log() == ["a: hello", "a: no end"]
+    finally:
+        worker.close()
+
+
 def test_one_that_writes_for_ever_does_not_keep_it_from_its_end(outputs: WorkerOutputs, worker: LogWorker) -> None:
     fd = outputs.stream("a")
 
@@ -210,8 +232,68 @@ def test_a_stream_that_is_dropped_is_read_to_its_end(outputs: WorkerOutputs, wor
 
 
 def _plain_worker_fds() -> int:
-    """0, 1, 2, the feed, epoll, the two ends of the wake-up pipe, and the log once more: a pipe is opened anew."""
-    return 8
+    """0, 1, 2, the feed, epoll, the two ends of the wake-up pipe, the log once more, and two for calls of children."""
+    return 10
+
+
+@needs_faults
+def test_a_pipe_that_is_kept_stops_no_other_lines(outputs: WorkerOutputs, worker: LogWorker) -> None:
+    kept, other = outputs.stream("a"), outputs.stream("b")
+    os.write(other, b"ready\n")
+    assert worker.log_until("b: ready") == ["b: ready"]
+    worker.kill(signal.SIGSTOP)
+    os.write(kept, b"one\n")
+    with held_pipe.held(kept):
+        worker.kill(signal.SIGCONT)
+        os.write(other, b"two\n")
+        assert worker.log_until("b: two") == ["b: two"]
+    assert worker.log_until("a: one") == ["a: one"]
+    for text in ("three", "four"):
+        os.write(kept, f"{text}\n".encode())
+        assert worker.log_until(text) == [f"a: {text}"]
+
+
+@needs_faults
+def test_a_pipe_that_is_kept_is_dropped(outputs: WorkerOutputs, worker: LogWorker) -> None:
+    kept = os.dup(outputs.stream("a"))
+    worker.kill(signal.SIGSTOP)
+    os.write(kept, b"one\ntwo")
+    with held_pipe.held(kept):
+        outputs.drop("a")
+        worker.kill(signal.SIGCONT)
+        os.write(outputs.stream("b"), b"other\n")
+        assert worker.log_until("b: other") == ["b: other"]
+    assert worker.log_until("a: two") == ["a: one", "a: two"]
+    os.close(kept)
+    wait_until(lambda: len(os.listdir(f"/proc/{worker.pid}/fd")) == _plain_worker_fds() + 2)
+
+
+@needs_faults
+def test_a_pipe_that_is_kept_delays_no_end(outputs: WorkerOutputs, worker: LogWorker) -> None:
+    kept, other = outputs.stream("a"), outputs.stream("b")
+    worker.kill(signal.SIGSTOP)
+    os.write(kept, b"one\n")
+    with held_pipe.held(kept):
+        os.write(other, b"two\n")
+        worker.kill(signal.SIGTERM)
+        worker.kill(signal.SIGCONT)
+        assert worker.rest_of_log() == ["b: two"]
+        assert worker.wait_exit() == 0
+
+
+@pytest.mark.skipif(not fuse.is_possible(), reason="needs root and FUSE")
+def test_a_page_that_is_withdrawn_stops_no_other_lines(outputs: WorkerOutputs, worker: LogWorker) -> None:
+    kept, other = os.dup(outputs.stream("a")), outputs.stream("b")
+    worker.kill(signal.SIGSTOP)
+    with withdrawn_page.held(kept):
+        worker.kill(signal.SIGCONT)
+        os.write(other, b"one\n")
+        assert worker.log_until("b: one") == ["b: one"]
+    os.write(other, b"two\n")
+    assert worker.log_until("b: two") == ["b: two"]
+    outputs.drop("a")
+    os.close(kept)
+    wait_until(lambda: len(os.listdir(f"/proc/{worker.pid}/fd")) == _plain_worker_fds() + 2)
 
 
 def test_a_name_that_comes_again_is_another_stream(outputs: WorkerOutputs, worker: LogWorker) -> None:
@@ -248,3 +330,36 @@ def test_when_all_who_could_write_are_gone_it_costs_nothing(
     wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "S")
     worker.kill(signal.SIGTERM)
     assert worker.wait_exit() == 0
+
+
+def test_a_service_that_floods_waits_and_neither_it_nor_others_lose_lines(
+    outputs: WorkerOutputs, worker: LogWorker
+) -> None:
+    noisy, quiet = outputs.stream("noisy"), outputs.stream("quiet")
+    count = 20_000
+
+    def flood() -> None:
+        with open(noisy, "wb", closefd=False) as file:
+            for number in range(count):
+                file.write(b"%08d%s\n" % (number, b"x" * 40))
+
+    data, said, seen = b"", 0, 0
+    with child_process(flood) as pid:
+        wait_until(lambda: len(kept_output(outputs, "noisy")) >= BACKLOG)
+        while b"noisy: %08d" % (count - 1) not in data[-200_000:]:
+            if said * 50_000 <= len(data):
+                os.write(quiet, b"line %d\n" % said)
+                said, seen = said + 1, len(data)
+            data = worker.read_some(data, 4096)
+            if b"quiet: line %d\n" % (said - 1) not in data[seen - 100 :]:
+                # what was in the pipe before it, and a share of the flood
+                assert len(data) - seen < 2 * 65536
+        assert wait_exit(pid) == 0
+    lines = [line.split(" ", 3)[3].lstrip() for line in data.decode().split("\n")[:-1]]
+    assert [line for line in lines if "lost" in line] == []
+    assert [int(line[7:15]) for line in lines if line.startswith("noisy: ")] == list(range(count))
+    assert said > 10
+    # the last one may come after the end of the flood
+    assert [line for line in lines if line.startswith("quiet: ")][: said - 1] == [
+        f"quiet: line {number}" for number in range(said - 1)
+    ]

@@ -10,7 +10,7 @@ import pytest
 
 import workers
 import workers.log.main
-from workers.runtime.start import has_family, load
+from workers.runtime.start import has_resident, load
 
 
 def test_a_worker_is_found_by_its_name() -> None:
@@ -37,7 +37,7 @@ def test_an_unknown_worker_fails_aloud() -> None:
 
 def test_what_workers_share_is_imported_by_name() -> None:
     """In a process of its own: what is imported stays."""
-    text = "import sys; from workers.runtime.start import load_family; load_family('netns'); print(*sys.modules)"
+    text = "import sys; from workers.runtime.start import load_resident; load_resident('netns'); print(*sys.modules)"
     folder = Path(workers.__file__).parents[1]
     done = subprocess.run((sys.executable, "-c", text), cwd=folder, capture_output=True, text=True)
     loaded = done.stdout.split()
@@ -48,7 +48,7 @@ def test_what_workers_share_is_imported_by_name() -> None:
 
 @pytest.mark.parametrize("name", ["netns", "log", "no_such", "../netns", "", "Log"])
 def test_who_is_one_of_many(name: str) -> None:
-    assert has_family(name) is (name == "netns")
+    assert has_resident(name) is (name == "netns")
 
 
 @pytest.mark.parametrize("name", ["accessory", "log", "no_such", "../netns", "", "Log"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.unit.process.forked import open_numbers
 from tests.unit.waiting import checked_loop, child_process, run_until, turn, wait_readable
 from tests.unit.workers.spawnd import FakeSpawnd
 from workers.runtime import store as module
-from workers.runtime.store import StoreClient
+from workers.runtime.store import GetHoldings, StoreClient
 
 MORE_THAN_THE_QUEUE = 40
 
@@ -25,14 +26,17 @@ class World:
         self.loop = loop
         self.held: dict[str, int] = {}
         self.spawnd = FakeSpawnd(loop, folder / "socket")
-        self.client = StoreClient(loop, str(folder / "socket"), lambda: list(self.held), self.holdings)
+        self.client = StoreClient(loop, str(folder / "socket"), self.everything)
+
+    def everything(self) -> list[tuple[str, GetHoldings]]:
+        return [(name, partial(self.holdings, name)) for name in self.held]
 
     def holdings(self, name: str) -> Sequence[tuple[Sequence[int], bool]]:
         return [([self.held[name]], False)] if name in self.held else []
 
     def keep(self, name: str) -> None:
         self.held[name] = os.memfd_create(name)
-        self.client.keep(name, [self.held[name]], polled=False)
+        self.client.keep(name, [self.held[name]], partial(self.holdings, name), polled=False)
 
     def drop(self, name: str) -> None:
         os.close(self.held.pop(name))
@@ -243,7 +247,7 @@ def test_more_than_a_datagram_holds(world: World) -> None:
     world.spawnd.lose()
     world.client.say("X=1")
     world.held["many"] = fds[0]
-    world.client._holdings = lambda name: [(fds, False)]
+    world.client._everything = lambda: [("many", lambda: [(fds, False)])]
     world.spawnd.listen()
     run_until(world.loop, lambda: len(world.spawnd.store) == 600)
     for fd in fds[1:]:
@@ -257,7 +261,7 @@ def test_one_name_may_have_more_than_there_is_room_for(world: World, monkeypatch
     world.spawnd.lose()
     world.client.say("X=1")
     world.held["many"] = fds[0]
-    world.client._holdings = lambda name: [(fds, False)]
+    world.client._everything = lambda: [("many", lambda: [(fds, False)])]
     world.spawnd.listen()
     run_until(world.loop, lambda: not world.client.is_behind)
     run_until(world.loop, lambda: len(world.spawnd.store) == len(fds))
@@ -268,8 +272,8 @@ def test_one_name_may_have_more_than_there_is_room_for(world: World, monkeypatch
 
 def test_without_an_address_nothing_happens() -> None:
     with checked_loop() as loop:
-        client = StoreClient(loop, "", lambda: [], lambda name: [])
-        client.keep("a", [0], polled=False)
+        client = StoreClient(loop, "", lambda: [])
+        client.keep("a", [0], lambda: [], polled=False)
         client.drop("a")
         client.say("READY=1")
         client.finish()

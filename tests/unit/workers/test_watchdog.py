@@ -8,8 +8,7 @@ import pytest
 from supervisor.loop.loop import Loop
 from tests.unit.loop.clock import Clock
 from tests.unit.waiting import turn
-from workers.runtime.status import PAUSE, StatusLine
-from workers.runtime.watchdog import feed_watchdog
+from workers.runtime.status import PAUSE, StatusLine, feed_watchdog
 
 
 class World:

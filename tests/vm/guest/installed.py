@@ -16,6 +16,7 @@ from typing import Any
 
 from supervisor.ctl.client import Client
 from tests.daemon import wait_until
+from tests.vm.guest import bus
 
 UNIT = "spawnd.service"
 SCOPE = "spawnd-services.scope"
@@ -23,11 +24,13 @@ CONTROL = "/run/spawnd/control"
 DEFINITIONS = Path("/etc/spawnd/services.d/checks.lua")
 SET_ASIDE = ".shipped"
 DOCUMENTATION = Path(sys.prefix).parents[1] / "share/doc/spawn-supervisor"
+EXAMPLES = Path(sys.prefix).parents[1] / "share/spawn-supervisor/examples"
 UNITS = Path("/etc/systemd/system")
 SLICE = Path("/sys/fs/cgroup/system.slice")
 SCOPE_FOLDER = SLICE / SCOPE
-PATIENCE = 60.0  # seconds: the processor is emulated, and shared
-PAUSE = 0.05  # seconds between two questions that cost a process
+INFINITY = (1 << 64) - 1  # of systemd's limits
+PATIENCE = 120.0  # seconds: the processor is emulated, and shared
+PAUSE = 0.2  # seconds between two questions that cost a process, or time of the only processor
 SLEEP = 'exec = "/bin/sleep", arg = { "100000" }'
 
 # Writes to the file in its argument who sent it TERM and when, SECONDS later.
@@ -56,8 +59,9 @@ def run(*command: str, check: bool = True) -> str:
 
 
 def show(what: str, unit: str = UNIT) -> str:
-    """A property of a unit."""
-    return run("systemctl", "show", "--value", f"--property={what}", unit).strip()
+    """A property of a unit, as `systemctl show` has it."""
+    value = bus.get(unit, what)
+    return "infinity" if value == INFINITY else str(value).strip()
 
 
 def state(unit: str = UNIT) -> str:

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -26,7 +27,14 @@ BELOW = f"/system.slice/{SLICE}/{SCOPE}"
 
 # Each is run by a process that has entered the cgroup.
 EAT = "eaten = [bytearray(1 << 20) for _ in range(1000)]"
-TOUCH = "eaten = [bytearray(1 << 20) for _ in range(24)]"
+# What it reads can be taken away again at once; a process whose memory cannot is slowed down for a minute.
+READ = """
+import tempfile
+with tempfile.TemporaryFile(dir="/var/tmp", buffering=0) as file:
+    file.truncate(48 << 20)
+    while file.read(1 << 20):
+        pass
+"""
 FORK = """
 import os, time
 for _ in range(20):
@@ -52,7 +60,7 @@ end
 """
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="check-") as name:
         path = Path(name)
@@ -63,7 +71,7 @@ def folder() -> Iterator[Path]:
         yield path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def scope() -> Iterator[Path]:
     """A scope below a slice of the check's own, with controllers; asked for before what runs in it."""
     top = ROOT / f"spawnd-check-{os.getpid()}.slice"
@@ -81,9 +89,12 @@ def scope() -> Iterator[Path]:
                 os.rmdir(each_folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def measure(scope: Path, folder: Path) -> Iterator[Measure]:
-    """`measure(program, {FILE: VALUE})`: what the kernel says of a program in a cgroup, the row about it, the log."""
+    """`measure(program, {FILE: VALUE})`: what the kernel says of a program in a cgroup, the row and the log about it.
+
+    The reaper is the same for all of them.
+    """
     database = folder / "out" / "accounting.db"
     options = (
         f'scopes = {{ "/{scope.relative_to(ROOT)}" }}, delete_delay = "4s", script = "{folder}/reaper.lua",'
@@ -95,6 +106,7 @@ def measure(scope: Path, folder: Path) -> Iterator[Measure]:
     )
 
     def use(program: str, limits: dict[str, str] | None = None) -> tuple[dict[str, int | None], dict[str, Any], str]:
+        before, said = len(read_rows(database)), len(daemon.log())
         cgroup = scope / "one"
         cgroup.mkdir()
         for name, value in (limits or {}).items():
@@ -102,16 +114,24 @@ def measure(scope: Path, folder: Path) -> Iterator[Measure]:
         enter = f"open('{cgroup}/cgroup.procs', 'w').write('0')"
         subprocess.run([sys.executable, "-ISc", f"{enter}\n{program}"], check=False)
         wait_until(lambda: "populated 0" in (cgroup / "cgroup.events").read_text(), "its end", PATIENCE)
-        kernel = read_all(cgroup)
+        kernel = read_settled(cgroup)
         wait_until(lambda: not cgroup.exists(), "its removal", PATIENCE)
-        rows = wait_until(lambda: read_rows(database), "a row", PATIENCE, PAUSE)
-        daemon.wait_log("one: cpu=", PATIENCE)
-        daemon.wait_log("lua ", PATIENCE)
-        return kernel, rows[-1], daemon.log()
+        (row,) = wait_until(lambda: read_rows(database)[before:], "a row", PATIENCE, PAUSE)
+        lines = ("one: cpu=", "lua ")
+        wait_until(lambda: all(text in daemon.log()[said:] for text in lines), f"{lines} in the log", PATIENCE, PAUSE)
+        return kernel, row, daemon.log()[said:]
 
     with Daemon(folder, reaper) as daemon:
         daemon.wait_log("reaper: running", PATIENCE)
         yield use
+
+
+def read_settled(cgroup: Path) -> dict[str, int | None]:
+    """Return what the kernel says once it says the same twice: the end of a process is charged after `populated 0`."""
+    last: dict[str, int | None] = {}
+    while last != (last := read_all(cgroup)):
+        time.sleep(PAUSE)
+    return last
 
 
 def read_all(cgroup: Path) -> dict[str, int | None]:
@@ -162,7 +182,7 @@ def test_an_out_of_memory_kill(measure: Measure) -> None:
 
 
 def test_memory_that_had_to_be_reclaimed(measure: Measure) -> None:
-    kernel, row, log = measure(TOUCH, {"memory.high": "16777216"})
+    kernel, row, log = measure(READ, {"memory.high": "16777216"})
     agree(kernel, row)
     assert row["memory_events_high"] >= 1
     assert f" reclaim={row['memory_events_high'] + row['memory_events_max']} " in log

@@ -68,7 +68,7 @@ def load() -> Iterator[Clients]:
     clients, ended = Clients(), threading.Event()
 
     def come() -> None:
-        while not ended.wait(0.02):
+        while not ended.wait(0.1):
             clients.one()
 
     thread = threading.Thread(target=come)

@@ -14,6 +14,7 @@ from tests.daemon import wait_until
 from tests.vm.guest.installed import (
     CONTROL,
     DOCUMENTATION,
+    EXAMPLES,
     PATIENCE,
     PAUSE,
     SCOPE,
@@ -237,7 +238,7 @@ def test_hup_reloads_and_the_status_says_what_came_of_it() -> None:
         wait_show("StatusText", "2 of 2 services running")
         define("a = { exec = 7 }")
         signal_main("HUP")
-        wait_show("StatusText", "definitions not changed: 1 problems; 2 of 2 services running")
+        wait_show("StatusText", "definitions not changed: 1 problem; 2 of 2 services running")
         assert (state(), show("SubState")) == ("active", "running")
         assert wait_running("a") == pid
 
@@ -267,7 +268,7 @@ def test_notify_reload_of_newer_systemd() -> None:
             assert services().keys() == {"a", "b"}
             define("a = { exec = 7 }")
             run("systemctl", "reload", UNIT)
-            assert show("StatusText").startswith("definitions not changed: 1 problems")
+            assert show("StatusText").startswith("definitions not changed: 1 problem")
             assert wait_running("a") == pid
 
 
@@ -449,7 +450,7 @@ def test_dependants_of_these_daemons_get_spawnd_by_an_alias() -> None:
     define(f"a = {{ {SLEEP} }}")
     try:
         with (
-            unit_file(f"{UNIT}.d/check.conf", (DOCUMENTATION / "cm4all-names.conf").read_text()),
+            unit_file(f"{UNIT}.d/check.conf", (EXAMPLES / "systemd/cm4all-names.conf").read_text()),
             unit_file("checks-spawner.service", f"[Unit]\nRequires={old}\nAfter={old}\n{dependant}"),
         ):
             run("systemctl", "enable", UNIT)

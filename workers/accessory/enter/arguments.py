@@ -17,7 +17,7 @@ _EXTENT = re.compile(r"\s*(\d{1,10})[\s:]+(\d{1,10})[\s:]+(\d{1,10})\s*", re.ASC
 
 @dataclass(frozen=True, slots=True)
 class Maps:
-    """Of a user namespace, each with at least one line."""
+    """The maps of a user namespace, each with at least one line."""
 
     uids: tuple[Extent, ...]
     gids: tuple[Extent, ...]
@@ -34,6 +34,8 @@ class Arguments:
     maps: Maps | None
     address: str
     command: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> Arguments:
@@ -53,8 +55,23 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Arguments:
         " they differ; as the first id that it has inside",
     )
     parser.add_argument("--address", default=ADDRESS, help="the accessory's socket (%(default)s)")
+    parser.add_argument(
+        "--env",
+        metavar="NAME[=VALUE]",
+        action="append",
+        default=[],
+        type=_parse_variable,
+        help="set an environment variable of the command, or pass on the own one; it has few by itself",
+    )
+    parser.add_argument("--cwd", metavar="DIR", default="/", help="the command's working directory (%(default)s)")
     parser.add_argument("name", metavar="NAME")
-    parser.add_argument("command", metavar="COMMAND", nargs="*", help="and arguments, after --; a shell by default")
+    parser.add_argument(
+        "command",
+        metavar="COMMAND",
+        nargs="*",
+        default=[],  # without it argparse says that COMMAND is required
+        help="the command and its arguments, after --; a shell by default",
+    )
     words = list(sys.argv[1:] if arguments is None else arguments)
     # argparse would take every -- out of the command
     end = words.index("--") if "--" in words else len(words)
@@ -64,7 +81,15 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Arguments:
     if not found.name.isascii() or not found.name or min(found.name) < " ":
         parser.error("NAME has to be ASCII without control characters")
     command = (*found.command, *words[end + 1 :]) or (os.environ.get("SHELL") or "/bin/sh",)
-    return Arguments(found.name, found.ipc, found.pid, found.user, found.address, command)
+    env, cwd = tuple(found.env), os.path.abspath(found.cwd)
+    return Arguments(found.name, found.ipc, found.pid, found.user, found.address, command, env, cwd)
+
+
+def _parse_variable(text: str) -> str:
+    name = text.partition("=")[0]
+    if not name:
+        raise ArgumentTypeError(f"{text!r} is not NAME or NAME=VALUE")
+    return text
 
 
 def parse_maps(text: str) -> Maps:

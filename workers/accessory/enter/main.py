@@ -1,65 +1,67 @@
-"""`spawn-enter [--ipc] [--pid] [--user MAP] [--address ADDRESS] NAME [-- COMMAND …]`."""
+"""`spawn-enter [--ipc] [--pid] [--user MAP] [--env NAME[=VALUE]] [--cwd DIR] [--address ADDRESS] NAME [-- COMMAND …]`.
+
+This process stays where it is, holds the lease and has the caller's terminal, if there is one.  The command has a
+session of its own, and where it has a terminal of its own in place of the caller's, the session's leader is a process
+between the two.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
-from typing import NoReturn
 
+from supervisor.linux.dumpable import set_dumpable
 from workers.accessory.client import Accessory, Namespaces, RequestError
 from workers.accessory.enter.arguments import Arguments, parse_arguments
-from workers.accessory.enter.joining import JoinError, join_after_fork, join_before_fork
-from workers.accessory.enter.waiting import end_like, hold_signals, wait_child
+from workers.accessory.enter.command import CANNOT_ENTER, FIRST_OTHER, JoinError, Start, begin, join_before_fork, say
+from workers.accessory.enter.running import Running, end_like, hold_signals
+from workers.accessory.enter.terminal import find_terminal
 from workers.accessory.errors import ProtocolError
-
-CANNOT_ENTER = 125
-CANNOT_RUN = 126
-NOT_FOUND = 127
 
 
 def main() -> int:
+    _open_standard()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback, and a command that it ends like any other signal
     arguments = parse_arguments()
+    name = arguments.command[0]
+    program = os.path.abspath(name) if "/" in name else name  # a path is the caller's, not one in the command's folder
+    set_dumpable(False)  # in the namespaces others may trace a dumpable process
     try:
         namespaces = _ask(arguments)
+        terminal = find_terminal()
         join_before_fork(namespaces)
     except (OSError, RequestError, ProtocolError, JoinError) as error:
-        return _failed(f"{error.strerror or error}" if isinstance(error, OSError) else str(error), CANNOT_ENTER)
-    mask = hold_signals()
+        return say(f"{error.strerror or error}" if isinstance(error, OSError) else str(error), CANNOT_ENTER)
+    start = Start(arguments, program, namespaces, terminal, hold_signals())
     try:
-        pid = os.fork()
+        child = os.fork()
     except OSError as error:  # the PID namespace has ended meanwhile, or there is no room for a process
-        return _failed(f"cannot start a process in the namespaces: {error.strerror}", CANNOT_ENTER)
-    if pid == 0:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        _run(arguments, namespaces)
+        return say(f"cannot start a process in the namespaces: {error.strerror}", CANNOT_ENTER)
+    if child == 0:
+        begin(start)
+    if terminal is not None:
+        terminal.close_theirs()
     # the lease is ours alone, and ends with us
-    return end_like(wait_child(pid))
+    return end_like(Running(child, terminal).wait())
+
+
+def _open_standard() -> None:
+    """Have 0 to 2 open, or the next files would get their numbers, and the command would inherit them."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) < FIRST_OTHER:
+        os.set_inheritable(fd, True)
+    os.close(fd)
 
 
 def _ask(arguments: Arguments) -> Namespaces:
-    with Accessory(arguments.address) as accessory:
-        user = arguments.maps.payload() if arguments.maps is not None else None
-        return accessory.request(arguments.name, ipc=arguments.ipc, pid=arguments.pid, user=user, lease=True)
-
-
-def _run(arguments: Arguments, namespaces: Namespaces) -> NoReturn:
-    """In the child: become the command."""
-    status = CANNOT_ENTER
+    """Raises JoinError, RequestError, ProtocolError."""
+    user = arguments.maps.payload() if arguments.maps is not None else None
     try:
-        join_after_fork(namespaces, arguments.maps)
-        for signum in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
-            signal.signal(signum, signal.SIG_DFL)
-        os.execvp(arguments.command[0], arguments.command)  # noqa: S606  # no shell is the point
-    except JoinError as error:
-        _failed(str(error), status)
+        with Accessory(arguments.address) as accessory:
+            return accessory.request(arguments.name, ipc=arguments.ipc, pid=arguments.pid, user=user, lease=True)
     except OSError as error:
-        status = NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
-        _failed(f"cannot run {arguments.command[0]!r}: {error.strerror}", status)
-    finally:
-        os._exit(status)
-
-
-def _failed(message: str, status: int) -> int:
-    print(f"spawn-enter: {message}", file=sys.stderr, flush=True)
-    return status
+        cause = "no answer in time" if isinstance(error, BlockingIOError) else error.strerror or error
+        raise JoinError(
+            f"cannot ask the accessory at {arguments.address!r}: {cause}"
+            " (see `spawnctl status accessory`; --address NAME is for another one)"
+        ) from error

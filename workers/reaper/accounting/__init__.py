@@ -1,1 +1,1 @@
-"""What cgroups used, kept in a database: batches of rows, and a spool for what it does not have yet."""
+"""Accounting of released cgroups in a database, with a spool for rows that it does not have yet."""

@@ -1,14 +1,18 @@
-"""What the accounting wants of a database."""
+"""Interface of the databases of the accounting, and a query without a reaper."""
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
 
-from workers.reaper.accounting.query import Query, Totals
+from supervisor.varlink.messages import InvalidParameter
+from workers.reaper.accounting.query import Query, Totals, make_query
 from workers.reaper.accounting.row import Row
+from workers.reaper.errors import DatabaseError, OptionsError
+from workers.reaper.options import read_database
 
 
 class Database(Protocol):
@@ -23,10 +27,10 @@ class Database(Protocol):
     async def totals(self, query: Query) -> Totals:
         """Raises DatabaseError."""
 
-    async def forget(self, host: str, before: float, most: int) -> int:
-        """Drop rows of a host that ended before then, seconds since 1970, so many at most; how many there were.
+    async def forget(self, host: str, keep: float, most: int) -> int:
+        """Drop at most `most` rows of a host whose cgroups ended more than `keep` seconds ago; return their number.
 
-        Raises DatabaseError.
+        Raises DatabaseError, also where the clock cannot be trusted.
         """
 
     async def close(self) -> None: ...
@@ -45,3 +49,27 @@ def read_schema(name: str) -> str:
     """The statements of `schema/NAME.sql`."""
     with open(os.path.join(os.path.dirname(__file__), "schema", f"{name}.sql"), encoding="utf-8") as file:
         return file.read()
+
+
+def ask(address: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The reply to the reaper's method Totals with these parameters.  Raises OptionsError, DatabaseError."""
+    try:
+        kind, _, path = read_database(address).partition(":")
+    except ValueError as error:
+        raise OptionsError(f"cannot use the database: {error}") from error
+    if kind == "sqlite" and not os.path.exists(path):
+        raise DatabaseError(f"{path}: there is no such database")
+    try:
+        query = make_query(parameters)
+    except InvalidParameter as error:
+        raise OptionsError(f"cannot ask the database: {error}") from error
+
+    async def answer() -> dict[str, Any]:
+        database = open_database(address, make=False)
+        try:
+            found = await database.totals(query)
+        finally:
+            await database.close()
+        return found.reply()
+
+    return asyncio.run(answer())

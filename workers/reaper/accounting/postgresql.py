@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, LiteralString, TypeVar
@@ -14,22 +15,23 @@ from psycopg.types.json import Jsonb
 
 from workers.reaper.accounting.database import read_schema
 from workers.reaper.accounting.query import Query, Totals, aggregates, names_in, source, to_total
-from workers.reaper.accounting.row import COLUMNS, Row
+from workers.reaper.accounting.row import COLUMNS, Row, values
 from workers.reaper.errors import DatabaseError
 
+logging.getLogger("psycopg").setLevel(logging.CRITICAL + 1)  # it raises what it logs
 T = TypeVar("T")
 Connection = psycopg.AsyncConnection[dict[str, Any]]
 VERSION = 1
 CONNECT_PATIENCE = 10  # seconds
 PATIENCE = 60.0  # seconds for a batch or an answer: a server that was cut off says nothing
-AT_ONCE = 100  # rows, some milliseconds in which nobody else has a turn
+AT_ONCE = 100  # rows, some milliseconds in which no other callback has a turn
 LOCK = 0x73706163  # an advisory lock: one host at a time makes tables
 _TIMES = ("ended", "btime")
 _VALUES = ", ".join("to_timestamp(%s)" if name in _TIMES else "%s" for name in COLUMNS)
 _INSERT = f"INSERT INTO accounting ({', '.join(COLUMNS)}) VALUES ({_VALUES}) ON CONFLICT DO NOTHING"  # noqa: S608
 _FORGET = (
     "DELETE FROM accounting WHERE (host, boot, cgroup, ended) IN (SELECT host, boot, cgroup, ended FROM accounting"
-    " WHERE host = %s AND ended < to_timestamp(%s) LIMIT %s)"
+    " WHERE host = %s AND ended < now() - make_interval(secs => %s) LIMIT %s)"  # by the server's clock, not ours
 )
 _SECONDS = "extract(epoch FROM r.ended)"
 _GROUPS = {
@@ -62,9 +64,9 @@ class Postgresql:
         async with self._lock:
             return await self._limited(self._totals(query))
 
-    async def forget(self, host: str, before: float, most: int) -> int:
+    async def forget(self, host: str, keep: float, most: int) -> int:
         async with self._lock:
-            return await self._limited(self._forget(host, before, most))
+            return await self._limited(self._forget(host, keep, most))
 
     async def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -100,7 +102,7 @@ class Postgresql:
             if not self._make:
                 raise DatabaseError("PostgreSQL: there is no accounting in this database")
             async with _alone(connection):
-                if not await _exists(connection, "accounting_version"):  # nobody else was faster
+                if not await _exists(connection, "accounting_version"):  # no other host was faster
                     async with connection.transaction():
                         await connection.execute(_trusted(read_schema("postgresql")))
         found = await (await connection.execute("SELECT version FROM accounting_version")).fetchone()
@@ -123,7 +125,7 @@ class Postgresql:
         return 0
 
     async def _insert_singly(self, connection: Connection, rows: Sequence[Row]) -> int:
-        """One of them cannot be kept, and must not keep the others away."""
+        """Insert rows one by one: one of them cannot be kept, which must not keep the others away."""
         refused = 0
         async with connection.transaction():
             for row in rows:
@@ -147,9 +149,9 @@ class Postgresql:
                 )
         self._partitions.add(month)
 
-    async def _forget(self, host: str, before: float, most: int) -> int:
+    async def _forget(self, host: str, keep: float, most: int) -> int:
         connection = await self._connected()
-        return (await connection.execute(_FORGET, (host, before, most))).rowcount
+        return (await connection.execute(_FORGET, (host, keep, most))).rowcount
 
     # totals
 
@@ -200,7 +202,7 @@ async def _exists(connection: Connection, table: str) -> bool:
 
 
 def _values(row: Row) -> tuple[object, ...]:
-    return (*row[:-1], Jsonb(row.xattrs))
+    return (*values(row), Jsonb(row.xattrs))
 
 
 def _month(moment: float) -> str:
@@ -215,5 +217,5 @@ def _bounds(month: str) -> tuple[str, str]:
 
 
 def _trusted(statement: str) -> LiteralString:
-    """It has nothing in it that comes from outside."""
+    """Mark a statement as safe: nothing in it comes from outside."""
     return statement

@@ -10,24 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from supervisor.varlink.errors import InvalidParameter
+from supervisor.varlink.messages import InvalidParameter
+from workers.reaper.statistics import COUNTERS
 
 GROUPINGS = ("scope", "host", "path", "xattr")
 MAX_TOP = 1000
 DEEPEST = 1000  # names of a path
 
 # what is added up, and is in the statistics of a parent, too
-SUMS = (
-    "cpu_usage_usec",
-    "cpu_user_usec",
-    "cpu_system_usec",
-    "memory_events_high",
-    "memory_events_max",
-    "memory_events_oom",
-    "pids_forks",
-    "pids_events_max",
-)
-PEAKS = ("memory_peak", "pids_peak")
+SUMS = tuple(counter.column for counter in COUNTERS if not counter.is_peak)
+PEAKS = tuple(counter.column for counter in COUNTERS if counter.is_peak)
 SORTS = ("cgroups", *SUMS, *PEAKS)
 
 
@@ -57,18 +49,12 @@ class Total:
 
     name: str | None
     cgroups: int
-    cpu_total: float | None
-    cpu_user: float | None
-    cpu_system: float | None
-    memory_peak: int | None
-    memory_events_high: int | None
-    memory_events_max: int | None
-    memory_events_oom: int | None
-    pids_peak: int | None
-    pids_forks: int | None
-    pids_events_max: int | None
+    counted: Mapping[str, float | None]  # by the names of COUNTERS
     first: float | None
     last: float | None
+
+    def reply(self) -> dict[str, Any]:
+        return {"name": self.name, "cgroups": self.cgroups, **self.counted, "first": self.first, "last": self.last}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +63,10 @@ class Totals:
 
     groups: tuple[Total, ...]
     all: Total
+
+    def reply(self) -> dict[str, Any]:
+        """The reply to the reaper's method Totals."""
+        return {"groups": [total.reply() for total in self.groups], "all": self.all.reply()}
 
 
 def make_query(parameters: Mapping[str, Any]) -> Query:
@@ -146,16 +136,7 @@ def to_total(row: dict[str, object]) -> Total:
     return Total(
         name=None if name is None else str(name),
         cgroups=whole("cgroups") or 0,
-        cpu_total=seconds("cpu_usage_usec"),
-        cpu_user=seconds("cpu_user_usec"),
-        cpu_system=seconds("cpu_system_usec"),
-        memory_peak=whole("memory_peak"),
-        memory_events_high=whole("memory_events_high"),
-        memory_events_max=whole("memory_events_max"),
-        memory_events_oom=whole("memory_events_oom"),
-        pids_peak=whole("pids_peak"),
-        pids_forks=whole("pids_forks"),
-        pids_events_max=whole("pids_events_max"),
+        counted={counter.name: (seconds if counter.is_time else whole)(counter.column) for counter in COUNTERS},
         first=moment("first"),
         last=moment("last"),
     )

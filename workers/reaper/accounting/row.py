@@ -1,12 +1,12 @@
-"""One row of the accounting, and how it is written down in the spool."""
+"""Rows of the accounting, and the lines that hold them in the spool."""
 
 from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from workers.reaper.record import Record
+from workers.reaper.statistics import COUNTERS, Record, Statistics
 
 LARGEST = 2**63 - 1  # what a database can keep
 LATEST = 1e11  # seconds since 1970: what a calendar knows
@@ -14,7 +14,8 @@ _SCALARS = {type(None), str, int, float}
 
 
 class Row(NamedTuple):
-    """A released cgroup; the columns of the table, in this order.  Times are seconds since 1970.
+    """A released cgroup; with the statistics one by one, the columns of the table in their order.  Times are seconds
+    since 1970.
 
     `host`, `boot`, `cgroup` and `ended` together are of this row alone, however often it is sent.
     """
@@ -27,40 +28,35 @@ class Row(NamedTuple):
     path: str
     scope: str
     btime: float | None
-    cpu_usage_usec: int | None
-    cpu_user_usec: int | None
-    cpu_system_usec: int | None
-    memory_peak: int | None
-    memory_events_high: int | None
-    memory_events_max: int | None
-    memory_events_oom: int | None
-    pids_peak: int | None
-    pids_forks: int | None
-    pids_events_max: int | None
+    statistics: Statistics  # one column for each of COUNTERS
     xattrs: dict[str, str]
 
 
-COLUMNS = Row._fields
+COLUMNS = (*Row._fields[:-2], *(counter.column for counter in COUNTERS), Row._fields[-1])
+_COUNTED = slice(len(Row._fields) - 2, -1)  # of the columns
 _DECODER = json.JSONDecoder()
 _to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def line_start(host: str, boot: str) -> str:
-    """What lines of this host and boot begin with, for `make_line`."""
+    """Return the start of all lines of this host and boot, for `make_line`."""
     return f"[{_to_json(host)},{_to_json(boot)},"
 
 
 def make_line(start: str, record: Record) -> bytes:
-    """The row of a record as a line of JSON, which begins with `start`.
+    """Return the row of a record as a line of JSON, which begins with `start`.
 
-    A general encoder takes twice as long for what are numbers, nearly all of it.
+    Nearly all of it is numbers, for which a general encoder takes twice as long.
     """
-    path, scope, inode, parent, btime, ended, statistics, xattrs = record
+    path, scope, inode, parent, btime, ended, statistics, xattrs, _ = record
     above = "null" if parent is None else parent & LARGEST
     born = "null" if btime is None else repr(btime)
-    counted = ",".join(["null" if number is None else str(min(number, LARGEST)) for number in statistics])
+    counted = repr(statistics)[1:-1].replace("None", "null")
     members = _to_json({text(name): text(value) for name, value in xattrs.items()}) if xattrs else "{}"
-    names = f"{_to_json(text(path))},{_scope_to_json(scope)}"
+    # most paths need no escapes
+    plain = path.isascii() and path.isprintable() and '"' not in path and "\\" not in path
+    name = f'"{path}"' if plain else _to_json(text(path))
+    names = f"{name},{_scope_to_json(scope)}"
     return f"{start}{inode & LARGEST},{ended!r},{above},{names},{born},{counted},{members}]\n".encode()
 
 
@@ -70,23 +66,28 @@ def _scope_to_json(scope: str) -> str:
 
 
 def text(value: str) -> str:
-    """As every database takes it: what is no UTF-8, and NUL, is escaped."""
+    """Return a text that every database takes: bytes that are not UTF-8, and NUL, are escaped."""
     if value.isascii() and value.isprintable():
         return value
     return value.encode(errors="surrogateescape").decode(errors="backslashreplace").replace("\0", "\\x00")
 
 
 def decode(line: bytes) -> Row:
-    """Raises ValueError: it is none, and no database would ever take it."""
+    """Return the row of a line.  Raises ValueError where it is no row, which no database would ever take."""
     whole = line.decode().removesuffix("\n")
     values, end = _DECODER.raw_decode(whole)
     if end != len(whole) or type(values) is not list or len(values) != len(COLUMNS):
         raise ValueError("not a row")
     if not _SCALARS.issuperset(map(type, values[:-1])):
         raise ValueError("not a row")
-    row = Row(*values)
+    row = Row._make((*values[: _COUNTED.start], tuple(values[_COUNTED]), values[-1]))
     if None in (row.host, row.boot, row.cgroup, row.path, row.scope) or type(row.xattrs) is not dict:
         raise ValueError("not a row")
     if type(row.ended) not in (int, float) or not 0 <= row.ended < LATEST:
         raise ValueError("not a row")
     return row
+
+
+def values(row: Row) -> tuple[Any, ...]:
+    """Return the values of all columns of a row but the last one."""
+    return row[:-2] + row.statistics

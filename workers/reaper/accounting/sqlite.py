@@ -1,23 +1,35 @@
-"""The accounting in SQLite, in a thread of its own: a commit waits for the disk."""
+"""The accounting in SQLite, in a thread of its own: a commit waits for the disk.
+
+SQLite goes on writing to a file that was removed or replaced.  So the identity of the file, and of its log, is
+compared before and after each batch; rows whose file has gone by then stay in the spool.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+from supervisor.linux.adjtimex import STA_UNSYNC, adjtimex
+from supervisor.linux.place import Place
 from workers.reaper.accounting.database import read_schema
 from workers.reaper.accounting.query import Query, Totals, aggregates, names_in, source, to_total
-from workers.reaper.accounting.row import COLUMNS, Row
+from workers.reaper.accounting.row import COLUMNS, Row, values
 from workers.reaper.errors import DatabaseError
 
 T = TypeVar("T")
+Identity = tuple[int, int] | None  # device and inode; None: there is no such file
 VERSION = 1
+SUFFIXES = ("", "-wal", "-shm", "-journal")
+DAY = 86400.0  # seconds
+LONGEST_GAP = 30 * DAY  # between the newest row and the time at which the database was opened
 BUSY_PATIENCE = 5.0  # seconds for another process that writes
 _INSERT = (
     f"INSERT INTO accounting ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
@@ -43,20 +55,25 @@ def open_database(path: str, make: bool = True) -> Sqlite:
 class Sqlite:
     """Owns its thread and, in it, the connection to the file at `path`; `make`: where there is none."""
 
-    def __init__(self, path: str, make: bool) -> None:
+    def __init__(self, path: str, make: bool, clock: Clock | None = None) -> None:
         self._path = path
         self._make = make
+        self._clock = clock or HostClock()
         self._thread = ThreadPoolExecutor(1, "sqlite")
         self._connection: sqlite3.Connection | None = None
+        self._database: Identity = None  # of the file that is connected
+        self._log: Identity = None  # of its write-ahead log, after the last batch
+        self._clock_check: ClockCheck | None = None  # for that file, since it was connected first
+        self._has_moved = False  # no batch has been told of it yet
 
     async def insert(self, rows: Sequence[Row]) -> int:
-        return await self._run(lambda connection: _insert(connection, rows))
+        return await self._in_thread(lambda: self._insert(rows))
 
     async def totals(self, query: Query) -> Totals:
-        return await self._run(lambda connection: _totals(connection, query))
+        return await self._in_thread(lambda: _totals(self._connected(), query))
 
-    async def forget(self, host: str, before: float, most: int) -> int:
-        return await self._run(lambda connection: connection.execute(_FORGET, (before, most)).rowcount)
+    async def forget(self, host: str, keep: float, most: int) -> int:
+        return await self._in_thread(lambda: self._forget(keep, most))
 
     async def close(self) -> None:
         """A question that is being answered is given up, as its answer may take minutes."""
@@ -65,19 +82,70 @@ class Sqlite:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._end)
         self._thread.shutdown(wait=False)
 
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._with_connection, work)
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._do, work)
 
     # in the thread
 
-    def _with_connection(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def _do(self, work: Callable[[], T]) -> T:
         try:
-            if self._connection is None:
-                self._connection = _connect(self._path, self._make)
-            return work(self._connection)
+            return work()
         except sqlite3.Error as error:
             self._disconnect()
             raise DatabaseError(f"{self._path}: {error}") from error
+        except OSError as error:
+            raise DatabaseError(f"{error.filename or self._path}: {error.strerror}") from error
+
+    def _insert(self, rows: Sequence[Row]) -> int:
+        connection = self._connected()
+        self._check_moved()
+        _insert(connection, rows)
+        self._let_go_of_moved()
+        self._check_moved()
+        self._log = _identity(f"{self._path}-wal")
+        return 0
+
+    def _forget(self, keep: float, most: int) -> int:
+        connection = self._connected()
+        assert self._clock_check is not None
+        if doubt := self._clock_check.doubt():
+            raise DatabaseError(doubt)
+        return connection.execute(_FORGET, (self._clock.now() - keep, most)).rowcount
+
+    def _connected(self) -> sqlite3.Connection:
+        self._let_go_of_moved()
+        if self._connection is None:
+            self._connection = _connect(self._path, self._make)
+            self._database = _identity(self._path)
+            self._log = _identity(f"{self._path}-wal")
+        if self._clock_check is None:
+            newest = self._connection.execute("SELECT max(ended) FROM accounting").fetchone()[0]
+            self._clock_check = ClockCheck(self._clock, newest)
+        return self._connection
+
+    def _let_go_of_moved(self) -> None:
+        """Disconnect from a file that is not at the path any more, or whose log is not.
+
+        The log goes into that file first: SQLite would apply it to the file that has its place now.
+        """
+        if self._connection is None:
+            return
+        moved = _identity(self._path) != self._database
+        if not moved and (self._log is None or _identity(f"{self._path}-wal") == self._log):
+            return
+        is_read = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        if is_read:
+            raise DatabaseError(f"{self._path} was removed or replaced, and another program still reads the old file")
+        self._has_moved = True
+        if moved:
+            self._clock_check = None
+        self._disconnect()
+
+    def _check_moved(self) -> None:
+        """Raise DatabaseError, once, where the file has moved."""
+        if self._has_moved:
+            self._has_moved = False
+            raise DatabaseError(f"{self._path} was removed or replaced: rows go to the file that is there now")
 
     def _end(self) -> None:
         if self._connection is not None:
@@ -91,8 +159,26 @@ class Sqlite:
             self._connection = None
 
 
+def _identity(path: str) -> Identity:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _refuse_strangers(path: str) -> None:
+    """Raise OSError where another user can have made the database, or what SQLite has beside it, in a shared folder."""
+    with suppress(FileNotFoundError), Place(follows_all=True, owners=()) as place:
+        place.enter(path)
+        for name in (f"{place.name}{suffix}" for suffix in SUFFIXES):
+            with suppress(FileNotFoundError):
+                place.check_owner(os.stat(name, dir_fd=place.folder, follow_symlinks=False), name)
+
+
 def _connect(path: str, make: bool) -> sqlite3.Connection:
     """The database; with `make` it is made where there is none.  Raises sqlite3.Error, DatabaseError."""
+    _refuse_strangers(path)
     address = f"{Path(path).as_uri()}?mode={'rwc' if make else 'rw'}"
     connection = sqlite3.connect(address, uri=True, timeout=BUSY_PATIENCE, isolation_level=None)
     try:
@@ -112,11 +198,11 @@ def _connect(path: str, make: bool) -> sqlite3.Connection:
 
 
 def _make_schema(connection: sqlite3.Connection) -> None:
-    """Where there is none."""
+    """Make the tables, where there are none."""
     connection.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
     if _version(connection) == 0:
         connection.execute("BEGIN IMMEDIATE")
-        if _version(connection) == 0:  # nobody else was faster
+        if _version(connection) == 0:  # no other process was faster
             for statement in read_schema("sqlite").split(";\n"):
                 connection.execute(statement)
         connection.execute("COMMIT")
@@ -127,18 +213,15 @@ def _version(connection: sqlite3.Connection) -> int:
     return version
 
 
-def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> int:
+def _insert(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
-        connection.executemany(
-            _INSERT, [(*row[:-1], _to_json(row.xattrs) if row.xattrs else "{}") for row in rows]
-        )
+        connection.executemany(_INSERT, [(*values(row), _to_json(row.xattrs) if row.xattrs else "{}") for row in rows])
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    return 0
 
 
 def _totals(connection: sqlite3.Connection, query: Query) -> Totals:
@@ -171,3 +254,54 @@ def _member(name: str) -> str:
 
 def _path_prefix(path: str, names: int) -> str:
     return "/".join(path.split("/")[: names + 1])
+
+
+# the host's clock, as far as rows may be dropped by it
+
+
+class Clock(Protocol):
+    """Times in seconds: `now` since 1970, `elapsed` on a clock that cannot be set."""
+
+    def now(self) -> float: ...
+
+    def elapsed(self) -> float: ...
+
+    def is_synchronised(self) -> bool:
+        """Raises OSError."""
+
+
+class HostClock:
+    def now(self) -> float:
+        return time.time()
+
+    def elapsed(self) -> float:
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def is_synchronised(self) -> bool:
+        return not adjtimex() & STA_UNSYNC
+
+
+class ClockCheck:
+    """Whether the clock can be trusted to tell which rows are old.
+
+    `newest` is the end of the newest row when the database was opened, None without rows.  The clock may be past
+    that moment by the time that has gone by since then and by a gap: the host was off, or released no cgroup.
+    """
+
+    def __init__(self, clock: Clock, newest: float | None) -> None:
+        self._clock = clock
+        now = clock.now()
+        self._newest = now if newest is None else newest
+        self._opened = clock.elapsed()
+
+    def doubt(self) -> str:
+        """Return why the clock may be wrong; empty where nothing speaks against it."""
+        try:
+            if not self._clock.is_synchronised():
+                return "the clock of this host is not synchronised: see timedatectl"
+        except OSError as error:
+            return f"cannot tell whether the clock of this host is synchronised: {error.strerror}"
+        gap = self._clock.now() - (self._clock.elapsed() - self._opened) - self._newest
+        if gap > LONGEST_GAP:
+            return f"the clock is {gap / DAY:.0f} days past the newest row: if it is right, restart the reaper"
+        return ""

@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from workers.accessory.errors import Refused
-from workers.accessory.id_map import Extent, Ids, is_within, parse_ids, parse_map, subordinate_ids
+from workers.accessory.id_map import (
+    MOST_BYTES,
+    MOST_LINES,
+    Extent,
+    Ids,
+    is_within,
+    parse_ids,
+    parse_map,
+    subordinate_ids,
+)
 
 
 def test_a_map_is_lines_of_three_numbers() -> None:
@@ -16,11 +25,19 @@ def test_a_map_is_lines_of_three_numbers() -> None:
 @pytest.mark.parametrize(
     "text",
     [b"", b"\n", b"0 0", b"0 0 1 1", b"a 0 1", b"0 0 -1", b"0 0 0", b"0 0 1\0", b"0 0 1\n\n0 0 1", b"0x0 0 1",
-     b"0 4294967295 1", b"0 4294967294 2", b"0 99999999999 1", b"0 0 1\r\n", "0 \u0661 1".encode()],
+     b"0 4294967295 1", b"4294967295 0 1", b"4294967296 0 1", b"4294967294 0 2", b"0 0 4294967296",
+     b"0 4294967294 2", b"0 99999999999 1", b"0 0 1\r\n", "0 \u0661 1".encode()],
 )  # fmt: skip
 def test_what_is_no_map_is_refused(text: bytes) -> None:
     with pytest.raises(Refused, match="malformed uid_map"):
         parse_map(text, "uid_map")
+
+
+@pytest.mark.parametrize("text", [b"0 0 1" + b" " * MOST_BYTES, b"0 0 1\n" * MOST_LINES + b"0 0 1"])
+def test_a_map_is_as_long_as_the_kernel_takes_it(text: bytes) -> None:
+    with pytest.raises(Refused, match="uid_map is too long"):
+        parse_map(text, "uid_map")
+    assert len(parse_map((b"0 0 1\n" * MOST_LINES).rjust(MOST_BYTES), "uid_map")) == MOST_LINES
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,10 @@ import pytest
 
 from supervisor.linux.peers import Credentials
 from workers.accessory import rights as module
-from workers.accessory.access import rights_of
 from workers.accessory.errors import NotAllowed, Refused
 from workers.accessory.id_map import Ids
 from workers.accessory.options import Allowance, Options
-from workers.accessory.rights import SHARED, Maps, Rights
+from workers.accessory.rights import SHARED, Maps, Rights, plain_maps, rights_of
 
 ANY, OWN = Allowance(any=True), Allowance(own=True)
 RANGE = Allowance(ids=(Ids(100, 199),))
@@ -22,6 +21,28 @@ def no_groups() -> list[int]:
 
 def test_any_is_passed_on_as_it_is() -> None:
     assert Rights(7, 7, SHARED).maps(b"anything\x00at all\0") == Maps(b"anything", b"at all\0")
+
+
+@pytest.mark.parametrize(
+    ("payload", "plain"),
+    [
+        (b"", b""),
+        (b"\0", b""),
+        (b" 0\t007  1 ", b"0 7 1\n"),
+        (b"0 7 1\n\0", b"0 7 1\n"),
+        (b"0 7 1\x001 8 1\n2 9 1", b"0 7 1\n\x001 8 1\n2 9 1\n"),
+        (b"\x000 7 1", b"\x000 7 1\n"),
+    ],
+)
+def test_maps_are_compared_without_what_makes_no_difference(payload: bytes, plain: bytes) -> None:
+    assert plain_maps(payload) == plain
+    assert plain_maps(plain) == plain
+
+
+def test_what_is_no_map_has_no_plain_form() -> None:
+    for payload, what in ((b"junk", "uid_map"), (b"0 0 1\0junk", "gid_map"), (b"\0\0", "gid_map")):
+        with pytest.raises(Refused, match=f"malformed {what}"):
+            plain_maps(payload)
 
 
 @pytest.fixture

@@ -15,11 +15,12 @@ from contextlib import ExitStack, contextmanager, suppress
 import pytest
 
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWUSER
-from tests.daemon import process_state
+from tests.daemon import children, process_state
 from tests.unit.process.requirements import needs_root
 from tests.unit.varlink.lingering import LINGER, lingering, pass_on
-from tests.unit.waiting import wait_until
+from tests.unit.waiting import wait_exit, wait_readable, wait_until
 from tests.unit.workers.accessory.inode import MAPS, inodes
+from tests.unit.workers.accessory.slow import send_inotify, send_packet_sockets
 from tests.unit.workers.accessory.worker import Worker
 from workers.accessory.client import RequestError, encode_request, take_reply
 from workers.accessory.protocol import Command, encode_datagram, encode_packet, encode_reply, packets
@@ -29,6 +30,7 @@ pytestmark = needs_root
 StartWorker = Callable[..., Worker]
 IPC = encode_request("a", ipc=True)
 NAME = encode_packet(Command.NAME, b"a")
+NOBODY = 65534
 SPACE = socket.CMSG_SPACE(16 * 4)
 
 
@@ -103,6 +105,18 @@ def test_a_refusal_leaves_the_connection_usable(worker: StartWorker) -> None:
         assert inodes(client.request("a", ipc=True))[0]
 
 
+@pytest.mark.parametrize("name", ["", "a\n", "\x7f\0", "n\u00e4me", "n" * 65_536])
+def test_a_malformed_name_leaves_a_client_usable(worker: StartWorker, name: str) -> None:
+    with worker().connect() as client:
+        for lease in (False, True):
+            with pytest.raises(RequestError, match="NAME"):
+                client.request(name, lease=lease)
+        with pytest.raises(RequestError, match="NAME"):
+            client.request("a", user=b" " * 65_536)
+        assert inodes(client.request("\x7f", ipc=True))[0]
+        assert inodes(client.request("n" * 65_000, ipc=True))[0]
+
+
 def test_requests_are_answered_in_their_order(worker: StartWorker) -> None:
     requests = [encode_request("a", ipc=bool(n & 1), pid=True, lease=bool(n & 2)) for n in range(20)]
     with plain(worker()) as sock:
@@ -123,23 +137,81 @@ def test_large_datagrams(worker: StartWorker, size: int) -> None:
             client.request("a", user=b"0 0 1\n" * (size // 6))  # one line of it twice is no map
 
 
-@pytest.mark.parametrize("rights", ["any", "own"])
-def test_descriptors_that_come_along_are_closed(worker: StartWorker, rights: str) -> None:
+@pytest.mark.parametrize(("rights", "stays"), [("any", True), ("own", False)])
+def test_descriptors_that_come_along_are_closed(worker: StartWorker, rights: str, stays: bool) -> None:
     running = worker(allow={"root": rights})
-    with plain(running) as sock:
-        sock.send(IPC)
-        answer(sock)
-        before = running.descriptors()
-        read_end, write_end = os.pipe()
-        for count in (1, 250):
+    with running.connect() as client:
+        client.request("a", ipc=True).close()
+    before = running.descriptors()
+    read_end, write_end = os.pipe()
+    for count in (1, 250):
+        with plain(running) as sock:
             socket.send_fds(sock, [IPC], [write_end] * count)
             assert answer(sock)[1] == 1
+            with suppress(BrokenPipeError):
+                sock.send(IPC)
+            assert answer(sock)[1] == stays
+    with plain(running) as sock:
         socket.send_fds(sock, [b"garbage"], [write_end])
         answer(sock)
-        os.close(write_end)
-        assert os.read(read_end, 1) == b""
-        os.close(read_end)
-    wait_until(lambda: running.descriptors() < before)
+        assert answer(sock) == (b"", 0)
+    os.close(write_end)
+    wait_readable(read_end)
+    assert os.read(read_end, 1) == b""
+    os.close(read_end)
+    wait_until(lambda: running.descriptors() <= before and not children_of(running))
+
+
+def children_of(running: Worker) -> list[int]:
+    """Processes that it has beside inits."""
+    return [pid for pid in children(running.pid) if pid not in running.inits()]
+
+
+PATIENCE = 2.0  # seconds for an answer, also on a busy machine; a worker that waits needs more than 20
+
+
+@pytest.mark.parametrize("send", [send_packet_sockets, send_inotify])
+@pytest.mark.parametrize("allow", [{"root": "any", "nobody": "own"}, {"root": "any"}], ids=["own", "nothing"])
+@pytest.mark.parametrize("stays", [True, False], ids=["stays", "goes"])
+def test_descriptors_that_take_long_to_close_cost_others_nothing(
+    worker: StartWorker, send: Callable[[socket.socket, bytes], None], allow: dict[str, str], stays: bool
+) -> None:
+    running = worker(allow=allow)
+    with ExitStack() as stack, running.connect() as client:
+        strangers = []
+        with stopped(running.pid):
+            for _ in range(3):
+                with as_nobody():
+                    sock = stack.enter_context(plain(running))
+                for _ in range(2 if send is send_packet_sockets else 1):
+                    send(sock, b"garbage")
+                strangers.append(sock)
+            if not stays:
+                for sock in strangers:
+                    sock.close()
+        took = []
+        for _ in range(20):
+            started = time.monotonic()
+            client.request("a", ipc=True).close()
+            took.append(time.monotonic() - started)
+        assert len(children_of(running)) <= 1
+        if stays:
+            for sock in strangers:
+                assert answer(sock)[0]
+                assert answer(sock) == (b"", 0)  # at once, too
+        os.kill(running.pid, signal.SIGUSR1)  # it ends without waiting
+        assert wait_exit(running.pid, PATIENCE) == 0
+        running.pid = 0
+    assert max(took) < PATIENCE
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 @pytest.mark.parametrize("allow", [{"root": "any"}, {"root": "own"}, {"nobody": "any"}], ids=["any", "own", "nothing"])

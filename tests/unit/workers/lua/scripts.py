@@ -38,7 +38,7 @@ async def hosted(script: str) -> AsyncIterator[Hosted]:
     host = LuaHost(script.encode(errors="surrogateescape"), lambda level, text: kept.log(level, text), loop)
     kept = Hosted(host)
     try:
-        await host.run()
+        await host.execute()
         yield kept
     finally:
         host.close()

@@ -40,6 +40,19 @@ def test_a_service_is_a_port() -> None:
     assert prints("print(control_resolve('127.0.0.1:discard'))") == ["127.0.0.1:9"]
 
 
+def test_a_service_may_be_known_for_another_kind_of_socket() -> None:
+    """`http` has no line for UDP, which the control protocol uses."""
+    (line,) = prints("print(control_resolve('localhost:http'))")
+    assert line in ("127.0.0.1:80", "[::1]:80")
+    (problem,) = prints("print(select(2, socket:connect('localhost:http', { type = 'dgram' })))")
+    assert problem == ""  # it worked: there is no second value
+
+
+def test_a_service_that_is_not_known() -> None:
+    problem = raises("local a = control_resolve('localhost:nosuchservice')")
+    assert problem.startswith("script:1: cannot resolve 'localhost', port 'nosuchservice': ")
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

@@ -15,7 +15,7 @@ import pytest
 from tests.postgres import Postgres
 from tests.unit.workers.lua.scripts import Hosted, complete, hosted, wait_for
 from tests.unit.workers.lua.test_cgroup import ALL
-from workers.lua.released import Released
+from workers.reaper.statistics import COUNTERS
 
 TEXT = (Path(__file__).parents[4] / "docs" / "lua.md").read_text(encoding="utf-8").partition("\n# Start-up scripts")[0]
 EXAMPLES = re.findall(r"```lua\n(.*?)```", TEXT, re.S)
@@ -91,7 +91,7 @@ def test_every_function_is_described(peers: dict[str, str]) -> None:
         assert re.search(pattern, TEXT, re.M), line
 
 
-@pytest.mark.parametrize("name", [name for name in Released.__slots__ if name != "fd"])
+@pytest.mark.parametrize("name", ["path", "btime", "age", *(counter.name for counter in COUNTERS)])
 def test_every_attribute_is_described(name: str) -> None:
     assert re.search(rf"^\|[^|]*`{name}`", TEXT, re.M)
 

@@ -35,7 +35,7 @@ async def example(name: str) -> AsyncIterator[Hosted]:
     host = LuaHost(EXAMPLES / name, lambda level, text: kept.log(level, text), asyncio.get_running_loop())
     kept = Hosted(host)
     try:
-        await host.run()
+        await host.execute()
         yield kept
     finally:
         host.close()
@@ -68,12 +68,11 @@ def test_accounting(database: Database) -> None:
             async with example("accounting.lua") as kept:
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
                 path.rmdir()
+                used = {"cpu_total": 1.5, "memory_peak": 87, "pids_peak": 9}
                 calls = [
                     kept.host.call("cgroup_released", released)
                     for released in (
-                        Released(
-                            f"/{path.parent.name}/{path.name}", fd, 1764110000.5, None, 1.5, memory_peak=87, pids_peak=9
-                        ),
+                        Released(f"/{path.parent.name}/{path.name}", fd, 1764110000.5, counted=used),
                         Released(f"/{path.parent.name}/unknown", fd),
                     )
                 ]
@@ -149,7 +148,9 @@ def test_collector(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setenv("COLLECTOR_KEY", bytes(key.public_key).hex())
             async with example("collector.lua") as kept:
                 fd = os.open(path, os.O_PATH)
-                assert await kept.host.call("cgroup_released", Released("/a", fd, 1764110000.5, 2.5, 1.5, pids_forks=7))
+                assert await kept.host.call(
+                    "cgroup_released", Released("/a", fd, 1764110000.5, 2.5, {"cpu_total": 1.5, "pids_forks": 7})
+                )
                 os.close(fd)
                 datagram = await asyncio.get_running_loop().sock_recv(collector, 4096)
                 report = SealedBox(key).decrypt(datagram)

@@ -33,7 +33,7 @@ def test_a_script_is_a_file(tmp_path: Path) -> None:
     script.write_text("#!/usr/bin/luajit\nlocal x = nil\nx()\n")
 
     async def run() -> None:
-        await LuaHost(script, no_log, asyncio.get_running_loop()).run()
+        await LuaHost(script, no_log, asyncio.get_running_loop()).execute()
 
     with pytest.raises(ScriptError) as caught:
         complete(run())
@@ -42,7 +42,7 @@ def test_a_script_is_a_file(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     async def run() -> None:
-        await LuaHost(tmp_path / "x.lua", no_log, asyncio.get_running_loop()).run()
+        await LuaHost(tmp_path / "x.lua", no_log, asyncio.get_running_loop()).execute()
 
     with pytest.raises(ScriptError, match=r"^cannot read script '.*/x\.lua': No such file or directory$"):
         complete(run())
@@ -151,7 +151,7 @@ def test_closing_ends_what_waits() -> None:
 
     async def run() -> None:
         host = LuaHost(script.encode(), lambda _level, _text: None, asyncio.get_running_loop())
-        await host.run()
+        await host.execute()
         call = host.call("reload")
         await asyncio.sleep(0)
         host.close()
@@ -176,7 +176,7 @@ def test_what_is_printed_is_logged_at_info() -> None:
 
     async def run() -> None:
         host = LuaHost(b"print(1)", lambda level, _text: levels.append(level), asyncio.get_running_loop())
-        await host.run()
+        await host.execute()
         host.close()
 
     complete(run())

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from supervisor.linux.namespaces import inside
 from tests.unit.process.forked import in_child
 from tests.unit.process.netns import network_namespace
 from tests.unit.process.requirements import needs_ip, needs_root
 from workers.lua.net import Net
-from workers.network.namespaces import inside
 
 pytestmark = [needs_root, needs_ip]
 
@@ -115,13 +115,33 @@ def test_links_come_and_go() -> None:
         ("add_route", [b"default", b"fd77::1", None, None, None, None, False], "cannot add route ::/0 via fd77::1"),
         ("add_route", [b"default", None, None, None, None, None, False], "neither a gateway nor an interface"),
         ("set", [b"a0", 1, None, None, None], "cannot set mtu 1 of link 'a0'"),
-        ("set", [b"a0", None, b"xx", None, None], "cannot set mac xx of link 'a0'"),
+        *[
+            ("set", [b"a0", None, mac, None, None], f"cannot use {mac.decode()!r}: it is not a hardware address")
+            for mac in (b"xx", b"02:00", b"02:00:00:00:00:zz", b"02:00:00:00:00:01:02", b"02:00:00:00:00:+1", b"")
+        ],
         ("link", [b"\xff"], "cannot use b'\\xff': it is not UTF-8"),
+        (
+            "add_route", [b"10.0.0.0/8", b"fd00::1", None, None, None, None, False],
+            "cannot use gateway fd00::1 for 10.0.0.0/8: it is no IPv4 address",
+        ),
+        (
+            "add_route", [b"fd00::/8", b"10.0.0.1", None, None, None, None, False],
+            "cannot use gateway 10.0.0.1 for fd00::/8: it is no IPv6 address",
+        ),
+        (
+            "add_route", [b"10.0.0.0/8", None, b"a0", None, None, b"fd00::1", False],
+            "cannot use source fd00::1 for 10.0.0.0/8: it is no IPv4 address",
+        ),
+        (
+            "delete_route", [b"10.0.0.0/8", b"fd00::1", None, None, None],
+            "cannot use gateway fd00::1 for 10.0.0.0/8: it is no IPv4 address",
+        ),
     ],
 )
 def test_what_is_refused(function: str, args: list[Any], message: str) -> None:
-    nothing, text, _number = inside_one(lambda net: net(function, *args))
+    nothing, text, number = inside_one(lambda net: net(function, *args))
     assert nothing is None
+    assert number > 0
     assert message in text
 
 

@@ -40,6 +40,7 @@ def test_encode(list_: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
+        ("", "{}"),
         ("{}", "{}"),
         ("{a,b}", '{"a", "b"}'),
         ('{"a b","","NULL",NULL,x}', '{"a b", "", "NULL", nil, "x"}'),
@@ -56,7 +57,7 @@ def test_decode(text: str, shown: str) -> None:
     assert prints(f"{SHOW} print(show(pg:decode_array([[{text}]])))") == [shown]
 
 
-NONE = ["", "a", "{", "{a", "{a,", "{a,}", "{,a}", "{a}b", '{"a}', '{"a"b}', "{a}}", "{{a}", "{a}\n"]
+NONE = [" ", "a", "{", "{a", "{a,", "{a,}", "{,a}", "{a}b", '{"a}', '{"a"b}', "{a}}", "{{a}", "{a}\n"]
 
 
 @pytest.mark.parametrize("text", [*NONE, "[0:1]{a}", "={a}", "[]={a}b"])

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from tests.postgres import Postgres
-from workers.lua.placeholders import placeholders
+from workers.lua.pg import placeholders
 
 TEXTS = [
     ("SELECT 1", 0),

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import time
 from pathlib import Path
 
 import pytest
 
+from tests import fuse
+from tests.hung import executing
 from tests.unit.waiting import child_process, wait_exit
 from tests.unit.workers.lua.calls import call, exit_status, failed, forked, said, values
+
+SOON = 10.0  # seconds, on a busy machine
 
 
 def test_ps() -> None:
@@ -25,6 +30,22 @@ def test_ps() -> None:
         """
         assert said(body) == f"{pid} {os.getpid()} {os.geteuid()} {os.getegid()}"
     assert int(said("return #proc.ps()")) >= 2
+
+
+@pytest.mark.skipif(not fuse.is_possible(), reason="needs FUSE")
+def test_ps_waits_for_no_process_that_hangs_in_an_execve() -> None:
+    body = """
+        for _, p in ipairs(proc.ps()) do
+          if p.pid == %d then
+            assert(p.memory >= 0 and p.cpu >= 0 and #p.name > 0 and #p.state == 1)
+            return p.ppid .. " " .. p.uid
+          end
+        end
+    """
+    with executing() as (pid, *_):
+        before = time.monotonic()
+        assert said(body % pid) == f"{os.getpid()} {os.geteuid()}"
+        assert time.monotonic() - before < SOON
 
 
 @pytest.mark.parametrize(("signal_", "number"), [("", 15), (', "KILL"', 9), (", 2", 2), (', "SIGUSR1"', 10)])

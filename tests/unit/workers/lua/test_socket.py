@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.workers.lua.scripts import complete, hosted, prints, raises, wait_for
-from workers.lua import connection
+from workers.lua import socket as module
 from workers.lua.address import Address
 from workers.lua.errors import Failure
 
@@ -292,7 +292,7 @@ def test_small_sends_need_no_waiting(loopback: socket.socket) -> None:
 
 def test_a_peer_that_takes_nothing_is_given_up(loopback: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else handlers that wait for it would add up until no other can begin."""
-    monkeypatch.setattr(connection, "PATIENCE", 0.3)
+    monkeypatch.setattr(module, "PATIENCE", 0.3)
     script = f"""
 s = assert(socket:connect("127.0.0.1:{loopback.getsockname()[1]}"))
 function big() print(s:send(("x"):rep(20e6))) end
@@ -313,7 +313,7 @@ function reload() print(s:send("x")) end
 
 
 def test_a_datagram_that_nobody_takes_does_not_end_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "PATIENCE", 0.3)
+    monkeypatch.setattr(module, "PATIENCE", 0.3)
     path = f"{tmp_path}/socket"
     script = f"""
 s = assert(socket:connect("{path}", {{type="dgram"}}))
@@ -337,7 +337,7 @@ function send() print(s:send("x")) end
 
 
 def test_a_peer_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "PATIENCE", 0.3)
+    monkeypatch.setattr(module, "PATIENCE", 0.3)
     with ExitStack() as stack:
         server = stack.enter_context(socket.socket())
         server.bind(("127.0.0.1", 0))
@@ -355,7 +355,7 @@ def test_a_peer_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch
 def test_closed_between_its_becoming_writable_and_the_send(loopback: socket.socket) -> None:
     async def run() -> None:
         address = Address(socket.AF_INET, loopback.getsockname())
-        sending = connection.Connection(asyncio.get_running_loop(), address, socket.SOCK_STREAM)
+        sending = module.Connection(asyncio.get_running_loop(), address, socket.SOCK_STREAM)
         await sending.connect()
         task = asyncio.create_task(sending.send(b"x"))
         await asyncio.sleep(0)

@@ -7,29 +7,31 @@ import json
 import os
 import resource
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from supervisor.errors import SpawnError
+from supervisor.linux.namespaces import inside
 from tests.namespaces import count_links, count_mounts, names
 from tests.unit.process.forked import in_child
 from tests.unit.process.requirements import needs_ip, needs_root
 from tests.unit.workers.netns.space import HOST, INNER, ip, options, plan
-from workers.netns import resolver
+from workers.netns import files
 from workers.netns.build import build
-from workers.netns.name import open_namespace
+from workers.netns.files import open_namespace
+from workers.netns.observed import observe
 from workers.netns.plan import read_plan
 from workers.netns.remove import remove
-from workers.netns.scene import look
-from workers.network.namespaces import inside
+from workers.network.view import View
 
 pytestmark = [needs_root, needs_ip]
 
 
 def make(wanted: dict[str, Any], before: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What was done, in a child as in an errand; `problem` where it failed."""
+    """What was done, in a child as in a task; `problem` where it failed."""
 
     def run() -> dict[str, Any]:
         try:
@@ -163,7 +165,7 @@ def test_a_resolver_that_cannot_be_written_leaves_nothing(name: str) -> None:
     def write() -> int | None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
         try:
-            resolver.write(name, "x" * 100)
+            files.write_resolver(name, "x" * 100)
         except OSError as error:
             return error.errno
         return None
@@ -257,15 +259,15 @@ def test_an_altered_end_on_the_host_and_a_second_name_that_is_gone_are_put_right
     assert done["missing"] == done["did"] == [f"mtu 1400 of link {name}", "name vb0"]
 
 
-def test_a_scene_is_of_both_ends(name: str) -> None:
+def test_a_seen_is_of_both_ends(name: str) -> None:
     make(options(name))
     namespace = open_namespace(name)
     assert namespace is not None
-    scene = look(plan(name), namespace)
+    seen = observe(plan(name), namespace)
     os.close(namespace)
-    assert scene.is_pair
-    assert scene.missing(plan(name)) == []
-    assert scene.missing(plan(name, addresses=["10.1.1.1/24"], mtu=1234)) == [
+    assert seen.is_pair
+    assert seen.missing(plan(name)) == []
+    assert seen.missing(plan(name, addresses=["10.1.1.1/24"], mtu=1234)) == [
         "mtu 1234",
         f"mtu 1234 of link {name}",
         "address 10.1.1.1/24",
@@ -288,3 +290,65 @@ def test_a_namespace_whose_name_was_taken_gets_it_back(name: str) -> None:
 
     assert in_child(run) == ["the name of the network namespace"]
     assert os.stat(f"/run/netns/{name}").st_ino == inode
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        ("-n @ route flush dev net0", [f"connected route {INNER[:-1]}0/24", f"route 0.0.0.0/0 via {HOST}"]),
+        (f"-n @ route del local {INNER} table local", [f"local route {INNER}/32"]),
+        ("-n @ -6 route del local fd13::2 table local", ["local route fd13::2/128"]),
+        ("-n @ -6 route del fd13::/64 dev net0", ["connected route fd13::/64"]),
+        ("-n @ -6 route del fd14::1 dev net0", ["connected route fd14::1/128"]),
+        ("-n @ route del local 10.99.0.1 table local", ["local route 10.99.0.1/32"]),
+        ("-n @ -6 route flush dev net0", ["connected route fd13::/64", "connected route fd14::1/128"]),
+        (f"route del {HOST[:-1]}0/24 dev @", [f"host connected route {HOST[:-1]}0/24"]),
+        (f"route del local {HOST} table local", [f"host local route {HOST}/32"]),
+        ("-6 route del fd13::/64 dev @", ["host connected route fd13::/64"]),
+        ("-6 route del local fd13::1 table local", ["host local route fd13::1/128"]),
+        ("netns exec @ sh -c echo~0~>/proc/sys/net/ipv4/ip_forward", ["net/ipv4/ip_forward = 1"]),
+    ],
+)
+def test_routes_of_the_kernel_and_settings_are_part_of_the_plan(name: str, command: str, missing: list[str]) -> None:
+    wanted = options(
+        name,
+        addresses=[f"{INNER}/24", "fd13::2/64", "10.99.0.1/32", "fd14::1/128"],
+        host_addresses=[f"{HOST}/24", "fd13::1/64"],
+        sysctl={"net/ipv4/ip_forward": "1"},
+    )
+    make(wanted)
+    assert make(wanted, wanted)["missing"] == []
+    added = f"{INNER[:-1]}9/24"
+    ip("-n", name, "addr", "add", added, "dev", "net0")
+    ip(*[word.replace("~", " ").replace("@", name) for word in command.split()])
+    found = make(wanted, wanted)
+    assert found["missing"] == missing
+    assert found["did"] == missing
+    assert make(wanted, wanted) == {"did": [], "made": [False, False], "missing": []}
+    assert added.partition("/")[0] in ip("-n", name, "addr", "show", "dev", "net0"), "what others have added stays"
+
+
+def test_a_link_without_carrier_is_not_missing_routes(name: str) -> None:
+    """The other end is somebody else's, and down: the kernel makes no routes of IPv6 addresses yet."""
+    wanted = options(name, addresses=["fd13::2/64"], host_addresses=[], routes=[])
+    make(wanted)
+    assert make(wanted, wanted) == {"did": [], "made": [False, False], "missing": []}
+
+
+def test_many_routes_of_others_are_not_looked_through(name: str) -> None:
+    wanted = options(name)
+    make(wanted)
+    ip("-n", name, "link", "add", "d0", "type", "veth", "peer", "d1")
+    ip("-n", name, "link", "set", "d0", "up")
+    batch = "".join(f"route add 10.{a}.{b}.0/24 dev d0\n" for a in range(100, 110) for b in range(200))
+    subprocess.run(["ip", "-n", name, "-batch", "-"], input=batch, text=True, check=True)
+
+    def look_over() -> int:
+        namespace = open_namespace(name)
+        assert namespace is not None
+        with inside(namespace), View() as view:
+            inner = view.link("net0")
+            assert inner is not None
+            return len(view.routes_over(inner.index))
+
+    assert in_child(look_over) < 20

@@ -12,10 +12,9 @@ import pytest
 
 from supervisor.notify.sender import Sender
 from tests.unit.waiting import checked_loop, run_until
-from workers.netns.pace import BURST, CALM, EVERY, LONGEST, SETTLE, Pace
 from workers.netns.record import LONGEST as LONGEST_RECORD
 from workers.netns.record import MAX_REPAIRS, Facts, Record, Repair
-from workers.netns.reports import Reports
+from workers.netns.worker import BURST, CALM, EVERY, LONGEST, SETTLE, RepairBackoff, Reports
 
 
 @pytest.fixture
@@ -74,35 +73,35 @@ def test_failures_are_no_repairs_and_the_latest_are_kept() -> None:
 
 
 def test_the_first_repairs_are_made_at_once() -> None:
-    pace = Pace()
+    backoff = RepairBackoff()
     for second in range(BURST - 1):
-        assert pace.due(second) == second + SETTLE
-        pace.repaired(second)
+        assert backoff.due(second) == second + SETTLE
+        backoff.repaired(second)
 
 
 def test_who_goes_on_taking_it_away_is_not_fought_all_the_time() -> None:
-    pace, now, waits = Pace(), 0.0, []
+    backoff, now, waits = RepairBackoff(), 0.0, []
     for _ in range(BURST + 12):
-        waits.append(pace.due(now) - now)
-        now = pace.due(now)
-        pace.repaired(now)
+        waits.append(backoff.due(now) - now)
+        now = backoff.due(now)
+        backoff.repaired(now)
     assert waits == sorted(waits, key=lambda wait: round(wait, 6))
     assert waits[-1] == pytest.approx(LONGEST)
 
 
 def test_looks_are_not_made_all_the_time() -> None:
-    pace = Pace()
-    pace.begins(5.0)
-    assert pace.due(5.1) == 5.0 + EVERY
-    assert pace.due(6.0) == 6.0 + SETTLE
+    backoff = RepairBackoff()
+    backoff.begins(5.0)
+    assert backoff.due(5.1) == 5.0 + EVERY
+    assert backoff.due(6.0) == 6.0 + SETTLE
 
 
 def test_after_a_calm_the_next_repair_is_the_first_again() -> None:
-    pace = Pace()
+    backoff = RepairBackoff()
     for _ in range(BURST + 5):
-        pace.repaired(0.0)
-    assert pace.due(1.0) > 2.0
-    assert pace.due(CALM + 1) == CALM + 1 + SETTLE
+        backoff.repaired(0.0)
+    assert backoff.due(1.0) > 2.0
+    assert backoff.due(CALM + 1) == CALM + 1 + SETTLE
 
 
 def test_what_cannot_be_sent_is_sent_later_and_in_order(tmp_path: Path) -> None:

@@ -13,27 +13,35 @@ from tests.unit.process.requirements import needs_ip, needs_root
 from tests.unit.waiting import wait_until
 from tests.unit.workers.netns.space import HOST, INNER, fresh, ip, options
 from tests.unit.workers.netns.test_build import make
-from workers.netns import name as names
+from workers.netns import files as names
+from workers.netns.observed import LOOPBACK, observe
 from workers.netns.plan import read_plan
-from workers.netns.scene import LOOPBACK, look
-from workers.netns.watch import open_watch
+from workers.netns.work import MOST_EXACT, open_watch, watch_program
 
 pytestmark = [needs_root, needs_ip]
+NETWORK = f"{INNER[:-1]}0"
 
 
 @pytest.fixture
 def space() -> Iterator[tuple[str, socket.socket]]:
     """A namespace with a link, and the socket that watches it: the default route, and what belongs to its ends."""
     with fresh() as name, ExitStack() as stack:
-        make(options(name))
+        make(options(name, addresses=[f"{INNER}/24", "fd13::2/64"]))
         namespace = names.open_namespace(name)
         assert namespace is not None
         stack.callback(os.close, namespace)
-        scene = look(read_plan(options(name)), namespace)
+        scene = observe(read_plan(options(name)), namespace)
         assert scene.host is not None
         assert scene.inner is not None
-        watch = open_watch(namespace, (scene.host.index, scene.inner.index, LOOPBACK), (0,))
+        links = (scene.host.index, scene.inner.index, LOOPBACK)
+        watch = open_watch(namespace, links, ("0.0.0.0/0", f"{NETWORK}/24", f"{INNER}/32", "fd13::/64", f"{HOST}/32"))
         stack.callback(watch.close)
+        for command in (
+            "-n @ route add 10.214.0.0/24 dev net0",
+            "-n @ -6 route add fd15::/64 dev net0",
+            "route add 10.215.0.0/24 dev @",
+        ):
+            ip(*command.replace("@", name).split())
         yield name, watch
 
 
@@ -59,6 +67,12 @@ def hears(watch: socket.socket) -> bool:
         "-n @ route del default",
         f"-n @ route replace default via {INNER[:-1]}9",
         "link set @ mtu 1400",
+        f"-n @ route del {NETWORK}/24 dev net0",
+        f"-n @ route del local {INNER} dev net0 table local",
+        "-n @ -6 route del fd13::/64 dev net0",
+        f"route del {NETWORK}/24 dev @",
+        f"route del local {HOST} dev @ table local",
+        f"-n @ route replace {NETWORK}/24 via {HOST} dev net0 onlink",
     ],
 )
 def test_it_hears_what_becomes_of_its_own(space: tuple[str, socket.socket], command: str) -> None:
@@ -75,6 +89,9 @@ def test_it_hears_what_becomes_of_its_own(space: tuple[str, socket.socket], comm
         "-n @ route add 10.250.0.0/16 via 10.213.7.1",
         f"addr add {HOST[:-1]}77/24 dev @",
         f"-n @ addr add {INNER[:-1]}77/24 dev net0",
+        "-n @ route del 10.214.0.0/24 dev net0",
+        "-n @ -6 route del fd15::/64 dev net0",
+        "route del 10.215.0.0/24 dev @",
     ],
 )
 def test_it_is_not_woken_for_what_is_of_others_or_new(space: tuple[str, socket.socket], command: str) -> None:
@@ -85,3 +102,11 @@ def test_it_is_not_woken_for_what_is_of_others_or_new(space: tuple[str, socket.s
     ip("-n", name, "link", "set", "lo", "down")
     wait_until(lambda: hears(watch))
     assert not heard_before
+
+
+def test_a_filter_of_a_thousand_networks() -> None:
+    """Their prefixes are compared then: the kernel takes no longer watch_program."""
+    networks = [(24, number) for number in range(1000)]
+    attached = watch_program([1], networks)
+    assert len(attached) < 100 * 8
+    assert len(watch_program([1], networks[:MOST_EXACT])) < 4096 * 8

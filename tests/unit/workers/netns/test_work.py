@@ -1,4 +1,4 @@
-"""What an errand leaves to those that come after it, also where it is cut off."""
+"""What a task leaves to those that come after it, also where it is cut off."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.process.requirements import needs_ip, needs_root
 from tests.unit.workers.netns.space import HOST, ip, options
 from tests.unit.workers.netns.test_build import make
 from workers.netns import build
-from workers.netns.errand import WithDescriptor
+from workers.netns.forked_task import WithDescriptor
 from workers.netns.main import main
 from workers.netns.plan import read_plan
 from workers.netns.record import Record
@@ -45,8 +45,8 @@ def script(tmp_path: Path) -> str:
     return str(path)
 
 
-def errand(wanted: dict[str, Any], record: int, *, is_ready: bool = False, ran_script: bool = False) -> dict[str, Any]:
-    """What comes of an errand; `problem` where it fails."""
+def task(wanted: dict[str, Any], record: int, *, is_ready: bool = False, ran_script: bool = False) -> dict[str, Any]:
+    """What comes of a task; `problem` where it fails."""
 
     def run() -> dict[str, Any]:
         try:
@@ -72,7 +72,7 @@ def status_of(function: Callable[[], object]) -> int:
 
 
 def cut_off(wanted: dict[str, Any], record: int, is_ready: bool = False) -> None:
-    """An errand that is killed when it has made the link."""
+    """A task that is killed when it has made the link."""
 
     def run() -> None:
         build._Builder._host_end = lambda *_: os._exit(KILLED)  # type: ignore[method-assign]
@@ -87,13 +87,13 @@ def test_the_script_is_run_on_a_link_whose_maker_was_killed(
 ) -> None:
     wanted = options(name, setup=script)
     if is_ready:
-        assert errand(wanted, record)["script"] == script
-        assert errand(wanted, record, ran_script=True)["script"] == ""
+        assert task(wanted, record)["script"] == script
+        assert task(wanted, record, ran_script=True)["script"] == ""
         ip("link", "del", name)
     cut_off(wanted, record, is_ready)
-    found = errand(wanted, record)
+    found = task(wanted, record)
     assert (found["made_link"], found["script"]) == (False, script)
-    assert errand(wanted, record, ran_script=True)["script"] == ""
+    assert task(wanted, record, ran_script=True)["script"] == ""
     assert Record(record).facts.is_set_up
     assert Record(record).facts.made == ()
 
@@ -116,7 +116,7 @@ def test_what_was_there_before_stays_when_no_start_succeeds(name: str, record: i
 
 def test_what_a_start_has_undone_itself_is_nobodys(name: str, record: int) -> None:
     wrong = options(name, routes=[{"to": "0.0.0.0/0", "via": "10.99.99.1"}])
-    assert "cannot add route" in errand(wrong, record)["problem"]
+    assert "cannot add route" in task(wrong, record)["problem"]
     assert Record(record).facts.made == ()
 
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from supervisor.linux.namespaces import inside
 from tests.unit.process.netns import network_namespace
 from tests.unit.process.requirements import needs_ip, needs_root
 from tests.unit.workers.netns.space import ip
 from workers.network.errors import NetworkError
 from workers.network.names import destination, plain_address, with_prefix
-from workers.network.namespaces import inside
 from workers.network.view import Route, View
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.bench import reaper_blocked
 from tests.postgres import postgres, server_programs
 from tests.unit.process.requirements import needs_root
-from tests.unit.workers.reaper.scenario import ground
+from tests.unit.workers.reaper.ground import ground
 
 pytestmark = [
     pytest.mark.bench,

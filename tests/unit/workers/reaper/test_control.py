@@ -10,7 +10,8 @@ import pytest
 
 from supervisor.varlink.messages import Call
 from tests.unit.process.requirements import needs_root
-from tests.unit.workers.reaper.scenario import Ground, Script, play, until
+from tests.unit.workers.reaper.ground import Ground
+from tests.unit.workers.reaper.scenario import Script, play, until
 from workers.reaper import control
 from workers.reaper.control import INTERFACE, reaper_control
 from workers.reaper.reaper import Reaper
@@ -72,9 +73,9 @@ def test_totals(tmp_path: Path) -> None:
         ask = asking(reaper)
         own.make("one")
         own.pass_through("one")
-        assert reaper.keeper is not None
-        keeper = reaper.keeper
-        await until(lambda: keeper.kept)
+        assert reaper.accounting is not None
+        writer = reaper.accounting
+        await until(lambda: writer.kept)
         found = (await ask("Totals", by="path", path=f"{own.scope}/", since=1.0, where={}))["parameters"]
         assert [(group["name"], group["cgroups"]) for group in found["groups"]] == [(f"{own.scope}/one", 1)]
         assert found["all"]["cgroups"] == 1

@@ -6,19 +6,18 @@ import asyncio
 import os
 import resource
 import time
-from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.unit.process.forked import open_numbers
 from tests.unit.process.requirements import needs_root
-from tests.unit.workers.reaper.scenario import Ground, Script, play, until
-from workers.reaper import hearing, release, schedule, tree
-from workers.reaper.node import NOT_WATCHED, Kind, Node
-from workers.reaper.options import DELETE_DELAY
+from tests.unit.workers.reaper.ground import Ground
+from tests.unit.workers.reaper.scenario import Script, play, until
+from workers.reaper import release, tree, watches
+from workers.reaper.cgroup_calls import look
+from workers.reaper.node import NOT_WATCHED, WatchedCgroup
 from workers.reaper.reaper import Reaper
-from workers.reaper.statistics import Events, Reading, read, read_events
 
 pytestmark = needs_root
 
@@ -45,8 +44,7 @@ def test_one_that_runs_empty_is_deleted_and_told_of_once() -> None:
         await asyncio.sleep(QUIET)
         (told,) = script.told
         assert told.path == f"{own.scope}/one"
-        assert told.cpu_total is not None
-        assert told.cpu_total > 0
+        assert told.counted["cpu_total"]
         assert reaper.releases.counters.released == 1
 
     play(scenario, Ground.make)
@@ -141,7 +139,7 @@ def test_deleted_by_somebody_else_within_the_delay() -> None:
         own.folder("theirs").rmdir()
         await until(lambda: script.told)
         (told,) = script.told
-        assert told.cpu_total, "the first reading"
+        assert told.counted["cpu_total"], "the first reading"
         assert reaper.releases.counters.deleted_by_others == 1
 
     play(scenario, Ground.make, delete_delay=5.0)
@@ -400,7 +398,7 @@ def test_an_unexpected_error_costs_the_others_nothing(caplog: pytest.LogCaptureF
     async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
         changed = reaper.releases.changed
 
-        def wrong(node: Node, by_event: bool = False) -> None:
+        def wrong(node: WatchedCgroup, by_event: bool = False) -> None:
             if node.name == "bad":
                 raise KeyError("a mistake of ours")
             changed(node, by_event)
@@ -420,11 +418,11 @@ def test_an_unexpected_error_costs_the_others_nothing(caplog: pytest.LogCaptureF
 
 def test_what_cannot_be_deleted_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
-        def refuse(path: str, *, dir_fd: int | None = None) -> None:
-            raise PermissionError(13, "Permission denied", path)
+        def refuse(way: str, *_: object) -> None:
+            raise PermissionError(13, "Permission denied", way)
 
         with monkeypatch.context() as patched:
-            patched.setattr(os, "rmdir", refuse)
+            patched.setattr(watches, "delete_cgroup", refuse)
             own.make("one")
             own.pass_through("one")
             await until(lambda: reaper.releases.counters.failed >= 2)
@@ -439,9 +437,9 @@ def test_those_that_wait_for_descriptors_cost_nothing(monkeypatch: pytest.Monkey
     """As many as there may be, for as long as a script's database is away."""
     looks: list[str] = []
 
-    def counted(path: str, above: int | None) -> Events | None:
-        looks.append(path)
-        return read_events(path, above)
+    def counted(way: str, *arguments: Any) -> int:
+        looks.append(way)
+        return look(way, *arguments)
 
     async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
         script.ends_at_once = False
@@ -449,28 +447,28 @@ def test_those_that_wait_for_descriptors_cost_nothing(monkeypatch: pytest.Monkey
         for number in range(20):
             own.make(f"{number}")
             own.pass_through(f"{number}")
-        await until(lambda: len(script.told) == 2 and len(reaper.releases.crowd) == 18)
+        await until(lambda: len(script.told) == 2 and len(reaper.releases.queue) == 18)
         looks.clear()
         await asyncio.sleep(QUIET)
         assert len(looks) <= 36, "of late events, not twenty a second for each"
-        own.folder(next(iter(reaper.releases.crowd)).name).rmdir()
-        await until(lambda: len(reaper.releases.crowd) == 17)
+        own.folder(next(iter(reaper.releases.queue)).name).rmdir()
+        await until(lambda: len(reaper.releases.queue) == 17)
         script.ends_at_once = True
         for ended in script.running:
             ended.set_result(True)
         await until(lambda: len(script.told) == 19)
-        assert not reaper.releases.crowd
+        assert not reaper.releases.queue
 
-    monkeypatch.setattr(release, "read_events", counted)
+    monkeypatch.setattr(release, "look", counted)
     play(scenario, Ground.make)
 
 
 def test_many_events_of_a_cgroup_are_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
 
-    def counted(path: str, above: int | None) -> Events | None:
-        looks.append(path)
-        return read_events(path, above)
+    def counted(way: str, *arguments: Any) -> int:
+        looks.append(way)
+        return look(way, *arguments)
 
     async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
         own.make("a")
@@ -484,7 +482,7 @@ def test_many_events_of_a_cgroup_are_one_look(monkeypatch: pytest.MonkeyPatch) -
         await until(lambda: len(script.told) == 2)
         assert len(looks) <= 12, "one for each tick in which there were some, not 40"
 
-    monkeypatch.setattr(release, "read_events", counted)
+    monkeypatch.setattr(release, "look", counted)
     play(scenario, Ground.make)
 
 
@@ -520,112 +518,3 @@ def test_with_few_descriptors_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(resource, "getrlimit", lambda _limit: (64, 64))
     play(scenario, Ground.make)
-
-
-def folders_of(reaper: Reaper) -> list[int | None]:
-    """Of the scopes that there are."""
-    return [node.folder for node in reaper.tree._root.subtree() if node.kind is Kind.SCOPE]
-
-
-def test_a_scope_that_is_made_anew_is_reached_by_its_new_folder() -> None:
-    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
-        (first,) = folders_of(reaper)
-        assert first is not None
-        known = os.fstat(first).st_ino
-        own.folder().rmdir()
-        await until(lambda: not folders_of(reaper))
-        own.make("one")
-        await until(lambda: reaper.tree.members())
-        (second,) = folders_of(reaper)
-        assert second is not None
-        assert os.fstat(second).st_ino == own.folder().stat().st_ino != known
-        own.pass_through("one")
-        await until(lambda: script.told)
-
-    before = open_numbers()
-    play(scenario, Ground.make)
-    assert open_numbers() == before
-
-
-def test_without_a_descriptor_for_its_scope_a_cgroup_is_released_as_well() -> None:
-    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
-        for node in reaper.tree._root.subtree():
-            node.close()
-        own.make("one/inner")
-        own.pass_through("one/inner")
-        own.pass_through("one")
-        await until(lambda: len(script.told) == 2)
-        assert not own.folder("one").exists()
-
-    play(scenario, Ground.make)
-
-
-def test_controllers_are_asked_of_the_parent_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once for those that run empty together, and each parent for its own."""
-    asked: list[str] = []
-
-    def answer(path: str, above: int | None) -> list[bytes]:
-        asked.append(path)
-        return [b"pids"]
-
-    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
-        for number in range(20):
-            own.make(f"{number}")
-        await until(lambda: len(reaper.tree.members()) == 20)
-        for number in range(20):
-            own.pass_through(f"{number}")
-        await until(lambda: len(script.told) == 20)
-        assert set(asked) == {"."}
-        assert len(asked) < 20
-        own.make("parent/one")
-        own.pass_through("parent/one")
-        await until(lambda: len(script.told) == 22)
-        assert set(asked[-2:]) == {".", "parent"}
-
-    monkeypatch.setattr(release, "read_controllers", answer)
-    play(scenario, Ground.make)
-
-
-def test_controllers_that_are_switched_on_are_read_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    enabled: list[bytes] = []
-    given: list[list[bytes]] = []
-
-    def read_given(folder: int, controllers: Collection[bytes]) -> Reading | None:
-        given.append(list(controllers))
-        return read(folder, controllers)
-
-    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
-        own.make("a")
-        own.make("b")
-        await until(lambda: len(reaper.tree.members()) == 2)
-        own.pass_through("a")
-        await until(lambda: given)
-        enabled.append(b"pids")
-        own.pass_through("b")
-        await until(lambda: len(script.told) == 2)
-        assert given == [[], [b"pids"]]
-
-    monkeypatch.setattr(release, "read_controllers", lambda _path, _above: list(enabled))
-    monkeypatch.setattr(release, "read", read_given)
-    play(scenario, Ground.make)
-
-
-def test_events_are_seen_to_when_there_is_a_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits for a time of their own then."""
-
-    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
-        own.make("one")
-        own.make("two")
-        await until(lambda: len(reaper.tree.members()) == 2 and reaper.tree._hearing._next is None)
-        monkeypatch.setattr(hearing, "PAUSE", 3600.0)
-        own.pass_through("one")
-        await until(lambda: reaper.releases.waiting)
-        own.pass_through("two")
-        await until(lambda: len(script.told) == 2)
-
-    play(scenario, Ground.make)
-
-
-def test_a_deletion_comes_before_the_next_look_for_events() -> None:
-    """Else the wake-up for that look would be for nothing."""
-    assert hearing.PAUSE > DELETE_DELAY + schedule.GATHER

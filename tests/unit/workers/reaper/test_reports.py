@@ -119,6 +119,19 @@ def test_a_script_that_cannot_be_executed(tmp_path: Path, text: str | None) -> N
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("name", ["cgroup_released", "reload"])
+@pytest.mark.parametrize(("value", "kind"), [("5", "number"), ("{}", "table"), ("'x'", "string")])
+def test_a_function_that_is_none(tmp_path: Path, name: str, value: str, kind: str) -> None:
+    path = tmp_path / "reaper.lua"
+    path.write_text(f"{name} = {value}")
+
+    async def run() -> None:
+        with pytest.raises(OptionsError, match=rf"reaper\.lua': {name} is a {kind}, not a function$"):
+            await start_script(str(path), asyncio.get_running_loop())
+
+    asyncio.run(run())
+
+
 class Slow(Script):
     """Its handler takes its time before it waits."""
 

@@ -7,12 +7,12 @@ import pytest
 
 from tests.unit.workers.reaper.scenario import until
 from workers.reaper import schedule as module
-from workers.reaper.node import Kind, Node
+from workers.reaper.node import Kind, WatchedCgroup
 from workers.reaper.schedule import Schedule
 
 
-def node(name: str) -> Node:
-    return Node(None, name, f"/{name}", Kind.MEMBER, 1)
+def node(name: str) -> WatchedCgroup:
+    return WatchedCgroup(None, name, f"/{name}", Kind.MEMBER, 1)
 
 
 def test_each_at_its_time_and_the_end_of_a_round_is_told() -> None:
@@ -21,7 +21,7 @@ def test_each_at_its_time_and_the_end_of_a_round_is_told() -> None:
         seen: list[str] = []
         times: dict[str, float] = {}
 
-        def due(one: Node) -> None:
+        def due(one: WatchedCgroup) -> None:
             seen.append(one.name)
             times[one.name] = loop.time()
 
@@ -54,7 +54,7 @@ def test_one_that_fails_is_tried_again_and_does_not_keep_the_others(
         loop = asyncio.get_running_loop()
         seen: list[str] = []
 
-        def due(one: Node) -> None:
+        def due(one: WatchedCgroup) -> None:
             seen.append(one.name)
             if one.name == "refused" and seen.count("refused") < 3:
                 raise OSError(24, "Too many open files")
@@ -76,9 +76,9 @@ def test_others_have_their_turn() -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
         turns: list[int] = []
-        seen: list[Node] = []
+        seen: list[WatchedCgroup] = []
 
-        def due(one: Node) -> None:
+        def due(one: WatchedCgroup) -> None:
             time.sleep(0.004)
             seen.append(one)
 
@@ -96,7 +96,7 @@ def test_what_is_due_at_nearly_the_same_time_is_done_together() -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
         rounds: list[int] = []
-        seen: list[Node] = []
+        seen: list[WatchedCgroup] = []
         schedule = Schedule(loop, seen.append, lambda: rounds.append(len(seen)))
         when = loop.time() + 0.05
         for number in range(4):

@@ -3,6 +3,6 @@
 # would install it, and what its checks need.
 set -eu
 cd /src
-make install PREFIX=/usr DESTDIR=/out
+make install PREFIX=/usr DESTDIR=/out PLATFORM=1
 mkdir -p /out/opt
 cp -a /opt/checks-lib /out/opt/

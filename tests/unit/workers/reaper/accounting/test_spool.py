@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.process.requirements import needs_root
 from workers.reaper.accounting import spool as module
 from workers.reaper.accounting.spool import Spool
 from workers.reaper.errors import SpoolError
@@ -177,7 +178,69 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
         Spool(str(tmp_path / "file"), LIMIT)
 
 
+@needs_root
+def test_nor_can_one_that_a_stranger_can_have_made(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    os.chown(folder, 1300, 1300)
+    with pytest.raises(SpoolError, match=f"'{folder}' belongs to uid 1300, who can have put it there"):
+        Spool(str(folder), LIMIT)
+
+
 def test_other_files_are_left_alone(tmp_path: Path) -> None:
     for name in ("notes.txt", "a.rows", "12.rows"):
         (tmp_path / name).touch()
     assert Spool(str(tmp_path), LIMIT).batches == ()
+
+
+def test_rows_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave = cut_writes(monkeypatch)
+    spool = Spool(str(tmp_path), LIMIT)
+    for _ in range(3):
+        spool.append(b"1\n")
+    spool.take_back()
+    assert spool.rows == 2
+    spool.close_batch()
+    spool.append(b"2\n")
+    assert spool.rows == 3
+    leave(1)
+    spool.append(b"3\n")
+    assert spool.rows == 4, "one of them in memory"
+    spool.remove(spool.batches[0])
+    assert spool.rows == 2
+    spool.close()
+    assert Spool(str(tmp_path), LIMIT).rows == 1, "that of an earlier process"
+
+
+def test_rows_of_many_earlier_segments_are_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_COUNTED", 2)
+    for number, text in enumerate((b"12\n34\n56\n78\n", b"1\n1\n1\n", b"123\n123\n"), 1):
+        (tmp_path / f"{number:016}.rows").write_bytes(text)
+    assert Spool(str(tmp_path), LIMIT).rows == 4 + 5, "12 bytes are as many rows as the 14 bytes with 5 rows make"
+
+
+def test_a_segment_that_was_removed_is_lost_and_counted(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path), LIMIT)
+    spool.append(b"1\n")
+    spool.append(b"2\n")
+    spool.close_batch()
+    (batch,) = spool.batches
+    (tmp_path / batch).unlink()
+    with pytest.raises(FileNotFoundError):
+        spool.read(batch)
+    assert spool.lose(batch) == 2
+    assert (spool.lost, spool.rows, spool.size, spool.batches) == (2, 0, 0, ())
+
+
+def test_why_a_row_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave = cut_writes(monkeypatch)
+    spool = Spool(str(tmp_path), LIMIT)
+    assert spool.trouble == ""
+    for room in (0, 1):
+        leave(room)
+        spool.append(b"12\n")
+        assert spool.trouble == "No space left on device"
+    leave(100)
+    spool.append(b"12\n")
+    assert spool.trouble == ""

@@ -4,24 +4,44 @@ import asyncio
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.unit.process.requirements import needs_root
 from tests.unit.workers.reaper.accounting.databases import CHECKS
 from tests.unit.workers.reaper.rows import NO_PARAMETERS, row
 from workers.reaper.accounting import sqlite
-from workers.reaper.accounting.ask import ask
-from workers.reaper.accounting.database import Database, open_database
+from workers.reaper.accounting.database import Database, ask, open_database
 from workers.reaper.accounting.query import Query, Totals
+from workers.reaper.accounting.sqlite import Sqlite
 from workers.reaper.errors import DatabaseError
+
+
+class FakeClock:
+    """The host's clock, which is synchronised, and may be set."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0  # seconds
+        self.gone_by = 0.0  # seconds
+        self.synchronised = True
+
+    def now(self) -> float:
+        return time.time() + self.ahead + self.gone_by
+
+    def elapsed(self) -> float:
+        return self.gone_by
+
+    def is_synchronised(self) -> bool:
+        return self.synchronised
 
 
 def with_database(path: Path, use: Callable[[Database], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
-        database = open_database(f"sqlite:{path}")
+        database = Sqlite(str(path), True, FakeClock())
         try:
             await use(database)
         finally:
@@ -137,3 +157,20 @@ def test_the_end_does_not_wait_for_a_long_answer(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(sqlite, "_totals", endless)
     asyncio.run(run())
+
+
+@needs_root
+@pytest.mark.parametrize("suffix", sqlite.SUFFIXES)
+def test_what_a_stranger_can_have_made_is_no_database(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o1777)
+    path = tmp_path / "shared" / f"a.db{suffix}"
+    path.touch()
+    os.chown(path, 1300, 1300)
+
+    async def use(database: Database) -> None:
+        with pytest.raises(DatabaseError, match=f"{path}' belongs to uid 1300, who can have put it there"):
+            await database.insert([row(1)])
+
+    with_database(tmp_path / "shared" / "a.db", use)
+    assert path.stat().st_size == 0

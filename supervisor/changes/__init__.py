@@ -1,0 +1,1 @@
+"""Definitions of a running supervisor: evaluated, planned for, changed to."""

@@ -1,0 +1,222 @@
+"""Changing to other definitions while everything runs: all or nothing, by the least that does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from supervisor.definitions.service import Change, Definitions, Descriptor, Service
+from supervisor.errors import DefinitionsError
+from supervisor.lifecycle.life import RUNS, UP, Cause, State
+from supervisor.lifecycle.plan import Plan, make_plan
+from supervisor.log.logger import log, notice
+from supervisor.manager.draining import open_successor
+from supervisor.manager.inspection import Sights, inspect_paths, marks_of, still_seen
+from supervisor.manager.manager import WITHOUT_PROCESS, Manager
+from supervisor.manager.unit import Unit
+from supervisor.notify.safe_close import Closer
+from supervisor.process.failure import failure_of
+from supervisor.process.files import rights_of
+from supervisor.process.held_descriptors import UNIX, Opened, close_all, open_all, wanted
+from supervisor.process.network_namespace import namespace_of_name
+from supervisor.process.paths import Sight
+from supervisor.process.slots import Slot
+
+READ = frozenset({"r", "r+"})  # files that must be there
+NOTHING_SEEN: Sights = {}
+
+
+@dataclass(slots=True)
+class Prepared:
+    """The open descriptors before anything is touched, by service and slot.
+
+    Owns `opened`.  `moved` are entries of other units' tables, as unit and slot: the unit gives
+    them up when it is sure that the definitions change.
+    """
+
+    opened: dict[str, dict[Slot, Opened]] = field(default_factory=dict)
+    moved: dict[str, dict[Slot, tuple[Unit, Slot]]] = field(default_factory=dict)
+
+    def take(self, name: str) -> dict[Slot, Opened]:
+        """All that is for a service; it is the caller's."""
+        opened = self.opened.pop(name, {})
+        for slot, (unit, old) in self.moved.pop(name, {}).items():
+            opened[slot] = unit.table.give(old)
+        return opened
+
+    def close(self, closer: Closer) -> None:
+        for opened in self.opened.values():
+            close_all(opened, closer)
+
+
+def inspect(manager: Manager, done: Callable[[Sights], None]) -> None:
+    """Take a look at the paths of all that is open for the services."""
+    inspect_paths(manager.loop, manager.children, marks_of(manager.units.values()), done)
+
+
+def plan(
+    manager: Manager, definitions: Definitions, reloads: bool = False, sights: Sights = NOTHING_SEEN
+) -> Plan:
+    """Return the plan that makes these the definitions; changes nothing.  `reloads` as in `make_plan`."""
+    standing = manager.standing()
+    defined = [name for name, unit in manager.units.items() if not unit.internal and not unit.removed]
+    old = Definitions({name: standing.services[name] for name in defined}, manager.settings)
+    lives = {name: life for name, life in standing.lives.items() if not manager.units[name].internal}
+    moved = {name: why for name in defined if (why := _why_renewed(manager.units[name], definitions, sights))}
+    return make_plan(old, lives, standing.stopping, definitions, reloads, moved)
+
+
+def carry_out(manager: Manager, plan: Plan, sights: Sights = NOTHING_SEEN) -> None:
+    """Do what was planned just now, or raise DefinitionsError and change nothing: something cannot be opened."""
+    prepared = _prepare(manager, plan)
+    try:
+        _open_anew(manager, plan, sights, prepared)
+        _apply(manager, plan, prepared)
+    finally:
+        prepared.close(manager.host.closer)
+
+
+def renew_unreachable(manager: Manager, sights: Sights) -> None:
+    """Have services make way whose sockets nobody reaches: a spawnd that was lost may have bound new ones for them."""
+    for name, unit in list(manager.units.items()):
+        opened = dict(unit.table)
+        seen = {slot: sight for slot, sight in still_seen(unit, sights).items() if opened[slot].spec.kind in UNIX}
+        lost = [f"{opened[slot].spec.path} was {sight}" for slot, sight in seen.items() if sight.has_room]
+        if lost and unit.life.state in UP:
+            manager.renew([name], Cause.DEFINITION, ", ".join(lost))
+
+
+def _why_renewed(unit: Unit, definitions: Definitions, sights: Sights) -> str:
+    """Why a running process is to make way for one that has what is at the paths now; empty: there is no reason."""
+    if unit.name not in definitions.services or unit.life.state not in RUNS:
+        return ""
+    opened = dict(unit.table)
+    seen = still_seen(unit, sights)
+    found = [f"{opened[slot].spec.path} was {sight}" for slot, sight in seen.items() if _counts(opened[slot], sight)]
+    return ", ".join(found)
+
+
+def _counts(opened: Opened, sight: Sight) -> bool:
+    """Whether a running process is worth less without the new one: nobody reaches its socket, its key is an old one.
+
+    A log that was moved is not such a thing: logs are moved all the time.
+    """
+    if opened.spec.kind == "file":
+        return opened.spec.access in READ and sight is Sight.REPLACED
+    return sight.has_room
+
+
+def _open_anew(manager: Manager, plan: Plan, sights: Sights, prepared: Prepared) -> None:
+    """Open what is to be renewed: for a process that makes way its successor's, for others in the present place."""
+    for name, unit in manager.units.items():
+        seen = still_seen(unit, sights)
+        if unit.life.state in WITHOUT_PROCESS:
+            unit.renew(seen)
+            continue
+        for spec, sight in [(opened.spec, seen[slot]) for slot, opened in unit.table if slot in seen]:
+            if spec.kind in UNIX and not sight.has_room:
+                log.warning("%s: %s %r was %s; the old socket stays", name, spec.kind, spec.path, sight)
+        slots = [slot for slot, opened in unit.table if slot in seen and _counts(opened, seen[slot])]
+        if name in plan.transaction.up and name in plan.definitions.services:
+            specs = wanted(plan.definitions.services[name])
+            rights = rights_of(plan.definitions.services[name])
+            for slot in slots:
+                open_successor(name, slot, specs.get(slot), rights, prepared.opened.setdefault(name, {}))
+
+
+def _prepare(manager: Manager, plan: Plan) -> Prepared:
+    """Open what services that will run need beyond what they have: a busy port shows before anything is stopped."""
+    prepared = Prepared()
+    problems = []
+    held = _Held(manager, plan.definitions)
+    for name in plan.transaction.up:
+        if not _opens(manager, plan, name):
+            continue
+        service = plan.definitions.services[name]
+        missing = held.claim(manager.units.get(name), service, prepared)
+        try:
+            prepared.opened[name] = open_all(missing, manager.host.closer, rights_of(service))
+        except Exception as error:
+            problems.append(f"{service.file}:{service.line}: {name}: {failure_of(error)}")
+    if problems:
+        prepared.close(manager.host.closer)
+        raise DefinitionsError(problems)
+    return prepared
+
+
+def _opens(manager: Manager, plan: Plan, name: str) -> bool:
+    """Whether it is to have its descriptors before anything changes: not where a start of the old kind is tried again.
+
+    A service that has failed for want of a descriptor would otherwise hold up all other changes.
+    """
+    unit = manager.units.get(name)
+    if unit is None or unit.life.state not in (State.FAILED, State.BACKOFF):
+        return True
+    return plan.kinds.get(name) is Change.REBUILD or bool(plan.transaction.up[name].needed_by)
+
+
+class _Held:
+    """The open descriptors, and those of them that no service wants once the definitions have changed."""
+
+    def __init__(self, manager: Manager, definitions: Definitions) -> None:
+        self._addresses: set[tuple[object, ...]] = set()
+        self._spare: list[tuple[Descriptor, Unit, Slot]] = []
+        for name, unit in manager.units.items():
+            stays = list(wanted(definitions.services[name]).values()) if name in definitions.services else []
+            pending = unit.pending.opened if unit.pending is not None else {}
+            self._addresses |= {opened.spec.address() for opened in pending.values()}
+            for slot, opened in unit.table:
+                self._addresses.add(opened.spec.address())
+                if opened.spec in stays:
+                    stays.remove(opened.spec)
+                else:
+                    self._spare.append((opened.spec, unit, slot))
+
+    def claim(self, unit: Unit | None, service: Service, prepared: Prepared) -> dict[Slot, Descriptor]:
+        """The descriptors that have to be opened for a service.  Descriptors that others give up are moved to it.
+
+        A descriptor that another service holds has to wait until that one is gone.  A file that would be truncated, and
+        a socket in a network namespace that is not there yet, wait until the service starts.
+        """
+        have = [opened.spec for _slot, opened in unit.table] if unit is not None else []
+        if unit is not None and unit.pending is not None:
+            have += [opened.spec for opened in unit.pending.opened.values()]
+        missing = {}
+        for slot, spec in wanted(service).items():
+            if spec in have:
+                have.remove(spec)
+            elif (spare := next((entry for entry in self._spare if entry[0] == spec), None)) is not None:
+                self._spare.remove(spare)
+                prepared.moved.setdefault(service.name, {})[slot] = spare[1:]
+            elif spec.address() not in self._addresses and not spec.access.startswith("w") and is_reachable(spec):
+                missing[slot] = spec
+        return missing
+
+
+def is_reachable(spec: Descriptor) -> bool:
+    """Whether a descriptor can be opened where it is to be: who makes its network namespace may be new, too."""
+    return not spec.netns or namespace_of_name(spec.netns) is not None
+
+
+def _apply(manager: Manager, plan: Plan, prepared: Prepared) -> None:
+    """First all definitions, then everything that follows from them."""
+    definitions = plan.definitions
+    manager.settings = definitions.settings
+    manager.sources.learn(definitions)
+    taken = {name: prepared.take(name) for name in definitions.services}  # all, before any table changes
+    for name, service in definitions.services.items():
+        kind = plan.kinds.get(name)
+        if kind is None:
+            manager.add(service, taken[name])
+        else:
+            # also where nothing has changed, for the line may be another
+            manager.define(manager.units[name], service, kind, taken[name])
+    gone = [entry.name for entry in plan.services.values() if entry.new is None]
+    manager.remove([manager.units[name] for name in gone])
+    manager.index(definitions.services)
+    for entry in plan.services.values():
+        log.info("%s: %s: %s", entry.name, entry.effect.value, entry.reason)
+    manager.move(plan.transaction)
+    for entry in plan.services.values():
+        if entry.old is None and not entry.internal and entry.name not in plan.transaction.up:
+            notice("Not running %s", entry.name)

@@ -1,0 +1,254 @@
+"""Evaluating the definition files in a child: Lua, look-ups of users and all, never in spawnd itself.
+
+One evaluation runs at a time, for all clients who asked before it began.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from supervisor.definitions.report import ReportReader
+from supervisor.definitions.service import Definitions
+from supervisor.errors import DefinitionsError
+from supervisor.linux.descriptors import close_range
+from supervisor.log.logger import close_inherited_log
+from supervisor.loop.loop import Loop
+from supervisor.process.children import Children, Exit
+from supervisor.process.fork import default_signals, fork
+
+if TYPE_CHECKING:
+    from supervisor.manager.inspection import Sights
+
+TIME_LIMIT = 30.0  # seconds for all files, on a host that may be busy with its boot: more is a name service that hangs
+# seconds of processor time for the Lua code of a file: more is an endless loop, and the child says on which line
+CHILD_TIME_LIMIT = 4.5
+OVERTIME = f"took longer than {CHILD_TIME_LIMIT:g} s; an endless loop, maybe in one call of string.find or the like?"
+LOOK_LIMIT = 5.0  # seconds for the look for programs: more is a file system that does not answer
+NOT_LOOKED = f"cannot look for programs: no answer from a file system within {LOOK_LIMIT:g} s"
+MAX_REPORT = 32 * 1024 * 1024
+CHUNK = 1 << 15  # bytes of the report that are taken at once: some milliseconds
+# bytes that an evaluation may map beside what spawnd had mapped: each Lua state has 64 MiB, one after the other
+ADDRESS_SPACE = 512 * 1024 * 1024
+LAST_FD = 2**32 - 1
+Done = Callable[[Definitions | DefinitionsError], None]
+
+
+class Evaluation:
+    """One evaluation of `paths`; calls `done` once, from the loop.  Owns its end of the pipe.
+
+    With `digest` the definitions come with one, with `programs` these are looked for; both takes longer.  A look that
+    hangs costs no more than its notices: the child is killed and left behind, as a system call may never end.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        paths: Sequence[str],
+        done: Done,
+        *,
+        digest: bool = False,
+        programs: bool = False,
+    ) -> None:
+        self._loop = loop
+        self._done = done
+        self._programs = programs
+        self._report = ReportReader()
+        self._size = 0
+        self._failure = ""
+        self._read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+        try:
+            os.set_blocking(self._read_fd, False)
+            loop.watch(self._read_fd, select.EPOLLIN, self._on_readable)
+            self._pid = fork(lambda: _evaluate(paths, write_fd, digest, programs))
+        except BaseException:
+            loop.unwatch(self._read_fd)
+            os.close(self._read_fd)
+            raise
+        finally:
+            os.close(write_fd)
+        children.register(self._pid, self)
+        self._timer = loop.limit_later(TIME_LIMIT, self._too_long)
+
+    def cancel(self) -> None:
+        """Kill the child if there still is one: nobody waits for the result any more."""
+        if self._read_fd >= 0:
+            os.kill(self._pid, signal.SIGKILL)
+
+    def _on_readable(self, _events: int) -> None:
+        self._read_some()
+
+    def _read_some(self) -> bool:
+        """Take a piece of the report, and no more: others are to have their turn.  False where there is none."""
+        try:
+            data = os.read(self._read_fd, CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._loop.unwatch(self._read_fd)
+            return False
+        self._size += len(data)
+        if self._size > MAX_REPORT:
+            self._give_up(f"definitions are larger than {MAX_REPORT >> 20} MiB")
+            return False
+        was_complete = self._report.is_complete
+        self._report.feed(data)
+        if self._programs and self._report.is_complete and not was_complete:
+            self._timer.cancel()
+            self._timer = self._loop.limit_later(LOOK_LIMIT, self._leave)
+        return True
+
+    def _too_long(self) -> None:
+        self._give_up(f"took longer than {TIME_LIMIT:g} s")
+
+    def _give_up(self, failure: str) -> None:
+        self._failure = self._failure or failure
+        self._loop.unwatch(self._read_fd)
+        os.kill(self._pid, signal.SIGKILL)  # not reaped yet: `reaped` would have ended the timer and the watch
+
+    def _leave(self) -> None:
+        """Have a child killed that looks for programs, and do not wait for it."""
+        os.kill(self._pid, signal.SIGKILL)  # not reaped yet: `reaped` would have ended the timer
+        self._end("", final=False)
+
+    def died(self, pid: int) -> None:
+        while self._read_fd >= 0 and not self._failure and self._read_some():
+            pass
+
+    def reaped(self, pid: int, exit: Exit) -> None:
+        if self._read_fd < 0:
+            return  # left behind
+        overtime = exit.signum == signal.SIGPROF
+        ended = OVERTIME if overtime else "" if exit == Exit() else f"evaluation {exit.describe()}"
+        self._end(self._failure or ended, final=overtime)
+
+    def _end(self, failure: str, *, final: bool) -> None:
+        self._timer.cancel()
+        self._loop.unwatch(self._read_fd)
+        os.close(self._read_fd)
+        self._read_fd = -1
+        self._done(self._result(failure, final=final))
+
+    def _result(self, failure: str, *, final: bool) -> Definitions | DefinitionsError:
+        try:
+            found = self._report.definitions(failure, final=final)
+        except DefinitionsError as error:
+            return error
+        if not self._programs or self._report.looked:
+            return found
+        missing = f"cannot look for programs: {failure}" if failure else NOT_LOOKED
+        return replace(found, notices=(*found.notices, missing))
+
+
+def _evaluate(paths: Sequence[str], write_fd: int, digest: bool, programs: bool) -> None:
+    default_signals()
+    close_inherited_log()
+    # of spawnd's descriptors the child keeps its stderr and the pipe: what runs here came from a file
+    os.dup2(write_fd, 3, inheritable=False)
+    close_range(4, LAST_FD)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit_address_space()
+    from supervisor.definitions.evaluate import write_report
+
+    root = os.geteuid() == 0
+    write_report(paths, 3, deadline_s=CHILD_TIME_LIMIT, root=root, digest=digest, programs=programs)
+    os._exit(0)
+
+
+def _limit_address_space() -> None:
+    """Bound the memory of Lua code.  The limit counts what the fork has inherited too, however large spawnd is."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        inherited = int(file.read().split()[0]) * resource.getpagesize()
+    limit = inherited + ADDRESS_SPACE
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+class Evaluations:
+    """`paths` are the definition files and folders.
+
+    `inspect` takes a look at the paths of what the units have open, at the same time; `sights` is what it found last.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        paths: Sequence[str],
+        inspect: Callable[[Callable[[Sights], None]], object] = lambda done: done({}),
+    ) -> None:
+        self._loop = loop
+        self._children = children
+        self._paths = paths
+        self._asked: list[Done] = []
+        self._told: list[Done] = []
+        self._quiet: Callable[[], None] | None = None
+        self._inspect = inspect
+        self._is_looking = False
+        self._result: Definitions | DefinitionsError | None = None
+        self.sights: Sights = {}
+
+    def ask(self, done: Done) -> None:
+        """Have `done` called with what the files say now, or what is wrong with them; once for who asks again."""
+        if done not in self._asked:
+            self._asked.append(done)
+            self._next()
+
+    def is_awaited_by(self, done: Done) -> bool:
+        """Whether this one has asked, and the evaluation has not ended."""
+        return done in self._asked or done in self._told
+
+    def hold(self, quiet: Callable[[], None]) -> None:
+        """Begin no other evaluation, until `release`; call back when all who were asked for have been told."""
+        self._quiet = quiet
+        self._tell_quiet()
+
+    def release(self) -> None:
+        """Go on, with what was asked for meanwhile."""
+        self._quiet = None
+        self._next()
+
+    def _tell_quiet(self) -> None:
+        if self._quiet is not None and not self._told:
+            self._loop.call_soon(self._quiet)  # after those who are told in turns before this one
+
+    def _next(self) -> None:
+        if self._told or not self._asked or self._quiet is not None:
+            return
+        self._told, self._asked = self._asked, []
+        self._is_looking = True
+        self._inspect(self._looked)
+        try:
+            Evaluation(self._loop, self._children, self._paths, self._evaluated, digest=True, programs=True)
+        except OSError as error:
+            failure = DefinitionsError([f"cannot evaluate definitions: {error.strerror}"])
+            self._loop.call_soon(partial(self._evaluated, failure))
+
+    def _looked(self, sights: Sights) -> None:
+        self.sights = sights
+        self._is_looking = False
+        self._tell()
+
+    def _evaluated(self, result: Definitions | DefinitionsError) -> None:
+        self._result = result
+        self._tell()
+
+    def _tell(self) -> None:
+        """Each in a turn of its own, so that no mistake of one is another's; once both are there."""
+        if self._is_looking or self._result is None:
+            return
+        result, self._result = self._result, None
+        told, self._told = self._told, []
+        for done in told:
+            self._loop.call_soon(partial(done, result))
+        self._tell_quiet()
+        self._next()

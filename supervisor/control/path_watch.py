@@ -1,0 +1,71 @@
+"""Being told when something else, or nothing, is at the path of a socket."""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable
+from contextlib import suppress
+
+from supervisor.linux.inotify import (
+    IN_CLOEXEC,
+    IN_CREATE,
+    IN_DELETE,
+    IN_MOVED_FROM,
+    IN_MOVED_TO,
+    IN_NONBLOCK,
+    IN_ONLYDIR,
+    inotify_add_watch,
+    inotify_init1,
+    parse_events,
+)
+from supervisor.log.logger import log
+from supervisor.loop.loop import Loop
+
+MASK = IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_ONLYDIR
+BUFFER = 1 << 16
+
+
+class PathWatch:
+    """Calls `changed` after names have come, gone or changed in the folder of `path`.  Owns its descriptor."""
+
+    def __init__(self, loop: Loop, path: str, changed: Callable[[], None]) -> None:
+        self._loop = loop
+        self._name = os.path.basename(path)
+        self._changed = changed
+        self._folder = os.path.dirname(path)
+        self._fd = -1
+        try:
+            self._fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC)
+            inotify_add_watch(self._fd, self._folder, MASK)
+        except OSError as error:
+            log.warning("cannot watch %s: %s; it would not be made again if it were removed", path, error.strerror)
+            self._close_fd()
+        else:
+            loop.watch(self._fd, select.EPOLLIN, self._read)
+
+    def renew(self) -> None:
+        """Watch the folder that has the path now: the one before is gone."""
+        if self._fd >= 0:
+            with suppress(OSError):  # gone again, of which whoever has made it is told
+                inotify_add_watch(self._fd, self._folder, MASK)
+            self._changed()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            self._loop.unwatch(self._fd)
+            self._close_fd()
+
+    def _close_fd(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _read(self, _events: int) -> None:
+        try:
+            events = parse_events(os.read(self._fd, BUFFER))
+        except BlockingIOError:
+            return
+        # a queue that has run over may have had it, too
+        if any(name == self._name or watch < 0 for watch, _mask, name in events):
+            self._changed()

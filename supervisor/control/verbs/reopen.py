@@ -1,0 +1,32 @@
+"""Reopen: have the files that services write to at their paths again; nothing is restarted."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from supervisor.control.core import Core
+from supervisor.control.orders import reply_results, take_order
+from supervisor.lifecycle.outcome import Outcome
+from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.pending_call import PendingCall
+
+
+def run(pending: PendingCall, core: Core) -> None:
+    order = take_order(pending, core, Parameters(pending.call.parameters))
+    # of a pattern only those are meant that write to files at all
+    names = [name for name in order.names if name in order.literal or core.writes_files(name)]
+    outcomes: dict[str, Outcome] = {}
+
+    def done(name: str, outcome: Outcome) -> None:
+        outcomes[name] = outcome
+        if order.waits and len(outcomes) == len(names):
+            reply()
+
+    def reply() -> None:
+        asked = Outcome(True, "asked to reopen its files")
+        reply_results(pending, core, [(name, outcomes.get(name, asked)) for name in names])
+
+    for name in names:
+        core.reopen(name, partial(done, name))
+    if not order.waits or not names:
+        reply()

@@ -1,0 +1,19 @@
+"""`reopen`: have the files that services write to at their paths again."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from supervisor.ctl.arguments import take_order
+from supervisor.ctl.client import Client
+from supervisor.ctl.waiting import order_and_print
+
+NOTHING = "Nothing to reopen: none of these services writes to files by descriptors of its table"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    take_order(parser)
+
+
+def run(client: Client, args: Namespace) -> int:
+    return order_and_print(client, args, "Reopen", nothing=NOTHING)

@@ -1,0 +1,133 @@
+"""Programs of services: can they be executed, as far as the user that checks the definitions can know?
+
+Nothing is executed.  A step before the start may make a program, so every finding is a notice.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from supervisor.definitions.checking import Checking
+from supervisor.definitions.service import Service
+from supervisor.printable import quoted
+
+FIRST_LINE = 256  # bytes of it that the kernel looks at: BINPRM_BUF_SIZE
+DEFAULT_PATH = "/bin:/usr/bin"  # of env(1) where there is no $PATH
+ENV = "/env"
+_SHELL = re.compile(r"\$\{?(?:HOME|PATH|USER)\b|(?:\A|[:=])~/")  # what a shell would expand in a value
+
+
+def check_programs(services: dict[str, Service], checkings: dict[str, Checking]) -> None:
+    """Give a notice for each program that would not start."""
+    for service in services.values():
+        _check_expansion(service, checkings[service.name])
+        if service.chroot:
+            continue  # paths are those of another root
+        for key, path in (("exec", service.exec), ("check", service.check[0] if service.check else "")):
+            problem = _problem(path, service, checkings[service.name].databases.root) if path else ""
+            if problem:
+                checkings[service.name].notice(problem, key)
+        if not service.functions:  # they may make these
+            _check_paths(service, checkings[service.name])
+
+
+def _check_paths(service: Service, checking: Checking) -> None:
+    """Give a notice for each directory and environment file that a start needs and that does not exist."""
+    wanted = [("cwd", service.cwd), *(("env_file", path) for path in service.env_file if not path.startswith("-"))]
+    for key, path in wanted:
+        try:
+            os.stat(path)
+        except FileNotFoundError:
+            checking.notice(f"{path!r} does not exist", key)
+        except OSError:
+            continue  # nobody but another user can see it
+
+
+def _check_expansion(service: Service, checking: Checking) -> None:
+    """Give a notice for values that only a shell would expand."""
+    for name, value in service.env.items():
+        if _SHELL.search(value):
+            checking.notice("is passed as written: neither variables nor ~ are expanded in env", "env", name)
+    if "-c" in service.arg:
+        return  # a shell gets it
+    for number, value in enumerate(service.arg, 1):
+        if _SHELL.search(value) and not (service.expand_env and "~/" not in value):
+            hint = "~ is not expanded" if "~/" in value else "expand_env = true expands variables"
+            checking.notice(f"is passed as written: {hint}", "arg", number)
+
+
+def _problem(path: str, service: Service, root: bool) -> str:
+    """The obstacle to the execution of a program; '' where none is known."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        return _absent(path, error)
+    if stat.S_ISDIR(mode):
+        return f"{path!r} is a folder, not a program"
+    if not stat.S_ISREG(mode):  # to open it could take for ever, or do something
+        return f"{path!r} is not a regular file"
+    if not mode & 0o111:
+        return f"{path!r} is not executable: chmod a+x"
+    with suppress(OSError), open(path, "rb") as file:
+        if problem := _script_problem(path, file.read(FIRST_LINE), service):
+            return problem
+    if root:
+        with suppress(OSError), _as_user(service):
+            if not os.access(path, os.X_OK, effective_ids=True):
+                return f"user {service.user!r} cannot execute {path!r}"
+    return ""
+
+
+def _absent(path: str, error: OSError) -> str:
+    program, space, rest = path.partition(" ")
+    if space and os.path.isfile(program):
+        return f"{path!r} does not exist, {program!r} does: arguments go into arg, a list, here {rest!r}"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+        return f"{path!r} does not exist{'; arguments go into arg, a list' if space else ''}"
+    return ""  # nobody but another user can see it
+
+
+def _script_problem(path: str, begin: bytes, service: Service) -> str:
+    """The fault of the first line of a script."""
+    if not begin.startswith(b"#!"):
+        text = bool(begin) and b"\0" not in begin and begin.isascii()
+        return f"{path!r} is text without an interpreter: its first line has to be like '#!/bin/sh'" if text else ""
+    line = os.fsdecode(begin.partition(b"\n")[0][2:]).lstrip(" \t")
+    interpreter, _, argument = line.partition(" ")
+    if line.endswith("\r"):
+        shown = quoted(line)
+        return f"{path!r} has lines that end as in DOS, so its interpreter is {shown}: remove the carriage returns"
+    interpreter, argument = interpreter.strip(), argument.strip()
+    if not os.path.exists(interpreter):
+        return f"{path!r} has the interpreter {quoted(interpreter)}, which does not exist"
+    if interpreter.endswith(ENV) and argument and not argument.startswith("-") and "=" not in argument:
+        return _not_found(path, argument, service)
+    return ""
+
+
+def _not_found(path: str, name: str, service: Service) -> str:
+    """The fault where env(1) looks for the interpreter."""
+    places = service.env.get("PATH", DEFAULT_PATH)
+    if service.env_file or any(os.access(os.path.join(folder, name), os.X_OK) for folder in places.split(":")):
+        return ""
+    return f"{path!r} has the interpreter {quoted(name)}, which is not in PATH: env = {{ PATH = … }}, now {places!r}"
+
+
+@contextmanager
+def _as_user(service: Service) -> Iterator[None]:
+    """Have the effective rights of a service.  The real user stays root, so nobody can take hold of this process."""
+    groups, gid, uid = os.getgroups(), os.getegid(), os.geteuid()
+    try:
+        os.setgroups(service.gids)
+        os.setegid(service.gid)
+        os.seteuid(service.uid)
+        yield
+    finally:
+        os.seteuid(uid)
+        os.setegid(gid)
+        os.setgroups(groups)

@@ -1,0 +1,108 @@
+"""Which services to start and stop for a request, with dependencies and conflicts.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container, Iterable, Mapping
+from dataclasses import dataclass
+
+from supervisor.definitions.service import Service
+from supervisor.lifecycle.dependencies import needed, satisfies
+from supervisor.lifecycle.life import AT_REST, Cause, Life, comes_up, is_wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """An order to be up.  `renew`: a service that has a process gets another one.
+
+    `needed_by` is empty for a service that was asked for by name.  `detail` is a sentence that says more than `cause`,
+    if there is one.
+    """
+
+    renew: bool
+    cause: Cause = Cause.START
+    needed_by: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """An order to be down; `other` is the service on whose account, if any."""
+
+    cause: Cause
+    other: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Services as they stand: their definitions, those that wait to take over included, and their lives.
+
+    `conflicts` has for each name that has any the names in conflict with it.  `stopping` are services that are to
+    stop, whether they have begun to or wait for their turn.
+    """
+
+    services: Mapping[str, Service]
+    lives: Mapping[str, Life]
+    conflicts: Mapping[str, set[str]]
+    stopping: Collection[str]
+
+    def is_wanted(self, name: str) -> bool:
+        """Return whether a service has, or will have, a process unless somebody stops it."""
+        return name not in self.stopping and is_wanted(self.lives[name])
+
+
+class Transaction:
+    """Orders, before any is given: `up` in order, and `down`.  A name is in one of them at most.
+
+    The later request wins; `displaced` has services at rest that were to go up and lost to a rival.  `changed` are
+    services whose definition asks for another process: an order to be up renews each of them.
+    """
+
+    def __init__(self, standing: Standing, changed: Container[str] = ()) -> None:
+        self.up: dict[str, Up] = {}
+        self.down: dict[str, Down] = {}
+        self.displaced: dict[str, str] = {}
+        self._standing = standing
+        self._changed = changed
+
+    def stop(self, names: Iterable[str], cause: Cause, other: str = "") -> None:
+        """Have services down; those at rest are down already."""
+        for name in names:
+            was_up = self.up.pop(name, None) is not None
+            if self._standing.lives[name].state not in AT_REST:
+                self.down[name] = Down(cause, other)
+            elif was_up:
+                self.displaced[name] = other
+
+    def bring_up(self, names: Iterable[str], renew: bool = False, cause: Cause = Cause.START) -> None:
+        """Have services up, after the dependencies that are missing; services in conflict with them go down."""
+        standing = self._standing
+        asked = dict.fromkeys(names)
+        for name, needed_by in _with_needs(asked, standing.services):
+            if needed_by and self._comes_up(name):
+                continue
+            rivals = sorted(standing.conflicts.get(name, ()))
+            self.stop((rival for rival in rivals if rival in standing.lives), Cause.CONFLICT, name)
+            self.down.pop(name, None)
+            self.displaced.pop(name, None)
+            if name in self._changed:
+                self.up[name] = Up(True, Cause.DEFINITION, needed_by)
+            else:
+                self.up[name] = Up(renew and not needed_by, Cause.START if needed_by else cause, needed_by)
+
+    def _comes_up(self, name: str) -> bool:
+        """Return whether a service is up or on its way, so that its dependents need nothing done."""
+        if name in self.up:
+            return True
+        if name in self.down or name in self._standing.stopping:
+            return False
+        service, life = self._standing.services[name], self._standing.lives[name]
+        return satisfies(service, life) or comes_up(life)
+
+
+def _with_needs(asked: Collection[str], services: Mapping[str, Service]) -> list[tuple[str, str]]:
+    """Return the names and their dependencies, each after its own; with the dependent, for names not asked for."""
+    order = needed(asked, services)
+    needed_by: dict[str, str] = {}
+    for name in reversed(order):
+        needed_by.update(dict.fromkeys(services[name].depends, name))
+    return [(name, "" if name in asked else needed_by[name]) for name in order]

@@ -1,0 +1,199 @@
+"""Pieces of the state machine that several events share: entering a state, launching, stopping, what follows an end."""
+
+from __future__ import annotations
+
+from supervisor.definitions.service import Backoff, Service
+from supervisor.lifecycle.life import (
+    UP,
+    WITH_PROCESS,
+    Act,
+    Cause,
+    Life,
+    State,
+    Step,
+    Then,
+    Transition,
+    is_renewed,
+    is_to_tear_down,
+)
+
+DRAIN_LIMIT = 1.0  # seconds for a running process to take the clients of a socket that is to be replaced
+FAIL_TIMEOUT = 10.0  # seconds for one that failed to end by itself, where its stop_timeout is none
+ORDERS = {
+    Cause.START: "start requested",
+    Cause.STOP: "stop requested",
+    Cause.RESTART: "restart requested",
+    Cause.CONFLICT: "conflicts with {}, which was started",
+    Cause.DEFINITION: "definition changed",
+    Cause.REMOVED: "not defined any more",
+    Cause.SIGNAL: "restart signal",
+    Cause.NAMESPACE: "its network namespace was recreated",
+    Cause.SHUTDOWN: "shutdown",
+}
+SET_UP = "start succeeded"
+_KEEPS_UP_SINCE = UP | {State.STOPPING}
+
+
+def enter(life: Life, state: State, now: float, reason: str, deadline: float | None = None) -> Life:
+    """Return the life in a new state; everything that belongs to the old state alone is gone."""
+    up_since = life.up_since if state in _KEEPS_UP_SINCE else None
+    return life._replace(
+        state=state,
+        since=now,
+        reason=reason,
+        deadline=deadline,
+        watchdog_at=None,
+        up_since=up_since,
+        killed=False,
+        came_up=now if life.came_up is None and state is State.DONE else life.came_up,
+        set_up=life.set_up and state in WITH_PROCESS,
+    )
+
+
+def because(life: Life, cause: Cause, reason: str = "", other: str = "", detail: str = "") -> Life:
+    """Return the life with the last thing that happened to it; an order has its own words."""
+    return life._replace(cause=cause, reason=reason or ORDERS[cause].format(other), other=other, detail=detail)
+
+
+def asked_from_rest(life: Life, now: float) -> Life:
+    """Return the life of a service that is started from rest: its dependents wait for this start."""
+    return life._replace(asked=now, began=None, came_up=None)
+
+
+def after(now: float, seconds: float | None) -> float | None:
+    return None if seconds is None else now + seconds
+
+
+def call_setup(service: Service, life: Life, now: float) -> Transition:
+    """Call the function that comes before the process, where the service has one."""
+    if life.set_up and "restart" in service.functions:
+        return life._replace(step=Step.SETUP), (Act.CALL_RESTART,)
+    if "start" in service.functions:
+        return life._replace(step=Step.SETUP), (Act.CALL_START,)
+    return launch(service, life, now)
+
+
+def launch(service: Service, life: Life, now: float) -> Transition:
+    life = life._replace(step=Step.EXEC, starts=life.starts + 1, set_up=bool(service.functions))
+    if service.has_process:
+        return life, (Act.LAUNCH,)
+    if service.task:
+        return enter(because(life, Cause.EXIT, SET_UP), State.DONE, now, SET_UP), (Act.RELEASE,)
+    return come_up(service, life, now), ()
+
+
+def come_up(service: Service, life: Life, now: float, reason: str = "running") -> Life:
+    up = enter(life, State.RUNNING, now, reason)
+    came_up = now if up.came_up is None and not service.task else up.came_up  # a task has to be done for that
+    return up._replace(up_since=now, watchdog_at=after(now, service.watchdog), came_up=came_up)
+
+
+def begin_stop(service: Service, life: Life, now: float, then: Then, reason: str) -> Life:
+    timeout = service.stop_timeout
+    if timeout is None and then is Then.FAIL:
+        timeout = FAIL_TIMEOUT
+    return enter(life, State.STOPPING, now, reason, after(now, timeout))._replace(then=then)
+
+
+def begin_drain(stopping: Life, now: float) -> Transition:
+    return stopping._replace(step=Step.DRAIN, deadline=now + DRAIN_LIMIT), (Act.DRAIN,)
+
+
+def signalled(service: Service, life: Life, now: float) -> Life:
+    """Return the life after the stop signal: the time to stop begins now."""
+    return life._replace(step=Step.EXEC, deadline=after(now, service.stop_timeout))
+
+
+def launch_last(life: Life) -> Transition:
+    """Start one more process, to be stopped as soon as it runs."""
+    return life._replace(step=Step.LAST, starts=life.starts + 1), (Act.LAUNCH,)
+
+
+def wait_again(life: Life, now: float) -> Life:
+    return enter(life, State.WAITING, now, life.reason)._replace(set_up=life.set_up)
+
+
+def end_by_itself(service: Service, life: Life, now: float, then: Then, reason: str, spread: float) -> Transition:
+    """The service has ended by itself; its function `stop` comes first, where it has one and is set up."""
+    if is_to_tear_down(service, life):
+        return process_gone(service, begin_stop(service, life, now, then, reason), now)
+    return _ended(service, life, now, then, reason, spread, until=now)
+
+
+def process_gone(service: Service, life: Life, now: float, reason: str = "", spread: float = 0.0) -> Transition:
+    """The service is stopping and has no process any more: its function `stop` comes, or what was to follow."""
+    if is_renewed(service, life) or not is_to_tear_down(service, life):
+        return _stopped(service, life, now, reason, spread)
+    deadline = after(now, service.start_timeout)
+    return life._replace(step=Step.TEARDOWN, deadline=deadline, killed=False, set_up=False), (Act.CALL_STOP,)
+
+
+def torn_down(service: Service, life: Life, now: float, clean: bool, reason: str, spread: float) -> Transition:
+    """The function `stop` has ended.  An operator who ordered a stop is told if it failed."""
+    if clean:
+        return _stopped(service, life, now, "", spread)
+    if life.then is Then.REST:
+        failed = because(life, Cause.FUNCTION, f"{life.reason}; {reason}")
+        return enter(failed, State.FAILED, now, failed.reason), (Act.RELEASE,)
+    return _stopped(service, life, now, reason, spread)
+
+
+def _stopped(service: Service, life: Life, now: float, reason: str, spread: float) -> Transition:
+    match life.then:
+        case Then.REST:
+            return enter(life, State.STOPPED, now, life.reason), (Act.RELEASE,)
+        case Then.START:
+            again = life._replace(set_up=life.set_up and is_renewed(service, life))
+            return wait_again(again, now), ()
+        case Then.FAIL | Then.END:
+            both = f"{life.reason}; {reason}" if reason else life.reason
+            return _ended(service, life, now, life.then, both, spread, until=life.since)
+
+
+def _ended(
+    service: Service, life: Life, now: float, then: Then, reason: str, spread: float, until: float
+) -> Transition:
+    clean = then is Then.END
+    if service.task and clean:
+        return enter(life, State.DONE, now, reason), (Act.RELEASE,)
+    if life.final:
+        state = State.STOPPED if clean else State.FAILED
+        return enter(life, state, now, f"{reason}; no_restart_status lists it"), (Act.RELEASE,)
+    if clean and service.restart != "always":
+        return enter(life, State.STOPPED, now, reason), (Act.RELEASE,)
+    return _crashed(service, life, now, reason, spread, until)
+
+
+def _crashed(service: Service, life: Life, now: float, reason: str, spread: float, until: float) -> Transition:
+    """The process ended as it should not have; it was well `until` then, if it ever was."""
+    healthy = life.up_since is not None and until - life.up_since >= service.healthy_after
+    if healthy and service.restart != "never":
+        again = life._replace(failures=0, restarts=life.restarts + 1)
+        return enter(again, State.WAITING, now, reason), ()
+    return _failure(service, life, now, reason, spread)
+
+
+def _failure(service: Service, life: Life, now: float, reason: str, spread: float) -> Transition:
+    failures = life.failures + 1
+    life = life._replace(failures=failures)
+    if service.restart == "never":
+        return enter(life, State.FAILED, now, reason), (Act.RELEASE,)
+    if service.start_limit is not None and failures >= service.start_limit:
+        times = f"{failures} failures in a row" if failures > 1 else "1 failure"
+        return enter(life, State.FAILED, now, f"{reason}; {times}"), (Act.RELEASE,)
+    return enter(life, State.BACKOFF, now, reason, now + delay(service.backoff, failures, spread)), ()
+
+
+def delay(backoff: Backoff, failures: int, spread: float) -> float:
+    """Return the seconds to wait after the given number of failures in a row (1 or more).
+
+    `spread` is a random number in -1..1; the wait is moved by that share of `jitter`, so that services that failed
+    together do not come back together.
+    """
+    if failures < 1:
+        raise ValueError(f"no wait without a failure: {failures}")
+    try:
+        wait = min(backoff.first * float(backoff.factor) ** (failures - 1), backoff.max)
+    except OverflowError:
+        wait = backoff.max
+    return float(wait * (1 + backoff.jitter * spread))

@@ -1,0 +1,202 @@
+// Calls on pipes with a time limit.
+//
+// Whoever reads from a pipe, writes to it, opens it or closes its last descriptor has its lock meanwhile, and may keep
+// it: in the page fault of a buffer that nobody fills. The others wait for the lock, O_NONBLOCK or not, and no signal
+// ends that. So a child makes the call, which shares the memory of its parent and has a table of its own with the pipe
+// alone (own_table.h): that takes some 0.05 ms. No signal tells of its end, so it is reaped here alone. A child that
+// waits keeps its memory, and what it has read is in there once it has ended.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "own_table.h"
+
+enum {
+	ROOM = 16384, // bytes that are read or written at once
+	SLOWEST_MS = 2000, // for a child that runs, on a machine that is busy
+	END_MS = 20, // from its last call to its end
+};
+
+enum { READ = 'r', WRITE = 'w', OPEN = 'o', CLOSE = 'c' };
+
+struct pipe_call {
+	volatile int32_t result; // bytes, or an errno with a minus sign
+	char data[ROOM];
+	// what follows is not the caller's
+	struct child child;
+	volatile uint32_t begins; // until the child has a table of its own
+	volatile uint32_t alone; // whether the parent has closed its own descriptor
+	int operation, size, pipe, socket; // to OPEN, `size` is the access mode
+};
+
+// Descriptors that a parent keeps which may not be fetched from, and would be copied with a table of thousands:
+// the number of the first is among those that are always copied, and a pipe gets it for as long as a child begins.
+static struct {
+	int low, other;
+} reserved = { -1, -1 };
+
+static void name_descriptor(int fd, char *path)
+{
+	char digits[12];
+	int length = 0;
+
+	path = stpcpy(path, "/proc/self/fd/");
+	do
+		digits[length++] = (char)('0' + fd % 10);
+	while ((fd /= 10) > 0);
+	while (length > 0)
+		*path++ = digits[--length];
+	*path = '\0';
+}
+
+// Open the pipe of a descriptor once more.
+static long open_again(int fd, int flags)
+{
+	char path[32];
+
+	name_descriptor(fd, path);
+	return call(__NR_openat, AT_FDCWD, (long)path, flags | O_NONBLOCK | O_CLOEXEC, 0);
+}
+
+static long make_call(struct pipe_call *job, int pipe, int socket)
+{
+	long result;
+	int fd;
+
+	switch (job->operation) {
+	case READ:
+		return call(__NR_read, pipe, (long)job->data, job->size, 0);
+	case WRITE:
+		// an open file of our own: the flag is not for others who have this one
+		result = open_again(pipe, O_WRONLY);
+		return result < 0 ? result : call(__NR_write, result, (long)job->data, job->size, 0);
+	case OPEN:
+		result = open_again(pipe, job->size);
+		fd = (int)result;
+		return result < 0 ? result : send_over(socket, &fd, 1);
+	case CLOSE:
+		// a parent that dies before it has closed its own ends this child
+		while (!job->alone)
+			call(__NR_futex, (long)&job->alone, FUTEX_WAIT, 0, 0);
+		return 0;
+	}
+	return -EINVAL;
+}
+
+static int work(void *argument)
+{
+	struct pipe_call *job = argument;
+	int pipe, socket = -1, error;
+
+	call(__NR_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0);
+	if (job->socket < 0)
+		error = take_table(&job->pipe, 1, &pipe);
+	else
+		error = take_two(job->pipe, job->socket, &pipe, &socket);
+	job->begins = 0;
+	call(__NR_futex, (long)&job->begins, FUTEX_WAKE, 1, 0);
+	if (error == 0)
+		job->result = (int32_t)make_call(job, pipe, socket);
+	leave(0);
+}
+
+struct pipe_call *new_pipe_call(void)
+{
+	return calloc(1, sizeof(struct pipe_call));
+}
+
+// Keep two descriptors of no consequence, the first with a low number while there is one.
+void reserve_pipe_call(int low, int other)
+{
+	reserved.low = low;
+	reserved.other = other;
+}
+
+static void close_own(struct pipe_call *job, int pipe)
+{
+	close(pipe);
+	job->alone = 1;
+	syscall(__NR_futex, &job->alone, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+
+static int start_child(struct pipe_call *job, int milliseconds)
+{
+	int pid;
+
+	do {
+		job->result = -ETIMEDOUT;
+		job->begins = 1;
+		job->alone = 0;
+		pid = begin(&job->child, work, 0, job);
+		if (pid < 0)
+			return pid;
+		if (job->operation != CLOSE)
+			wait_for(&job->child.in_memory, milliseconds); // as a rule it has ended by then: one wait, not two
+		// a child that has not begun by then never will: KILL comes before its next call
+		if (!table.copies && !wait_for(&job->begins, SLOWEST_MS))
+			kill(pid, SIGKILL);
+		if (table.error == 0)
+			return pid;
+	} while (may_retry(pid));
+	return -table.error;
+}
+
+// Have a child make a call. To open a pipe takes a `socket`, on which the new descriptor comes; else that is -1.
+// Waits for it so long at most. Returns its pid, or an errno with a minus sign. Once `end_pipe_call` says that it has ended, `job` may be used again.
+// To close a pipe, a descriptor is closed, and the last close of the pipe is that of a child which ends.
+int begin_pipe_call(struct pipe_call *job, int operation, int pipe, int socket, int size, int milliseconds)
+{
+	const int is_lent = reserved.low >= 0 && socket < 0 && pipe >= ALWAYS_COPIED;
+	int pid;
+
+	job->operation = operation;
+	job->size = size < ROOM ? size : ROOM;
+	job->pipe = is_lent ? reserved.low : pipe;
+	job->socket = socket;
+	if (is_lent)
+		dup3(pipe, reserved.low, O_CLOEXEC);
+	pid = start_child(job, milliseconds);
+	if (is_lent)
+		dup3(reserved.other, reserved.low, O_CLOEXEC);
+	if (pid > 0 && operation == CLOSE)
+		close_own(job, pipe);
+	return pid;
+}
+
+static int reap(int pid, int milliseconds)
+{
+	struct pollfd ends = { .events = POLLIN };
+
+	if (waitpid(pid, NULL, __WALL | WNOHANG) != 0)
+		return 1;
+	if (milliseconds == 0)
+		return 0;
+	ends.fd = (int)syscall(__NR_pidfd_open, pid, 0);
+	if (ends.fd >= 0) {
+		poll(&ends, 1, milliseconds);
+		close(ends.fd);
+	}
+	return waitpid(pid, NULL, __WALL | WNOHANG) != 0;
+}
+
+// Whether the child has ended, which is reaped then. Waits until it does, or waits for others for so long.
+int end_pipe_call(struct pipe_call *job, int pid, int milliseconds)
+{
+	int waited = 0;
+
+	while (!wait_for(&job->child.in_memory, milliseconds)) {
+		waited += milliseconds;
+		if (milliseconds == 0 || waited >= SLOWEST_MS || waits(pid))
+			return 0;
+	}
+	return reap(pid, milliseconds ? END_MS : 0);
+}

@@ -1,0 +1,229 @@
+"""Where a path leads, step by step, as far as root can trust the way: see path_resolution(7).
+
+A folder on the way may belong to an ordinary user, who would like to lead root astray.  Root follows
+a symbolic link only where root alone can have put it there.  A process that is not root has nothing
+to lend, and follows every link.
+
+In a folder such as /tmp anybody can have put a file at the path before.  The kernel's protected_regular and
+protected_fifos, see proc_sys_fs(5), are about an open with O_CREAT alone, and not about sockets and folders.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Collection
+from types import TracebackType
+from typing import Self
+
+from supervisor.linux.statfs import is_proc
+
+MAX_LINKS = 40  # on one path, as the kernel has it
+_HOLD = os.O_PATH | os.O_CLOEXEC
+# Without O_NONBLOCK, a FIFO, a modem line or a lease at the path could hold up the caller.
+ALWAYS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+
+
+class ForeignFile(OSError):
+    """EACCES for anything that a user can have put into a folder that everybody may write to."""
+
+
+class UntrustedLink(OSError):
+    """A link that a user other than root can have set: ELOOP for a symbolic one, EPERM for a hard one.
+
+    `rest` is the path from the place where the walk has stopped: the link, and the names after it.
+    """
+
+    def __init__(self, number: int, message: str, rest: str) -> None:
+        super().__init__(number, message)
+        self.rest = rest
+
+
+class Place:
+    """A folder, held open, and a name in it: the end of a path that nobody else can bend.
+
+    Owns `folder`.  Each symbolic link on the way is followed only if it is root's in a folder
+    of root's where nobody else can exchange it.  The kernel's own protected_symlinks and
+    protected_hardlinks, see proc_sys_fs(5), cover sticky folders and what the user has no
+    permission to write, where they are set.  `follows_all`: every link is followed, as the kernel does.
+
+    `owners` are users whose files are taken in a folder that everybody may write to, besides those of root, of this
+    process and of the folder's owner.  None: everybody's, for a caller who makes no use of what is there.
+    """
+
+    def __init__(self, start: str = "/", *, follows_all: bool = False, owners: Collection[int] | None = None) -> None:
+        self.folder = os.open(start, _HOLD | os.O_DIRECTORY)
+        self.name = "."
+        self._follows_all = follows_all or os.geteuid() != 0
+        self._owners = None if owners is None else {0, os.geteuid(), *owners}
+        self._links_left = MAX_LINKS
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        os.close(self.folder)
+
+    def enter(self, path: str) -> None:
+        """Go to `path`, from here where it is relative.  Raises OSError, UntrustedLink and ForeignFile among them."""
+        if path.startswith("/"):
+            self._move("/")
+        names = path.split("/")[::-1]
+        while len(names) > 1:
+            name = names.pop()
+            if not name:
+                continue
+            try:
+                self._move(name)
+            except NotADirectoryError:
+                target = self._follow(name, "/".join([name, *reversed(names)]))
+                if target is None:
+                    self._move(name, 0)
+                else:
+                    if target.startswith("/"):
+                        self._move("/")
+                    names.extend(target.split("/")[::-1])
+        self.name = names.pop() or "."
+
+    def hold(self) -> int:
+        """Return an O_PATH descriptor, the caller's, of the file here or behind links, to which this place moves.
+
+        Raises OSError, UntrustedLink and ForeignFile among them.
+        """
+        while True:
+            fd = os.open(self.name, _HOLD | os.O_NOFOLLOW, dir_fd=self.folder)
+            try:
+                status = os.fstat(fd)
+                self.check_owner(status, self.name)
+            except BaseException:
+                os.close(fd)
+                raise
+            if not stat.S_ISLNK(status.st_mode):
+                return fd
+            os.close(fd)
+            target = self._follow(self.name, self.name)
+            if target is None:
+                return os.open(self.name, _HOLD, dir_fd=self.folder)
+            self.enter(target)
+
+    def open(self, path: str, flags: int, mode: int = 0o600, *, both_ways: bool = True) -> tuple[int, bool]:
+        """Return a descriptor of `path`, which does not block and is the caller's, and whether the file was created.
+
+        With O_CREAT in `flags` a file that is missing is created with `mode`, but never one behind a link.
+        `both_ways`: a FIFO is opened for reading and writing, whatever `flags` say.  Raises OSError.
+        """
+        if flags & os.O_DIRECTORY:
+            path += "/"
+        if not flags & os.O_CREAT:
+            self.enter(path)
+            return self._open_found(flags, both_ways), False
+        for _ in range(2):
+            self.enter(path)
+            try:
+                return os.open(self.name, flags | ALWAYS | os.O_EXCL, mode, dir_fd=self.folder), True
+            except FileExistsError:
+                pass
+            try:
+                return self._open_found(flags & ~os.O_CREAT, both_ways), False
+            except FileNotFoundError:
+                pass  # removed in between, say by a rotation of logs; or a link that leads nowhere
+        raise FileNotFoundError(errno.ENOENT, "a symbolic link that leads nowhere")
+
+    def _open_found(self, flags: int, both_ways: bool) -> int:
+        """Open the existing file here.
+
+        A FIFO that is opened both ways never waits for its other end and never fails for want of a reader; and a
+        reader gets no end of file each time that the last writer leaves.
+        """
+        held = self.hold()  # looked at before it is opened, as opening with O_TRUNC is harm already
+        if flags & os.O_PATH:
+            return held
+        try:
+            status = os.fstat(held)
+            self.check_hard_links(status)
+            if both_ways and stat.S_ISFIFO(status.st_mode):
+                flags = os.O_RDWR
+            return os.open(f"/proc/self/fd/{held}", flags | ALWAYS)
+        finally:
+            os.close(held)
+
+    def check_owner(self, status: os.stat_result, name: str) -> None:
+        """Raise ForeignFile for what another user can have put here under this name."""
+        if self.is_foreign(status):
+            raise ForeignFile(
+                errno.EACCES,
+                f"{self._here(name)!r} belongs to uid {status.st_uid}, who can have put it there: "
+                "remove it, or choose a folder that other users cannot write to",
+            )
+
+    def is_foreign(self, status: os.stat_result) -> bool:
+        """Whether a file that is here belongs to a user who can have put it here, and whose files are not taken."""
+        if self._owners is None or status.st_uid in self._owners:
+            return False
+        folder = os.fstat(self.folder)
+        return _is_shared(folder.st_mode) and status.st_uid != folder.st_uid
+
+    def check_hard_links(self, status: os.stat_result) -> None:
+        """Raise UntrustedLink for a file of several names that another user can have linked to here."""
+        if self._follows_all or stat.S_ISDIR(status.st_mode) or status.st_nlink == 1:
+            return
+        folder = os.fstat(self.folder)
+        if (folder.st_uid != 0 and status.st_uid != folder.st_uid) or (folder.st_uid == 0 and folder.st_mode & 0o022):
+            message = f"{self._here(self.name)!r} is a hard link that a user can have made"
+            raise UntrustedLink(errno.EPERM, message, self.name)
+
+    def _move(self, name: str, nofollow: int = os.O_NOFOLLOW) -> None:
+        # O_DIRECTORY also has an automounter mount what belongs here
+        fd = os.open(name, _HOLD | os.O_DIRECTORY | nofollow, dir_fd=self.folder)
+        try:
+            if name not in ("/", ".."):  # they are not in the folder here
+                self.check_owner(os.fstat(fd), name)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(self.folder)
+        self.folder = fd
+
+    def _follow(self, name: str, rest: str) -> str | None:
+        """Return the target of the link `name`, with which the rest of the path begins.
+
+        None stands for a link that only the kernel can follow, as /proc/self/fd/1.  Raises OSError: ENOTDIR for
+        anything but a link, ELOOP for one link too many, UntrustedLink, ForeignFile.
+        """
+        link = os.open(name, _HOLD | os.O_NOFOLLOW, dir_fd=self.folder)
+        try:
+            status = os.fstat(link)
+            if not stat.S_ISLNK(status.st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            self._links_left -= 1
+            if self._links_left < 0:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+            self.check_owner(status, name)
+            if not self._trusts(status):
+                message = f"the symbolic link {self._here(name)!r} is not followed: a user can set it"
+                raise UntrustedLink(errno.ELOOP, message, rest)
+            if is_proc(link):
+                return None
+            return os.readlink("", dir_fd=link)
+        finally:
+            os.close(link)
+
+    def _trusts(self, link: os.stat_result) -> bool:
+        if self._follows_all:
+            return True
+        folder = os.fstat(self.folder)
+        replaceable = folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX
+        return link.st_uid == 0 and folder.st_uid == 0 and not replaceable
+
+    def _here(self, name: str) -> str:
+        try:
+            folder = os.readlink(f"/proc/self/fd/{self.folder}")
+        except OSError:
+            return name  # in a new root there may be no /proc
+        return f"{folder.rstrip('/')}/{name}"
+
+
+def _is_shared(mode: int) -> bool:
+    """Whether users who need not trust each other write to a folder, as the kernel's protected_regular has it."""
+    return bool(mode & stat.S_IWOTH or (mode & stat.S_IWGRP and mode & stat.S_ISVTX))

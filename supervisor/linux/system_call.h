@@ -1,0 +1,50 @@
+// The kernel without a C library: what runs here may share memory with its parent, errno with it, or have none.
+#pragma once
+
+#include <asm/unistd.h>
+
+enum { SIGSET_SIZE = 8 };
+
+#if defined(__x86_64__)
+#define ARCHITECTURE AUDIT_ARCH_X86_64
+static inline long call(long number, long a, long b, long c, long d)
+{
+	long result;
+	register long r10 __asm__("r10") = d;
+	__asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
+			 : "rcx", "r11", "memory");
+	return result;
+}
+#else
+
+// Number, first and further arguments are in registers; the result is where the first argument was.
+#if defined(__aarch64__)
+#define ARCHITECTURE AUDIT_ARCH_AARCH64
+#define NUMBER_REGISTER "x8"
+#define ARGUMENT_REGISTER(n) "x" #n
+#define ENTER_KERNEL "svc #0"
+#elif defined(__riscv) && __riscv_xlen == 64
+#define ARCHITECTURE AUDIT_ARCH_RISCV64
+#define NUMBER_REGISTER "a7"
+#define ARGUMENT_REGISTER(n) "a" #n
+#define ENTER_KERNEL "ecall"
+#else
+#error "this architecture is not known here: it takes an entry point and a system call"
+#endif
+static inline long call(long number, long a, long b, long c, long d)
+{
+	register long which __asm__(NUMBER_REGISTER) = number;
+	register long first __asm__(ARGUMENT_REGISTER(0)) = a;
+	register long second __asm__(ARGUMENT_REGISTER(1)) = b;
+	register long third __asm__(ARGUMENT_REGISTER(2)) = c;
+	register long fourth __asm__(ARGUMENT_REGISTER(3)) = d;
+	__asm__ volatile(ENTER_KERNEL : "+r"(first) : "r"(which), "r"(second), "r"(third), "r"(fourth) : "memory");
+	return first;
+}
+#endif
+
+static _Noreturn inline void leave(long status)
+{
+	for (;;)
+		call(__NR_exit_group, status, 0, 0, 0);
+}

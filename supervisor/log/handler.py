@@ -1,0 +1,294 @@
+"""Lines of the log on their way out: each with its beginning, in the size of a write, to a sink that never blocks.
+
+On a stream of the journal each line begins with its priority (`sd-daemon(3)`), elsewhere
+with the time.  A log that nobody reads (a stopped terminal, a full pipe) or that cannot be
+written (a full disk) never stops the supervisor: lines are dropped and counted, and their
+number is logged as soon as there is room again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import select
+import socket
+import stat
+import sys
+import termios
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from typing import Protocol
+
+from supervisor.plural import count
+from supervisor.printable import encodable, escape
+
+NOTICE = 25  # between INFO and WARNING, as syslog has it
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, NOTICE: 5, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+JOURNAL_SOCKET = "/run/systemd/journal/stdout"
+
+MAX_LINE = 4096  # what a pipe takes whole or not at all (PIPE_BUF)
+CUT = "…"  # where a line was cut
+_TOGETHER = 32  # lines in one write
+_LONGEST_CHARACTER = 4  # bytes in UTF-8
+_DAEMON = 3 << 3  # syslog's facility "daemon"
+_SPARE = 4  # a pipe has much room as long as no more than this part of it is taken
+
+
+class LineHandler(logging.Handler):
+    """Writes each line of a record by itself to the descriptor, None: to syslog."""
+
+    def __init__(self, fd: int | None) -> None:
+        super().__init__()
+        self.on_stderr = fd is not None
+        self._sink: Sink = SyslogSink("spawnd") if fd is None else StreamSink(fd)
+        self._to_journal = fd is not None and on_journal_stream(fd)
+        self._with_priority = fd is None or self._to_journal
+        self._lost = 0
+        self._second = -1
+        self._shown = ""  # that second, as a line begins with it
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+        except Exception as error:  # a message and its arguments that do not fit lose no more than themselves
+            text = f"cannot format log message {record.msg!r}: {error}"
+        # at newlines alone: at its form feeds a service's line would go on as one of ours
+        for line in text.rstrip("\n").split("\n"):
+            self.write(record.levelno, line)
+
+    def close(self) -> None:
+        self._sink.close()
+        super().close()
+
+    def write(self, level: int, line: str) -> None:
+        """Write a line, without a newline; it is lost where it is not taken at once."""
+        if not self.offer(level, line):
+            self.lose()
+
+    def write_all(self, level: int, lines: Sequence[str]) -> None:
+        """Write lines, without newlines; plain ones together, as far as a pipe takes them whole."""
+        for first in range(0, len(lines), _TOGETHER):
+            some = lines[first : first + _TOGETHER]
+            text = "".join(some)
+            begin = self._begin(level)
+            if self.on_stderr and text.isascii() and text.isprintable() and not self._lost:
+                data = "".join([f"{begin}{line}\n" for line in some]).encode()
+                if len(data) <= MAX_LINE and self._sink.write(data):
+                    continue
+            for line in some:
+                self.write(level, line)
+
+    def offer(self, level: int, line: str) -> bool:
+        """Write one line if it is taken at once; before it, how many were lost."""
+        if self._lost:
+            told = f"{count(self._lost, 'line')} of log {'was' if self._lost == 1 else 'were'} lost"
+            if self._sink.write(self._line(logging.WARNING, told)):
+                self._lost = 0
+        return not self._lost and self._sink.write(self._line(level, line))
+
+    def lose(self) -> None:
+        """Count a line that is never written."""
+        self._lost += 1
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the last line was not taken for want of room, which a reader may make."""
+        return self._sink.is_full
+
+    @property
+    def has_much_room(self) -> bool:
+        """Whether most of what its reader has still to read could be somebody else's."""
+        return self._sink.has_much_room()
+
+    def _time(self) -> str:
+        second = int(time.time())
+        if second != self._second:
+            self._second, self._shown = second, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
+        return self._shown
+
+    def _line(self, level: int, line: str) -> bytes:
+        """Return the bytes of a line, its newline included, with escapes for what the sink cannot take.
+
+        A terminal shows files and pipes sooner or later.  Programs that show the journal escape commands themselves.
+        """
+        shown = encodable(line) if self._to_journal else without_commands(line)
+        return cut(f"{self._begin(level)}{shown}".encode(), MAX_LINE - 1) + b"\n"
+
+    def _begin(self, level: int) -> str:
+        """The beginning of a line."""
+        return f"<{_PRIORITIES.get(level, 6)}>" if self._with_priority else f"{self._time()} {_name(level)} "
+
+
+def on_journal_stream(fd: int) -> bool:
+    """Whether `fd` is the stream that `$JOURNAL_STREAM` names by device and inode, or any other of the journal.
+
+    A worker, whose environment is its definition's, has spawnd's or one that was made for it.
+    """
+    status = os.fstat(fd)
+    if os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
+        return True
+    if not stat.S_ISSOCK(status.st_mode):
+        return False
+    try:
+        with socket.socket(fileno=os.dup(fd)) as stream:
+            return bool(stream.getpeername() == JOURNAL_SOCKET)
+    except OSError:  # of a pair, or its other end is gone
+        return False
+
+
+@cache
+def _name(level: int) -> str:
+    return f"{logging.getLevelName(level).lower():7}"
+
+
+# sinks
+
+
+class Sink(Protocol):
+    is_full: bool  # the last line was refused for want of room
+
+    def write(self, line: bytes) -> bool:
+        """Write one line of at most MAX_LINE bytes, its newline included; False where that would block or fails."""
+
+    def has_much_room(self) -> bool:
+        """Whether one who writes much leaves enough room for others."""
+
+    def close(self) -> None:
+        """Close what the sink opened."""
+
+
+class StreamSink:
+    """A descriptor that other processes write to as well, which stays its owner's.
+
+    O_NONBLOCK cannot be set on it: the flag is shared with them.  A pipe or a terminal is
+    opened once more instead, where that is permitted, and this is the sink's; a socket has a flag
+    for each message.
+    """
+
+    def __init__(self, fd: int) -> None:
+        mode = os.fstat(fd).st_mode
+        self._fd = self._given = fd
+        self._is_socket = stat.S_ISSOCK(mode)
+        self._is_pipe = stat.S_ISFIFO(mode)
+        self.is_full = False
+        self._may_block = not stat.S_ISREG(mode)
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            with suppress(OSError):
+                flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+                self._fd = os.open(f"/proc/self/fd/{fd}", flags)
+                self._may_block = False
+
+    def write(self, line: bytes) -> bool:
+        self.is_full = False
+        try:
+            if self._is_socket:
+                return _send(self._fd, line)
+            if self._may_block and not _has_room(self._fd):
+                raise BlockingIOError
+            return os.write(self._fd, line) == len(line)
+        except OSError as error:
+            self.is_full = isinstance(error, BlockingIOError)
+            return False
+
+    def has_much_room(self) -> bool:
+        """A pipe tells; of anything else it is known when a line is refused."""
+        if not self._is_pipe:
+            return True
+        try:
+            waiting = int.from_bytes(fcntl.ioctl(self._fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+            return waiting * _SPARE <= fcntl.fcntl(self._fd, fcntl.F_GETPIPE_SZ)
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        if self._fd != self._given:
+            os.close(self._fd)
+            self._fd = self._given
+
+
+def _has_room(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def _send(fd: int, line: bytes) -> bool:
+    with socket.socket(fileno=os.dup(fd)) as stream:
+        return stream.send(line, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) == len(line)
+
+
+class SyslogSink:
+    """The syslog daemon at `/dev/log`, found again when it was restarted.  Lines begin with `<PRIORITY>`."""
+
+    def __init__(self, name: str, address: str = "/dev/log") -> None:
+        self._name = name
+        self._address = address
+        self.is_full = False
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+
+    def write(self, line: bytes) -> bool:
+        priority, _, text = line.rstrip(b"\n").partition(b">")
+        number = _DAEMON | int(priority[1:])
+        self.is_full = False
+        try:
+            self._socket.sendto(b"<%d>%s[%d]: %s" % (number, self._name.encode(), os.getpid(), text), self._address)
+        except OSError as error:
+            self.is_full = isinstance(error, BlockingIOError)
+            return False
+        return True
+
+    def has_much_room(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+# text
+
+
+class _Escapes(dict[int, str]):
+    """By code point, as `str.translate` looks it up, each made when it is first needed."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        self[code] = shown = char if char.isprintable() or char == "\t" else escape(char)
+        return shown
+
+
+_ESCAPES = _Escapes()
+
+
+def without_commands(line: str) -> str:
+    """Return a line that UTF-8 can encode, with escapes for all that would command a terminal; a tab stays."""
+    return line if line.isprintable() else line.translate(_ESCAPES)
+
+
+def boundary(data: bytes, at: int) -> int:
+    """Return the last place up to `at` where a UTF-8 character begins; `at` itself in other data."""
+    for place in range(at, max(0, at - _LONGEST_CHARACTER), -1):
+        if place == len(data) or data[place] & 0xC0 != 0x80:
+            return place
+    return at
+
+
+def cut(line: bytes, size: int) -> bytes:
+    """Return at most `size` bytes of a line, with a mark at the end of a longer line."""
+    if len(line) <= size:
+        return line
+    mark = CUT.encode()
+    return line[: boundary(line, size - len(mark))] + mark
+
+
+def pieces(line: str, size: int) -> list[str]:
+    """Return the line in pieces of at most `size` bytes."""
+    data = line.encode()
+    found = []
+    while len(data) > size:
+        at = boundary(data, size)
+        found.append(data[:at].decode())
+        data = data[at:]
+    return [*found, data.decode()]

@@ -1,0 +1,354 @@
+"""The time after the end of a unit's process: how that counts, what ends or searches its leftovers.
+
+Without a cgroup, processes may have left the session of their service; spawnd, the subreaper, inherits them (`Strays`).
+They are ended with their service where a mark in their environment proves that they are its own, and only then.
+Nothing waits for that: a thousand services may end at once, and a crash is to take no longer.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
+
+from supervisor.errors import StepError
+from supervisor.lifecycle.cause import background
+from supervisor.lifecycle.life import (
+    Cause,
+    Ended,
+    Then,
+    goes_into_background,
+    in_call,
+    lets_end,
+    spares_others,
+    tells_all,
+)
+from supervisor.lifecycle.wording import left_behind
+from supervisor.log.logger import log, notice
+from supervisor.log.output import Outputs
+from supervisor.loop.loop import Loop, Timer
+from supervisor.manager import functions
+from supervisor.manager.background import Background
+from supervisor.manager.emptying import Emptying, Parting
+from supervisor.manager.kin import Kin
+from supervisor.manager.unit import Unit
+from supervisor.process.children import Children, Exit, signal_name
+from supervisor.process.leftovers import has_orphans, kill_processes
+from supervisor.process.marks import MOST_TOLD, Marked, MarkReader, living_in, name_of
+from supervisor.process.pids import Process, signal_processes, still_living
+from supervisor.process.run import Answer, Role, Run
+from supervisor.process.survivor import find_survivor
+
+NOTHING_LEFT = "left no process in the background"
+PAUSE = 0.05  # seconds from the end of a service until strays are looked for, for all that have ended by then
+
+
+class EndListener(Protocol):
+    """The one that is told when all is over, or goes on with a daemon."""
+
+    def touch(self, unit: Unit) -> None: ...
+    def started(self, unit: Unit) -> None: ...
+    def in_background(self, unit: Unit) -> None: ...
+    def exited(self, unit: Unit, clean: bool, reason: str) -> None: ...
+
+
+class Aftermath:
+    """`Unit.rest` and `Unit.ended_clean` are its own: what is waited for until the owner is told of the end.
+
+    `units` gives all that there are, `take_over` takes the process of a daemon in.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        kin: Kin,
+        owner: EndListener,
+        units: Callable[[], Iterable[Unit]],
+        take_over: Callable[[Unit, Run], None],
+        outputs: Outputs,
+    ) -> None:
+        self._loop = loop
+        self._children = children
+        self._kin = kin
+        self._owner = owner
+        self._units = units
+        self._take_over = take_over
+        self._outputs = outputs
+        self._marks = MarkReader(loop, children)
+        self._strays = Strays(loop, children, self._marks, self._others, self._tell_left)
+
+    def end(self, unit: Unit, clean: bool) -> None:
+        """Tell the owner of the end once all is gone that has to be: its group was killed with its leader."""
+
+        def done() -> None:
+            unit.ended_clean = None
+            unit.rest = None
+            if unit.cgroup is None and not spares_others(unit.service, unit.life, clean):
+                if unit.leftover_pids:
+                    self._kin.kill(unit)
+                self._strays.end(unit)
+            self._outputs.end_line(unit.name)
+            # an older spawnd had one place for both; a first process that went into the background has kept neither
+            reason = (in_call(unit.life) and unit.last_call) or unit.last_exit or NOTHING_LEFT
+            self._owner.exited(unit, clean, reason)
+
+        if clean and goes_into_background(unit.service, unit.life):
+            unit.rest = Background(
+                self._loop,
+                unit.service,
+                partial(self._know_orphans, unit),
+                partial(self._in_background, unit),
+                lambda: self._kin.without_proof(unit, self._marks.orphans()),
+                partial(self._found_background, unit),
+                partial(self._give_up_background, unit),
+            )
+            unit.ended_clean = clean
+            self._owner.touch(unit)
+            return
+        patient = lets_end(unit.service, unit.life)
+        if patient or not spares_others(unit.service, unit.life, clean):
+            with logged(unit):
+                unit.rest = self._end_rest(unit, patient, done)
+        if unit.rest is None:
+            done()
+        else:
+            unit.ended_clean = clean
+            self._owner.touch(unit)
+
+    def _end_rest(self, unit: Unit, patient: bool, done: Callable[[], None]) -> Emptying | Parting | None:
+        """Have what its main process has left end; None where nothing is left to be waited for.
+
+        It is told to end if it is `patient` and was not told before.  Raises StepError, OSError.
+        """
+        told = unit.ended_clean is not None or tells_all(unit.service, unit.life)
+        if unit.cgroup is not None:
+            if not unit.cgroup.is_populated():
+                return None
+            if patient and not told:
+                unit.cgroup.signal(signal.SIGTERM)
+            return Emptying(self._loop, unit.name, unit.cgroup, done, patient)
+        others = still_living(unit.leftover_pids) if patient else {}
+        if not others:
+            return None
+        if not told:
+            signal_processes(others, signal.SIGTERM)
+        return Parting(self._loop, unit.name, others, lambda: self._kin.living(unit), done)
+
+    def end_strays(self, unit: Unit) -> None:
+        """End what has left the sessions of a service without a cgroup, soon."""
+        self._strays.end(unit)
+
+    # daemons in the background
+
+    def _know_orphans(self, unit: Unit, done: Callable[[], None]) -> None:
+        """Call `done` once the marks of orphans are read that may be the unit's: in a cgroup none have to be."""
+        if unit.cgroup is not None:
+            done()
+        else:
+            self._marks.look(done)
+
+    def _in_background(self, unit: Unit) -> dict[int, Process]:
+        """Its living processes, none of which is the main one."""
+        if unit.cgroup is not None:
+            return living_in(unit.cgroup)
+        return self._kin.in_background(unit, self._marks.orphans())
+
+    def _found_background(self, unit: Unit, process: Process | None) -> None:
+        """The process of a service is found, or there is none."""
+        undecided = unit.undecided
+        unit.rest = unit.ended_clean = None
+        if process is None:
+            unit.last_exit = f"{NOTHING_LEFT} ({undecided})" if undecided else NOTHING_LEFT
+            unit.ended = Ended(cause=unit.last_exit)
+            self.end(unit, False)
+            return
+        is_ours = process.parent == os.getpid() and process.pid not in self._children.pids()
+        run = Run(process.pid, started=process.started) if is_ours else find_survivor(process.pid, process.started)
+        if run is None:  # it has just ended: it will be found to be gone
+            self.end(unit, True)
+            return
+        unit.leftover_pids = still_living(unit.leftover_pids)
+        unit.leftover_pids.pop(process.pid, None)
+        self._take_over(unit, run)
+        self._owner.started(unit)
+        self._owner.in_background(unit)
+
+    def _give_up_background(self, unit: Unit) -> None:
+        """End all processes in the background, whichever is the daemon."""
+        sentence = unit.undecided
+        if unit.life.then is Then.FAIL and sentence:
+            unit.ended, unit.last_exit = Ended(undecided=sentence), sentence
+        unit.rest = unit.ended_clean = None
+        self.end(unit, False)
+
+    # processes that are left
+
+    def _others(self) -> set[int]:
+        """Processes that running services have left, and that are to live on."""
+        return {pid for unit in self._units() if unit.run is not None for pid in unit.leftover_pids}
+
+    def _tell_left(self, unit: Unit, count: int) -> None:
+        """How many processes of its own, which are ended, came with the end of a service."""
+        ended = unit.ended
+        if ended is not None and ended.status == 0 and unit.life.cause is Cause.EXIT:
+            note_left(unit, ended, count)
+            self._owner.touch(unit)
+
+
+@contextmanager
+def logged(unit: Unit) -> Iterator[None]:
+    """Log what cannot be done to what a service leaves behind, and go on: the service itself must."""
+    try:
+        yield
+    except (StepError, OSError) as error:
+        log.warning("%s: %s", unit.name, error)
+
+
+class Strays:
+    """Ends them, and calls `found(unit, count)` with how many had come with the end of a service.
+
+    `left` gives the pids of processes that are known to be left by services, and may live on.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        marks: MarkReader,
+        left: Callable[[], Collection[int]],
+        found: Callable[[Unit, int], None],
+    ) -> None:
+        self._loop = loop
+        self._children = children
+        self._marks = marks
+        self._left = left
+        self._found = found
+        self._seen: dict[int, int] = {}  # pids and start times of the orphans that were there at the last look
+        self._ended: dict[Unit, None] = {}  # services whose main processes have ended since the last look
+        self._timer: Timer | None = None
+
+    def end(self, unit: Unit) -> None:
+        """The main process of a service has ended: end the strays that are its own, soon.
+
+        The processes of a daemon that goes into the background are found in another way.
+        """
+        if unit.service.forking:
+            return
+        self._ended[unit] = None
+        if self._timer is None:
+            self._timer = self._loop.call_later(PAUSE, self._begin)
+
+    def _begin(self) -> None:
+        self._timer = None
+        ended, self._ended = list(self._ended), {}
+        if has_orphans(self._children.pids()):
+            self._marks.look(lambda: self._looked(ended, self._marks.orphans()))
+        else:
+            self._looked(ended, {})
+
+    def _looked(self, ended: Sequence[Unit], orphans: Mapping[int, Marked]) -> None:
+        new = {pid: marked for pid, marked in orphans.items() if self._seen.get(pid) != marked.started}
+        self._seen = {pid: marked.started for pid, marked in orphans.items()}
+        own = {}
+        for unit in ended:
+            doomed = _own(unit, orphans)
+            if doomed:
+                kill_processes(doomed)
+                own[unit] = len(doomed.keys() & new.keys())
+        without = {pid: marked.started for pid, marked in new.items() if not marked.service}
+        if unproven := still_living(without).keys() - set(self._left()) if without else ():
+            _tell_unproven(sorted(unproven))
+        for unit, count in own.items():
+            if count:
+                self._found(unit, count)
+
+
+def _own(unit: Unit, orphans: Mapping[int, Marked]) -> dict[int, int]:
+    """Processes that were there before its present process, which may have some of its own by now."""
+    before = unit.run.started if unit.run is not None else sys.maxsize
+    proved = orphans.items() if unit.mark else ()
+    return {pid: marked.started for pid, marked in proved if marked.service == unit.mark and marked.started < before}
+
+
+def _tell_unproven(pids: Sequence[int]) -> None:
+    """Tell of processes that live on: nothing proves which service has left them."""
+    names = [f"{pid} {name_of(pid)!r}" for pid in pids[:MOST_TOLD]]
+    more = f" and {len(pids) - MOST_TOLD} more" if len(pids) > MOST_TOLD else ""
+    text = "cannot tell which service left process%s %s%s behind: no mark is in the environment; leaving alone"
+    notice(text, "es" if len(pids) > 1 else "", ", ".join(names), more)
+
+
+def note_exit(unit: Unit, run: Run, exit: Exit, failure: StepError | None) -> None:
+    """Keep how a process ended; nothing of one that has gone into the background, which goes on."""
+    if run.role.is_function:
+        note_call(unit, run.role, run.answer, exit, failure)
+    elif failure is not None:
+        unit.last_exit = str(failure)
+        unit.ended = Ended.of_step(failure.step, failure.path, failure.errno, failure.cause)
+    elif not (goes_into_background(unit.service, unit.life) and ended_well(unit, run, exit)):
+        unit.ended = _ended_of(exit, _out_of_memory(unit))
+        unit.last_exit = f"{exit.describe()}{' (out of memory)' if unit.ended.out_of_memory else ''}"
+        # a program that crashes leaves its workers, and no daemon
+        if run.left and exit == Exit() and not spares_others(unit.service, unit.life):
+            note_left(unit, unit.ended, run.left)
+
+
+def note_call(unit: Unit, role: Role, answer: Answer | None, exit: Exit, failure: StepError | None = None) -> None:
+    """Keep the result of a function apart from the end of the process: a `stop` that succeeds explains nothing."""
+    if failure is not None:
+        unit.last_call = str(failure)
+        ended = Ended.of_step(failure.step, failure.path, failure.errno, failure.cause)
+        unit.call_ended = replace(ended, function=role.value)
+    else:
+        unit.last_call = functions.describe(role, answer, exit)
+        unit.call_ended = functions.ended_of(role, answer, exit)
+
+
+def note_left(unit: Unit, ended: Ended, count: int) -> None:
+    unit.ended = replace(ended, left=count)
+    unit.last_exit += left_behind(count)
+    if ended.status == 0 and unit.life.failures <= 1:
+        notice("%s: %s: %s", unit.name, unit.last_exit, background(unit.service))
+
+
+def ended_well(unit: Unit, run: Run, exit: Exit) -> bool:
+    """Whether it ended well: what has something to finish has not, where a signal ended it."""
+    if run.answer is not None:
+        return run.answer.ok
+    if run.role is Role.MAIN and exit.known and not exit.signum and exit.status in unit.service.success_status:
+        return True
+    finishes = run.role is not Role.MAIN or unit.service.task
+    return exit == Exit() if finishes else exit.clean
+
+
+def has_succeeded(unit: Unit, run: Run) -> bool:
+    """Whether a main process that is dead and not reaped yet has exited with a status that is a success."""
+    found = os.waitid(os.P_PID, run.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) if run.pidfd < 0 else None
+    if found is None or found.si_code != os.CLD_EXITED:
+        return False
+    return found.si_status == 0 or found.si_status in unit.service.success_status
+
+
+def _out_of_memory(unit: Unit) -> bool:
+    """Whether the kernel has killed something of the unit for want of memory since it was last asked."""
+    kills = unit.cgroup.oom_kills() if unit.cgroup is not None else None
+    if kills is None or kills <= unit.oom_kills:
+        return False
+    unit.oom_kills = kills
+    return True
+
+
+def _ended_of(exit: Exit, out_of_memory: bool) -> Ended:
+    """How a process ended, as it is kept."""
+    if not exit.known:
+        return Ended()
+    if exit.signum:
+        name = signal_name(exit.signum)
+        return Ended(signum=exit.signum, signal=name, core=exit.core, out_of_memory=out_of_memory)
+    return Ended(status=exit.status, out_of_memory=out_of_memory)

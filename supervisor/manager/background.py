@@ -1,0 +1,117 @@
+"""Looking for the process to supervise of a service whose first one has ended, as it went into the background."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Mapping
+
+from supervisor.definitions.service import Service
+from supervisor.lifecycle.wording import misled, several, unread
+from supervisor.log.logger import log
+from supervisor.loop.loop import Loop, Timer
+from supervisor.process.files import rights_of
+from supervisor.process.marks import may_name, name_of, read_pid_file, tops
+from supervisor.process.pids import Process
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2  # seconds between two looks, twice as long each time
+SETTLED = 0.1  # seconds for which a process has to be the only one, or none to be there: a daemon may fork twice
+
+
+class Background:
+    """Calls `done` once, with the process, or with None where no process is left.
+
+    `prepare` calls its argument once `find` can tell the living processes of the service by pid, and `find_unproven`
+    those that are its own if a trusted `pid_file` names them.  Without a `pid_file` the process is the only one whose
+    parent is not among the first.  The `start_timeout` limits how long that may take; `kill` calls `give_up` instead.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        service: Service,
+        prepare: Callable[[Callable[[], None]], None],
+        find: Callable[[], Mapping[int, Process]],
+        find_unproven: Callable[[], Mapping[int, Process]],
+        done: Callable[[Process | None], None],
+        give_up: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._service = service
+        self._prepare = prepare
+        self._find = find
+        self._find_unproven = find_unproven
+        self._done = done
+        self._give_up = give_up
+        self._pause = FIRST_PAUSE
+        self._only: tuple[tuple[int, int] | None, float] | None = None  # its pid and start time, and since when
+        self._told = False
+        self.undecided = ""  # why no process was chosen at the last look
+        self._is_over = False
+        self._timer: Timer = loop.call_later(0, self._begin)
+
+    def kill(self) -> None:
+        """Nobody waits for it any more."""
+        self._timer.cancel()
+        self._is_over = True
+        self._give_up()
+
+    def _begin(self) -> None:
+        self._prepare(self._look)
+
+    def _look(self) -> None:
+        if self._is_over:
+            return
+        processes = self._find()
+        unproven = self._find_unproven() if self._service.pid_file else {}
+        found = self._choose(processes, unproven)
+        if found is not None or (not processes and not unproven and self._is_settled(None)):
+            self._is_over = True
+            self._done(found)
+            return
+        self._timer = self._loop.call_later(self._pause, self._begin)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def _choose(self, processes: Mapping[int, Process], unproven: Mapping[int, Process]) -> Process | None:
+        if self._service.pid_file:
+            if processes or unproven:
+                self._only = None
+            return self._named(self._service.pid_file, processes, unproven)
+        candidates = tops(processes)
+        if len(candidates) != 1:
+            self.undecided = several(len(candidates)) if candidates else ""
+            if candidates:
+                self._only = None
+                self._tell()
+            return None
+        return candidates[0] if self._is_settled((candidates[0].pid, candidates[0].started)) else None
+
+    def _named(
+        self, path: str, processes: Mapping[int, Process], unproven: Mapping[int, Process]
+    ) -> Process | None:
+        """The process of the service that its pid file names."""
+        try:
+            pid, is_roots = read_pid_file(path, rights_of(self._service))
+        except OSError as error:
+            self.undecided = unread(path, error.strerror or str(error))
+            if error.errno != errno.ENOENT:  # else it is not written yet
+                self._tell()
+            return None
+        found = processes.get(pid)
+        if found is None and pid in unproven and may_name(self._service, pid, is_roots=is_roots):
+            found = unproven[pid]
+        if found is None:
+            self.undecided = misled(path, pid, name_of(pid))
+            self._tell()
+        return found if found is not None and found.started >= 0 else None
+
+    def _is_settled(self, only: tuple[int, int] | None) -> bool:
+        """Whether this has been the only process for a while, or None has been all there is."""
+        now = self._loop.clock()
+        if self._only is None or self._only[0] != only:
+            self._only = only, now
+        return now - self._only[1] >= SETTLED
+
+    def _tell(self) -> None:
+        if self._pause == LONGEST_PAUSE and not self._told:
+            self._told = True
+            log.warning("%s: %s", self._service.name, self.undecided)

@@ -1,0 +1,98 @@
+"""The clients of sockets that are gone from their paths: the running process takes them before it makes way.
+
+Nobody else reaches such a socket, so the clients in its backlog are the last ones.  The kernel moves no client to
+another socket, and the next process has one socket at each number, the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from supervisor.definitions.service import Descriptor
+from supervisor.errors import StepError
+from supervisor.lifecycle import machine
+from supervisor.lifecycle.life import State, Step, Transition
+from supervisor.log.logger import log
+from supervisor.loop.loop import Loop
+from supervisor.manager.inspection import Sights, inspect_paths, marks_of, still_seen
+from supervisor.manager.unit import Unit
+from supervisor.process.children import Children
+from supervisor.process.files import Rights, rights_of
+from supervisor.process.held_descriptors import UNIX, Opened, has_waiting, is_displaced, open_descriptor
+from supervisor.process.slots import Slot
+
+POLL = 0.02  # seconds between two looks
+
+
+def open_successor(
+    name: str, slot: Slot, spec: Descriptor | None, rights: Rights | None, opened: dict[Slot, Opened]
+) -> None:
+    """Open into `opened` what is to take the place of a service's descriptor, if it is to have one and has none.
+
+    No failure is an error: what cannot be opened stays as it was.
+    """
+    if spec is None or slot in opened:
+        return
+    try:
+        opened[slot] = open_descriptor(spec, rights)
+    except StepError as error:
+        log.warning("%s: %s stays as it was: %s", name, spec.path or spec.kind, error)
+
+
+class Owner(Protocol):
+    """The manager of the units."""
+
+    loop: Loop
+    children: Children
+
+    def succeed(self, unit: Unit, opened: dict[Slot, Opened]) -> None:
+        """Have descriptors take the places of others once the process is gone."""
+
+    def event(self, unit: Unit, event: Callable[..., Transition], *args: object) -> None: ...
+
+
+class Draining:
+    """Tells a life that is in its step `drain` when nobody waits any more on sockets that are to be replaced.
+
+    New sockets are bound first, so that clients wait on these from then on.  The time limit is the life's.
+    """
+
+    def __init__(self, owner: Owner, unit: Unit) -> None:
+        self._owner = owner
+        self._unit = unit
+        self._run = unit.run
+        if self._replaced():
+            self._look()  # a reload has bound the new ones
+        else:
+            inspect_paths(owner.loop, owner.children, marks_of([unit]), self._seen)
+
+    def _is_over(self) -> bool:
+        life = self._unit.life
+        return self._unit.run is not self._run or life.state is not State.STOPPING or life.step is not Step.DRAIN
+
+    def _seen(self, sights: Sights) -> None:
+        if self._is_over():
+            return
+        unit, opened = self._unit, dict[Slot, Opened]()
+        seen = still_seen(unit, sights)
+        for slot, old in unit.table:
+            is_gone = old.spec.kind in UNIX and slot in seen and seen[slot].has_room
+            if is_gone or is_displaced(old):
+                open_successor(unit.name, slot, old.spec, rights_of(unit.service), opened)
+        self._owner.succeed(unit, opened)
+        self._look()
+
+    def _look(self) -> None:
+        if self._is_over():
+            return
+        if any(has_waiting(opened) for opened in self._replaced()):
+            self._owner.loop.call_later(POLL, self._look)
+        else:
+            self._owner.event(self._unit, machine.drained)
+
+    def _replaced(self) -> list[Opened]:
+        """The sockets of the present process that others at the same places are to replace."""
+        pending = self._unit.pending
+        successors = [opened.spec for opened in pending.opened.values()] if pending is not None else []
+        return [opened for _slot, opened in self._unit.table if opened.spec in successors]

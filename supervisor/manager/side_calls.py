@@ -1,0 +1,293 @@
+"""Processes beside a running service: its check before a reload, its functions `reload` and `status`.
+
+Their results are told to the clients that asked, and change nothing in the life of the service.
+"""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from supervisor.errors import StepError
+from supervisor.lifecycle.life import UP, State
+from supervisor.loop.loop import Loop, Timer
+from supervisor.manager import functions
+from supervisor.manager.kin import Kin
+from supervisor.manager.launcher import Launcher
+from supervisor.manager.unit import Unit
+from supervisor.process.children import Exit
+from supervisor.process.failure import failure_of
+from supervisor.process.run import Answer, Role, Run, take_answer
+
+Done = Callable[[Answer], None]  # where it is not ok, its text says why
+Reloaded = Callable[[str], None]  # '' or what is wrong
+AT_ONCE = 8  # reloads that have a process at a time: hundreds would keep everybody waiting
+
+
+class SideCall:
+    """Calls `done` once, which may be at once.  Owns the process."""
+
+    def __init__(self, loop: Loop, launcher: Launcher, kin: Kin, unit: Unit, role: Role, done: Done) -> None:
+        self._loop = loop
+        self._launcher = launcher
+        self._pipes = launcher.pipes
+        self._kin = kin
+        self._unit = unit
+        self._role = role
+        self._done = done
+        self._run: Run | None = None
+        self._answer: Answer | None = None
+        self._timer: Timer | None = None
+        self._is_late = False
+
+    def begin(self) -> None:
+        """Start it, for as long as a start may take."""
+        unit = self._unit
+        try:
+            is_check = self._role is Role.CHECK
+            run = self._launcher.check(unit, self) if is_check else self._launcher.call(unit, self._role, self)
+        except (StepError, OSError) as error:
+            self._done(Answer(False, str(failure_of(error))))
+            return
+        self._run = run
+        self._loop.watch(run.error_fd, select.EPOLLIN, lambda _events: self._read_errors(run))
+        if run.output_fd >= 0:
+            self._pipes.watch(run.output_fd, unit.name, lambda: self._read_output(run))
+        run.release()
+        timeout = unit.service.start_timeout
+        if timeout is not None:
+            self._timer = self._loop.limit_later(timeout, self._too_late)
+
+    def cancel(self) -> None:
+        """Nobody needs it any more."""
+        if self._run is not None:
+            self._run.kill_group()
+
+    def _too_late(self) -> None:
+        self._is_late = True
+        self.cancel()
+
+    def _read_errors(self, run: Run) -> None:
+        if run.read_errors():
+            self._loop.unwatch(run.error_fd)
+
+    def _read_output(self, run: Run) -> None:
+        if run.output_fd >= 0 and run.read_output(self._pipes.read):
+            self._close_output(run)
+
+    def _close_output(self, run: Run) -> None:
+        for fd in run.take_output_fd():
+            self._pipes.close(fd)
+
+    # as a child
+
+    def died(self, pid: int) -> None:
+        run = self._run
+        if run is None:
+            return
+        run.read_errors()
+        self._pipes.expect_end(run.output_fd)
+        self._read_output(run)
+        if self._role.is_function:
+            self._answer = take_answer(self._launcher.answer_path(self._unit, self._role))
+        if self._role is not Role.RELOAD or not functions.function_succeeded(self._answer, pid, is_child=True):
+            run.kill_group()
+        else:
+            self._kin.after_death(self._unit, run)  # what it has started belongs to the service, and ends with it
+
+    def reaped(self, pid: int, exit: Exit) -> None:
+        run, self._run = self._run, None
+        if run is None:
+            raise RuntimeError(f"{self._unit.name}: process {pid} is not its own")
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.unwatch(run.error_fd)
+        self._close_output(run)
+        run.close()
+        if self._unit.run is None:  # else that may be in the middle of a line
+            self._launcher.outputs.end_line(self._unit.name)
+        failure = run.setup_error()
+        if failure is not None:
+            self._done(Answer(False, str(failure)))
+        elif self._answer is not None and self._answer.ok:
+            self._done(self._answer)
+        else:
+            self._done(Answer(self._answer is None and exit == Exit(), self._describe(exit, run)))
+
+    def _describe(self, exit: Exit, run: Run) -> str:
+        if self._is_late:
+            return f"{self._role.value} not finished in time"
+        if self._role.is_function:
+            return functions.describe(self._role, self._answer, exit) if exit != Exit() or self._answer else ""
+        return ": ".join([exit.describe(), *run.output_lines()[-1:]])
+
+
+class ServiceReload:
+    """One reload.  Calls each of `asked` once, with '' or with what is wrong.  Never restarts anything."""
+
+    def __init__(self, loop: Loop, launcher: Launcher, kin: Kin, unit: Unit, ended: Callable[[], object]) -> None:
+        self.asked: list[Reloaded] = []
+        self.calls = False  # whether its function runs now
+        self._loop = loop
+        self._launcher = launcher
+        self._kin = kin
+        self._unit = unit
+        self._main: Run | None = None
+        self._ended = ended
+        self._side_call: SideCall | None = None
+
+    @property
+    def has_process(self) -> bool:
+        """Whether it takes a process, and not just a signal."""
+        service = self._unit.service
+        return bool(service.check) or "reload" in service.functions
+
+    def begin(self) -> None:
+        unit = self._unit
+        self._main = unit.run
+        if unit.service.reload_signal is None and "reload" not in unit.service.functions:
+            self._end("it has no reload_signal" if unit.service.has_process else "it has no function reload")
+        elif not self._is_up():
+            self._end("it is not running")
+        elif unit.life.state is State.STARTING:  # it may not have its handler yet, and the signal would end it
+            self._end("it is still starting")
+        elif unit.service.check:
+            self._run(Role.CHECK, self._checked)
+        else:
+            self._call()
+
+    def cancel(self) -> None:
+        """The service is at rest: end what runs for this."""
+        if self._side_call is not None:
+            self._side_call.cancel()
+
+    def _is_up(self) -> bool:
+        unit = self._unit
+        if unit.service.has_process:
+            return unit.run is not None and unit.run.role is Role.MAIN
+        return unit.life.state in UP
+
+    def _run(self, role: Role, done: Callable[[Answer], None]) -> None:
+        self._side_call = SideCall(self._loop, self._launcher, self._kin, self._unit, role, done)
+        self._side_call.begin()
+
+    def _checked(self, answer: Answer) -> None:
+        if answer.ok:
+            self._call()
+        else:
+            self._end(f"check failed: {answer.text}")
+
+    def _call(self) -> None:
+        if self._has_changed():
+            self._end("it is not running any more")
+        elif "reload" in self._unit.service.functions:
+            self.calls = True
+            self._run(Role.RELOAD, self._called)
+        else:
+            self._signal()
+
+    def _called(self, answer: Answer) -> None:
+        self.calls = False
+        if not answer.ok:
+            self._end(answer.text)
+        elif self._unit.service.reload_signal is None:
+            self._end("")
+        else:
+            self._signal()
+
+    def _has_changed(self) -> bool:
+        """Whether another process has its place by now, or it is about to go."""
+        return self._unit.run is not self._main or self._unit.life.state not in UP
+
+    def _signal(self) -> None:
+        run, signum = self._unit.run, self._unit.service.reload_signal
+        if run is None or signum is None or self._has_changed():
+            self._end("it is not running any more")
+            return
+        run.kill(signum)
+        self._end("")
+
+    def _end(self, problem: str) -> None:
+        self._side_call = None
+        self._ended()
+        for done in self.asked:
+            done(problem)
+
+
+class SideCalls:
+    """Owns the processes, through what it has begun: `reloads` by unit.  `units` gives all that there are, by name."""
+
+    def __init__(
+        self, loop: Loop, launcher: Launcher, kin: Kin, units: Callable[[], Mapping[str, Unit]]
+    ) -> None:
+        self._units = units
+        self._loop = loop
+        self._launcher = launcher
+        self._kin = kin
+        self.reloads: dict[Unit, ServiceReload] = {}
+        self._turns: deque[Unit] = deque()  # whose reload has to wait for others to end
+        self._running: set[Unit] = set()  # whose reload has begun, and has a process
+        self._asked: dict[Unit, list[Done]] = {}  # who waits for what its function `status` says
+        self._quiet: Callable[[], None] | None = None
+
+    def reload(self, name: str, done: Reloaded) -> None:
+        """Ask the service to reload; calls `done` with '' or with what is wrong.  One at a time: others join it."""
+        unit = self._units()[name]
+        if unit in self.reloads:
+            self.reloads[unit].asked.append(done)
+            return
+        ended = partial(self._reloaded, unit)
+        reload = self.reloads[unit] = ServiceReload(self._loop, self._launcher, self._kin, unit, ended)
+        reload.asked.append(done)
+        if reload.has_process:
+            self._turns.append(unit)
+            self._loop.call_soon(self._begin)
+        else:
+            reload.begin()
+
+    def _begin(self) -> None:
+        """Begin the next one where there may be another: one in a round of the loop, as each takes a fork."""
+        if self._turns and len(self._running) < AT_ONCE and self._quiet is None:
+            unit = self._turns.popleft()
+            self._running.add(unit)
+            self._loop.call_soon(self._begin)
+            self.reloads[unit].begin()
+
+    def _reloaded(self, unit: Unit) -> None:
+        del self.reloads[unit]
+        if unit in self._running:
+            self._running.remove(unit)
+            self._loop.call_soon(self._begin)
+        self._tell_quiet()
+
+    def ask_status(self, name: str, done: Done) -> None:
+        """Call its function `status`; one at a time: others hear the same."""
+        unit = self._units()[name]
+        if unit in self._asked:
+            self._asked[unit].append(done)
+            return
+        self._asked[unit] = [done]
+        SideCall(self._loop, self._launcher, self._kin, unit, Role.STATUS, partial(self._said, unit)).begin()
+
+    def _said(self, unit: Unit, answer: Answer) -> None:
+        for done in self._asked.pop(unit):
+            done(answer)
+        self._tell_quiet()
+
+    def when_quiet(self, quiet: Callable[[], None]) -> None:
+        """Call back once no function runs whose end only this spawnd would hear of."""
+        self._quiet = quiet
+        self._tell_quiet()
+
+    def _tell_quiet(self) -> None:
+        if self._quiet is None or self._asked or any(reload.calls for reload in self.reloads.values()):
+            return
+        quiet, self._quiet = self._quiet, None
+        self._loop.call_soon(quiet)
+        self._loop.call_soon(self._begin)  # where that was in vain
+
+    def reloading(self) -> list[str]:
+        """The names of those that are just being asked to reload."""
+        return [unit.name for unit in self.reloads]

@@ -1,0 +1,340 @@
+"""Descriptors that other processes made: what they are of, and how a child receives, inspects and closes them.
+
+A close may wait for ever: for the peer of a socket with SO_LINGER (socket(7)), for the server of a FUSE file at each
+close and not only the last, for a grace period of the kernel.  So no descriptor that others made gets its last close
+in this process, and a file that others serve is never in its table.  Children do that: `elsewhere.c`, beside this
+module.  A child takes some 0.2 ms of the caller's time; what closing costs it takes from nobody.
+
+No file system is asked, as one may never answer, and no fdinfo is read: the kernel makes the whole of it before it
+gives the first byte, under locks that somebody else may hold.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import select
+import socket
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+
+from supervisor.linux.descriptors import socket_family
+from supervisor.linux.open_files import PIPE, SOCKET
+
+PATIENCE_MS = 200  # for a child to have copied the table and received a message: on a busy machine, too
+MAX_DESCRIPTORS = 253  # in a message: SCM_MAX_FD of the kernel
+MOST_CLOSED = 1024  # descriptors in a call
+_NUMBER = struct.Struct("=i")
+_SPACE = socket.CMSG_SPACE(_NUMBER.size)
+_RECEIVE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+
+_library = ctypes.CDLL(os.path.join(os.path.dirname(__file__), "libelsewhere.so"))
+
+UNKNOWN = "/"
+EPOLL = "anon_inode:[eventpoll]"
+# a mount namespace is not among them: what is mounted in it alone goes with it
+_NAMESPACES = tuple(f"{kind}:[" for kind in ("cgroup", "ipc", "net", "pid", "time", "user", "uts"))
+# Descriptors with a hang-up of their own: polling others may take a lock that somebody holds.
+_POLLABLE = ("pipe:", "pidfd:", *(f"anon_inode:{kind}" for kind in ("[eventfd", "[pidfd", "[timerfd")))
+# Families whose poll takes no lock of the socket; that of AF_VSOCK does, and its holder may wait in a page fault.
+_POLLABLE_FAMILIES = frozenset({socket.AF_UNIX, socket.AF_INET, socket.AF_INET6})
+# Their servers are processes, or hosts: each close of such a file waits for them.
+_SERVED = ("fuse", "nfs", "cifs", "smb", "9p", "afs", "ceph", "coda", "lustre", "glusterfs", "virtiofs", "orangefs")
+_CREDENTIALS = socket.CMSG_SPACE(struct.calcsize("iII"))
+_LOOK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+_CHUNK = 1 << 16  # bytes at a time
+_MOST_LOOKS = 32  # into one connection: who has filled it with tiny messages is not looked at to the end
+_SO_PEEK_OFF = 42  # <asm-generic/socket.h>
+
+
+class _Seen(ctypes.Structure):
+    _fields_ = (
+        ("link", ctypes.c_char * 64),
+        ("has_seals", ctypes.c_int32),
+        ("major", ctypes.c_uint32),
+        ("minor", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("mount", ctypes.c_uint64),
+    )
+
+
+_take = _library.take_elsewhere
+_take.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_int))
+_look = _library.look_elsewhere
+_look.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.POINTER(_Seen), ctypes.POINTER(ctypes.c_int))
+_close = _library.close_elsewhere
+_close.argtypes = (ctypes.POINTER(ctypes.c_int), ctypes.c_int, ctypes.c_int)
+_fetch = _library.fetch_elsewhere
+_fetch.argtypes = (
+    ctypes.c_int,
+    ctypes.POINTER(ctypes.c_int),
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.POINTER(_Seen),
+    ctypes.POINTER(ctypes.c_int),
+)
+_seen = (_Seen * MAX_DESCRIPTORS)()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A descriptor in a message: what the kernel calls it (cut), whether it is memory, what it is mounted from."""
+
+    link: str
+    has_seals: bool = False
+    device: tuple[int, int] = (0, 0)
+    mount: int = 0
+
+
+def take_elsewhere(sock: int) -> tuple[int, bool, int]:
+    """Have a child receive the next datagram, and close the descriptors that come with it.
+
+    Returns the child's pid, which the caller reaps, whether the child says that it has taken the datagram, and a pidfd
+    of the sender, the caller's, -1 where there is none: the kernel adds one where the socket has SO_PASSPIDFD.
+    A datagram that was not taken is still in the queue, or the child, which has been killed, takes it before it ends.
+    Raises OSError where there is no child to be had.
+    """
+    taken = ctypes.c_int()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours:
+        with theirs:
+            pid = _checked(_take(sock, theirs.fileno(), PATIENCE_MS, ctypes.byref(taken)))
+        found = receive_descriptor(ours)
+    return pid, taken.value >= 0, -1 if found is None else found
+
+
+def receive_descriptor(sock: socket.socket) -> int | None:
+    """Receive a message with one descriptor, the caller's.  None where there is no message, or no number for it."""
+    try:
+        ancillary = sock.recvmsg(0, _SPACE, _RECEIVE)[1]
+    except BlockingIOError:
+        return None
+    found: int | None = _NUMBER.unpack(ancillary[0][2])[0] if ancillary else None
+    return found
+
+
+def look_elsewhere(sock: int) -> tuple[int, list[Seen] | None]:
+    """Have a child look at the descriptors in the next datagram.  Returns its pid, which the caller reaps, and these.
+
+    None where the child could not tell.  Raises OSError where there is no child to be had.
+    """
+    count = ctypes.c_int()
+    pid = _checked(_look(sock, PATIENCE_MS, _seen, ctypes.byref(count)))
+    if count.value < 0:
+        return pid, None
+    return pid, [_plain(seen) for seen in _seen[: count.value]]
+
+
+def close_elsewhere(fds: Sequence[int]) -> int:
+    """Close descriptors, at most `MOST_CLOSED`, so that the last close is that of a child which ends.  Returns its pid.
+
+    The caller reaps it.  Raises OSError, and then none is closed.
+    """
+    ordered = sorted(fds)
+    return _checked(_close((ctypes.c_int * len(ordered))(*ordered), len(ordered), PATIENCE_MS))
+
+
+def fetch_elsewhere(pidfd: int, numbers: Sequence[int], sock: int) -> tuple[int, list[Seen | None] | None]:
+    """Have a child send duplicates of another process's descriptors, at most `MAX_DESCRIPTORS`, over `sock`.
+
+    Returns its pid, which the caller reaps, and for each number what was sent, None where there is no such descriptor.
+    None altogether: nothing was sent.  Raises OSError where there is no child to be had.
+    """
+    sent = ctypes.c_int()
+    wanted = (ctypes.c_int * len(numbers))(*numbers)
+    pid = _checked(_fetch(pidfd, wanted, len(numbers), sock, PATIENCE_MS, _seen, ctypes.byref(sent)))
+    if sent.value < 0:
+        return pid, None
+    found = [_plain(seen) for seen in _seen[: len(numbers)]]
+    return pid, [seen if seen.link else None for seen in found]
+
+
+def _plain(seen: _Seen) -> Seen:
+    return Seen(os.fsdecode(seen.link), bool(seen.has_seals), (seen.major, seen.minor), seen.mount)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+    return result
+
+
+def target(fd: int) -> str:
+    """The kernel's name for the file of `fd`, `socket:[4711]` or a path; asks no file system.
+
+    `/`, as for a file of unknown origin, where the kernel cannot tell: a path over 4096 bytes has no name.
+    """
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return UNKNOWN
+
+
+def is_open(fd: int) -> bool:
+    """Whether there is a descriptor of this number."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_GETFD)
+    except OSError:
+        return False
+    return True
+
+
+def is_file(fd: int) -> bool:
+    """Whether `fd` is of a file system.
+
+    Files that the kernel makes by itself have no path.  A memfd shows one, which anybody could give to a file of
+    theirs; but only what is memory, files on tmpfs too, has seals.
+    """
+    return target(fd).startswith("/") and not is_memory(fd)
+
+
+def is_memory(fd: int) -> bool:
+    """Whether `fd` is of memory: a memfd, or a file on tmpfs."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_GET_SEALS)
+    except OSError:
+        return False
+    return True
+
+
+def is_closed_at_once(fd: int) -> bool:
+    """Whether even the last close is cheap, whatever others do.
+
+    A namespace is: it goes in the background, and epoll does not take it.  Descriptors that epoll takes do not count,
+    even a pipe or an eventfd: their last close waits for each epoll that they are in, which their makers can hold up.
+    """
+    return target(fd).startswith(_NAMESPACES)
+
+
+def may_be_polled(fd: int) -> bool:
+    """Whether to watch it for a hang-up waits for nobody.  Epolls, which others fill, and files do not count."""
+    name = target(fd)
+    if name.startswith(SOCKET):
+        try:
+            return socket_family(fd) in _POLLABLE_FAMILIES
+        except OSError:
+            return False
+    return name.startswith(_POLLABLE)
+
+
+class LocalFileSystems:
+    """The file systems that the administrator has mounted here and that the kernel serves by itself.
+
+    A service may have mounted others, in a namespace of its own: those are not among them.  The table of mounts is
+    read once, and again after it has changed: poll(2) on it tells of that.  Owns the table's descriptor, which is open
+    from the first question on.
+    """
+
+    def __init__(self) -> None:
+        self._table = -1
+        self._poll = select.poll()
+        self._devices: set[tuple[int, int]] = set()
+        self._mounts: set[int] = set()
+
+    def have_all(self, seen: list[Seen]) -> bool:
+        """Whether this process may have descriptors: it, and its children, close them without waiting.
+
+        Raises OSError where there is no descriptor for the table of mounts.
+        """
+        files = [one for one in seen if one.link.startswith("/") and not one.has_seals]
+        if not files:
+            return True
+        self._look()
+        return all(one.device in self._devices or (one.mount and one.mount in self._mounts) for one in files)
+
+    def close(self) -> None:
+        if self._table >= 0:
+            os.close(self._table)
+            self._table = -1
+
+    def _look(self) -> None:
+        if self._table < 0:
+            self._table = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+            self._poll = select.poll()
+            self._poll.register(self._table, select.POLLPRI)
+            self._read()
+        elif self._poll.poll(0):  # a change is told once: one that comes during the read is told the next time
+            self._read()
+
+    def _read(self) -> None:
+        self._devices, self._mounts = set(), set()
+        with open(self._table, "rb", closefd=False) as table:
+            table.seek(0)
+            for line in table:
+                fields = line.split()
+                kind = fields[fields.index(b"-") + 1].decode()
+                if not kind.startswith(_SERVED):
+                    major, minor = fields[2].split(b":")
+                    self._devices.add((int(major), int(minor)))
+                    self._mounts.add(int(fields[0]))
+
+
+def is_empty(sock: socket.socket) -> bool:
+    """Whether nothing is in the queue of a Unix socket.  Takes nothing out of it."""
+    with suppress(OSError):  # others that have it may have set that
+        sock.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, -1)
+    try:
+        # without any room: somebody else could see to it that there is some for a descriptor
+        return _peek(sock, 1, 0) is _Found.NOTHING
+    except OSError:  # nothing there, or not connected
+        return True
+
+
+def may_hold_others(sock: socket.socket) -> bool:
+    """Whether there may be descriptors in a connection that nobody else has.  Ends it, and takes what else is in it."""
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+    sock.setblocking(False)
+    for _ in range(_MOST_LOOKS):
+        try:
+            match _peek(sock, _CHUNK, 0 if sock.type is socket.SOCK_STREAM else _CREDENTIALS):
+                case _Found.NOTHING:
+                    return False
+                case _Found.DESCRIPTORS:
+                    return True
+                case size:
+                    sock.recv(size)
+        except BlockingIOError:
+            return False
+        except ConnectionResetError:
+            pass  # that its peer was closed early is told of once, before what that has left
+        except OSError:
+            break
+    return True
+
+
+class _Found(Enum):
+    NOTHING = "nothing"
+    DESCRIPTORS = "descriptors"
+
+
+def _peek(sock: socket.socket, size: int, space: int) -> _Found | int:
+    """The next message in the queue of a Unix socket: its size, for `recv`, where there are no descriptors in it.
+
+    A look has references of its own to what it sees, so dropping those closes nothing: unix(7), MSG_CTRUNC.
+    `space` is for credentials, which count as descriptors where there is none for them.  Raises OSError,
+    BlockingIOError where nothing is there.
+    """
+    # these come with each message and not with the end, which else looks like a message of no bytes; in a stream
+    # there are no such messages
+    is_stream = sock.type is socket.SOCK_STREAM
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, not is_stream)
+    if is_stream:  # else a look passes over a byte out of band, whose descriptors recv and close free
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    data, ancillary, flags, _ = sock.recvmsg(size, space, _LOOK)
+    if flags & socket.MSG_CTRUNC:
+        return _Found.DESCRIPTORS
+    return len(data) or 1 if data or ancillary else _Found.NOTHING
+
+
+def has_other_end(fd: int) -> bool:
+    """Whether somebody at the other end may hold up a close, even where its maker does not.
+
+    Sockets may linger, and a pipe is locked while somebody writes to it, who may hang in a page fault.
+    """
+    return target(fd).startswith((SOCKET, PIPE))

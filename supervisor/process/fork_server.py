@@ -1,0 +1,212 @@
+"""Children that need what takes long to import: forked by a process that has imported it already.
+
+spawnd never loads Lua, and a child of its own would load it anew for each function of a service that is called.  So
+there is one process, the fork server, that has loaded it and does nothing but fork.  Its forks are children of spawnd
+itself (`CLONE_PARENT`), reaped and killed as all others.  It lives while there is work, or as long as spawnd does, and
+holds nothing of spawnd but its end of a socket: when that is closed it ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import select
+import signal
+import socket
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn, Protocol
+
+from supervisor.linux.clone import fork_sibling
+from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range
+from supervisor.linux.memfd import memfd
+from supervisor.log.logger import close_inherited_log
+from supervisor.loop.loop import Loop, Timer
+from supervisor.process.children import Children, Exit
+from supervisor.process.failure import failed
+from supervisor.process.fork import EXIT_CHILD_FAILED, default_signals, fork
+
+IDLE = 10.0  # seconds without work after which it ends
+FORK_TIMEOUT = 5.0  # seconds for a fork; what takes longer is stopped, and killed
+LONGEST_KEY = 8192  # bytes: there is room for a path
+SOCKET = 3  # the number of its end
+
+MOST_SHARED = 64  # things that are shared; then it is time for a new fork server
+
+
+class Program(Protocol):
+    """The modules that the fork server has loaded."""
+
+    def share(self, key: str, data: bytes) -> None:
+        """Prepare something for all children that are forked from now on; to be short, as spawnd waits for it."""
+
+    def run(self, fd: int) -> object:
+        """Be a child, with the descriptor that it is given; never comes back."""
+
+
+class ForkServer:
+    """`load` imports, in the fork server, what the children need, and returns what they have in common.
+
+    Owns the socket.  The fork server is forked when there is work and reaped as any child.  A server that `stays` does
+    not end without work.
+    """
+
+    def __init__(self, loop: Loop, children: Children, load: Callable[[], Program], stays: bool = False) -> None:
+        self._loop = loop
+        self._children = children
+        self._load = load
+        self._stays = stays
+        self._socket: socket.socket | None = None
+        self._pid = 0
+        self._shared: set[str] = set()  # the keys of what this fork server has been given
+        self._used = 0.0
+        self._timer: Timer | None = None
+
+    def fork(self, fd: int, key: str = "", data: Callable[[], bytes] | None = None) -> int:
+        """Have a child forked that has a copy of `fd`, and return its pid.  Raises StepError.
+
+        With a `key` it has what `Program.share` makes of `data`.  It is waited for, as a fork of one's own
+        is: the child is known before it can be reaped.
+        """
+        self._used = self._loop.clock()
+        if len(self._shared) > MOST_SHARED:
+            self.close()
+        try:
+            return self._ask(fd, key, data)
+        except ConnectionError:
+            self.close()  # somebody has killed it
+        except OSError as error:
+            self._give_up(error)
+        try:
+            return self._ask(fd, key, data)
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> NoReturn:
+        self.close()
+        raise failed("fork", "", error.errno or 0, error.strerror or str(error)) from error
+
+    def close(self) -> None:
+        """End the fork server; the next fork makes another one."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+            self._shared.clear()
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)  # not reaped yet, or the socket would be gone
+
+    def _ask(self, fd: int, key: str, data: Callable[[], bytes] | None) -> int:
+        connection = self._socket or self._start()
+        if data is None or key in self._shared:
+            socket.send_fds(connection, [b"f"], [fd])
+        else:
+            shared = memfd("shared", data())
+            try:
+                socket.send_fds(connection, [key.encode(errors="surrogateescape")], [fd, shared])
+            finally:
+                os.close(shared)
+            self._shared.add(key)
+        if not _is_readable(connection, FORK_TIMEOUT):
+            raise OSError(errno.ETIMEDOUT, f"not done within {FORK_TIMEOUT:g} s")
+        answer = connection.recv(32)
+        if not answer:
+            raise ConnectionResetError(errno.ECONNRESET, "what was to do it has ended")
+        pid = int(answer)
+        if pid < 0:
+            raise OSError(-pid, os.strerror(-pid))
+        return pid
+
+    def _start(self) -> socket.socket:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            ours.setblocking(False)
+            self._pid = fork(lambda: _be_fork_server(theirs.fileno(), self._load))
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._children.register(self._pid, self)
+        self._socket = ours
+        self._used = self._loop.clock()  # a fork on a busy machine may have taken longer than it may idle
+        self._look()
+        return ours
+
+    def _look(self) -> None:
+        """A timer for all forks: one that rings early is set anew."""
+        self._timer = None
+        if self._stays:
+            return
+        left = self._used + IDLE - self._loop.clock()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+        else:
+            self.close()
+
+    # the fork server, as a child
+
+    def died(self, pid: int) -> None:
+        if pid == self._pid:
+            self.close()
+
+    def reaped(self, pid: int, exit: Exit) -> None:
+        pass
+
+
+def _is_readable(connection: socket.socket, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+# in the fork server
+
+
+def _be_fork_server(fd: int, load: Callable[[], Program]) -> None:
+    os.setsid()  # what a terminal sends to spawnd's group is not for it
+    default_signals()
+    close_inherited_log()
+    os.dup2(fd, SOCKET, inheritable=False)
+    close_range(SOCKET + 1, LAST_DESCRIPTOR)
+    program = load()
+    gc.freeze()  # what is here now is not to be looked at, and so not copied, in each child
+    with socket.socket(fileno=SOCKET) as connection:
+        while True:
+            message, fds, _flags, _address = socket.recv_fds(connection, LONGEST_KEY, 2)
+            if not message:
+                os._exit(0)  # spawnd has no more work, or is gone
+            os.set_inheritable(fds[0], False)
+            if len(fds) > 1:
+                with open(fds[1], "rb") as file:
+                    program.share(message.decode(errors="surrogateescape"), file.read())
+            connection.send(str(_fork(connection, program, fds[0])).encode())
+
+
+def _fork(connection: socket.socket, program: Program, fd: int) -> int:
+    """The pid, or a negative errno."""
+    try:
+        pid = fork_sibling()
+        if pid == 0:
+            _be_child(connection, program, fd)
+        return pid
+    except OSError as error:
+        return -(error.errno or errno.EIO)
+    finally:
+        os.close(fd)
+
+
+def _be_child(connection: socket.socket, program: Program, fd: int) -> NoReturn:
+    try:
+        connection.close()
+        close_inherited_log()
+        program.run(fd)
+    except BaseException:
+        with suppress(BaseException):
+            os.write(2, traceback.format_exc().encode(errors="replace"))
+    finally:
+        os._exit(EXIT_CHILD_FAILED)

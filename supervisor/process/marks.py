@@ -1,0 +1,273 @@
+"""Proof of whose a process is that has left its session and its parent: marks in its environment.
+
+Processes inherit the marks of the service that they come from, whatever session they have made.  Only orphans need
+that proof, which came to spawnd as the subreaper; in a cgroup no mark is ever read.
+
+The environment of a process is in its memory.  The kernel reads it under locks that a hostile or hung process may hold
+for ever: the mmap lock, and the lock of execve.  So a child reads it, with a thread for each process.  The child closes
+its pipe after a time limit, and nothing waits for the end of the child.
+
+Daemons that go into the background by themselves are found by their marks, too: which processes are theirs, and which
+one is to be supervised.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from itertools import islice
+from typing import NamedTuple
+
+from supervisor.definitions.service import Service
+from supervisor.log.logger import log
+from supervisor.loop.loop import Loop
+from supervisor.process.answering_child import AnsweringChild
+from supervisor.process.cgroup import Leaf
+from supervisor.process.children import Children
+from supervisor.process.files import Rights, open_as
+from supervisor.process.leftovers import family
+from supervisor.process.pids import Process, look_at_all, read_process, read_processes, runs_as
+
+SERVICE_MARK = "SPAWND_MARK"  # a random word, which a service keeps
+START_MARK = "INVOCATION_ID"  # of each start of a daemon that goes into the background; see systemd.exec(5)
+LARGEST = 2 << 20  # bytes of an environment that are read
+LONGEST = 32  # characters of a mark
+AT_ONCE = 500  # processes that a child reads, with as many threads
+MOST_TOLD = 8  # processes in a line of the log
+READ_LIMIT = 2.0  # seconds for the child to read them all
+TIME_LIMIT = 5.0  # seconds until a child that says nothing is given up
+RETRY = 1.0  # seconds until another child is tried for
+# An environment is empty for a moment in the middle of an execve.
+EMPTY_LOOKS, EMPTY_PAUSE = 5, 0.01
+
+LONGEST_PID_FILE = 64  # bytes; more is none
+
+
+class Marked(NamedTuple):
+    """An orphan by its start time, with its marks: '' for a mark that it has not, or that cannot be read."""
+
+    started: int
+    service: str = ""
+    start: str = ""
+
+
+def start_mark(pid: int, started: int) -> str:
+    """Return the mark of a start by its first process, which no other process has had since boot."""
+    return f"{started:024x}{pid:08x}"
+
+
+class MarkReader:
+    """The marks of orphans, each read once, by one child at a time."""
+
+    def __init__(self, loop: Loop, children: Children) -> None:
+        self._loop = loop
+        self._children = children
+        self._known: dict[int, Marked] = {}
+        self._asked: list[Callable[[], None]] = []
+        self._is_busy = False
+
+    def look(self, done: Callable[[], None]) -> None:
+        """Read the marks of all orphans that are there now; then the loop calls `done`."""
+        self._asked.append(done)
+        if not self._is_busy:
+            self._begin()
+
+    def orphans(self) -> dict[int, Marked]:
+        """The orphans of the last look by pid; some may have ended since."""
+        registered = self._children.pids()
+        return {pid: marked for pid, marked in self._known.items() if pid not in registered}
+
+    def _begin(self) -> None:
+        self._is_busy = True
+        asked, self._asked = self._asked, []
+        living = orphans_but(self._children.pids())
+        self._known = {pid: marked for pid, marked in self._known.items() if living.get(pid) == marked.started}
+        self._go_on({pid: started for pid, started in living.items() if pid not in self._known}, asked)
+
+    def _go_on(self, new: Mapping[int, int], asked: Iterable[Callable[[], None]]) -> None:
+        """Read what is `new`, some at a time."""
+        if not new:
+            self._end(asked)
+            return
+        some = dict(islice(new.items(), AT_ONCE))
+        rest = dict(islice(new.items(), AT_ONCE, None))
+
+        def answered(answer: bytes, _in_time: bool) -> None:
+            marks = parse_marks(answer)
+            if missing := [str(pid) for pid in some if pid not in marks]:
+                text = "cannot read the marks of processes %s: no answer within %g s"
+                log.warning(text, ", ".join(missing[:MOST_TOLD]), READ_LIMIT)
+            self._known |= {pid: Marked(started, *marks.get(pid, ())) for pid, started in some.items()}
+            self._go_on(rest, asked)
+
+        try:
+            AnsweringChild(self._loop, self._children, lambda fd: tell_all_marks(fd, some), TIME_LIMIT, answered)
+        except OSError as error:
+            log.warning("cannot read the marks of processes, trying again in %g s: %s", RETRY, error.strerror)
+            self._loop.call_later(RETRY, lambda: self._go_on(new, asked))
+
+    def _end(self, asked: Iterable[Callable[[], None]]) -> None:
+        self._is_busy = False
+        for done in asked:
+            self._loop.call_soon(done)
+        if self._asked:
+            self._begin()
+
+
+def orphans_but(known: Collection[int]) -> dict[int, int]:
+    """Pids and start times of living children of this process that are not among the known ones.
+
+    Children in our own session are no orphans: services and their processes have left it.
+    """
+    try:
+        with open("/proc/thread-self/children", "rb") as file:
+            pids = {int(pid) for pid in file.read().split()}
+        found = read_processes(sorted(pids.difference(known)))
+    except OSError:  # CONFIG_PROC_CHILDREN
+        ourselves = os.getpid()
+        found = [each for each in look_at_all() if each.parent == ourselves and each.pid not in known]
+    ours = os.getsid(0)
+    others = [process for process in found if process.session != ours and process.state not in "ZX"]
+    # without a start time, it would not show its environment either
+    return {process.pid: process.started for process in others if process.started >= 0}
+
+
+# the child
+
+
+def tell_all_marks(fd: int, pids: Iterable[int]) -> None:
+    """Write the marks of at most `AT_ONCE` processes to `fd`, for `parse_marks`, and close it."""
+    deadline = time.monotonic() + READ_LIMIT
+    threads = []
+    for pid in pids:
+        thread = threading.Thread(target=_tell_marks, args=(fd, pid), daemon=True)
+        if _start(thread, deadline):
+            threads.append(thread)
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    os.close(fd)  # the exit may have to wait for a thread, and the pipe must not
+
+
+def _start(thread: threading.Thread, deadline: float) -> bool:
+    """Start a thread, once there is room for it."""
+    while time.monotonic() < deadline:
+        try:
+            thread.start()
+        except RuntimeError:  # RLIMIT_NPROC, pids.max
+            time.sleep(EMPTY_PAUSE)
+        else:
+            return True
+    return False
+
+
+def _tell_marks(fd: int, pid: int) -> None:
+    service, start = marks_in(_read_environment(pid))
+    with suppress(OSError):
+        os.write(fd, f"{pid} {service} {start}\n".encode())  # in one piece: less than PIPE_BUF
+
+
+def _read_environment(pid: int) -> bytes:
+    """The environment of a process; empty where it has none, or may not be read.  May block."""
+    data = b""
+    for _ in range(EMPTY_LOOKS):
+        try:
+            with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+                while len(data) < LARGEST and (chunk := file.read(LARGEST)):
+                    data += chunk
+        except OSError:
+            break
+        if data:
+            break
+        time.sleep(EMPTY_PAUSE)
+    return data
+
+
+def marks_in(environment: bytes) -> tuple[str, str]:
+    """Return the marks of service and start in an environment, '' for each that is not there or is no mark."""
+    variables: dict[bytes, bytes] = {}
+    for entry in environment.split(b"\0"):
+        name, _, value = entry.partition(b"=")
+        variables.setdefault(name, value)
+    values = (variables.get(name.encode(), b"") for name in (SERVICE_MARK, START_MARK))
+    service, start = (value.decode() if value.isalnum() and len(value) <= LONGEST else "" for value in values)
+    return service, start
+
+
+def parse_marks(data: bytes) -> dict[int, tuple[str, str]]:
+    """Return the marks of service and start by pid, as the child has told them."""
+    found = {}
+    for line in data.decode().splitlines():
+        fields = line.split(" ")
+        if len(fields) == 3:
+            found[int(fields[0])] = fields[1], fields[2]
+    return found
+
+
+def read_pid_file(path: str, rights: Rights) -> tuple[int, bool]:
+    """Return the number in a pid file, and whether root alone may write to the file.
+
+    Raises OSError, EINVAL where there is no number in it.
+    """
+    fd = open_as(path, os.O_RDONLY, rights, both_ways=False)
+    try:
+        status = os.fstat(fd)
+        text = os.read(fd, LONGEST_PID_FILE).strip()
+    finally:
+        os.close(fd)
+    if not text.isdigit() or len(text) > 10:
+        raise OSError(errno.EINVAL, "no process id is in it")
+    return int(text), status.st_uid == 0 and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def may_name(service: Service, pid: int, *, is_roots: bool) -> bool:
+    """Return whether the pid file of a service may name an orphan that has no mark.
+
+    A user's file may name processes of that user alone.  The path of a service that is not root's may lead to a file
+    of root that was written for another one.
+    """
+    return (is_roots and service.uid == 0) or runs_as(pid, service.uid)
+
+
+def name_of(pid: int) -> str:
+    """Return the kernel's name of a living process, '' where there is none."""
+    process = read_process(pid)
+    if process is None or process.state in "ZX":
+        return ""
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return os.fsdecode(file.read().rstrip(b"\n"))
+    except OSError:  # it has ended since
+        return ""
+
+
+def tops(processes: Mapping[int, Process]) -> list[Process]:
+    """Return those whose parent is none of them."""
+    return [process for process in processes.values() if process.parent not in processes]
+
+
+def living_in(cgroup: Leaf) -> dict[int, Process]:
+    """Return the living processes of a cgroup by pid."""
+    return {process.pid: process for process in read_processes(cgroup.processes()) if process.state not in "ZX"}
+
+
+def living_relatives(others: Mapping[int, int], mark: str, orphans: Mapping[int, Marked]) -> dict[int, Process]:
+    """Return the living relatives of `others` by pid, where there is no cgroup.
+
+    `others` are pids and start times of processes that were the service's own, dead ones among them.  Relatives are in
+    their sessions, below them, or orphans with the mark of the service and of a start whose first process was one of
+    them.
+    """
+    starts = {start_mark(pid, started) for pid, started in others.items()}
+    proved = {
+        pid: marked.started
+        for pid, marked in orphans.items()
+        if mark and marked.service == mark and marked.start in starts
+    }
+    everybody = look_at_all()
+    members = family({**others, **proved}, everybody)
+    return {process.pid: process for process in everybody if process.pid in members}

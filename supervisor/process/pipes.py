@@ -1,0 +1,170 @@
+"""Reading ends of pipes to processes of services, which may keep the lock of a pipe for as long as they like.
+
+A pipe at its end is closed here; children are called for all others (`linux/pipe_call.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from supervisor.linux.pipe_call import PATIENCE_MS, SLOW, PipeCall, is_at_end, start_close, start_read
+from supervisor.loop.loop import Loop
+from supervisor.notify.safe_close import Closer
+
+MOST_HELD = 2  # pipes of a service on which children wait: others of it are not read meanwhile
+PAUSE = 0.1  # seconds until it is tried again where there was no child to be had
+
+
+@dataclass(slots=True)
+class _End:
+    """A reading end.  The child of `call` has not ended yet; that of `late` has, and its result is the next one.
+
+    `is_last`: the process that wrote has ended, and what is in the pipe is read now or never.
+    """
+
+    name: str
+    callback: Callable[[], None]
+    call: PipeCall | None = None
+    late: PipeCall | None = None
+    is_closed: bool = False
+    is_watched: bool = True
+    is_last: bool = False
+    patience: int = PATIENCE_MS
+
+
+class Pipes:
+    """Watches reading ends for those who own them, until they are closed here."""
+
+    def __init__(self, loop: Loop, closer: Closer) -> None:
+        self._loop = loop
+        self._closer = closer
+        self._ends: dict[int, _End] = {}
+        self._held: Counter[str] = Counter()  # by service: on how many of its pipes children wait
+
+    def watch(self, fd: int, name: str, callback: Callable[[], None]) -> None:
+        """Call back while there is something to `read` from a pipe of a service, by its name."""
+        self._ends[fd] = _End(name, callback)
+        self._loop.watch(fd, select.EPOLLIN, lambda _events: callback())
+
+    def read(self, fd: int, size: int) -> bytes:
+        """Read a watched pipe, at most `size` bytes; nothing at its end, or where what is in it cannot be read.
+
+        Raises BlockingIOError where nothing is there, or somebody keeps the pipe.
+        """
+        end = self._ends[fd]
+        if end.late is not None:
+            call, end.late = end.late, None
+            return self._result(fd, end, call)
+        if end.is_last and end.call is not None and end.call.has_ended(PATIENCE_MS):
+            call = end.call
+            self._settle(end)
+            return self._result(fd, end, call)
+        if end.call is None and is_at_end(fd):
+            return b""
+        if end.call is not None or self._held[end.name] >= MOST_HELD:
+            self._ignore(fd, end)
+            raise BlockingIOError
+        began = self._loop.clock()
+        try:
+            call = start_read(fd, size, end.patience)
+        except OSError:
+            self._try_later(fd, end)
+            raise BlockingIOError from None
+        has_ended = call.has_ended(end.patience)
+        if self._loop.clock() - began > SLOW and not end.is_last:
+            end.patience = 0  # a service that has kept the others waiting does so once
+        if has_ended:
+            return self._result(fd, end, call)
+        end.call = call
+        self._held[end.name] += 1
+        self._ignore(fd, end)
+        call.when_ended(self._loop, lambda: self._ended(fd, end, call))
+        raise BlockingIOError
+
+    def expect_end(self, fd: int) -> None:
+        """Wait for children in the reads that follow: the process has ended, and the pipe is closed after them.
+
+        A child that has no processor yet is waited for, one that waits for whoever keeps the pipe some 5 ms once.
+        """
+        end = self._ends.get(fd)
+        if end is not None:
+            end.is_last, end.patience = True, PATIENCE_MS
+
+    def _result(self, fd: int, end: _End, call: PipeCall) -> bytes:
+        """Return what a child has read.  Raises BlockingIOError."""
+        try:
+            return call.result()
+        except BlockingIOError:
+            raise
+        except TimeoutError:  # the child was killed before it had read anything
+            self._try_later(fd, end)
+            raise BlockingIOError from None
+        except OSError:  # a page of a file, which its server has withdrawn
+            return b""
+
+    def close(self, fd: int) -> None:
+        """Close a reading end, whether it is watched or not: once nobody keeps it, and nobody waits for that."""
+        end = self._ends.pop(fd, None)
+        self._loop.unwatch(fd)
+        if end is not None and end.call is not None:
+            end.is_closed = True
+        elif is_at_end(fd):
+            os.close(fd)
+        elif end is None or self._held[end.name] >= MOST_HELD:
+            self._closer.close([fd])
+        else:
+            self._close_in_child(fd, end)
+
+    def _close_in_child(self, fd: int, end: _End) -> None:
+        try:
+            call = start_close(fd)
+        except OSError:  # there is no child to be had
+            self._closer.close([fd])
+            return
+        if not call.has_ended():
+            self._held[end.name] += 1
+            call.when_ended(self._loop, lambda: self._let_go(end.name))
+
+    def _ended(self, fd: int, end: _End, call: PipeCall) -> None:
+        if end.call is not call:
+            return  # its result was taken before the loop heard of its end
+        if end.is_closed:
+            end.call = None
+            self.close(fd)
+            self._let_go(end.name)
+        else:
+            self._settle(end)
+            end.late = call
+            end.callback()
+
+    def _settle(self, end: _End) -> None:
+        """Go on after a child that has ended."""
+        end.call = None
+        self._let_go(end.name)
+
+    def _let_go(self, name: str) -> None:
+        """Read the other pipes of a service again, of whose pipes a child waits for one less."""
+        self._held[name] -= 1
+        if self._held[name] == 0:
+            del self._held[name]
+        for fd, end in list(self._ends.items()):
+            if end.name == name:
+                self._hear(fd, end)
+
+    def _ignore(self, fd: int, end: _End) -> None:
+        """Hear nothing of a pipe for now, not even of its last writer, which the kernel would tell of in each turn."""
+        self._loop.unwatch(fd)
+        end.is_watched = False
+
+    def _try_later(self, fd: int, end: _End) -> None:
+        self._ignore(fd, end)
+        self._loop.call_later(PAUSE, lambda: self._hear(fd, end))
+
+    def _hear(self, fd: int, end: _End) -> None:
+        if self._ends.get(fd) is end and end.call is None and not end.is_watched:
+            self._loop.watch(fd, select.EPOLLIN, lambda _events: end.callback())
+            end.is_watched = True

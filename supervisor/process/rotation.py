@@ -1,0 +1,183 @@
+"""Making a log that was moved begin anew, under a process that goes on writing to the same open file.
+
+Nobody can exchange the open file of a running process.  So the file itself goes back to its path and is emptied, and a
+copy of what was in it takes its place under the name that it was moved to.  The processes of the service are held
+while the last of it is copied, so that no line is lost: by the freezer of its cgroup, else by STOP to its group.
+
+The held processes are written down before, in a file that outlives their holder.  So somebody else can let them go
+(`let_go`) where that process is killed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+
+from supervisor.linux.place import Place
+from supervisor.process.failure import failed, step
+from supervisor.process.pids import continue_group, read_process, stop_group
+
+CHUNK = 1 << 20
+STEP = "reopen"
+
+Hold = Callable[[], AbstractContextManager[object]]  # holds the writers as long as it is entered
+
+PATIENCE = 1.0  # seconds for the kernel to hold them all
+POLL = 0.001
+LONGEST_NOTE = 8192  # bytes
+
+
+def begin_anew(fd: int, path: str, hold: Hold) -> None:
+    """Have the file of the descriptor, which is open for writing, at `path` again, and empty.  Raises StepError."""
+    own = os.fstat(fd)
+    with step(STEP, path), Place(owners=(own.st_uid,)) as place:
+        place.enter(path)
+        moved_to = _present_name(fd, own, place, path)
+        if moved_to == place.name:
+            return  # it has come back already
+        other = _file_at_path(place, path)
+        copy = f".{moved_to}.{os.getpid()}"
+        reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        writer = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=place.folder)
+        try:
+            _take_over(writer, own)
+            _copy(reader, writer)
+            with hold():
+                _copy(reader, writer)
+                last = os.fstat(fd)
+                os.utime(writer, ns=(last.st_atime_ns, last.st_mtime_ns))
+                os.rename(moved_to, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+                os.rename(copy, moved_to, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+                os.ftruncate(fd, 0)
+                os.lseek(fd, 0, os.SEEK_SET)  # the offset is the process's as well
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(copy, dir_fd=place.folder)
+            raise
+        finally:
+            os.close(reader)
+            os.close(writer)
+        if other is not None:
+            _take_over(fd, other)  # whoever made a new file has chosen its owner and mode
+
+
+def _present_name(fd: int, own: os.stat_result, place: Place, path: str) -> str:
+    """The name of the open file in the folder of its path."""
+    name = os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+    try:
+        found = os.stat(name, dir_fd=place.folder, follow_symlinks=False)
+    except FileNotFoundError:
+        found = None
+    if found is None or (found.st_dev, found.st_ino) != (own.st_dev, own.st_ino):
+        cause = "the file that the process writes to was deleted" if own.st_nlink == 0 else "it was moved elsewhere"
+        raise failed(STEP, path, errno.ESTALE, cause)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        raise failed(STEP, path, errno.EMLINK, "the file that the process writes to has several names")
+    return name
+
+
+def _file_at_path(place: Place, path: str) -> os.stat_result | None:
+    """The file that somebody has made there meanwhile, which has to be an empty one; None: there is none."""
+    try:
+        found = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    place.check_owner(found, place.name)
+    if not stat.S_ISREG(found.st_mode) or found.st_size:
+        raise failed(STEP, path, errno.EEXIST, "there is another file, which is not empty")
+    return found
+
+
+def _take_over(fd: int, status: os.stat_result) -> None:
+    """Give a file the owner and the mode of another."""
+    with suppress(PermissionError):  # a supervisor that is not root has but one user
+        os.fchown(fd, status.st_uid, status.st_gid)
+    os.fchmod(fd, stat.S_IMODE(status.st_mode))
+
+
+def _copy(reader: int, writer: int) -> None:
+    """Copy what is left to be read."""
+    while data := os.read(reader, CHUNK):
+        view = memoryview(data)
+        while view:
+            view = view[os.write(writer, view) :]
+
+
+@contextmanager
+def frozen(note: int, cgroup: str) -> Iterator[None]:
+    """With every process in the cgroup held, unless somebody has them held before.  Raises StepError."""
+    with step("freeze", cgroup):
+        is_frozen = _read(f"{cgroup}/cgroup.freeze").strip() == "1"
+    if is_frozen:
+        yield
+        return
+    try:
+        with step("freeze", cgroup):
+            _write_down(note, {"cgroup": cgroup})
+            _freeze(cgroup, True)
+            _wait(lambda: "frozen 1" in _read(f"{cgroup}/cgroup.events"), "freeze", cgroup)
+        yield
+    finally:
+        let_go(note)
+
+
+@contextmanager
+def stopped(note: int, leader: int, started: int) -> Iterator[None]:
+    """With the process group of a service stopped, unless somebody has stopped its leader before.  Raises StepError."""
+    process = read_process(leader)
+    if process is None or process.state in "Tt":
+        yield
+        return
+    try:
+        with step("stop", str(leader)):
+            _write_down(note, {"leader": leader, "started": started})
+            _wait(lambda: stop_group(leader, started), "stop", str(leader))
+        yield
+    finally:
+        let_go(note)
+
+
+def let_go(note: int) -> bool:
+    """Let go of those whom the file `note` tells of, and whether it tells of any.  It tells of nobody afterwards."""
+    try:
+        held = json.loads(os.pread(note, LONGEST_NOTE, 0))
+    except ValueError:
+        return False  # nobody, or whoever wrote it was killed before anybody was held
+    with suppress(OSError):  # they are gone
+        if "cgroup" in held:
+            _freeze(held["cgroup"], False)
+        else:
+            continue_group(held["leader"], held["started"])
+    os.ftruncate(note, 0)
+    return True
+
+
+def _write_down(note: int, held: dict[str, str | int]) -> None:
+    os.pwrite(note, json.dumps(held).encode(), 0)
+
+
+def _freeze(cgroup: str, is_on: bool) -> None:
+    """Have the kernel hold every process in the cgroup, or let them go.  Raises OSError."""
+    fd = os.open(f"{cgroup}/cgroup.freeze", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, b"1" if is_on else b"0")
+    finally:
+        os.close(fd)
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read()
+
+
+def _wait(condition: Callable[[], bool], what: str, where: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise failed(what, where, errno.ETIMEDOUT)
+        time.sleep(POLL)

@@ -1,0 +1,357 @@
+"""Sockets for services: bound for a service to serve, or connected for it to use, with the options of a definition.
+
+A Unix path is bound so that nobody can use the socket before its owner and mode are set: bind makes the file with no
+permission at all.  A socket file that is left from a process that is gone is replaced; one that is alive, and whatever
+is no socket, stays.
+
+bind(2) takes a path and no folder that is held, and the path must be the real one, for it is what getsockname tells.
+So the way is checked before (`Place`), and the file that was made is looked for there afterwards.  A user who is quick
+can have an empty socket file without permissions made elsewhere, and the step fail, but nothing there is removed or
+changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+
+from supervisor.definitions.service import Descriptor
+from supervisor.linux.place import Place
+from supervisor.notify.untrusted import may_hold_others
+from supervisor.process.failure import failed, step
+from supervisor.process.files import Rights, place_for
+
+DEFAULT_MODE = 0o666  # as if made under umask 0: clients that must not connect are kept out by a mode of the definition
+DEFAULT_BACKLOG = 4096  # clients that wait while a service is down; the kernel caps it at net.core.somaxconn
+FIRST_UNPRIVILEGED_PORT = 1024  # unless net.ipv4.ip_unprivileged_port_start says otherwise: ip(7)
+MOST_CLIENTS = 512  # of a backlog that are looked at when a socket is closed: some milliseconds
+
+Inode = tuple[int, int]  # device and number
+
+_TYPES = {
+    "stream": socket.SOCK_STREAM,
+    "dgram": socket.SOCK_DGRAM,
+    "seqpacket": socket.SOCK_SEQPACKET,
+    "udp": socket.SOCK_DGRAM,
+    "tcp": socket.SOCK_STREAM,
+}
+
+# <linux/in.h>, <linux/in6.h> and <asm-generic/socket.h>; the socket module lacks them
+IP_FREEBIND = 15
+IP_TRANSPARENT = 19
+IPV6_TRANSPARENT = 75
+IPV6_FREEBIND = 78
+SO_SNDBUFFORCE = 32
+SO_RCVBUFFORCE = 33
+
+
+def open_unix(spec: Descriptor, rights: Rights | None = None) -> tuple[int, Inode | None]:
+    """A Unix socket as a descriptor that the caller owns, and the inode of the file that bind made.
+
+    A service that runs with the `rights` of root is connected behind every link.  Raises StepError.
+    """
+    with step(f"create {spec.kind} socket", spec.path):
+        sock = socket.socket(socket.AF_UNIX, _TYPES[spec.kind])
+    inode = None
+    try:
+        set_options(sock, spec, f"{spec.kind} {spec.path}")
+        if spec.connect:
+            _connect(sock, spec, rights)
+        else:
+            inode = _bind(sock, spec, rights)
+            _let_in(sock, spec, inode)
+        return sock.detach(), inode
+    except BaseException:
+        if inode is not None:
+            with contextlib.suppress(OSError):
+                unlink_same(spec.path, inode)
+        raise
+    finally:
+        sock.close()  # nothing after detach()
+
+
+def shut_down_unix(fd: int) -> list[int]:
+    """Shut down a Unix socket that others have, or have had; the clients that have to be closed with it.
+
+    Anybody who may send to it can have left descriptors in it, whose last close waits for somebody.  Clients in the
+    backlog are looked at, and returned where there may be descriptors; the others are closed.  Nothing is read from
+    the socket itself, which others may read from, too: one that hangs in that has its lock.
+    """
+    sock = socket.socket(fileno=fd)
+    try:
+        with contextlib.suppress(OSError):  # not connected
+            sock.shutdown(socket.SHUT_RDWR)
+        listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        return _clients_with_descriptors(sock) if listens else []
+    finally:
+        sock.detach()
+
+
+def _clients_with_descriptors(listener: socket.socket) -> list[int]:
+    """The clients that wait in the backlog and may have sent descriptors; the others that are looked at are closed."""
+    found: list[int] = []
+    for _ in range(MOST_CLIENTS):
+        try:
+            client, _address = listener.accept()  # it has been shut down, so this does not wait
+        except OSError:
+            break  # there is no other, or no descriptor for it
+        if may_hold_others(client):
+            found.append(client.detach())
+        client.close()
+    return found
+
+
+def unlink_same(path: str, inode: Inode) -> None:
+    """Remove `path` if it is still the file `inode`.  Raises OSError."""
+    with Place() as place:
+        place.enter(path)
+        _unlink_same(place, inode)
+
+
+def _unlink_same(place: Place, inode: Inode) -> None:
+    if _inode(_status(place)) == inode:
+        os.unlink(place.name, dir_fd=place.folder)
+
+
+def _status(place: Place) -> os.stat_result:
+    return os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
+
+
+def _inode(status: os.stat_result) -> Inode:
+    return status.st_dev, status.st_ino
+
+
+def _unix_address(path: str) -> str:
+    return "\0" + path[1:] if path.startswith("@") else path
+
+
+def _connect(sock: socket.socket, spec: Descriptor, rights: Rights | None) -> None:
+    # A connect to a full backlog would wait for room; so it is EAGAIN, unix(7).
+    sock.setblocking(False)
+    with step("connect", spec.path), _known_errno():
+        if spec.path.startswith("@"):
+            sock.connect(_unix_address(spec.path))
+        else:
+            _connect_path(sock, spec.path, rights)
+    sock.setblocking(True)
+
+
+def _connect_path(sock: socket.socket, path: str, rights: Rights | None) -> None:
+    """Connect to the socket at `path`, but behind no link that a user can set; nor to any that one can have put there.
+
+    The peer takes spawnd for root, so a user who could choose it would be root there.
+    """
+    with place_for(rights, follows_all=rights is not None and rights.uid == 0) as place:
+        place.enter(path)
+        held = place.hold()
+        try:
+            place.check_hard_links(os.fstat(held))
+            sock.connect(f"/proc/self/fd/{held}")
+        finally:
+            os.close(held)
+
+
+def _bind(sock: socket.socket, spec: Descriptor, rights: Rights | None) -> Inode | None:
+    with step(f"bind {spec.kind}", spec.path), _known_errno():
+        if spec.path.startswith("@"):
+            sock.bind(_unix_address(spec.path))
+            return None
+        with place_for(rights, owner=spec.owner) as place:
+            place.enter(spec.path)
+            try:
+                return _bind_closed(sock, spec.path, place)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            _remove_stale(spec.path, place)
+            return _bind_closed(sock, spec.path, place)
+
+
+def _bind_closed(sock: socket.socket, path: str, place: Place) -> Inode:
+    umask = os.umask(0o777)
+    try:
+        sock.bind(path)
+    finally:
+        os.umask(umask)
+    status = _status(place)
+    if not stat.S_ISSOCK(status.st_mode) or stat.S_IMODE(status.st_mode) or status.st_nlink != 1:
+        raise OSError(errno.ESTALE, "the socket file was replaced")  # owner and mode are not set for another file
+    return _inode(status)
+
+
+def _remove_stale(path: str, place: Place) -> None:
+    """Remove a socket file that no process has bound any more, whoever made it.
+
+    Raises OSError, EADDRINUSE where it must stay.
+    """
+    status = _status(place)
+    whose = f"; it belongs to uid {status.st_uid}, who can have put it there" if place.is_foreign(status) else ""
+    if not stat.S_ISSOCK(status.st_mode):
+        raise OSError(errno.EADDRINUSE, f"the path exists and is no socket{whose}")
+    if is_bound(path):
+        raise OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}{whose}")
+    with contextlib.suppress(FileNotFoundError):
+        _unlink_same(place, _inode(status))
+
+
+def is_bound(path: str) -> bool:
+    """Whether some process has the socket file `path` bound.
+
+    The probe is a datagram socket whatever the type at the path: connecting it leaves nothing
+    in the backlog of a living one of another type (EPROTOTYPE), nor does it send a packet.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except OSError as error:
+            return error.errno not in (errno.ECONNREFUSED, errno.ENOENT)
+    return True
+
+
+def _let_in(sock: socket.socket, spec: Descriptor, inode: Inode | None) -> None:
+    if inode is not None:
+        _set_owner_and_mode(spec, inode)
+    if spec.kind != "dgram":
+        with step(f"listen on {spec.kind}", spec.path):
+            sock.listen(DEFAULT_BACKLOG if spec.backlog is None else spec.backlog)
+
+
+def _set_owner_and_mode(spec: Descriptor, inode: Inode) -> None:
+    """On the file that bind made and no other, should somebody exchange it: it is held while it is changed."""
+    with step("open", spec.path):
+        fd = os.open(spec.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        if _inode(status) != inode:
+            raise failed(f"bind {spec.kind}", spec.path, errno.ESTALE, "the socket file was replaced")
+        held = f"/proc/self/fd/{fd}"  # chmod and chown take no O_PATH descriptor
+        if spec.owner is not None or spec.group is not None:
+            with step("change owner", spec.path):
+                os.chown(held, -1 if spec.owner is None else spec.owner, -1 if spec.group is None else spec.group)
+        with step("change mode", spec.path):
+            os.chmod(held, DEFAULT_MODE if spec.mode is None else spec.mode)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _known_errno() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # the socket module's own check of the length
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)) from error
+        raise
+
+
+def open_internet(spec: Descriptor) -> int:
+    """A bound UDP or a listening TCP socket, as a descriptor that the caller owns.  Raises StepError."""
+    label = _label(spec)
+    family, address = _internet_address(spec, label)
+    with step(f"create {label}"):
+        sock = socket.socket(family, _TYPES[spec.kind])
+    try:
+        set_options(sock, spec, label)
+        with step(f"bind {label}"):
+            _bind_internet(sock, address)
+        if spec.kind == "tcp":
+            with step(f"listen on {label}"):
+                sock.listen(DEFAULT_BACKLOG if spec.backlog is None else spec.backlog)
+        return sock.detach()
+    finally:
+        sock.close()  # nothing after detach()
+
+
+def _bind_internet(sock: socket.socket, address: tuple[str, int] | tuple[str, int, int, int]) -> None:
+    """Bind, and name the right that an ordinary user lacks for a low port.  Raises OSError."""
+    try:
+        sock.bind(address)
+    except PermissionError as error:
+        if not 0 < address[1] < FIRST_UNPRIVILEGED_PORT:
+            raise
+        lacks = f"a port below {FIRST_UNPRIVILEGED_PORT} needs root or CAP_NET_BIND_SERVICE"
+        raise PermissionError(error.errno, f"{error.strerror}: {lacks}") from error
+
+
+def _label(spec: Descriptor) -> str:
+    """`tcp 127.0.0.1:80`, `udp [::1]:69`."""
+    host = f"[{spec.host}]" if ":" in spec.host else spec.host
+    return f"{spec.kind} {host}:{spec.port}"
+
+
+def _internet_address(spec: Descriptor, label: str) -> tuple[int, tuple[str, int] | tuple[str, int, int, int]]:
+    """Family and address of a numeric host.
+
+    A scope (`fe80::1%eth0`) is looked up where the socket is made, as interfaces belong to a network namespace.
+    """
+    if ":" not in spec.host:
+        return socket.AF_INET, (spec.host, spec.port)
+    host, _, scope = spec.host.partition("%")
+    return socket.AF_INET6, (host, spec.port, 0, _scope_id(scope, label) if scope else 0)
+
+
+def _scope_id(scope: str, label: str) -> int:
+    if scope.isdecimal():
+        return int(scope)
+    try:
+        return socket.if_nametoindex(scope)
+    except OSError as error:  # which says nothing about the interface
+        raise failed(f"bind {label}", "", errno.ENODEV, f"no interface {scope!r}") from error
+
+
+def set_options(sock: socket.socket, spec: Descriptor, label: str) -> None:
+    """Set what `spec` says on a socket that is not bound yet: sizes of buffers count from the first packet.
+
+    Raises StepError, naming the option and `label`.
+    """
+    if spec.passcred:
+        _set(sock, "passcred", label, socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    if spec.mark is not None:
+        _set(sock, "mark", label, socket.SOL_SOCKET, socket.SO_MARK, struct.pack("=I", spec.mark))  # a __u32
+    if spec.sndbuf is not None:
+        _set_buffer(sock, "sndbuf", label, SO_SNDBUFFORCE, socket.SO_SNDBUF, spec.sndbuf)
+    if spec.rcvbuf is not None:
+        _set_buffer(sock, "rcvbuf", label, SO_RCVBUFFORCE, socket.SO_RCVBUF, spec.rcvbuf)
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        _set_internet_options(sock, spec, label)
+
+
+def _set_internet_options(sock: socket.socket, spec: Descriptor, label: str) -> None:
+    v6 = sock.family == socket.AF_INET6
+    level = socket.IPPROTO_IPV6 if v6 else socket.IPPROTO_IP
+    if spec.kind == "tcp":
+        # A new spawnd may bind while connections of the old one are in TIME_WAIT.  Not for UDP: there it
+        # would let two sockets share the port.
+        _set(sock, "reuseaddr", label, socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if spec.reuseport:
+        _set(sock, "reuseport", label, socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if spec.freebind:
+        _set(sock, "freebind", label, level, IPV6_FREEBIND if v6 else IP_FREEBIND, 1)
+    if spec.transparent:
+        _set(sock, "transparent", label, level, IPV6_TRANSPARENT if v6 else IP_TRANSPARENT, 1)
+    if v6 and spec.v6only is not None:
+        _set(sock, "v6only", label, level, socket.IPV6_V6ONLY, int(spec.v6only))
+    elif v6 and spec.host == "::":
+        _set(sock, "v6only", label, level, socket.IPV6_V6ONLY, 0)  # whatever net.ipv6.bindv6only says
+    if spec.nodelay and spec.kind == "tcp":
+        # accepted connections inherit it from the listening socket
+        _set(sock, "nodelay", label, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _set(sock: socket.socket, name: str, label: str, level: int, option: int, value: int | bytes) -> None:
+    with step(f"set {name} of {label}"):
+        sock.setsockopt(level, option, value)
+
+
+def _set_buffer(sock: socket.socket, name: str, label: str, force: int, plain: int, value: int) -> None:
+    """Above net.core.[rw]mem_max with CAP_NET_ADMIN, up to there without."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, force, value)
+    except PermissionError:
+        _set(sock, name, label, socket.SOL_SOCKET, plain, value)

@@ -1,0 +1,128 @@
+"""Reports to the systemd that started spawnd, by `sd_notify(3)`; silent where nobody listens.
+
+The loop feeds the watchdog, so that one that hangs is seen.  The status text is told at most
+once in STATUS_INTERVAL and only when it has changed: with nothing to tell nothing wakes up.
+`address` and `watchdog_usec` are all that a spawnd that executes itself anew has to hand on.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+
+from supervisor.loop.loop import Loop, Timer
+from supervisor.notify.sender import Sender
+
+STATUS_INTERVAL = 1.0  # seconds
+RETRY_AFTER = 0.1  # seconds: the queue is full while systemd is busy, as it is during a boot
+RETRIES = 300  # half a minute: longer than systemd is ever busy, shorter than it waits for READY
+EXTENSION = 30  # seconds more that a stop may take, from each time that spawnd says it is at it
+EXTEND_EVERY = 10.0  # seconds
+
+
+class Systemd:
+    """`describe()` gives the status text, one line.  Owns its socket and its timers."""
+
+    def __init__(self, loop: Loop, address: str = "", watchdog_usec: int = 0) -> None:
+        self.address = address
+        self.watchdog_usec = watchdog_usec
+        self.describe: Callable[[], str] = str
+        self._loop = loop
+        self._sender = Sender(address)
+        self._unsent: deque[tuple[str, ...]] = deque()
+        self._failures = 0
+        self._told = ""
+        self._told_at = -STATUS_INTERVAL
+        self._status_timer: Timer | None = None
+        self._retry_timer: Timer | None = None
+        self._extend_timer: Timer | None = None
+        self._watchdog_timer: Timer | None = None
+        if address and watchdog_usec:
+            self._feed()
+
+    @classmethod
+    def from_environment(cls, loop: Loop) -> Systemd:
+        """For `$NOTIFY_SOCKET` and `$WATCHDOG_USEC`, which are removed: no child of ours speaks for us."""
+        address = os.environ.pop("NOTIFY_SOCKET", "")
+        usec = os.environ.pop("WATCHDOG_USEC", "")
+        for_pid = os.environ.pop("WATCHDOG_PID", "")
+        ours = for_pid in ("", str(os.getpid()))
+        return cls(loop, address, int(usec) if ours and usec.isascii() and usec.isdigit() else 0)
+
+    def environment(self) -> dict[str, str]:
+        """The variables for a program that this process is to become."""
+        found = {"NOTIFY_SOCKET": self.address, "WATCHDOG_USEC": str(self.watchdog_usec or "")}
+        return {name: value for name, value in found.items() if value}
+
+    def ready(self) -> None:
+        """The control socket listens and the definitions are in force, after a reload whichever they are."""
+        self._tell("READY=1", self._status())
+
+    def reloading(self) -> None:
+        """The definitions are about to be read, or this process becomes another program; `ready` has to follow."""
+        usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._told = "Reloading the definitions"
+        self._tell("RELOADING=1", f"MONOTONIC_USEC={usec}", f"STATUS={self._told}")
+        if self.address and self.watchdog_usec:
+            self._sender.send_nowait("WATCHDOG=1")  # it may be a while until somebody feeds it again
+
+    def stopping(self) -> None:
+        """The orderly end has begun: it takes as long as services take, which systemd does not know."""
+        self._tell("STOPPING=1", self._status())
+        self._extend()
+
+    def changed(self) -> None:
+        """Note that the status text may have changed."""
+        if self.address and self._status_timer is None:
+            when = max(self._loop.clock(), self._told_at + STATUS_INTERVAL)
+            self._status_timer = self._loop.call_at(when, self._tell_status)
+
+    def close(self) -> None:
+        """Say nothing more."""
+        for timer in (self._status_timer, self._retry_timer, self._extend_timer, self._watchdog_timer):
+            if timer is not None:
+                timer.cancel()
+        self._unsent.clear()
+        self._sender.close()
+        self.address = ""
+
+    def _status(self) -> str:
+        self._told = self.describe()
+        self._told_at = self._loop.clock()
+        return f"STATUS={self._told}"
+
+    def _tell_status(self) -> None:
+        self._status_timer = None
+        if self.describe() != self._told:
+            self._tell(self._status())
+
+    def _feed(self) -> None:
+        """Feed the watchdog twice in its period, and soon again where the queue was full."""
+        half = self.watchdog_usec / 2_000_000
+        sent = self._sender.send_nowait("WATCHDOG=1")
+        self._watchdog_timer = self._loop.call_later(half if sent else min(half, RETRY_AFTER), self._feed)
+
+    def _extend(self) -> None:
+        self._extend_timer = self._loop.call_later(EXTEND_EVERY, self._extend)
+        self._tell(f"EXTEND_TIMEOUT_USEC={EXTENSION * 1_000_000}")
+
+    def _tell(self, *lines: str) -> None:
+        """Send this after all that is still to be sent."""
+        if self.address:
+            self._unsent.append(lines)
+            if self._retry_timer is None:
+                self._flush()
+
+    def _flush(self) -> None:
+        self._retry_timer = None
+        while self._unsent:
+            if self._sender.send_nowait(*self._unsent[0]):
+                self._failures = 0
+            elif self._failures < RETRIES:
+                self._failures += 1
+                self._retry_timer = self._loop.call_later(RETRY_AFTER, self._flush)
+                return
+            # who has not listened for so long is gone
+            self._unsent.popleft()

@@ -1,0 +1,384 @@
+"""Taking over after a loss: another spawnd was killed, and its services live on.
+
+A service whose process is still there goes on as it was.  `Salvage` gets its descriptors back: from that process,
+from the log worker, or from what systemd kept of them.  A service that ended meanwhile ended in an unknown way.
+A record that this version cannot read: kill its process (pid and start time) and start the service afresh, so that it
+never runs twice.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from supervisor.definitions.report import SharedValues
+from supervisor.errors import StepError
+from supervisor.lifecycle import machine
+from supervisor.lifecycle.life import Ended, State, Step, in_call, lets_end, runs, spares_others
+from supervisor.linux.open_files import open_files
+from supervisor.linux.pipe_call import open_end
+from supervisor.log.logger import log, notice
+from supervisor.log.ring import make_ring
+from supervisor.manager.aftermath import note_call
+from supervisor.manager.manager import Manager
+from supervisor.manager.unit import Unit
+from supervisor.plural import count
+from supervisor.process.cgroup import Leaf, Subtree
+from supervisor.process.children import UNKNOWN
+from supervisor.process.leftovers import kill_processes, left_by, relatives
+from supervisor.process.pids import Process, group_lives, look_at_all, still_living
+from supervisor.process.run import Role, Run, take_answer
+from supervisor.process.slots import Slot, slot_name
+from supervisor.process.survivor import Fetcher, SurvivorFiles, find_survivor, has_ended
+from supervisor.state.file import Record
+from supervisor.state.state import State as Saved
+from supervisor.takeover.records import Take, own_files, restore
+
+GONE = "ended in an unknown way while there was no spawnd"
+DOUBT = "it is watched, and not signalled until it does"
+END_TIMEOUT = 2.0  # seconds for what is killed to be gone
+LOOKS = 256  # descriptors of a process that are looked at in a turn of the loop: a millisecond
+END_POLL = 0.005  # seconds between two looks
+
+
+class TakeOver:
+    """`pool` are descriptors by identity that came with the start of this spawnd; what is wanted of them goes."""
+
+    def __init__(self, manager: Manager, saved: Saved, pool: dict[str, int]) -> None:
+        self._manager = manager
+        self._saved = saved
+        self._pool = pool
+        self._shared = SharedValues()
+        self._fetcher = Fetcher(manager.children.when_reaped, manager.host.closer)
+        self._readers: list[SurvivorFiles] = []  # the log worker, once it is found: it holds every service's output
+        self._searches: dict[str, Search] = {}
+        self._ended: list[_Ended] = []
+        self._unseen: dict[str, tuple[bool, set[str]]] = {}  # of whom nobody saw the end: was it a check, its own files
+
+    def run(self) -> None:
+        """Take over all that there is; then it is as if this spawnd had started it."""
+        taken = []
+        records = self._saved.units
+        # what is built in comes first: it holds something of the others
+        for name in sorted(records, key=lambda name: not records[name].get("internal", False)):
+            unit = self._take(name, records[name])
+            if unit is not None:
+                taken.append(unit)
+        self._end_left([unit for unit in taken if unit.run is None])
+        self._wait_ended()
+        self._manager.sources.give(self._saved.sources)
+        self._manager.index(self._saved.services)
+        alive = sum(unit.run is not None for unit in taken)
+        notice("taking over from spawnd %d: %s, %d alive", self._saved.pid, count(len(taken), "service"), alive)
+        for unit in taken:
+            self._rebuild(unit)
+        self._manager.remove([unit for unit in taken if unit.removed])
+        self._manager.sweep()
+        for search in self._searches.values():
+            search.begin()
+
+    def _take(self, name: str, record: Record) -> Unit | None:
+        run = None
+        try:
+            run = _process(record)
+            role = Role(record["run"].get("role", Role.MAIN)) if "run" in record else Role.MAIN
+            if run is not None and role is Role.CHECK:
+                self._end(_Ended(run))  # nobody would hear what came of it
+                run = None
+            elif run is not None:
+                run.role = role
+            service = self._shared.service(self._saved.services[name])
+            unit = self._manager.add(service, internal=record.get("internal", False))
+            if run is not None and run.in_doubt:
+                log.warning("%s: process %d does not show whether it is still its own: %s", name, run.pid, DOUBT)
+            own = self._files_of(run) if run is not None else None
+            salvage = Salvage(own, self._readers, self._pool)
+            restore(unit, record, salvage, self._manager.host, self._shared)
+            if own is not None and salvage.left:
+                self._searches[name] = Search(self._manager, unit, own, salvage.left)
+            if run is None and "pid" in record and unit.cgroup is None:  # of a cgroup it is known when it is empty
+                self._unseen[name] = role is Role.CHECK, own_files(record)
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}" if name in self._saved.services else "it is of another version"
+            log.error("%s: cannot be taken over, so it is ended: %s", name, why)
+            self._manager.discard(name)
+            self._end(_everything(record, run))
+            return None
+        if run is None and role.is_function:
+            self._learn_answer(unit, role)
+        if run is not None and unit.internal:
+            reader = self._files_of(run)
+            reader.look_at_all()
+            self._readers.append(reader)
+        return unit
+
+    def _files_of(self, run: Run) -> SurvivorFiles:
+        return SurvivorFiles(run, self._fetcher, self._manager.host.closer)
+
+    def _rebuild(self, unit: Unit) -> None:
+        """Hear of it from now on, and tell its life what happened meanwhile."""
+        manager, run = self._manager, unit.run
+        if run is not None:
+            self._rebuild_process(unit, run)
+        else:
+            manager.rebuild(unit)
+        manager.event(unit, machine.recovered, run is not None)
+        if run is None and runs(unit.service, unit.life):
+            if unit.ended_clean is None:
+                _note_gone(unit)
+            manager.ended(unit)
+        if unit.life.state in (State.WAITING, State.BACKOFF) and "table" in self._saved.units[unit.name]:
+            # its clients are to queue again
+            try:
+                unit.table.open_missing(unit.service)
+            except StepError as error:
+                log.warning("%s: %s", unit.name, error)
+
+    def _rebuild_process(self, unit: Unit, run: Run) -> None:
+        service = unit.service
+        waits = service.ready == "fd" and unit.life.state is State.STARTING
+        if waits:
+            run.ready_fd = self._files_of(run).reading_end(service.ready_fd or -1)
+        self._manager.rebuild(unit)
+        self._manager.processes.bind_receiver(unit)
+        if unit.cgroup is None and (service.kill_mode == "process" or unit.life.state is State.STOPPING):
+            unit.leftover_pids = relatives({**unit.leftover_pids, run.pid: run.started}, look_at_all())
+            unit.leftover_pids.pop(run.pid, None)
+        lost = unit.table.missing(service)
+        if lost and unit.name not in self._searches:
+            log.warning("%s: descriptors not got back: %s", unit.name, ", ".join(map(slot_name, lost)))
+        if waits and run.ready_fd < 0:
+            # it has closed what it was to say it on, and could not be heard
+            self._manager.ready(unit)
+
+    def _learn_answer(self, unit: Unit, function: Role) -> None:
+        """The function has ended meanwhile, and said how."""
+        if unit.ended_clean is not None:
+            return
+        path = self._manager.host.runtime.answer_path(unit.name, function.value)
+        answer = take_answer(path)
+        if answer is not None:
+            unit.ended_clean = answer.ok
+            note_call(unit, function, answer, UNKNOWN)
+
+    # what is not taken over
+
+    def _end_left(self, units: Sequence[Unit]) -> None:
+        """Main processes have ended meanwhile: what they have left ends too, or is one of the others."""
+        everybody = look_at_all() if self._unseen or any(unit.leftover_pids for unit in units) else []
+        for unit in units:
+            unit.leftover_pids = relatives(unit.leftover_pids, everybody)
+            if unit.name in self._unseen:
+                self._end_left_by(unit, everybody)
+
+    def _end_left_by(self, unit: Unit, everybody: Sequence[Process]) -> None:
+        record, (was_check, own) = self._saved.units[unit.name], self._unseen[unit.name]
+        left = left_by(
+            record["pid"],
+            record["started"],
+            self._saved.written,
+            everybody,
+            lambda pid: not own.isdisjoint(open_files(pid)),
+        )
+        has_time = lets_end(unit.service, unit.life)  # it is told to end, once this unit is resumed
+        spares = spares_others(unit.service, unit.life, bool(unit.ended_clean)) and not was_check
+        if has_time or spares:
+            unit.leftover_pids |= left
+        else:
+            self._end(_Ended(processes=left))
+
+    def _end(self, ended: _Ended) -> None:
+        with suppress(StepError, OSError):
+            ended.kill()
+        self._ended.append(ended)
+
+    def _wait_ended(self) -> None:
+        """Until they are gone they hold addresses that their successors need."""
+        deadline = time.monotonic() + END_TIMEOUT
+        while any(ended.lives() for ended in self._ended) and time.monotonic() < deadline:
+            time.sleep(END_POLL)
+        for ended in self._ended:
+            ended.close()
+
+
+def _note_gone(unit: Unit) -> None:
+    """Keep that nobody saw its process, or its function, end."""
+    if in_call(unit.life):
+        function = "stop" if unit.life.step is Step.TEARDOWN else ""
+        unit.last_call, unit.call_ended = GONE, Ended(function=function)
+    else:
+        unit.last_exit, unit.ended = GONE, Ended()
+
+
+class _Ended:
+    """The processes to kill: a main process with its group, others by pid and start time, a cgroup.  Owns `run`."""
+
+    def __init__(
+        self, run: Run | None = None, processes: Mapping[int, int] | None = None, cgroup: Leaf | None = None
+    ) -> None:
+        self._run = run
+        self._processes = processes or {}
+        self._cgroup = cgroup
+
+    def kill(self) -> None:
+        """Raises StepError where the cgroup does not take it; the others have been killed then."""
+        if self._run is not None:
+            self._run.kill_group()
+        if self._processes:
+            kill_processes(self._processes)
+        if self._cgroup is not None:
+            self._cgroup.kill()
+
+    def lives(self) -> bool:
+        run = self._run
+        return (
+            (run is not None and (not has_ended(run.pidfd) or group_lives(run.pid, run.started)))
+            or bool(still_living(self._processes))
+            or (self._cgroup is not None and self._cgroup.is_populated())
+        )
+
+    def close(self) -> None:
+        if self._run is not None:
+            self._run.close()
+
+
+def _everything(record: Mapping[str, Any], run: Run | None) -> _Ended:
+    """All that a record which is not understood tells of."""
+    others = {}
+    with suppress(TypeError, ValueError):
+        others = {int(pid): int(started) for pid, started in record.get("others", ())}
+    return _Ended(run, others, _cgroup(record))
+
+
+def _process(record: Record) -> Run | None:
+    """The unit's process if it lives.  Raises what a record of another version may lead to."""
+    if "pid" not in record:
+        return None
+    run = find_survivor(int(record["pid"]), int(record["started"]), int(record.get("run", {}).get("number", 0)))
+    if run is not None and run.in_doubt and (leaf := _cgroup(record)) is not None:
+        run.in_doubt = run.pid not in leaf.processes()  # what is in there is the service's, whichever it is
+    return run
+
+
+def _cgroup(record: Mapping[str, Any]) -> Leaf | None:
+    cgroup = record.get("cgroup")
+    return Leaf(Subtree(os.path.dirname(cgroup)), cgroup) if isinstance(cgroup, str) else None
+
+
+class Salvage:
+    """The `Source` of a unit whose process is that of `own`, None where it has ended.
+
+    `readers` hold something of every service's output, `pool` are descriptors of anybody by
+    identity; what is wanted is taken out of it.
+    """
+
+    def __init__(self, own: SurvivorFiles | None, readers: Sequence[SurvivorFiles], pool: dict[str, int]) -> None:
+        self._run = own.run if own is not None else None
+        self._own = [own] if own is not None else []
+        self._readers = readers
+        self._pool = pool
+        self.left: list[Wanted] = []  # to be looked for later
+
+    def run(self) -> Run | None:
+        return self._run
+
+    def descriptor(self, saved: Sequence[Any], slot: Slot | None = None) -> int | None:
+        return self._find(saved[1], self._own, [slot] if slot is not None else [])
+
+    def find_later(self, saved: Sequence[Any], what: str, take: Take) -> bool:
+        if not saved[1] or not self._own or self._own[0].is_known:
+            return False
+        self.left.append(Wanted(saved[1], what, take))
+        return True
+
+    def streams(self, saved: Sequence[Sequence[Any]]) -> list[int]:
+        """The service has the writing end, the log worker the others; the journal's are made anew.
+
+        One end of a pipe leads to the other.  A ring that nobody has any more is begun anew: a
+        service that writes to what nobody reads would be killed.
+        """
+        if len(saved) != 3:
+            return []
+        # the log worker first: what it has need not be looked for among all that the service has
+        outputs = (1, 2)
+        fds: list[int | None] = [self._find(name, [*self._readers, *self._own], outputs) for _, name in saved]
+        reading_end, writing_end, ring = fds
+        with suppress(OSError):
+            if reading_end is None and writing_end is not None:
+                fds[0] = _other_end(writing_end, os.O_RDONLY)
+            elif writing_end is None and reading_end is not None:
+                fds[1] = _other_end(reading_end, os.O_WRONLY)
+            if ring is None:
+                fds[2] = make_ring("again")
+        found = [fd for fd in fds if fd is not None]
+        if len(found) == len(saved):
+            return found
+        for fd in found:
+            os.close(fd)
+        return []
+
+    def _find(self, name: str, survivors: Sequence[SurvivorFiles], likely: Sequence[int] = ()) -> int | None:
+        if not name:
+            return None
+        for files in survivors:
+            fd = files.duplicate(name, likely)
+            if fd is not None:
+                return fd
+        return self._pool.pop(name, None)
+
+
+class Wanted(NamedTuple):
+    """A descriptor that is looked for over turns of the loop, by its identity."""
+
+    identity: str
+    what: str
+    take: Take
+
+
+class Search:
+    """Looks for what a surviving process has at unlikely numbers, over turns of the loop.
+
+    It may have as many descriptors as it likes, and each that is got takes a child.  The search ends with the process.
+    """
+
+    def __init__(self, manager: Manager, unit: Unit, own: SurvivorFiles, left: Sequence[Wanted]) -> None:
+        self._manager = manager
+        self._unit = unit
+        self._own = own
+        self._left = list(left)
+        self._lost: list[str] = []
+
+    def begin(self) -> None:
+        self._manager.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._unit.run is not self._own.run:
+            return
+        if not self._own.is_known:
+            self._own.look_on(LOOKS)
+        elif self._left:
+            self._get(self._left.pop(0))
+        else:
+            if self._lost:
+                log.warning("%s: not got back: %s", self._unit.name, ", ".join(self._lost))
+            return
+        self._manager.loop.call_soon(self._go_on)
+
+    def _get(self, wanted: Wanted) -> None:
+        fd = self._own.duplicate(wanted.identity)
+        if fd is None:
+            self._lost.append(wanted.what)
+        elif wanted.take(fd):
+            self._manager.writer.touch(self._unit)
+        else:
+            self._manager.host.closer.close([fd])
+
+
+def _other_end(fd: int, access: int) -> int:
+    """A new descriptor, in blocking mode, for the other end of a pipe.  Raises OSError; waits for nobody."""
+    other = open_end(fd, access)
+    os.set_blocking(other, True)
+    return other

@@ -1,0 +1,269 @@
+"""A unit written down: all that the next spawnd needs to go on with it, plain data; and made again from that.
+
+A descriptor is `[number here, identity]`, or null where it cannot be told what it is.  Where descriptors come from
+differs: a spawnd that executed itself anew has them still, one that takes over after a loss has to get them back.
+That is the business of a `Source`.  Here nothing is started, stopped or signalled.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+from supervisor.definitions.report import SharedValues, differing, saved_fields, service_record
+from supervisor.definitions.service import Service
+from supervisor.lifecycle.life import Cause, Ended, Life, State, Step, Then
+from supervisor.linux.open_files import PIPE, SOCKET, identity
+from supervisor.linux.pidfs import number_of_process
+from supervisor.log.logger import log
+from supervisor.manager.host import HostFacts
+from supervisor.manager.unit import Pending, Unit
+from supervisor.notify.store import Stored
+from supervisor.process.cgroup import Leaf
+from supervisor.process.held_descriptors import Opened, wanted
+from supervisor.process.run import Role, Run
+from supervisor.process.slots import Slot, slot_name
+from supervisor.state.file import Record
+
+_LIFE = [(name, name, default) for name, default in Life()._asdict().items()]
+_ENUMS: dict[str, Any] = {"state": State, "step": Step, "then": Then, "cause": Cause}
+RUN_FDS = ("error_fd", "ready_fd", "pidfd", "output_fd")  # of a run: pipes to it, and what holds it
+_ENDED = saved_fields(Ended)
+Saved = list[object]  # number and identity of a descriptor
+Take = Callable[[int], bool]
+"""Takes over a descriptor; False, and it is the caller's, where it is not wanted any more."""
+
+STORE_MAX = 1 << 20  # what was stored once had room
+
+
+def life_record(life: Life) -> Record:
+    return differing(life, _LIFE)
+
+
+def read_life(record: Record) -> Life:
+    """Raises TypeError or ValueError for what another version knows."""
+    return Life(**{key: _ENUMS[key](value) if key in _ENUMS else value for key, value in record.items()})
+
+
+class Field(NamedTuple):
+    """An attribute of a unit that is saved as `key`, a name that never changes, unless it has its default."""
+
+    attribute: str
+    key: str
+    default: object
+    write: Callable[[Any], object] | None = None  # None: as it is
+    read: Callable[[Any], object] | None = None
+
+
+# every attribute of a unit that is saved by itself; those of `HELD` have something of the process or the kernel
+FIELDS = (
+    Field("call_ended", "call_ended", None, lambda ended: differing(ended, _ENDED), lambda record: Ended(**record)),
+    Field("check_output", "check_output", (), list, tuple),
+    Field("disconnected", "disconnected", ""),
+    Field("ended", "ended", None, lambda ended: differing(ended, _ENDED), lambda record: Ended(**record)),
+    Field("ended_clean", "ended_clean", None),
+    Field("first_started", "first_started", 0),
+    Field("internal", "internal", False),
+    Field("last_call", "last_call", ""),
+    Field("last_exit", "last_exit", ""),
+    Field("leftover_pids", "others", {}, lambda pids: [list(pair) for pair in pids.items()], dict),
+    Field("mark", "mark", ""),
+    Field("notify_path", "notify_path", ""),
+    Field("oom_kills", "oom_kills", 0),
+    Field("removed", "removed", False),
+    Field("status_text", "status_text", ""),
+)
+# attributes with the keys that `unit_record` and `restore` have for them
+HELD = {
+    "cgroup": ("cgroup",),
+    "life": ("life",),
+    "pending": ("next",),
+    "receiver": ("receiver",),
+    "run": ("pid", "started", "run"),
+    "store": ("store",),  # in lines of its own: `store_record`
+    "table": ("table", "ports"),
+}
+
+
+def unit_record(unit: Unit, streams: Iterable[int]) -> Record:
+    """`streams` are the descriptors that are held open for its output."""
+    record: Record = {"life": life_record(unit.life)}
+    for attribute, key, default, write, _read in FIELDS:
+        value = getattr(unit, attribute)
+        if value != default:
+            record[key] = value if write is None else write(value)
+    if unit.run is not None:
+        record |= {"pid": unit.run.pid, "started": unit.run.started, "run": _run_record(unit)}
+    held = {
+        "cgroup": unit.cgroup.path if unit.cgroup is not None else None,
+        "receiver": unit.receiver.fileno() if unit.receiver is not None else None,
+        "table": table_record(unit.table) or None,
+        "ports": ports_record(unit.table) or None,
+        "streams": [_saved(fd) for fd in streams] or None,
+    }
+    record |= {key: value for key, value in held.items() if value is not None}
+    if unit.pending is not None:
+        opened = unit.pending.opened.items()
+        record["next"] = {
+            "service": service_record(unit.pending.service),
+            "table": table_record(opened),
+            "ports": ports_record(opened),
+        }
+    return record
+
+
+def store_record(unit: Unit, come: Iterable[Stored], gone: Iterable[int] = ()) -> Record:
+    """What has come to its store and what has gone: a store may be large, and change often."""
+    record: Record = {"name": unit.name}
+    stored = [[stored.name, stored.polled, stored.fd, stored.file] for stored in come]
+    dropped = list(gone)
+    return record | ({"stored": stored} if stored else {}) | ({"dropped": dropped} if dropped else {})
+
+
+def table_record(entries: Iterable[tuple[Slot, Opened]]) -> dict[str, list[object]]:
+    """By slot: number, identity and, where it came with a socket file, that file's device and inode."""
+    return {slot_name(slot): [*_saved(opened.fd), opened.inode] for slot, opened in entries}
+
+
+def ports_record(entries: Iterable[tuple[Slot, Opened]]) -> dict[str, int]:
+    """By slot: the ports that the kernel has chosen."""
+    return {slot_name(slot): opened.port for slot, opened in entries if opened.port != opened.spec.port}
+
+
+def _run_record(unit: Unit) -> Record:
+    run = unit.run
+    assert run is not None
+    fds = {key: getattr(run, key) for key in RUN_FDS}
+    record: Record = {key: fd for key, fd in fds.items() if fd >= 0}
+    if run.role is not Role.MAIN:
+        record["role"] = run.role.value
+    if run.in_doubt:
+        record |= {"in_doubt": True, "owed": run.owed}
+    else:
+        run.number = run.number or number_of_process(run.pid)
+        if run.number:
+            record["number"] = run.number
+    for key in ("failure", "output"):
+        if data := getattr(run, key):
+            record[key] = data.decode("latin-1")
+    return record
+
+
+def _saved(fd: int) -> Saved:
+    try:
+        return [fd, identity(fd)]
+    except OSError:
+        return [fd, ""]
+
+
+def numbers(record: Record) -> set[int]:
+    """The numbers of all descriptors in a unit's record."""
+    run = record.get("run", {})
+    tables = [record.get("table", {}), record.get("next", {}).get("table", {})]
+    found = {saved[0] for table in tables for saved in table.values()}
+    found |= {fd for _name, _polled, fd, _identity in record.get("store", ())}
+    found |= {fd for fd, _identity in record.get("streams", ())}
+    found |= {run[key] for key in RUN_FDS if key in run}
+    return found | ({record["receiver"]} if "receiver" in record else set())
+
+
+def own_files(record: Record) -> set[str]:
+    """Identities of sockets and pipes that were opened for this unit alone: who has one has it from there."""
+    tables = [record.get("table", {}), record.get("next", {}).get("table", {})]
+    saved = [*(entry for table in tables for entry in table.values()), *record.get("streams", ())]
+    return {entry[1] for entry in saved if entry[1].startswith((SOCKET, PIPE))}
+
+
+def sockets(record: Record) -> dict[str, int]:
+    """The sockets of its table by identity, with their numbers."""
+    return {saved[1]: saved[0] for saved in record.get("table", {}).values() if saved[1].startswith(SOCKET)}
+
+
+class Source(Protocol):
+    """Where processes and descriptors of one unit come from."""
+
+    def run(self) -> Run | None:
+        """Its process; None where there is none any more."""
+
+    def descriptor(self, saved: Sequence[Any], slot: Slot | None = None) -> int | None:
+        """A descriptor that was saved, the caller's from now on; None where it is lost.
+
+        `saved` is its number in the spawnd that wrote it down and its identity, `slot` where it
+        is in the table of its service.
+        """
+
+    def streams(self, saved: Sequence[Sequence[Any]]) -> list[int]:
+        """The descriptors of its output, all of them or none."""
+
+    def find_later(self, saved: Sequence[Any], what: str, take: Take) -> bool:
+        """Go on looking for a descriptor that is not there, and give it to `take`; False where it is lost.
+
+        `what` it is goes into the log where it is not found.
+        """
+
+
+def restore(unit: Unit, record: Record, source: Source, host: HostFacts, shared: SharedValues) -> None:
+    """Give a new unit all that its record says.  Raises what a record of another version may lead to."""
+    unit.life = read_life(record["life"])
+    for attribute, key, _default, _write, read in FIELDS:
+        if key in record:
+            setattr(unit, attribute, record[key] if read is None else read(record[key]))
+    if "receiver" in record and not unit.notify_path:
+        unit.notify_path = host.runtime.old_notify_path(unit.name)
+    if "cgroup" in record and host.subtree is not None:
+        unit.cgroup = Leaf(host.subtree, record["cgroup"])
+    unit.run = source.run()
+    unit.table.adopt(unit.service, restore_table(unit.service, record, source, unit.table.take_back))
+    for name, polled, *saved in record.get("store", ()):
+        fd = source.descriptor(saved)
+        what = f"stored descriptor {name!r} ({saved[1]})"
+        take = partial(_take_into_store, unit, name, polled)
+        if fd is not None:
+            take(fd)
+        elif not source.find_later(saved, what, take):
+            log.warning("%s: %s is lost", unit.name, what)
+    streams = source.streams(record.get("streams", ()))
+    if streams:
+        host.outputs.give(unit.name, streams)
+    if "next" in record:
+        service = shared.service(record["next"]["service"])
+        unit.pending = Pending(service, restore_table(service, record["next"], source))
+
+
+def _take_into_store(unit: Unit, name: str, polled: bool, fd: int) -> bool:
+    unit.store.add(name, [fd], polled, STORE_MAX, sys.maxsize, bool(unit.service.worker))
+    return True
+
+
+def restore_table(
+    service: Service,
+    record: Mapping[str, Any],
+    source: Source,
+    take_back: Callable[[Slot, Opened], bool] | None = None,
+) -> dict[Slot, Opened]:
+    """The descriptors of the table in a record by slot, those that are lost left out.
+
+    One that is found later goes to `take_back`.
+    """
+    table, ports = record.get("table", {}), record.get("ports", {})
+    opened: dict[Slot, Opened] = {}
+    for slot, spec in wanted(service).items():
+        name = slot_name(slot)
+        if name in table:
+            *saved, inode = table[name]
+            known = {"inode": tuple(inode) if inode is not None else None, "port": ports.get(name, spec.port)}
+            fd = source.descriptor(saved, slot)
+            if fd is not None:
+                opened[slot] = Opened(spec, fd, **known)
+            elif take_back is not None:
+                take = partial(_take_into_table, take_back, slot, partial(Opened, spec, **known))
+                source.find_later(saved, f"descriptor {name}", take)
+    return opened
+
+
+def _take_into_table(
+    take_back: Callable[[Slot, Opened], bool], slot: Slot, make: Callable[[int], Opened], fd: int
+) -> bool:
+    return take_back(slot, make(fd))

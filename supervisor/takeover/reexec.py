@@ -1,0 +1,250 @@
+"""Becoming the installed version of spawnd in the same process, with all that it has.
+
+First a trial: a child executes that version with copies of all that it would get.  It makes everything of them, lets a
+second go by and does nothing; its output says why it could not.  Once nothing is being evaluated any more, `exec`
+follows.  Children stay children, descriptors keep their numbers, signals that come meanwhile stay pending.  A failure
+before the new program runs changes nothing.
+
+The kernel closes what the new program does not get, connections of others with descriptors in them, too, and may have
+to wait for the last close of one.  So a child has a copy of all until the new program runs.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+
+import prctl
+
+from supervisor.linux.memfd import memfd
+from supervisor.linux.signal_mask import block_all, set_mask
+from supervisor.log.logger import log, notice
+from supervisor.loop.loop import Loop
+from supervisor.manager.supervisor import Supervisor
+from supervisor.notify.untrusted import is_file
+from supervisor.process.children import Children, Exit
+from supervisor.process.fork import default_signals, fork
+from supervisor.state.file import Record, encode
+
+TRIAL_LIMIT = 30.0  # seconds
+MAX_OUTPUT = 1 << 16  # bytes
+RESUME = "--resume"
+TRIAL = "--trial"
+Done = Callable[[str], None]
+
+
+class Reexec:
+    """`records` gives all that there is to know now and the descriptors that go with it, `lock` one for the exec alone.
+
+    `about_to(True)` is called right before the exec, `about_to(False)` where it has failed.
+    `supervisor` is to be set before `begin`.
+    """
+
+    supervisor: Supervisor
+
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        program: Sequence[str],
+        records: Callable[[], tuple[list[Record], Iterable[int]]],
+        lock: Callable[[], int],
+        about_to: Callable[[bool], None],
+    ) -> None:
+        self._loop = loop
+        self._children = children
+        self._program = program
+        self._records = records
+        self._lock = lock
+        self._about_to = about_to
+        self._asked: list[Done] = []
+
+    def begin(self, done: Done) -> None:
+        """Try it, then do it.  `done` hears what is wrong; where nothing is, this process is another one by then."""
+        self._asked.append(done)
+        if len(self._asked) > 1:
+            return
+        if self.supervisor.manager.shutting_down:
+            self._failed(["everything is being stopped"])
+            return
+        notice("trying %s before it is executed", self._program[-1])
+        try:
+            records, fds = self._records()
+            Trial(
+                self._loop,
+                self._children,
+                [*self._program, TRIAL, RESUME],
+                b"".join(map(encode, records)),
+                fds,
+                self._tried,
+            )
+        except Exception as error:
+            self._failed([f"{type(error).__name__}: {error}"])
+
+    def _tried(self, said: list[str]) -> None:
+        if said:
+            self._failed(said)
+        else:
+            self.supervisor.hold(self._execute)
+
+    def _failed(self, said: list[str]) -> None:
+        for line in said[:-1]:
+            log.error("trial: %s", line)
+        asked, self._asked = self._asked, []
+        problem = f"not executed anew: {' '.join(said[-2:])}"
+        log.error("%s", problem)
+        for done in asked:
+            done(problem)
+
+    def _execute(self) -> None:
+        """Become the new program; comes back only where that fails."""
+        if self.supervisor.manager.shutting_down:
+            self.supervisor.changes.evaluations.release()
+            self._failed(["everything is being stopped"])
+            return
+        self._about_to(True)
+        before = block_all()
+        signals = self._loop.take_signals()
+        fds: list[int] = []
+        held = -1
+        try:
+            self.supervisor.manager.let_go()
+            records, numbers = self._records()
+            state = b"".join(map(encode, [*records, {"signals": signals}]))
+            fds = [*numbers, self._lock(), memfd("spawnd-state", state)]
+            for fd in fds:
+                os.set_inheritable(fd, True)
+            held = hold_all(fds, self._children)
+            os.execv(self._program[0], [*self._program, RESUME, str(fds[-1])])  # noqa: S606  # our own program
+        except Exception as error:
+            for fd in fds:
+                os.set_inheritable(fd, False)
+            if fds:
+                os.close(fds[-1])
+            if held >= 0:
+                os.close(held)
+            self._loop.give_signals(signals)
+            set_mask(before)
+            self._about_to(False)
+            self.supervisor.changes.evaluations.release()
+            self._failed([f"{type(error).__name__}: {error}"])
+
+
+def hold_all(saved: Collection[int], children: Children) -> int:
+    """Start a child that has a copy of every descriptor until this process has become another program.
+
+    It has until the returned descriptor is closed, which an exec does last.  It first lets go of the `saved`
+    descriptors, sockets and pipes before files: if the server of a file hangs, it must not hold the addresses of
+    others.  Raises OSError.
+    """
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    try:
+        highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+        last = fcntl.fcntl(write_end, fcntl.F_DUPFD_CLOEXEC, highest + 1)
+    except BaseException:
+        os.close(read_end)
+        raise
+    finally:
+        os.close(write_end)
+    try:
+        pid = fork(lambda: _hold(read_end, last, saved))
+    except BaseException:
+        os.close(last)
+        raise
+    finally:
+        os.close(read_end)
+    children.when_reaped(pid, lambda: None)
+    return last
+
+
+def _hold(read_end: int, last: int, saved: Collection[int]) -> None:
+    os.close(last)
+    os.read(read_end, 1)
+    for fd in sorted(saved, key=is_file):  # each close of a file may wait for its server
+        with suppress(OSError):  # it is closed in any case, and so must be the others
+            os.close(fd)
+    os._exit(0)
+
+
+class Trial:
+    """Runs `command` with the number of a memfd that holds `state` as its last argument.
+
+    `fds` are inherited under their numbers.  `done` is called once, with nothing or with
+    what the child said of its failure.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        command: Sequence[str],
+        state: bytes,
+        fds: Iterable[int],
+        done: Callable[[list[str]], None],
+    ) -> None:
+        self._loop = loop
+        self._done = done
+        self._output = bytearray()
+        self._failure = ""
+        state_fd = memfd("spawnd-trial", state)
+        try:
+            self._read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+            try:
+                os.set_blocking(self._read_fd, False)
+                loop.watch(self._read_fd, select.EPOLLIN, lambda _events: self._read())
+                spawnd = os.getpid()
+                self._pid = fork(lambda: _execute(spawnd, command, state_fd, fds, write_fd))
+            except BaseException:
+                loop.unwatch(self._read_fd)
+                os.close(self._read_fd)
+                raise
+            finally:
+                os.close(write_fd)
+        finally:
+            os.close(state_fd)
+        children.register(self._pid, self)
+        self._timer = loop.limit_later(TRIAL_LIMIT, self._too_long)
+
+    def _read(self) -> None:
+        try:
+            while data := os.read(self._read_fd, 4096):
+                self._output += data
+                del self._output[:-MAX_OUTPUT]
+        except BlockingIOError:
+            return
+        self._loop.unwatch(self._read_fd)
+
+    def _too_long(self) -> None:
+        self._failure = f"not ready after {TRIAL_LIMIT:g} s"
+        os.kill(self._pid, signal.SIGKILL)
+
+    def died(self, pid: int) -> None:
+        self._read()
+
+    def reaped(self, pid: int, exit: Exit) -> None:
+        self._timer.cancel()
+        self._loop.unwatch(self._read_fd)
+        os.close(self._read_fd)
+        if exit == Exit():
+            self._done([])
+        else:
+            said = self._output.decode(errors="backslashreplace").splitlines()
+            self._done([*said, self._failure or exit.describe()])
+
+
+def _execute(spawnd: int, command: Sequence[str], state_fd: int, fds: Iterable[int], write_fd: int) -> None:
+    # one that outlives spawnd would keep its lock, and nobody would end one that hangs
+    prctl.set_pdeathsig(signal.SIGKILL)
+    if os.getppid() != spawnd:
+        return
+    default_signals()
+    for target in (1, 2):
+        os.dup2(write_fd, target)
+    for fd in (state_fd, *fds):
+        os.set_inheritable(fd, True)
+    environment = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
+    os.execve(command[0], [*command, str(state_fd)], environment)  # noqa: S606  # our own program

@@ -1,0 +1,122 @@
+"""A FUSE file system with one file, whose server leaves the requests unanswered that a test names: fuse(4)."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+# <linux/fuse.h>
+LOOKUP, FORGET, GETATTR, OPEN, READ, RELEASE, FLUSH = 1, 2, 3, 14, 15, 18, 25
+INIT, OPENDIR, ACCESS, POLL = 26, 27, 34, 40
+ENOSYS = 38
+NAME = "file"
+ROOT_NODE, FILE_NODE = 1, 2
+LONGEST = 1 << 20
+PAGE = 4096
+KEEP_CACHE = 1 << 1  # FOPEN_KEEP_CACHE: an open does not wait for pages that are read
+
+_IN = struct.Struct("=IIQQIIII")  # fuse_in_header
+_OUT = struct.Struct("=IiQ")  # fuse_out_header
+_ATTR = struct.Struct("=QQQQQQIIIIIIIIII")  # fuse_attr
+_INIT_OUT = struct.Struct("=IIIIHHIIHHI7I")
+_SILENT = frozenset({FORGET})
+_READY = b"mounted\n"
+
+
+@contextmanager
+def unanswering(*opcodes: int, once: bool = False) -> Iterator[str]:
+    """The path of a file on a file system that is mounted for the test; these requests are never answered.
+
+    With `once` the first one of each kind is.
+    Whoever waits for one is let go at the end: the server ends, and with it the connection.
+    """
+    with tempfile.TemporaryDirectory(prefix="fuse-") as folder:
+        command = [sys.executable, os.path.abspath(__file__), folder, *map(str, opcodes * (1 + once))]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE)
+        try:
+            assert server.stdout is not None
+            if server.stdout.readline() != _READY:
+                raise OSError("cannot mount a FUSE file system")
+            yield os.path.join(folder, NAME)
+        finally:
+            server.kill()
+            if server.stdout is not None:
+                server.stdout.close()
+            server.wait()
+            with suppress(subprocess.CalledProcessError):
+                subprocess.run(["umount", "-l", folder], check=True, stderr=subprocess.DEVNULL)
+
+
+def is_possible() -> bool:
+    """Whether this process may mount one."""
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR))
+    except OSError:
+        return False
+    return os.geteuid() == 0
+
+
+def _attributes(node: int) -> bytes:
+    """Of the folder or the file, which has a page of content."""
+    mode, size = (0o40777, 0) if node == ROOT_NODE else (0o100666, PAGE)
+    return _ATTR.pack(node, size, 0, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
+
+
+def _answer(opcode: int, node: int) -> bytes | None:
+    """What the server says to a request; None: that it does not know it."""
+    if opcode == INIT:
+        return _INIT_OUT.pack(7, 31, 65536, 0, 12, 9, 65536, 1, 1, 0, 0, *[0] * 7)
+    if opcode == LOOKUP:
+        return struct.pack("=QQQQII", FILE_NODE, 0, 3600, 3600, 0, 0) + _attributes(FILE_NODE)
+    if opcode == GETATTR:
+        return struct.pack("=QII", 3600, 0, 0) + _attributes(node)
+    if opcode in (OPEN, OPENDIR):
+        return struct.pack("=QII", 1, KEEP_CACHE, 0)
+    if opcode == READ:
+        return bytes(PAGE)
+    if opcode in (RELEASE, FLUSH, ACCESS):
+        return b""
+    if opcode == POLL:
+        return struct.pack("=II", 1, 0)
+    return None
+
+
+def _serve(folder: str, ignored: Counter[int]) -> None:
+    """`ignored` has 1 for an opcode that is never answered, 2 for one that is answered once."""
+    device = os.open("/dev/fuse", os.O_RDWR)
+    options = f"fd={device},rootmode=40777,user_id=0,group_id=0,allow_other"
+    subprocess.run(
+        [sys.executable, "-c", _MOUNT, folder, options],
+        check=True,
+        pass_fds=[device],
+    )
+    os.write(1, _READY)
+    while True:
+        request = os.read(device, LONGEST)
+        _size, opcode, unique, node, *_ = _IN.unpack_from(request)
+        if opcode in _SILENT or ignored[opcode] == 1:
+            continue
+        if ignored[opcode]:
+            ignored[opcode] -= 1
+        body = _answer(opcode, node)
+        error = 0 if body is not None else -ENOSYS
+        body = body or b""
+        os.write(device, _OUT.pack(_OUT.size + len(body), error, unique) + body)
+
+
+_MOUNT = """
+import ctypes, os, sys
+folder, options = sys.argv[1:]
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.mount(b"test", folder.encode(), b"fuse.test", 0, options.encode()):
+    sys.exit(os.strerror(ctypes.get_errno()))
+"""
+
+if __name__ == "__main__":
+    _serve(sys.argv[1], Counter(map(int, sys.argv[2:])))

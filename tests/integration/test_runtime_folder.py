@@ -1,0 +1,99 @@
+"""The run-time folder is removed underneath spawnd, as a whole or in part."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.daemon import Daemon, wait_until
+from tests.integration.conftest import Start
+
+Program = Callable[[str, str], str]
+
+# Says at each USR1 how often it has come; READY=1 first.
+SAYING = f"""#!{sys.executable} -IS
+import os, signal, socket
+sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+def say(text):
+    try:
+        sock.sendto(text, os.environ["NOTIFY_SOCKET"])
+    except OSError:
+        pass
+count = 0
+def on_signal(*_):
+    global count
+    count += 1
+    say(b"STATUS=told %d times" % count)
+signal.signal(signal.SIGUSR1, on_signal)
+say(b"READY=1")
+while True:
+    signal.pause()
+"""
+
+
+@pytest.fixture
+def daemon(spawnd: Start, program: Program) -> Daemon:
+    path = program("saying", SAYING)
+    return spawnd(f's = {{ exec = "{path}", ready = "notify" }}\nt = {{ exec = "/bin/sleep", arg = {{ "100000" }} }}')
+
+
+def remove(daemon: Daemon, *names: str) -> None:
+    for name in names:
+        shutil.rmtree(daemon.runtime / name)
+
+
+def move_away(daemon: Daemon, *_names: str) -> None:
+    """At once, so that nothing is made in it again meanwhile."""
+    gone = daemon.runtime.with_name("gone")
+    daemon.runtime.rename(gone)
+    shutil.rmtree(gone)
+
+
+@pytest.mark.parametrize(
+    ("how", "names"), [(move_away, ()), (remove, ("notify", "control.d", "functions"))], ids=["whole", "part"]
+)
+def test_what_was_in_it_is_there_again(daemon: Daemon, how: Callable[..., None], names: tuple[str, ...]) -> None:
+    pids = [daemon.wait_running(name) for name in ("s", "t")]
+    how(daemon, *names)
+    wait_until(lambda: "made again" in daemon.log(), "the folder")
+    wait_until(daemon.answers, "an answer on the control socket")
+    wait_until(lambda: "notification socket was not at its path" in daemon.log(), "the notification socket")
+
+    def is_heard() -> bool:
+        os.kill(pids[0], signal.SIGUSR1)
+        return "told" in daemon.ctl("status", "s").stdout
+
+    wait_until(is_heard, "a status")
+    wait_until(lambda: (daemon.runtime / "state").exists(), "the state")
+    assert int((daemon.runtime / "pid").read_text()) == daemon.pid
+    assert [daemon.wait_running(name) for name in ("s", "t")] == pids
+    daemon.lose()
+    daemon.again()
+    assert [daemon.wait_running(name) for name in ("s", "t")] == pids
+
+
+def test_twice(daemon: Daemon) -> None:
+    daemon.wait_running("s")
+    for count in (1, 2):
+        move_away(daemon)
+        wait_until(lambda count=count: daemon.log().count("made again") == count, "the folder")  # type: ignore[misc]
+        wait_until(daemon.answers, "an answer on the control socket")
+
+
+def test_it_is_not_made_where_its_own_folder_is_gone(daemon: Daemon) -> None:
+    daemon.wait_running("s")
+    folder = daemon.runtime.parent
+    away = folder.with_name(f"{folder.name}-away")
+    folder.rename(away)
+    try:
+        (away / "run").rename(away / "gone")
+        wait_until(lambda: "restart spawnd" in (away / "log").read_text(), "the error")
+        assert not folder.exists()
+        (away / "gone").rename(away / "run")
+    finally:
+        away.rename(folder)

@@ -1,0 +1,122 @@
+"""The states of a service and the changes between them, found by asking the state machine: `python -m tests.states`.
+
+Each event of `lifecycle/machine.py` is tried in each life that can be reached, for services with every key that
+changes what follows.  docs/states.md has what this prints, and a test compares the two.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from supervisor.definitions.service import Service
+from supervisor.lifecycle import machine
+from supervisor.lifecycle.life import Life, State, Transition
+
+MEANINGS = {
+    State.STOPPED: "It is down, and nobody wants it up.",
+    State.WAITING: "It is to start, and something has to come first: a dependency, an order, a conflict, an address.",
+    State.STARTING: "Its check, its function `start` or its process runs, and it is not ready yet.",
+    State.RUNNING: "It is up.",
+    State.RELOADING: "It is up, and has said that it reloads.",
+    State.STOPPING: "It was told to end, or its function `stop` runs.",
+    State.BACKOFF: "It has failed, and is started again after a delay.",
+    State.FAILED: "It has failed, and is not started again by itself.",
+    State.DONE: "It is a task and has succeeded.",
+}
+ORDERS = {"start": machine.start, "stop": machine.stop, "restart": machine.restart, "reset": machine.reset}
+SERVICES = (
+    Service(name="plain", exec="/x", start_limit=2),
+    Service(name="once", exec="/x", restart="never"),
+    Service(name="careful", exec="/x", restart="on-failure", check=("/x",), no_restart_status=(78,)),
+    Service(name="notifying", exec="/x", ready="notify", watchdog=1.0),
+    Service(name="writing", exec="/x", ready="fd"),
+    Service(name="background", exec="/x", forking=True),
+    Service(name="task", exec="/x", task=True, restart="on-failure"),
+    Service(name="module", functions=("start", "stop", "restart")),
+    Service(name="prepared", exec="/x", functions=("start", "stop")),
+    Service(name="bare", functions=("stop",)),
+    Service(name="keeping", exec="/x", kill_mode="process", handover_signal=10),
+)
+Event = Callable[[Service, Life, float], Transition]
+
+
+def _events() -> Iterator[tuple[str, Event]]:
+    for name, order in ORDERS.items():
+        yield f"`{name}`", order
+    yield "its dependencies are up", machine.dependencies_met
+    yield "the program was executed", machine.executed
+    yield "its daemon is found", machine.in_background
+    yield "it says that it is ready", machine.ready
+    yield "it closes `ready_fd` unused", machine.ready_closed
+    yield "it says that it reloads", machine.reloading
+    yield "its time is over", machine.timed_out
+    yield "it misses its watchdog", machine.watchdog_missed
+    yield "it cannot be started", _start_failed
+    yield "its process ends well", partial(_exited, clean=True, status=0)
+    yield "its process fails", partial(_exited, clean=False, status=1)
+    yield "its process fails", partial(_exited, clean=False, status=78)
+
+
+def _start_failed(service: Service, life: Life, now: float) -> Transition:
+    return machine.start_failed(service, life, now, "no process", 0.0)
+
+
+def _exited(service: Service, life: Life, now: float, *, clean: bool, status: int) -> Transition:
+    return machine.exited(service, life, now, clean, "ended", 0.0, status)
+
+
+def changes() -> dict[tuple[State, State], list[str]]:
+    """Return the events that lead from one state to another, for each pair of different states."""
+    found: dict[tuple[State, State], dict[str, None]] = {}
+    events = list(_events())
+    for service in SERVICES:
+        seen: set[object] = set()
+        lives = deque([Life()])
+        while lives:
+            life = lives.popleft()
+            if _kind(life) in seen:
+                continue
+            seen.add(_kind(life))
+            for text, event in events:
+                for later in (0.1, 1000.0):  # before it counts as healthy, and after that
+                    if after := _after(event, service, life, life.since + later):
+                        lives.append(after)
+                        if after.state is not life.state:
+                            found.setdefault((life.state, after.state), {})[text] = None
+    order = list(State)
+    return {pair: list(found[pair]) for pair in sorted(found, key=lambda pair: [order.index(state) for state in pair])}
+
+
+def _after(event: Event, service: Service, life: Life, now: float) -> Life | None:
+    if event is machine.timed_out and (life.deadline is None or now < life.deadline):
+        return None  # a watchdog has an event of its own
+    if event is machine.watchdog_missed and life.watchdog_at is None:
+        return None
+    try:
+        return event(service, life, now)[0]
+    except machine.ImpossibleEvent:
+        return None
+
+
+def _kind(life: Life) -> object:
+    """What of a life decides what can follow."""
+    times = (life.deadline is not None, life.watchdog_at is not None, life.up_since is not None)
+    return (life.state, life.step, life.then, life.set_up, life.final, life.killed, life.cause, life.failures, times)
+
+
+def page() -> str:
+    """Return the generated part of docs/states.md: a picture, the states, and the changes."""
+    found = changes()
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {State.STOPPED}"]
+    lines += [f"    {old} --> {new}" for old, new in found]
+    lines += ["```", "", "| state | meaning |", "|---|---|"]
+    lines += [f"| `{state}` | {MEANINGS[state]} |" for state in State]
+    lines += ["", "| from | to | when |", "|---|---|---|"]
+    lines += [f"| `{old}` | `{new}` | {'; '.join(events)} |" for (old, new), events in found.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(page(), end="")

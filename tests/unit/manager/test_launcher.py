@@ -1,0 +1,62 @@
+"""How a service's notification socket is read."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from supervisor.definitions.service import Service
+from supervisor.log.output import JournalOutputs
+from supervisor.loop.loop import Loop
+from supervisor.manager.functions import Sources
+from supervisor.manager.host import HostFacts
+from supervisor.manager.launcher import LONG_TURN, REST, Launcher
+from supervisor.manager.runtime import RuntimeFolder
+from supervisor.manager.unit import Unit
+from supervisor.notify.sender import Sender
+from supervisor.process.children import Children
+from supervisor.systemd.store import SystemdStore
+from tests.unit.closing import PatientCloser, bind_receiver
+from tests.unit.loop.clock import Clock
+from tests.unit.waiting import turn
+
+
+@pytest.mark.parametrize(("worker", "took", "rests"), [("", 2, True), ("", 0.5, False), ("w", 2, False)])
+def test_a_service_that_sends_all_the_time_has_a_share(tmp_path: Path, worker: str, took: float, rests: bool) -> None:
+    """Workers are trusted, and store thousands of descriptors."""
+    errors: list[BaseException] = []
+    clock = Clock()
+    loop = Loop(errors.append, clock)
+    heard: list[float] = []
+
+    def take(unit: Unit) -> None:
+        heard.append(clock.now)
+        clock.now += took * LONG_TURN
+
+    systemd_store = SystemdStore(loop, Sender(""), {})
+    closer = PatientCloser()
+    runtime, outputs = RuntimeFolder(str(tmp_path)), JournalOutputs(closer.close)
+    host = HostFacts(False, 1024, runtime, outputs, None, systemd_store, closer)
+    launcher = Launcher(loop, Children(lambda pid, exit: None), host, Sources(), take)
+    unit = Unit(Service("s", exec="/bin/s", worker=worker, uid=os.geteuid()), loop, PatientCloser())
+    receiver = bind_receiver(tmp_path / "socket")
+    try:
+        launcher.listen(unit, receiver)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"STATUS=x", receiver.path)  # which stays there
+            turn(loop, 4)
+            assert len(heard) == (1 if rests else 4)
+            clock.now += 1.01 * took * LONG_TURN * REST
+            turn(loop, 2)
+            assert len(heard) == (2 if rests else 6)
+            unit.receiver = None
+            clock.now += 1
+            turn(loop, 2)
+        assert not errors
+    finally:
+        loop.unwatch(receiver.fileno())
+        receiver.close()
+        loop.close()

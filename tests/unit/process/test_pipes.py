@@ -1,0 +1,210 @@
+"""Reading ends of pipes, whose other ends services have."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from supervisor.linux.pipe_call import SLOW, PipeCall, start_read
+from supervisor.loop.loop import Loop
+from supervisor.process import pipes
+from supervisor.process.pipes import MOST_HELD, Pipes
+from tests import fuse, held_pipe, withdrawn_page
+from tests.unit.closing import PatientCloser
+from tests.unit.process.forked import open_numbers
+from tests.unit.waiting import DEADLINE
+
+needs_faults = pytest.mark.skipif(not held_pipe.is_possible(), reason="needs root and userfaultfd")
+
+
+needs_fuse = pytest.mark.skipif(not fuse.is_possible(), reason="needs root and FUSE")
+
+
+class World:
+    """A loop that ends once `enough` holds, and what has come from pipes."""
+
+    def __init__(self) -> None:
+        self.loop = Loop(on_error=lambda error: pytest.fail(str(error)))
+        self.closer = PatientCloser()
+        self.pipes = Pipes(self.loop, self.closer)
+        self.found: dict[int, bytes] = {}
+
+    def watched(self, name: str = "s") -> tuple[int, int]:
+        read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.pipes.watch(read_end, name, lambda: self.read(read_end))
+        return read_end, write_end
+
+    def read(self, fd: int) -> None:
+        try:
+            while data := self.pipes.read(fd, 100):
+                self.found[fd] = self.found.get(fd, b"") + data
+        except BlockingIOError:
+            return
+        self.pipes.close(fd)
+
+    def run(self, enough: Callable[[], object]) -> None:
+        end = time.monotonic() + DEADLINE
+
+        def look() -> None:
+            if enough():
+                self.loop.stop()
+            else:
+                assert time.monotonic() < end
+                self.loop.call_later(0.01, look)
+
+        self.loop.call_soon(look)
+        self.loop.run()
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    before = open_numbers()
+    world = World()
+    yield world
+    world.loop.close()
+    assert open_numbers() == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG | 0x40000000)  # __WALL
+
+
+def test_what_comes_is_read_until_the_end(world: World) -> None:
+    fd, write_end = world.watched()
+    os.write(write_end, b"one")
+    world.run(lambda: world.found.get(fd) == b"one")
+    os.write(write_end, b" two")
+    os.close(write_end)
+    world.run(lambda: fd not in open_numbers())
+    assert world.found[fd] == b"one two"
+    assert not world.closer.reaper.started, "nobody could have it locked"
+
+
+def test_a_pipe_that_others_write_to_is_closed_by_a_child(world: World) -> None:
+    fd, write_end = world.watched()
+    world.pipes.close(fd)
+    assert not world.pipes._held
+    with pytest.raises(BrokenPipeError):
+        os.write(write_end, b"x")
+    os.close(write_end)
+
+
+def test_one_that_is_kept_for_a_short_time_again_and_again_is_waited_for_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience: list[int] = []
+
+    def slow(fd: int, size: int, milliseconds: int) -> PipeCall:
+        patience.append(milliseconds)
+        time.sleep(SLOW * 2)
+        return start_read(fd, size, milliseconds)
+
+    monkeypatch.setattr(pipes, "start_read", slow)
+    fd, write_end = world.watched()
+    os.write(write_end, b"x" * 300)
+    world.run(lambda: len(world.found.get(fd, b"")) == 300)
+    assert patience[0] > 0
+    assert set(patience[1:]) == {0}
+    os.close(write_end)
+    world.run(lambda: fd not in open_numbers())
+
+
+@needs_faults
+def test_a_pipe_that_is_kept_keeps_nobody(world: World) -> None:
+    (fd, write_end), (other, other_end) = world.watched(), world.watched("t")
+    os.write(write_end, b"one")
+    with held_pipe.held(write_end):
+        world.run(lambda: world.pipes._held["s"])
+        os.write(other_end, b"two")
+        world.run(lambda: world.found)
+        assert world.found == {other: b"two"}
+    world.run(lambda: len(world.found) == 2)
+    assert world.found[fd] == b"one"
+    os.write(write_end, b", more")
+    world.run(lambda: world.found[fd] == b"one, more")
+    for end in (write_end, other_end):
+        os.close(end)
+    world.run(lambda: not {fd, other} & open_numbers())
+
+
+@needs_faults
+def test_a_close_of_a_pipe_that_is_kept_is_left_to_its_child(world: World) -> None:
+    kept = [world.watched() for _ in range(MOST_HELD)]
+    with held_pipe.held(kept[0][1]), held_pipe.held(kept[1][1]):
+        for fd, _write_end in kept:
+            world.pipes.close(fd)
+        assert world.pipes._held["s"] == MOST_HELD
+    world.run(lambda: not world.pipes._held)
+    for _fd, write_end in kept:
+        os.close(write_end)
+
+
+@needs_faults
+def test_a_pipe_that_is_kept_is_closed_later(world: World) -> None:
+    fd, write_end = world.watched()
+    os.write(write_end, b"one")
+    with held_pipe.held(write_end):
+        world.run(lambda: world.pipes._held["s"])
+        world.pipes.close(fd)
+        assert fd in open_numbers()
+    world.run(lambda: fd not in open_numbers())
+    assert world.found == {}
+    os.close(write_end)
+
+
+@needs_faults
+def test_a_service_that_keeps_many_pipes_has_few_children(world: World) -> None:
+    made = [world.watched() for _ in range(MOST_HELD + 1)]
+    (kept, _end), (last, last_end) = made[0], made[-1]
+    for _fd, write_end in made:
+        os.write(write_end, b"x")
+    with held_pipe.held(made[0][1]), held_pipe.held(made[1][1]):
+        world.run(lambda: world.pipes._held["s"] == MOST_HELD)
+        world.found.clear()
+        os.write(last_end, b"y")
+        world.run(lambda: True)
+        assert last not in world.found
+    world.run(lambda: world.found.get(last, b"").endswith(b"y") and world.found.get(kept) == b"x")
+    for _fd, write_end in made:
+        os.close(write_end)
+    world.run(lambda: not {fd for fd, _ in made} & open_numbers())
+
+
+@needs_fuse
+def test_a_page_that_is_not_given_keeps_nobody(world: World) -> None:
+    (fd, write_end), (other, other_end) = world.watched(), world.watched("t")
+    turns = 0
+
+    def count_turn() -> None:
+        nonlocal turns
+        turns += 1
+
+    with withdrawn_page.held(write_end):
+        os.close(write_end)
+        world.run(lambda: world.pipes._held["s"])
+        world.loop.before_wait(count_turn)
+        os.write(other_end, b"two")
+        world.run(lambda: world.found and turns > 5)
+        assert world.found == {other: b"two"}
+        assert turns < 20, "the end of the last writer does not wake the loop up again and again"
+    os.close(other_end)
+    world.run(lambda: not {fd, other} & open_numbers())
+    assert fd not in world.found, "the server has ended, and the page with it: that is the end"
+
+
+def test_what_an_ended_process_has_left_is_read_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever its pipe has cost before: a child on a busy machine is late, and the pipe is closed after the read."""
+    monkeypatch.setattr(pipes, "SLOW", -1.0)  # so that nobody waits for a child from the second read on
+    read_end, write_end = world.watched()
+    os.write(write_end, b"a" * 150)
+    world.read(read_end)
+    with pytest.raises(BlockingIOError):
+        world.pipes.read(read_end, 100)
+    world.pipes.expect_end(read_end)
+    os.write(write_end, b"b" * 200)
+    os.close(write_end)
+    world.read(read_end)
+    assert world.found[read_end] == b"a" * 150 + b"b" * 200
+    assert not world.pipes._ends
+    world.run(lambda: not world.pipes._held)

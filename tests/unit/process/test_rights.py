@@ -1,0 +1,247 @@
+"""Root's rights end at a link that a user can have set; beyond it count those of the service's user."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from supervisor.definitions.service import Descriptor
+from supervisor.errors import StepError
+from supervisor.linux.capabilities import capget
+from supervisor.linux.dumpable import is_dumpable
+from supervisor.linux.mount import MS_REC, MS_SLAVE, mount
+from supervisor.linux.namespaces import CLONE_NEWNS, unshare
+from supervisor.process.child import read_environment_file
+from supervisor.process.files import FOLDER, Rights, inode_of, open_as
+from supervisor.process.held_descriptors import close_descriptor, open_descriptor
+from tests.unit.closing import PatientCloser
+from tests.unit.process.forked import in_child, open_numbers, step_error
+from tests.unit.process.launched import service, shell, start
+from tests.unit.process.requirements import needs_root
+
+pytestmark = needs_root
+
+APP = Rights(1234, 1235, (1236,))
+ROOT = Rights(0, 0)
+
+
+@pytest.fixture
+def app(world: Path) -> Path:
+    """A folder of the user 1234 beside files of root's and a folder that only root can enter."""
+    world.chmod(0o755)
+    folder = world / "app"
+    folder.mkdir()
+    os.chown(folder, APP.uid, APP.gid)
+    for name, mode in (("secret", 0o600), ("public", 0o644), ("of_group", 0o640)):
+        (world / name).write_text(f"NAME={name}\n")
+        (world / name).chmod(mode)
+    os.chown(world / "of_group", 0, 1236)
+    (world / "closed" / "app").mkdir(parents=True)
+    (world / "closed").chmod(0o700)
+    os.chown(world / "closed" / "app", APP.uid, APP.gid)
+    return folder
+
+
+def link(path: Path, target: str | Path) -> Path:
+    path.symlink_to(target)
+    os.lchown(path, APP.uid, APP.gid)
+    return path
+
+
+def read(path: Path, rights: Rights | None = APP, alone: bool = False) -> bytes:
+    fd = open_as(str(path), os.O_RDONLY, rights, alone=alone)
+    try:
+        return os.read(fd, 100)
+    finally:
+        os.close(fd)
+
+
+def error_of(function: Callable[[], object]) -> int | None:
+    try:
+        function()
+    except OSError as error:
+        return error.errno
+    return None
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_beyond_a_link_the_rights_of_the_user_count(app: Path, alone: bool) -> None:
+    def look() -> list[object]:
+        before = open_numbers(), os.getgroups(), capget(), is_dumpable()
+        found: list[object] = [
+            read(link(app / "public", "../public"), alone=alone),
+            read(link(app / "group", "../of_group"), alone=alone),
+            error_of(lambda: read(link(app / "secret", "../secret"), alone=alone)),
+            error_of(lambda: read(link(app / "up", "..") / "secret", alone=alone)),
+            read(app.parent / "secret", alone=alone),
+        ]
+        after = open_numbers(), os.getgroups(), capget(), is_dumpable()
+        return [*found, before == after, len(os.listdir("/proc/self/task"))]
+
+    wanted = [b"NAME=public\n", b"NAME=of_group\n", errno.EACCES, errno.EACCES, b"NAME=secret\n", True, 1]
+    assert in_child(look) == wanted
+
+
+def test_before_the_link_they_are_root_s(app: Path) -> None:
+    inner = app.parent / "closed" / "app"
+    (inner / "1").mkdir()
+    (inner / "1" / "env").write_bytes(b"x")
+    os.chown(inner / "1", APP.uid, APP.gid)
+    link(inner / "current", "1")
+    assert read(inner / "current" / "env") == b"x"
+    link(inner / "away", "../../secret")
+    assert error_of(lambda: read(inner / "away")) == errno.EACCES
+
+
+def test_a_hard_link_is_read_with_the_rights_of_the_user(app: Path) -> None:
+    os.link(app.parent / "secret", app / "hard")
+    os.link(app.parent / "public", app / "open")
+    assert error_of(lambda: read(app / "hard")) == errno.EACCES
+    assert read(app / "open") == b"NAME=public\n"
+
+
+def test_without_rights_the_link_is_an_error(app: Path) -> None:
+    assert error_of(lambda: read(link(app / "public", "../public"), None)) == errno.ELOOP
+
+
+def test_root_s_own_services_follow_every_link(app: Path) -> None:
+    assert read(link(app / "secret", "../secret"), ROOT) == b"NAME=secret\n"
+
+
+@pytest.mark.parametrize(
+    "target", ["/proc/self/maps", "/proc/1/maps", "/proc/self/fd/0", "/proc/self/cwd", "/dev/fd/0"]
+)
+def test_nothing_of_proc_is_shown(app: Path, target: str) -> None:
+    assert error_of(lambda: read(link(app / "proc", target))) in (errno.EACCES, errno.ELOOP)
+
+
+def test_nor_of_proc_that_is_mounted_elsewhere(app: Path) -> None:
+    second = app.parent / "proc"
+    second.mkdir()
+    (app.parent / "gone").write_text("gone")
+
+    def look() -> list[object]:
+        unshare(CLONE_NEWNS)
+        mount("none", "/", flags=MS_SLAVE | MS_REC)
+        mount("proc", str(second), "proc")
+        link(app / "maps", second / "self" / "maps")
+        maps = os.open(second / "self" / "maps", os.O_RDONLY)
+        return [error_of(lambda: read(app / "maps")), root_s_own_link(), inode_of(maps)]
+
+    def root_s_own_link() -> bytes:
+        fd = os.open(app.parent / "gone", os.O_RDONLY)
+        (app.parent / "gone").unlink()
+        return read(second / "self" / "fd" / str(fd))
+
+    assert in_child(look) == [errno.EACCES, b"gone", None]
+
+
+def test_a_fifo_behind_a_link_waits_for_nobody(app: Path) -> None:
+    os.mkfifo(app / "fifo")
+    os.chown(app / "fifo", APP.uid, APP.gid)
+    link(app / "in", "fifo")
+    fd = open_as(str(app / "in"), os.O_RDONLY, APP)
+    os.write(fd, b"both ways")
+    assert os.read(fd, 20) == b"both ways"
+    os.close(fd)
+
+
+def test_a_descriptor_of_a_table(app: Path) -> None:
+    for name in ("public", "secret"):
+        link(app / name, f"../{name}")
+    opened = open_descriptor(Descriptor("file", path=f"{app}/public", access="r"), APP)
+    assert os.read(opened.fd, 20) == b"NAME=public\n"
+    close_descriptor(opened, PatientCloser())
+    spec = Descriptor("file", path=f"{app}/secret", access="r")
+    assert step_error(lambda: open_descriptor(spec, APP)) == ("open", f"{app}/secret", errno.EACCES)
+
+
+def test_an_environment_file(app: Path) -> None:
+    for name in ("public", "secret"):
+        link(app / name, f"../{name}")
+    assert read_environment_file(str(app / "public"), APP) == {"NAME": "public"}
+    with pytest.raises(StepError, match="EACCES"):
+        read_environment_file(str(app / "secret"), APP)
+
+
+def user(**changes: object) -> dict[str, object]:
+    return {"uid": APP.uid, "gid": APP.gid, "gids": APP.gids, **changes}
+
+
+def test_a_start_reads_its_environment_beyond_a_link(app: Path) -> None:
+    link(app / "current", "../public")
+    found = shell(service(**user(env_file=(f"{app}/current",))), "echo $NAME")
+    assert found == "public\n"
+    link(app / "stolen", "../secret")
+    outcome = start(service(**user(env_file=(f"{app}/stolen",))), ("/bin/true",))
+    assert outcome.failed_step == ("read", f"{app}/stolen", errno.EACCES)
+
+
+def test_the_folder_of_a_service_is_entered_as_its_user(app: Path) -> None:
+    link(app / "current", app)
+    assert shell(service(**user(cwd=f"{app}/current")), "pwd -P") == f"{app}\n"
+    link(app / "closed", "../closed")
+    outcome = start(service(**user(cwd=f"{app}/closed")), ("/bin/true",))
+    assert outcome.failed_step == ("change directory", f"{app}/closed", errno.EACCES)
+    outcome = start(service(**user(cwd=f"{app.parent}/closed")), ("/bin/true",))
+    assert outcome.failed_step == ("change directory", f"{app.parent}/closed", errno.EACCES)
+
+
+def test_a_function_of_root_goes_where_the_user_of_its_service_could(app: Path) -> None:
+    link(app / "closed", "../closed")
+    link(app / "current", app)
+    assert shell(service(uid=0, gid=0, cwd=f"{app}/current"), "pwd -P; id -u", rights=APP) == f"{app}\n0\n"
+    outcome = start(service(uid=0, gid=0, cwd=f"{app}/closed"), ("/bin/true",), rights=APP)
+    assert outcome.failed_step == ("change directory", f"{app}/closed", errno.EACCES)
+
+
+def test_a_new_root_beyond_a_link_is_entered_as_the_user(app: Path) -> None:
+    link(app / "root", "../closed")
+    outcome = start(service(**user(chroot=f"{app}/root")), ("/bin/true",))
+    assert outcome.failed_step == ("chroot", f"{app}/root", errno.EACCES)
+    link(app / "slash", "/")
+    assert shell(service(**user(chroot=f"{app}/slash")), "id -u") == f"{APP.uid}\n"
+
+
+@pytest.fixture
+def server(app: Path) -> socket.socket:
+    """A socket that anybody may connect to, and that tells by the peer's user who that is."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"{app.parent}/server")
+    (app.parent / "server").chmod(0o666)
+    listener.listen()
+    return listener
+
+
+def test_nobody_is_connected_as_root_behind_a_link_of_a_user(app: Path, server: socket.socket) -> None:
+    link(app / "server", "../server")
+    spec = Descriptor("stream", path=f"{app}/server", connect=True)
+    with server:
+        for rights in (APP, None):
+            assert step_error(lambda rights=rights: open_descriptor(spec, rights)) == (  # type: ignore[misc]
+                "connect",
+                f"{app}/server",
+                errno.ELOOP,
+            )
+        close_descriptor(open_descriptor(spec, ROOT), PatientCloser())
+        client = Descriptor("stream", path=f"{app.parent}/server", connect=True)
+        close_descriptor(open_descriptor(client, APP), PatientCloser())
+
+
+def test_nor_behind_a_hard_link(app: Path, server: socket.socket) -> None:
+    os.link(app.parent / "server", app / "server")
+    spec = Descriptor("stream", path=f"{app}/server", connect=True)
+    with server:
+        assert step_error(lambda: open_descriptor(spec, APP)) == ("connect", f"{app}/server", errno.EPERM)
+
+
+def test_a_folder_can_be_held(app: Path) -> None:
+    link(app / "here", app)
+    fd = open_as(str(app / "here"), FOLDER, APP)
+    assert os.path.samestat(os.fstat(fd), os.stat(app))
+    os.close(fd)

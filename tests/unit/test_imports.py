@@ -1,0 +1,52 @@
+"""What spawnd imports: it is in the memory of each worker that it forks, too."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import supervisor
+
+# OpenSSL alone is most of a megabyte of each process's own
+HEAVY = {"_hashlib", "hashlib", "secrets", "random", "ssl", "asyncio", "subprocess", "tempfile", "shutil", "pathlib"}
+# what `inspect` imports, which `dataclasses` needs only where a dataclass has no docstring
+OF_INSPECT = {"ast", "dis"}
+
+
+def run(text: str) -> set[str]:
+    """The words that a process of its own prints: what is imported stays."""
+    folder = Path(supervisor.__file__).parents[1]
+    done = subprocess.run((sys.executable, "-I", "-c", text), cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_spawnd_imports_nothing_heavy() -> None:
+    loaded = run(
+        "import sys, supervisor.main, supervisor.boot, supervisor.state.state; from workers.runtime.start import"
+        " load_shared; load_shared('accessory'); supervisor.main.parse_arguments([]); print(*sys.modules)"
+    )
+    assert {"supervisor.boot", "workers.accessory.main"} <= loaded
+    assert not HEAVY & loaded
+    assert not OF_INSPECT & loaded, "a dataclass has no docstring, or something else uses `inspect`"
+
+
+@pytest.mark.parametrize(
+    "use", ["inspect.signature(print)", "__import__('asyncio').iscoroutinefunction(print)", "vars(inspect)['__spec__']"]
+)
+def test_what_is_deferred_can_be_used(use: str) -> None:
+    text = f"import supervisor, inspect; print(type(inspect).__name__); {use}; print(inspect.isclass(int))"
+    assert run(text) == {"Deferred", "True"}
+
+
+def test_spawnd_drops_the_reading_of_its_arguments() -> None:
+    """Nothing keeps argparse, and no other part of spawnd needs it."""
+    text = (
+        "import supervisor.main as m, sys, weakref; found = m.parse_arguments([]);"
+        " left = weakref.ref(sys.modules['argparse'].ArgumentParser); m.forget('argparse', 'gettext', 'locale');"
+        " import supervisor.boot; print(left(), 'argparse' in sys.modules, found.strict)"
+    )
+    assert run(text) == {"None", "False"}

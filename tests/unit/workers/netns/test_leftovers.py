@@ -1,0 +1,31 @@
+"""Whose the processes in a network namespace are."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from supervisor.process import marks
+from tests import fuse
+from tests.hung import executing
+from workers.netns import remove as leftovers
+
+SOON = 5.0  # seconds, on a busy machine
+
+
+def test_the_mark_of_services_has_one_name() -> None:
+    assert leftovers.SERVICE_MARK == marks.SERVICE_MARK
+
+
+@pytest.mark.skipif(not fuse.is_possible(), reason="needs FUSE")
+def test_a_process_that_does_not_show_where_it_is_holds_up_nobody() -> None:
+    status = os.stat("/proc/self/ns/net")
+    with executing() as (pid, *_):
+        before = time.monotonic()
+        found = leftovers._find((status.st_dev, status.st_ino), lambda pid: True)
+        assert os.getppid() in found
+        assert pid not in found
+        assert not leftovers._is_left_in(pid, (status.st_dev, status.st_ino), "name", [os.getpid()])
+        assert time.monotonic() - before < SOON

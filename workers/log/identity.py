@@ -1,0 +1,50 @@
+"""The user of the log worker where spawnd is root: one whom nothing else runs as, without capabilities.
+
+The worker reads the output of every service, and needs nothing for that but the descriptors that it was given.
+"""
+
+from __future__ import annotations
+
+import os
+
+from supervisor.linux.capabilities import drop_all, has_effective, set_no_new_privs
+from supervisor.log.logger import notice
+
+USER = "spawnd-log"  # where the host has it
+ID = 65525  # else: Debian and systemd give the ids from 65520 to 65533 to nobody
+PASSWD = "/etc/passwd"  # noqa: S105  # a path; and read as a file, since a name service may take any time
+
+CAP_SYS_PTRACE = 19  # <linux/capability.h>
+
+
+def leave_root() -> None:
+    """Give up root and all capabilities for good.  An ordinary user's worker stays that user's.
+
+    The next spawnd after a loss gets the output of all services back from this process.  Without CAP_SYS_PTRACE it
+    could not look into one of another user, so this one stays root there, without capabilities.
+    """
+    if os.geteuid() != 0:
+        return
+    if has_effective(CAP_SYS_PTRACE):
+        uid, gid = find_ids()
+        try:
+            os.setgroups([])
+            os.setresgid(gid, gid, gid)
+            os.setresuid(uid, uid, uid)
+        except OSError as error:
+            notice("cannot run the log worker as uid %d: %s; it stays root, without capabilities", uid, error.strerror)
+    drop_all()
+    set_no_new_privs()
+
+
+def find_ids(passwd: str = PASSWD) -> tuple[int, int]:
+    """The uid and gid of USER, or ID for both."""
+    try:
+        with open(passwd, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                fields = line.split(":")
+                if fields[0] == USER:
+                    return int(fields[2]), int(fields[3])
+    except (OSError, ValueError, IndexError) as error:
+        notice("cannot look up user %s in %s: %s", USER, passwd, error)
+    return ID, ID

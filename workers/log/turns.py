@@ -1,0 +1,67 @@
+"""Passing lines of all services on, each service in its turn."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from supervisor.loop.loop import Loop, Timer
+from workers.log.outlet import Outlet
+from workers.log.stream import Stream
+
+SHARE = 64  # lines of a service in a turn: less than a millisecond
+PAUSE = 0.005  # seconds until a log that was full is tried again
+
+Offer = Callable[[str], bool]
+
+
+class Turns:
+    """Calls `passed(stream)` whenever a stream has passed lines on."""
+
+    def __init__(self, loop: Loop, outlet: Outlet, passed: Callable[[Stream], None]) -> None:
+        self._loop = loop
+        self._outlet = outlet
+        self._passed = passed
+        self._queue: deque[Stream] = deque()
+        self._planned: Timer | None = None
+
+    def add(self, stream: Stream) -> None:
+        """Note that a stream may have lines."""
+        if stream not in self._queue:
+            self._queue.append(stream)
+        self._plan(0)
+
+    def _plan(self, seconds: float) -> None:
+        if self._planned is None:
+            self._planned = self._loop.call_later(seconds, self._turn)
+
+    def _turn(self) -> None:
+        self._planned = None
+        went_on = self._round(self._outlet.offer_from_flood)
+        if self._queue:
+            self._plan(0 if went_on else PAUSE)
+
+    def _round(self, offer_from_flood: Offer) -> bool:
+        """Have each stream pass on its share; False where none could."""
+        went_on = False
+        for _ in range(len(self._queue)):
+            stream = self._queue.popleft()
+            floods = stream.floods
+            taken = stream.pass_on(offer_from_flood if floods else self._outlet.offer, SHARE)
+            if stream.has_lines():
+                self._queue.append(stream)
+            if taken:
+                went_on = True
+                self._passed(stream)
+            elif not floods:
+                self._queue.rotate(1)  # a log without room is without room for all others, and this one is the next
+                break
+        return went_on
+
+    def finish(self, seconds: float) -> None:
+        """Pass all on before the end of this process, waiting for room at most so long."""
+        end = self._loop.clock() + seconds
+        while self._queue and self._loop.clock() < end:
+            if not self._round(self._outlet.offer):
+                time.sleep(PAUSE)

@@ -1,0 +1,266 @@
+"""Writer of released cgroups to the database, by way of the spool."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Sequence
+
+from supervisor.log.logger import log, notice
+from workers.reaper.accounting.database import Database
+from workers.reaper.accounting.row import Row, decode, line_start, make_line
+from workers.reaper.accounting.spool import Spool, sync
+from workers.reaper.errors import DatabaseError, SpoolError
+from workers.reaper.statistics import Record
+
+BATCH_PAUSE = 2.0  # seconds in which rows are gathered: one commit, and so one wait for the disk
+FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0  # seconds until the database is tried again, twice as long each time
+SYNC_PAUSE = 5.0  # seconds; what the database does not have by then is brought to the disk
+DAY = 86400.0  # seconds
+FORGET_PAUSE = 3600.0  # seconds between two looks for rows that are too old
+FORGOTTEN_AT_ONCE = 5000  # rows, a fraction of a second
+DECODED_AT_ONCE = 100  # rows, a millisecond in which no other callback has a turn
+STOP_PATIENCE = 3.0  # seconds for the last batch; it is in the spool anyway
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+class AccountingWriter:
+    """A journal of released cgroups.  Owns `spool` and `database`; `root` is where the root cgroup is to be seen.
+
+    Rows are dropped from the database `keep` seconds after the end of their cgroups; None: never.
+    """
+
+    def __init__(self, host: str, root: str, spool: Spool, database: Database, keep: float | None = None) -> None:
+        self.spool = spool
+        self.database = database
+        self.kept = 0  # rows that the database has taken
+        self.refused = 0  # rows that it will never take
+        self.trouble = ""  # why the database has not taken the last batch
+        self.changed: Callable[[], None] = lambda: None  # called when `status` may be another one
+        self._status = ""  # at the last attempt
+        self._trouble_began = 0.0  # seconds since 1970
+        self._host = host
+        self._root = root
+        with open(BOOT_ID, encoding="ascii") as file:
+            self._boot = file.read().strip()
+        self._line_start = line_start(host, self._boot)
+        self._lost_told = 0
+        self._unwritten_told = False
+        self._keep = keep
+        self._unforgotten = ""  # why rows that are too old are still there
+        self._forget_next = 0.0  # time of the loop's clock
+        self._come = asyncio.Event()
+        self._written = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Go on with what an earlier process left.  Before anything is deleted.  Raises SpoolError."""
+        try:
+            self._drop_unfinished()
+        except OSError as error:
+            raise SpoolError(f"cannot use the spool: {error.filename}: {error.strerror}") from error
+        if self.spool.batches:
+            self._come.set()
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._keep_handing_over()), loop.create_task(self._bring_to_disk())]
+
+    async def stop(self) -> None:
+        """Give the database what there is, if it takes it soon."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            await asyncio.wait_for(self._hand_over(), STOP_PATIENCE)
+        except (DatabaseError, TimeoutError, OSError) as error:
+            notice("rows of the accounting stay in the spool: %s", error)
+        self.spool.close()
+        await self._sync()
+        await self.database.close()
+
+    def status(self) -> str:
+        """The rows that wait for the database and why, or that it has refused; empty where it takes everything."""
+        if self.trouble:
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._trouble_began))
+            return f"accounting waits since {since}, {rows_text(self.spool.rows)}: {self.trouble}"
+        lost = [f"{rows_text(number)} {how}" for number, how in ((self.refused, "refused"), (self.spool.lost, "lost"))
+                if number]  # fmt: skip
+        return f"accounting: {', '.join(lost)}" if lost else ""
+
+    # the journal
+
+    def record(self, record: Record) -> None:
+        self.spool.append(make_line(self._line_start, record))
+        if self.spool.trouble and not self._unwritten_told:
+            self._unwritten_told = True
+            log.warning("cannot write to the spool: %s: rows of the accounting wait in memory", self.spool.trouble)
+        self._come.set()
+        self._written.set()
+        if self.trouble:
+            self.changed()
+
+    def take_back(self) -> None:
+        self.spool.take_back()
+
+    def _drop_unfinished(self) -> None:
+        """The last row is of a cgroup that lives, if the process was killed before it had deleted it."""
+        line = self.spool.last_line()
+        if line is None:
+            return
+        try:
+            row = decode(line)
+            status = os.stat(self._root + row.path)
+        except (ValueError, OSError):
+            return
+        if row.boot == self._boot and status.st_ino == row.cgroup:
+            self.spool.drop_last_line()
+
+    # the database
+
+    async def _keep_handing_over(self) -> None:
+        """Hand batches over, one after the other; without batches nothing wakes up."""
+        pause = FIRST_RETRY
+        while True:
+            await self._come.wait()
+            self._come.clear()
+            await asyncio.sleep(BATCH_PAUSE)
+            try:
+                await self._hand_over()
+                await self._forget()
+            except (DatabaseError, OSError) as error:
+                self._tell_trouble(" ".join(str(error).split()))  # libpq's has lines
+                self.changed()
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_RETRY)
+                self._come.set()
+            except Exception as error:
+                log.error("unexpected error in the accounting; going on", exc_info=error)
+                await asyncio.sleep(LONGEST_RETRY)
+                self._come.set()
+            else:
+                pause = FIRST_RETRY
+                self._tell_no_trouble()
+            self._tell_lost()
+            if (status := self.status()) != self._status:
+                self._status = status
+                self.changed()  # which is a wake-up
+            self._unwritten_told = bool(self.spool.trouble)
+
+    async def _hand_over(self) -> None:
+        """Hand all batches over.  Raises DatabaseError, OSError."""
+        await self._hand_over_batches()
+        self.spool.close_batch()
+        problem = await self._hand_over_batches()
+        if waiting := self.spool.in_memory:
+            taken = len(waiting)
+            await self._insert(await self._decode(waiting[:taken]))
+            del waiting[:taken]  # of that list: by now there may be another one, which the database does not have
+        if problem is not None:
+            raise problem
+
+    async def _hand_over_batches(self) -> OSError | None:
+        """Hand all closed batches over but those that cannot be read or removed; return the last error of these.
+
+        Raises DatabaseError.
+        """
+        problem: OSError | None = None
+        for batch in self.spool.batches:
+            try:
+                await self._hand_over_batch(batch)
+            except OSError as error:
+                problem = error
+        return problem
+
+    async def _hand_over_batch(self, batch: str) -> None:
+        try:
+            lines = self.spool.read(batch)
+        except FileNotFoundError as error:
+            rows = self.spool.lose(batch)
+            log.error("somebody has removed %s, and with it %s of the accounting", error.filename, rows_text(rows))
+            self._lost_told += rows
+            return
+        await self._insert(await self._decode(lines))
+        self.spool.remove(batch)
+
+    async def _insert(self, rows: Sequence[Row]) -> None:
+        if not rows:
+            return
+        refused = await self.database.insert(rows)
+        self.kept += len(rows) - refused
+        if refused:
+            self.refused += refused
+            log.error("the database refuses %s of the accounting for what is in them", rows_text(refused))
+
+    async def _decode(self, lines: Sequence[bytes]) -> list[Row]:
+        rows: list[Row] = []
+        for number, line in enumerate(lines, 1):
+            if number % DECODED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            try:
+                rows.append(decode(line))
+            except ValueError:
+                self.refused += 1
+                log.error("not a row of the accounting, in the spool: %r", line[:200])
+        return rows
+
+    async def _forget(self) -> None:
+        """Drop rows that are too old, some each time."""
+        now = asyncio.get_running_loop().time()
+        if self._keep is None or now < self._forget_next:
+            return
+        try:
+            gone = await self.database.forget(self._host, self._keep, FORGOTTEN_AT_ONCE)
+        except DatabaseError as error:
+            self._tell_unforgotten(str(error))
+            gone = 0
+        else:
+            self._tell_unforgotten("")
+            if gone:
+                notice("dropped %s of the accounting, older than %g days", rows_text(gone), self._keep / DAY)
+        if gone < FORGOTTEN_AT_ONCE:
+            self._forget_next = now + FORGET_PAUSE
+
+    # the disk
+
+    async def _bring_to_disk(self) -> None:
+        """A database that takes what comes has it on its own disk before this has anything to do."""
+        while True:
+            await self._written.wait()
+            self._written.clear()
+            await asyncio.sleep(SYNC_PAUSE)
+            await self._sync()
+
+    async def _sync(self) -> None:
+        try:
+            await asyncio.to_thread(sync, self.spool.take_unsynced())
+        except OSError as error:
+            log.warning("cannot bring the spool to the disk: %s", error)
+
+    # what is said about it
+
+    def _tell_trouble(self, trouble: str) -> None:
+        if trouble != self.trouble:
+            log.warning("accounting waits in the spool: %s", trouble)
+        if not self.trouble:
+            self._trouble_began = time.time()
+        self.trouble = trouble
+
+    def _tell_no_trouble(self) -> None:
+        if self.trouble:
+            notice("accounting goes on: the database has everything")
+        self.trouble = ""
+
+    def _tell_unforgotten(self, problem: str) -> None:
+        if problem and problem != self._unforgotten:
+            log.warning("cannot drop old rows of the accounting: %s", problem)
+        self._unforgotten = problem
+
+    def _tell_lost(self) -> None:
+        if self.spool.lost > self._lost_told:
+            lost = rows_text(self.spool.lost - self._lost_told)
+            log.error("cannot keep %s of the accounting: there was no room", lost)
+            self._lost_told = self.spool.lost
+
+
+def rows_text(number: int) -> str:
+    return f"{number} row" if number == 1 else f"{number} rows"
