@@ -1,8 +1,10 @@
-"""The time after the end of a unit's process: how that counts, what ends or searches its leftovers.
+"""The aftermath of a process: how its end counts, and the search for the processes that it leaves behind.
 
-Without a cgroup, processes may have left the session of their service; spawnd, the subreaper, inherits them (`Strays`).
-They are ended with their service where a mark in their environment proves that they are its own, and only then.
-Nothing waits for that: a thousand services may end at once, and a crash is to take no longer.
+Without a cgroup, processes may have left the session of their service. Spawnd is their subreaper and inherits
+them (`Strays`). They are killed along with their service only if a mark in their environment proves that they
+belong to it.
+Nothing waits for this search: a thousand services may end at once, and handling their ends must not take
+longer.
 """
 
 from __future__ import annotations
@@ -45,11 +47,12 @@ from supervisor.process.run import Answer, Role, Run
 from supervisor.process.survivor import find_survivor
 
 NOTHING_LEFT = "left no process in the background"
-PAUSE = 0.05  # seconds from the end of a service until strays are looked for, for all that have ended by then
+# seconds from the end of a service to the search for strays, which covers all services that ended meanwhile
+PAUSE = 0.05
 
 
 class EndListener(Protocol):
-    """The one that is told when all is over, or goes on with a daemon."""
+    """Receiver of the events that follow the death of a unit's process."""
 
     def touch(self, unit: Unit) -> None: ...
     def started(self, unit: Unit) -> None: ...
@@ -58,9 +61,9 @@ class EndListener(Protocol):
 
 
 class Aftermath:
-    """`Unit.rest` and `Unit.ended_clean` are its own: what is waited for until the owner is told of the end.
+    """Handling of a unit's end; owns `Unit.rest` and `Unit.ended_clean` until the owner is told of the end.
 
-    `units` gives all that there are, `take_over` takes the process of a daemon in.
+    `units` returns all units. `take_over` makes the process of a daemon the unit's main process.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class Aftermath:
         self._strays = Strays(loop, children, self._marks, self._others, self._tell_left)
 
     def end(self, unit: Unit, clean: bool) -> None:
-        """Tell the owner of the end once all is gone that has to be: its group was killed with its leader."""
+        """Tell the owner of the end, once every process that has to be gone is gone, besides its killed group."""
 
         def done() -> None:
             unit.ended_clean = None
@@ -94,7 +97,9 @@ class Aftermath:
                     self._kin.kill(unit)
                 self._strays.end(unit)
             self._outputs.end_line(unit.name)
-            # an older spawnd had one place for both; a first process that went into the background has kept neither
+            # An older spawnd had one field for both results. A first process that went into the background
+            # has set
+            # neither.
             reason = (in_call(unit.life) and unit.last_call) or unit.last_exit or NOTHING_LEFT
             self._owner.exited(unit, clean, reason)
 
@@ -122,9 +127,9 @@ class Aftermath:
             self._owner.touch(unit)
 
     def _end_rest(self, unit: Unit, patient: bool, done: Callable[[], None]) -> Emptying | Parting | None:
-        """Have what its main process has left end; None where nothing is left to be waited for.
+        """Make the leftovers of the main process end; return None if there are none to wait for.
 
-        It is told to end if it is `patient` and was not told before.  Raises StepError, OSError.
+        If `patient`, leftovers that were not told to end before are told now. Raises StepError, OSError.
         """
         told = unit.ended_clean is not None or tells_all(unit.service, unit.life)
         if unit.cgroup is not None:
@@ -141,26 +146,26 @@ class Aftermath:
         return Parting(self._loop, unit.name, others, lambda: self._kin.living(unit), done)
 
     def end_strays(self, unit: Unit) -> None:
-        """End what has left the sessions of a service without a cgroup, soon."""
+        """Schedule the end of processes that have left the session of a service without a cgroup."""
         self._strays.end(unit)
 
     # daemons in the background
 
     def _know_orphans(self, unit: Unit, done: Callable[[], None]) -> None:
-        """Call `done` once the marks of orphans are read that may be the unit's: in a cgroup none have to be."""
+        """Call `done` once the marks of orphans are read that may belong to the unit; a cgroup needs no marks."""
         if unit.cgroup is not None:
             done()
         else:
             self._marks.look(done)
 
     def _in_background(self, unit: Unit) -> dict[int, Process]:
-        """Its living processes, none of which is the main one."""
+        """Return the unit's living processes by pid, without the main one."""
         if unit.cgroup is not None:
             return living_in(unit.cgroup)
         return self._kin.in_background(unit, self._marks.orphans())
 
     def _found_background(self, unit: Unit, process: Process | None) -> None:
-        """The process of a service is found, or there is none."""
+        """Continue with the process that was chosen as the daemon, or with None if no process is left."""
         undecided = unit.undecided
         unit.rest = unit.ended_clean = None
         if process is None:
@@ -170,7 +175,7 @@ class Aftermath:
             return
         is_ours = process.parent == os.getpid() and process.pid not in self._children.pids()
         run = Run(process.pid, started=process.started) if is_ours else find_survivor(process.pid, process.started)
-        if run is None:  # it has just ended: it will be found to be gone
+        if run is None:  # it has just ended: the next look finds no process
             self.end(unit, True)
             return
         unit.leftover_pids = still_living(unit.leftover_pids)
@@ -180,7 +185,7 @@ class Aftermath:
         self._owner.in_background(unit)
 
     def _give_up_background(self, unit: Unit) -> None:
-        """End all processes in the background, whichever is the daemon."""
+        """End all processes in the background, whichever of them is the daemon."""
         sentence = unit.undecided
         if unit.life.then is Then.FAIL and sentence:
             unit.ended, unit.last_exit = Ended(undecided=sentence), sentence
@@ -190,11 +195,11 @@ class Aftermath:
     # processes that are left
 
     def _others(self) -> set[int]:
-        """Processes that running services have left, and that are to live on."""
+        """Return the pids of leftovers of running services, which are to live on."""
         return {pid for unit in self._units() if unit.run is not None for pid in unit.leftover_pids}
 
     def _tell_left(self, unit: Unit, count: int) -> None:
-        """How many processes of its own, which are ended, came with the end of a service."""
+        """Note in the unit how many of its own strays were there at its end, and were killed."""
         ended = unit.ended
         if ended is not None and ended.status == 0 and unit.life.cause is Cause.EXIT:
             note_left(unit, ended, count)
@@ -203,7 +208,7 @@ class Aftermath:
 
 @contextmanager
 def logged(unit: Unit) -> Iterator[None]:
-    """Log what cannot be done to what a service leaves behind, and go on: the service itself must."""
+    """Log failures of dealing with leftovers, and go on: the service itself has to go on."""
     try:
         yield
     except (StepError, OSError) as error:
@@ -211,9 +216,9 @@ def logged(unit: Unit) -> Iterator[None]:
 
 
 class Strays:
-    """Ends them, and calls `found(unit, count)` with how many had come with the end of a service.
+    """Search for strays: kills those of ended services and calls `found(unit, count)` with their number.
 
-    `left` gives the pids of processes that are known to be left by services, and may live on.
+    `left` returns the pids of processes that services are known to have left, and that may live on.
     """
 
     def __init__(
@@ -229,12 +234,12 @@ class Strays:
         self._marks = marks
         self._left = left
         self._found = found
-        self._seen: dict[int, int] = {}  # pids and start times of the orphans that were there at the last look
-        self._ended: dict[Unit, None] = {}  # services whose main processes have ended since the last look
+        self._seen: dict[int, int] = {}  # start times of the orphans at the last look, by pid
+        self._ended: dict[Unit, None] = {}  # services whose main process has ended since the last look
         self._timer: Timer | None = None
 
     def end(self, unit: Unit) -> None:
-        """The main process of a service has ended: end the strays that are its own, soon.
+        """Schedule the end of the strays of a service whose main process has ended.
 
         The processes of a daemon that goes into the background are found in another way.
         """
@@ -270,14 +275,14 @@ class Strays:
 
 
 def _own(unit: Unit, orphans: Mapping[int, Marked]) -> dict[int, int]:
-    """Processes that were there before its present process, which may have some of its own by now."""
+    """Return the unit's orphans by pid that are older than its present process, which may have left newer ones."""
     before = unit.run.started if unit.run is not None else sys.maxsize
     proved = orphans.items() if unit.mark else ()
     return {pid: marked.started for pid, marked in proved if marked.service == unit.mark and marked.started < before}
 
 
 def _tell_unproven(pids: Sequence[int]) -> None:
-    """Tell of processes that live on: nothing proves which service has left them."""
+    """Log processes that live on because nothing proves which service has left them."""
     names = [f"{pid} {name_of(pid)!r}" for pid in pids[:MOST_TOLD]]
     more = f" and {len(pids) - MOST_TOLD} more" if len(pids) > MOST_TOLD else ""
     text = "cannot tell which service left process%s %s%s behind: no mark is in the environment; leaving alone"
@@ -285,7 +290,7 @@ def _tell_unproven(pids: Sequence[int]) -> None:
 
 
 def note_exit(unit: Unit, run: Run, exit: Exit, failure: StepError | None) -> None:
-    """Keep how a process ended; nothing of one that has gone into the background, which goes on."""
+    """Keep how a process ended, except for a process that went into the background: its service goes on."""
     if run.role.is_function:
         note_call(unit, run.role, run.answer, exit, failure)
     elif failure is not None:
@@ -294,13 +299,13 @@ def note_exit(unit: Unit, run: Run, exit: Exit, failure: StepError | None) -> No
     elif not (goes_into_background(unit.service, unit.life) and ended_well(unit, run, exit)):
         unit.ended = _ended_of(exit, _out_of_memory(unit))
         unit.last_exit = f"{exit.describe()}{' (out of memory)' if unit.ended.out_of_memory else ''}"
-        # a program that crashes leaves its workers, and no daemon
+        # a program that crashes leaves its workers behind, not a daemon
         if run.left and exit == Exit() and not spares_others(unit.service, unit.life):
             note_left(unit, unit.ended, run.left)
 
 
 def note_call(unit: Unit, role: Role, answer: Answer | None, exit: Exit, failure: StepError | None = None) -> None:
-    """Keep the result of a function apart from the end of the process: a `stop` that succeeds explains nothing."""
+    """Keep the result of a function apart from the end of the process: the success of `stop` explains no end."""
     if failure is not None:
         unit.last_call = str(failure)
         ended = Ended.of_step(failure.step, failure.path, failure.errno, failure.cause)
@@ -318,7 +323,7 @@ def note_left(unit: Unit, ended: Ended, count: int) -> None:
 
 
 def ended_well(unit: Unit, run: Run, exit: Exit) -> bool:
-    """Whether it ended well: what has something to finish has not, where a signal ended it."""
+    """Whether the process ended well; a signal does not end a task, check or function well."""
     if run.answer is not None:
         return run.answer.ok
     if run.role is Role.MAIN and exit.known and not exit.signum and exit.status in unit.service.success_status:
@@ -328,7 +333,7 @@ def ended_well(unit: Unit, run: Run, exit: Exit) -> bool:
 
 
 def has_succeeded(unit: Unit, run: Run) -> bool:
-    """Whether a main process that is dead and not reaped yet has exited with a status that is a success."""
+    """Whether a main process that is dead but not reaped has exited with a successful status."""
     found = os.waitid(os.P_PID, run.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) if run.pidfd < 0 else None
     if found is None or found.si_code != os.CLD_EXITED:
         return False
@@ -336,7 +341,7 @@ def has_succeeded(unit: Unit, run: Run) -> bool:
 
 
 def _out_of_memory(unit: Unit) -> bool:
-    """Whether the kernel has killed something of the unit for want of memory since it was last asked."""
+    """Whether the kernel has killed a process of the unit for lack of memory since the last call."""
     kills = unit.cgroup.oom_kills() if unit.cgroup is not None else None
     if kills is None or kills <= unit.oom_kills:
         return False
@@ -345,7 +350,7 @@ def _out_of_memory(unit: Unit) -> bool:
 
 
 def _ended_of(exit: Exit, out_of_memory: bool) -> Ended:
-    """How a process ended, as it is kept."""
+    """Return the record of how a process ended."""
     if not exit.known:
         return Ended()
     if exit.signum:

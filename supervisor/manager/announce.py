@@ -1,4 +1,4 @@
-"""Lines about services: for the log when one changes its state, and one that sums up all of them."""
+"""Log lines about services: one for each change of state, and a summary of all services."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from supervisor.log.logger import log, notice
 from supervisor.manager.unit import Unit
 from supervisor.plural import count
 
-NAMES = 5  # so many are named, the others counted
+NAMES = 5  # names in one list; the others are only counted
 COUNTED = (State.STARTING, State.WAITING, State.STOPPING, State.DONE, State.STOPPED)
 NAMED = (State.FAILED, State.BACKOFF)
 
@@ -45,7 +45,7 @@ def announce(unit: Unit) -> None:
 
 
 def announce_health(unit: Unit) -> None:
-    """Log that a unit runs after all which has failed before."""
+    """Log that a unit runs after all, after failures."""
     log.info("%s: %s", unit.name, _running(unit))
 
 
@@ -54,18 +54,18 @@ def _running(unit: Unit) -> str:
 
 
 def _level(unit: Unit) -> int:
-    """A retry has one line, that of its failure; whether it runs after all is told when it has been healthy."""
+    """Return the log level: a retry logs its failure only, and its success once it has been healthy for a while."""
     return logging.DEBUG if unit.life.failures else logging.INFO
 
 
 def _tell_of_output(unit: Unit) -> None:
-    """With the first failure and the last one: whoever looks for its cause finds nothing of what the program said."""
+    """Point to the output of the program at the first failure and the last one."""
     if hint := output_hint(unit):
         notice("%s: %s", unit.name, hint)
 
 
 def summary(states: Iterable[tuple[str, State]]) -> str:
-    """The line for services by name and state: who needs attention is named."""
+    """Return the line that sums up services by name and state; services that need attention are named."""
     names: dict[State, list[str]] = {}
     for name, state in states:
         names.setdefault(state, []).append(name)

@@ -1,4 +1,4 @@
-"""Looking for the process to supervise of a service whose first one has ended, as it went into the background."""
+"""The search for the daemon of a service whose first process has ended because it went into the background."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from supervisor.process.files import rights_of
 from supervisor.process.marks import may_name, name_of, read_pid_file, tops
 from supervisor.process.pids import Process
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2  # seconds between two looks, twice as long each time
-SETTLED = 0.1  # seconds for which a process has to be the only one, or none to be there: a daemon may fork twice
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2  # seconds between two looks; the pause doubles each time
+SETTLED = 0.1  # seconds without a change until the only process, or the lack of any, counts: a daemon may fork twice
 
 
 class Background:
-    """Calls `done` once, with the process, or with None where no process is left.
+    """Search for the daemon; calls `done` once with the process, or with None if no process is left.
 
-    `prepare` calls its argument once `find` can tell the living processes of the service by pid, and `find_unproven`
-    those that are its own if a trusted `pid_file` names them.  Without a `pid_file` the process is the only one whose
-    parent is not among the first.  The `start_timeout` limits how long that may take; `kill` calls `give_up` instead.
+    `prepare` calls its argument once `find` can return the living processes of the service by pid.
+    `find_unproven` returns processes that count as the service's own if a trusted `pid_file` names them.
+    Without a `pid_file`, the daemon is the only process whose parent is not among the processes found.
+    `start_timeout` limits the search; `kill` calls `give_up` instead of `done`.
     """
 
     def __init__(
@@ -43,14 +44,15 @@ class Background:
         self._done = done
         self._give_up = give_up
         self._pause = FIRST_PAUSE
-        self._only: tuple[tuple[int, int] | None, float] | None = None  # its pid and start time, and since when
+        # pid and start time of the only process, and since when
+        self._only: tuple[tuple[int, int] | None, float] | None = None
         self._told = False
-        self.undecided = ""  # why no process was chosen at the last look
+        self.undecided = ""  # why the last look chose no process
         self._is_over = False
         self._timer: Timer = loop.call_later(0, self._begin)
 
     def kill(self) -> None:
-        """Nobody waits for it any more."""
+        """Give up the search."""
         self._timer.cancel()
         self._is_over = True
         self._give_up()
@@ -88,12 +90,12 @@ class Background:
     def _named(
         self, path: str, processes: Mapping[int, Process], unproven: Mapping[int, Process]
     ) -> Process | None:
-        """The process of the service that its pid file names."""
+        """Return the process of the service that its pid file names."""
         try:
             pid, is_roots = read_pid_file(path, rights_of(self._service))
         except OSError as error:
             self.undecided = unread(path, error.strerror or str(error))
-            if error.errno != errno.ENOENT:  # else it is not written yet
+            if error.errno != errno.ENOENT:  # else the file is not written yet
                 self._tell()
             return None
         found = processes.get(pid)
@@ -105,7 +107,7 @@ class Background:
         return found if found is not None and found.started >= 0 else None
 
     def _is_settled(self, only: tuple[int, int] | None) -> bool:
-        """Whether this has been the only process for a while, or None has been all there is."""
+        """Whether `only` has been the only process for a while; None stands for no process."""
         now = self._loop.clock()
         if self._only is None or self._only[0] != only:
             self._only = only, now

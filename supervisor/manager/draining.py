@@ -1,7 +1,7 @@
-"""The clients of sockets that are gone from their paths: the running process takes them before it makes way.
+"""Clients of sockets that are gone from their paths: the running process accepts them before it makes way.
 
-Nobody else reaches such a socket, so the clients in its backlog are the last ones.  The kernel moves no client to
-another socket, and the next process has one socket at each number, the new one.
+No new client reaches such a socket, so the clients in its backlog are the last ones. The kernel moves no
+client to another socket, and the next process gets one socket per number: the new one.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ POLL = 0.02  # seconds between two looks
 def open_successor(
     name: str, slot: Slot, spec: Descriptor | None, rights: Rights | None, opened: dict[Slot, Opened]
 ) -> None:
-    """Open into `opened` what is to take the place of a service's descriptor, if it is to have one and has none.
+    """Open the successor of a service's descriptor into `opened`, unless there is one or none is wanted.
 
-    No failure is an error: what cannot be opened stays as it was.
+    A failure is logged and no error: the descriptor stays as it was.
     """
     if spec is None or slot in opened:
         return
@@ -47,15 +47,15 @@ class Owner(Protocol):
     children: Children
 
     def succeed(self, unit: Unit, opened: dict[Slot, Opened]) -> None:
-        """Have descriptors take the places of others once the process is gone."""
+        """Replace descriptors by `opened` once the process is gone."""
 
     def event(self, unit: Unit, event: Callable[..., Transition], *args: object) -> None: ...
 
 
 class Draining:
-    """Tells a life that is in its step `drain` when nobody waits any more on sockets that are to be replaced.
+    """Wait, in step `drain` of a life, until no client waits any more on sockets that are being replaced.
 
-    New sockets are bound first, so that clients wait on these from then on.  The time limit is the life's.
+    New sockets are bound first, so clients connect to these from then on. The time limit is that of the life.
     """
 
     def __init__(self, owner: Owner, unit: Unit) -> None:
@@ -63,7 +63,7 @@ class Draining:
         self._unit = unit
         self._run = unit.run
         if self._replaced():
-            self._look()  # a reload has bound the new ones
+            self._look()  # a reload has bound the new sockets
         else:
             inspect_paths(owner.loop, owner.children, marks_of([unit]), self._seen)
 
@@ -92,7 +92,7 @@ class Draining:
             self._owner.event(self._unit, machine.drained)
 
     def _replaced(self) -> list[Opened]:
-        """The sockets of the present process that others at the same places are to replace."""
+        """Return the sockets of the present process that will be replaced by others at the same places."""
         pending = self._unit.pending
         successors = [opened.spec for opened in pending.opened.values()] if pending is not None else []
         return [opened for _slot, opened in self._unit.table if opened.spec in successors]

@@ -1,4 +1,4 @@
-"""Waiting for the end of what a dead process has left: in its cgroup, or by pid where there is none."""
+"""Waiting for the leftovers of a dead process to end: in its cgroup, or by pid where there is none."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from supervisor.process.cgroup import Leaf, read_populated
 from supervisor.process.leftovers import kill_processes
 from supervisor.process.pids import hold_all
 
-EMPTY_TIMEOUT = 5.0  # seconds for killed processes to be gone: more is a kernel that holds them
+EMPTY_TIMEOUT = 5.0  # seconds for killed processes to be gone; after that the kernel is holding them
 
 
 class LastWait:
-    """The time that killed processes have to be gone: `too_long` is called once it has passed, after a warning."""
+    """Time limit for killed processes to be gone; after it, logs a warning and calls `too_long`."""
 
     def __init__(self, loop: Loop, name: str, too_long: Callable[[], None]) -> None:
         self._loop = loop
@@ -25,7 +25,7 @@ class LastWait:
         self._timer: Timer | None = None
 
     def begin(self) -> None:
-        """Count from now on, or from before."""
+        """Start the time limit, unless it has started."""
         if self._timer is None:
             self._timer = self._loop.limit_later(EMPTY_TIMEOUT, self._pass)
 
@@ -39,10 +39,10 @@ class LastWait:
 
 
 class Emptying:
-    """Waits until a cgroup is empty, or will not be although all in it is killed, and calls `done` once.
+    """Wait until a cgroup is empty, or until its killed processes are overdue, and call `done` once.
 
-    Its processes are killed at once unless it is `patient`: then by `kill`, if ever.
-    Raises StepError or OSError where that cannot be waited for, and then `done` is not called.
+    The processes are killed at once, or if `patient` by a later call of `kill`. Raises StepError or OSError
+    if waiting is impossible; `done` is not called then.
     """
 
     def __init__(self, loop: Loop, name: str, leaf: Leaf, done: Callable[[], None], patient: bool = False) -> None:
@@ -60,11 +60,12 @@ class Emptying:
             raise
         if not patient:
             self._wait.begin()
-        # the last of them may have gone before the watch, and the kernel tells only who has read
+        # The last process may have gone before the watch began, and the kernel reports changes only after a
+        # read.
         loop.call_soon(self._look)
 
     def kill(self) -> None:
-        """End the processes, as they have had their time.  Raises StepError."""
+        """Kill the processes: their time is up. Raises StepError."""
         self._leaf.kill()
         self._wait.begin()
 
@@ -81,10 +82,10 @@ class Emptying:
 
 
 class Parting:
-    """Waits for processes, by pid and start time, and calls `done` once, when none is left or they will not end.
+    """Wait for processes, by pid and start time, and call `done` once when all have ended or are overdue.
 
-    `find` looks for more of them once these have ended, which may have forked meanwhile.  Owns a pidfd for each.
-    Raises OSError where there is none to be had, and then `done` is not called.
+    `find` looks for processes that these have forked meanwhile. Owns a pidfd for each process. Raises OSError
+    if no pidfd can be opened; `done` is not called then.
     """
 
     def __init__(
@@ -106,10 +107,10 @@ class Parting:
         except OSError:
             self._release()
             raise
-        loop.call_soon(self._look)  # they may have ended already
+        loop.call_soon(self._look)  # the processes may have ended already
 
     def kill(self) -> None:
-        """End the processes, as they have had their time."""
+        """Kill the processes: their time is up."""
         kill_processes(dict(self._held.values()))
         self._wait.begin()
 
@@ -130,7 +131,7 @@ class Parting:
         try:
             self._hold(self._find())
         except OSError as error:
-            log.warning("%s: cannot wait for what it has left: %s", self._name, error.strerror)
+            log.warning("%s: cannot wait for the processes that it has left: %s", self._name, error.strerror)
         if not self._held:
             self._end()
 
@@ -148,4 +149,4 @@ class Parting:
 
 
 def _nothing() -> None:
-    """In the place of `done` once that has been called."""
+    """Replace `done` after its call."""

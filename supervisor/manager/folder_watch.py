@@ -1,4 +1,4 @@
-"""Being told when the run-time folder, or a folder in it, is removed underneath spawnd, and making it again."""
+"""Watch of the run-time folder, which is made again when it, or a folder in it, is removed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BUFFER = 1 << 16
 
 
 class FolderWatch:
-    """Calls `remade` after something was removed and made again.  Owns its descriptor."""
+    """Watch that calls `remade` after something was removed and made again. Owns its descriptor."""
 
     def __init__(self, loop: Loop, runtime: RuntimeFolder, remade: Callable[[], None]) -> None:
         self._loop = loop
@@ -60,7 +60,7 @@ class FolderWatch:
             events = parse_events(os.read(self._fd, BUFFER))
         except BlockingIOError:
             return
-        # a queue that has run over may have had it, too
+        # an overflow of the queue (watch < 0) may have dropped such an event
         if any(name in self._names or watch < 0 or mask & IN_IGNORED for watch, mask, name in events):
             self._look()
 
@@ -72,7 +72,7 @@ class FolderWatch:
                 return
             self._watch()
         except RuntimeFolderError as error:
-            log.error("%s: it was removed, and nobody reaches spawnd; restart spawnd", error)
+            log.error("%s: it was removed, and clients cannot reach spawnd; restart spawnd", error)
             return
         except OSError as error:
             log.error("cannot watch %s: %s", self._runtime.path, error.strerror)

@@ -1,4 +1,4 @@
-"""The functions of a service: what one call of them needs, and what came of it.
+"""The functions of a service: the input of a call, and its result.
 
 The texts of definition files whose functions can still be called are kept as they were checked.
 """
@@ -21,11 +21,14 @@ from supervisor.process.fork_server import Program
 from supervisor.process.run import Answer, Role
 
 WORKER = "function"  # the worker that makes a call
-SHARED = 4096  # bytes of a text from which on it is evaluated once for many calls: less takes no time
+SHARED = 4096  # bytes; a text of at least this size is evaluated once for many calls, as a shorter one takes no time
 
 
 def as_called(service: Service) -> Service:
-    """The service as its functions are to be: with a process of its own, its limits are that one's alone."""
+    """Return the service in which its functions run.
+
+    If it has a process of its own, its limits apply to that process alone.
+    """
     called = service.without(Reset.ALWAYS)
     if service.has_process:
         called = called.without(Reset.BESIDE_PROCESS)
@@ -36,23 +39,26 @@ def as_called(service: Service) -> Service:
 
 
 def order_file(service: Service, role: Role, text: str | None) -> int:
-    """A memfd with what the worker is to call; the caller owns it.  Without a text it has that.  Raises OSError."""
+    """Return a memfd with the order for the worker; the caller owns it.
+
+    Without `text`, the worker has the text already. Raises OSError.
+    """
     order = {"path": service.file, "module": service.name, "function": role.value, "shared": shared_key(service)}
     return memfd("function", json.dumps(order if text is None else {**order, "text": text}).encode())
 
 
 def shared_key(service: Service) -> str:
-    """Key of a text in the fork server: a file with the same text and another name may define other modules."""
+    """Return the fork server's key of a text, with the file name: the same text in two files defines two modules."""
     return f"{service.source_digest} {service.file}"
 
 
 def shared_data(service: Service, text: str) -> bytes:
-    """The message to the fork server about a text that it is to share."""
+    """Return the message that gives a text to the fork server."""
     return json.dumps({"path": service.file, "text": text}).encode()
 
 
 def load() -> Program:
-    """Import, in the fork server, all that calls need."""
+    """Import, in the fork server, everything that calls need."""
     from workers.function.main import Function
 
     return Calls(Function())
@@ -66,7 +72,7 @@ class Worker(Protocol):
 
 
 class Calls:
-    """The fork server's children: each makes one call."""
+    """Program of the fork server; each of its children makes one call."""
 
     def __init__(self, function: Worker) -> None:
         self._function = function
@@ -79,9 +85,9 @@ class Calls:
 
 
 def function_succeeded(answer: Answer | None, pid: int, is_child: bool) -> bool:
-    """Whether a function that has ended, and is not reaped yet, has succeeded.
+    """Whether a function that has ended and is not reaped yet has succeeded.
 
-    A function without an answer has ended its process or become another program; the exit status counts then.
+    A function without an answer has exited by itself or executed a program; then the exit status counts.
     """
     if answer is not None:
         return answer.ok
@@ -90,7 +96,7 @@ def function_succeeded(answer: Answer | None, pid: int, is_child: bool) -> bool:
 
 
 def describe(role: Role, answer: Answer | None, exit: Exit) -> str:
-    """How a call came out, for people to read."""
+    """Return a sentence about the result of a call."""
     if answer is None:
         return f"{role.value} {exit.describe()}"
     if answer.ok:
@@ -99,7 +105,7 @@ def describe(role: Role, answer: Answer | None, exit: Exit) -> str:
 
 
 def ended_of(role: Role, answer: Answer | None, exit: Exit) -> Ended:
-    """How a call came out, as it is kept."""
+    """Return the record of the result of a call."""
     if answer is not None:
         return Ended(status=0 if answer.ok else 1, function=role.value, cause=answer.text)
     if not exit.known:
@@ -110,23 +116,23 @@ def ended_of(role: Role, answer: Answer | None, exit: Exit) -> Ended:
 
 
 class Sources:
-    """By the digest that services have; only those that somebody wants."""
+    """Texts of definition files that are still needed, by the digest that services have."""
 
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
 
     def learn(self, definitions: Definitions) -> None:
-        """Take in what the services of these definitions need."""
+        """Add the texts that the services of these definitions need."""
         for service in definitions.services.values():
             if service.source_digest:
                 self.texts[service.source_digest] = definitions.sources[service.file]
 
     def give(self, sources: Mapping[str, str]) -> None:
-        """Take in what an earlier spawnd had."""
+        """Add the texts of an earlier spawnd."""
         self.texts.update(sources)
 
     def keep(self, wanted: Iterable[str]) -> None:
-        """Forget all others."""
+        """Forget all texts but the wanted ones."""
         kept = set(wanted)
         self.texts = {digest: text for digest, text in self.texts.items() if digest in kept}
 

@@ -1,4 +1,4 @@
-"""A look at the paths of units' files and sockets, in a child: a file system that does not answer holds up nobody."""
+"""Inspection of the paths of units' files and sockets, in a child: a file system that hangs delays nothing else."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from supervisor.process.paths import Mark, Sight, look
 from supervisor.process.slots import Slot
 
 TIME_LIMIT = 2.0  # seconds; paths that take longer count as unchanged
-MOST_TOLD = 8  # services in a line of the log
+MOST_TOLD = 8  # services named in a log line
 
 Marks = Mapping[str, tuple[Mark, ...]]
-Sights = dict[str, dict[Mark, Sight]]  # by unit: what has changed
+Sights = dict[str, dict[Mark, Sight]]  # by unit: changed paths
 Done = Callable[[Sights], None]
 
 
 def marks_of(units: Iterable[Unit]) -> dict[str, tuple[Mark, ...]]:
-    """The paths to look at, by unit."""
+    """Return the paths to inspect, by unit."""
     marks = {unit.name: unit.table.marks() for unit in units}
     return {name: found for name, found in marks.items() if found}
 
 
 def still_seen(unit: Unit, sights: Sights) -> dict[Slot, Sight]:
-    """Return by slot what has changed, without what was opened anew since the look."""
+    """Return the changes by slot, without slots that were opened anew since the inspection."""
     present = unit.table.marks()
     seen = {mark.slot: sight for mark, sight in sights.get(unit.name, {}).items() if mark in present}
     return {slot: unit.table.refined(slot, sight) for slot, sight in seen.items()}
 
 
 def inspect_paths(loop: Loop, children: Children, marks: Marks, done: Done) -> None:
-    """Look once; the loop calls `done`, once."""
+    """Inspect the paths once; the loop calls `done` once."""
 
     def answered(answer: bytes, in_time: bool) -> None:
         if not in_time:

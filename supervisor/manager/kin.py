@@ -1,8 +1,9 @@
-"""Which processes beside its main one are a service's own, where there is no cgroup to tell.
+"""The processes that belong to a service beside its main one, where no cgroup tells.
 
-Each is known by pid and start time, in `Unit.leftover_pids`.  Its session proves others to be the service's as well:
-nobody enters a session from outside, so all in it come from the service.  But the number of a session is free again
-once nobody is in it.  So it counts only together with a known process that is in it, alive or not reaped yet.
+`Unit.leftover_pids` has each known process by pid and start time. The session of a known process proves that
+others belong to the service as well: no process can enter a session from outside. The number of a session is
+free again once the session is empty. So a session counts only together with a known process in it, alive or
+not reaped yet.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from supervisor.process.run import Run
 
 
 class Kin:
-    """Keeps `Unit.leftover_pids` of services without a cgroup; of others it does nothing.
+    """Keeper of `Unit.leftover_pids` for services without a cgroup; does nothing for others.
 
-    `units` gives those that there are; `touch` is called where something is to be written down.
+    `units` returns all units; `touch` is called when a record has to be written.
     """
 
     def __init__(
@@ -41,29 +42,29 @@ class Kin:
         children.on_dead_orphan = self._hand_on
 
     def before_stop(self, unit: Unit, run: Run) -> None:
-        """Know those that leave the session of the main process, and come to us as it ends."""
+        """Learn the processes that may leave the session of the main process and be inherited by spawnd."""
         if unit.cgroup is not None:
             return
         unit.leftover_pids = still_living(unit.leftover_pids) | descendants_of(run.pid, run.started)
-        if run.pidfd >= 0:  # its orphans do not come to us, and it does not wait for us to be reaped
+        if run.pidfd >= 0:  # no child of ours: spawnd neither inherits its orphans nor reaps it
             unit.leftover_pids = family(_with(unit, run), look_at_all())
-            unit.leftover_pids.pop(run.pid, None)  # it is none of the others
+            unit.leftover_pids.pop(run.pid, None)  # the main process itself is no leftover
 
     def signal_all(self, unit: Unit, run: Run, signum: int) -> None:
-        """A signal to the main process and to all that are its own."""
+        """Send a signal to the main process and to all processes that belong to it."""
         signal_processes(family(_with(unit, run), look_at_all()), signum)
 
     def after_background(self, unit: Unit, run: Run) -> None:
-        """The first process of a daemon that goes into the background is dead and not reaped."""
+        """Learn the processes of a daemon whose first process, now dead and not reaped, went into the background."""
         if unit.cgroup is None:
             unit.leftover_pids = family(_with(unit, run), look_at_all())
-            unit.leftover_pids[run.pid] = run.started  # whose mark tells the others, also when it is gone
+            unit.leftover_pids[run.pid] = run.started  # its mark identifies the others, even when it is gone
             unit.first_started = run.started
 
     def after_end(self, unit: Unit, run: Run) -> None:
-        """A main process is dead and not reaped, and what it has left is to be told to end.
+        """Learn the leftovers of a main process that is dead and not reaped: they are to be told to end.
 
-        A process that has left its session was known before.
+        Processes that have left the session are known from before.
         """
         if unit.cgroup is not None:
             return
@@ -73,22 +74,22 @@ class Kin:
             unit.leftover_pids = self._living_with(unit, _with(unit, run))
 
     def after_death(self, unit: Unit, run: Run) -> None:
-        """A process is dead and not reaped, and what it has left is to live on."""
+        """Learn the leftovers of a process that is dead and not reaped: they are to live on."""
         if unit.cgroup is not None:
             return
         if unit.leftover_pids or run.pidfd >= 0 or has_orphans(self._children.pids() | {run.pid}):
             unit.leftover_pids = self._living_with(unit, _with(unit, run))
 
     def in_background(self, unit: Unit, orphans: Mapping[int, Marked]) -> dict[int, Process]:
-        """Its living processes, none of which is the main one; `orphans` with their marks are looked for its own."""
+        """Return its living processes by pid, without the main one; `orphans` count if their marks are its own."""
         found = living_relatives(unit.leftover_pids, unit.mark, orphans)
         self._learn(unit, {process.pid: process.started for process in found.values()})
         return found
 
     def without_proof(self, unit: Unit, orphans: Mapping[int, Marked]) -> dict[int, Process]:
-        """Orphans that may be its own, as daemons may overwrite their environment with the marks.
+        """Return orphans that may be its own: daemons may overwrite their environment, and the marks with it.
 
-        They have started since its first process, and are of no other service.
+        They started after its first process and belong to no other service.
         """
         since, own = unit.first_started, ("", unit.mark)
         new = {pid: m.started for pid, m in orphans.items() if m.service in own and m.started >= since > 0}
@@ -106,14 +107,14 @@ class Kin:
         }
 
     def _of_others(self, unit: Unit) -> tuple[set[int], set[int], set[int]]:
-        """Known processes of all other services, and their sessions and groups."""
+        """Return known processes of all other services, and their sessions and groups."""
         known: dict[int, int] = {}
         members: set[int] = set()
         for other in self._units():
             if other is not unit:
                 known |= other.leftover_pids if other.run is None else _with(other, other.run)
                 if other.cgroup is not None:
-                    with suppress(OSError):  # it is being removed, and so has none
+                    with suppress(OSError):  # a cgroup that is being removed has no processes
                         members |= set(other.cgroup.processes())
         found = [each for each in read_processes(known) if each.started < 0 or each.started == known[each.pid]]
         pids = members | {process.pid for process in found}
@@ -125,15 +126,15 @@ class Kin:
 
     @staticmethod
     def kill(unit: Unit) -> None:
-        """KILL to what it has left behind and was to live on until now."""
+        """Kill the leftovers that were to live on until now."""
         if unit.leftover_pids:
             kill_processes(unit.leftover_pids)
             unit.leftover_pids.clear()
 
     def _hand_on(self, pid: int) -> None:
-        """A child that nobody is registered for is about to be reaped.
+        """Handle an orphan that is about to be reaped.
 
-        If it is the last one that is known in its session, the others in there are known from now on.
+        If it is the last known process of its session, the others in there become known now.
         """
         for unit in self._units():
             if pid in unit.leftover_pids and not _has_other_in_session(unit, pid):
@@ -141,14 +142,14 @@ class Kin:
             unit.leftover_pids.pop(pid, None)  # a thousand may end at once, and each asks for the others
 
     def _living_with(self, unit: Unit, known: Mapping[int, int]) -> dict[int, int]:
-        """Without the main process, which may be in the session of others where it is a daemon in the background."""
+        """Return the living leftovers; the main process of a daemon may be in their session, and is none."""
         found = self._children.orphans.living_with(known)
         if unit.run is not None:
             found.pop(unit.run.pid, None)
         return found
 
     def _learn(self, unit: Unit, found: dict[int, int]) -> None:
-        """A spawnd that takes over finds them by what is written down alone."""
+        """Write down new leftovers: a spawnd that takes over knows them from the record alone."""
         others = unit.leftover_pids | found
         if others != unit.leftover_pids:
             unit.leftover_pids = others
@@ -160,7 +161,7 @@ def _with(unit: Unit, run: Run) -> dict[int, int]:
 
 
 def _has_other_in_session(unit: Unit, pid: int) -> bool:
-    """Whether another known process is in the session of one that is dead and not reaped."""
+    """Whether another known process is in the session of a process that is dead and not reaped."""
     session = os.getsid(pid)
     for other in unit.leftover_pids:
         with suppress(OSError):  # gone

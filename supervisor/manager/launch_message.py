@@ -1,7 +1,7 @@
-"""A launch on its way to a child that was forked by the fork server, which knows nothing of it.
+"""The message that carries a launch to a child of the fork server.
 
-It goes over the pair of sockets on which the child reports, before the fork: a memfd with the launch as JSON,
-then all its descriptors, as many to a message as there can be.
+It is sent before the fork, over the socket pair on which the child reports: a memfd with the launch as JSON,
+then all its descriptors, as many per message as possible.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from supervisor.process.files import Rights
 from supervisor.process.launch import Launch, Source
 from supervisor.process.paths import Mark
 
-MOST = 253  # descriptors of a message: SCM_MAX_FD
-# what is written down as it is, and of that what a launch need not have
+MOST = 253  # descriptors per message: SCM_MAX_FD
+# fields that are sent as they are; the optional ones have a default in `Launch`
 OPTIONAL = ("notify_socket", "watchdog_usec", "cgroup", "worker", "spared", "keyring")
 PLAIN = ("argv", "env", "env_files", "nofile_soft", "is_root", "marks", "emptied", "rewound", *OPTIONAL)
 Table = list[Source]
 
 
 def send_launch(fd: int, launch: Launch) -> None:
-    """Send it on the socket `fd`.  Nothing is waited for.  Raises StepError."""
+    """Send a launch on the socket `fd`, without waiting. Raises StepError."""
     sources: Table = [*launch.stdio, *(source for _, source in launch.fds)]
     own = [source for source in sources if isinstance(source, int)]
     record: dict[str, Any] = {key: getattr(launch, key) for key in PLAIN}
@@ -50,7 +50,7 @@ def send_launch(fd: int, launch: Launch) -> None:
 
 
 def receive_launch(fd: int) -> Launch:
-    """Read the message on the socket `fd`, in the child.  Raises StepError where there is no spawnd left."""
+    """Read a launch from the socket `fd`, in the child. Raises StepError if spawnd is gone."""
     with socket.socket(fileno=os.dup(fd)) as connection, step("take over descriptors"):
         fds = _receive(connection)
         with open(fds.pop(0), "rb") as file:

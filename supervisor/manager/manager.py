@@ -1,7 +1,7 @@
-"""The services as they run: events go into the state machine, what it decides is done here.
+"""The units as they run: events go into the state machine, and its actions are carried out here.
 
-One `Manager` for the process; everything happens in its loop.  It owns the units and,
-through them, every process and descriptor of the services.
+There is one `Manager` in the process, and everything happens in its loop. It owns the units and, through
+them, every process and descriptor of the services.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from supervisor.takeover.writer import StateWriter
 
 Observer = Callable[[Unit], None]
 
-WITHOUT_PROCESS = frozenset({State.WAITING, State.BACKOFF})  # and not at rest: what is open stays so
+WITHOUT_PROCESS = frozenset({State.WAITING, State.BACKOFF})  # and not at rest: open descriptors stay open
 
 
 class Manager:
@@ -63,7 +63,7 @@ class Manager:
     # the set of units
 
     def add(self, service: Service, opened: dict[Slot, Opened] | None = None, internal: bool = False) -> Unit:
-        """A new unit, or one that was about to go and stays; takes over `opened`.  `index` has to follow."""
+        """Return a new unit, or keep a unit that was being removed; takes over `opened`. Call `index` afterwards."""
         unit = self.units.get(service.name)
         if unit is None:
             unit = Unit(service, self.loop, self.host.closer, internal, self.writer.touch_store)
@@ -79,8 +79,9 @@ class Manager:
     def define(self, unit: Unit, service: Service, kind: Change, opened: dict[Slot, Opened]) -> None:
         """Give a unit another definition; takes over `opened`, its new descriptors by slot.
 
-        It is empty for a unit that stays down.  Starts and stops nothing: one that has a process has the present
-        definition until that is gone, where the change asks for a restart.  `index` has to follow.
+        `opened` is empty for a unit that stays down. Nothing is started or stopped: where the change requires
+        a restart, a unit with a process keeps its present definition until the process is gone. Call `index`
+        afterwards.
         """
         self.writer.touch(unit)
         if unit.life.state in AT_REST:
@@ -94,13 +95,13 @@ class Manager:
                 self.processes.set_limits(unit)
 
     def succeed(self, unit: Unit, opened: dict[Slot, Opened]) -> None:
-        """Have descriptors, by slot, take the places of those that a running service has, once its process is gone."""
+        """Replace descriptors of a running service, by slot, once its process is gone; takes over `opened`."""
         if opened:
             self.writer.touch(unit)
             self._replace(unit, Pending(unit.next_service or unit.service, opened))
 
     def remove(self, units: Iterable[Unit]) -> None:
-        """Forget units, each once it is at rest; to stop them is another matter.  `index` has to follow."""
+        """Forget each unit once it is at rest. Stopping the units is up to the caller. Call `index` afterwards."""
         for unit in units:
             unit.removed = True
             self.writer.touch(unit)
@@ -110,7 +111,7 @@ class Manager:
                 self._leaving[unit.name] = unit
 
     def discard(self, name: str) -> None:
-        """Forget a unit that nothing has been done for yet."""
+        """Forget a unit for which nothing has been done yet."""
         unit = self.units.pop(name, None)
         if unit is not None:
             unit.table.close()
@@ -119,7 +120,7 @@ class Manager:
                 unit.pending.discard(self.host.closer)
 
     def rebuild(self, unit: Unit) -> None:
-        """Go on with a unit that an earlier spawnd had, by what was written down.  Does nothing to anybody yet."""
+        """Resume a unit of an earlier spawnd from its record. No process is signalled or started yet."""
         self._arm(unit)
         if unit.run is not None:
             self.processes.take_over(unit, unit.run)
@@ -127,26 +128,26 @@ class Manager:
             self._leaving[unit.name] = unit
 
     def sweep(self) -> None:
-        """End what an earlier spawnd was about to end."""
+        """Finish what an earlier spawnd had begun to clean up."""
         for unit in self.units.values():
             if unit.life.state in AT_REST:
                 self.processes.sweep(unit)
 
     def let_go(self) -> None:
-        """Before this process becomes another program: have nobody at work that it would not know of."""
+        """Let children that work for receivers finish: the next program of this process would not know them."""
         for unit in self.units.values():
             if unit.receiver is not None:
                 unit.receiver.settle()
 
     def under_way(self) -> dict[str, Any]:
-        """Work in progress that is in no unit's record, by names of units, for `activate`."""
+        """Return the work in progress that no unit's record holds, by unit name, for `activate`."""
         return {"stops": self._stops.orders(), "reloads": self.processes.side_calls.reloading()}
 
     def activate(self, under_way: Mapping[str, Any]) -> None:
-        """Go on with what was under way."""
+        """Resume the work that was under way."""
         for unit in list(self.units.values()):
             self.event(unit, machine.resumed)
-            self.event(unit, machine.alive)  # whoever fed its watchdog meanwhile could not be heard
+            self.event(unit, machine.alive)  # spawnd could not hear watchdog messages meanwhile
             if unit.ended_clean is not None:
                 self.ended(unit)
         self._stops.add_all((self.units[name], Cause(cause), other) for name, cause, other in under_way["stops"])
@@ -154,11 +155,11 @@ class Manager:
         self.children.reap()
 
     def ended(self, unit: Unit) -> None:
-        """The unit has no process any more; how that came nobody heard, unless it is written down."""
+        """Handle the end of a unit's last process; it is clean only if the record says so."""
         self.processes.aftermath.end(unit, clean=bool(unit.ended_clean))
 
     def index(self, order: Iterable[str] = ()) -> None:
-        """Learn the order between the units anew, after units or definitions have changed."""
+        """Compute the order between the units anew, after units or definitions have changed."""
         self.units = {name: self.units[name] for name in dict.fromkeys((*order, *self.units)) if name in self.units}
         services = self.services()
         present = {unit.service.source_digest for unit in self.units.values()}
@@ -178,7 +179,7 @@ class Manager:
             self._take_pending(unit)
 
     def _take_pending(self, unit: Unit) -> None:
-        """Let the next definition take over; one at rest keeps nothing open."""
+        """Put the next definition into force; a unit at rest keeps nothing open."""
         if unit.pending is None:
             return
         pending, unit.pending = unit.pending, None
@@ -194,18 +195,18 @@ class Manager:
     def _forget(self, unit: Unit) -> None:
         del self.units[unit.name]
         self.writer.touch(unit)
-        self._tell(unit)  # who reads its output may take the last of it
+        self._tell(unit)  # readers of its output can still fetch the rest
         self.host.outputs.drop(unit.name)
         self._left(unit)
 
     def _left(self, unit: Unit) -> None:
-        """It has given up what it is to give up: somebody may wait for an address."""
+        """Wake the other units once this one has given up its descriptors: they may wait for an address."""
         if self._leaving.pop(unit.name, None) is not None:
             for other in self.units.values():
                 self._wake(other)
 
     def _holder(self, unit: Unit) -> str | None:
-        """The holders of an address that the unit needs, which are about to give it up."""
+        """Return the name of a unit that still holds an address that this one needs, or None."""
         if not self._leaving:
             return None
         needed = {spec.address() for spec in unit.table.missing(unit.service).values()}
@@ -215,13 +216,13 @@ class Manager:
         return None
 
     def services(self) -> dict[str, Service]:
-        """The definitions by name, those that are still to take over included."""
+        """Return the definitions by name, pending ones in place of present ones."""
         return {name: unit.pending.service if unit.pending else unit.service for name, unit in self.units.items()}
 
     def observe(self, callback: Observer) -> Callable[[], None]:
-        """Call back when a unit is new or gone, and after every change of its state or of what it waits for.
+        """Call back when a unit appears or disappears, or when its state or its obstacle changes.
 
-        Until the returned function is called.
+        Call the returned function to end this.
         """
         key = object()
         self._observers[key] = callback
@@ -231,18 +232,18 @@ class Manager:
         self._observers.pop(key, None)
 
     def unix_time(self, monotonic: float) -> float:
-        """Unix time of a time of the loop's clock, by what the clocks say now."""
+        """Convert a time of the loop's clock to Unix time, by the present reading of both clocks."""
         return time.time() - (self.loop.clock() - monotonic)
 
     # what the operator wants
 
     def standing(self) -> Standing:
-        """How the services stand, for a transaction to be decided on."""
+        """Return the present standing of the services, from which a transaction is decided."""
         lives = {name: unit.life for name, unit in self.units.items()}
         return Standing(self.services(), lives, self._conflicts, {name for name, *_why in self._stops.orders()})
 
     def move(self, transaction: Transaction) -> None:
-        """Give the orders."""
+        """Carry out the orders of a transaction."""
         for name in transaction.up:
             self._stops.cancel(self.units[name])
         self._stops.add_all((self.units[name], down.cause, down.other) for name, down in transaction.down.items())
@@ -257,7 +258,7 @@ class Manager:
                 self.event(self.units[name], machine.start, up.cause)
 
     def start(self, names: Iterable[str]) -> None:
-        """Start services and, first, all that they depend on; what they conflict with is stopped."""
+        """Start services after the services that they depend on; services in conflict with them are stopped."""
         self._bring_up(names, renew=False, cause=Cause.START)
 
     def _bring_up(self, names: Iterable[str], renew: bool, cause: Cause, detail: str = "") -> None:
@@ -271,15 +272,15 @@ class Manager:
         self.move(transaction)
 
     def stop(self, names: Iterable[str], cause: Cause = Cause.STOP, other: str = "") -> None:
-        """Stop services, those first that come after others of them; `other` is the one that it is about."""
+        """Stop services, dependants first; `other` is the service that the cause is about."""
         self._stops.add([self.units[name] for name in names if name in self.units], cause, other)
 
     def restart(self, names: Iterable[str], cause: Cause = Cause.RESTART) -> None:
-        """Stop and start anew what runs or is about to; what is down is started, and what they need."""
+        """Restart services that run or are about to, and start the others with their dependencies."""
         self._bring_up(names, renew=True, cause=cause)
 
     def renew(self, names: Iterable[str], cause: Cause, detail: str = "") -> None:
-        """Restart, as a signal does it: what is down, or goes down for good, stays so."""
+        """Restart services as a signal does: services that are down, or are going down for good, stay down."""
         standing = self.standing()
         self._bring_up([name for name in names if standing.is_wanted(name)], True, cause, detail)
 
@@ -288,14 +289,14 @@ class Manager:
             self.event(self.units[name], machine.reset)
 
     def signal(self, name: str, signum: int) -> bool:
-        """Send a signal to the main process; False where there is none."""
+        """Send a signal to the main process; return False if there is none."""
         return self.processes.signal(self.units[name], signum)
 
     def kill_all(self) -> None:
-        """KILL to every process of every unit at a shutdown: for somebody in a hurry.
+        """Kill every process of every unit, when a shutdown is to be hurried.
 
-        Services whose turn to stop had not come are told to stop first: their ends are no failures, and nothing is
-        about to start them again.
+        Services whose turn to stop had not come are told to stop first. Their ends then do not count as
+        failures, and nothing starts them again.
         """
         for unit in [unit for unit in self.units.values() if runs(unit.service, unit.life)]:
             self.event(unit, machine.stop, Cause.SHUTDOWN)
@@ -307,14 +308,14 @@ class Manager:
         self.apply(unit, event(unit.service, unit.life, self.loop.clock(), *args))
 
     def apply(self, unit: Unit, transition: Transition) -> None:
-        """Make a transition: do what it asks for, which may lead to the next, then tell who wants to know."""
+        """Make a transition: carry out its actions, which may lead to further transitions, then tell the observers."""
         before, (unit.life, acts) = unit.life, transition
         changed = unit.life.state is not before.state
         if changed:
             unit.waits = ""
             unit.obstacle = None
             if unit.life.state in WITHOUT_PROCESS:
-                self._take_pending(unit)  # the process is gone that had the present definition
+                self._take_pending(unit)  # the process that had the present definition is gone
             announce(unit)
             if unit.life.state is State.RUNNING and unit.life.failures:
                 up_since = unit.life.up_since
@@ -333,19 +334,19 @@ class Manager:
             announce_health(unit)
 
     def _changed(self, unit: Unit) -> None:
-        """Wake what may go on now, and call the observers: they see the life that it has come to by now."""
+        """Wake the units that may go on now, and call the observers, which see the life that it has reached by now."""
         self._stops.look_soon()
         self._wake(unit)
         self._wake_all((*self._dependents.get(unit.name, ()), *self._conflicts.get(unit.name, ())))
         if unit.life.state is State.RUNNING:
             self._renew_displaced(self._dependents.get(unit.name, ()))
         if unit.internal and unit.life.state in AT_REST:
-            # what is built in has to be there: services would block on a log that nobody reads
+            # built-in workers have to run: services would block on a log that nobody reads
             self.loop.call_soon(partial(self.start, [unit.name]))
         self._tell(unit)
 
     def _renew_displaced(self, names: Iterable[str]) -> None:
-        """Something is up that these need: what it has made anew they have to find anew."""
+        """Restart those of these dependants whose network namespace has been recreated by the unit that is up now."""
         displaced = [name for name in names if name in self.units and self.units[name].is_displaced]
         for name in displaced:
             notice("%s: its network namespace was recreated; restarting it", name)
@@ -357,14 +358,14 @@ class Manager:
             try:
                 observer(unit)
             except Exception:
-                log.exception("%s: unexpected error of who observes it; going on", unit.name)
+                log.exception("%s: unexpected error in an observer; going on", unit.name)
 
     def _wake(self, unit: Unit) -> None:
         if unit.life.state is State.WAITING:
             self.loop.call_soon(partial(self._try_start, unit))
 
     def _wake_all(self, names: Iterable[str]) -> None:
-        """Those of the names that still are services: the order of the last definitions may know more."""
+        """Wake the named units that still exist: the names come from the last order, which may be outdated."""
         for name in names:
             if name in self.units:
                 self._wake(self.units[name])
@@ -374,7 +375,7 @@ class Manager:
         if unit.life.state is not State.WAITING or self.shutting_down:
             return
         if self._stops.is_ordered(unit):
-            self._stops.look_soon()  # its turn may have come in this moment
+            self._stops.look_soon()  # its turn may have just come
             return
         rivals = sorted(self._conflicts.get(unit.name, ()))
         unit.obstacle = obstacle(unit.service, self.units, rivals)
@@ -389,14 +390,14 @@ class Manager:
             unit.waits = waits
             log.info("%s: waits: %s", unit.name, waits)
             self._tell(unit)
-            # who comes after it need not wait for one that waits for ever
+            # dependants need not wait for a unit that waits for ever
             self._wake_all(self._dependents.get(unit.name, ()))
 
     def _arm(self, unit: Unit) -> None:
-        """Have the timer of a unit ring when something is due.
+        """Set the unit's timer to when something is due.
 
-        A timer that rings too early, as with a fed watchdog, looks and is set anew: that is cheaper than setting it
-        with each message.
+        A timer that rings too early, as after a watchdog message, only checks and is set anew. That is
+        cheaper than setting it with each message.
         """
         due = unit.life.due()
         if unit.timer is not None and (due is None or unit.timer.when > due):
@@ -406,7 +407,10 @@ class Manager:
             unit.timer = self.loop.call_at(due, partial(self._ring, unit))
 
     def _ring(self, unit: Unit) -> None:
-        """Judge what was due when the timer was: what has come due since is judged after what was said by then."""
+        """Handle the deadline that the timer was set for.
+
+        Deadlines that have passed since then are judged after the messages that arrived by then.
+        """
         timer, unit.timer = unit.timer, None
         due = unit.life.due()
         if timer is not None and due is not None and due <= timer.when:
@@ -415,7 +419,7 @@ class Manager:
             self._arm(unit)
 
     def _grant(self, seconds: float) -> None:
-        """Give services the time in which this process, and perhaps the services, did not run."""
+        """Extend the time limits of services by the time in which this process, and perhaps they, did not run."""
         notice("back later than meant (stopped, frozen or suspended): all time limits are %.1f s longer", seconds)
         for unit in self.units.values():
             self.event(unit, machine.granted, seconds)
@@ -452,14 +456,14 @@ class Manager:
             case Act.ABORT:
                 self.processes.signal(unit, signal.SIGABRT)
 
-    # what the processes tell
+    # events of the processes
 
     def touch(self, unit: Unit) -> None:
-        """Something about the unit has changed that no event tells of."""
+        """Note a change of the unit that comes with no event."""
         self.writer.touch(unit)
 
     def started(self, unit: Unit) -> None:
-        """Written down before it is let go: the next spawnd finds it, whenever this one may be killed."""
+        """Write the new process down before it is released: the next spawnd finds it whenever this one is killed."""
         self.writer.touch(unit)
         self.writer.flush()
 
@@ -484,11 +488,11 @@ class Manager:
         self.event(unit, machine.ready_closed)
 
     def exited(self, unit: Unit, clean: bool, reason: str) -> None:
-        """Its process is gone and, where it has to be, all that it left behind."""
+        """Handle the end of the process and of all leftovers that have to end with it."""
         status = unit.ended.status if unit.ended is not None and not unit.ended.function else None
         self.event(unit, machine.exited, clean, reason, self._spread(), status)
 
     @staticmethod
     def _spread() -> float:
-        """A number from -1 to 1."""
-        return int.from_bytes(os.urandom(4)) / (1 << 31) - 1  # module `random` takes a hundred kilobytes
+        """Return a random number from -1 to 1."""
+        return int.from_bytes(os.urandom(4)) / (1 << 31) - 1  # module `random` takes 100 KB

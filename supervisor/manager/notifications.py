@@ -1,4 +1,4 @@
-"""Messages of services on their notification sockets, and the senders that count."""
+"""Messages of services on their notification sockets, and how far their senders are trusted."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from supervisor.process.cgroup import cgroup_of, folder_of
 from supervisor.process.pids import read_process
 from supervisor.process.run import Role
 
-IGNORED_EVERY = 60.0  # seconds between two lines of log about a service's notifications
-SLICE = 0.002  # seconds of a turn of the loop for the notifications of one service, but one of them at least
-LAST_PATIENCE = 0.2  # seconds for the children that take the descriptors in the last words of a process
-LAST_POLL = 0.005  # seconds between two looks whether they have
+IGNORED_EVERY = 60.0  # seconds between two log lines about ignored notifications of a service
+SLICE = 0.002  # seconds per turn of the loop for the notifications of a service, of which at least one is taken
+LAST_PATIENCE = 0.2  # seconds for the children that receive the descriptors in a process's last messages
+LAST_POLL = 0.005  # seconds between two checks whether these children have finished
 MAX_STATUS = 1024  # characters of a status text that are kept
 
 
 class Listener(Protocol):
     def event(self, unit: Unit, event: Callable[..., Transition], *args: object) -> None:
-        """Have the state machine take an event of the unit."""
+        """Send an event of the unit to the state machine."""
 
     def touch(self, unit: Unit) -> None:
-        """Something else about the unit has changed: to be written down."""
+        """Note another change of the unit, which has to be written down."""
 
 
 class Trust(Enum):
-    """How far a notification counts.  A sender that has ended is known by its user alone."""
+    """How far a notification is believed. After its end, a sender is known by its user alone."""
 
     NONE = "it is not of this service"
     LITTLE = "its sender had ended, and says what only a living one may"
@@ -47,10 +47,10 @@ class Trust(Enum):
 
 
 def take_notifications(unit: Unit, listener: Listener, limit: int, seconds: float = inf) -> int:
-    """Read and act upon notifications that are there, at most `limit`.  Every descriptor is stored or closed.
+    """Read notifications that are there, at most `limit`, and act upon them. Every descriptor is stored or closed.
 
-    Stop with the first notification after `seconds`: one that carries descriptors takes a child, and that long.
-    Returns how many there were.
+    Stop after the first notification once `seconds` have passed: a notification with descriptors takes a
+    child, and that much time. Return the number of notifications.
     """
     if unit.receiver is None:
         return 0
@@ -72,16 +72,16 @@ def _act_upon(unit: Unit, notification: Notification, listener: Listener) -> Non
         _ignored(unit, notification, notification.cut or trust.value)
         message = message and message.harmless()
     if message is None or not message.store:
-        unit.store.refuse(notification.fds)  # which may have been received before it was known that they are not wanted
+        unit.store.refuse(notification.fds)  # they may have been received before it was known that they are unwanted
     if message is not None:
         _take(unit, notification, message, listener)
 
 
 class LastWords:
-    """The queue of a process that has died: read before its death is judged, over turns of the loop.
+    """The queue of a dead process, read over turns of the loop before its death is judged.
 
-    So is what is behind descriptors that are just being closed.  A close that takes long is waited for a moment, and
-    the messages behind it are not heard.
+    Messages behind descriptors that are just being closed count as well. A slow close is waited for a moment;
+    messages behind it are lost.
     """
 
     def __init__(self, loop: Loop, unit: Unit, listener: Listener) -> None:
@@ -94,7 +94,7 @@ class LastWords:
         self._heard: Callable[[], None] = lambda: None
 
     def hear(self) -> bool:
-        """Hear them for the time of a turn; whether those were all."""
+        """Read messages for the time of a turn; return whether reading is finished."""
         end = self._loop.clock() + SLICE
         while self._left > 0 and self._receiver is not None and self._unit.receiver is self._receiver:
             taken = take_notifications(self._unit, self._listener, self._left, SLICE)
@@ -111,7 +111,7 @@ class LastWords:
         return True
 
     def hear_rest(self, heard: Callable[[], None]) -> None:
-        """Hear those that are left in later turns, and call back then."""
+        """Read the remaining messages in later turns, then call back."""
         self._heard = heard
         self._plan()
 
@@ -133,8 +133,10 @@ class LastWords:
 
 
 def _wants(unit: Unit, notification: Notification) -> Want:
-    """The descriptors of a message to be received: those that are to be stored and have room."""
-    # what comes with a message tells of its sender, and is not there yet: it is judged again once it is taken
+    """Return which descriptors of a message to receive: those that are to be stored and fit in."""
+    # The credentials of the sender come with the message itself, so this judgement is preliminary. The
+    # message
+    # is judged again once it is taken.
     if _trust(unit, notification, lambda _notification: True) is not Trust.FULL:
         return Want.NOTHING
     message, service = notification.message, unit.service
@@ -148,7 +150,7 @@ def _wants(unit: Unit, notification: Notification) -> Want:
 
 
 def _ignored(unit: Unit, notification: Notification, why: str) -> None:
-    """Say so once in a while: who is not believed could fill the log."""
+    """Log ignored notifications at intervals: an untrusted sender could fill the log."""
     unit.ignored += 1
     now = time.monotonic()
     if now >= unit.ignored_until:
@@ -159,10 +161,10 @@ def _ignored(unit: Unit, notification: Notification, why: str) -> None:
 
 
 def _trust(unit: Unit, notification: Notification, is_living: Callable[[Notification], bool]) -> Trust:
-    """The main process counts, and helpers of the same user or root in its session or its cgroup.
+    """Judge the sender: the main process, or a helper of the same user or root in its session or its cgroup.
 
-    A helper such as `systemd-notify` may have ended by now: then nothing is known of it but its user.  `is_living` is
-    asked last whether the sender has not, and so has had its pid while that was looked at.
+    A helper such as `systemd-notify` may have ended by now, and then only its user is known. `is_living` is
+    asked last: only a sender that still lives had its pid to itself during the other checks.
     """
     run = unit.run
     if run is None or run.role is not Role.MAIN:
@@ -173,7 +175,7 @@ def _trust(unit: Unit, notification: Notification, is_living: Callable[[Notifica
         return Trust.NONE
     try:
         is_of_service = os.getsid(notification.pid) == run.pid
-    except OSError:  # there is none
+    except OSError:  # no such process
         return Trust.LITTLE
     if not is_of_service and unit.cgroup is not None:
         is_of_service = _is_in(notification.pid, unit.cgroup.path)
@@ -191,7 +193,7 @@ def _is_living_sender(notification: Notification) -> bool:
 
 
 def _is_in(pid: int, cgroup: str) -> bool:
-    """Whether a process is in a cgroup, by its folder, or below it."""
+    """Whether a process is in the cgroup with this folder, or below it."""
     folder = folder_of(cgroup_of(pid) or "")
     return folder is not None and f"{folder}/".startswith(f"{cgroup}/")
 
@@ -232,7 +234,7 @@ def _take_descriptors(unit: Unit, notification: Notification, message: Message) 
 
 
 def _names_max(unit: Unit) -> int:
-    """A program that is executed has to take all names in one string."""
+    """Return the limit for the total length of names: a program receives them all in one string."""
     service = unit.service
     goes_on_in_python = service.worker and (service.uid == 0 or os.geteuid() != 0)
     return sys.maxsize if goes_on_in_python else NAMES_MAX

@@ -1,4 +1,4 @@
-"""The processes of the units: started, watched, signalled and reaped."""
+"""The processes of the units: starting, watching, signalling and reaping them."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from supervisor.process.run import Role, Run, take_answer
 from supervisor.process.slots import Slot
 from supervisor.process.survivor import has_ended, is_same
 
-STARTS = (Role.CHECK, Role.START, Role.RESTART, Role.MAIN)  # what may be the first of a start
-READY_PAUSE = 0.1  # seconds from the close of a ready_fd until a service that lives on has failed
-NOTIFICATIONS = 64  # of one service in a turn of the loop, so that none keeps the others waiting
+STARTS = (Role.CHECK, Role.START, Role.RESTART, Role.MAIN)  # roles of the first process of a start
+READY_PAUSE = 0.1  # seconds from the close of a ready_fd until the failure of a process that lives on
+NOTIFICATIONS = 64  # of one service in a turn of the loop, so that it does not delay the others
 DOUBT_PAUSE = 2.0  # seconds between two looks at a process in doubt
 
 
@@ -45,7 +45,7 @@ class Owner(Listener, Protocol):
     def start_failed(self, unit: Unit, error: StepError) -> None: ...
 
     def started(self, unit: Unit) -> None:
-        """It has a new process, which is not released yet: to be written down."""
+        """Write down the new process, which is not released yet."""
 
     def executed(self, unit: Unit) -> None: ...
     def ready(self, unit: Unit) -> None: ...
@@ -55,9 +55,9 @@ class Owner(Listener, Protocol):
 
 
 class Processes:
-    """A unit has a process from `start` until the owner is told that it failed or exited: always one of them.
+    """The processes of all units. A unit has one process from `start` until the owner is told of its end.
 
-    `units` gives all that there are.
+    `units` returns all units by name.
     """
 
     def __init__(
@@ -86,7 +86,11 @@ class Processes:
         self.aftermath = Aftermath(loop, children, self._kin, owner, values, self.take_over, host.outputs)
 
     def start(self, unit: Unit, role: Role, looks: bool = True) -> None:
-        """Start a process; where paths lead elsewhere by now, it is started once more with what is there (`_renew`)."""
+        """Start a process.
+
+        If a path turns out to lead elsewhere by now, the file is opened anew and the process started again
+        (`_renew`).
+        """
         try:
             run = self._begin(unit, role, looks and role in STARTS)
         except Exception as error:
@@ -98,7 +102,7 @@ class Processes:
         try:
             self._owner.started(unit)
         finally:
-            run.release()  # whatever became of that, the service is not to hang
+            run.release()  # whatever became of that, the service must not hang
 
     def _begin(self, unit: Unit, role: Role, looks: bool) -> Run:
         self._outputs.end_line(unit.name)  # of a process whose end no spawnd has seen, or whose pipe had no room
@@ -108,7 +112,7 @@ class Processes:
         return begin(unit, owner=self, looks=looks)
 
     def _renew(self, unit: Unit, run: Run, sights: Mapping[Slot, Sight]) -> None:
-        """Open anew what has changed while nothing of the service runs, and start it with that."""
+        """Open anew what has changed while the service has no process, and start the process with that."""
         try:
             unit.renew(sights)
         except Exception:
@@ -116,7 +120,7 @@ class Processes:
         self.start(unit, run.role, looks=False)
 
     def _take_in(self, unit: Unit, run: Run) -> None:
-        """Make this the unit's process and hear what comes from it."""
+        """Make this the unit's process and watch its descriptors."""
         unit.run = run
         self._by_pid[run.pid] = unit
         if run.error_fd >= 0:
@@ -127,7 +131,7 @@ class Processes:
             self._pipes.watch(run.ready_fd, unit.name, lambda: self._read_ready(unit, run))
 
     def take_over(self, unit: Unit, run: Run) -> None:
-        """Go on with a process that runs already: a child of ours, or one that an earlier spawnd left behind."""
+        """Go on with a process that runs already: a child of ours, or a process that an earlier spawnd left behind."""
         if unit.service.netns and run.role is Role.MAIN:
             run.netns = namespace_of_process(run.pid)
         self._take_in(unit, run)
@@ -157,16 +161,16 @@ class Processes:
         self._launcher.listen(unit, receiver)
 
     def signal(self, unit: Unit, signum: int) -> bool:
-        """Signal the main process, or the check command while that runs; False where there is none."""
+        """Signal the main process, or the process of a check or function; return False if there is none."""
         if isinstance(unit.rest, Background) and unit.life.state is State.STOPPING:
-            unit.rest.kill()  # whatever there is is told to end
+            unit.rest.kill()  # all processes in the background are to end
         if unit.run is None:
             return False
         unit.run.kill(signum)
         return True
 
     def tell_to_stop(self, unit: Unit) -> None:
-        """The stop signal, to every process of a service whose `kill_mode` is "group", else to the main one."""
+        """Send the stop signal: to all processes if `kill_mode` is "group", else to the main one."""
         service, run = unit.service, unit.run
         if run is not None:
             self._kin.before_stop(unit, run)
@@ -179,9 +183,9 @@ class Processes:
             self._kin.signal_all(unit, run, service.stop_signal)
 
     def kill(self, unit: Unit) -> None:
-        """KILL to every process of the unit, to the main one alone where the others are to live on."""
+        """Kill every process of the unit, or the main one alone if the others are to live on."""
         if unit.run is None and unit.ended_clean is None:
-            # nobody is there to be killed, and so nobody's end would be heard of
+            # without a process, no end would ever be reported
             self._owner.exited(unit, False, "it has no process")
         elif isinstance(unit.rest, Background):
             unit.rest.kill()
@@ -198,7 +202,7 @@ class Processes:
                     unit.cgroup.kill()
 
     def release(self, unit: Unit) -> None:
-        """End what still runs of a unit without a main process, and close what is open for it."""
+        """End the remaining processes of a unit without a main process, and close its descriptors."""
         unit.status_text = unit.disconnected = ""
         steps: list[Callable[[], None]] = [unit.table.close, unit.store.clear]
         if unit in self.side_calls.reloads:
@@ -217,7 +221,7 @@ class Processes:
             self._empty(unit, leaf)
 
     def sweep(self, unit: Unit) -> None:
-        """Remove the cgroup of a unit at rest that an earlier spawnd did not come to remove."""
+        """Remove the cgroup of a unit at rest if an earlier spawnd has left it behind."""
         if unit.cgroup is None and self._subtree is not None:
             leaf = self._subtree.leaf(unit.name)
             if leaf.exists():
@@ -232,13 +236,13 @@ class Processes:
 
     @staticmethod
     def _remove(unit: Unit, leaf: Leaf) -> None:
-        if unit.cgroup is None:  # else it was started again meanwhile, and the cgroup is its own
+        if unit.cgroup is None:  # else the unit was started again meanwhile, and uses the cgroup
             with logged(unit):
                 leaf.remove()
 
     @staticmethod
     def set_limits(unit: Unit) -> None:
-        """Give a running service the resources that its definition says."""
+        """Apply the resource limits of its definition to a running service."""
         if unit.cgroup is not None:
             with logged(unit):
                 for sentence in unit.cgroup.prepare(unit.service.resources):
@@ -252,7 +256,7 @@ class Processes:
         self._loop.unwatch(run.error_fd)
         run.close_error_fd()
         self._launcher.tell(run.notices)
-        # with a failure to be told the process ends, and its end is the event
+        # a process with a failure to report ends, and its end is the event
         if not run.failure and run.role is Role.MAIN:
             self._owner.executed(unit)
 
@@ -267,7 +271,7 @@ class Processes:
         self._close(run.take_ready_fd())
         if said:
             self._owner.ready(unit)
-        else:  # a process that is ending closes it a moment before its end is heard of, and that says more
+        else:  # a dying process closes it just before its end is reported, and its end says more
             self._loop.call_later(READY_PAUSE, lambda: self._ready_closed(unit, run))
 
     def _close(self, fds: Iterable[int]) -> None:
@@ -281,10 +285,10 @@ class Processes:
     def _on_notification(self, unit: Unit) -> None:
         take_notifications(unit, self._owner, NOTIFICATIONS, SLICE)
 
-    # its end
+    # the end of a process
 
     def died(self, pid: int) -> bool:
-        """Hear all that it said, before its death is judged; False where that is not done yet."""
+        """Read all that the process said before its death is judged; return False if more is to be read."""
         unit, run = self._of(pid)
         self._read_errors(unit, run)
         for fd in (run.ready_fd, run.output_fd):
@@ -300,7 +304,7 @@ class Processes:
         return True
 
     def _finish(self, unit: Unit, run: Run) -> None:
-        """Its last words have been heard in later turns of the loop."""
+        """Judge the death after the last messages were read in later turns of the loop."""
         try:
             self._judge(unit, run)
         finally:
@@ -310,7 +314,7 @@ class Processes:
                 self.reaped(run.pid, UNKNOWN)
 
     def _judge(self, unit: Unit, run: Run) -> None:
-        """Judge its death, and end its group while the id is its own."""
+        """Judge the death, and kill the process group while its id is still taken."""
         if run.role is Role.MAIN and unit.cgroup is not None and unit.life.state in UP:
             run.left = unit.cgroup.count()
         if run.role is Role.MAIN and goes_into_background(unit.service, unit.life) and has_succeeded(unit, run):
@@ -323,7 +327,7 @@ class Processes:
             self._kin.after_death(unit, run)
 
     def _function_succeeded(self, unit: Unit, run: Run) -> bool:
-        """Whether it was a function, and has succeeded."""
+        """Whether the process ran a function that has succeeded."""
         if not run.role.is_function:
             return False
         run.answer = take_answer(self._launcher.answer_path(unit, run.role))
@@ -358,9 +362,9 @@ class Processes:
 
 
 def _kill_group(unit: Unit, run: Run) -> None:
-    """KILL to the group of its process, to that alone where it is no child of ours and its cgroup is killed besides.
+    """Kill the process group, or the process alone if it is no child of ours and its cgroup is killed as well.
 
-    To find the group of one that is no child may take a look at all processes that there are.
+    Finding the group of a process that is no child may take a look at all processes of the system.
     """
     if run.pidfd >= 0 and unit.cgroup is not None:
         run.kill(signal.SIGKILL)
@@ -369,9 +373,9 @@ def _kill_group(unit: Unit, run: Run) -> None:
 
 
 class Doubt:
-    """Looks at a main process of an earlier spawnd until it shows whether it is still the same.
+    """Repeated check whether a main process of an earlier spawnd is still the same process.
 
-    Ends with the process, or once it is known.  Calls `disproved` where it is another one.
+    Stops when the process ends or is identified. Calls `disproved` if its pid now belongs to another process.
     """
 
     def __init__(self, loop: Loop, run: Run, disproved: Callable[[], None]) -> None:
@@ -383,7 +387,7 @@ class Doubt:
     def _look(self) -> None:
         run = self._run
         if run.pidfd < 0 or has_ended(run.pidfd):
-            return  # its end is heard of, but for its last words perhaps
+            return  # its end is handled elsewhere
         is_its = is_same(run.pidfd, run.pid, run.started)
         if is_its is None:
             self._loop.call_later(DOUBT_PAUSE, self._look)

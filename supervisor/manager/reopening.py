@@ -1,8 +1,9 @@
-"""Having the files that services write to at their paths again: after logs have been moved.
+"""Reopening the files that services write to, after log files have been moved away from their paths.
 
-A child of spawnd that holds processes has a file in the run-time folder that says whom (`process/rotation.py`), and a
-lock on it for as long as it lives.  A child that outlives its spawnd does its work and lets the processes go itself;
-for a child that was killed the next spawnd does so.
+A child of spawnd that freezes or stops processes notes them in a file of the run-time folder
+(`process/rotation.py`), and keeps a lock on that file for as long as it lives. A child that outlives its
+spawnd finishes its work and releases the processes itself. The processes of a child that was killed are
+released by the next spawnd.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from supervisor.process.rotation import Hold, begin_anew
 from supervisor.process.run import Role, Run
 from supervisor.process.slots import Slot
 
-PAUSE = 1.0  # seconds between two looks whether such a child has ended
-TIME_LIMIT = 600.0  # seconds: what was written is copied
+PAUSE = 1.0  # seconds between two checks whether such a child has ended
+TIME_LIMIT = 600.0  # seconds; the output written meanwhile is copied within them
 READ = frozenset({"r"})
 NO_FILES = (
     "no file of its table is written to: a service that opens its log itself reopens it by a signal, see "
@@ -44,7 +45,7 @@ Done = Callable[[Outcome], None]
 
 
 def writes(unit: Unit) -> dict[Slot, Opened]:
-    """The files that a service writes to by descriptors of its table, by slot."""
+    """Return the files that a service writes to by descriptors of its table, by slot."""
     return {
         slot: opened
         for slot, opened in unit.table
@@ -53,7 +54,7 @@ def writes(unit: Unit) -> dict[Slot, Opened]:
 
 
 class Reopening:
-    """The reopening of one service's files; calls `done` once, from the loop."""
+    """The reopening of the files of one service; calls `done` once, from the loop."""
 
     def __init__(self, manager: Manager, unit: Unit, done: Done) -> None:
         self._manager = manager
@@ -104,14 +105,14 @@ class Reopening:
     # as a child
 
     def died(self, pid: int) -> None:
-        """Hear nothing yet: its report is in the file, or nowhere."""
+        """Do nothing yet: the report is complete when the child is reaped."""
 
     def reaped(self, pid: int, exit: Exit) -> None:
         self._timer.cancel()
         with open(self._report, "rb", closefd=False) as file:
             file.seek(0)
             data = file.read()
-        if not data:  # it was killed, and may not have let them go
+        if not data:  # the child was killed and may not have released the processes
             rotation.let_go(self._note)
         self._close()
         if not data:
@@ -128,7 +129,7 @@ class Reopening:
 
 
     def _close(self) -> None:
-        """Let go of what this has opened; with the note there is nobody to be let go of any more."""
+        """Close the descriptors and remove the note, which names no held process any more."""
         if self._note >= 0:
             os.close(self._note)
             with suppress(OSError):
@@ -154,14 +155,17 @@ def _reopen(files: list[Opened], hold: Hold, note: int, report: int) -> None:
 
 
 def make_note(path: str) -> int:
-    """A locked, empty file; the caller owns the descriptor.  Raises OSError, EEXIST where a child still has one."""
+    """Return a locked, empty file; the caller owns the descriptor.
+
+    Raises OSError, with EEXIST if another child still has such a file.
+    """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return fd
 
 
 def let_go_of_all(loop: Loop, paths: Iterable[str]) -> None:
-    """Let go of those whom the files at `paths` tell of, as soon as nobody has these any more."""
+    """Release the processes named by the files at `paths`, each as soon as no child holds the lock on it."""
     for path in paths:
         _look(loop, path)
 
@@ -176,7 +180,7 @@ def _look(loop: Loop, path: str) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if rotation.let_go(fd):
             name = os.path.basename(path).partition(":")[2]
-            notice("%s: goes on: a reopening of its files was killed that held its processes", name)
+            notice("%s: goes on: a reopening of its files was killed while it held its processes", name)
         with suppress(OSError):
             os.unlink(path)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""The run-time folder: what is in it, and that one supervisor alone uses it."""
+"""The run-time folder: its contents, and the lock that reserves it for one supervisor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from supervisor.notify.receiver import LONGEST_PATH
 from supervisor.printable import quoted
 from supervisor.runtime_folder import CONTROL, OWNER_SUFFIX, owner_socket
 
-LOCK_TIMEOUT = 0.5  # seconds for the lock to be free
+LOCK_TIMEOUT = 0.5  # seconds to wait for the lock
 LOCK_POLL = 0.02  # seconds between two tries
 FOLDERS = {"notify": 0o711, "control.d": 0o711, "functions": 0o700}
 FILES = ("pid", "state", "state~")
@@ -28,10 +28,10 @@ KINDS = {
 
 
 class RuntimeFolder:
-    """The folder at `path`: the sockets `control` and `control.owner`, `pid`, `state`, and the folders.
+    """The folder at `path`, with the sockets `control` and `control.owner`, `pid`, `state`, and three folders.
 
-    These hold `notify/NAME.TOKEN/s`, `control.d/NAME` and `functions/FUNCTION:NAME`.
-    Owns the lock, which is on the folder itself, so that nobody who clears up old files takes it away.
+    The folders hold `notify/NAME.TOKEN/s`, `control.d/NAME` and `functions/FUNCTION:NAME`. Owns the lock,
+    which is on the folder itself, so that no clean-up of old files removes it.
     """
 
     def __init__(self, path: str) -> None:
@@ -51,13 +51,13 @@ class RuntimeFolder:
         return f"{self.path}/state"
 
     def old_notify_path(self, name: str) -> str:
-        """Where the notification socket of a service is whose record does not say it: earlier versions had it there."""
+        """Return the path of a notification socket in earlier versions, for a service whose record names none."""
         return f"{self.path}/notify/{name}"
 
     def new_notify_path(self, name: str) -> str:
-        """A new path for a notification socket: services that share a user cannot guess that of another.
+        """Return a new path for a notification socket, which other services of the same user cannot guess.
 
-        A folder bears the token, as the last part of a socket's path is public.
+        The token is in the name of a folder, as the last part of a socket's path is public.
         """
         # module `secrets` would load OpenSSL
         token = b2a_base64(os.urandom(12), newline=False).decode().replace("/", "_")
@@ -66,7 +66,7 @@ class RuntimeFolder:
 
     @staticmethod
     def make_notify_folder(path: str) -> None:
-        """Make the folder of a notification socket, which everybody may enter who knows it.  Raises OSError."""
+        """Make the folder of a notification socket, which any user who knows the path may enter. Raises OSError."""
         with suppress(FileExistsError):
             os.mkdir(os.path.dirname(path), 0o711)
             os.chmod(os.path.dirname(path), 0o711)  # noqa: S103  # the umask may have taken some of it
@@ -79,7 +79,7 @@ class RuntimeFolder:
                 os.rmdir(folder)
 
     def sweep_notify_folders(self, used: Container[str]) -> None:
-        """Remove notification sockets, and their folders, but for those with the paths `used`."""
+        """Remove notification sockets and their folders, except those at the paths `used`."""
         for entry in list(os.scandir(f"{self.path}/notify")):
             path = f"{entry.path}/s" if entry.is_dir(follow_symlinks=False) else entry.path
             if path not in used:
@@ -91,11 +91,11 @@ class RuntimeFolder:
         return f"{self.path}/functions/{function}:{name}"
 
     def note_path(self, name: str) -> str:
-        """Where it says whose processes are held while files of a service are opened anew."""
+        """Return the path of the note that names processes held while files of a service are reopened."""
         return f"{self.path}/functions/held:{name}"
 
     def notes(self) -> list[str]:
-        """The paths of all such files that there are."""
+        """Return the paths of all such notes."""
         return [entry.path for entry in os.scandir(f"{self.path}/functions") if entry.name.startswith("held:")]
 
     def control_path(self, name: str) -> str:
@@ -107,15 +107,15 @@ class RuntimeFolder:
         return self._lock
 
     def inherit(self, lock: int) -> None:
-        """Go on with the lock that this process took before it executed itself anew.  Raises RuntimeFolderError."""
+        """Take over the lock that this process took before it executed itself anew. Raises RuntimeFolderError."""
         self._make_folders()
         os.set_inheritable(lock, False)
         self._lock = lock
 
     def claim(self, patience: float = LOCK_TIMEOUT) -> None:
-        """Make the folder and take its lock.  Raises RuntimeFolderError; a folder of others is left as it was.
+        """Make the folder and take its lock, waiting for it at most `patience` seconds.
 
-        `patience` is how many seconds the lock is waited for.
+        A folder of another owner stays unchanged. Raises RuntimeFolderError.
         """
         if len(os.fsencode(self.owner_control)) > LONGEST_PATH:
             raise self._unusable("its sockets' paths would be too long")
@@ -136,9 +136,10 @@ class RuntimeFolder:
             notice("%s is closed to other users: their services cannot reach their notification sockets", self.path)
 
     def restore(self) -> bool:
-        """Make again what somebody has removed of the folder, and return whether there was anything.
+        """Make removed parts of the folder again, and return whether anything was missing.
 
-        Raises RuntimeFolderError; then this has the lock on the folder of before.  Its parent is not made again.
+        The parent folder is not made again. Raises RuntimeFolderError, and then keeps the lock on the old
+        folder.
         """
         try:
             present = os.stat(self.path, follow_symlinks=False)
@@ -174,7 +175,10 @@ class RuntimeFolder:
             raise self._unusable("anybody can write to it")
 
     def _refuse_contents(self) -> None:
-        """Files called `pid` and `state` prove nothing alone, so the folder for notifications has to be there too."""
+        """Refuse foreign contents.
+
+        `pid` and `state` alone prove nothing: the folder for notifications has to be there.
+        """
         kinds = {entry.name: stat.S_IFMT(entry.stat(follow_symlinks=False).st_mode) for entry in os.scandir(self._lock)}
         foreign = [name for name, kind in kinds.items() if kind != KINDS.get(name)]
         if "notify" not in kinds:
@@ -184,7 +188,10 @@ class RuntimeFolder:
             raise self._unusable(f"it holds {name}, which is not spawnd's; --runtime-dir takes a folder of its own")
 
     def _make_folders(self) -> None:
-        """Services of any user look up their notification socket below these folders; nobody else lists them."""
+        """Make the folders.
+
+        Services of any user look up their notification socket below them; only the owner lists them.
+        """
         for folder, mode in FOLDERS.items():
             with suppress(FileExistsError):
                 os.mkdir(f"{self.path}/{folder}", mode)
@@ -196,7 +203,7 @@ class RuntimeFolder:
                 os.close(fd)
 
     def _take_lock(self, patience: float) -> None:
-        """A killed spawnd may have just forked a child, which has the lock until it closes inherited descriptors."""
+        """Take the lock, with patience: a child that a killed spawnd has just forked may hold it for a moment."""
         deadline = time.monotonic() + patience
         while True:
             try:
@@ -208,7 +215,7 @@ class RuntimeFolder:
             time.sleep(LOCK_POLL)
 
     def _write_pid(self) -> None:
-        """For people and for the message of the next one; the lock is what counts, also on a full disk."""
+        """Write the pid for people and for the error message of another supervisor; only the lock counts."""
         with suppress(OSError), open(f"{self.path}/pid", "w", encoding="ascii") as file:
             file.write(f"{os.getpid()}\n")
 
@@ -220,7 +227,7 @@ class RuntimeFolder:
             return "unknown"
 
     def release(self) -> None:
-        """Give the lock back at an orderly end, and leave nothing in the folder that was made by `claim`."""
+        """Release the lock at an orderly end, and remove from the folder what `claim` has made."""
         if self._lock >= 0:
             with suppress(OSError):
                 if os.path.samestat(os.stat(self.path), os.fstat(self._lock)):  # else it is another supervisor's
@@ -233,9 +240,9 @@ class RuntimeFolder:
 
 
 def _narrow(fd: int, mode: int) -> bool:
-    """Take away what `mode` does not grant, and return whether that was anything.
+    """Remove permissions beyond `mode`, and return whether there were any.
 
-    An existing folder never becomes open to more users than it was.
+    An existing folder never becomes open to more users than before.
     """
     before = stat.S_IMODE(os.fstat(fd).st_mode)
     is_wider = bool(before & ~mode)

@@ -1,4 +1,4 @@
-"""The orderly end: everything stops, what comes after others first, and nothing of ours is left."""
+"""The orderly shutdown: services stop, dependants first, and no process of theirs is left."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from supervisor.manager.unit import Unit
 from supervisor.process.children import Children
 from supervisor.process.leftovers import kill_descendants
 
-ORPHANS_TIMEOUT = 2.0  # seconds for orphans that were killed to be gone
+ORPHANS_TIMEOUT = 2.0  # seconds for killed orphans to be gone
 
 
 class Shutdown:
-    """Stops all units of `manager` from now on and calls `done` once, when none has a process any more."""
+    """Shutdown of all units of `manager`, from now on; calls `done` once when no process is left."""
 
     def __init__(self, loop: Loop, manager: Manager, children: Children, done: Callable[[], None]) -> None:
         self._loop = loop
@@ -24,18 +24,19 @@ class Shutdown:
         self._children = children
         self._done = done
         self._ended = False
-        self._awaited: Unit | None = None  # one that ran at the last look, so that not each end takes a look at all
+        # a unit that ran at the last look: until it has stopped, no other needs a look
+        self._awaited: Unit | None = None
         manager.shutting_down = True
         self._unobserve = manager.observe(self._look)
         manager.stop([unit.name for unit in manager.units.values() if not unit.internal], Cause.SHUTDOWN)
         self._look()
 
     def hurry(self) -> None:
-        """Somebody asks once more: KILL to everything that still runs."""
+        """Kill everything that still runs, when the shutdown is requested again."""
         self._manager.kill_all()
 
     def _look(self, _unit: Unit | None = None) -> None:
-        """Built-in services stop last; the end comes when no process is left."""
+        """Stop the built-in services after the others; end when no service runs."""
         if self._awaited is not None and self._awaited.life.state not in AT_REST:
             return
         running = [unit for unit in self._manager.units.values() if unit.life.state not in AT_REST]
@@ -48,7 +49,7 @@ class Shutdown:
             self._manager.stop([unit.name for unit in running], Cause.SHUTDOWN)
 
     def _end(self) -> None:
-        """Nothing of ours is left: what escaped its service came to spawnd, its subreaper."""
+        """Kill processes that escaped their service: spawnd, their subreaper, has inherited them."""
         if self._ended:
             return
         self._ended = True

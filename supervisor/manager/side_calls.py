@@ -1,6 +1,6 @@
 """Processes beside a running service: its check before a reload, its functions `reload` and `status`.
 
-Their results are told to the clients that asked, and change nothing in the life of the service.
+Their results go to the clients that asked, and change nothing in the life of the service.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from supervisor.process.children import Exit
 from supervisor.process.failure import failure_of
 from supervisor.process.run import Answer, Role, Run, take_answer
 
-Done = Callable[[Answer], None]  # where it is not ok, its text says why
-Reloaded = Callable[[str], None]  # '' or what is wrong
-AT_ONCE = 8  # reloads that have a process at a time: hundreds would keep everybody waiting
+Done = Callable[[Answer], None]  # an answer that is not ok says why
+Reloaded = Callable[[str], None]  # '' or the problem
+AT_ONCE = 8  # reloads with a process at a time: hundreds would delay everything else
 
 
 class SideCall:
-    """Calls `done` once, which may be at once.  Owns the process."""
+    """One such process; calls `done` once, perhaps at once. Owns the process."""
 
     def __init__(self, loop: Loop, launcher: Launcher, kin: Kin, unit: Unit, role: Role, done: Done) -> None:
         self._loop = loop
@@ -43,7 +43,7 @@ class SideCall:
         self._is_late = False
 
     def begin(self) -> None:
-        """Start it, for as long as a start may take."""
+        """Start the process. Its time limit is that of a start."""
         unit = self._unit
         try:
             is_check = self._role is Role.CHECK
@@ -61,7 +61,7 @@ class SideCall:
             self._timer = self._loop.limit_later(timeout, self._too_late)
 
     def cancel(self) -> None:
-        """Nobody needs it any more."""
+        """Kill the process: its result is not needed any more."""
         if self._run is not None:
             self._run.kill_group()
 
@@ -95,7 +95,8 @@ class SideCall:
         if self._role is not Role.RELOAD or not functions.function_succeeded(self._answer, pid, is_child=True):
             run.kill_group()
         else:
-            self._kin.after_death(self._unit, run)  # what it has started belongs to the service, and ends with it
+            # processes that it has started belong to the service, and end with it
+            self._kin.after_death(self._unit, run)
 
     def reaped(self, pid: int, exit: Exit) -> None:
         run, self._run = self._run, None
@@ -106,7 +107,7 @@ class SideCall:
         self._loop.unwatch(run.error_fd)
         self._close_output(run)
         run.close()
-        if self._unit.run is None:  # else that may be in the middle of a line
+        if self._unit.run is None:  # else the main process may be in the middle of a line
             self._launcher.outputs.end_line(self._unit.name)
         failure = run.setup_error()
         if failure is not None:
@@ -125,11 +126,11 @@ class SideCall:
 
 
 class ServiceReload:
-    """One reload.  Calls each of `asked` once, with '' or with what is wrong.  Never restarts anything."""
+    """One reload, which never restarts the service; calls each of `asked` once with '' or with the problem."""
 
     def __init__(self, loop: Loop, launcher: Launcher, kin: Kin, unit: Unit, ended: Callable[[], object]) -> None:
         self.asked: list[Reloaded] = []
-        self.calls = False  # whether its function runs now
+        self.calls = False  # whether the function is running
         self._loop = loop
         self._launcher = launcher
         self._kin = kin
@@ -140,7 +141,7 @@ class ServiceReload:
 
     @property
     def has_process(self) -> bool:
-        """Whether it takes a process, and not just a signal."""
+        """Whether the reload takes a process, rather than just a signal."""
         service = self._unit.service
         return bool(service.check) or "reload" in service.functions
 
@@ -151,7 +152,7 @@ class ServiceReload:
             self._end("it has no reload_signal" if unit.service.has_process else "it has no function reload")
         elif not self._is_up():
             self._end("it is not running")
-        elif unit.life.state is State.STARTING:  # it may not have its handler yet, and the signal would end it
+        elif unit.life.state is State.STARTING:  # a signal would end a process without its handler
             self._end("it is still starting")
         elif unit.service.check:
             self._run(Role.CHECK, self._checked)
@@ -159,7 +160,7 @@ class ServiceReload:
             self._call()
 
     def cancel(self) -> None:
-        """The service is at rest: end what runs for this."""
+        """End the process of this reload: the service is at rest."""
         if self._side_call is not None:
             self._side_call.cancel()
 
@@ -198,7 +199,7 @@ class ServiceReload:
             self._signal()
 
     def _has_changed(self) -> bool:
-        """Whether another process has its place by now, or it is about to go."""
+        """Whether the service has another process by now, or is about to stop."""
         return self._unit.run is not self._main or self._unit.life.state not in UP
 
     def _signal(self) -> None:
@@ -217,7 +218,7 @@ class ServiceReload:
 
 
 class SideCalls:
-    """Owns the processes, through what it has begun: `reloads` by unit.  `units` gives all that there are, by name."""
+    """All side calls; owns their processes. `units` returns all units by name; `reloads` has the reloads by unit."""
 
     def __init__(
         self, loop: Loop, launcher: Launcher, kin: Kin, units: Callable[[], Mapping[str, Unit]]
@@ -227,13 +228,13 @@ class SideCalls:
         self._launcher = launcher
         self._kin = kin
         self.reloads: dict[Unit, ServiceReload] = {}
-        self._turns: deque[Unit] = deque()  # whose reload has to wait for others to end
-        self._running: set[Unit] = set()  # whose reload has begun, and has a process
-        self._asked: dict[Unit, list[Done]] = {}  # who waits for what its function `status` says
+        self._turns: deque[Unit] = deque()  # units whose reload waits for others to end
+        self._running: set[Unit] = set()  # units whose reload has begun and takes a process
+        self._asked: dict[Unit, list[Done]] = {}  # callers that wait for the result of a `status`
         self._quiet: Callable[[], None] | None = None
 
     def reload(self, name: str, done: Reloaded) -> None:
-        """Ask the service to reload; calls `done` with '' or with what is wrong.  One at a time: others join it."""
+        """Have the service reload; calls `done` with '' or with the problem. Joins a reload that is under way."""
         unit = self._units()[name]
         if unit in self.reloads:
             self.reloads[unit].asked.append(done)
@@ -248,7 +249,7 @@ class SideCalls:
             reload.begin()
 
     def _begin(self) -> None:
-        """Begin the next one where there may be another: one in a round of the loop, as each takes a fork."""
+        """Begin the next reload if there is room: one per round of the loop, as each takes a fork."""
         if self._turns and len(self._running) < AT_ONCE and self._quiet is None:
             unit = self._turns.popleft()
             self._running.add(unit)
@@ -263,7 +264,7 @@ class SideCalls:
         self._tell_quiet()
 
     def ask_status(self, name: str, done: Done) -> None:
-        """Call its function `status`; one at a time: others hear the same."""
+        """Call the function `status`; callers that ask meanwhile share its result."""
         unit = self._units()[name]
         if unit in self._asked:
             self._asked[unit].append(done)
@@ -277,7 +278,7 @@ class SideCalls:
         self._tell_quiet()
 
     def when_quiet(self, quiet: Callable[[], None]) -> None:
-        """Call back once no function runs whose end only this spawnd would hear of."""
+        """Call back once no function runs whose end only this spawnd could handle."""
         self._quiet = quiet
         self._tell_quiet()
 
@@ -286,8 +287,8 @@ class SideCalls:
             return
         quiet, self._quiet = self._quiet, None
         self._loop.call_soon(quiet)
-        self._loop.call_soon(self._begin)  # where that was in vain
+        self._loop.call_soon(self._begin)  # in case the exec does not take place
 
     def reloading(self) -> list[str]:
-        """The names of those that are just being asked to reload."""
+        """Return the names of services with a reload under way."""
         return [unit.name for unit in self.reloads]

@@ -1,4 +1,4 @@
-"""Stopping several services: what comes after others goes first."""
+"""Stopping several services in order, dependants first."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from supervisor.lifecycle.life import AT_REST, Cause
 from supervisor.loop.loop import Loop
 from supervisor.manager.unit import Unit
 
-Order = tuple[Unit, Cause, str]  # what is to stop, why, and the service that it is about, if any
+Order = tuple[Unit, Cause, str]  # the unit, why it stops, and the service that the cause is about, if any
 
 
 class Stops:
-    """The services that are to stop and have not yet.
+    """The services that have been ordered to stop and have not stopped yet.
 
-    One is stopped once none is left of those that come after it and are to stop as well;
-    what is not to stop holds nothing up.  `later` gives for each name those that come after,
-    `stop` is given the cause and the service that it is about, if any.
+    A service is stopped once all its dependants that are to stop as well have stopped; dependants that are
+    not to stop delay nothing. `later` returns the dependants by name. `stop` gets the unit, the cause, and
+    the service that the cause is about, if any.
     """
 
     def __init__(
@@ -26,15 +26,15 @@ class Stops:
         self._later = later
         self._stop = stop
         self._ordered: dict[str, Order] = {}
-        self._told: set[str] = set()  # names of those among them that have been told to stop
+        self._told: set[str] = set()  # names of ordered services that have been told to stop
         self._planned = False
 
     def add(self, units: Iterable[Unit], cause: Cause = Cause.STOP, other: str = "") -> None:
-        """Have these stop; those that can, at once."""
+        """Order these units to stop; units that need not wait stop at once."""
         self.add_all((unit, cause, other) for unit in units)
 
     def add_all(self, orders: Iterable[Order]) -> None:
-        """As `add`, each for a cause of its own; all at once, or the first would not wait for the others."""
+        """Order stops, each with its own cause; all in one call, so that the first waits for the others."""
         new = {order[0].name: order for order in orders if order[0].life.state not in AT_REST}
         if new:
             self._ordered |= new
@@ -42,20 +42,20 @@ class Stops:
             self._advance()
 
     def cancel(self, unit: Unit) -> None:
-        """Somebody wants it up again."""
+        """Cancel the order to stop a unit, which is wanted again."""
         self._ordered.pop(unit.name, None)
         self._told.discard(unit.name)
 
     def is_ordered(self, unit: Unit) -> bool:
-        """Whether the unit is to stop and has not yet."""
+        """Whether the unit is to stop and has not stopped yet."""
         return unit.name in self._ordered
 
     def orders(self) -> list[tuple[str, Cause, str]]:
-        """Services that are still to stop: name, cause and the service concerned."""
+        """Return the pending orders: name, cause and the service that the cause is about."""
         return [(name, *order[1:]) for name, order in self._ordered.items() if order[0].life.state not in AT_REST]
 
     def look_soon(self) -> None:
-        """Something has changed: look again, once for however many changes come together."""
+        """Look again in the next round of the loop, once for all changes until then."""
         if self._ordered and not self._planned:
             self._planned = True
             self._loop.call_soon(self._advance)

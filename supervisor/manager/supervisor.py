@@ -1,6 +1,6 @@
-"""The supervisor as a whole: definitions, units, control socket, from the first start to the last stop.
+"""The supervisor as a whole: definitions, units and control socket, from the first start to the last stop.
 
-It is what the control interface calls the core.
+The control interface calls it the core.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from supervisor.takeover.after_loss import TakeOver
 
 
 class Supervisor:
-    """`paths` are the definition files and folders, `level` the log level of the command line, '' where none.
+    """`paths` are the definition files and folders, `level` is the log level of the command line or ''.
 
     `done` is called when the last service has stopped.
     """
@@ -99,11 +99,11 @@ class Supervisor:
     # definitions
 
     def boot(self, result: Definitions | DefinitionsError, saved: Saved | None, pool: dict[str, int]) -> None:
-        """Take over what an earlier spawnd left, and start what the definitions say.  Raises DefinitionsError.
+        """Take over the services of an earlier spawnd, and start services by the definitions. Raises DefinitionsError.
 
-        `saved` is what that one has written down, `pool` are descriptors that it had, by
-        identity.  With services to be taken over, wrong definitions are no reason to leave
-        those alone: the ones that they have are good.
+        `saved` is the state that the earlier spawnd has written, `pool` has its descriptors by identity. If
+        there are services to take over, wrong definitions are no error: the services keep the definitions
+        that they have.
         """
         if saved is not None:
             self._take_over(result, saved, pool)
@@ -115,14 +115,14 @@ class Supervisor:
         self._let_go_of_held()
 
     def _let_go_of_held(self) -> None:
-        """Let go of processes that were held for a reopening of files which nobody ends any more."""
+        """Release processes that a killed reopening of files has left frozen or stopped."""
         if notes := self._host.runtime.notes():
             from supervisor.manager.reopening import let_go_of_all  # seldom needed
 
             let_go_of_all(self._loop, notes)
 
     def look_again(self) -> None:
-        """The run-time folder was made anew: write the state there, and have services reach spawnd again."""
+        """Write the state to a run-time folder that was made anew, and bind the notification sockets there."""
         self.writer.look_again()
         for name, unit in self.manager.units.items():
             if unit.receiver is not None:
@@ -132,7 +132,7 @@ class Supervisor:
                     log.warning("%s: its socket %s was removed; `spawnctl restart %s` makes it again", name, path, name)
 
     def saved(self) -> Record:
-        """Work in progress that is in no unit's record, for `rebuild` in this process's next life."""
+        """Return the work in progress that no unit's record holds, for `rebuild` after the exec."""
         outputs = self._host.outputs
         feed = outputs.saved_feed() if isinstance(outputs, WorkerOutputs) else None
         return {
@@ -143,7 +143,7 @@ class Supervisor:
         }
 
     def rebuild(self, state: Saved, saved: Record) -> None:
-        """Be what this process was before it executed itself anew; nothing is done yet."""
+        """Restore the state from before the exec; nothing is started or signalled yet."""
         manager, outputs = self.manager, self._host.outputs
         manager.settings = read_settings(state.settings)
         rebuild_units(manager, state)
@@ -156,7 +156,7 @@ class Supervisor:
         gc.freeze()
 
     def activate(self, saved: Record) -> None:
-        """After `rebuild`, and when the loop is about to run: act again."""
+        """Resume work after `rebuild`, just before the loop runs."""
         manager = self.manager
         self.writer.begin()
         manager.activate(saved)
@@ -167,7 +167,7 @@ class Supervisor:
             self.changes.reload()
 
     def hold(self, quiet: Callable[[], None]) -> None:
-        """Evaluate nothing any more and call back when nothing is under way that would be lost, until `release`."""
+        """Begin no evaluation until `release`, and call back once no work is under way that an exec would lose."""
         self.changes.evaluations.hold(lambda: self.side_calls.when_quiet(quiet))
 
     def _take_over(self, result: Definitions | DefinitionsError, saved: Saved, pool: dict[str, int]) -> None:
@@ -178,7 +178,7 @@ class Supervisor:
         self.writer.begin()
         log_unit = manager.units.get(LOG_WORKER)
         if log_unit is not None and isinstance(self._host.outputs, WorkerOutputs):
-            # it goes on with what it has; only a new one can be told of new streams
+            # a running worker keeps its streams; only a new one can be given new streams
             log_unit.feed = self._host.outputs.feed
             manager.renew([LOG_WORKER], Cause.RESTART)
         self.changes.change_to(result)
@@ -203,7 +203,7 @@ class Supervisor:
     # signals
 
     def realtime(self, signum: int) -> None:
-        """Restart the services whose restart_signal this is, but for those that somebody stopped."""
+        """Restart the services with this restart_signal, except those that were stopped."""
         units = [unit for unit in self.manager.units.values() if unit.service.restart_signal == signum]
         if not units:
             notice("signal %s: no service has it as its restart_signal", signal_name(signum))
@@ -220,14 +220,14 @@ class Supervisor:
             notice("%s: %s for %.0f s%s: %s", unit.name, life.state.value, seconds, pid, unit.waits or life.reason)
 
     def describe(self) -> str:
-        """How all services stand, in one line."""
+        """Return a line about the state of all services."""
         units = [unit for unit in self.manager.units.values() if not unit.internal and not unit.removed]
         text = summary((unit.name, unit.life.state) for unit in units)
         problem = self.changes.problem
         return f"{problem}; {text}" if problem else text
 
     def shut_down(self) -> None:
-        """Stop everything, what comes after others first; then `done`.  The second time kill what still runs."""
+        """Stop all services, dependants first, then call `done`. A second call kills what still runs."""
         if self._shutdown is not None:
             notice("told to stop once more: killing what still runs")
             self._shutdown.hurry()
@@ -239,9 +239,10 @@ class Supervisor:
         self._shutdown = Shutdown(self._loop, self.manager, self._children, self._stopped)
 
     def _stopped(self) -> None:
-        """No service has a process any more."""
+        """Finish after the last service has stopped."""
         self.writer.end()
         if self._host.scope is not None:
             self._host.scope.close(self._done)
         else:
-            self._loop.call_later(0, self._done)  # behind what is due now: clients are told of the last changes
+            # after everything that is due now, so that clients hear of the last changes
+            self._loop.call_later(0, self._done)

@@ -1,4 +1,4 @@
-"""A service as it runs: its definitions, its life, its process and all that is held open for it."""
+"""A service as it runs: its definitions, its life, its process and its open descriptors."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from supervisor.process.run import Role, Run
 from supervisor.process.slots import FIRST, STDIO, Slot
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
-CPUCLOCK_SCHED = 2  # <linux/posix-timers.h>: of a process, as clock_getcpuclockid(3) gives it
+CPUCLOCK_SCHED = 2  # <linux/posix-timers.h>: the clock of a process, as clock_getcpuclockid(3) returns it
 
 
 class Pending:
-    """`service` is what is to come; owns `opened`, what was opened for it already, by slot."""
+    """The next definition `service` of a unit; owns `opened`, its descriptors so far, by slot."""
 
     __slots__ = ("opened", "service")
 
@@ -41,7 +41,7 @@ class Pending:
         self.opened = opened
 
     def inherit(self, before: Pending, closer: Closer) -> None:
-        """Take the place of another that never got its turn: keep what both want, close the rest."""
+        """Take the place of a pending definition that never took effect: keep what both want, close the rest."""
         self.opened.update(claim(wanted(self.service), self.opened, before.opened))
         before.discard(closer)
 
@@ -51,7 +51,10 @@ class Pending:
 
 @dataclass(slots=True, eq=False)
 class Unit:
-    """Plain state; the manager acts on it.  `takeover/records.py` lists what of it is saved, and how."""
+    """The state of a service as plain data; the manager acts on it.
+
+    `takeover/records.py` lists the saved fields, and how they are saved.
+    """
 
     service: Service
     loop: InitVar[Loop]
@@ -64,31 +67,31 @@ class Unit:
     table: Table = field(init=False)
     store: Store = field(init=False)
     receiver: Receiver | None = None
-    notify_path: str = ""  # where its notification socket is or was: its process knows it
+    notify_path: str = ""  # path of its notification socket, present or past: its process knows it
     mark: str = ""  # in the environment of its processes where there is no cgroup
     run: Run | None = None
     timer: Timer | None = None
     cgroup: Leaf | None = None
     oom_kills: int = 0
-    # pids and start times of known processes of a unit without a cgroup beside the main one: left behind by earlier
-    # processes, and perhaps no descendants of this spawnd
+    # pids and start times of known processes of a unit without a cgroup, besides the main one: leftovers of
+    # earlier processes, which need not be descendants of this spawnd
     leftover_pids: dict[int, int] = field(default_factory=dict)
-    first_started: int = 0  # start time of the first process of its daemon in the background
-    # whether the process ended well, while its leftovers are being ended, or searched for a daemon in the background
+    first_started: int = 0  # start time of the first process of a daemon in the background
+    # whether the process ended well; set while its leftovers are ended or searched for a daemon
     ended_clean: bool | None = None
-    rest: Background | Emptying | Parting | None = None  # waits for that
-    ignored: int = 0  # notifications that were not believed,
-    ignored_until: float = 0.0  # until then without a word
-    # gives descriptors for one start, which the child gets after the table and spawnd closes after the fork
+    rest: Background | Emptying | Parting | None = None  # waits for these leftovers
+    ignored: int = 0  # notifications that were ignored since the last log line about them
+    ignored_until: float = 0.0  # no such line before this time
+    # returns descriptors for one start, which the child gets after the table and spawnd closes after the fork
     feed: Callable[[], list[tuple[str, int]]] | None = None
     status_text: str = ""
-    last_exit: str = ""  # how its last process ended, in words
+    last_exit: str = ""  # how its last process ended, as text
     ended: Ended | None = None  # the same
-    last_call: str = ""  # the result of the last call of a function that belongs to its start or its stop, in words
+    last_call: str = ""  # result of the last function that belonged to its start or its stop, as text
     call_ended: Ended | None = None  # the same
     check_output: tuple[str, ...] = ()  # the last lines of a check that failed
-    disconnected: str = ""  # clients that waited on a socket which was closed for another one, the last time
-    waits: str = ""  # what holds it back while it waits, in words
+    disconnected: str = ""  # clients that waited on a socket when it was last closed for another one
+    waits: str = ""  # what holds it back while it waits, as text
     obstacle: Obstacle | None = None  # the same
 
     def __post_init__(self, loop: Loop, closer: Closer, touch_store: Callable[[Unit], None]) -> None:
@@ -102,17 +105,17 @@ class Unit:
 
     @property
     def next_service(self) -> Service | None:
-        """The definition that waits for the process of the present one to be gone."""
+        """The definition that takes effect once the present process is gone."""
         return self.pending.service if self.pending is not None else None
 
     @property
     def pid(self) -> int | None:
-        """The process, the check command's while that runs; None where there is none."""
+        """Pid of the process, or of the check command while it runs; None without one."""
         return self.run.pid if self.run is not None else None
 
     @property
     def is_displaced(self) -> bool:
-        """Whether its process, or a socket of it, is in a network namespace whose name another one has by now."""
+        """Whether its process or a socket is in a network namespace whose name belongs to another one by now."""
         run, netns = self.run, self.service.netns
         if run is None or run.role is not Role.MAIN:
             return False
@@ -120,29 +123,29 @@ class Unit:
         return moved or self.table.is_displaced
 
     def renew(self, sights: Mapping[Slot, Sight]) -> None:
-        """Open anew what has changed, by slot of the table; what cannot be opened stays as it was."""
+        """Open anew what has changed, by slot of the table; a descriptor that cannot be opened stays as it was."""
         for renewal in self.table.renew(sights, rights_of(self.service)):
             (notice if renewal.is_new else log.warning)("%s: %s", self.name, renewal.sentence)
             self.tell_disconnected(renewal.disconnected)
 
     def tell_disconnected(self, clients: Sequence[str]) -> None:
-        """Say who waited on sockets of the service that were closed because others have their places."""
+        """Note and log the clients that waited on sockets which were closed for others at the same places."""
         if clients:
             self.disconnected = ", ".join(clients)
             log.warning("%s: disconnected with the old socket: %s", self.name, self.disconnected)
 
     @property
     def undecided(self) -> str:
-        """Why none of its processes in the background was taken for its own yet; '' where that is no question."""
+        """Why none of its processes in the background has been chosen as the daemon; '' without a search."""
         return self.rest.undecided if isinstance(self.rest, Background) else ""
 
     def make_mark(self) -> str:
-        """The mark of its processes, which is the same for as long as the service is known."""
+        """Return the mark of its processes, which stays the same for as long as the unit exists."""
         self.mark = self.mark or os.urandom(12).hex()
         return self.mark
 
     def usage(self) -> tuple[int | None, float | None]:
-        """Memory in bytes and CPU time in seconds: of its cgroup, else of its main process; None where unknown."""
+        """Return memory in bytes and CPU time in seconds, of the cgroup or else the main process; None if unknown."""
         memory, cpu = self.cgroup.statistics() if self.cgroup is not None else (None, None)
         if self.pid is None or (memory is not None and cpu is not None):
             return memory, cpu
@@ -150,7 +153,7 @@ class Unit:
         return memory if memory is not None else own_memory, cpu if cpu is not None else own_cpu
 
     def descriptors(self) -> list[DescriptorRow]:
-        """The descriptors that its process has or gets, 0, 1 and 2 included."""
+        """Return the descriptors that its process has or will get, 0, 1 and 2 included."""
         rows = [DescriptorRow(number, slot, self._standard(slot)) for number, slot in enumerate(STDIO)]
         specs = ((n, self.table.as_bound(n, spec)) for n, spec in enumerate(self.service.fd, FIRST))
         rows += [DescriptorRow(n, spec.name, spec.describe()) for n, spec in specs]
@@ -173,9 +176,9 @@ def _target(fd: int) -> str:
 
 
 def _usage_of(pid: int) -> tuple[int | None, float | None]:
-    """Resident bytes and seconds of CPU time, read without waiting for a process that executes a program."""
+    """Return resident bytes and seconds of CPU time, without waiting for a process that executes a program."""
     try:
-        # what takes a list of many services longest: twice as fast as with a file object
+        # the slowest part of a list of many services; os.read takes half the time of a file object
         fd = os.open(f"/proc/{pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
         try:
             resident = int(os.read(fd, 4096).split()[1])

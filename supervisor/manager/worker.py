@@ -1,8 +1,8 @@
 """Starting a built-in worker: in a forked child, or in a new interpreter for a worker that is not root.
 
-A worker that runs in many copies has a fork server.  A page that spawnd writes to after a fork is the child's own
-from then on, and spawnd writes all the time.  A fork server does nothing between two forks and lives as long as
-spawnd does, so its workers go on sharing what none of them has written to.
+A worker that runs in many copies has a fork server. Pages that spawnd writes to after a fork are no longer
+shared with the child, and spawnd writes all the time. A fork server does nothing between two forks and lives
+as long as spawnd, so its workers continue to share all pages that none of them writes to.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from supervisor.process.children import Children
 from supervisor.process.fork_server import ForkServer
 from supervisor.process.launch import Launch
 
-OPTIONS = "options"  # the name of the descriptor that holds them
+OPTIONS = "options"  # name of the descriptor with a worker's options
 
 
 def load_shared(name: str) -> None:
-    """Import what each process of a worker would import anew, if it says that there is something.
+    """Import, in spawnd before the fork, the modules that each process of a worker would import anew.
 
-    In spawnd, before the fork: it is asked for by name and nothing else is known of it.  Raises whatever that raises.
+    A worker names them in its module `shared`, if any. Raises the errors of that module.
     """
     from workers.runtime.start import load_shared
 
@@ -37,52 +37,52 @@ def load_shared(name: str) -> None:
 
 
 def has_resident(name: str) -> bool:
-    """Whether a worker is one of many, which have something in common, to be imported once for all of them."""
+    """Whether a worker has a module `resident`, with what its many copies import in common."""
     from workers.runtime.start import has_resident
 
     return has_resident(name)
 
 
 def load_resident(name: str) -> None:
-    """Import what such workers have in common.  For the child that forks them only."""
+    """Import the common modules of such workers. For their fork server only."""
     from workers.runtime.start import load_resident
 
     load_resident(name)
 
 
 def load_worker(name: str) -> Callable[[], int]:
-    """The main function of a worker.  For the forked child only: spawnd itself imports no worker."""
+    """Return the main function of a worker. For the forked child only: spawnd itself imports no worker."""
     from workers.runtime.start import load
 
     return load(name)
 
 
 def worker_command(name: str) -> tuple[str, ...]:
-    """The command for a worker that must not inherit spawnd's memory."""
+    """Return the command for a worker that must not inherit spawnd's memory."""
     return (*interpreter(), "-m", "workers.runtime", name)
 
 
 def options_file(options: dict[str, Any]) -> int:
-    """A memfd with a worker's options as JSON; the caller owns it.  Raises OSError."""
+    """Return a memfd with a worker's options as JSON; the caller owns it. Raises OSError."""
     return memfd(OPTIONS, json.dumps(options).encode())
 
 
 class ForkServers:
-    """Owns the fork servers, by the name of the worker."""
+    """Owner of the fork servers, by worker."""
 
     def __init__(self, loop: Loop, children: Children) -> None:
         self._loop = loop
         self._children = children
-        self._servers: dict[str, ForkServer | None] = {}  # None: of a worker of which there is one
+        self._servers: dict[str, ForkServer | None] = {}  # None for a worker without a fork server
 
     def takes(self, launch: Launch) -> bool:
-        """Whether a launch is for a fork server rather than for a fork of spawnd's own."""
+        """Whether a launch goes to a fork server rather than to a fork of spawnd itself."""
         return launch.worker and launch.ready is None and self._fork_server(launch.service.worker) is not None
 
     def fork(self, launch: Launch, our_end: int) -> int:
-        """Have what `takes` takes forked, and return its pid; `our_end` is the socket's that the child reports on.
+        """Have a launch forked that `takes` accepts, and return the pid. Raises StepError.
 
-        Raises StepError.
+        `our_end` is spawnd's end of the socket pair on which the child reports.
         """
         fork_server = self._fork_server(launch.service.worker)
         assert fork_server is not None
@@ -99,10 +99,10 @@ class ForkServers:
 
 
 class ResidentProgram:
-    """The common part of the workers of one name, in their fork server.
+    """The program of a fork server: the common part of the workers of one name.
 
-    Signals are blocked there and stay so in the workers, which unblock them when they can hear them: one that
-    is told to stop while it starts does what belongs to a stop.
+    Signals are blocked in the fork server and in its workers, which unblock them once they can handle them. A
+    worker that is told to stop while it starts therefore stops in an orderly way.
     """
 
     def __init__(self, name: str) -> None:
@@ -112,7 +112,7 @@ class ResidentProgram:
         setproctitle.setproctitle(f"spawnd: fork server of {name}")
 
     def share(self, key: str, data: bytes) -> None:
-        """Nothing but the module."""
+        """Do nothing: these workers share modules only."""
 
     def run(self, fd: int) -> NoReturn:
         child.run(receive_launch(fd), lambda: load_worker(self._name), hears=False)
