@@ -45,9 +45,9 @@ class Then(StrEnum):
 class Step(StrEnum):
     """Progress of a start; `unheard`: it may be ready, and have said so when there was no spawnd to hear it.
 
-    Three belong to a stop.  `drain`: at a restart, the process goes on until it has taken the clients that wait on a
+    Four belong to a stop.  `drain`: at a restart, the process goes on until it has taken the clients that wait on a
     socket which is to be replaced; `teardown`: the function `stop` runs; `last`: the process was started only to be
-    stopped, as things that it keeps outlive a process.
+    stopped, as things that it keeps outlive a process, and is to be ready first; `told`: it has its stop signal.
     """
 
     CHECK = "check"
@@ -58,6 +58,7 @@ class Step(StrEnum):
     DRAIN = "drain"
     TEARDOWN = "teardown"
     LAST = "last"
+    TOLD = "told"
 
 
 class Cause(StrEnum):
@@ -222,9 +223,10 @@ def is_to_tear_down(service: Service, life: Life) -> bool:
 
 
 def keeps(service: Service, life: Life) -> bool:
-    """Return whether things may outlive the process, for the next process, which knows how to end them."""
+    """Return whether the process may leave things to the next one, which has not been started to end them yet."""
     hands_over = service.kill_mode == "process" and service.handover_signal is not None
-    return hands_over and service.has_process and not service.functions and life.starts > 0
+    has_kept = life.starts > 0 and life.step not in (Step.LAST, Step.TOLD)
+    return hands_over and service.has_process and not service.functions and has_kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,10 +38,12 @@ from supervisor.lifecycle.transitions import (
     come_up,
     end_by_itself,
     enter,
+    is_last,
     launch,
     launch_last,
     process_gone,
     signalled,
+    tell_last,
     torn_down,
     wait_again,
 )  # fmt: skip
@@ -88,7 +90,7 @@ def stop(service: Service, life: Life, now: float, cause: Cause = Cause.STOP, ot
         case State.WAITING if life.set_up:  # its function `restart` was to come
             return process_gone(service, begin_stop(service, told, now, Then.REST, told.reason), now)
         case State.WAITING | State.BACKOFF if keeps(service, life):
-            return launch_last(begin_stop(service, told, now, Then.REST, told.reason))
+            return launch_last(service, begin_stop(service, told, now, Then.REST, told.reason), now)
         case State.WAITING | State.BACKOFF:
             return enter(told, State.STOPPED, now, told.reason), (Act.RELEASE,)
         case State.STARTING | State.RUNNING | State.RELOADING:
@@ -163,8 +165,8 @@ def dependencies_met(service: Service, life: Life, now: float) -> Transition:
 
 def executed(service: Service, life: Life, now: float) -> Transition:
     """The new program runs; `ready` says whether that is enough, and may have been heard first."""
-    if life.state is State.STOPPING and life.step is Step.LAST:
-        return life, (Act.STOP_SIGNAL,)
+    if is_last(life):
+        return tell_last(service, life, now) if service.ready == "exec" else (life, ())
     if life.state is State.STOPPING or (life.state in UP and service.ready != "exec"):
         return life, ()
     if life.state is not State.STARTING or life.step is not Step.EXEC:
@@ -181,6 +183,8 @@ def in_background(service: Service, life: Life, now: float) -> Transition:
 
 def ready(service: Service, life: Life, now: float) -> Transition:
     """The service says that it is ready, after a start or a reload.  At another time this means nothing."""
+    if is_last(life) and service.ready != "exec":
+        return tell_last(service, life, now)
     if life.state is State.STARTING and life.step not in (Step.CHECK, Step.SETUP) and service.ready != "exec":
         return come_up(service, life, now), ()
     if life.state is State.RELOADING:
@@ -190,6 +194,8 @@ def ready(service: Service, life: Life, now: float) -> Transition:
 
 def ready_closed(service: Service, life: Life, now: float) -> Transition:
     """A process has closed its ready_fd without a word, and lives on: it will never be ready."""
+    if is_last(life):
+        return tell_last(service, life, now)
     if life.state is not State.STARTING or life.step is not Step.READY or service.ready != "fd":
         return life, ()
     told = because(life, Cause.NOT_READY, "closed its ready_fd without saying that it is ready")
@@ -255,6 +261,8 @@ def recovered(service: Service, life: Life, now: float, alive: bool) -> Transiti
             return life._replace(step=Step.UNHEARD), ()
         case State.RUNNING | State.RELOADING if alive:
             return life._replace(watchdog_at=after(now, service.watchdog)), ()
+        case State.STOPPING if alive and life.step is Step.LAST:
+            return tell_last(service, life, now)
         case State.STOPPING if alive:
             return resumed(service, life, now)
         case _:
@@ -279,6 +287,8 @@ def timed_out(service: Service, life: Life, now: float) -> Transition:
             return back._replace(reason=f"reload not finished after {span(now - life.since)}"), ()
         case State.STOPPING if life.step is Step.DRAIN:
             return drained(service, life, now)
+        case State.STOPPING if life.step is Step.LAST:
+            return tell_last(service, life, now)
         case State.STOPPING:
             return life._replace(deadline=None, killed=True), (Act.KILL,)
         case _:
@@ -343,8 +353,8 @@ def exited(
             return torn_down(service, life, now, clean, reason, spread)
         case State.STOPPING if life.step is Step.SETUP and clean:  # `start` was faster than the order to stop
             return process_gone(service, life._replace(set_up=True), now, reason, spread)
-        case State.STOPPING if goes_down(life) and not clean and life.step is not Step.LAST and keeps(service, life):
-            return launch_last(begin_stop(service, life, now, Then.REST, life.reason))
+        case State.STOPPING if goes_down(life) and not clean and keeps(service, life):
+            return launch_last(service, begin_stop(service, life, now, Then.REST, life.reason), now)
         case State.STOPPING:
             return process_gone(service, life, now, reason, spread)
         case _:

@@ -104,9 +104,20 @@ def signalled(service: Service, life: Life, now: float) -> Life:
     return life._replace(step=Step.EXEC, deadline=after(now, service.stop_timeout))
 
 
-def launch_last(life: Life) -> Transition:
-    """Start one more process, to be stopped as soon as it runs."""
-    return life._replace(step=Step.LAST, starts=life.starts + 1), (Act.LAUNCH,)
+def launch_last(service: Service, life: Life, now: float) -> Transition:
+    """Start one more process, to be stopped as soon as it is ready."""
+    deadline = after(now, service.start_timeout)
+    return life._replace(step=Step.LAST, starts=life.starts + 1, deadline=deadline), (Act.LAUNCH,)
+
+
+def is_last(life: Life) -> bool:
+    """Return whether the process was started to be stopped, and has not been told so yet."""
+    return life.state is State.STOPPING and life.step is Step.LAST
+
+
+def tell_last(service: Service, life: Life, now: float) -> Transition:
+    """Stop that process: a signal before it is ready would end it before it knew what to do about it."""
+    return life._replace(step=Step.TOLD, deadline=after(now, service.stop_timeout)), (Act.STOP_SIGNAL,)
 
 
 def wait_again(life: Life, now: float) -> Life:

@@ -11,6 +11,7 @@ from functools import partial
 from select import EPOLLIN
 
 from supervisor.definitions.service import Service
+from supervisor.lifecycle.life import Step
 from supervisor.log.logger import LOG_VARIABLE, TO_SYSLOG, log, notice
 from supervisor.loop.loop import Loop
 from supervisor.manager import functions
@@ -19,6 +20,7 @@ from supervisor.manager.host import HostFacts
 from supervisor.manager.launch_message import send_launch
 from supervisor.manager.unit import Unit
 from supervisor.manager.worker import OPTIONS, ForkServers, load_shared, load_worker, options_file, worker_command
+from supervisor.notify.passed import LAST_VARIABLE
 from supervisor.notify.receiver import Receiver
 from supervisor.process import child
 from supervisor.process.children import Child, Children
@@ -260,7 +262,7 @@ class Launcher:
         service = unit.service
         return Launch(
             argv=service.check,
-            env=self._environment(service),
+            env=self._environment(unit),
             env_files=service.env_file,
             service=service,
             stdio=self._stdio(unit),
@@ -275,11 +277,18 @@ class Launcher:
             marks=unit.table.marks() if looks else (),
         )
 
-    def _environment(self, service: Service) -> dict[str, str]:
-        """The definition's, with where a worker's log is if that is neither its own nor spawnd's stderr."""
-        if self._host.stderr_is_open or not service.shares_log("stderr"):
-            return service.env
-        return {**service.env, LOG_VARIABLE: TO_SYSLOG}
+    def _environment(self, unit: Unit) -> dict[str, str]:
+        """The definition's variables, and those that tell a process what it cannot know otherwise.
+
+        These say where the log of a worker is, if that is neither its own nor spawnd's stderr, and that the process is
+        started to be stopped.
+        """
+        env = unit.service.env
+        if not self._host.stderr_is_open and unit.service.shares_log("stderr"):
+            env = {**env, LOG_VARIABLE: TO_SYSLOG}
+        if unit.life.step is Step.LAST:
+            env = {**env, LAST_VARIABLE: "1"}
+        return env
 
     def _fork(self, launch: Launch, owner: Child, hears: bool = True) -> int:
         load = (lambda: load_worker(launch.service.worker)) if launch.worker else None

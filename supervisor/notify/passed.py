@@ -8,6 +8,8 @@ from supervisor.linux.descriptors import CLOSE_RANGE_CLOEXEC, close_range
 
 FIRST = 3  # SD_LISTEN_FDS_START
 
+LAST_VARIABLE = "SPAWND_LAST"  # in the environment of a process that is started only to be stopped
+
 
 def passed_descriptors() -> list[tuple[str, int]]:
     """Names and descriptors in their order; they are the caller's.  Takes the variables out of the environment.

@@ -298,6 +298,18 @@ def test_handover_signal_at_a_restart_and_stop_signal_at_a_stop(spawnd: Start, p
     assert said.read_text() == "handover\nstop\n"
 
 
+def test_a_process_that_is_started_to_be_stopped_knows_it(spawnd: Start, program: Program, folder: Path) -> None:
+    """It may end before its stop_signal comes, which waits until it is ready."""
+    said = folder / "out" / "said"
+    script = program("keeps", f'#!/bin/sh\necho "${{SPAWND_LAST-start}}" >> {said}\n[ "$SPAWND_LAST" = 1 ]\n')
+    keeps = 'kill_mode = "process", handover_signal = "USR1", backoff = { first = "1h", max = "1h" }'
+    daemon = spawnd(f's = {{ exec = "{script}", ready = "notify", {keeps} }}')
+    daemon.wait_state("s", "backoff")
+    assert daemon.ctl("stop", "s").returncode == 0
+    assert said.read_text() == "start\n1\n"
+    assert daemon.state("s") == "stopped"
+
+
 def test_restart_signals(spawnd: Start) -> None:
     daemon = spawnd(f'a = {{ {SLEEP}, restart_signal = "RTMIN+5" }}\nb = {{ {SLEEP} }}')
     first, other = daemon.wait_pid("a"), daemon.wait_pid("b")

@@ -18,6 +18,7 @@ from supervisor.linux.capabilities import limit_effective
 from supervisor.linux.signal_mask import unblock_all
 from supervisor.log.logger import log, open_log_later, worker_logs_to_stderr
 from supervisor.loop.loop import Loop
+from supervisor.notify.passed import LAST_VARIABLE
 from supervisor.notify.sender import Sender
 from workers.netns.forked_task import ForkedTask, Outcome
 from workers.netns.worker import Reports, Worker
@@ -93,6 +94,9 @@ def main() -> int:
     ):
         loop.on_signal(signum, callback)
     unblock_all()
-    worker.start()
+    if LAST_VARIABLE in os.environ:
+        worker.stop()  # a set-up could fail, and end this process before the signal comes
+    else:
+        worker.start()
     loop.run()
     return worker.exit_status

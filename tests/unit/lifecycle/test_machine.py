@@ -505,6 +505,33 @@ def test_what_a_dead_process_has_kept_is_ended_by_another_that_is_stopped_at_onc
     assert case.life.reason == "stop requested"
 
 
+def test_such_a_process_is_told_once_it_is_ready() -> None:
+    """A signal that comes earlier would end it before it knew how to end what is kept."""
+    case = keeps(ready="notify", start_timeout=5.0, stop_timeout=3.0).running()
+    case.exited()
+    assert case(machine.stop) == (State.STOPPING, (Act.LAUNCH,))
+    assert case(machine.executed) == (State.STOPPING, ())
+    assert case(machine.ready) == (State.STOPPING, (Act.STOP_SIGNAL,))
+    assert case(machine.ready) == (State.STOPPING, ()), "said again"
+    assert case.life.deadline == case.now + 3.0
+    assert case.exited() == (State.STOPPED, (Act.RELEASE,))
+
+
+@pytest.mark.parametrize(
+    ("ready", "event"),
+    [("fd", (machine.ready_closed,)), ("notify", (machine.timed_out,)), ("notify", (machine.recovered, True))],
+)
+def test_such_a_process_is_told_also_where_it_will_never_be_ready_or_was_not_heard(
+    ready: str, event: tuple[Any, ...]
+) -> None:
+    case = keeps(ready=ready).running()
+    case.exited()
+    case(machine.stop)
+    case(machine.executed)
+    assert case(*event) == (State.STOPPING, (Act.STOP_SIGNAL,))
+    assert case(machine.timed_out) == (State.STOPPING, (Act.KILL,))
+
+
 def test_one_that_dies_of_something_else_than_its_stop_is_followed_by_another() -> None:
     case = keeps().running()
     case(machine.stop)
