@@ -16,7 +16,7 @@ from supervisor.control.listener import OWNER_MODE
 from supervisor.control.server import Server
 from supervisor.definitions.service import Definitions
 from supervisor.errors import EXIT_CONFIG, EXIT_FAILED, DefinitionsError, RuntimeFolderError, SpawnError
-from supervisor.linux.keyctl import join_session_keyring
+from supervisor.linux.credentials import join_session_keyring
 from supervisor.linux.open_files import identity
 from supervisor.log.logger import log, notice
 from supervisor.log.output import JournalOutputs, WorkerOutputs

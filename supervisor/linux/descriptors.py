@@ -1,12 +1,16 @@
-"""Descriptors by number: close_range(2), pidfd_getfd(2) and the family of a socket.
+"""Descriptors: how to get one and be rid of many, what two of them share, and pages of a file that is open.
 
-The first two are called by number, as C libraries learned the names late: glibc 2.34 and 2.36.
+Where C libraries have no function, or learned its name late, the call is made by its number: close_range(2),
+pidfd_getfd(2), openat2(2), kcmp(2).
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import socket
+import struct
+from enum import IntEnum
 
 from supervisor.linux.libc import check, function
 
@@ -24,6 +28,30 @@ _getsockopt = function(
     "getsockopt", ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_uint)
 )
 _pidfd_getfd = function("syscall", ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_ulong)
+
+# <linux/falloc.h>
+FALLOC_FL_KEEP_SIZE = 1
+FALLOC_FL_PUNCH_HOLE = 2
+
+_fallocate = function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)  # off_t
+
+KCMP_FILE = 0
+# the C library has no function for it; 272 is the number on the architectures of the generic table
+_KCMP_NUMBERS = {"x86_64": 312, "i686": 349, "armv7l": 378, "ppc64le": 354, "s390x": 343}
+_NR_KCMP = _KCMP_NUMBERS.get(os.uname().machine, 272)
+_kcmp = function(
+    "syscall", ctypes.c_long, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong
+)
+
+# <linux/openat2.h>
+RESOLVE_NO_MAGICLINKS = 0x02
+
+NR_OPENAT2 = 437  # the same on every architecture
+_OPEN_HOW = struct.Struct("=3Q")  # struct open_how: flags, mode, resolve
+
+_openat2 = function(
+    "syscall", ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t
+)
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:
@@ -52,3 +80,56 @@ def socket_family(fd: int) -> int:
     size = ctypes.c_uint(ctypes.sizeof(family))
     check(_getsockopt(fd, socket.SOL_SOCKET, SO_DOMAIN, ctypes.byref(family), ctypes.byref(size)))
     return family.value
+
+
+def memfd(name: str, data: bytes) -> int:
+    """A memfd with the data, close-on-exec, at its beginning; the caller owns it.  Raises OSError."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def punch_hole(fd: int, offset: int, length: int) -> None:
+    """Give back what `length` bytes from `offset` on take up; they read as zeros, and no size changes.
+
+    Raises OSError, EOPNOTSUPP where the file system cannot.
+    """
+    check(_fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, offset, length))
+
+
+class Order(IntEnum):
+    """How the kernel orders two open files: in an order of its own, which stays as long as both are open."""
+
+    EQUAL = 0
+    LESS = 1
+    GREATER = 2
+    UNKNOWN = 3
+
+
+def kcmp_files(fd1: int, fd2: int) -> Order:
+    """How the open file descriptions of two descriptors of this process are ordered; EQUAL where they share one.
+
+    UNKNOWN also where that cannot be told: a kernel without CONFIG_KCMP, or a filter against it.  Descriptors of
+    another process are compared as duplicates only: the kernel would wait for its execve, which may take for ever.
+    """
+    pid = os.getpid()
+    try:
+        return Order(check(_kcmp(_NR_KCMP, pid, pid, KCMP_FILE, fd1, fd2)))
+    except (OSError, ValueError):
+        return Order.UNKNOWN
+
+
+def openat2(folder: int, path: str, flags: int, resolve: int) -> int:
+    """Open `path`, from `folder` where it is relative (Linux 5.6); the caller owns the descriptor.
+
+    Raises OSError: ELOOP for a step that `resolve` forbids.
+    """
+    how = _OPEN_HOW.pack(flags, 0, resolve)
+    return check(_openat2(NR_OPENAT2, folder, os.fsencode(path), how, _OPEN_HOW.size), path)

@@ -2,10 +2,12 @@
 
 Everything is in native byte order and aligned to 4 bytes.  A message is its type, its flags
 and what follows `struct nlmsghdr`; attributes follow the header of that, by number.
+A classic BPF program filters what comes to a socket, socket(7).
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 import struct
@@ -33,6 +35,10 @@ NETNSA_NSID, NETNSA_FD = 1, 3
 BUFFER = 1 << 16
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
+
+SO_ATTACH_FILTER = 26
+INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter
+_PROGRAM = struct.Struct("@HP")  # struct sock_fprog
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +131,14 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 def _aligned(length: int) -> int:
     return (length + 3) & ~3
+
+
+def attach_filter(fd: int, code: bytes) -> None:
+    """Have the socket `fd` filtered, in the place of an earlier filter.  Raises OSError."""
+    memory = ctypes.create_string_buffer(code, len(code))
+    program = _PROGRAM.pack(len(code) // INSTRUCTION.size, ctypes.addressof(memory))
+    sock = socket.socket(fileno=fd)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+    finally:
+        sock.detach()

@@ -15,8 +15,8 @@ import time
 from contextlib import suppress
 from itertools import islice
 
+from supervisor.linux.file_status import inode_and_mount
 from supervisor.linux.glance import AT_ONCE, OPEN_FILE, OpenFile, glance, parse_open_file
-from supervisor.linux.statx import inode_and_mount
 
 SOCKET = "socket:"
 PIPE = "pipe:"

@@ -17,7 +17,7 @@ from collections.abc import Collection
 from types import TracebackType
 from typing import Self
 
-from supervisor.linux.statfs import is_proc
+from supervisor.linux.file_status import is_proc
 
 MAX_LINKS = 40  # on one path, as the kernel has it
 _HOLD = os.O_PATH | os.O_CLOEXEC

@@ -13,7 +13,7 @@ from typing import NoReturn, Protocol
 
 from supervisor.definitions.service import Definitions, Reset, Service
 from supervisor.lifecycle.life import Ended
-from supervisor.linux.memfd import memfd
+from supervisor.linux.descriptors import memfd
 from supervisor.manager.launch_message import receive_launch
 from supervisor.process import child
 from supervisor.process.children import Exit, signal_name

@@ -14,7 +14,7 @@ from typing import Any
 
 from supervisor.definitions.report import SharedValues, service_record
 from supervisor.errors import StepError
-from supervisor.linux.memfd import memfd
+from supervisor.linux.descriptors import memfd
 from supervisor.process.failure import step
 from supervisor.process.files import Rights
 from supervisor.process.launch import Launch, Source

@@ -17,8 +17,7 @@ from contextlib import suppress
 from functools import partial
 
 from supervisor.lifecycle.outcome import Outcome
-from supervisor.linux.descriptors import close_range
-from supervisor.linux.memfd import memfd
+from supervisor.linux.descriptors import close_range, memfd
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop
 from supervisor.manager.inspection import Sights, inspect_paths, marks_of, still_seen

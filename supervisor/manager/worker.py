@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import setproctitle
 
 from supervisor.interpreter import interpreter
-from supervisor.linux.memfd import memfd
+from supervisor.linux.descriptors import memfd
 from supervisor.linux.signal_mask import block_all
 from supervisor.loop.loop import Loop
 from supervisor.manager.launch_message import receive_launch, send_launch

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from supervisor.linux.kcmp import Order, kcmp_files
+from supervisor.linux.descriptors import Order, kcmp_files
 from supervisor.linux.open_files import identity
 from supervisor.notify.safe_close import Closer, Origin
 from supervisor.notify.untrusted import EPOLL, has_other_end, may_be_polled, target

@@ -22,9 +22,8 @@ from types import ModuleType
 
 from supervisor.definitions.service import UNLIMITED, Service
 from supervisor.linux.capabilities import cap_ambient_clear_all, cap_ambient_raise
-from supervisor.linux.ioprio import NORMAL, ioprio_set
 from supervisor.linux.libc import check, function
-from supervisor.linux.timer_slack import set_timer_slack
+from supervisor.linux.scheduling import NORMAL, ioprio_set, set_timer_slack
 from supervisor.process.failure import failed, step
 
 POLICIES = {"batch": os.SCHED_BATCH, "idle": os.SCHED_IDLE, "fifo": os.SCHED_FIFO, "rr": os.SCHED_RR}

@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
 from supervisor.errors import StepError
-from supervisor.linux.keyctl import join_session_keyring
+from supervisor.linux.credentials import join_session_keyring
 from supervisor.linux.place import ForeignFile
 from supervisor.linux.signal_mask import default_all
 from supervisor.log.logger import close_inherited_log

@@ -24,11 +24,10 @@ from dataclasses import dataclass
 
 from supervisor.definitions.service import Descriptor, Service
 from supervisor.linux.capabilities import capget, capset, limit_effective
-from supervisor.linux.dumpable import is_dumpable, set_dumpable
-from supervisor.linux.fs_ids import setfsgid, setfsuid, setgroups
-from supervisor.linux.openat2 import RESOLVE_NO_MAGICLINKS, openat2
+from supervisor.linux.credentials import is_dumpable, set_dumpable, setfsgid, setfsuid, setgroups
+from supervisor.linux.descriptors import RESOLVE_NO_MAGICLINKS, openat2
+from supervisor.linux.file_status import PROC_SUPER_MAGIC, SYSFS_MAGIC, file_system_of, is_proc
 from supervisor.linux.place import ALWAYS, Place, UntrustedLink
-from supervisor.linux.statfs import PROC_SUPER_MAGIC, SYSFS_MAGIC, file_system_of, is_proc
 from supervisor.process.failure import step
 from supervisor.process.fork import in_thread
 

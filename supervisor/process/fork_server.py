@@ -20,8 +20,7 @@ from contextlib import suppress
 from typing import NoReturn, Protocol
 
 from supervisor.linux.clone import fork_sibling
-from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range
-from supervisor.linux.memfd import memfd
+from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range, memfd
 from supervisor.log.logger import close_inherited_log
 from supervisor.loop.loop import Loop, Timer
 from supervisor.process.children import Children, Exit

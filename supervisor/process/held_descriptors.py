@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 from supervisor.definitions.service import Descriptor, Service
 from supervisor.errors import StepError
-from supervisor.linux.tcp_info import backlog_length
-from supervisor.linux.unix_diag import has_lost_peer, queue_length
+from supervisor.linux.socket_state import backlog_length, has_lost_peer, queue_length
 from supervisor.notify.safe_close import Closer
 from supervisor.plural import count
 from supervisor.process.files import EMPTIED, Rights, inode_of, open_file, rights_of

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
-from supervisor.linux.kcmp import Order, kcmp_files
+from supervisor.linux.descriptors import Order, kcmp_files
+from supervisor.linux.file_status import number_of_pidfd
 from supervisor.linux.open_files import LONGEST_LOOK, PIPE, OpenFiles, identity, is_unique
-from supervisor.linux.pidfs import number_of_pidfd
 from supervisor.linux.pipe_call import open_end
 from supervisor.log.logger import log
 from supervisor.notify.safe_close import Closer, WhenReaped
@@ -72,8 +72,8 @@ def _nothing() -> None:
 def find_survivor(pid: int, started: int, number: int = 0) -> Run | None:
     """The process; None where it is gone, whoever may have its pid now.  The caller owns the run.
 
-    `number` is what the kernel has called it (`linux/pidfs.py`), 0 where that is not known.  A process that does not
-    show when it was started is in doubt without it.
+    `number` is what the kernel has called it (`linux/file_status.py`), 0 where that is not known.  A process that
+    does not show when it was started is in doubt without it.
     """
     try:
         pidfd = os.pidfd_open(pid)

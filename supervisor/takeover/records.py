@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, Protocol
 from supervisor.definitions.report import SharedValues, differing, saved_fields, service_record
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.life import Cause, Ended, Life, State, Step, Then
+from supervisor.linux.file_status import number_of_process
 from supervisor.linux.open_files import PIPE, SOCKET, identity
-from supervisor.linux.pidfs import number_of_process
 from supervisor.log.logger import log
 from supervisor.manager.host import HostFacts
 from supervisor.manager.unit import Pending, Unit

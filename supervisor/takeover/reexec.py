@@ -20,7 +20,7 @@ from contextlib import suppress
 
 import prctl
 
-from supervisor.linux.memfd import memfd
+from supervisor.linux.descriptors import memfd
 from supervisor.linux.signal_mask import block_all, set_mask
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from supervisor.linux.keyctl import join_session_keyring
+from supervisor.linux.credentials import join_session_keyring
 from tests.daemon import wait_until
 from tests.integration.conftest import Start
 from tests.unit.process.launched import PYTHON

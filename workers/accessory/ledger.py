@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 
-from supervisor.linux.fallocate import punch_hole
+from supervisor.linux.descriptors import punch_hole
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from workers.accessory.entry import Entry

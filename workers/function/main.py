@@ -16,7 +16,7 @@ from typing import Any
 
 import setproctitle
 
-from supervisor.linux.stdio import fflush
+from supervisor.linux.libc import fflush
 from supervisor.notify.passed import passed_descriptors
 from workers.function.caller import Caller, Outcome
 

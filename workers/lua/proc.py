@@ -17,7 +17,7 @@ from supervisor.definitions.problems import InvalidValue
 from supervisor.definitions.scalars import LIMIT_UNITS, is_unlimited, signal_number
 from supervisor.definitions.service import UNLIMITED
 from supervisor.linux.glance import CONTENT, glance
-from supervisor.linux.stdio import fflush
+from supervisor.linux.libc import fflush
 from workers.lua.errors import Fault, bad_argument
 from workers.lua.paths import by_number, held
 from workers.lua.state import Value, with_errno

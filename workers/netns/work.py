@@ -20,7 +20,7 @@ from typing import Any
 from supervisor.errors import SpawnError
 from supervisor.linux import netlink
 from supervisor.linux.namespaces import inside, own_namespace
-from supervisor.linux.socket_filter import INSTRUCTION, attach_filter
+from supervisor.linux.netlink import INSTRUCTION, attach_filter
 from supervisor.log.logger import log
 from workers.netns.build import LINK, Built, build
 from workers.netns.errors import SetUpError

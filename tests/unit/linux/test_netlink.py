@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import socket
 import struct
 from contextlib import closing
 
 import pytest
 
 from supervisor.linux import netlink
-from supervisor.linux.netlink import NetlinkSocket, attribute, attributes
+from supervisor.linux.netlink import INSTRUCTION, NetlinkSocket, attach_filter, attribute, attributes
 
 LINK = struct.Struct("=BxHiII")
 
@@ -46,3 +47,32 @@ def test_a_refusal_is_the_kernels() -> None:
             sock.request(netlink.RTM_GETLINK, LINK.pack(0, 0, 2**30, 0, 0), 0)
         assert caught.value.errno == errno.ENODEV
         assert sock.request(netlink.RTM_GETLINK, LINK.pack(0, 0, 1, 0, 0), 0), "the socket is usable after that"
+
+
+LD_B, JEQ, RET = 0x30, 0x15, 0x06
+
+
+def only(byte: bytes) -> bytes:
+    """A program that lets pass what begins with this."""
+    code = [(LD_B, 0, 0, 0), (JEQ, 1, 0, byte[0]), (RET, 0, 0, 0), (RET, 0, 0, 0xFFFFFFFF)]
+    return b"".join(INSTRUCTION.pack(*instruction) for instruction in code)
+
+
+def test_what_does_not_pass_is_not_received() -> None:
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with closing(one), closing(other):
+        other.setblocking(False)
+        attach_filter(other.fileno(), only(b"a"))
+        one.send(b"abc")
+        assert other.recv(9) == b"abc"
+        attach_filter(other.fileno(), only(b"b"))
+        one.send(b"bcd")
+        assert other.recv(9) == b"bcd"
+        with pytest.raises(BlockingIOError):
+            other.recv(9)
+
+
+def test_a_program_that_is_none_is_refused() -> None:
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with closing(one), closing(other), pytest.raises(OSError, match="Invalid argument"):
+        attach_filter(other.fileno(), INSTRUCTION.pack(JEQ, 200, 200, 0))

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from supervisor.linux.keyctl import _number, join_session_keyring
+from supervisor.linux.credentials import _NR_KEYCTL, join_session_keyring
 from supervisor.linux.libc import check, function
 from supervisor.process.failure import split_notices
 from tests.unit.process.forked import in_child
@@ -32,7 +32,7 @@ def _has_keyrings() -> bool:
             join_session_keyring()
         except OSError:
             return False
-        return _number() in NR_ADD_KEY
+        return _NR_KEYCTL in NR_ADD_KEY
 
     return in_child(join)
 
@@ -41,16 +41,16 @@ pytestmark = [needs_root, pytest.mark.skipif(not _has_keyrings(), reason="this h
 
 
 def add_key(name: bytes, data: bytes, ring: int = SESSION) -> int:
-    return check(_add_key(NR_ADD_KEY[_number()], b"user", name, data, len(data), ring))
+    return check(_add_key(NR_ADD_KEY[_NR_KEYCTL], b"user", name, data, len(data), ring))
 
 
 _LOOK = f"""
 import ctypes, os
 libc = ctypes.CDLL(None, use_errno=True)
-found = libc.syscall({_number()}, {KEYCTL_SEARCH}, {SESSION}, b"user", b"spawn-test", 0)
-ring = libc.syscall({_number()}, {KEYCTL_GET_KEYRING_ID}, {SESSION}, 0)
+found = libc.syscall({_NR_KEYCTL}, {KEYCTL_SEARCH}, {SESSION}, b"user", b"spawn-test", 0)
+ring = libc.syscall({_NR_KEYCTL}, {KEYCTL_GET_KEYRING_ID}, {SESSION}, 0)
 text = ctypes.create_string_buffer(200)
-libc.syscall({_number()}, {KEYCTL_DESCRIBE}, ring, text, 200)
+libc.syscall({_NR_KEYCTL}, {KEYCTL_DESCRIBE}, ring, text, 200)
 print(found >= 0, text.value.decode().split(";")[1], ring)
 """
 

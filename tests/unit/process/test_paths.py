@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.definitions.service import Descriptor
-from supervisor.linux.unix_diag import queue_length
+from supervisor.linux.socket_state import queue_length
 from supervisor.process.held_descriptors import close_descriptor, has_waiting, mark, open_descriptor, waiting
 from supervisor.process.paths import Mark, Sight, look
 from tests.unit.closing import PatientCloser

@@ -13,7 +13,7 @@ import pytest
 from supervisor.definitions.service import Descriptor
 from supervisor.errors import StepError
 from supervisor.linux.capabilities import capget
-from supervisor.linux.dumpable import is_dumpable
+from supervisor.linux.credentials import is_dumpable
 from supervisor.linux.mount import MS_REC, MS_SLAVE, mount
 from supervisor.linux.namespaces import CLONE_NEWNS, unshare
 from supervisor.process.child import read_environment_file

@@ -9,8 +9,7 @@ import prctl
 import pytest
 
 from supervisor.definitions.service import Service
-from supervisor.linux.ioprio import ioprio_get
-from supervisor.linux.timer_slack import timer_slack
+from supervisor.linux.scheduling import ioprio_get, timer_slack
 from supervisor.process.attributes import OOM_SCORE_ADJ, is_spared, set_scheduling
 from tests.unit.process.forked import in_child, step_error
 

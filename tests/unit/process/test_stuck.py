@@ -12,9 +12,9 @@ from contextlib import contextmanager
 import pytest
 
 from supervisor.linux import glance as glance_module
+from supervisor.linux.file_status import number_of_process
 from supervisor.linux.glance import CONTENT, glance
 from supervisor.linux.open_files import identity, open_files
-from supervisor.linux.pidfs import number_of_process
 from supervisor.manager.unit import Unit
 from supervisor.process.network_namespace import namespace_of_process
 from supervisor.process.pids import (

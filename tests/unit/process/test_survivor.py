@@ -19,7 +19,7 @@ from typing import NoReturn
 import pytest
 
 from supervisor.linux import pipe_call
-from supervisor.linux.kcmp import Order, kcmp_files
+from supervisor.linux.descriptors import Order, kcmp_files
 from supervisor.linux.open_files import identity
 from supervisor.process import pids
 from supervisor.process.pids import read_process, start_time

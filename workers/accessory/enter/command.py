@@ -18,9 +18,8 @@ from typing import NoReturn
 import prctl
 
 from supervisor.linux.capabilities import raise_effective
+from supervisor.linux.credentials import join_session_keyring, set_dumpable
 from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range
-from supervisor.linux.dumpable import set_dumpable
-from supervisor.linux.keyctl import join_session_keyring
 from supervisor.linux.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_REC, MS_SLAVE, mount
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, setns, unshare
 from workers.accessory.client import Namespaces

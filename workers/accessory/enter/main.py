@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 
-from supervisor.linux.dumpable import set_dumpable
+from supervisor.linux.credentials import set_dumpable
 from workers.accessory.client import Accessory, Namespaces, RequestError
 from workers.accessory.enter.arguments import Arguments, parse_arguments
 from workers.accessory.enter.command import CANNOT_ENTER, FIRST_OTHER, JoinError, Start, begin, join_before_fork, say

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supervisor.linux.file_status import birth_time
 from supervisor.linux.inotify import IN_CREATE, IN_NONBLOCK, inotify_add_watch, inotify_init1
-from supervisor.linux.statx import birth_time
 from tests.unit.process.forked import open_numbers
 from tests.unit.process.requirements import needs_root
 from tests.unit.workers.reaper.ground import ground

@@ -1,4 +1,4 @@
-"""sock_diag(7) for one Unix socket: how much waits in its queue, and whether its peer is still there."""
+"""How much waits in a queue: sock_diag(7) for a Unix socket, also for its peer, and TCP_INFO of tcp(7)."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ _MESSAGE_SIZE = 16  # struct unix_diag_msg
 _ATTRIBUTE = struct.Struct("=HH")
 _RQLEN = struct.Struct("=II")
 _INODE = struct.Struct("=I")
+
+_UNACKED_AT = 24  # tcpi_unacked of struct tcp_info, <linux/tcp.h>: of a listening socket the length of its backlog
 
 
 def queue_length(fd: int) -> int:
@@ -67,3 +69,13 @@ def _ask(inode: int, show: int, wanted: int) -> bytes:
             return data[at + _ATTRIBUTE.size : at + size]
         at += (size + 3) & ~3
     return b""
+
+
+def backlog_length(fd: int) -> int:
+    """Return the number of connections to a TCP socket that nobody has accepted yet.  Raises OSError."""
+    with socket.socket(fileno=fd) as sock:
+        try:
+            data = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED_AT + 4)
+        finally:
+            sock.detach()  # the caller's
+    return int(struct.unpack_from("=I", data, _UNACKED_AT)[0])

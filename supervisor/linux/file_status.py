@@ -1,0 +1,106 @@
+"""What `os.stat` and `os.statvfs` leave out: fstatfs(2), statx(2), and pidfs for the number of a process.
+
+The inode of its pidfds is the number that the kernel gives a process for as long as the host runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from functools import cache
+
+from supervisor.linux.libc import check, function
+
+# <linux/magic.h>
+PROC_SUPER_MAGIC = 0x9FA0
+SYSFS_MAGIC = 0x62656572
+PID_FS_MAGIC = 0x50494446  # Linux 6.9
+_SIZE = 256  # struct statx; struct statfs has at most 120 bytes, and its first member is the type, a long
+
+_fstatfs = function("fstatfs", ctypes.c_int, ctypes.c_char_p)
+
+# <linux/stat.h>, <linux/fcntl.h>
+AT_EMPTY_PATH = 0x1000
+AT_STATX_DONT_SYNC = 0x4000
+STATX_INO = 0x100
+STATX_BTIME = 0x800
+STATX_MNT_ID = 0x1000  # Linux 5.8
+_AT_FDCWD = -100
+_MASK = struct.Struct("=I")
+_BTIME = struct.Struct("=qI")  # seconds and nanoseconds
+_BTIME_AT = 80
+_NUMBER = struct.Struct("=Q")
+_INODE_AT, _MOUNT_AT = 32, 144
+
+_statx = function("statx", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
+
+
+def file_system_of(fd: int) -> int:
+    """Return the type, such as PROC_SUPER_MAGIC, of the file system that `fd` is on; an O_PATH one will do.
+
+    Unlike the device, the type is the same for every mount: each mount of proc has a device of its own (Linux 5.8).
+    Raises OSError.
+    """
+    status = ctypes.create_string_buffer(_SIZE)
+    check(_fstatfs(fd, status))
+    return ctypes.c_long.from_buffer(status).value
+
+
+def is_proc(fd: int) -> bool:
+    """Whether `fd` is on proc, mounted anywhere: its links may lead to what only this process has open."""
+    return file_system_of(fd) == PROC_SUPER_MAGIC
+
+
+def birth_time(fd: int) -> float | None:
+    """When the file that `fd` refers to was made, seconds since 1970; None where its file system does not say.
+
+    Raises OSError.
+    """
+    status = ctypes.create_string_buffer(_SIZE)
+    check(_statx(fd, b"", AT_EMPTY_PATH, STATX_BTIME, status))
+    if not _MASK.unpack_from(status)[0] & STATX_BTIME:
+        return None
+    seconds, nanoseconds = _BTIME.unpack_from(status, _BTIME_AT)
+    return float(seconds + nanoseconds / 1e9)
+
+
+def inode_and_mount(path: str) -> tuple[int, int]:
+    """Inode and mount of a file, as far as the kernel knows them: a server, as that of FUSE, is not asked.
+
+    The mount is 0 before Linux 5.8.  Raises OSError.
+    """
+    status = ctypes.create_string_buffer(_SIZE)
+    check(_statx(_AT_FDCWD, os.fsencode(path), AT_STATX_DONT_SYNC, STATX_INO | STATX_MNT_ID, status))
+    known = _MASK.unpack_from(status)[0] & STATX_MNT_ID
+    return _NUMBER.unpack_from(status, _INODE_AT)[0], _NUMBER.unpack_from(status, _MOUNT_AT)[0] if known else 0
+
+
+def number_of_pidfd(pidfd: int) -> int:
+    """Return the number of its process, which no other has had since boot; 0 before Linux 6.9.
+
+    Unlike the start time, it is told without a question to the process.  Raises OSError.
+    """
+    return os.fstat(pidfd).st_ino if _has_pidfs() else 0
+
+
+def number_of_process(pid: int) -> int:
+    """Return the number of a process that is not reaped; 0 where there is none to be had."""
+    try:
+        pidfd = os.pidfd_open(pid)
+        try:
+            return number_of_pidfd(pidfd)
+        finally:
+            os.close(pidfd)
+    except OSError:
+        return 0
+
+
+@cache
+def _has_pidfs() -> bool:
+    """Whether pidfds are on pidfs, which is so for all of them or for none as long as the kernel runs."""
+    own = os.pidfd_open(os.getpid())
+    try:
+        return file_system_of(own) == PID_FS_MAGIC
+    finally:
+        os.close(own)
