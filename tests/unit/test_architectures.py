@@ -1,0 +1,35 @@
+"""All that is written in C, compiled for the architectures that it knows, where there are compilers for them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MACHINES = {"x86_64": 62, "aarch64": 183, "riscv64": 243}  # <elf.h>: EM_X86_64, EM_AARCH64, EM_RISCV
+
+
+def machine(path: Path) -> int | None:
+    """Return the number of the architecture that a program or library is for; None: it is neither."""
+    with path.open("rb") as file:
+        start = file.read(20)
+    return int.from_bytes(start[18:20], "little") if start.startswith(b"\x7fELF") else None
+
+
+@pytest.mark.parametrize("architecture", MACHINES)
+def test_each_source_compiles(architecture: str, tmp_path: Path) -> None:
+    compiler = f"{architecture}-linux-gnu-gcc"
+    if shutil.which(compiler) is None:
+        pytest.skip(f"needs {compiler}")
+    command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"CC": compiler}, check=True)
+    built = [path for path in tmp_path.rglob("*") if path.is_file() and machine(path) is not None]
+    assert {machine(path) for path in built} == {MACHINES[architecture]}
+    sources = [path.relative_to(ROOT) for top in ("supervisor", "workers") for path in (ROOT / top).rglob("*.c")]
+    assert Counter(path.parent.relative_to(tmp_path) for path in built) == Counter(path.parent for path in sources)
