@@ -60,7 +60,7 @@ test-fast: lint
 	@tools/test-fast $(ARGS)
 
 test-machines: $(VENV)/project.stamp $(VENV)/test.stamp machine-packages
-	@$(VENV)/bin/python -P -m pytest tests/vm $(ARGS)
+	@tools/run-tests vm $(ARGS)
 
 lint: $(VENV)/project.stamp $(VENV)/test.stamp
 	@$(VENV)/bin/ruff check --quiet . $(EXAMPLES)
