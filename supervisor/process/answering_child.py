@@ -1,4 +1,4 @@
-"""Children that answer once, over a pipe and within a time limit: what they wait for keeps nobody else waiting."""
+"""Children that answer once, over a pipe and within a time limit, so that their blocking work delays nothing else."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from supervisor.loop.loop import Loop
 from supervisor.process.children import Children, Exit
 from supervisor.process.fork import default_signals, fork
 
-PIECE = 65536  # bytes of an answer that are read at once
+PIECE = 65536  # bytes per read of an answer
 
 Answer = Callable[[int], object]
-"""What the child does: it writes to a descriptor, which it may close, and comes back."""
+"""The work of the child: writes the answer to a descriptor, which it may close, and returns."""
 Done = Callable[[bytes, bool], None]
-"""Gets the answer and whether it came in time; an answer that did not may be incomplete."""
+"""Receives the answer and whether it came in time; a late answer may be incomplete."""
 
 
 class AnsweringChild:
-    """Calls `done` once, from the loop, and waits for the end of the child no longer than `limit` seconds.
+    """A child that answers; calls `done` once, from the loop, after `limit` seconds at the latest.
 
-    Owns the pipe.  Raises OSError, and then `done` is not called.
+    Owns the pipe. Raises OSError, and then `done` is not called.
     """
 
     def __init__(self, loop: Loop, children: Children, answer: Answer, limit: float, done: Done) -> None:
@@ -52,7 +52,7 @@ class AnsweringChild:
                 self._end(in_time=True)
 
     def _too_long(self) -> None:
-        """A child in a system call that never ends is not to be waited for."""
+        """Kill the child without waiting for it: it may be in a system call that never ends."""
         with suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
         self._end(in_time=False)
@@ -75,10 +75,10 @@ class AnsweringChild:
 
 
 def start_child(answer: Answer) -> tuple[int, int]:
-    """Have a child answer; return its pid, and the end of the pipe, which does not block, to read the answer from.
+    """Have a child answer; return its pid and the non-blocking end of the pipe from which to read the answer.
 
-    The child has no other descriptor: a process that keeps the child waiting keeps nothing else waiting.  The caller
-    owns the descriptor, and registers the child before it can be reaped.  Raises OSError.
+    The child has no other descriptor, so a child that hangs holds nothing else up. The caller owns the
+    descriptor, and registers the child before it can be reaped. Raises OSError.
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:

@@ -1,13 +1,14 @@
-"""The attributes that a child gives itself before it is the service: scheduling, resource limits, user, capabilities.
+"""The attributes that a child gives itself before it becomes the service: scheduling, limits, user, capabilities.
 
-Limits, setrlimit(2), are set in two phases.  A limit on memory or descriptors binds the process that prepares the
-service as well: Python needs some of both until exec.  So the limits are set as root in their place as far as that
-takes a privilege (raising the hard one), and those that would bind this process come into force right before exec.
+Limits, setrlimit(2), are set in two phases. A limit on memory or descriptors also binds the process that
+prepares the service, and Python needs some of both until exec. So the first phase, as root, does everything
+that takes a privilege: it raises hard limits. The second phase, right before exec, sets the limits that bind
+this process.
 
-A service that is not root has the capabilities(7) that its definition keeps and no other, whatever spawnd was started
-with: an ambient or inheritable set of spawnd would go on to what it executes.  All of this works for what is executed
-next and for a worker that goes on in this process.  python-prctl is imported here alone, and only where a service
-needs it: by `load_prctl`, before the fork.
+A service that is not root has exactly the capabilities(7) that its definition keeps, whatever spawnd was
+started with: an ambient or inheritable set of spawnd would pass to the programs that it executes. All of this
+works for a program that is executed next and for a worker that continues in this process. python-prctl is
+imported here alone, and only where a service needs it: by `load_prctl`, before the fork.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from supervisor.process.failure import failed, step
 POLICIES = {"batch": os.SCHED_BATCH, "idle": os.SCHED_IDLE, "fifo": os.SCHED_FIFO, "rr": os.SCHED_RR}
 OOM_SCORE_ADJ = "/proc/self/oom_score_adj"  # proc(5)
 
-# every RLIMIT_* of <asm-generic/resource.h>; `locks` (10) is the one that Python has no name for
+# every RLIMIT_* of <asm-generic/resource.h>; Python has no name for `locks` (10)
 RESOURCES = {
     "as": resource.RLIMIT_AS,
     "core": resource.RLIMIT_CORE,
@@ -52,25 +53,26 @@ BIND_US = ("nofile", "stack", "data", "as")  # in the order of setting: the last
 
 Limits = dict[str, tuple[int, int]]  # soft and hard
 
-CAP_CHECKPOINT_RESTORE = 40  # python-prctl knows the number, as its last, and not the name
+CAP_CHECKPOINT_RESTORE = 40  # the last capability of python-prctl, which knows its number but not its name
 
 # <linux/capability.h>
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
-CAPABILITY_DATA_SIZE = 24  # two times effective, permitted and inheritable set, 32 capabilities each
+CAPABILITY_DATA_SIZE = 24  # two each of effective, permitted and inheritable sets, of 32 capabilities
 
 _capset = function("capset", ctypes.c_char_p, ctypes.c_char_p)
 
 
 def is_spared() -> bool:
-    """Whether the kernel spares this process when memory is short, as systemd may have been told to have it."""
+    """Whether the kernel spares this process when memory is short, as systemd may have set it up."""
     with open(OOM_SCORE_ADJ, encoding="ascii") as file:
         return int(file.read()) < 0
 
 
 def set_scheduling(service: Service, spared: bool) -> None:
-    """Set niceness, processors, policies, timer slack and oom_score_adj of this process, where `service` says them.
+    """Set niceness, processors, policies, timer slack and oom_score_adj of this process, where `service` has them.
 
-    The value that `spared` its parent is not inherited: a service has to ask for it itself.  Raises StepError.
+    The oom_score_adj that `spared` its parent is not inherited: a service has to ask for its own. Raises
+    StepError.
     """
     if service.nice is not None:
         with step("set nice"):
@@ -93,7 +95,7 @@ def set_scheduling(service: Service, spared: bool) -> None:
 
 
 def _set_policy(scheduling: str) -> None:
-    """`fifo:10` is a policy with its priority, as definitions write it."""
+    """Set the scheduling policy with its priority, as definitions write it: `fifo:10`."""
     if scheduling:
         policy, _, priority = scheduling.partition(":")
         with step("set scheduling"):
@@ -101,7 +103,7 @@ def _set_policy(scheduling: str) -> None:
 
 
 def write_once(path: str, text: str) -> None:
-    """Write a file of the kernel's in one go.  Raises OSError."""
+    """Write a file of the kernel in one system call. Raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, text.encode())
@@ -110,7 +112,7 @@ def write_once(path: str, text: str) -> None:
 
 
 def with_descriptors(limits: Limits, nofile_soft: int) -> Limits:
-    """`limits` with the soft limit of descriptors that spawnd was started with, where they say nothing of it."""
+    """Return `limits` with a limit of descriptors: by default the soft one that spawnd was started with."""
     if "nofile" in limits:
         return limits
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -118,7 +120,7 @@ def with_descriptors(limits: Limits, nofile_soft: int) -> Limits:
 
 
 def set_limits(limits: Limits) -> None:
-    """Set what does not bind us, and raise every hard limit that has to rise.  Raises StepError."""
+    """Set the limits that do not bind this process, and raise all hard limits that have to rise. Raises StepError."""
     for name, (soft, hard) in limits.items():
         number = RESOURCES[name]
         if name in BIND_US:
@@ -130,7 +132,7 @@ def set_limits(limits: Limits) -> None:
 
 
 def set_binding_limits(limits: Limits) -> None:
-    """Set those that bind us, memory last.  Raises StepError."""
+    """Set the limits that bind this process, memory last. Raises StepError."""
     for name in BIND_US:
         if name in limits:
             _set(name, RESOURCES[name], *limits[name])
@@ -140,7 +142,7 @@ def _set(name: str, number: int, soft: int, hard: int) -> None:
     with step(f"set limit {name}"):
         try:
             resource.setrlimit(number, (soft, hard))
-        except ValueError as error:  # Python's word for EINVAL, and for EPERM when a hard limit would rise
+        except ValueError as error:  # Python raises it for EINVAL, and for EPERM when a hard limit would rise
             raise _as_os_error(soft, hard) from error
 
 
@@ -157,15 +159,15 @@ def _lower(one: int, other: int) -> int:
 
 
 def load_prctl(service: Service) -> None:
-    """Import what `set_privileges` will need, so that it is not imported in each child anew."""
+    """Import the modules that `set_privileges` will need, so that no child has to import them anew."""
     if service.capabilities is not None or service.no_new_privs:
         _prctl()
 
 
 def set_privileges(service: Service, *, is_root: bool) -> None:
-    """Become the service's user with its capabilities; users and groups stay where spawnd is not root.
+    """Become the service's user with its capabilities; users and groups stay if spawnd is not root.
 
-    Raises StepError, naming a capability that spawnd does not have itself.
+    Raises StepError, which names a capability that spawnd itself lacks.
     """
     keep = None if service.capabilities is None else _numbers(service.capabilities)
     if keep is not None:
@@ -191,7 +193,7 @@ def _set_user(service: Service) -> None:
 
 
 def _numbers(names: tuple[str, ...]) -> dict[int, str]:
-    """Capabilities by number.  Raises StepError for one that nobody knows, or that spawnd does not have."""
+    """Return capabilities by number. Raises StepError for an unknown capability, or one that spawnd lacks."""
     prctl = _prctl()
     keep = {}
     for name in names:
@@ -207,9 +209,10 @@ def _numbers(names: tuple[str, ...]) -> dict[int, str]:
 
 
 def _before_user(keep: dict[int, str]) -> None:
-    """Reduce the bounding set, and have the permitted set survive the change of user.
+    """Reduce the bounding set, and let the permitted set survive the change of user.
 
-    An unprivileged spawnd cannot reduce the bounding set and need not: it is root who gets back at exec what is in it.
+    An unprivileged spawnd cannot reduce the bounding set and need not: only root gains capabilities from it
+    at exec.
     """
     prctl = _prctl()
     if prctl.cap_effective.setpcap or os.geteuid() == 0:
@@ -222,9 +225,9 @@ def _before_user(keep: dict[int, str]) -> None:
 
 
 def _after_user(keep: dict[int, str]) -> None:
-    """Permitted, effective and inheritable set become `keep`, for this process and, as ambient set, beyond exec.
+    """Set the permitted, effective and inheritable sets to `keep`, and the ambient set, which survives exec.
 
-    For root no ambient set is needed: exec gives it what the bounding set has.
+    Root needs no ambient set: exec gives it the bounding set.
     """
     prctl = _prctl()
     flags = list(prctl.ALL_FLAGS)
@@ -240,9 +243,9 @@ def _after_user(keep: dict[int, str]) -> None:
 
 
 def _drop_all() -> None:
-    """Empty the permitted, effective and inheritable set; the kernel empties the ambient one with them.
+    """Empty the permitted, effective and inheritable sets; the kernel empties the ambient set with them.
 
-    By capset(2) itself, which saves those who keep nothing the import of python-prctl.
+    capset(2) is called directly, which saves services without capabilities the import of python-prctl.
     """
     with step("drop capabilities"):
         check(_capset(struct.pack("=Ii", LINUX_CAPABILITY_VERSION_3, 0), bytes(CAPABILITY_DATA_SIZE)))

@@ -1,13 +1,13 @@
-"""The cgroups of services: one leaf each in a delegated subtree of cgroup v2, cgroups(7), and how that is found.
+"""The cgroups of services: one leaf each in a delegated subtree of cgroup v2, cgroups(7); finding this subtree.
 
-The subtree's own folder holds no process, or the kernel would not let controllers be enabled in it.  Cgroups outlive
-spawnd: nothing here holds more than a path.  The formats of the files are in the kernel's
+The folder of the subtree itself holds no process, because the kernel would not enable controllers in it then.
+Cgroups outlive spawnd, so objects here hold nothing but paths. The formats of the files are in the kernel's
 Documentation/admin-guide/cgroup-v2.rst.
 
-Either the operator names the subtree, or spawnd was started in one: its cgroup says so by the extended attribute
-`user.delegate` or `trusted.delegate`, as systemd sets them (https://systemd.io/CGROUP_DELEGATION).  Where systemd is
-process 1, the cgroup that spawnd was started in is the unit's own and not to be built upon: there it is a scope, see
-`supervisor/systemd/scope.py`.
+Either the operator names the subtree, or spawnd was started in one: its cgroup says so by the extended
+attribute `user.delegate` or `trusted.delegate`, as systemd sets them (https://systemd.io/CGROUP_DELEGATION).
+Under systemd as process 1, the cgroup in which spawnd was started belongs to the unit and cannot be used;
+there the subtree is a scope, see `supervisor/systemd/scope.py`.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from supervisor.linux.cgroup2 import mount_points
 from supervisor.process.attributes import write_once
 from supervisor.process.failure import failed, step
 
-OWN_LEAF = "spawnd"  # of spawnd itself, in a subtree that it was started in
+OWN_LEAF = "spawnd"  # leaf of spawnd itself, in a subtree in which it was started
 
-# How the kernel's own files in a cgroup begin; a folder of such a name would clash with one, now or later.
+# Prefixes of the kernel's own files in a cgroup, with which a folder of such a name could clash now or later.
 _KERNEL_PREFIXES = frozenset(
     {"cgroup", "cpu", "cpuset", "dmem", "hugetlb", "io", "irq", "memory", "misc", "pids", "rdma"}
 )
 
-PASSES = 16  # a process that forks while it is signalled leaves new ones; each pass takes a generation
-FREEZE_S = 1.0  # for all to stop; a process in an uninterruptible sleep may not, and forks nothing either
+PASSES = 16  # a process that forks while it is signalled leaves new ones; each pass signals a generation
+FREEZE_S = 1.0  # seconds; a process in an uninterruptible sleep may not stop in time, but forks nothing either
 FREEZE_POLL_S = 0.001
-GONE = frozenset({errno.ENOENT, errno.ENODEV})  # no such folder; removed while a file of it was open
+GONE = frozenset({errno.ENOENT, errno.ENODEV})  # the folder is missing, or was removed while one of its files was open
 
 SYSTEMD_RUNS = "/run/systemd/system"  # sd_booted(3)
 DELEGATE = ("user.delegate", "trusted.delegate")
@@ -44,7 +44,7 @@ DELEGATE = ("user.delegate", "trusted.delegate")
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """`file` exists in a cgroup where `controller` is enabled; `default` is what the kernel begins with."""
+    """`file` exists in a cgroup if `controller` is enabled; `default` is the kernel's initial value."""
 
     file: str
     default: str
@@ -66,16 +66,16 @@ RESOURCES = {
 
 
 class Statistics(NamedTuple):
-    """The usage of a cgroup, with all below it; None where the kernel does not count it here."""
+    """Usage of a cgroup and everything below; None if the kernel does not count it here."""
 
     memory_bytes: int | None
     cpu_s: float | None
 
 
 class Subtree:
-    """A delegated cgroup: the parent of the services' leaves.  `path` is its folder.
+    """A delegated cgroup: the parent of the services' leaves. `path` is its folder.
 
-    `lost`: it may have gone, or be about to, and whoever made it sees to it.
+    `lost`: it has gone or may be about to, and its maker is working on a replacement.
     """
 
     __slots__ = ("lost", "path")
@@ -85,18 +85,18 @@ class Subtree:
         self.lost = False
 
     def leaf(self, name: str) -> Leaf:
-        """The cgroup of the service `name`, which need not exist yet."""
+        """Return the cgroup of the service `name`, which need not exist yet."""
         return Leaf(self, f"{self.path}/{folder_name(name)}")
 
     def check(self) -> None:
-        """Raise StepError where no service can be started in here for the moment."""
+        """Raise StepError if no service can be started in here at present."""
         if self.lost:
             raise failed("use cgroup", self.path, errno.ESTALE, "it may be about to go, and is seen to")
 
     def enable(self, controllers: Iterable[str]) -> frozenset[str]:
-        """Enable controllers for the leaves and return those that this cgroup does not have.
+        """Enable controllers for the leaves and return the controllers that this cgroup lacks.
 
-        Raises StepError, EBUSY where there are processes in the subtree's own folder.
+        Raises StepError, with EBUSY if there are processes in the folder of the subtree itself.
         """
         wanted = frozenset(controllers)
         available = frozenset(_read(self.path, "cgroup.controllers").split())
@@ -104,7 +104,7 @@ class Subtree:
         missing = sorted((wanted & available) - enabled)
         path = f"{self.path}/cgroup.subtree_control"
         if missing and _read(self.path, "cgroup.procs"):
-            # the kernel would take cpu and pids even so, and make leaves that no process can enter: "threaded" ones
+            # the kernel would enable cpu and pids even so, but make "threaded" leaves, which no process can enter
             raise failed(f"enable the {missing[0]} controller", path, errno.EBUSY, "processes are in the inner cgroup")
         for controller in missing:
             with step(f"enable the {controller} controller", path):
@@ -122,10 +122,10 @@ class Leaf:
         self.path = path
 
     def prepare(self, resources: dict[str, str]) -> tuple[str, ...]:
-        """Make the cgroup where there is none and give it `resources`, and those not in there their defaults.
+        """Make the cgroup if necessary, set `resources` and reset all others to their defaults.
 
-        Returns a sentence for each resource that this kernel or this cgroup cannot limit.
-        Raises StepError where the kernel does not take a value.
+        Return a sentence for each resource that this kernel or this cgroup cannot limit. Raises StepError if
+        the kernel refuses a value.
         """
         with step("make cgroup", self.path), contextlib.suppress(FileExistsError):
             os.mkdir(self.path)
@@ -140,7 +140,7 @@ class Leaf:
         return tuple(notices.values())
 
     def _enable_for(self, resources: dict[str, str]) -> dict[str, str]:
-        """Enable what `resources` need; the sentences by resource for what is not to be had."""
+        """Enable the controllers for `resources`; return a sentence for each resource without one."""
         notices = {}
         for key in RESOURCES.keys() & resources.keys():
             controller = RESOURCES[key].controller
@@ -152,22 +152,22 @@ class Leaf:
         return notices
 
     def exists(self) -> bool:
-        """Whether it is there: a subtree that systemd made may have gone with all that is in it."""
+        """Whether the cgroup exists: a subtree that systemd made may have gone with everything in it."""
         return os.path.isdir(self.path)
 
     def kill(self) -> None:
-        """KILL to every process in here and below, those that it forks meanwhile included.
+        """Kill every process in here and below, including processes that they fork meanwhile.
 
-        Returns before they are dead.  A cgroup that is gone has none.  Raises StepError.
+        Returns before they are dead. A cgroup that is gone has none. Raises StepError.
         """
         kill_members(self.path)
 
     def signal(self, signum: int) -> None:
-        """A signal, which is not KILL, to every process in here and below.  Raises StepError."""
+        """Send a signal other than KILL to every process in here and below. Raises StepError."""
         signal_members(self.path, signum)
 
     def processes(self) -> list[int]:
-        """The pids in here and below; a cgroup that is gone has none."""
+        """Return the pids in here and below; a cgroup that is gone has none."""
         with contextlib.suppress(FileNotFoundError):
             return list(processes(self.path))
         return []
@@ -177,38 +177,38 @@ class Leaf:
         return _flat_keyed(self.path, "cgroup.events").get("populated") == 1
 
     def count(self) -> int:
-        """How many processes are in here, those below left out; 0 where it is gone."""
+        """Return the number of processes in here, without those below; 0 if the cgroup is gone."""
         return len(_read(self.path, "cgroup.procs").split())
 
     def open_events(self) -> int:
-        """`cgroup.events`, close-on-exec, to be polled for EPOLLPRI: `populated` changed.  The caller owns it.
+        """Open `cgroup.events`, close-on-exec, to poll for EPOLLPRI when `populated` changes; the caller owns it.
 
-        The kernel tells of the next change only to who has read the last one: see
-        `read_populated`.  Raises StepError.
+        The kernel reports the next change only after the last one has been read: see `read_populated`. Raises
+        StepError.
         """
         path = f"{self.path}/cgroup.events"
         with step("open", path):
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def remove(self) -> None:
-        """Remove it and the cgroups in it, deepest first.  Raises StepError, EBUSY while a process is left."""
+        """Remove the cgroup and those in it, deepest first. Raises StepError, EBUSY while a process is left."""
         for folder, _, _ in os.walk(self.path, topdown=False):
             with step("remove cgroup", folder), contextlib.suppress(FileNotFoundError):
                 os.rmdir(folder)
 
     def statistics(self) -> Statistics:
-        """Memory that its processes use now, and processor time that they have used since it was made."""
+        """Return memory in use now, and CPU time used since the cgroup was made."""
         usage = _flat_keyed(self.path, "cpu.stat").get("usage_usec")
         memory = _read(self.path, "memory.current")
         return Statistics(int(memory) if memory else None, None if usage is None else usage / 1e6)
 
     def oom_kills(self) -> int | None:
-        """How many of its processes the kernel killed for want of memory; None without the memory controller."""
+        """Return how many of its processes the OOM killer has killed; None without the memory controller."""
         return _flat_keyed(self.path, "memory.events").get("oom_kill")
 
 
 def read_populated(events_fd: int) -> bool:
-    """Like `Leaf.is_populated`, through what `open_events` returned.  Raises OSError."""
+    """Do the same as `Leaf.is_populated`, through the descriptor from `open_events`. Raises OSError."""
     try:
         return b"populated 1" in os.pread(events_fd, 4096, 0)
     except OSError as error:
@@ -218,20 +218,20 @@ def read_populated(events_fd: int) -> bool:
 
 
 def folder_name(name: str) -> str:
-    """The folder for the service `name`: the name, escaped by a `_` where it is not free for us to use."""
+    """Return the folder for the service `name`: the name, escaped by a `_` where it could clash."""
     if name == OWN_LEAF or name.startswith(("_", ".")) or name.partition(".")[0] in _KERNEL_PREFIXES - {name}:
         return f"_{name}"
     return name
 
 
 def _differs(path: str, default: str) -> bool:
-    """Whether the file is there and says something else, `100000` after `max` of `cpu.max` and `default ` aside."""
+    """Whether the file exists with a value other than the default; the period of `cpu.max` does not count."""
     value = _read(*os.path.split(path)).removeprefix("default ")
     return bool(value) and value.split()[0] != default
 
 
 def _read(folder: str, name: str) -> str:
-    """A file of a cgroup; '' where there is none, or no such cgroup any more."""
+    """Return a file of a cgroup; '' if the file or the cgroup does not exist."""
     try:
         with open(f"{folder}/{name}", encoding="ascii") as file:
             return file.read()
@@ -240,18 +240,18 @@ def _read(folder: str, name: str) -> str:
 
 
 def _flat_keyed(folder: str, name: str) -> dict[str, int]:
-    """The numbers in a file of `KEY NUMBER` lines; none where there is no such file."""
+    """Return the numbers in a file of `KEY NUMBER` lines; none if the file does not exist."""
     pairs = (line.split() for line in _read(folder, name).splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
 
 
-# signals to all processes of a cgroup; of KILL none is spared for being forked meanwhile
+# signals to all processes of a cgroup; KILL also reaches processes that are forked meanwhile
 
 
 def kill_members(path: str) -> None:
-    """KILL to every process in the cgroup `path` and below.
+    """Kill every process in the cgroup `path` and below.
 
-    Returns before they are dead.  A cgroup that is gone has none.  Raises StepError.
+    Returns before they are dead. A cgroup that is gone has none. Raises StepError.
     """
     kill = f"{path}/cgroup.kill"
     if not os.path.exists(kill):
@@ -262,10 +262,10 @@ def kill_members(path: str) -> None:
 
 
 def signal_members(path: str, signum: int) -> None:
-    """A signal to each process that is in the cgroup `path` or below, once; a stopped one is to hear it, too.
+    """Send a signal once to each process in the cgroup `path` or below, and CONT, so that stopped ones handle it.
 
-    A process is signalled through a pidfd, and only if its pid is still listed after that was opened: what
-    the pidfd holds was in here then, or is dead.  Raises StepError.
+    A process is signalled through a pidfd, and only if its pid is still listed after the pidfd was opened:
+    the process that the pidfd holds was in the cgroup then, or is dead. Raises StepError.
     """
     told: set[int] = set()
     with step("signal the cgroup", path), _unless_gone():
@@ -293,7 +293,7 @@ def _signal_each(path: str, pids: set[int], signum: int) -> None:
 
 
 def freeze_and_kill(path: str) -> None:
-    """`kill_members` before Linux 5.14, which brought `cgroup.kill`.
+    """Do the same as `kill_members` before Linux 5.14, which introduced `cgroup.kill`.
 
     Frozen processes do not fork, so the list of processes is complete; KILL ends them all the same.
     """
@@ -316,7 +316,7 @@ def _wait_frozen(path: str) -> None:
 
 
 def processes(path: str) -> Iterator[int]:
-    """The pids in the cgroup `path` and below.  Raises OSError."""
+    """Yield the pids in the cgroup `path` and below. Raises OSError."""
     for folder, _, _ in os.walk(path):
         with open(f"{folder}/cgroup.procs", encoding="ascii") as procs:
             yield from map(int, procs)
@@ -335,10 +335,10 @@ def _unless_gone() -> Iterator[None]:
 
 
 def find_delegated(path: str) -> Subtree | None:
-    """The subtree at `path`, a folder below the mount point of cgroup2, or where `path` is '' the one spawnd is in.
+    """Return the subtree at `path`, a folder below the mount point of cgroup2; '' means the one that spawnd is in.
 
-    None where there is none.  spawnd leaves the subtree's own folder for a leaf of its own
-    if it is in there.  Raises StepError for a `path` that will not do.
+    None if there is none. If spawnd is in the folder of the subtree itself, it moves to a leaf of its own.
+    Raises StepError for an unsuitable `path`.
     """
     own = own_cgroup()
     found = _check(path) if path else _delegated(own)
@@ -350,21 +350,21 @@ def find_delegated(path: str) -> Subtree | None:
 
 
 def use_subtree(path: str) -> Subtree:
-    """The subtree at `path`; memory is counted in its leaves where that can be had."""
+    """Return the subtree at `path`, and count memory in its leaves if possible."""
     subtree = Subtree(path)
-    with contextlib.suppress(StepError):  # others' processes are in there: no controllers, all else works
+    with contextlib.suppress(StepError):  # with foreign processes in there, only controllers are unavailable
         subtree.enable(["memory"])
     return subtree
 
 
 def own_cgroup() -> str | None:
-    """The folder of the cgroup v2 that this process is in; None where none is mounted or it is out of sight."""
+    """Return the folder of this process's cgroup v2; None if none is mounted or it is not visible."""
     own = cgroup_of("self")
     return folder_of(own) if own is not None else None
 
 
 def cgroup_of(pid: int | str) -> str | None:
-    """The cgroup v2 of a process, as `/proc/PID/cgroup` has it; None where there is no such process or cgroup."""
+    """Return the cgroup v2 of a process, as `/proc/PID/cgroup` has it; None without such a process or cgroup."""
     try:
         with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as cgroups:
             return next((line[3:].rstrip("\n") for line in cgroups if line.startswith("0::")), None)
@@ -373,7 +373,7 @@ def cgroup_of(pid: int | str) -> str | None:
 
 
 def folder_of(cgroup: str) -> str | None:
-    """Where a cgroup is to be seen; None where no mount shows it."""
+    """Return the folder of a cgroup; None if no mount shows it."""
     for point, root in mount_points().items():
         below = root.rstrip("/")
         if cgroup == root or cgroup.startswith(f"{below}/"):
@@ -395,12 +395,12 @@ def _delegated(own: str | None) -> str | None:
         return None
     parent, name = os.path.split(own)
     if name == OWN_LEAF and is_delegated(parent):
-        return parent  # spawnd has moved there before it executed itself anew
+        return parent  # spawnd moved there before it executed itself anew
     return own if is_delegated(own) else None
 
 
 def is_delegated(folder: str) -> bool:
-    """Whether whoever made the cgroup left what is below it to who is in it."""
+    """Whether the maker of the cgroup has delegated its subtree to the processes in it."""
     for attribute in DELEGATE:
         with contextlib.suppress(OSError):
             if os.getxattr(folder, attribute) == b"1":

@@ -1,4 +1,4 @@
-"""The descriptors of a child: moved from numbers anywhere to 0, 1, 2, 3, …, and all others closed."""
+"""The descriptor table of a child: sources of any number move to 0, 1, 2, 3, …, and all others are closed."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from supervisor.process.failure import ErrorPipe, failed, step
 from supervisor.process.launch import Launch, Source
 from supervisor.process.slots import FIRST, slot_name
 
-SPARE = -1  # some number that is free
+SPARE = -1  # a free number
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which source goes to which number; `error_target` is the first number above them all."""
+    """Sources with their target numbers; `error_target` is the first number above all targets."""
 
     targets: tuple[tuple[int, Source], ...]
     error_target: int
 
 
 def plan(launch: Launch) -> Plan:
-    """The table that `launch` asks for.  Raises StepError where two want the same number."""
+    """Return the plan for the table of `launch`. Raises StepError if two sources have the same target."""
     targets = [*enumerate(launch.stdio), *enumerate((source for _, source in launch.fds), FIRST)]
     highest = len(targets) - 1
     if launch.ready is not None:
@@ -42,16 +42,16 @@ def plan(launch: Launch) -> Plan:
 
 
 def gaps(kept: list[int]) -> list[tuple[int, int]]:
-    """The ranges between and above the numbers in `kept` (ascending), for close_range."""
+    """Return the ranges between and above the numbers in `kept` (ascending), for close_range."""
     ranges = [(low + 1, high - 1) for low, high in itertools.pairwise(kept) if low + 1 < high]
     ranges.append((kept[-1] + 1, LAST_DESCRIPTOR))
     return ranges
 
 
 def close_others(launch: Launch) -> None:
-    """Close what is spawnd's or another service's: wherever this child may get stuck, it is not to hold that open.
+    """Close descriptors of spawnd and of other services, so that a child that hangs keeps none of them open.
 
-    A spawnd that is lost leaves its lock and its sockets to nobody.  Raises StepError.
+    The lock and the sockets of a lost spawnd are then free. Raises StepError.
     """
     sources = [*launch.stdio, *(source for _, source in launch.fds), *(launch.ready or ())[1:]]
     kept = {0, 1, 2, launch.error_fd, *(source for source in sources if isinstance(source, int))}
@@ -65,7 +65,7 @@ def arrange(plan: Plan, pipe: ErrorPipe) -> None:
 
     Raises StepError.
     """
-    opened: dict[str, int] = {}  # a source may have several targets; /dev/null has no offset that they would share
+    opened: dict[str, int] = {}  # a source may have several targets; /dev/null has no offset that they could share
     sources = {target: _number(source, opened) for target, source in plan.targets}
     sources[plan.error_target] = pipe.fd
     spare = SPARE
@@ -102,10 +102,10 @@ def _number(source: Source, opened: dict[str, int]) -> int:
 
 
 def _not_placed(target: int, error: OSError) -> StepError:
-    """Named only where it fails: a service may have stored thousands of descriptors."""
+    """Return the error for a failed copy; names are made only here, as there may be thousands of descriptors."""
     number = error.errno or 0
     if number == errno.EBADF and target >= resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
-        number = errno.EMFILE  # dup2(2) says the one where it means the other
+        number = errno.EMFILE  # dup2(2) returns EBADF for a number above the limit
     return failed(f"place {_name(target)}", "", number)
 
 
@@ -114,16 +114,16 @@ def _name(target: int) -> str:
 
 
 def moves(sources: Mapping[int, int]) -> Iterator[tuple[int, int]]:
-    """The copies, as (from, to), after which each number in `sources` has what was on its source before.
+    """Yield the copies (from, to) after which each number in `sources` has what was at its source before.
 
-    One spare number is all that they take beyond those in `sources`: with twice as many, a service could not be given
-    more descriptors than half its limit.  Descriptors that are in their places already are left out.
+    They take one spare number besides those in `sources`. With twice as many numbers, a service could be
+    given only half as many descriptors as its limit. Descriptors that are in place already are left out.
     """
     pending = {target: source for target, source in sources.items() if target != source}
     readers = Counter(pending.values())
     free = [target for target in pending if target not in readers]
     while pending:
-        if not free:  # all that is left are cycles
+        if not free:  # only cycles are left
             target = next(iter(pending))
             yield target, SPARE
             reader = target

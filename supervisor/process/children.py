@@ -1,7 +1,8 @@
 """Reaping: the one place where spawnd waits for processes.
 
-A child is registered right after its fork, before control returns to the loop, so its death cannot be seen before its
-owner is known.  An unregistered child is an orphan that came to spawnd as the subreaper; it is reaped and forgotten.
+A child is registered right after its fork, before control returns to the loop, so its owner is known when its
+death is noticed. An unregistered child is an orphan that spawnd inherited as the subreaper; it is reaped and
+forgotten.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ REALTIME = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a process ended: by `exit` with a status or killed by a signal.  Of no child of ours it is not `known`."""
+    """How a process ended: by `exit` with a status or killed by a signal; not `known` if it was no child of ours."""
 
     status: int = 0
     signum: int = 0
@@ -28,7 +29,7 @@ class Exit:
 
     @property
     def clean(self) -> bool:
-        """Ended well: status 0, or a signal that asks a daemon to end (as systemd counts them)."""
+        """Whether it ended well: status 0, or a signal that asks a daemon to end (as systemd counts them)."""
         asked = (0, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)
         return self.known and self.status == 0 and self.signum in asked
 
@@ -44,7 +45,7 @@ UNKNOWN = Exit(known=False)
 
 
 def signal_name(signum: int) -> str:
-    """`KILL`, `TERM`, `RTMIN+1`: as `kill -l` names them."""
+    """Return the name of a signal as in `kill -l`: `KILL`, `TERM`, `RTMIN+1`."""
     if signum in REALTIME:
         return f"RTMIN+{signum - signal.SIGRTMIN}" if signum > signal.SIGRTMIN else "RTMIN"
     try:
@@ -57,17 +58,17 @@ class Child(Protocol):
     """The owner of a child process."""
 
     def died(self, pid: int) -> bool | None:
-        """The process is dead and not yet reaped: its pid and process group id are still its own.
+        """Handle the death of the process, whose pid and process group id stay its own until it is reaped.
 
-        False: it is to stay so until the owner calls `Children.finish`.
+        Return False to leave it unreaped until the owner calls `Children.finish`.
         """
 
     def reaped(self, pid: int, exit: Exit) -> None:
-        """The process is reaped; `pid` may be anybody's now."""
+        """Handle the end of the process after it is reaped; another process may have `pid` now."""
 
 
 class _Helper:
-    """A child that does something aside and says nothing."""
+    """A child of whose end nothing but the fact matters."""
 
     def __init__(self, ended: Callable[[], None]) -> None:
         self._ended = ended
@@ -84,24 +85,25 @@ class Children:
 
     def __init__(self, on_orphan: Callable[[int, Exit], None]) -> None:
         self._children: dict[int, Child] = {}
-        self._staying: set[int] = set()  # dead, and not to be reaped before `finish`
+        self._staying: set[int] = set()  # dead children that wait for `finish`
         self._on_orphan = on_orphan
-        self.on_dead_orphan: Callable[[int], None] = lambda pid: None  # dead and not reaped
+        # called for an orphan that is dead and not reaped
+        self.on_dead_orphan: Callable[[int], None] = lambda pid: None
         self.orphans = Orphans()
 
     def register(self, pid: int, child: Child) -> None:
         self._children[pid] = child
 
     def when_reaped(self, pid: int, ended: Callable[[], None]) -> None:
-        """Register a child of which nothing matters but that it has ended."""
+        """Register a child of whose end nothing but the fact matters."""
         self.register(pid, _Helper(ended))
 
     def pids(self) -> set[int]:
-        """All that are registered."""
+        """Return the pids of all registered children."""
         return set(self._children)
 
     def reap(self) -> None:
-        """Reap every child that is dead.  To be called on SIGCHLD.
+        """Reap every dead child; to be called on SIGCHLD.
 
         Exceptions of owners are raised once all are reaped, as an ExceptionGroup.
         """
@@ -115,7 +117,7 @@ class Children:
             raise ExceptionGroup("cannot handle the end of children", errors)
 
     def finish(self, pid: int) -> None:
-        """Reap a child that has stayed dead for its owner, and those that it has kept from being found."""
+        """Reap a child that its owner has kept unreaped, and others that it has hidden from `waitid`."""
         self._staying.discard(pid)
         try:
             self._reap(pid)
@@ -137,9 +139,9 @@ class Children:
                 self._reap(pid)
 
     def _reap(self, pid: int) -> None:
-        """Reap whatever happens, or this zombie would be found for ever.
+        """Reap a child in any case: an unreaped one would be found again for ever.
 
-        The owner is told, or it would signal whoever has the pid next.
+        Its owner is told in any case, because its pid may belong to another process from now on.
         """
         child = self._children.pop(pid, None)
         self.orphans.reaped(pid)
@@ -159,10 +161,10 @@ class Children:
         return True
 
     def _next_dead(self) -> int | None:
-        """A child that is dead and is to be reaped.
+        """Return the pid of a dead child that is to be reaped, or None.
 
-        The kernel finds the same one again and again.  While that stays, all others are asked for by their pids, and
-        orphans that have come to spawnd wait.
+        The kernel returns the same dead child again and again. While that child is kept, all others are
+        checked by pid, and orphans wait.
         """
         pid = _dead(os.P_ALL)
         if pid is None or pid not in self._staying:
@@ -171,7 +173,7 @@ class Children:
 
 
 def _dead(kind: int, number: int = 0) -> int | None:
-    """The pid of a dead child of such a kind, which stays to be reaped."""
+    """Return the pid of a dead child of this kind, which stays unreaped; None without one."""
     try:
         found = os.waitid(kind, number, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

@@ -1,11 +1,11 @@
-"""Failures: a step of opening a descriptor or of starting a service, and its report from a child to spawnd.
+"""Failures of steps in opening a descriptor or starting a service, and their report from a child to spawnd.
 
-A child writes one JSON object to a close-on-exec pipe: `{"step": …, "path": …, "errno": …, "cause": …}`.  A pipe that
-ends empty means that exec worked, or that a worker is set up and closed it.  The pipe goes both ways, being a pair of
-sockets: the child waits for a byte before it becomes the service, so that spawnd has written down whom it started.
-Without spawnd there is no byte, and the child ends.
+A child writes one JSON object to a close-on-exec pipe: `{"step": …, "path": …, "errno": …, "cause": …}`. An
+empty pipe at its end means that exec has succeeded, or that a worker is set up and closed the pipe. The pipe
+is a pair of sockets and works both ways: the child waits for a byte before it becomes the service, so that
+spawnd has written down the new process. If spawnd is gone, no byte comes, and the child ends.
 
-Lines `{"notice": …}` may come before that: what the service has to do without.
+Lines `{"notice": …}` may come first; they name features that the service has to do without.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from supervisor.errors import StepError
 
 
 class step:
-    """`with step("open", path):` is a step of opening a descriptor or of starting a service."""
+    """Context of a step of opening a descriptor or of starting a service: `with step("open", path):`."""
 
     __slots__ = ("_name", "_path")
 
@@ -36,14 +36,14 @@ class step:
 
 
 def failed(name: str, path: str, number: int, cause: str = "") -> StepError:
-    """The error of a step; `cause` is the kernel's text for `number` where none is given."""
+    """Return the error of a step; `cause` defaults to the kernel's text for `number`."""
     return StepError(name, path, number, cause or os.strerror(number))
 
 
 class ErrorPipe:
-    """The child's end of the pipe; it owns the descriptor, which moves while the table is arranged.
+    """The child's end of the pipe. Owns the descriptor, which moves while the table is arranged.
 
-    The message for a lack of memory is written beforehand: later there is no memory to write it with.
+    The message for a lack of memory is prepared in advance: later there is no memory to make it.
     """
 
     __slots__ = ("_out_of_memory", "fd")
@@ -53,28 +53,28 @@ class ErrorPipe:
         self.expect_no_memory("set up")
 
     def expect_no_memory(self, step: str, path: str = "", cause: str = "") -> None:
-        """From now on, it is this step that fails when memory runs out."""
+        """Prepare the message for a lack of memory in this step."""
         self._out_of_memory = _message(failed(step, path, errno.ENOMEM, cause))
 
     def report(self, error: BaseException) -> None:
-        """Tell spawnd.  Raises OSError."""
+        """Report a failure to spawnd. Raises OSError."""
         try:
             data = self._out_of_memory if isinstance(error, MemoryError) else _message(failure_of(error))
         except MemoryError:
             data = self._out_of_memory
-        # Never in parts: an empty pipe has room for PIPE_BUF and much more, and a slice would take memory.
+        # One write without slices, which would take memory: an empty pipe has room for PIPE_BUF and much more.
         os.write(self.fd, data)
 
     def notice(self, text: str) -> None:
-        """Tell spawnd what does not keep the service from starting.  Raises OSError."""
+        """Report a feature that is missing but does not keep the service from starting. Raises OSError."""
         os.write(self.fd, json.dumps({"notice": text}).encode() + b"\n")
 
     def is_released(self) -> bool:
-        """Wait until spawnd knows this process; False: there is no spawnd any more.  Raises OSError."""
+        """Wait until spawnd has written down this process; return False if spawnd is gone. Raises OSError."""
         return bool(os.read(self.fd, 1))
 
     def close(self) -> None:
-        """Tell spawnd that all went well, where no exec does it."""
+        """Report success, where no exec does."""
         os.close(self.fd)
 
 
@@ -84,7 +84,7 @@ def _message(failure: StepError) -> bytes:
 
 
 def failure_of(error: BaseException) -> StepError:
-    """`error` as a step that failed: whatever is not one is a mistake of ours."""
+    """Return `error` as a failed step; any other exception is a defect of the set-up."""
     if isinstance(error, StepError):
         return error
     number = error.errno if isinstance(error, OSError) and error.errno else 0
@@ -92,13 +92,13 @@ def failure_of(error: BaseException) -> StepError:
 
 
 def split_notices(data: bytes) -> tuple[tuple[str, ...], bytes]:
-    """Return the notices in all that came through the pipe until its end, and the rest."""
+    """Return the notices in the complete data from the pipe, and the rest."""
     *lines, rest = data.split(b"\n")
     return tuple(str(json.loads(line)["notice"]) for line in lines), rest
 
 
 def read_failure(data: bytes) -> StepError | None:
-    """The failure in all that came through the pipe until its end; None where that is nothing."""
+    """Return the failure in the complete data from the pipe; None if there is none."""
     if not data:
         return None
     try:

@@ -1,15 +1,15 @@
-"""Files that root opens for services, where the service's user can lead a path elsewhere: the modes of fopen(3).
+"""Files that root opens for services, in folders where the service's user can redirect a path: modes of fopen(3).
 
-Root's own rights end at a link that anybody else can have set (`Place`).  A file that is opened to be read alone is
-found beyond it with the rights of the service's user (`open_as`), so that a link such as `/srv/app/current` goes on to
-work, and leads nobody to what only root may read.  Links of `/proc` to what a process has open are followed for nobody
-else.
+Root's own rights end at a link that another user could have set (`Place`). Beyond such a link, a file that is
+only read is opened with the rights of the service's user (`open_as`). So a link such as `/srv/app/current`
+works, but gives no access to files that only root may read. Links in `/proc` to the open files of a process
+are not followed for other users.
 
-The folder of a file may belong to the service's user.  So what is opened to be written is reached step by step,
-through symbolic links only where root alone can have put them there, and never through one to a file that does not
-exist; and a hard link that such a user can have made of somebody else's file is refused, as is another user's file in
-a folder that everybody may write to.  Owner and mode are set on the descriptor of a file that was created right here,
-never by path and never on one that was found.  A spawnd that is not root has nothing to lend, and follows every link.
+The folder of a file may belong to the service's user. So a file to be written is reached step by step,
+through symbolic links only where root alone can have made them, and never through a link to a missing file. A
+hard link that such a user can have made to a foreign file is refused, and so is another user's file in a
+world-writable folder. Owner and mode are set on the descriptor of a file that was created here, never by path
+and never on an existing file. A spawnd that is not root has no rights to protect, and follows every link.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from supervisor.process.fork import in_thread
 
 FOLDER = os.O_PATH | os.O_DIRECTORY
 
-DEFAULT_MODE = 0o640  # of a file that is created; spawnd's umask plays no part
+DEFAULT_MODE = 0o640  # of a created file; spawnd's umask has no effect
 EMPTIED = frozenset({"w", "w+"})  # fopen(3): the file is truncated when it is opened
 
 _ACCESS = {
@@ -48,7 +48,7 @@ _ACCESS = {
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """A user as the kernel judges access to files."""
+    """Ids of a user for the kernel's checks of access to files."""
 
     uid: int
     gid: int
@@ -60,17 +60,17 @@ def rights_of(service: Service) -> Rights:
 
 
 def place_for(rights: Rights | None, *, follows_all: bool = False, owner: int | None = None) -> Place:
-    """Return a walk to what a user with `rights` is to have; `owner` is whom spawnd gives it to where it makes it."""
+    """Return a walk to a file for a user with `rights`; `owner` is the uid that spawnd gives to a file it creates."""
     owners = {-1 if rights is None else rights.uid, -1 if owner is None else owner}
     return Place(follows_all=follows_all, owners=owners)
 
 
 def open_as(path: str, flags: int, rights: Rights | None, *, alone: bool = False, both_ways: bool = True) -> int:
-    """Open what exists at `path`, beyond links of others with `rights`; the caller owns the descriptor.
+    """Open the existing file at `path`, with `rights` beyond links of other users; the caller owns the descriptor.
 
-    It does not block.  Without `rights` such a link is an error.  A file that another user can have put into a folder
-    that everybody may write to is an error, with `rights` too.  `alone`: this process has a single thread and nothing
-    but its own set-up to do, which is simpler than a thread.  See `Place.open` for `both_ways`.  Raises OSError.
+    Never blocks. Without `rights` such a link is an error. A file that another user can have put into a
+    world-writable folder is an error even with `rights`. `alone`: this process has a single thread and is
+    still in its set-up, so no extra thread is needed. See `Place.open` for `both_ways`. Raises OSError.
     """
     with place_for(rights, follows_all=rights is not None and rights.uid == 0) as place:
         try:
@@ -89,11 +89,12 @@ def open_as(path: str, flags: int, rights: Rights | None, *, alone: bool = False
 
 def _open_beyond(folder: int, rest: str, flags: int, both_ways: bool) -> int:
     if flags & os.O_DIRECTORY:
-        rest += "/."  # O_PATH alone does not ask whether the folder itself may be entered
+        rest += "/."  # O_PATH alone does not check whether the folder may be entered
     held = openat2(folder, rest, os.O_PATH | os.O_CLOEXEC, RESOLVE_NO_MAGICLINKS)
     try:
         if is_proc(held):
-            raise PermissionError(errno.EACCES, "a link of a user leads into /proc")  # shows us what is ours
+            # such a link exposes spawnd's own files
+            raise PermissionError(errno.EACCES, "a link of a user leads into /proc")
         if both_ways and stat.S_ISFIFO(os.fstat(held).st_mode):
             flags = os.O_RDWR
         return os.open(f"/proc/self/fd/{held}", flags | ALWAYS)
@@ -103,10 +104,11 @@ def _open_beyond(folder: int, rest: str, flags: int, both_ways: bool) -> int:
 
 @contextmanager
 def _lent(rights: Rights) -> Iterator[None]:
-    """Have the calling thread reach files with `rights` alone, and without any capability.
+    """Give the calling thread only `rights` for access to files, and no capabilities.
 
-    No signal of that user reaches it, for its real and effective ids stay root's.  The kernel makes a process that
-    changes such an id undumpable, for good; a successor of spawnd could not get at the descriptors of its workers.
+    Its real and effective ids stay root's, so that the user cannot signal it. The kernel makes a process that
+    changes such an id undumpable for good, and a successor of spawnd could not get the descriptors of its
+    workers.
     """
     groups, capabilities, dumpable = os.getgroups(), capget(), is_dumpable()
     try:
@@ -124,9 +126,9 @@ def _lent(rights: Rights) -> Iterator[None]:
 
 
 def inode_of(fd: int) -> tuple[int, int] | None:
-    """Return device and number of a regular file, None for anything else.
+    """Return device and inode of a regular file, None for anything else.
 
-    None for files of /proc and /sys, too, whose numbers change.
+    Files of /proc and /sys have no stable inode and return None.
     """
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or file_system_of(fd) in (PROC_SUPER_MAGIC, SYSFS_MAGIC):
@@ -135,7 +137,7 @@ def inode_of(fd: int) -> tuple[int, int] | None:
 
 
 def open_file(spec: Descriptor, rights: Rights | None = None) -> int:
-    """Open a file; the caller owns the descriptor.  `rights` are those of the service's user.  Raises StepError."""
+    """Open a file; the caller owns the descriptor. `rights` are those of the service's user. Raises StepError."""
     with step("open", spec.path):
         return _open_to_read(spec.path, rights) if spec.access == "r" else _open_to_write(spec, rights)
 

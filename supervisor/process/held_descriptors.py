@@ -1,7 +1,7 @@
-"""The descriptors that spawnd holds open for services, over all their restarts, and the table of each service.
+"""The descriptors that spawnd holds open for services over their restarts, and the descriptor table of a service.
 
-They are opened by root, once.  Opening blocks for no longer than a local system call takes: no name is looked up, no
-FIFO waits for its other end, no connect waits for room in a backlog.
+Root opens them once. Opening blocks no longer than a local system call: it resolves no name, waits for no
+other end of a FIFO, and waits for no room in a backlog.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ UNIX = frozenset({"stream", "dgram", "seqpacket"})
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A descriptor that is open, and what has to be known to close it: plain data.
+    """An open descriptor, with the facts that are needed to close it: plain data.
 
-    The holder owns `fd`.  `inode` is device and number of the regular file, or of the socket file that
-    `bind` made, which fstat on the socket does not tell; None where there is none.  `port` is the one that the kernel
-    has chosen: it is asked at once, as getsockname(2) waits for a process that hangs while it uses the socket.
+    The holder owns `fd`. `inode` is device and inode of the regular file, or of the socket file that `bind`
+    made and that fstat on the socket does not return; else None. `port` is the port that the kernel has
+    chosen. It is read at once, because getsockname(2) waits for a process that hangs while it uses the
+    socket.
     """
 
     spec: Descriptor
@@ -46,16 +47,17 @@ class Opened:
 
 
 def is_null(spec: Descriptor) -> bool:
-    """Whether `spec` is /dev/null: not worth a descriptor of spawnd for each service, the child opens it."""
+    """Whether `spec` is /dev/null, which the child opens itself to save spawnd a descriptor per service."""
     return spec.kind == "file" and spec.path == NULL_PATH
 
 
 def open_descriptor(spec: Descriptor, rights: Rights | None = None) -> Opened:
     """Open `spec`, close-on-exec and in blocking mode, as daemons expect; the caller owns the descriptor.
 
-    `rights` are those of the service's user, for paths beyond a link that others than root can have set; without
-    them such a link is an error.  Raises StepError with the step (`open`, `bind tcp 127.0.0.1:80`, `connect`, …),
-    the path and the errno; nothing half-made stays.  `log` descriptors are the log worker's to make.
+    `rights` are those of the service's user, for paths beyond a link that users other than root can have set;
+    without them such a link is an error. Raises StepError with the step (`open`, `bind tcp 127.0.0.1:80`,
+    `connect`, …), path and errno, and leaves nothing half-made. The log worker makes `log` descriptors, not
+    this function.
     """
     if spec.kind == "file":
         fd = open_file(spec, rights)
@@ -81,10 +83,10 @@ def _port_of(fd: int) -> int:
 
 
 def close_descriptors(closing: Iterable[Opened], closer: Closer) -> None:
-    """Close descriptors and remove the socket files that came with them, unless others took their place.
+    """Close descriptors and remove their socket files, unless other files have taken their places.
 
-    The addresses of sockets are free at once.  A service may share each of them with processes that live on, and
-    have put it into an epoll, so all closes are `closer`'s business.
+    The addresses of sockets are free at once. A descriptor may be shared with processes that live on, which
+    may have put it into an epoll, so `closer` does all closing.
     """
     bound: list[int] = []
     others: list[int] = []
@@ -101,14 +103,14 @@ def close_descriptors(closing: Iterable[Opened], closer: Closer) -> None:
 
 
 def close_descriptor(opened: Opened, closer: Closer) -> None:
-    """Close one, as `close_descriptors` does."""
+    """Close one descriptor, as `close_descriptors` does."""
     close_descriptors([opened], closer)
 
 
 def _remove_socket_file(opened: Opened) -> None:
-    """Before the close: as long as the socket lives, its inode's number is no other file's.
+    """Remove the socket file before the close: while the socket lives, no other file has its inode number.
 
-    A socket file that cannot be removed does no harm: the next bind finds it stale.
+    A failure does no harm: the next bind recognizes the file as stale.
     """
     if opened.inode is not None:
         with contextlib.suppress(OSError):
@@ -116,14 +118,14 @@ def _remove_socket_file(opened: Opened) -> None:
 
 
 def mark(slot: Slot, opened: Opened) -> Mark | None:
-    """The mark that a look at its path is compared with; None where no path is to lead to it."""
+    """Return the mark for later checks of the path; None for a descriptor without a path."""
     if opened.inode is None:
         return None
     return Mark(slot, opened.spec.path, *opened.inode, opened.spec.kind in UNIX)
 
 
 def has_waiting(opened: Opened) -> bool:
-    """Whether clients, or datagrams, wait on a socket to be taken."""
+    """Whether clients or datagrams are queued on a socket."""
     if opened.spec.kind not in UNIX | INTERNET or opened.spec.connect:
         return False
     poll = select.poll()
@@ -132,11 +134,11 @@ def has_waiting(opened: Opened) -> bool:
 
 
 def has_lost_server(opened: Opened) -> bool:
-    """Whether it is a connected Unix socket whose other end was closed, so that nobody will ever answer there."""
+    """Whether a connected Unix socket has lost its peer, so that no answer will ever come."""
     if not opened.spec.connect or opened.spec.kind not in UNIX:
         return False
     if opened.spec.kind == "dgram":
-        with contextlib.suppress(OSError):  # a kernel that does not say it
+        with contextlib.suppress(OSError):  # the kernel does not tell
             return has_lost_peer(opened.fd)
         return False
     poll = select.poll()
@@ -145,7 +147,7 @@ def has_lost_server(opened: Opened) -> bool:
 
 
 def waiting(opened: Opened) -> str:
-    """The clients that wait on a socket to be taken, in words; empty where none do."""
+    """Return the queued clients of a socket as text; '' if there are none."""
     if not has_waiting(opened):
         return ""
     if opened.spec.kind in ("dgram", "udp"):
@@ -154,30 +156,30 @@ def waiting(opened: Opened) -> str:
     try:
         return count(length(opened.fd), "client")
     except OSError:
-        return "clients"  # the kernel does not say how many: not of a Unix socket in another network namespace
+        return "clients"  # the kernel does not count them for a Unix socket in another network namespace
 
 
 def is_rewound(opened: Opened) -> bool:
-    """Whether it is a regular file that each start sets back to its beginning.
+    """Whether each start sets this regular file back to its beginning.
 
-    The offset belongs to the open file, which outlives the process.  A file opened with `a` has none.  The child does
-    that: lseek(2) waits for a process that hangs while it reads the file.
+    The offset belongs to the open file, which outlives the process. A file opened with `a` has none. The
+    child does this, because lseek(2) waits for a process that hangs while it reads the file.
     """
     return opened.spec.kind == "file" and opened.spec.access != "a"
 
 
 def is_emptied(opened: Opened) -> bool:
-    """Whether it is a regular file that each start truncates, as fopen(3) does with `w` and `w+`.
+    """Whether each start truncates this regular file, as fopen(3) does with `w` and `w+`.
 
-    The child does that, once it is sure that the file still is the one at its path.
+    The child does this, once it has checked that the file is still the one at its path.
     """
     return opened.spec.kind == "file" and opened.spec.access in EMPTIED and opened.inode is not None
 
 
 def wanted(service: Service) -> dict[Slot, Descriptor]:
-    """The wanted content of a service's table, by slot.
+    """Return the wanted descriptors of a service's table, by slot.
 
-    Left out is what is not the table's: `/dev/null`, which the child opens by itself, and `log()`.
+    The table does not include `/dev/null`, which the child opens itself, and `log()`.
     """
     slots: dict[Slot, Descriptor] = {slot: getattr(service, name) for slot, name in enumerate(STDIO)}
     slots.update(enumerate(service.fd, FIRST))
@@ -185,7 +187,7 @@ def wanted(service: Service) -> dict[Slot, Descriptor]:
 
 
 def open_all(specs: Mapping[Slot, Descriptor], closer: Closer, rights: Rights | None = None) -> dict[Slot, Opened]:
-    """Open all for a user with `rights`, by slot, or raise what one of them raised and leave none open."""
+    """Open all `specs` by slot for a user with `rights`; after an error of one of them, none stays open."""
     opened: dict[Slot, Opened] = {}
     try:
         for slot, spec in specs.items():
@@ -197,14 +199,14 @@ def open_all(specs: Mapping[Slot, Descriptor], closer: Closer, rights: Rights | 
 
 
 def close_all(opened: dict[Slot, Opened], closer: Closer) -> None:
-    """Close them and empty the dict."""
+    """Close all descriptors and empty the dict."""
     closing = list(opened.values())
     opened.clear()
     close_descriptors(closing, closer)
 
 
 def claim(specs: Mapping[Slot, Descriptor], have: Container[Slot], pool: dict[Slot, Opened]) -> dict[Slot, Opened]:
-    """Take out of `pool` what is wanted in slots that are not in `have`, whatever its slot was there."""
+    """Take descriptors for the slots missing in `have` out of `pool`, from whichever slots they have there."""
     claimed: dict[Slot, Opened] = {}
     for slot, spec in specs.items():
         match = next((old for old, opened in pool.items() if opened.spec == spec), None)
@@ -214,7 +216,7 @@ def claim(specs: Mapping[Slot, Descriptor], have: Container[Slot], pool: dict[Sl
 
 
 class Renewal(NamedTuple):
-    """Whether something was opened anew, a sentence about that, and who waited on the old socket, in words."""
+    """Whether something was opened anew, a sentence about it, and the clients of the old socket as text."""
 
     is_new: bool
     sentence: str
@@ -222,7 +224,7 @@ class Renewal(NamedTuple):
 
 
 def is_displaced(opened: Opened) -> bool:
-    """Whether it is a socket in a network namespace other than the one that has the name of its own now."""
+    """Whether a socket is in a network namespace whose name belongs to another one by now."""
     netns = opened.spec.netns
     if not netns:
         return False
@@ -231,55 +233,55 @@ def is_displaced(opened: Opened) -> bool:
 
 
 class Table:
-    """The open descriptors of one service by slot.  It owns them all."""
+    """The open descriptors of one service by slot; owns them all."""
 
     def __init__(self, closer: Closer) -> None:
         self._closer = closer
         self._opened: dict[Slot, Opened] = {}
 
     def open_missing(self, service: Service) -> None:
-        """Open what the service wants and is not open yet: all of it, or StepError and none of it."""
+        """Open the descriptors that the service wants and lacks: all of them, or none with a StepError."""
         self._opened.update(open_all(self.missing(service), self._closer, rights_of(service)))
 
     def close_displaced(self) -> list[str]:
-        """Close the sockets in network namespaces whose names others have by now: nobody reaches them there.
+        """Close the sockets in network namespaces whose names belong to others now: clients cannot reach them there.
 
-        Returns who waited on them, as `adopt` does.
+        Return the clients that were queued, as `adopt` does.
         """
         slots = [slot for slot, opened in self._opened.items() if is_displaced(opened)]
         return self._disconnect({slot: self._opened.pop(slot) for slot in slots})
 
     def close_disconnected(self) -> None:
-        """Close connected sockets whose servers are gone or have closed them: they are to be connected anew."""
+        """Close connected sockets whose servers have gone or closed them, to connect anew."""
         slots = [slot for slot, opened in self._opened.items() if has_lost_server(opened)]
         close_all({slot: self._opened.pop(slot) for slot in slots}, self._closer)
 
     @property
     def is_displaced(self) -> bool:
-        """Whether there are such sockets."""
+        """Whether the table has sockets in network namespaces whose names belong to others now."""
         return any(is_displaced(opened) for opened in self._opened.values())
 
     @property
     def is_awaited(self) -> bool:
-        """Whether clients wait on a socket that may be out of reach: bound to a path, or in a namespace of before."""
+        """Whether clients are queued on a socket that may be out of reach: bound to a path, or in an old namespace."""
         awaited = [opened for opened in self._opened.values() if has_waiting(opened)]
         return any(opened.inode is not None or is_displaced(opened) for opened in awaited)
 
     def marks(self) -> tuple[Mark, ...]:
-        """The marks that looks at the paths of its files and sockets are compared with."""
+        """Return the marks for checks of the paths of its files and sockets."""
         marks = (mark(slot, opened) for slot, opened in self._opened.items())
         return tuple(found for found in marks if found is not None)
 
     def emptied(self) -> tuple[Slot, ...]:
-        """The slots of regular files that are truncated at each start."""
+        """Return the slots of regular files that are truncated at each start."""
         return tuple(slot for slot, opened in self._opened.items() if is_emptied(opened))
 
     def rewound(self) -> tuple[Slot, ...]:
-        """The slots of files that are read from their beginning again at each start."""
+        """Return the slots of files that are set back to their beginning at each start."""
         return tuple(slot for slot, opened in self._opened.items() if is_rewound(opened))
 
     def renew(self, sights: Mapping[Slot, Sight], rights: Rights | None) -> list[Renewal]:
-        """Open anew what has changed, in these slots, and close what was open there.
+        """Open anew what has changed in these slots, and close the old descriptors.
 
         A descriptor that cannot be opened anew stays as it was.
         """
@@ -287,7 +289,7 @@ class Table:
         return [self._renew(slot, sight, rights) for slot, sight in known.items()]
 
     def refined(self, slot: Slot, sight: Sight) -> Sight:
-        """The fate of the file in a slot, where a look has found nothing at its path."""
+        """Return the fate of the file in a slot, if its path was found empty."""
         return refined(sight, self._opened[slot].fd)
 
     def _renew(self, slot: Slot, sight: Sight, rights: Rights | None) -> Renewal:
@@ -301,19 +303,20 @@ class Table:
         return Renewal(True, f"{what} was {sight}: opened anew", self._disconnect({slot: old}))
 
     def _disconnect(self, old: dict[Slot, Opened]) -> list[str]:
-        """Close what something else has the place of by now.  Returns who waited there to be taken, in words."""
+        """Close descriptors that others have replaced; return their queued clients as text."""
         awaited = [(who, opened.spec) for opened in old.values() if (who := waiting(opened))]
         close_all(old, self._closer)
         return [f"{who} of {spec.kind} {spec.path or f'{spec.host}:{spec.port}'}" for who, spec in awaited]
 
     def missing(self, service: Service) -> dict[Slot, Descriptor]:
-        """The wanted descriptors that are not open yet, by slot."""
+        """Return the wanted descriptors that are not open yet, by slot."""
         return {slot: spec for slot, spec in wanted(service).items() if slot not in self._opened}
 
     def adopt(self, service: Service, ready: dict[Slot, Opened]) -> list[str]:
         """Become the table of another definition: keep what both want, take over `ready`, close the rest.
 
-        Returns who waited on sockets that others at the same places have replaced: "2 clients of stream /run/x".
+        Return the queued clients of sockets that were replaced at the same places: "2 clients of stream
+        /run/x".
         """
         successors = [opened.spec for opened in ready.values()]
         ready.update(claim(wanted(service), ready, self._opened))
@@ -324,22 +327,25 @@ class Table:
         return disconnected
 
     def take_back(self, slot: Slot, opened: Opened) -> bool:
-        """Take over what an earlier spawnd had in a slot; False, and it is the caller's, where the slot is taken."""
+        """Take over an earlier spawnd's descriptor in a slot.
+
+        If the slot is taken, return False; the caller keeps it.
+        """
         if slot in self._opened:
             return False
         self._opened[slot] = opened
         return True
 
     def give(self, slot: Slot) -> Opened:
-        """Give up what is in a slot, to somebody who owns it from now on."""
+        """Give up the descriptor in a slot to the caller, which owns it from now on."""
         return self._opened.pop(slot)
 
     def fd(self, slot: Slot) -> int:
-        """The descriptor in a slot that `open_missing` has filled; it stays the table's."""
+        """Return the descriptor in a slot that `open_missing` has filled; the table still owns it."""
         return self._opened[slot].fd
 
     def as_bound(self, slot: Slot, spec: Descriptor) -> Descriptor:
-        """`spec`, with the port that the kernel has chosen where it is open and asks for port 0."""
+        """Return `spec`; if it asks for port 0 and is open, with the port that the kernel has chosen."""
         opened = self._opened.get(slot)
         if opened is None or opened.spec != spec or spec.kind not in ("tcp", "udp") or spec.port:
             return spec

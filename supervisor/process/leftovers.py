@@ -1,7 +1,7 @@
-"""Processes that services leave behind, where there is no cgroup to tell: how they are found and ended.
+"""Processes that services leave behind without a cgroup: finding and killing them.
 
-spawnd is a child subreaper, so whatever services left behind is among its descendants, and nothing else is; but for
-services of an earlier spawnd, whose orphans went to process 1.
+spawnd is a child subreaper, so the leftovers of its services are its descendants, and it has no other
+descendants. The orphans of services of an earlier spawnd went to process 1 instead.
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from supervisor.process.pids import (
     still_themselves,
 )
 
-MOST_LOOKS = 4096  # files and processes that a look below one process takes: less than a tenth of a second
-LONGEST_PID = 8  # characters, with a blank
-LINKS_OF_A_FOLDER = 2  # its name and its `.`
+MOST_LOOKS = 4096  # files and processes read below one process, within a tenth of a second
+LONGEST_PID = 8  # characters, with a space
+LINKS_OF_A_FOLDER = 2  # the folder's name and its `.`
 _DEAD = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
 def has_orphans(known: Collection[int]) -> bool:
-    """Whether a child of this process is not among the known ones: what is left behind comes to it, or is below such.
+    """Whether a child of this process is unknown: leftovers become its children, or are below one.
 
-    A look at this is much cheaper than one at all processes.  True where the kernel does not tell.
+    This check is much cheaper than reading all processes. Returns True if the kernel does not tell.
     """
     try:
         with open("/proc/thread-self/children", "rb") as file:
             children = file.read().split()
     except OSError:
-        return True  # CONFIG_PROC_CHILDREN
+        return True  # no CONFIG_PROC_CHILDREN
     return any(int(pid) not in known for pid in children)
 
 
 def kill_descendants() -> None:
-    """KILL to every descendant of this process."""
+    """Kill every descendant of this process."""
     kill_all(_descendants)
 
 
-# Processes of an earlier spawnd are not among our descendants.  A session is known by its number, which is free for
-# anybody once nobody is in it; so it has to be shown that it never was.
+# Processes of an earlier spawnd are not among our descendants. The number of a session is free once the
+# session is empty. So there must be proof that the session was never empty.
 
 
 def relatives(known: Mapping[int, int], everybody: Sequence[Process]) -> dict[int, int]:
-    """Pids and start times of those of `known` that still live, and of all in their sessions."""
+    """Return pids and start times of `known` processes that still live, and of all processes in their sessions."""
     roots = {process.pid: process for process in everybody if known.get(process.pid) == process.started}
     sessions = _sessions_of(roots.values())
     members = roots | {process.pid: process for process in everybody if process.session in sessions}
@@ -59,12 +59,12 @@ def relatives(known: Mapping[int, int], everybody: Sequence[Process]) -> dict[in
 def left_by(
     leader: int, started: int, before: int, everybody: Sequence[Process], is_its: Callable[[int], bool]
 ) -> dict[int, int]:
-    """Pids and start times of what is left of the session of a leader that ended unseen, after the time `before`.
+    """Return pids and start times of the rest of a session whose leader ended unseen, after the time `before`.
 
-    A process in the session that was there before the leader ended, or has something that was the leader's alone
-    (`is_its`), shows that its number was never free: nobody can enter a session that is there already.  Without such a
-    one the others may be anybody's, and are left out.  `before` is in clock ticks since boot; `everybody` was looked at
-    after that end.
+    A process of the session that existed before the leader ended, or that has something only the leader had
+    (`is_its`), proves that the session was never empty: no process can enter an existing session. Without
+    such proof the members may be foreign, and are left out. `before` is in clock ticks since boot;
+    `everybody` was read after the end of the leader.
     """
     if any(process.pid == leader and process.started != started for process in everybody):
         return {}
@@ -74,21 +74,21 @@ def left_by(
 
 
 def kill_processes(processes: Mapping[int, int]) -> None:
-    """KILL to processes that are known by pid and start time, to all in their sessions, and to their descendants."""
+    """Kill processes known by pid and start time, all processes in their sessions, and their descendants."""
     known = dict(processes)
 
     def living() -> list[Process]:
         found = _family(known, look_at_all())
-        known.update((process.pid, process.started) for process in found)  # they tell of others when these are dead
+        known.update((process.pid, process.started) for process in found)  # once dead, these still lead to others
         return found
 
     kill_all(living)
 
 
 def family(known: Mapping[int, int], everybody: Sequence[Process]) -> dict[int, int]:
-    """Pids and start times of those of `known` that live, and of all in their sessions and below.
+    """Return pids and start times of `known` processes that live, and of all in their sessions and below.
 
-    One of `known` that is dead and not reaped tells of the others as well.
+    A known process that is dead but not reaped leads to the others as well.
     """
     return {process.pid: process.started for process in _family(known, everybody) if process.state not in "ZX"}
 
@@ -101,9 +101,9 @@ def _family(known: Mapping[int, int], everybody: Sequence[Process]) -> list[Proc
 
 
 def _sessions_of(roots: Iterable[Process]) -> set[int]:
-    """The sessions of processes that are in them still, so that the numbers were not free since these were read.
+    """Return the sessions of processes that are still in them, so that their numbers were never free meanwhile.
 
-    Our own session is nobody's: a child is in it until it has made one of its own.
+    Our own session does not count: a child is in it until it has made its own.
     """
     nobodys = (os.getsid(0), 0)
     before = {root.pid: root for root in roots if root.session not in nobodys}
@@ -115,10 +115,11 @@ def _sessions_of(roots: Iterable[Process]) -> set[int]:
 
 
 def descendants_of(leader: int, started: int) -> dict[int, int]:
-    """Pids and start times of those below a living process, asked of each of them: much less than a look at everybody.
+    """Return pids and start times of the descendants of a living process, read level by level.
 
-    Nobody is found where the kernel does not tell (CONFIG_PROC_CHILDREN).  Of very many the nearest are found: one that
-    forks all the time must not keep us here.
+    This is much cheaper than reading all processes. Returns nothing if the kernel does not tell
+    (CONFIG_PROC_CHILDREN). Only the nearest of very many are found: a process that keeps forking must not
+    hold spawnd up.
     """
     found: dict[int, int] = {}
     level = {leader: started}
@@ -129,12 +130,12 @@ def descendants_of(leader: int, started: int) -> dict[int, int]:
             children, files = _children_of(pid, max(0, MOST_LOOKS - looks))
             looks += files + len(children)
             listed |= dict.fromkeys(children, pid)
-        if not listed:  # as nearly all have none
+        if not listed:  # the usual case
             break
         read = [process for process in read_processes(listed) if process.parent == listed[process.pid]]
         if not read:
             break
-        # the children of whoever had the pid while they were read: of this one, if it has it still
+        # The children were read by the parent's pid: they are its own only if it still has that pid.
         same = still_themselves(level)
         level = {p.pid: p.started for p in read if p.parent in same and p.pid not in found}
         found |= level
@@ -142,10 +143,10 @@ def descendants_of(leader: int, started: int) -> dict[int, int]:
 
 
 def _children_of(pid: int, most: int) -> tuple[list[int], int]:
-    """The children of each of its threads, and how many files were read; at most so many of both."""
+    """Return at most `most` children of all threads of a process, and the number of files read."""
     found: list[int] = []
     files = 0
-    with suppress(OSError):  # else it is gone
+    with suppress(OSError):  # else the process is gone
         for thread in _threads_of(pid):
             if len(found) + files >= most:
                 break
@@ -156,9 +157,9 @@ def _children_of(pid: int, most: int) -> tuple[list[int], int]:
 
 
 def _threads_of(pid: int) -> Sequence[int | str]:
-    """The threads of a process.  Raises OSError.
+    """Return the threads of a process. Raises OSError.
 
-    The link count of their folder tells of a lone one, by half the system calls that to list it takes.
+    The link count of their folder identifies a single thread with half the system calls of a listing.
     """
     folder = f"/proc/{pid}/task"
     return [pid] if os.stat(folder).st_nlink == LINKS_OF_A_FOLDER + 1 else os.listdir(folder)
@@ -181,10 +182,10 @@ def _descendants() -> list[Process]:
 
 
 def _below(tops: Mapping[int, Process], everybody: Iterable[Process]) -> list[Process]:
-    """All below `tops` that are none of them.
+    """Return all processes below `tops`, without these.
 
-    `everybody` was read one after the other: who is the parent of whom counts if it is still so, for the number of the
-    parent may have been another's when the child was read.
+    The processes in `everybody` were read one after the other. Parent and child count only if they are still
+    related: the pid of the parent may have belonged to another process when the child was read.
     """
     by_parent: dict[int, list[Process]] = {}
     for process in everybody:
@@ -217,7 +218,7 @@ def _reached(
 
 
 class Orphans:
-    """The sessions of processes that are known by pid and start time.
+    """Search for sessions of processes known by pid and start time, with a cache of our own children.
 
     A child that was read once need not be read again before `reaped`: its pid is its own until then.
     """
@@ -226,19 +227,19 @@ class Orphans:
         self._children: dict[int, Process] = {}
 
     def reaped(self, pid: int) -> None:
-        """A child of ours, whoever it was, is about to be."""
+        """Forget any child of ours that is about to be reaped."""
         self._children.pop(pid, None)
 
     def living_with(self, known: Mapping[int, int]) -> dict[int, int]:
-        """Pids and start times of those of `known` that live, and of all in their sessions.
+        """Return pids and start times of `known` processes that live, and of all processes in their sessions.
 
-        The number of a session is anybody's once nobody is in it.  So it counts only where one of `known` is in it
-        before and after the others are looked for; one that is dead and not reaped will do.  Our own session is
-        nobody's: a child is in it until it has made one of its own.
+        The number of a session is free once the session is empty. So a session counts only if a known process
+        is in it before and after the search; a dead one that is not reaped will do. Our own session does not
+        count: a child is in it until it has made its own.
         """
         nobodys = (os.getsid(0), 0)
         looked = self._look(known)
-        unknown = {process.pid: known[process.pid] for process in looked if process.started < 0}  # alive, as it seems
+        unknown = {process.pid: known[process.pid] for process in looked if process.started < 0}  # apparently alive
         before = {process.pid: process for process in looked if process.started == known[process.pid]}
         sessions = {process.session for process in before.values()}.difference(nobodys)
         members = self._members(sessions, before) if sessions else []
@@ -247,13 +248,13 @@ class Orphans:
         return unknown | {process.pid: process.started for process in found if process.state not in "ZX"}
 
     def _members(self, sessions: Collection[int], but: Collection[int]) -> list[Process]:
-        """The processes in these sessions, without those that are known anyway."""
+        """Return the processes in these sessions, without the pids in `but`."""
         pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
         found = self._look([pid for pid in pids if pid not in but and _session_of(pid) in sessions])
         return [process for process in found if process.session in sessions]
 
     def _look(self, pids: Iterable[int]) -> list[Process]:
-        """The facts about a child stay the same, but for its session, which it may leave, and for its end."""
+        """Read processes. The facts about a child are cached, except for its session and its death."""
         known = [self._children[pid] for pid in pids if pid in self._children]
         others = read_processes([pid for pid in pids if pid not in self._children])
         ourselves = os.getpid()
@@ -267,7 +268,7 @@ def _as_it_is(child: Process) -> Process:
 
 
 def _is_same(now: Process, before: Process) -> bool:
-    """Whether it has been in the session in which it was seen all the time."""
+    """Whether the process has been in the same session all the time."""
     return (now.started, now.session) == (before.started, before.session)
 
 

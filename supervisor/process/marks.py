@@ -1,14 +1,13 @@
-"""Proof of whose a process is that has left its session and its parent: marks in its environment.
+"""Marks in the environment of processes: they prove the service of a process that left its session and parent.
 
-Processes inherit the marks of the service that they come from, whatever session they have made.  Only orphans need
-that proof, which came to spawnd as the subreaper; in a cgroup no mark is ever read.
+Processes inherit the marks of their service, whatever session they have made. Only orphans that spawnd
+inherited as the subreaper need that proof; with cgroups no mark is ever read.
 
-The environment of a process is in its memory.  The kernel reads it under locks that a hostile or hung process may hold
-for ever: the mmap lock, and the lock of execve.  So a child reads it, with a thread for each process.  The child closes
-its pipe after a time limit, and nothing waits for the end of the child.
+The environment of a process is in its memory. The kernel reads it under locks that a hostile or hung process
+may hold for ever: the mmap lock and the lock of execve. So a child reads it, with a thread per process. The
+child closes its pipe after a time limit, and spawnd does not wait for the end of the child.
 
-Daemons that go into the background by themselves are found by their marks, too: which processes are theirs, and which
-one is to be supervised.
+Marks also identify the processes of daemons that go into the background, and the process to be supervised.
 """
 
 from __future__ import annotations
@@ -33,23 +32,23 @@ from supervisor.process.files import Rights, open_as
 from supervisor.process.leftovers import family
 from supervisor.process.pids import Process, look_at_all, read_process, read_processes, runs_as
 
-SERVICE_MARK = "SPAWND_MARK"  # a random word, which a service keeps
+SERVICE_MARK = "SPAWND_MARK"  # a random word that stays the same for a service
 START_MARK = "INVOCATION_ID"  # of each start of a daemon that goes into the background; see systemd.exec(5)
-LARGEST = 2 << 20  # bytes of an environment that are read
+LARGEST = 2 << 20  # bytes read of an environment
 LONGEST = 32  # characters of a mark
-AT_ONCE = 500  # processes that a child reads, with as many threads
-MOST_TOLD = 8  # processes in a line of the log
+AT_ONCE = 500  # processes read by a child, with a thread each
+MOST_TOLD = 8  # processes named in a log line
 READ_LIMIT = 2.0  # seconds for the child to read them all
-TIME_LIMIT = 5.0  # seconds until a child that says nothing is given up
-RETRY = 1.0  # seconds until another child is tried for
+TIME_LIMIT = 5.0  # seconds until a child without an answer is given up
+RETRY = 1.0  # seconds until another attempt to fork a child
 # An environment is empty for a moment in the middle of an execve.
 EMPTY_LOOKS, EMPTY_PAUSE = 5, 0.01
 
-LONGEST_PID_FILE = 64  # bytes; more is none
+LONGEST_PID_FILE = 64  # bytes; a longer file is no pid file
 
 
 class Marked(NamedTuple):
-    """An orphan by its start time, with its marks: '' for a mark that it has not, or that cannot be read."""
+    """An orphan by start time, with its marks: '' for a mark that is missing or cannot be read."""
 
     started: int
     service: str = ""
@@ -62,7 +61,7 @@ def start_mark(pid: int, started: int) -> str:
 
 
 class MarkReader:
-    """The marks of orphans, each read once, by one child at a time."""
+    """Cache of the marks of orphans; each is read once, by one child at a time."""
 
     def __init__(self, loop: Loop, children: Children) -> None:
         self._loop = loop
@@ -72,13 +71,13 @@ class MarkReader:
         self._is_busy = False
 
     def look(self, done: Callable[[], None]) -> None:
-        """Read the marks of all orphans that are there now; then the loop calls `done`."""
+        """Read the marks of all orphans that exist now; then the loop calls `done`."""
         self._asked.append(done)
         if not self._is_busy:
             self._begin()
 
     def orphans(self) -> dict[int, Marked]:
-        """The orphans of the last look by pid; some may have ended since."""
+        """Return the orphans of the last look by pid; some may have ended since."""
         registered = self._children.pids()
         return {pid: marked for pid, marked in self._known.items() if pid not in registered}
 
@@ -90,7 +89,7 @@ class MarkReader:
         self._go_on({pid: started for pid, started in living.items() if pid not in self._known}, asked)
 
     def _go_on(self, new: Mapping[int, int], asked: Iterable[Callable[[], None]]) -> None:
-        """Read what is `new`, some at a time."""
+        """Read the marks of `new` orphans, at most `AT_ONCE` per child."""
         if not new:
             self._end(asked)
             return
@@ -120,7 +119,7 @@ class MarkReader:
 
 
 def orphans_but(known: Collection[int]) -> dict[int, int]:
-    """Pids and start times of living children of this process that are not among the known ones.
+    """Return pids and start times of living children of this process outside `known`.
 
     Children in our own session are no orphans: services and their processes have left it.
     """
@@ -133,7 +132,7 @@ def orphans_but(known: Collection[int]) -> dict[int, int]:
         found = [each for each in look_at_all() if each.parent == ourselves and each.pid not in known]
     ours = os.getsid(0)
     others = [process for process in found if process.session != ours and process.state not in "ZX"]
-    # without a start time, it would not show its environment either
+    # a process without a start time would not show its environment either
     return {process.pid: process.started for process in others if process.started >= 0}
 
 
@@ -150,11 +149,11 @@ def tell_all_marks(fd: int, pids: Iterable[int]) -> None:
             threads.append(thread)
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    os.close(fd)  # the exit may have to wait for a thread, and the pipe must not
+    os.close(fd)  # the exit of the process may have to wait for a thread, the reader of the pipe must not
 
 
 def _start(thread: threading.Thread, deadline: float) -> bool:
-    """Start a thread, once there is room for it."""
+    """Start a thread as soon as the limits allow it; return False after the deadline."""
     while time.monotonic() < deadline:
         try:
             thread.start()
@@ -168,11 +167,11 @@ def _start(thread: threading.Thread, deadline: float) -> bool:
 def _tell_marks(fd: int, pid: int) -> None:
     service, start = marks_in(_read_environment(pid))
     with suppress(OSError):
-        os.write(fd, f"{pid} {service} {start}\n".encode())  # in one piece: less than PIPE_BUF
+        os.write(fd, f"{pid} {service} {start}\n".encode())  # atomic: less than PIPE_BUF
 
 
 def _read_environment(pid: int) -> bytes:
-    """The environment of a process; empty where it has none, or may not be read.  May block."""
+    """Return the environment of a process; empty if there is none or it may not be read. May block."""
     data = b""
     for _ in range(EMPTY_LOOKS):
         try:
@@ -188,7 +187,7 @@ def _read_environment(pid: int) -> bytes:
 
 
 def marks_in(environment: bytes) -> tuple[str, str]:
-    """Return the marks of service and start in an environment, '' for each that is not there or is no mark."""
+    """Return the marks of service and start in an environment, '' for each missing or invalid one."""
     variables: dict[bytes, bytes] = {}
     for entry in environment.split(b"\0"):
         name, _, value = entry.partition(b"=")
@@ -199,7 +198,7 @@ def marks_in(environment: bytes) -> tuple[str, str]:
 
 
 def parse_marks(data: bytes) -> dict[int, tuple[str, str]]:
-    """Return the marks of service and start by pid, as the child has told them."""
+    """Return the marks of service and start by pid, as the child wrote them."""
     found = {}
     for line in data.decode().splitlines():
         fields = line.split(" ")
@@ -211,7 +210,7 @@ def parse_marks(data: bytes) -> dict[int, tuple[str, str]]:
 def read_pid_file(path: str, rights: Rights) -> tuple[int, bool]:
     """Return the number in a pid file, and whether root alone may write to the file.
 
-    Raises OSError, EINVAL where there is no number in it.
+    Raises OSError, with EINVAL if it contains no number.
     """
     fd = open_as(path, os.O_RDONLY, rights, both_ways=False)
     try:
@@ -225,16 +224,16 @@ def read_pid_file(path: str, rights: Rights) -> tuple[int, bool]:
 
 
 def may_name(service: Service, pid: int, *, is_roots: bool) -> bool:
-    """Return whether the pid file of a service may name an orphan that has no mark.
+    """Return whether the pid file of a service may name an orphan without a mark.
 
-    A user's file may name processes of that user alone.  The path of a service that is not root's may lead to a file
-    of root that was written for another one.
+    A user's file may name processes of that user alone. For a service that is not root's, the path may lead
+    to a file of root that was written for another service.
     """
     return (is_roots and service.uid == 0) or runs_as(pid, service.uid)
 
 
 def name_of(pid: int) -> str:
-    """Return the kernel's name of a living process, '' where there is none."""
+    """Return the kernel's name of a living process, '' without one."""
     process = read_process(pid)
     if process is None or process.state in "ZX":
         return ""
@@ -246,7 +245,7 @@ def name_of(pid: int) -> str:
 
 
 def tops(processes: Mapping[int, Process]) -> list[Process]:
-    """Return those whose parent is none of them."""
+    """Return the processes whose parent is not among them."""
     return [process for process in processes.values() if process.parent not in processes]
 
 
@@ -258,8 +257,8 @@ def living_in(cgroup: Leaf) -> dict[int, Process]:
 def living_relatives(others: Mapping[int, int], mark: str, orphans: Mapping[int, Marked]) -> dict[int, Process]:
     """Return the living relatives of `others` by pid, where there is no cgroup.
 
-    `others` are pids and start times of processes that were the service's own, dead ones among them.  Relatives are in
-    their sessions, below them, or orphans with the mark of the service and of a start whose first process was one of
+    `others` are pids and start times of processes of the service, including dead ones. Relatives are in their
+    sessions, below them, or orphans with the mark of the service and of a start whose first process is among
     them.
     """
     starts = {start_mark(pid, started) for pid, started in others.items()}

@@ -1,6 +1,6 @@
 """Network namespaces by name, as ip-netns(8) keeps them: mounted on /run/netns/NAME.
 
-Files that take the place of those in `/etc` for whoever is inside are in `/etc/netns/NAME`.
+Files in `/etc/netns/NAME` replace those in `/etc` for processes inside.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RESOLVER = "resolv.conf"
 SIOCGSKNS = 0x894C  # <linux/sockios.h>
 T = TypeVar("T")
 
-Identity = tuple[int, int]  # device and inode, which no two namespaces have at a time
+Identity = tuple[int, int]  # device and inode, unique among the namespaces of a moment
 
 
 def enter_namespace(name: str) -> None:
@@ -37,9 +37,10 @@ def enter_namespace(name: str) -> None:
 
 
 def bind_resolver(name: str) -> None:
-    """Have `/etc/resolv.conf` be that of the network namespace `name`, if it has one.  Raises StepError.
+    """Replace `/etc/resolv.conf` by that of the network namespace `name`, if it has one. Raises StepError.
 
-    For this process and its descendants alone: it gets mounts of its own, which follow those of the host.
+    This affects only this process and its descendants: they get their own mounts, which follow those of the
+    host.
     """
     source, target = f"{FILES}/{name}/{RESOLVER}", f"/etc/{RESOLVER}"
     if not os.path.exists(source):
@@ -52,7 +53,7 @@ def bind_resolver(name: str) -> None:
 
 
 def namespace_of_name(name: str) -> Identity | None:
-    """Which namespace has the name now; None where none has."""
+    """Return the namespace that has the name now; None if there is none."""
     try:
         found = os.stat(f"{FOLDER}/{name}")
     except OSError:
@@ -61,7 +62,7 @@ def namespace_of_name(name: str) -> Identity | None:
 
 
 def namespace_of_process(pid: int) -> Identity | None:
-    """Which one a process is in; None where it is gone, or does not show it."""
+    """Return the namespace of a process; None if the process is gone or hides it."""
     try:
         link = read_link(f"/proc/{pid}/ns/net")
         device = os.stat("/proc/self/ns/net").st_dev
@@ -71,7 +72,7 @@ def namespace_of_process(pid: int) -> Identity | None:
 
 
 def namespace_of_socket(sock: int) -> Identity | None:
-    """Which one a socket was made in, for good; None where the kernel does not tell (not root)."""
+    """Return the namespace in which a socket was made; None if the kernel does not tell (not root)."""
     try:
         fd = fcntl.ioctl(sock, SIOCGSKNS)
     except OSError:
@@ -84,11 +85,11 @@ def namespace_of_socket(sock: int) -> Identity | None:
 
 
 def run_in_namespace(name: str, function: Callable[[], T]) -> T:
-    """The result of `function`, called inside the network namespace `name`.  Raises StepError and what it raises.
+    """Return the result of `function`, called inside the network namespace `name`.
 
-    A socket belongs to the namespace that it was made in, for good.  A short-lived thread
-    goes there, as spawnd could fail to come back; it is gone when this returns, so that the
-    next fork finds a single thread.
+    Raises StepError, and the exceptions of `function`. A socket belongs to the namespace in which it was
+    made, for good. A short-lived thread enters the namespace, because spawnd itself might fail to return. The
+    thread has ended when this returns, so that the next fork finds a single thread.
     """
 
     def run() -> T:

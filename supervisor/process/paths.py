@@ -1,7 +1,7 @@
-"""Whether the paths of open descriptors still lead to what was opened there.
+"""Checks whether the paths of open descriptors still lead to the opened files.
 
-A file may be renamed, as everything that rotates keys and logs does it, and a socket file removed.  A look at a path
-may take for ever, when its file system does not answer: so spawnd itself takes none, its children do.
+Tools that rotate keys and logs rename files, and socket files get removed. Looking at a path may take for
+ever when its file system does not answer, so children do it, never spawnd itself.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ LOOK = "find the table's files at their paths"
 
 
 class Sight(StrEnum):
-    """The finding at a path, in the place of the file or socket that was opened.
+    """The state of a path where a file or socket was opened.
 
-    `RENAMED`: nothing, and the file has another name now, which a look at the path alone cannot tell.
-    `TAKEN`: something that keeps a socket from being bound there, a living socket of others or no socket at all.
-    `CUT_OFF`: nothing, as for a socket there is not even a folder to bind it in.
+    `RENAMED`: nothing there, and the file has another name now, which a look at the path alone cannot tell.
+    `TAKEN`: something keeps a socket from being bound there, a bound socket of others or no socket at all.
+    `CUT_OFF`: nothing there, and no folder to bind the socket in.
     """
 
     REPLACED = "replaced"
@@ -51,13 +51,13 @@ class Mark(NamedTuple):
 
 
 def look(marks: Iterable[Mark]) -> dict[Slot, Sight]:
-    """Return by slot what has changed.  May block; a path that cannot be looked at counts as unchanged."""
+    """Return the changes by slot. May block; a path that cannot be looked at counts as unchanged."""
     found = {mark.slot: _look_at(mark) for mark in marks}
     return {slot: sight for slot, sight in found.items() if sight is not None}
 
 
 def refined(sight: Sight, fd: int) -> Sight:
-    """Tell a file that was renamed from one that was deleted, by what the kernel calls the open one.  Never blocks."""
+    """Tell a renamed file from a deleted one, by the kernel's name of the open file. Never blocks."""
     if sight is not Sight.DELETED:
         return sight
     try:
@@ -68,12 +68,12 @@ def refined(sight: Sight, fd: int) -> Sight:
 
 
 def moved(sights: Mapping[Slot, Sight]) -> StepError:
-    """The failure of a start before which paths have come to lead elsewhere, by slot of the table."""
+    """Return the failure of a start whose paths lead elsewhere by now, by slot of the table."""
     return StepError(LOOK, "", 0, json.dumps(sights))
 
 
 def read_moved(failure: StepError | None) -> dict[Slot, Sight]:
-    """The slots in such a failure; none in any other."""
+    """Return the slots in such a failure; none for any other."""
     if failure is None or failure.step != LOOK:
         return {}
     return {int(slot): Sight(sight) for slot, sight in json.loads(failure.cause).items()}

@@ -1,7 +1,7 @@
-"""Processes by pid and start time: read from `/proc`, held by pidfds and signalled, and process groups.
+"""Processes by pid and start time: read from `/proc`, held by pidfds and signalled; process groups.
 
-A process is known by pid and start time and is signalled through a pidfd, so that a pid that was used again meanwhile
-is never hit.
+A process is identified by pid and start time and signalled through a pidfd, so that a signal never hits
+another process that has the same pid by now.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import NamedTuple
 from supervisor.linux.glance import CONTENT, glance
 from supervisor.log.logger import log
 
-PASSES = 16  # a process that forks while it is hunted leaves new ones behind; each pass takes a generation
-STAT_MAX = 4096  # bytes: some fifty numbers and a name, which the kernel gives in one piece
-AT_ONCE = 64  # processes that are held at the same time
+PASSES = 16  # a process that forks while it is hunted leaves new ones behind; each pass kills a generation
+STAT_MAX = 4096  # bytes: some fifty numbers and a name, which the kernel returns in one read
+AT_ONCE = 64  # processes held at the same time
 
 
 class Process(NamedTuple):
-    """A line of `/proc/PID/stat`, as far as it matters; `started` is in clock ticks since boot.
+    """The fields of `/proc/PID/stat` that are used here; `started` is in clock ticks since boot.
 
-    `state` is "Z" only where no thread of it is left.  A process that keeps its `stat` to itself has a negative
-    `started`, which is equal to no other: nothing is proved of such a process, and so nothing is done to it.
+    `state` is "Z" only if no thread of the process is left. A process that hides its `stat` has a negative
+    `started`, unequal to any other. Nothing can be proved of such a process, so it is left alone.
     """
 
     pid: int
@@ -39,27 +39,28 @@ class Process(NamedTuple):
 
 
 def look_at_all() -> list[Process]:
-    """All processes that there are: a look that takes long where there are many, so that it is taken once for all."""
+    """Read all processes. This is slow on large systems, so callers share the result."""
     return read_processes([int(entry) for entry in os.listdir("/proc") if entry.isdigit()])
 
 
 def read_process(pid: int) -> Process | None:
-    """The kernel's facts about a process, None where there is none.  Format: proc(5)."""
+    """Return the kernel's facts about a process, None if it does not exist. Format: proc(5)."""
     return next(iter(read_processes([pid])), None)
 
 
 def read_processes(pids: Collection[int]) -> list[Process]:
-    """Read all of these that there are, which takes much less than one after the other."""
+    """Read these processes as far as they exist, much faster than one by one."""
     try:
         answers = glance([f"{CONTENT}/proc/{pid}/stat" for pid in pids])
-    except OSError as error:  # there is no child to be had
+    except OSError as error:  # no child can be forked
         log.warning("cannot look at processes: %s", error.strerror)
         answers = [errno.EBUSY] * len(pids)
     found: list[Process] = []
     for pid, answer in zip(pids, answers, strict=True):
         if isinstance(answer, bytes):
             found.append(_of_stat(pid, answer))
-        elif answer in (errno.ETIMEDOUT, errno.EBUSY):  # else it is gone, or hidden as nobody of ours is: hidepid
+        # else the process is gone, or hidden by hidepid, which our own processes never are
+        elif answer in (errno.ETIMEDOUT, errno.EBUSY):
             if answer == errno.ETIMEDOUT:
                 log.warning("process %d does not show what it is, perhaps in an exec that hangs; leaving it alone", pid)
             with suppress(OSError):
@@ -77,7 +78,7 @@ def _of_stat(pid: int, data: bytes) -> Process:
 
 
 def _of_status(pid: int) -> Process:
-    """The facts that a process cannot hide: all but its start time.  Raises OSError."""
+    """Return the facts that a process cannot hide: all but its start time. Raises OSError."""
     with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
         status = dict(line.split(b":\t", 1) for line in file.read(STAT_MAX).splitlines() if b":\t" in line)
     state, parent = status[b"State"][:1].decode(), int(status[b"PPid"])
@@ -87,7 +88,7 @@ def _of_status(pid: int) -> Process:
 
 
 def runs_as(pid: int, uid: int) -> bool:
-    """Return whether a process has no user id but this one, as a set-user-ID program has; False where it is gone."""
+    """Return whether `uid` is the only user id of a process: a set-user-ID program has another. False if it is gone."""
     with suppress(OSError, ValueError), open(f"/proc/{pid}/status", "rb", buffering=0) as file:
         for line in file.read(STAT_MAX).splitlines():
             if line.startswith(b"Uid:"):
@@ -96,15 +97,16 @@ def runs_as(pid: int, uid: int) -> bool:
 
 
 def start_time(pid: int) -> int:
-    """When a process that is not reaped yet was started, in clock ticks since boot."""
+    """Return the start time of a process that is not reaped yet, in clock ticks since boot."""
     process = read_process(pid)
     return process.started if process is not None else 0
 
 
 def start_time_before_exec(pid: int) -> int:
-    """Return the start time of this process itself, or of a child of it that has executed no program yet.
+    """Return the start time of this process, or of a child of it that has executed no program yet.
 
-    An exec that hangs would block the read: no other process is asked here.  0 where the process is gone.
+    The read would block in an exec that hangs, so other processes must not be read here. 0 if the process is
+    gone.
     """
     try:
         fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
@@ -113,29 +115,29 @@ def start_time_before_exec(pid: int) -> int:
         finally:
             os.close(fd)
     except OSError:
-        return 0  # gone
+        return 0  # the process is gone
 
 
 def still_living(processes: Mapping[int, int]) -> dict[int, int]:
-    """Those of `processes`, pids and start times, that have not ended, as far as they show that."""
+    """Return those of `processes`, by pid and start time, that have not ended as far as they show it."""
     found = ((processes[process.pid], process) for process in read_processes(processes))
     return {p.pid: started for started, p in found if p.state not in "ZX" and (p.started == started or p.started < 0)}
 
 
 def still_themselves(processes: Mapping[int, int]) -> set[int]:
-    """The pids of those that have not been reaped, whose numbers so were theirs all the time."""
+    """Return the pids of processes that have not been reaped, so that their pids were theirs all the time."""
     return {process.pid for process in read_processes(processes) if process.started == processes[process.pid]}
 
 
 def hold_all(processes: Mapping[int, int]) -> dict[int, int]:
-    """Pidfds by pid, the caller's, of those that have not ended and show that they are the ones.  Raises OSError."""
+    """Return pidfds by pid for living processes whose start time is right; the caller owns them. Raises OSError."""
     pidfds: dict[int, int] = {}
     proved: set[int] = set()
     try:
         for pid in processes:
             with suppress(ProcessLookupError):
                 pidfds[pid] = os.pidfd_open(pid)
-        # a pid that is held may still be another's by now, but then that has another start time
+        # a pidfd may hold another process by now, which then has another start time
         proved = {process.pid for process in read_processes(pidfds) if process.started == processes[process.pid]}
     finally:
         for pid in pidfds.keys() - proved:
@@ -144,7 +146,7 @@ def hold_all(processes: Mapping[int, int]) -> dict[int, int]:
 
 
 def signal_processes(processes: Mapping[int, int], signum: int) -> None:
-    """A signal to processes that are known by pid and start time, once each; a stopped one is to hear it, too."""
+    """Send a signal once to each process, by pid and start time, and CONT, so that stopped processes handle it."""
     rest = iter(processes.items())
     while some := dict(islice(rest, AT_ONCE)):
         held = hold_all(some)
@@ -165,7 +167,7 @@ def _signal(pidfd: int, signum: int) -> None:
 
 
 def kill_all(find: Callable[[], list[Process]]) -> None:
-    """KILL to all that `find` finds, and to those that it finds afterwards."""
+    """Kill all processes that `find` returns, and those that it returns afterwards."""
     for _ in range(PASSES):
         living = [process for process in find() if process.state not in "ZX" and process.started >= 0]
         found = {process.pid: process.started for process in living}
@@ -174,24 +176,24 @@ def kill_all(find: Callable[[], list[Process]]) -> None:
         signal_processes(found, signal.SIGKILL)
 
 
-# process groups of main processes, where there is no cgroup: killed, stopped and continued by what is in them
+# process groups of main processes without a cgroup: they are killed, stopped and continued process by process
 
 
 def kill_group(leader: int, started: int) -> None:
-    """KILL to the process group of a leader that is no child of ours, and is about to end or has just ended."""
+    """Kill the process group of a leader that is no child of ours, and is ending or has just ended."""
     kill_all(lambda: _group(leader, started))
 
 
 def group_lives(leader: int, started: int) -> bool:
-    """Whether anything is left of the process group of such a leader."""
+    """Whether any process of the group is left."""
     return bool(_group(leader, started))
 
 
 def stop_group(leader: int, started: int) -> bool:
-    """STOP to all of such a group that run; returns whether all are stopped.  Raises OSError.
+    """Stop all running processes of a group; return whether all are stopped. Raises OSError.
 
-    Nobody is stopped once the leader has been reaped: its number may be another's.
-    A process that forks may leave a new one behind, so the answer counts that comes after the last signal.
+    Nothing is stopped once the leader has been reaped, as another process may have its pid. A process that
+    forks may leave a running child, so only a call that finds all of them stopped returns True.
     """
     group = _group(leader, started)
     if start_time(leader) != started:
@@ -202,7 +204,7 @@ def stop_group(leader: int, started: int) -> bool:
 
 
 def continue_group(leader: int, started: int) -> None:
-    """CONT to all of such a group.  Raises OSError."""
+    """Continue all processes of a group. Raises OSError."""
     _send({process.pid: process.started for process in _group(leader, started)}, signal.SIGCONT)
 
 
@@ -218,8 +220,10 @@ def _send(processes: Mapping[int, int], signum: int) -> None:
 
 
 def _group(leader: int, started: int) -> list[Process]:
-    """The kernel does not give the number of a group that has members to a new process: where
-    that of the leader is another's by now, nothing is left of the group.
+    """Return the living processes of a group.
+
+    While a group has members, the kernel gives its number to no new process. So if another process has the
+    leader's pid, the group is empty.
     """
     everybody = look_at_all()
     if any(process.pid == leader and process.started != started for process in everybody):
@@ -230,7 +234,8 @@ def _group(leader: int, started: int) -> list[Process]:
 def has_child_in_group(leader: int) -> bool:
     """Whether a living child of ours is in the process group of a leader that is dead and not reaped."""
     try:
-        os.waitid(os.P_PGID, leader, os.WSTOPPED | os.WNOHANG | os.WNOWAIT)  # dead ones are none to wait for a stop of
+        # dead children cannot stop, so only living ones count
+        os.waitid(os.P_PGID, leader, os.WSTOPPED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return False
     return True

@@ -1,6 +1,6 @@
-"""Reading ends of pipes to processes of services, which may keep the lock of a pipe for as long as they like.
+"""Reading ends of pipes to processes of services, which may hold the lock of a pipe for as long as they like.
 
-A pipe at its end is closed here; children are called for all others (`linux/pipe_call.py`).
+A pipe at its end is closed here; children do everything else (`linux/pipe_call.py`).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from supervisor.linux.pipe_call import PATIENCE_MS, SLOW, PipeCall, is_at_end, s
 from supervisor.loop.loop import Loop
 from supervisor.notify.safe_close import Closer
 
-MOST_HELD = 2  # pipes of a service on which children wait: others of it are not read meanwhile
-PAUSE = 0.1  # seconds until it is tried again where there was no child to be had
+MOST_HELD = 2  # pipes of a service for which children wait; its other pipes are not read meanwhile
+PAUSE = 0.1  # seconds until the next attempt if no child could be forked
 
 
 @dataclass(slots=True)
 class _End:
-    """A reading end.  The child of `call` has not ended yet; that of `late` has, and its result is the next one.
+    """A reading end. The child of `call` has not ended yet; the child of `late` has, and its result comes next.
 
-    `is_last`: the process that wrote has ended, and what is in the pipe is read now or never.
+    `is_last`: the writing process has ended, and the content of the pipe is read now or never.
     """
 
     name: str
@@ -37,23 +37,23 @@ class _End:
 
 
 class Pipes:
-    """Watches reading ends for those who own them, until they are closed here."""
+    """Watch over reading ends; their owners close them here."""
 
     def __init__(self, loop: Loop, closer: Closer) -> None:
         self._loop = loop
         self._closer = closer
         self._ends: dict[int, _End] = {}
-        self._held: Counter[str] = Counter()  # by service: on how many of its pipes children wait
+        self._held: Counter[str] = Counter()  # by service: the number of its pipes for which children wait
 
     def watch(self, fd: int, name: str, callback: Callable[[], None]) -> None:
-        """Call back while there is something to `read` from a pipe of a service, by its name."""
+        """Call back while the pipe has something to `read`; `name` is that of its service."""
         self._ends[fd] = _End(name, callback)
         self._loop.watch(fd, select.EPOLLIN, lambda _events: callback())
 
     def read(self, fd: int, size: int) -> bytes:
-        """Read a watched pipe, at most `size` bytes; nothing at its end, or where what is in it cannot be read.
+        """Read at most `size` bytes from a watched pipe; nothing at its end, or if its content is unreadable.
 
-        Raises BlockingIOError where nothing is there, or somebody keeps the pipe.
+        Raises BlockingIOError if the pipe is empty, or if a process holds its lock.
         """
         end = self._ends[fd]
         if end.late is not None:
@@ -76,7 +76,7 @@ class Pipes:
             raise BlockingIOError from None
         has_ended = call.has_ended(end.patience)
         if self._loop.clock() - began > SLOW and not end.is_last:
-            end.patience = 0  # a service that has kept the others waiting does so once
+            end.patience = 0  # a service may delay the others only once
         if has_ended:
             return self._result(fd, end, call)
         end.call = call
@@ -86,28 +86,29 @@ class Pipes:
         raise BlockingIOError
 
     def expect_end(self, fd: int) -> None:
-        """Wait for children in the reads that follow: the process has ended, and the pipe is closed after them.
+        """Wait for children in the following reads: the process has ended, and the pipe will be closed after them.
 
-        A child that has no processor yet is waited for, one that waits for whoever keeps the pipe some 5 ms once.
+        A child without CPU time is waited for. A child that waits for the lock of the pipe gets some 5 ms,
+        once.
         """
         end = self._ends.get(fd)
         if end is not None:
             end.is_last, end.patience = True, PATIENCE_MS
 
     def _result(self, fd: int, end: _End, call: PipeCall) -> bytes:
-        """Return what a child has read.  Raises BlockingIOError."""
+        """Return the data that a child has read. Raises BlockingIOError."""
         try:
             return call.result()
         except BlockingIOError:
             raise
-        except TimeoutError:  # the child was killed before it had read anything
+        except TimeoutError:  # the child was killed before it read anything
             self._try_later(fd, end)
             raise BlockingIOError from None
-        except OSError:  # a page of a file, which its server has withdrawn
+        except OSError:  # the pipe holds a page of a file whose server has withdrawn it
             return b""
 
     def close(self, fd: int) -> None:
-        """Close a reading end, whether it is watched or not: once nobody keeps it, and nobody waits for that."""
+        """Close a reading end, watched or not, without waiting for a process that holds its lock."""
         end = self._ends.pop(fd, None)
         self._loop.unwatch(fd)
         if end is not None and end.call is not None:
@@ -122,7 +123,7 @@ class Pipes:
     def _close_in_child(self, fd: int, end: _End) -> None:
         try:
             call = start_close(fd)
-        except OSError:  # there is no child to be had
+        except OSError:  # no child can be forked
             self._closer.close([fd])
             return
         if not call.has_ended():
@@ -131,7 +132,7 @@ class Pipes:
 
     def _ended(self, fd: int, end: _End, call: PipeCall) -> None:
         if end.call is not call:
-            return  # its result was taken before the loop heard of its end
+            return  # its result was taken before the loop noticed its end
         if end.is_closed:
             end.call = None
             self.close(fd)
@@ -147,7 +148,7 @@ class Pipes:
         self._let_go(end.name)
 
     def _let_go(self, name: str) -> None:
-        """Read the other pipes of a service again, of whose pipes a child waits for one less."""
+        """Read the other pipes of a service again, after one of its waiting children has ended."""
         self._held[name] -= 1
         if self._held[name] == 0:
             del self._held[name]
@@ -156,7 +157,7 @@ class Pipes:
                 self._hear(fd, end)
 
     def _ignore(self, fd: int, end: _End) -> None:
-        """Hear nothing of a pipe for now, not even of its last writer, which the kernel would tell of in each turn."""
+        """Stop watching a pipe for now; the kernel would report the end of its last writer in each turn."""
         self._loop.unwatch(fd)
         end.is_watched = False
 

@@ -1,11 +1,12 @@
-"""Making a log that was moved begin anew, under a process that goes on writing to the same open file.
+"""Starting a moved log file anew, under a process that keeps writing to the same open file.
 
-Nobody can exchange the open file of a running process.  So the file itself goes back to its path and is emptied, and a
-copy of what was in it takes its place under the name that it was moved to.  The processes of the service are held
-while the last of it is copied, so that no line is lost: by the freezer of its cgroup, else by STOP to its group.
+No process can exchange the open file of another. So the file itself is moved back to its path and emptied,
+and a copy of its content takes its place under the name that it was moved to. The processes of the service
+are held while the last part is copied, so that no line is lost: by the freezer of their cgroup, or else by
+STOP to their group.
 
-The held processes are written down before, in a file that outlives their holder.  So somebody else can let them go
-(`let_go`) where that process is killed.
+A note in a file that outlives this process names the held processes beforehand. If this process is killed,
+another one can release them (`let_go`).
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ STEP = "reopen"
 
 Hold = Callable[[], AbstractContextManager[object]]  # holds the writers as long as it is entered
 
-PATIENCE = 1.0  # seconds for the kernel to hold them all
+PATIENCE = 1.0  # seconds until all are held
 POLL = 0.001
 LONGEST_NOTE = 8192  # bytes
 
 
 def begin_anew(fd: int, path: str, hold: Hold) -> None:
-    """Have the file of the descriptor, which is open for writing, at `path` again, and empty.  Raises StepError."""
+    """Move the open file of `fd`, which is open for writing, back to `path`, and empty it. Raises StepError."""
     own = os.fstat(fd)
     with step(STEP, path), Place(owners=(own.st_uid,)) as place:
         place.enter(path)
         moved_to = _present_name(fd, own, place, path)
         if moved_to == place.name:
-            return  # it has come back already
+            return  # it is back already
         other = _file_at_path(place, path)
         copy = f".{moved_to}.{os.getpid()}"
         reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
@@ -54,7 +55,7 @@ def begin_anew(fd: int, path: str, hold: Hold) -> None:
                 os.rename(moved_to, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
                 os.rename(copy, moved_to, src_dir_fd=place.folder, dst_dir_fd=place.folder)
                 os.ftruncate(fd, 0)
-                os.lseek(fd, 0, os.SEEK_SET)  # the offset is the process's as well
+                os.lseek(fd, 0, os.SEEK_SET)  # the process shares the offset
         except BaseException:
             with suppress(OSError):
                 os.unlink(copy, dir_fd=place.folder)
@@ -63,11 +64,11 @@ def begin_anew(fd: int, path: str, hold: Hold) -> None:
             os.close(reader)
             os.close(writer)
         if other is not None:
-            _take_over(fd, other)  # whoever made a new file has chosen its owner and mode
+            _take_over(fd, other)  # the maker of a new file has chosen its owner and mode
 
 
 def _present_name(fd: int, own: os.stat_result, place: Place, path: str) -> str:
-    """The name of the open file in the folder of its path."""
+    """Return the name of the open file in the folder of its path."""
     name = os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
     try:
         found = os.stat(name, dir_fd=place.folder, follow_symlinks=False)
@@ -82,7 +83,7 @@ def _present_name(fd: int, own: os.stat_result, place: Place, path: str) -> str:
 
 
 def _file_at_path(place: Place, path: str) -> os.stat_result | None:
-    """The file that somebody has made there meanwhile, which has to be an empty one; None: there is none."""
+    """Return the status of a new file at the path, which has to be empty; None without one."""
     try:
         found = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
     except FileNotFoundError:
@@ -95,13 +96,13 @@ def _file_at_path(place: Place, path: str) -> os.stat_result | None:
 
 def _take_over(fd: int, status: os.stat_result) -> None:
     """Give a file the owner and the mode of another."""
-    with suppress(PermissionError):  # a supervisor that is not root has but one user
+    with suppress(PermissionError):  # a supervisor that is not root has only one user
         os.fchown(fd, status.st_uid, status.st_gid)
     os.fchmod(fd, stat.S_IMODE(status.st_mode))
 
 
 def _copy(reader: int, writer: int) -> None:
-    """Copy what is left to be read."""
+    """Copy the rest."""
     while data := os.read(reader, CHUNK):
         view = memoryview(data)
         while view:
@@ -110,7 +111,7 @@ def _copy(reader: int, writer: int) -> None:
 
 @contextmanager
 def frozen(note: int, cgroup: str) -> Iterator[None]:
-    """With every process in the cgroup held, unless somebody has them held before.  Raises StepError."""
+    """Freeze every process in the cgroup, unless it is frozen already. Raises StepError."""
     with step("freeze", cgroup):
         is_frozen = _read(f"{cgroup}/cgroup.freeze").strip() == "1"
     if is_frozen:
@@ -128,7 +129,7 @@ def frozen(note: int, cgroup: str) -> Iterator[None]:
 
 @contextmanager
 def stopped(note: int, leader: int, started: int) -> Iterator[None]:
-    """With the process group of a service stopped, unless somebody has stopped its leader before.  Raises StepError."""
+    """Stop the process group of a service, unless its leader is stopped already. Raises StepError."""
     process = read_process(leader)
     if process is None or process.state in "Tt":
         yield
@@ -143,12 +144,12 @@ def stopped(note: int, leader: int, started: int) -> Iterator[None]:
 
 
 def let_go(note: int) -> bool:
-    """Let go of those whom the file `note` tells of, and whether it tells of any.  It tells of nobody afterwards."""
+    """Release the processes named in the file `note`, and empty it; return whether there were any."""
     try:
         held = json.loads(os.pread(note, LONGEST_NOTE, 0))
     except ValueError:
-        return False  # nobody, or whoever wrote it was killed before anybody was held
-    with suppress(OSError):  # they are gone
+        return False  # empty, or the writer was killed before it held any process
+    with suppress(OSError):  # the processes are gone
         if "cgroup" in held:
             _freeze(held["cgroup"], False)
         else:
@@ -162,7 +163,7 @@ def _write_down(note: int, held: dict[str, str | int]) -> None:
 
 
 def _freeze(cgroup: str, is_on: bool) -> None:
-    """Have the kernel hold every process in the cgroup, or let them go.  Raises OSError."""
+    """Freeze or thaw every process in the cgroup. Raises OSError."""
     fd = os.open(f"{cgroup}/cgroup.freeze", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(fd, b"1" if is_on else b"0")

@@ -1,11 +1,11 @@
-"""One process of a service, from its fork to its reaping, and what a function of a service answers.
+"""One process of a service, from its fork to its reaping, and the answer of a function of a service.
 
-Most processes are children of spawnd.  A process of an earlier spawnd is nobody's child here: it is held by a
-pidfd, so that its pid is never mistaken for that of another.
+Most processes are children of spawnd. A process of an earlier spawnd is not: a pidfd holds it, so that its
+pid is never mistaken for that of another process.
 
-A function answers in a file of the run-time folder: one JSON object, `{"ok": true or false, "text": …}`, written at
-once; `text` is what it has to say.  The file, rather than a pipe, is there also for a spawnd that was not there when
-the function ended.
+A function answers in a file of the run-time folder: one JSON object, `{"ok": true or false, "text": …}`,
+written at once; `text` is its message. Unlike a pipe, the file also reaches a spawnd that starts after the
+function has ended.
 """
 
 from __future__ import annotations
@@ -27,39 +27,40 @@ from supervisor.process.pids import kill_group
 LARGEST = 64 << 10  # bytes
 
 PIDFD_SIGNAL_PROCESS_GROUP = 1 << 2  # <linux/pidfd.h>, Linux 6.9
-OUTPUT_MAX = 4096  # bytes of the output of a check that are kept: the end of it tells most
-PIECE = 16384  # bytes that are read at once
-READS = 5  # of a pipe, which holds 4 by default, and of a late one: who writes on and on keeps nobody waiting
-# what would be undone at once by the CONT that lets a stopped process hear the others
+OUTPUT_MAX = 4096  # bytes of a check's output that are kept: its end tells most
+PIECE = 16384  # bytes per read
+# per turn, of a pipe, which holds 4 by default, and of a late one: an endless writer must not delay the others
+READS = 5
+# signals whose effect would be undone by the CONT that lets a stopped process handle the others
 _NO_CONT = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 
 
-Read = Callable[[int, int], bytes]  # as os.read, of a descriptor that does not block
+Read = Callable[[int, int], bytes]  # like os.read, of a descriptor that does not block
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How a call ended, and what it says."""
+    """The result of a call and its message."""
 
     ok: bool
     text: str = ""
 
 
 def open_answer(path: str) -> int:
-    """An empty file to write the answer to, open; what was in it is gone.  The caller owns it.  Raises OSError."""
+    """Open a new empty file for the answer, in place of an old one; the caller owns it. Raises OSError."""
     with suppress(FileNotFoundError):
-        os.unlink(path)  # not written over: what still has the old one open has nothing to say any more
+        os.unlink(path)  # not truncated, because processes may still have the old file open
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 def take_answer(path: str) -> Answer | None:
-    """The answer, whose file is removed; None where there is none or it was cut off."""
+    """Return the answer and remove its file; None if there is none or it was cut off."""
     try:
         with open(path, "rb") as file:
             message = json.loads(file.read(LARGEST))
-        # half of a pair, which JSON can have, is nothing that could be written anywhere
+        # JSON can contain half of a surrogate pair, which cannot be encoded
         return Answer(bool(message["ok"]), str(message["text"]).encode(errors="backslashreplace").decode())
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # whoever wrote it may be anybody
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # any process may have written the file
         return None
     finally:
         with suppress(OSError):
@@ -67,7 +68,7 @@ def take_answer(path: str) -> Answer | None:
 
 
 class Role(StrEnum):
-    """The role of a process: the service, its check command, or one of its functions, by its name."""
+    """The role of a process: the service, its check command, or one of its functions, by name."""
 
     MAIN = "main"
     CHECK = "check"
@@ -84,17 +85,18 @@ class Role(StrEnum):
 
 @dataclass(slots=True)
 class Run:
-    """A process that is not reaped yet, so that `pid` is its own, and so is its process group id.
+    """A process that is not reaped yet, so that `pid` and its process group id belong to it.
 
-    Owns our end of the pipe on which the child tells what step of its set-up failed and,
-    with `ready = "fd"`, of the one on which it says that it is ready, and the pidfd of one
-    that is no child of ours; -1: none.  `started` is its start time in clock ticks since boot,
-    `netns` the network namespace that it was to be in by its definition, None where it said none.
-    A process that is `in_doubt` may be another's: it is held and watched, and what is to be signalled is `owed`.
-    `answer` that of a function that has ended.  `output_fd` is our end of the pipe for the output of a check, and
-    `output` the end of what has come there.  `left` is how many processes
-    a main process has left that is dead.  `notices` is what the set-up had to do without.
-    `number` is its number on pidfs, once somebody has asked for it.
+    Owns its descriptors, each -1 without one: `error_fd`, our end of the pipe on which the child reports a
+    failed step of its set-up; `ready_fd`, with `ready = "fd"`, our end of the pipe for readiness;
+    `output_fd`, our end of the pipe for the output of a check; `pidfd` of a process that is no child of ours.
+    `started` is the start time in clock ticks since boot. `netns` is the network namespace that its
+    definition demands, or None.
+    A process that is `in_doubt` may be a foreign one: it is held and watched, and `owed` is the signal to
+    send if it is not.
+    `answer` is that of a function that has ended. `output` is the end of the output of a check. `left` is the
+    number of processes that a dead main process has left. `notices` names the features that the set-up had to
+    do without. `number` is its number on pidfs, once it has been read.
     """
 
     pid: int
@@ -115,19 +117,19 @@ class Run:
     owed: int = 0
 
     def release(self) -> None:
-        """Let the child go on and become the service: it is written down."""
-        with suppress(OSError):  # it has ended already, and has said why
+        """Let the child become the service, now that it is written down."""
+        with suppress(OSError):  # the child has ended already, and has reported why
             os.write(self.error_fd, b"\n")
 
     def read_errors(self) -> bool:
-        """Read what the set-up reports; True at its end: the program runs, or there is a failure to be told."""
+        """Read the report of the set-up; return True at its end, after which the program runs or a failure is known."""
         while True:
             try:
                 data = os.read(self.error_fd, 4096)
             except BlockingIOError:
                 return False
             except ConnectionResetError:
-                data = b""  # it failed before it was released
+                data = b""  # the child failed before it was released
             if not data:
                 notices, self.failure = split_notices(self.failure)
                 self.notices += notices
@@ -135,11 +137,11 @@ class Run:
             self.failure += data
 
     def setup_error(self) -> StepError | None:
-        """The failure of the set-up, None where there is none."""
+        """Return the failure of the set-up, None without one."""
         return read_failure(self.failure) if self.failure else None
 
     def said_ready(self, read: Read) -> bool | None:
-        """Whether the newline has come on the ready pipe; None where it was closed without one."""
+        """Return whether the newline has come on the ready pipe; None if the pipe was closed without one."""
         for _ in range(READS):
             try:
                 data = read(self.ready_fd, PIECE)
@@ -152,7 +154,7 @@ class Run:
         return False
 
     def read_output(self, read: Read) -> bool:
-        """Read what a check has written, and keep the end of it; whether nothing else can come."""
+        """Read the output of a check and keep its end; return whether it is complete."""
         for _ in range(READS):
             try:
                 data = read(self.output_fd, PIECE)
@@ -164,11 +166,11 @@ class Run:
         return False
 
     def output_lines(self) -> list[str]:
-        """The last lines of the output of a check, without empty ones.  Of a very long one there is the end."""
+        """Return the last lines of a check's output without empty ones; a very long line is cut at its start."""
         return [line.rstrip() for line in self.output.decode(errors="backslashreplace").splitlines() if line.strip()]
 
     def close(self) -> None:
-        """It is reaped, and the pipes that it had are taken."""
+        """Close the remaining descriptors of a reaped process; its pipes have been taken."""
         self.close_error_fd()
         if self.pidfd >= 0:
             os.close(self.pidfd)
@@ -180,27 +182,27 @@ class Run:
             self.error_fd = -1
 
     def take_ready_fd(self) -> list[int]:
-        """Give up the end of the pipe, if there is one: it is the caller's, who closes it without waiting."""
+        """Give up the end of the ready pipe, if any, to the caller, which closes it without waiting."""
         taken, self.ready_fd = self.ready_fd, -1
         return [taken] if taken >= 0 else []
 
     def take_output_fd(self) -> list[int]:
-        """The same of the other pipe."""
+        """Give up the end of the output pipe, if any, to the caller, which closes it without waiting."""
         taken, self.output_fd = self.output_fd, -1
         return [taken] if taken >= 0 else []
 
     def kill(self, signum: int) -> None:
-        """Signal the process.  It is not reaped, or is held, so this reaches nobody else."""
+        """Signal the process. It is not reaped, or is held, so the signal reaches no other process."""
         if self._owes(signum):
             return
-        # not permitted: a set-uid program of a spawnd that is not root
+        # PermissionError: a set-uid program under a spawnd that is not root
         with suppress(ProcessLookupError, PermissionError):
             self._send(signum)
             if signum not in _NO_CONT:
-                self._send(signal.SIGCONT)  # a stopped process hears it, too
+                self._send(signal.SIGCONT)  # so that a stopped process handles the signal
 
     def be_sure(self) -> None:
-        """Send the signals that were held back, as the process is known to be the service's own."""
+        """Send the signal that was held back, as the process is now known to be the service's own."""
         self.in_doubt = False
         if self.owed:
             self.kill(self.owed)
@@ -218,7 +220,7 @@ class Run:
             os.kill(self.pid, signum)
 
     def kill_group(self) -> None:
-        """KILL to its process group, which does not exist yet if it died before `setsid`."""
+        """Kill the process group, which does not exist yet if the process died before `setsid`."""
         if self._owes(signal.SIGKILL):
             return
         if self.pidfd >= 0:
@@ -232,7 +234,7 @@ class Run:
             os.kill(self.pid, signal.SIGKILL)
 
     def _kill_group_held(self) -> None:
-        """The pidfd knows its group, whoever has its number now; before Linux 6.9 all processes are looked through."""
+        """Kill the group through the pidfd, which identifies it; before Linux 6.9, search all processes for it."""
         with suppress(ProcessLookupError, PermissionError):
             try:
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL, None, PIDFD_SIGNAL_PROCESS_GROUP)

@@ -1,4 +1,4 @@
-"""The slots of a descriptor table: the numbers that a service finds its descriptors at."""
+"""The slots of a descriptor table: the numbers of a service's descriptors."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ Slot = int
 
 
 def slot_name(slot: Slot) -> str:
-    """Return what a slot is called in messages and in the state file: `stdin`, `stdout`, `stderr`, `3`, `4`, …"""
+    """Return the name of a slot in messages and in the state file: `stdin`, `stdout`, `stderr`, `3`, `4`, …"""
     return STDIO[slot] if slot < FIRST else str(slot)

@@ -1,13 +1,13 @@
 """Sockets for services: bound for a service to serve, or connected for it to use, with the options of a definition.
 
-A Unix path is bound so that nobody can use the socket before its owner and mode are set: bind makes the file with no
-permission at all.  A socket file that is left from a process that is gone is replaced; one that is alive, and whatever
-is no socket, stays.
+A Unix path is bound in such a way that no client can use the socket before its owner and mode are set: bind
+makes the file without permissions. A socket file of a process that is gone is replaced. A socket file in use
+stays, and so does any other kind of file.
 
-bind(2) takes a path and no folder that is held, and the path must be the real one, for it is what getsockname tells.
-So the way is checked before (`Place`), and the file that was made is looked for there afterwards.  A user who is quick
-can have an empty socket file without permissions made elsewhere, and the step fail, but nothing there is removed or
-changed.
+bind(2) takes a path rather than an open folder, and the path must be the real one, because getsockname
+returns it. So the way is checked before (`Place`), and the new file is checked there afterwards. A user who
+wins a race can have an empty socket file without permissions made elsewhere and make the step fail, but
+nothing there is removed or changed.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from supervisor.notify.untrusted import may_hold_others
 from supervisor.process.failure import failed, step
 from supervisor.process.files import Rights, place_for
 
-DEFAULT_MODE = 0o666  # as if made under umask 0: clients that must not connect are kept out by a mode of the definition
-DEFAULT_BACKLOG = 4096  # clients that wait while a service is down; the kernel caps it at net.core.somaxconn
-FIRST_UNPRIVILEGED_PORT = 1024  # unless net.ipv4.ip_unprivileged_port_start says otherwise: ip(7)
-MOST_CLIENTS = 512  # of a backlog that are looked at when a socket is closed: some milliseconds
+DEFAULT_MODE = 0o666  # as if made under umask 0; a mode in the definition excludes clients
+DEFAULT_BACKLOG = 4096  # clients that can queue while a service is down; the kernel caps it at net.core.somaxconn
+FIRST_UNPRIVILEGED_PORT = 1024  # unless net.ipv4.ip_unprivileged_port_start differs: ip(7)
+MOST_CLIENTS = 512  # clients of a backlog that are inspected when a socket is closed: some milliseconds
 
 Inode = tuple[int, int]  # device and number
 
@@ -51,9 +51,9 @@ SO_RCVBUFFORCE = 33
 
 
 def open_unix(spec: Descriptor, rights: Rights | None = None) -> tuple[int, Inode | None]:
-    """A Unix socket as a descriptor that the caller owns, and the inode of the file that bind made.
+    """Return a Unix socket as a descriptor, which the caller owns, and the inode of the file that bind made.
 
-    A service that runs with the `rights` of root is connected behind every link.  Raises StepError.
+    A service with the `rights` of root is connected through every link. Raises StepError.
     """
     with step(f"create {spec.kind} socket", spec.path):
         sock = socket.socket(socket.AF_UNIX, _TYPES[spec.kind])
@@ -72,19 +72,19 @@ def open_unix(spec: Descriptor, rights: Rights | None = None) -> tuple[int, Inod
                 unlink_same(spec.path, inode)
         raise
     finally:
-        sock.close()  # nothing after detach()
+        sock.close()  # does nothing after detach()
 
 
 def shut_down_unix(fd: int) -> list[int]:
-    """Shut down a Unix socket that others have, or have had; the clients that have to be closed with it.
+    """Shut down a Unix socket that other processes have or had; return the clients that have to be closed with it.
 
-    Anybody who may send to it can have left descriptors in it, whose last close waits for somebody.  Clients in the
-    backlog are looked at, and returned where there may be descriptors; the others are closed.  Nothing is read from
-    the socket itself, which others may read from, too: one that hangs in that has its lock.
+    Any sender can have left descriptors in the socket, whose last close may block. Clients in the backlog are
+    inspected: those that may hold descriptors are returned, the others are closed. Nothing is read from the
+    socket itself: a process that shares it may hang in a read and hold its lock.
     """
     sock = socket.socket(fileno=fd)
     try:
-        with contextlib.suppress(OSError):  # not connected
+        with contextlib.suppress(OSError):  # the socket is not connected
             sock.shutdown(socket.SHUT_RDWR)
         listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         return _clients_with_descriptors(sock) if listens else []
@@ -93,13 +93,13 @@ def shut_down_unix(fd: int) -> list[int]:
 
 
 def _clients_with_descriptors(listener: socket.socket) -> list[int]:
-    """The clients that wait in the backlog and may have sent descriptors; the others that are looked at are closed."""
+    """Return the queued clients that may have sent descriptors; close the other inspected ones."""
     found: list[int] = []
     for _ in range(MOST_CLIENTS):
         try:
-            client, _address = listener.accept()  # it has been shut down, so this does not wait
+            client, _address = listener.accept()  # the socket is shut down, so this does not block
         except OSError:
-            break  # there is no other, or no descriptor for it
+            break  # no more clients, or no free descriptor
         if may_hold_others(client):
             found.append(client.detach())
         client.close()
@@ -131,7 +131,7 @@ def _unix_address(path: str) -> str:
 
 
 def _connect(sock: socket.socket, spec: Descriptor, rights: Rights | None) -> None:
-    # A connect to a full backlog would wait for room; so it is EAGAIN, unix(7).
+    # A connect to a full backlog fails with EAGAIN instead of waiting: unix(7).
     sock.setblocking(False)
     with step("connect", spec.path), _known_errno():
         if spec.path.startswith("@"):
@@ -142,9 +142,9 @@ def _connect(sock: socket.socket, spec: Descriptor, rights: Rights | None) -> No
 
 
 def _connect_path(sock: socket.socket, path: str, rights: Rights | None) -> None:
-    """Connect to the socket at `path`, but behind no link that a user can set; nor to any that one can have put there.
+    """Connect to the socket at `path`, but through no link, and to no socket, that a user can have put there.
 
-    The peer takes spawnd for root, so a user who could choose it would be root there.
+    The peer sees spawnd as root, so a user who could choose the peer would act as root there.
     """
     with place_for(rights, follows_all=rights is not None and rights.uid == 0) as place:
         place.enter(path)
@@ -180,14 +180,14 @@ def _bind_closed(sock: socket.socket, path: str, place: Place) -> Inode:
         os.umask(umask)
     status = _status(place)
     if not stat.S_ISSOCK(status.st_mode) or stat.S_IMODE(status.st_mode) or status.st_nlink != 1:
-        raise OSError(errno.ESTALE, "the socket file was replaced")  # owner and mode are not set for another file
+        raise OSError(errno.ESTALE, "the socket file was replaced")  # owner and mode must not be set on another file
     return _inode(status)
 
 
 def _remove_stale(path: str, place: Place) -> None:
-    """Remove a socket file that no process has bound any more, whoever made it.
+    """Remove a socket file that no process has bound any more, of any owner.
 
-    Raises OSError, EADDRINUSE where it must stay.
+    Raises OSError, with EADDRINUSE if it must stay.
     """
     status = _status(place)
     whose = f"; it belongs to uid {status.st_uid}, who can have put it there" if place.is_foreign(status) else ""
@@ -202,8 +202,8 @@ def _remove_stale(path: str, place: Place) -> None:
 def is_bound(path: str) -> bool:
     """Whether some process has the socket file `path` bound.
 
-    The probe is a datagram socket whatever the type at the path: connecting it leaves nothing
-    in the backlog of a living one of another type (EPROTOTYPE), nor does it send a packet.
+    The probe is a datagram socket whatever the type at the path. Its connect leaves nothing in the backlog of
+    a bound socket of another type (EPROTOTYPE), and sends no packet.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         probe.setblocking(False)
@@ -223,7 +223,7 @@ def _let_in(sock: socket.socket, spec: Descriptor, inode: Inode | None) -> None:
 
 
 def _set_owner_and_mode(spec: Descriptor, inode: Inode) -> None:
-    """On the file that bind made and no other, should somebody exchange it: it is held while it is changed."""
+    """Set owner and mode on the file that bind made; it is held meanwhile, in case it is exchanged."""
     with step("open", spec.path):
         fd = os.open(spec.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -251,7 +251,7 @@ def _known_errno() -> Iterator[None]:
 
 
 def open_internet(spec: Descriptor) -> int:
-    """A bound UDP or a listening TCP socket, as a descriptor that the caller owns.  Raises StepError."""
+    """Return a bound UDP or a listening TCP socket as a descriptor, which the caller owns. Raises StepError."""
     label = _label(spec)
     family, address = _internet_address(spec, label)
     with step(f"create {label}"):
@@ -265,11 +265,11 @@ def open_internet(spec: Descriptor) -> int:
                 sock.listen(DEFAULT_BACKLOG if spec.backlog is None else spec.backlog)
         return sock.detach()
     finally:
-        sock.close()  # nothing after detach()
+        sock.close()  # does nothing after detach()
 
 
 def _bind_internet(sock: socket.socket, address: tuple[str, int] | tuple[str, int, int, int]) -> None:
-    """Bind, and name the right that an ordinary user lacks for a low port.  Raises OSError."""
+    """Bind, and name the privilege that an ordinary user lacks for a low port. Raises OSError."""
     try:
         sock.bind(address)
     except PermissionError as error:
@@ -280,15 +280,16 @@ def _bind_internet(sock: socket.socket, address: tuple[str, int] | tuple[str, in
 
 
 def _label(spec: Descriptor) -> str:
-    """`tcp 127.0.0.1:80`, `udp [::1]:69`."""
+    """Return the text for messages: `tcp 127.0.0.1:80`, `udp [::1]:69`."""
     host = f"[{spec.host}]" if ":" in spec.host else spec.host
     return f"{spec.kind} {host}:{spec.port}"
 
 
 def _internet_address(spec: Descriptor, label: str) -> tuple[int, tuple[str, int] | tuple[str, int, int, int]]:
-    """Family and address of a numeric host.
+    """Return family and address of a numeric host.
 
-    A scope (`fe80::1%eth0`) is looked up where the socket is made, as interfaces belong to a network namespace.
+    A scope (`fe80::1%eth0`) is looked up where the socket is made, as interfaces belong to a network
+    namespace.
     """
     if ":" not in spec.host:
         return socket.AF_INET, (spec.host, spec.port)
@@ -301,14 +302,14 @@ def _scope_id(scope: str, label: str) -> int:
         return int(scope)
     try:
         return socket.if_nametoindex(scope)
-    except OSError as error:  # which says nothing about the interface
+    except OSError as error:  # its text does not name the interface
         raise failed(f"bind {label}", "", errno.ENODEV, f"no interface {scope!r}") from error
 
 
 def set_options(sock: socket.socket, spec: Descriptor, label: str) -> None:
-    """Set what `spec` says on a socket that is not bound yet: sizes of buffers count from the first packet.
+    """Set the options of `spec` on a socket before bind: buffer sizes count from the first packet.
 
-    Raises StepError, naming the option and `label`.
+    Raises StepError, which names the option and `label`.
     """
     if spec.passcred:
         _set(sock, "passcred", label, socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -326,8 +327,8 @@ def _set_internet_options(sock: socket.socket, spec: Descriptor, label: str) -> 
     v6 = sock.family == socket.AF_INET6
     level = socket.IPPROTO_IPV6 if v6 else socket.IPPROTO_IP
     if spec.kind == "tcp":
-        # A new spawnd may bind while connections of the old one are in TIME_WAIT.  Not for UDP: there it
-        # would let two sockets share the port.
+        # A new spawnd may bind while connections of the old one are in TIME_WAIT. For UDP the option would
+        # let two sockets share the port.
         _set(sock, "reuseaddr", label, socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if spec.reuseport:
         _set(sock, "reuseport", label, socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -338,7 +339,7 @@ def _set_internet_options(sock: socket.socket, spec: Descriptor, label: str) -> 
     if v6 and spec.v6only is not None:
         _set(sock, "v6only", label, level, socket.IPV6_V6ONLY, int(spec.v6only))
     elif v6 and spec.host == "::":
-        _set(sock, "v6only", label, level, socket.IPV6_V6ONLY, 0)  # whatever net.ipv6.bindv6only says
+        _set(sock, "v6only", label, level, socket.IPV6_V6ONLY, 0)  # regardless of net.ipv6.bindv6only
     if spec.nodelay and spec.kind == "tcp":
         # accepted connections inherit it from the listening socket
         _set(sock, "nodelay", label, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -350,7 +351,7 @@ def _set(sock: socket.socket, name: str, label: str, level: int, option: int, va
 
 
 def _set_buffer(sock: socket.socket, name: str, label: str, force: int, plain: int, value: int) -> None:
-    """Above net.core.[rw]mem_max with CAP_NET_ADMIN, up to there without."""
+    """Set a buffer size; beyond net.core.[rw]mem_max this takes CAP_NET_ADMIN."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, force, value)
     except PermissionError:

@@ -1,7 +1,7 @@
-"""A main process that an earlier spawnd left behind, and the descriptors that it still has.
+"""A main process that an earlier spawnd left behind, and its open descriptors.
 
-It is nobody's child here.  A pidfd holds it, its start time says that it is the one that is meant, and pidfd_getfd(2),
-in a child, gives back what spawnd had given it.
+It is no child of this spawnd. A pidfd holds it, its start time identifies it, and pidfd_getfd(2), in a child,
+returns the descriptors that spawnd gave to it.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from supervisor.notify.untrusted import Seen, fetch_elsewhere, receive_descripto
 from supervisor.process.pids import read_process
 from supervisor.process.run import Run
 
-MOST_SAME = 16  # descriptors that only kcmp(2) tells apart and that are compared: each is got by a child
+MOST_SAME = 16  # descriptors compared by kcmp(2), where nothing else tells them apart: each takes a child
 
 
 class Fetcher:
-    """Fetches in a child, which looks first: the other process may change what is at a number at any time."""
+    """Fetching of descriptors in a child, which inspects them first: the other process may change them at any time."""
 
     def __init__(self, when_reaped: WhenReaped, closer: Closer) -> None:
         self._when_reaped = when_reaped
         self._closer = closer
 
     def fetch(self, pidfd: int, number: int) -> int | None:
-        """A duplicate of descriptor `number` of a process, the caller's.
+        """Return a duplicate of descriptor `number` of a process; the caller owns it.
 
-        None where there is none that may be had: it is closed, of a file that others serve, or we may not, as not root.
-        Raises OSError, EMFILE where there is no number for it.
+        None if it cannot be had: it is closed, of a file that a user-space server provides, or off limits to
+        an ordinary user. Raises OSError, with EMFILE if there is no free number for it.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         with ours:
@@ -49,19 +49,19 @@ class Fetcher:
                     return None
             self._when_reaped(pid, _nothing)
             if seen is None or (seen[0] is not None and not self._may_have(seen[0])):
-                self._closer.close([ours.detach()])  # with what may be in its queue
+                self._closer.close([ours.detach()])  # its queue may hold the duplicate
                 return None
             if seen[0] is None:
                 return None
             found = receive_descriptor(ours)
-            if found is None:  # the kernel drops what it finds no number for, and the other process still has it
+            if found is None:  # the kernel drops a descriptor without a free number; the other process still has it
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             return found
 
     def _may_have(self, seen: Seen) -> bool:
         try:
             return self._closer.file_systems.have_all([seen])
-        except OSError:  # there is no descriptor for the table of mounts
+        except OSError:  # no free descriptor for the table of mounts
             return False
 
 
@@ -70,10 +70,10 @@ def _nothing() -> None:
 
 
 def find_survivor(pid: int, started: int, number: int = 0) -> Run | None:
-    """The process; None where it is gone, whoever may have its pid now.  The caller owns the run.
+    """Return the process; None if it is gone, even if its pid is in use again. The caller owns the run.
 
-    `number` is what the kernel has called it (`linux/file_status.py`), 0 where that is not known.  A process that
-    does not show when it was started is in doubt without it.
+    `number` is its number on pidfs (`linux/file_status.py`), 0 if unknown. Without it, a process that hides its
+    start time is in doubt.
     """
     try:
         pidfd = os.pidfd_open(pid)
@@ -87,7 +87,7 @@ def find_survivor(pid: int, started: int, number: int = 0) -> Run | None:
 
 
 def is_same(pidfd: int, pid: int, started: int, number: int = 0) -> bool | None:
-    """Whether a process that is held is the one that was started then; None where it does not show that."""
+    """Whether the held process is the one that started at `started`; None if it hides its start time."""
     known = number_of_pidfd(pidfd) if number else 0
     if known:
         return known == number
@@ -98,14 +98,14 @@ def is_same(pidfd: int, pid: int, started: int, number: int = 0) -> bool | None:
 
 
 def has_ended(pidfd: int) -> bool:
-    """Whether no thread of the process is left; what `/proc` says is of its first one, which may end before others."""
+    """Whether no thread of the process is left; `/proc` tells of the first thread, which may end before others."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
 
 
 class SurvivorFiles:
-    """The open descriptors of a surviving process.  `run` stays its owner's."""
+    """The open descriptors of a surviving process. The caller still owns `run`."""
 
     def __init__(self, run: Run, fetcher: Fetcher, closer: Closer) -> None:
         self.run = run
@@ -114,10 +114,10 @@ class SurvivorFiles:
         self._files: OpenFiles | None = None
 
     def duplicate(self, wanted: str, likely: Iterable[int] = ()) -> int | None:
-        """A duplicate of its descriptor with that identity, the caller's; None where none is found.
+        """Return a duplicate of its descriptor with this identity; the caller owns it. None if none is found.
 
-        It is looked for at the numbers `likely` first, and then among those that have been looked at, the first
-        thousand at least: see `is_known`.
+        The numbers in `likely` are tried first, then all numbers that have been read, at least the first
+        thousand: see `is_known`.
         """
         found = self._first_duplicate(likely, wanted)
         if found is not None:
@@ -129,15 +129,15 @@ class SurvivorFiles:
 
     @property
     def is_known(self) -> bool:
-        """Whether all that it holds has been looked at."""
+        """Whether all its descriptors have been read."""
         return self._files is not None and self._files.is_complete
 
     def look_on(self, most: int) -> None:
-        """Look at some more of its descriptors."""
+        """Read at most `most` more of its descriptors."""
         self._look().look(most)
 
     def look_at_all(self) -> None:
-        """Look at all of its descriptors, as far as that does not take too long: for a process of ours."""
+        """Read all its descriptors within a time limit; meant for our own processes."""
         deadline = time.monotonic() + LONGEST_LOOK
         while not self._look().is_complete and time.monotonic() < deadline:
             self._look().look()
@@ -153,9 +153,9 @@ class SurvivorFiles:
         return next((fd for fd in duplicates if fd is not None), None)
 
     def _duplicate_same(self, numbers: Sequence[int], wanted: str) -> int | None:
-        """A duplicate where all these descriptors share one open file: better none than another one.
+        """Return a duplicate if all these descriptors share one open file; None otherwise, rather than a wrong one.
 
-        The descriptors are compared as duplicates: a comparison of the other process's own may wait for it (an execve).
+        Duplicates are compared, because comparing the process's own descriptors may wait for an execve of it.
         """
         if len(numbers) > MOST_SAME:
             return None
@@ -166,9 +166,9 @@ class SurvivorFiles:
         return kept[0] if kept else None
 
     def reading_end(self, number: int) -> int:
-        """The other end, which does not block, of a pipe that it has to write to at `number`.
+        """Return the other end, which does not block, of a pipe that it writes to at `number`.
 
-        -1 where it has none, or keeps the pipe locked.
+        -1 if it has none, or keeps the pipe locked.
         """
         writing_end = self._fetch(number, lambda name: name.startswith(PIPE))
         if writing_end is None:
@@ -188,7 +188,7 @@ class SurvivorFiles:
             if not is_wanted(identity(number, self.run.pid)):
                 return None
         except OSError:
-            return None  # closed
+            return None  # the descriptor is closed
         try:
             fd = self._fetcher.fetch(self.run.pidfd, number)
         except OSError as error:
@@ -197,8 +197,8 @@ class SurvivorFiles:
             return None
         if fd is None:
             return None
-        with suppress(OSError):  # the kernel cannot tell
+        with suppress(OSError):  # the kernel does not tell
             if is_wanted(identity(fd)):
                 return fd
-        self._closer.close([fd])  # another has its number since we looked
+        self._closer.close([fd])  # the number was reused since it was read
         return None
