@@ -139,7 +139,7 @@ class Net:
     ) -> None:
         network, gateway = _ends(to, via)
         index = self._link(name).index if name is not None else None
-        self._stack.delete_route(network, index=index, via=gateway, metric=metric, table=table)
+        self._stack.delete_route(network, index=index, via=gateway, own=False, metric=metric, table=table)
 
     # pieces of the above
 

@@ -27,9 +27,9 @@ from workers.network.errors import NetworkError
 from workers.network.view import RTN_LOCAL, route_text
 
 IFA_F_NODAD = 0x02
-RTPROT_KERNEL, RTPROT_STATIC = 2, 4
+RTPROT_UNSPEC, RTPROT_KERNEL, RTPROT_STATIC = 0, 2, 4
 RTNH_F_ONLINK = 4
-RTSCOPE_LINK, RTSCOPE_HOST = 253, 254
+RTSCOPE_LINK, RTSCOPE_HOST, RTSCOPE_NOWHERE = 253, 254, 255
 LOCAL_TABLE = 255
 CONNECTED_IPV6_METRIC = 256  # IP6_RT_PRIO_ADDRCONF
 
@@ -111,9 +111,13 @@ class Stack:
         with _doing(f"add route {to}"):
             self._route.route("replace", **route)
 
-    def delete_route(self, to: str, *, index: int | None, via: str = "", **more: Any) -> None:
+    def delete_route(self, to: str, *, index: int | None, via: str = "", own: bool = True, **more: Any) -> None:
+        """Delete a route that `add_route` has made; without `own`, the first that fits, whoever has made it."""
+        route = _route(to, index, via, False, more)
+        if not own:
+            route |= {"proto": RTPROT_UNSPEC, "scope": RTSCOPE_NOWHERE}
         with _doing(f"delete route {route_text(to, via)}"):
-            self._route.route("del", **_route(to, index, via, False, more))
+            self._route.route("del", **route)
 
 
 def _address(address: str) -> dict[str, Any]:

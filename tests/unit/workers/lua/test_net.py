@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-import re
+import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -96,6 +95,24 @@ def test_routes() -> None:
     assert again == (None, "cannot delete route 0.0.0.0/0: No such process", errno.ESRCH)
 
 
+@pytest.mark.parametrize("network", ["198.51.100.0/24", "2001:db8:1::/64"])
+@pytest.mark.parametrize("way", ["via {}", "dev a0 metric 9", "dev a0 proto boot"])
+def test_a_route_is_deleted_whoever_has_made_it(network: str, way: str) -> None:
+    version, gateway = ("-6", "2001:db8::1") if ":" in network else ("-4", "192.0.2.1")
+
+    def script(net: Callable[..., Any]) -> Any:
+        for address in (b"192.0.2.2/24", b"2001:db8::2/64"):
+            net("add_address", b"a0", address)
+        for name in (b"a0", b"a1"):
+            net("up", name)
+        subprocess.run(["ip", version, "route", "add", network, *way.format(gateway).split()], check=True)
+        return net("delete_route", network.encode(), None, None, None, None), net("routes", 254)
+
+    done, routes = inside_one(script)
+    assert done is True
+    assert network.encode() not in routes
+
+
 def test_links_come_and_go() -> None:
     def script(net: Callable[..., Any]) -> Any:
         return net("delete", b"a0"), net("links"), net("link", b"a1"), net("add", b"c", b"nonsense", None, None, None)
@@ -143,9 +160,3 @@ def test_what_is_refused(function: str, args: list[Any], message: str) -> None:
     assert nothing is None
     assert number > 0
     assert message in text
-
-
-def test_every_function_has_a_row() -> None:
-    text = (Path(__file__).parents[4] / "docs" / "lua-net.md").read_text(encoding="utf-8")
-    documented = set(re.findall(r"`net\.(\w+)\(", text))
-    assert documented == set(Net().functions)
