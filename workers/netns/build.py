@@ -225,9 +225,10 @@ class _Builder:
         former = [route for route in before.routes if route not in plan.routes]
         routes = [route for route in former if route.at(inner.index) in seen.routes]
         for route in routes:
-            more = {"metric": route.metric, "table": route.table}
             with already_gone():
-                self._inner.delete_route(route.to, index=inner.index, via=route.via, **more)
+                self._inner.delete_route(
+                    route.to, index=inner.index, via=route.via, metric=route.metric, table=route.table
+                )
             self._did(f"route {route} removed")
         ends = (
             (self._namespace, inner, (set(before.addresses) - set(plan.addresses)) & seen.addresses),
