@@ -12,8 +12,7 @@ from functools import partial
 import prctl
 import setproctitle
 
-from supervisor.control.listener import OWNER_MODE
-from supervisor.control.server import Server
+from supervisor.control.server import OWNER_MODE, Server
 from supervisor.definitions.service import Definitions
 from supervisor.errors import EXIT_CONFIG, EXIT_FAILED, DefinitionsError, RuntimeFolderError, SpawnError
 from supervisor.linux.credentials import join_session_keyring

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -17,7 +18,6 @@ from supervisor.control.errors import (
     PermissionDenied,
     TooManyClients,
 )
-from supervisor.control.listener import MODE, Inode, answers, inode_at, open_listener
 from supervisor.control.path_watch import PathWatch
 from supervisor.control.verbs import METHODS
 from supervisor.errors import RuntimeFolderError
@@ -26,9 +26,16 @@ from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop, Timer
 from supervisor.notify.safe_close import ClosingQueue, WhenReaped, safe_close
 from supervisor.plural import count
+from supervisor.printable import quoted
 from supervisor.varlink.acceptor import Acceptor, Turns
 from supervisor.varlink.connection import Callbacks, Connection, Record
 from supervisor.varlink.pending_call import PendingCall
+
+BACKLOG = 512
+MODE = 0o666  # anybody may connect, to be told by name that they may not
+OWNER_MODE = 0o600  # root and the user that spawnd runs as
+
+Inode = tuple[int, int]  # device and number
 
 MAX_CLIENTS = 1024
 RESERVED = 16  # of these for root and spawnd's own user: no group can lock them out
@@ -39,6 +46,50 @@ MAX_REPLIES = 64 << 20  # of replies that clients have not read: a list of ten t
 MAX_REFUSED = 128  # clients that are told why they are refused; more are only closed
 REFUSED_LIMIT = 1 << 16  # bytes of the call that is answered with the refusal
 REFUSED_TIMEOUT = 10.0  # seconds for a client to make that call
+
+
+def open_listener(path: str, mode: int) -> socket.socket:
+    """A listening socket at `path`, in the place of what was there; the caller owns it.
+
+    The socket is bound at its final path, so that getsockname(2) tells the truth, and listens before anybody connects.
+    Raises RuntimeFolderError.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
+        umask = os.umask(0o777)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(umask)
+        sock.listen(BACKLOG)
+        os.chmod(path, mode)
+    except OSError as error:
+        sock.close()
+        cause = error.strerror or str(error)
+        raise RuntimeFolderError(f"cannot make control socket {quoted(path)}: {cause}") from error
+    return sock
+
+
+def inode_at(path: str) -> Inode | None:
+    """The file at `path` itself; None: there is none."""
+    try:
+        status = os.stat(path, follow_symlinks=False)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def answers(path: str) -> bool:
+    """Whether a process listens on a socket there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except OSError as error:
+            return error.errno == errno.EPROTOTYPE  # a datagram socket cannot connect to one that listens
+    return True
 
 
 class Server:

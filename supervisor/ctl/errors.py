@@ -1,30 +1,50 @@
-"""Errors of spawnctl, each with its exit code."""
+"""Errors of spawnctl, each with its exit code, and advice about a service that nobody has defined."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
+from enum import IntEnum
 
-from supervisor.ctl import exit_code
-from supervisor.ctl.undefined import how_to_apply, how_to_define
 from supervisor.errors import SpawnError
 from supervisor.printable import printable, quoted
 from supervisor.runtime_folder import CONTROL, default_sockets
+
+MOST_FILES = 1000  # that are looked into for a service that is not defined
+LARGEST = 1 << 20  # bytes of a definition file
+NETNS = "netns@"
+LOG = "log"
+
+
+class ExitCode(IntEnum):
+    """Exit statuses of spawnctl."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_RUNNING = 3
+    NO_SUCH_SERVICE = 4
+    NOT_PERMITTED = 5
+    NO_SUPERVISOR = 6
+    TIMED_OUT = 7
+    INTERRUPTED = 130  # 128 + SIGINT, as the shell has it
+    BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 class SpawnctlError(SpawnError):
     """`reply` is the error as it came, where it came from somebody."""
 
-    code = exit_code.FAILED
+    code = ExitCode.FAILED
     reply: Mapping[str, object] | None = None
 
 
 class UsageError(SpawnctlError):
-    code = exit_code.USAGE
+    code = ExitCode.USAGE
 
 
 class NoSupervisor(SpawnctlError):
-    code = exit_code.NO_SUPERVISOR
+    code = ExitCode.NO_SUPERVISOR
 
     def __init__(self, path: str, cause: str) -> None:
         if os.path.isdir(path):
@@ -36,7 +56,7 @@ class NoSupervisor(SpawnctlError):
 
 
 class NotPermitted(SpawnctlError):
-    code = exit_code.NOT_PERMITTED
+    code = ExitCode.NOT_PERMITTED
 
     def __init__(self, path: str) -> None:
         super().__init__(f"not permitted to control the supervisor at {quoted(path)}")
@@ -51,13 +71,13 @@ class MalformedReply(SpawnctlError):
 
 
 class NoSuchService(SpawnctlError):
-    code = exit_code.NO_SUCH_SERVICE
+    code = ExitCode.NO_SUCH_SERVICE
 
 
 class TimedOut(SpawnctlError):
     """An order is not carried out yet, and nobody waits for it any longer; `why` says what it waits for, if known."""
 
-    code = exit_code.TIMED_OUT
+    code = ExitCode.TIMED_OUT
 
     def __init__(self, verb: str, seconds: float, why: str = "") -> None:
         cause = f": {why}" if why else ""
@@ -130,3 +150,49 @@ def _detailed(error: object, parameters: object) -> str:
     items = parameters.items() if isinstance(parameters, dict) else ()
     detail = ", ".join(f"{key} {value!r}" for key, value in items)
     return printable(f"{error}: {detail}" if detail else str(error))
+
+
+def how_to_define(name: str) -> str:
+    """Return how such a service comes about, with `; ` in front; '' where the name tells nothing."""
+    if name == LOG:
+        return "; the log worker runs where there is no journal and a service has log()"
+    if name.startswith(NETNS):
+        return f"; it is there where a definition file has `netns.{name.removeprefix(NETNS)} = {{ … }}`"
+    if name == "netns":
+        return "; network namespaces are services of names like netns@blue"
+    from supervisor.definitions.convert.worker import installed  # only an error needs it
+
+    return f"; {definition(name)}" if name in installed() else ""
+
+
+def definition(worker: str) -> str:
+    """Return how to define a worker that ships."""
+    line = f'{worker} = {{ worker = "{worker}", … }}'
+    return f"no definition has `{line}`: `make install PLATFORM=1` installs one, docs/{worker}.md explains it"
+
+
+def how_to_apply(name: str, folder: str = "") -> str:
+    """Return how a service comes about that a file defines already, with `; ` in front; else ''.
+
+    The file is in `folder`, or where spawnd looks unless it is told otherwise.
+    """
+    from supervisor.places import SYSCONFDIR  # only an error needs it
+
+    folder = folder or f"{SYSCONFDIR}/spawnd/services.d"
+    written = re.escape(name)
+    defines = re.compile(
+        rf"""^(?:_G\.)?{written}\s*=(?!=)|^_G\[\s*["']{written}["']\s*\]\s*=|\bmodule\s*\(\s*["']{written}["']""", re.M
+    )
+    try:
+        files = sorted(entry.path for entry in os.scandir(folder) if entry.name.endswith(".lua") and entry.is_file())
+    except OSError:
+        return ""
+    for path in files[:MOST_FILES]:
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                found = defines.search(file.read(LARGEST))
+        except OSError:
+            continue
+        if found:
+            return f"; {quoted(path)} defines it: `spawnctl apply` brings that into force"
+    return ""

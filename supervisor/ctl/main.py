@@ -6,9 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from supervisor.ctl import exit_code
 from supervisor.ctl.client import Client
-from supervisor.ctl.errors import SpawnctlError
+from supervisor.ctl.errors import ExitCode, SpawnctlError
 from supervisor.ctl.parsers import general_parser, verb_parser
 from supervisor.printable import printable
 from supervisor.runtime_folder import default_socket
@@ -24,20 +23,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except SystemExit as end:  # argparse has said what is wrong, or has helped
-        return end.code if isinstance(end.code, int) else exit_code.USAGE
+        return end.code if isinstance(end.code, int) else ExitCode.USAGE
     except SpawnctlError as error:
         lines = [printable(line) for line in f"spawnctl: {error}".split("\n")]
         print("\n".join(lines), file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
-        return exit_code.INTERRUPTED
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:
         _throw_output_away()
-        return exit_code.BROKEN_PIPE
+        return ExitCode.BROKEN_PIPE
     except OSError as error:  # a full disk; what concerns the supervisor is a SpawnctlError
         _throw_output_away()
         print(f"spawnctl: cannot write: {error.strerror}", file=sys.stderr)
-        return exit_code.FAILED
+        return ExitCode.FAILED
 
 
 def _open_closed_output() -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from supervisor.ctl import exit_code
+from supervisor.ctl.errors import ExitCode
 from supervisor.json_text import dumps
 from supervisor.printable import printable
 
@@ -51,7 +51,7 @@ def print_results(
             print(line, file=sys.stderr)
         elif not as_json and not quiet:
             print(line)
-    return exit_code.DONE if all(row["ok"] for row in results) else exit_code.FAILED
+    return ExitCode.DONE if all(row["ok"] for row in results) else ExitCode.FAILED
 
 
 # standard output

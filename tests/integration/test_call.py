@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from supervisor.ctl import exit_code
+from supervisor.ctl.errors import ExitCode
 from tests.daemon import BIN, Daemon, wait_until
 from tests.integration.conftest import Start
 from tests.integration.test_life import SLEEP
@@ -145,22 +145,22 @@ def test_introspection_of_a_worker(counter: Daemon) -> None:
 
 def test_errors_of_a_worker(counter: Daemon) -> None:
     result = counter.ctl("call", "c", "Add", '{"by": 101}', "--json")
-    assert result.returncode == exit_code.FAILED
+    assert result.returncode == ExitCode.FAILED
     assert json.loads(result.stdout) == {"error": "org.example.counter.TooMuch", "parameters": {"limit": 100}}
     assert result.stderr == "spawnctl: c: org.example.counter.TooMuch: limit 100\n"
     result = counter.ctl("call", "c", "Add", '{"by": "x"}')
-    assert result.returncode == exit_code.FAILED
+    assert result.returncode == ExitCode.FAILED
     assert result.stderr == "spawnctl: c: org.varlink.service.InvalidParameter: parameter 'by'\n"
 
 
 def test_whom_nobody_can_call(counter: Daemon) -> None:
-    assert counter.ctl("call", "nope", "Add").returncode == exit_code.NO_SUCH_SERVICE
+    assert counter.ctl("call", "nope", "Add").returncode == ExitCode.NO_SUCH_SERVICE
     result = counter.ctl("call", "plain", "Add")
-    assert (result.returncode, result.stdout) == (exit_code.FAILED, "")
+    assert (result.returncode, result.stdout) == (ExitCode.FAILED, "")
     assert result.stderr == "spawnctl: plain cannot be called: it has no control = true\n"
     assert counter.ctl("stop", "c").returncode == 0
     result = counter.ctl("call", "c", "Add", "--json")
-    assert result.returncode == exit_code.FAILED
+    assert result.returncode == ExitCode.FAILED
     assert result.stderr == "spawnctl: c cannot be called: it is stopped; `spawnctl why c` says more\n"
     assert json.loads(result.stdout) == {
         "error": "io.spawnd.NotRunning",
@@ -212,7 +212,7 @@ def test_a_service_that_is_given_up_while_a_call_waits(spawnd: Start, program: P
     (daemon.folder / "out" / "go").touch()
     said = client.communicate(timeout=20)[1]
     assert said == "spawnctl: f cannot be called: it has failed; `spawnctl why f` says more\n"
-    assert client.returncode == exit_code.FAILED
+    assert client.returncode == ExitCode.FAILED
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_a_service_that_is_given_up_while_a_call_waits(spawnd: Start, program: P
 def test_services_that_do_as_they_like(odd: Daemon, method: str, message: str) -> None:
     before = len(os.listdir(f"/proc/{odd.pid}/fd"))
     result = odd.ctl("call", "o", method, "--timeout", "0.5")
-    assert result.returncode == exit_code.FAILED
+    assert result.returncode == ExitCode.FAILED
     assert result.stderr == f"spawnctl: {message}\n"
     wait_until(lambda: len(os.listdir(f"/proc/{odd.pid}/fd")) <= before, "no descriptor more")
 
@@ -248,7 +248,7 @@ def test_a_caller_that_is_interrupted_ends_the_call(odd: Daemon) -> None:
     )
     odd.wait_log("call of a.b.Silent of o")
     client.send_signal(signal.SIGINT)
-    assert client.wait(20) == exit_code.INTERRUPTED
+    assert client.wait(20) == ExitCode.INTERRUPTED
     wait_until((odd.folder / "out" / "closed").exists, "the end of the connection")
 
 
@@ -293,4 +293,4 @@ def test_not_for_who_may_not_control(counter: Daemon) -> None:
         as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
         command = [*as_nobody, str(BIN / "spawnctl"), "--socket", socket_path, "call", "c", "Add"]
         result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-        assert result.returncode == exit_code.NOT_PERMITTED, result.stderr
+        assert result.returncode == ExitCode.NOT_PERMITTED, result.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from supervisor.control import introspection
 from supervisor.control.core import Core
 from supervisor.control.verbs import (
     apply,
@@ -13,6 +12,7 @@ from supervisor.control.verbs import (
     fds,
     get_version,
     graph,
+    introspection,
     list,
     logs,
     monitor,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from supervisor.control.core import Core
-from supervisor.control.follow import Follow
 from supervisor.control.orders import find
-from supervisor.control.output import read, reply_of
+from supervisor.control.output import Follow, read, reply_of
 from supervisor.varlink.parameters import Parameters
 from supervisor.varlink.pending_call import PendingCall
 

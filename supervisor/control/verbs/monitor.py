@@ -2,11 +2,110 @@
 
 from __future__ import annotations
 
-from supervisor.control.core import Core
-from supervisor.control.monitor import Monitor
-from supervisor.control.orders import resolve
+from collections.abc import Sequence
+from typing import Any
+
+from supervisor.control.core import Core, Unit
+from supervisor.control.orders import Wanted, resolve
+from supervisor.control.rows import iso_8601, reason
+from supervisor.lifecycle.life import State
 from supervisor.varlink.parameters import Parameters
 from supervisor.varlink.pending_call import PendingCall
+
+MOST = 256  # changes in a reply, and those that wait for a slow reader before they are made fewer
+
+Change = dict[str, Any]
+
+
+class Monitor:
+    """Ends with the call.
+
+    Of each service it knows what the caller has been told, or is about to be: what differs
+    from that is a change.  For a caller who reads slowly the changes that wait are folded,
+    all of one service into one, so that there are never many more of them than services.
+    """
+
+    def __init__(self, pending: PendingCall, core: Core, wanted: Sequence[str], changes_only: bool) -> None:
+        self._pending = pending
+        self._core = core
+        self._wanted = Wanted(wanted)
+        self._planned = False
+        self._fold_at = MOST
+        pending.stream(self._send)
+        pending.on_end(core.manager.observe(self._look))
+        begins = not pending.memo
+        memo = pending.memo
+        self._told: dict[str, list[Any]] = memo.setdefault("told", {})  # state, since when, what it waits for
+        self._waiting: list[Change] = memo.setdefault("waiting", [])
+        for name in list(self._told):
+            if name not in core.manager.units:
+                self._gone(name, "")
+        for unit in core.manager.units.values():
+            self._look(unit)
+        if begins and changes_only:
+            self._waiting.clear()
+        self._send()
+
+    def _look(self, unit: Unit) -> None:
+        name = unit.name
+        if self._core.manager.units.get(name) is not unit:
+            if name in self._told and name not in self._core.manager.units:
+                self._gone(name, unit.life.reason)
+            return
+        if unit not in self._wanted:
+            return
+        life = unit.life
+        before, now = self._told.get(name), [life.state.value, life.since, unit.waits]
+        if before == now:
+            return
+        self._told[name] = now
+        at = life.since if before is None or before[:2] != now[:2] else self._pending.loop.clock()
+        self._add(name, at, before, life.state, reason(unit), unit.pid)
+
+    def _gone(self, name: str, why: str) -> None:
+        before = self._told.pop(name)
+        self._add(name, self._pending.loop.clock(), before, None, why, None)
+
+    def _add(
+        self, name: str, at: float, before: list[Any] | None, state: State | None, why: str, pid: int | None
+    ) -> None:
+        self._waiting.append(
+            {
+                "at": iso_8601(self._core.manager.unix_time(at)),
+                "name": name,
+                "old": None if before is None else before[0],
+                "state": None if state is None else state.value,
+                "reason": why,
+                "pid": pid,
+                "skipped": 0,
+            }
+        )
+        if len(self._waiting) > self._fold_at:
+            self._waiting[:] = folded(self._waiting)
+            self._fold_at = max(MOST, 2 * len(self._waiting))
+        if self._pending.has_room and not self._planned:
+            # all that comes in one round of the loop goes together
+            self._planned = True
+            self._pending.loop.call_later(0, self._send)
+
+    def _send(self) -> None:
+        self._planned = False
+        while self._waiting and self._pending.has_room:
+            changes = self._waiting[:MOST]
+            del self._waiting[:MOST]
+            self._pending.reply_more({"changes": changes})
+
+
+def folded(changes: Sequence[Change]) -> list[Change]:
+    """For each service one change, the last, that counts those which it stands for; in the order of these."""
+    last: dict[str, Change] = {}
+    for change in changes:
+        name = change["name"]
+        before = last.pop(name, None)
+        if before is not None:
+            change = change | {"old": before["old"], "skipped": before["skipped"] + change["skipped"] + 1}
+        last[name] = change
+    return list(last.values())
 
 
 def run(pending: PendingCall, core: Core) -> None:

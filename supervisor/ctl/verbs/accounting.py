@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import time
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from datetime import datetime
 
-from supervisor.ctl import exit_code
 from supervisor.ctl.client import Client
-from supervisor.ctl.errors import CallFailed, NoSuchService, UsageError
-from supervisor.ctl.moment import moment
+from supervisor.ctl.errors import CallFailed, ExitCode, NoSuchService, UsageError, definition
 from supervisor.ctl.output import NONE, Terminal, cpu_time, print_json, size, standard_output
 from supervisor.ctl.text import render
-from supervisor.ctl.undefined import definition
+
+_AGO = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhdw])", re.A)
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,6 +28,25 @@ SORTS = {"cpu": "cpu_usage_usec", "memory": "memory_peak", "procs": "pids_peak",
 TITLES = ("NAME", "CGROUPS", "CPU", "USER", "SYSTEM", "MEMORY", "PROCS", "FORKS", "OOM")
 ALIGNS = "<>>>>>>>>"
 NO_DATABASE = "io.spawnd.reaper.NoDatabase"
+
+FIELDS = (
+    "name", "cgroups", "cpu_total", "cpu_user", "cpu_system", "memory_peak", "memory_events_high", "memory_events_max",
+    "memory_events_oom", "pids_peak", "pids_forks", "pids_events_max", "first", "last",
+)  # fmt: skip
+
+
+def moment(text: str) -> float:
+    """Seconds since 1970 of `24h` (ago), `2026-11-21`, the beginning of that day, or `2026-11-21T22:40`, in local time.
+
+    Raises ArgumentTypeError.
+    """
+    ago = _AGO.fullmatch(text)
+    if ago:
+        return time.time() - float(ago[1]) * _SECONDS[ago[2]]
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError) as error:
+        raise ArgumentTypeError(f"neither how long ago (24h, 7d) nor a time (2026-11-21T22:40): {text!r}") from error
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -76,14 +98,14 @@ def run(client: Client, args: Namespace) -> int:
     reply = ask_database(args.database, parameters) if args.database else ask_reaper(client, args.service, parameters)
     if args.json:
         print_json(reply)
-        return exit_code.DONE
+        return ExitCode.DONE
     if args.csv:
         print_csv(reply["groups"])
     else:
         print("\n".join(table(reply, standard_output())))
     if not reply["all"]["cgroups"]:
         print(f"spawnctl: {nothing(args)}", file=sys.stderr)
-    return exit_code.DONE
+    return ExitCode.DONE
 
 
 def nothing(args: Namespace) -> str:
@@ -165,9 +187,3 @@ def print_csv(groups: list[dict[str, Any]]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(FIELDS)
     writer.writerows([group[field] for field in FIELDS] for group in groups)
-
-
-FIELDS = (
-    "name", "cgroups", "cpu_total", "cpu_user", "cpu_system", "memory_peak", "memory_events_high", "memory_events_max",
-    "memory_events_oom", "pids_peak", "pids_forks", "pids_events_max", "first", "last",
-)  # fmt: skip

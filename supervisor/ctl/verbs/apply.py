@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl import exit_code
 from supervisor.ctl.arguments import take_quiet, take_reload, take_wait
 from supervisor.ctl.client import Client
+from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import Terminal, print_json, standard_output
 from supervisor.ctl.planned import print_problems, setting_lines, title
 from supervisor.ctl.waiting import order
@@ -31,9 +31,9 @@ def run(client: Client, args: Namespace) -> int:
         print_json(reply)
     if reply["problems"]:
         print_problems(reply["problems"], "nothing was changed", quiet=args.json)
-        return exit_code.FAILED
+        return ExitCode.FAILED
     say(reply, quiet=args.json or args.quiet)
-    return exit_code.DONE if all(row["ok"] for row in reply["services"]) else exit_code.FAILED
+    return ExitCode.DONE if all(row["ok"] for row in reply["services"]) else ExitCode.FAILED
 
 
 def say(reply: dict[str, Any], quiet: bool) -> None:

@@ -6,10 +6,9 @@ import json
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
-from supervisor.ctl import exit_code
 from supervisor.ctl.arguments import seconds, take_name
 from supervisor.ctl.client import Client
-from supervisor.ctl.errors import SpawnctlError
+from supervisor.ctl.errors import ExitCode, SpawnctlError
 from supervisor.ctl.output import print_json
 from supervisor.json_text import dumps
 
@@ -67,7 +66,7 @@ def run(client: Client, args: Namespace) -> int:
         if args.json and error.reply:
             print_json(error.reply)
         raise
-    return exit_code.DONE
+    return ExitCode.DONE
 
 
 def show(reply: dict[str, Any], as_json: bool) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl import exit_code
 from supervisor.ctl.client import Client
+from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import print_json
 from supervisor.plural import count
 from supervisor.printable import printable
@@ -27,4 +27,4 @@ def run(client: Client, args: Namespace) -> int:
             print(f"notice: {printable(text)}")
         also = f", {count(len(notices), 'notice')}" if notices else ""
         print(f"OK: {count(reply['services'], 'service')}{also}")
-    return exit_code.FAILED if reply["problems"] else exit_code.DONE
+    return ExitCode.FAILED if reply["problems"] else ExitCode.DONE

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl import exit_code
 from supervisor.ctl.arguments import take_name
 from supervisor.ctl.client import Client
+from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import print_json, standard_output
 from supervisor.ctl.text import render
 
@@ -24,4 +24,4 @@ def run(client: Client, args: Namespace) -> int:
     else:
         cells = [[str(row["number"]), row["name"], row["what"], "yes" if row["stored"] else ""] for row in rows]
         print("\n".join(render(TITLES, "><<<", cells, standard_output().width)))
-    return exit_code.DONE
+    return ExitCode.DONE

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl import exit_code
 from supervisor.ctl.arguments import NAMES
 from supervisor.ctl.client import Client
-from supervisor.ctl.errors import SpawnctlError, UsageError
+from supervisor.ctl.errors import ExitCode, SpawnctlError, UsageError
 from supervisor.ctl.graph import Span, Times, Tree, dot
 from supervisor.ctl.output import print_json, standard_output
 from supervisor.ctl.text import render
@@ -53,7 +52,7 @@ def run(client: Client, args: Namespace) -> int:
         print("\n".join(dot(names, edges)))
     elif args.plot is None:
         show_tree(Tree(names, ((n, other) for n, other, kind in edges if args.after or kind == "depends")), nodes)
-    return exit_code.DONE
+    return ExitCode.DONE
 
 
 def show_order(tree: Tree, nodes: list[dict[str, Any]], as_json: bool) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl import exit_code
 from supervisor.ctl.client import Client
+from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import print_json
 from supervisor.ctl.parsers import VERB, general_parser, verb_parser
 
@@ -20,4 +20,4 @@ def run(client: Client, args: Namespace) -> int:
         print_json({"verb": args.about, "help": parser.format_help()})
     else:
         parser.print_help()
-    return exit_code.DONE
+    return ExitCode.DONE

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl import exit_code
 from supervisor.ctl.arguments import NAMES
 from supervisor.ctl.client import Client
+from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import NONE, Terminal, cpu_time, duration, print_json, size, standard_output
 from supervisor.ctl.text import GAP, cut, render, width
 from supervisor.printable import printable
@@ -37,7 +37,7 @@ def run(client: Client, args: Namespace) -> int:
         print_json(services)
     else:
         print("\n".join(table(services, standard_output())))
-    return exit_code.DONE
+    return ExitCode.DONE
 
 
 def table(services: list[dict[str, Any]], terminal: Terminal) -> list[str]:

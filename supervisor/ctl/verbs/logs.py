@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
-from supervisor.ctl import exit_code, journal
+from supervisor.ctl import journal
 from supervisor.ctl.arguments import take_name
 from supervisor.ctl.client import Client
-from supervisor.ctl.errors import NoSuchService
+from supervisor.ctl.errors import ExitCode, NoSuchService
 from supervisor.ctl.output import print_json
 from supervisor.plural import count
 from supervisor.printable import printable
@@ -43,12 +43,12 @@ def run(client: Client, args: Namespace) -> int:
     lines = list(journal.lines(args.name, args.count)) if reply["journal"] else reply["lines"]
     if args.json:
         print_json({"name": args.name, "journal": reply["journal"], "lines": lines})
-        return exit_code.DONE
+        return ExitCode.DONE
     for line in lines:
         print(shown(line))
     if not lines and args.count and not reply["journal"]:
         print(f"spawnctl: {args.name} has written nothing", file=sys.stderr)
-    return exit_code.DONE
+    return ExitCode.DONE
 
 
 def follow(client: Client, args: Namespace) -> int:
@@ -66,7 +66,7 @@ def follow(client: Client, args: Namespace) -> int:
         raise NoSuchService(f"{args.name} is not defined any more") from error
     finally:
         printer.end()
-    return exit_code.DONE
+    return ExitCode.DONE
 
 
 def follow_journal(args: Namespace, printer: Printer) -> int:
@@ -74,7 +74,7 @@ def follow_journal(args: Namespace, printer: Printer) -> int:
         journal.show(args.name, args.count, follow=True)
     for line in journal.lines(args.name, args.count, follow=True):
         printer.print({"lines": [line], "lost": 0, "partial": False})
-    return exit_code.DONE
+    return ExitCode.DONE
 
 
 def shown(text: str) -> str:

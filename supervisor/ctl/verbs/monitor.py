@@ -6,9 +6,9 @@ import sys
 from argparse import ArgumentParser, Namespace
 from datetime import datetime
 
-from supervisor.ctl import exit_code
 from supervisor.ctl.arguments import NAMES
 from supervisor.ctl.client import Client
+from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import Terminal, print_json, standard_output
 from supervisor.ctl.text import cut, width
 from supervisor.plural import count
@@ -40,7 +40,7 @@ def run(client: Client, args: Namespace) -> int:
             else:
                 print(line(change, widest, terminal))
         sys.stdout.flush()
-    return exit_code.DONE
+    return ExitCode.DONE
 
 
 def line(change: dict[str, Any], name_width: int, terminal: Terminal) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl import exit_code
 from supervisor.ctl.arguments import take_reload
 from supervisor.ctl.client import Client
+from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import print_json, standard_output
 from supervisor.ctl.planned import key_lines, print_problems, setting_lines, summary, title
 from supervisor.ctl.text import wrap
@@ -23,10 +23,10 @@ def run(client: Client, args: Namespace) -> int:
         print_json(reply)
     if reply["problems"]:
         print_problems(reply["problems"], "the definitions are wrong", quiet=args.json)
-        return exit_code.FAILED
+        return ExitCode.FAILED
     if not args.json:
         terminal = standard_output()
         lines = [line for row in reply["services"] for line in (title(row, terminal), *key_lines(row, terminal.width))]
         notices = [part for text in reply["notices"] for part in wrap(f"notice: {printable(text)}", terminal.width)]
         print("\n".join([*lines, *setting_lines(reply["settings"], terminal.width), *notices, summary(reply)]))
-    return exit_code.FAILED if reply["services"] or reply["settings"] else exit_code.DONE
+    return ExitCode.FAILED if reply["services"] or reply["settings"] else ExitCode.DONE

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl import exit_code
 from supervisor.ctl.arguments import take_timeout
 from supervisor.ctl.client import Client
+from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import print_json
 from supervisor.ctl.waiting import order
 from supervisor.printable import printable
@@ -22,4 +22,4 @@ def run(client: Client, args: Namespace) -> int:
         print_json(reply)
     else:
         print(printable(f"spawnd {reply['version']} runs, pid {reply['pid']}"))
-    return exit_code.DONE
+    return ExitCode.DONE

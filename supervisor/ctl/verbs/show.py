@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl import exit_code
 from supervisor.ctl.arguments import take_name
 from supervisor.ctl.client import Client
+from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import print_json
 from supervisor.definitions.notation.lua import is_name
 from supervisor.printable import printable
@@ -31,7 +31,7 @@ def run(client: Client, args: Namespace) -> int:
         print_json(reply)
     else:
         print("\n".join(define(reply)))
-    return exit_code.DONE
+    return ExitCode.DONE
 
 
 def define(reply: dict[str, Any]) -> list[str]:

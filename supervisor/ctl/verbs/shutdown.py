@@ -7,10 +7,9 @@ import select
 import time
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl import exit_code
 from supervisor.ctl.arguments import take_wait
 from supervisor.ctl.client import Client
-from supervisor.ctl.errors import TimedOut
+from supervisor.ctl.errors import ExitCode, TimedOut
 from supervisor.ctl.output import print_json
 from supervisor.ctl.waiting import order
 
@@ -33,7 +32,7 @@ def run(client: Client, args: Namespace) -> int:
             os.close(process)
     if args.json:
         print_json({"ended": not args.no_wait})
-    return exit_code.DONE
+    return ExitCode.DONE
 
 
 def open_process(pid: int) -> int | None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl import exit_code
 from supervisor.ctl.arguments import NAMES
 from supervisor.ctl.client import Client
+from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import NO_SERVICES, Terminal, cpu_time, duration, print_json, size, standard_output
 from supervisor.ctl.text import wrap
 from supervisor.printable import printable
@@ -35,7 +35,7 @@ def run(client: Client, args: Namespace) -> int:
     else:
         terminal = standard_output()
         print("\n\n".join("\n".join(describe(row, terminal)) for row in services))
-    return exit_code.DONE if all(row["state"] in UP for row in services) else exit_code.NOT_RUNNING
+    return ExitCode.DONE if all(row["state"] in UP for row in services) else ExitCode.NOT_RUNNING
 
 
 def show_list(client: Client, args: Namespace) -> int:

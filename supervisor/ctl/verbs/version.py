@@ -6,9 +6,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from supervisor import __version__
-from supervisor.ctl import exit_code
 from supervisor.ctl.client import Client
-from supervisor.ctl.errors import SpawnctlError
+from supervisor.ctl.errors import ExitCode, SpawnctlError
 from supervisor.ctl.output import print_json
 from supervisor.printable import printable
 
@@ -18,7 +17,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(client: Client, args: Namespace) -> int:
-    running, code = None, exit_code.DONE
+    running, code = None, ExitCode.DONE
     try:
         running = client.call("GetVersion")["version"]
     except SpawnctlError as error:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl import exit_code, journal
+from supervisor.ctl import journal
 from supervisor.ctl.arguments import take_names
 from supervisor.ctl.client import Client
-from supervisor.ctl.errors import CallFailed
+from supervisor.ctl.errors import CallFailed, ExitCode
 from supervisor.ctl.output import NO_SERVICES, NONE, Terminal, duration, print_json, standard_output
 from supervisor.ctl.text import NARROWEST, width, wrap
 from supervisor.printable import printable
@@ -49,7 +49,7 @@ def run(client: Client, args: Namespace) -> int:
             print("\n".join(["", *explain(reply, terminal)] if number else explain(reply, terminal)))
     if not names and not args.json:
         print(NO_SERVICES)
-    return exit_code.DONE
+    return ExitCode.DONE
 
 
 def add_journal(reply: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from supervisor.control.errors import ConnectionLost
-from supervisor.control.introspection import OWN
 from supervisor.control.verbs import call as verb
+from supervisor.control.verbs.introspection import OWN
 from supervisor.definitions.service import Descriptor, Service
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import State

@@ -7,9 +7,9 @@ from itertools import product
 import pytest
 
 from supervisor import __version__
-from supervisor.control import errors, introspection
+from supervisor.control import errors
 from supervisor.control.errors import ControlError
-from supervisor.control.verbs import METHODS
+from supervisor.control.verbs import METHODS, introspection
 from supervisor.definitions.service import Definitions, Service
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.cause import Kind

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from supervisor.control.monitor import MOST, folded
 from supervisor.control.rows import iso_8601
+from supervisor.control.verbs.monitor import MOST, folded
 from supervisor.definitions.service import Service
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import State

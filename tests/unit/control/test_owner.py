@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.control.listener import OWNER_MODE
-from supervisor.control.server import Server
+from supervisor.control.server import OWNER_MODE, Server
 from supervisor.notify import safe_close
 from supervisor.runtime_folder import owner_socket
 from tests import fuse

@@ -13,8 +13,8 @@ import pytest
 
 from supervisor.control.errors import ServiceError
 from supervisor.control.verbs import METHODS
-from supervisor.ctl import exit_code
-from supervisor.ctl.moment import moment
+from supervisor.ctl.errors import ExitCode
+from supervisor.ctl.verbs.accounting import moment
 from tests.unit.control.fake_core import FakeCore
 
 Spawnctl = Callable[..., int]
@@ -62,7 +62,7 @@ def test_what_is_asked_for(
     spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, arguments: tuple[str, ...], parameters: dict[str, Any]
 ) -> None:
     supervise(echo)
-    assert spawnctl("accounting", "--json", *arguments) == exit_code.DONE
+    assert spawnctl("accounting", "--json", *arguments) == ExitCode.DONE
     asked = json.loads(capsys.readouterr().out)
     given = {
         "by": "scope",
@@ -82,7 +82,7 @@ def test_what_is_asked_for(
 
 def test_a_table(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise(replying)
-    assert spawnctl("accounting") == exit_code.DONE
+    assert spawnctl("accounting") == ExitCode.DONE
     assert capsys.readouterr().out.splitlines() == [
         "NAME      CGROUPS    CPU   USER  SYSTEM  MEMORY  PROCS  FORKS  OOM",
         'a,"b\\x1b        2  7.50s  7.00s   0.50s    3.0M      4      0    -',
@@ -93,31 +93,31 @@ def test_a_table(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> N
 
 def test_csv_and_json(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise(replying)
-    assert spawnctl("accounting", "--csv") == exit_code.DONE
+    assert spawnctl("accounting", "--csv") == ExitCode.DONE
     lines = capsys.readouterr().out.split("\n")
     assert lines[0].startswith("name,cgroups,cpu_total,")
     assert lines[1] == '"a,""b\x1b",2,7.5,7.0,0.5,3145728,,,,4,0,,,'
     assert lines[2] == ",1,,,,,,,,,,,,"
-    assert spawnctl("accounting", "--json") == exit_code.DONE
+    assert spawnctl("accounting", "--json") == ExitCode.DONE
     assert json.loads(capsys.readouterr().out) == REPLY
 
 
 def test_a_reaper_without_a_database(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     error = ServiceError("reaper", "io.spawnd.reaper.NoDatabase", {})
     supervise(lambda core: METHODS.update({METHOD: lambda pending, _: pending.fail(error)}))
-    assert spawnctl("accounting") == exit_code.FAILED
+    assert spawnctl("accounting") == ExitCode.FAILED
     assert capsys.readouterr().err == "spawnctl: reaper keeps no accounting: its options have no database\n"
 
 
 def test_no_reaper(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise()
-    assert spawnctl("accounting") == exit_code.NO_SUCH_SERVICE
+    assert spawnctl("accounting") == ExitCode.NO_SUCH_SERVICE
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("spawnctl: there is no reaper: no definition has `reaper = {")
     assert "`make install PLATFORM=1`" in line
     assert "--service NAME" in line
     assert "--database DATABASE" in line
-    assert spawnctl("accounting", "--service", "wbe") == exit_code.NO_SUCH_SERVICE
+    assert spawnctl("accounting", "--service", "wbe") == ExitCode.NO_SUCH_SERVICE
     assert capsys.readouterr().err == "spawnctl: no such service 'wbe'; did you mean 'web'?\n"
 
 
@@ -143,13 +143,13 @@ def test_no_reaper(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) ->
     ],
 )
 def test_wrong_usage(spawnctl: Spawnctl, capsys: Capture, arguments: tuple[str, ...]) -> None:
-    assert spawnctl("accounting", *arguments) == exit_code.USAGE
+    assert spawnctl("accounting", *arguments) == ExitCode.USAGE
     assert "Traceback" not in (said := capsys.readouterr().err)
     assert said
 
 
 def test_what_is_not_utf8_is_told_as_the_accounting_has_it(spawnctl: Spawnctl, capsys: Capture) -> None:
-    assert spawnctl("accounting", "/a\udcff") == exit_code.USAGE
+    assert spawnctl("accounting", "/a\udcff") == ExitCode.USAGE
     assert "not UTF-8; the accounting has it as '/a\\xff'" in capsys.readouterr().err
 
 
@@ -167,7 +167,7 @@ def test_what_matches_nothing(
 ) -> None:
     reply = {"groups": [], "all": {**NOTHING, "name": None, "cgroups": 0}}
     supervise(lambda core: METHODS.update({METHOD: lambda pending, _: pending.reply({"reply": reply})}))
-    assert spawnctl("accounting", *arguments) == exit_code.DONE
+    assert spawnctl("accounting", *arguments) == ExitCode.DONE
     told = capsys.readouterr()
     assert told.err.startswith(f"spawnctl: {said}")
     assert told.out, "and an empty table"
@@ -175,7 +175,7 @@ def test_what_matches_nothing(
 
 @pytest.mark.parametrize("address", ["mysql:x", "sqlite:relative", "sqlite:/nonexistent/a.db"])
 def test_a_database_that_is_none(spawnctl: Spawnctl, capsys: Capture, address: str) -> None:
-    assert spawnctl("accounting", "--database", address) == exit_code.FAILED
+    assert spawnctl("accounting", "--database", address) == ExitCode.FAILED
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from supervisor.control.errors import BadReply, ConnectionLost, ControlError, NotRunning, ServiceError, TimedOut
 from supervisor.control.verbs import METHODS
-from supervisor.ctl import exit_code
+from supervisor.ctl.errors import ExitCode
 from supervisor.varlink.pending_call import PendingCall
 from tests.unit.control.fake_core import FakeCore
 
@@ -41,7 +41,7 @@ def failing(error: ControlError) -> Callable[[FakeCore], None]:
 
 def test_a_reply_is_readable(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise(replying({"text": "Grüße\x1b[2J\x9b2J\u202e\U000e0001", "n": [1]}))
-    assert spawnctl("call", "web", "Do") == exit_code.DONE
+    assert spawnctl("call", "web", "Do") == ExitCode.DONE
     out = capsys.readouterr().out
     assert json.loads(out) == {"text": "Grüße\x1b[2J\x9b2J\u202e\U000e0001", "n": [1]}
     assert "Grüße" in out
@@ -50,7 +50,7 @@ def test_a_reply_is_readable(spawnctl: Spawnctl, supervise: Supervise, capsys: C
 
 def test_a_reply_as_json(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise(echo)
-    assert spawnctl("call", "web", "Do", '{"x": ["é", null]}', "--timeout", "2.5", "--json") == exit_code.DONE
+    assert spawnctl("call", "web", "Do", '{"x": ["é", null]}', "--timeout", "2.5", "--json") == ExitCode.DONE
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     assert json.loads(out) == {"name": "web", "method": "Do", "parameters": {"x": ["é", None]}, "timeout": 2.5}
@@ -58,7 +58,7 @@ def test_a_reply_as_json(spawnctl: Spawnctl, supervise: Supervise, capsys: Captu
 
 def test_many_replies_are_a_line_each(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise(replying({"n": 1}, {"n": 2}, {}))
-    assert spawnctl("call", "web", "Do", "--more") == exit_code.DONE
+    assert spawnctl("call", "web", "Do", "--more") == ExitCode.DONE
     assert capsys.readouterr().out == '{"n": 1}\n{"n": 2}\n{}\n'
 
 
@@ -90,11 +90,11 @@ def test_errors(
     more: tuple[str, ...],
 ) -> None:
     supervise(failing(error))
-    assert spawnctl("call", "web", "Do", *more) == exit_code.FAILED
+    assert spawnctl("call", "web", "Do", *more) == ExitCode.FAILED
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == f"spawnctl: {message}\n"
-    assert spawnctl("call", "web", "Do", "--json", *more) == exit_code.FAILED
+    assert spawnctl("call", "web", "Do", "--json", *more) == ExitCode.FAILED
     captured = capsys.readouterr()
     own = isinstance(error, ServiceError)
     assert json.loads(captured.out) == {
@@ -108,9 +108,9 @@ def test_a_service_that_is_none_and_one_without_a_channel(
     spawnctl: Spawnctl, supervise: Supervise, capsys: Capture
 ) -> None:
     supervise()
-    assert spawnctl("call", "nope", "Do") == exit_code.NO_SUCH_SERVICE
+    assert spawnctl("call", "nope", "Do") == ExitCode.NO_SUCH_SERVICE
     assert capsys.readouterr().err == "spawnctl: no such service 'nope'\n"
-    assert spawnctl("call", "web", "Do", "--json") == exit_code.FAILED
+    assert spawnctl("call", "web", "Do", "--json") == ExitCode.FAILED
     captured = capsys.readouterr()
     assert captured.err == "spawnctl: web cannot be called: it has no control = true\n"
     assert json.loads(captured.out)["error"] == "io.spawnd.NoControl"

@@ -14,8 +14,8 @@ import pytest
 from supervisor.ctl.completion import PATIENCE, candidates
 from supervisor.ctl.main import main
 from supervisor.ctl.parsers import verb_parser
-from supervisor.ctl.signal_number import signal_number
 from supervisor.ctl.verbs import VERBS
+from supervisor.ctl.verbs.signal import signal_number
 from supervisor.lifecycle.life import Life, State
 from tests.unit.control.fake_core import FakeCore
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.ctl import exit_code
+from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.verbs import VERBS
 
 ROOT = Path(__file__).parents[3]
@@ -34,6 +34,6 @@ def test_readme_lists_every_verb() -> None:
 
 
 def test_every_exit_status_is_told() -> None:
-    codes = {value for name, value in vars(exit_code).items() if name.isupper()}
+    codes = set(ExitCode)
     section = TEXT[TEXT.index("## Exit status") : TEXT.index("## Looking")]
     assert codes == {int(number) for number in re.findall(r"(?:^\| |with )(\d+)", section, re.M)}

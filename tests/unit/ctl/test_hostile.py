@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from supervisor.control.introspection import OWN, description
-from supervisor.ctl import exit_code
+from supervisor.control.verbs.introspection import OWN, description
 from supervisor.ctl.client import Client
 from supervisor.ctl.completion import MOST, candidates, complete
-from supervisor.ctl.errors import ConnectionLost, MalformedReply
+from supervisor.ctl.errors import ConnectionLost, ExitCode, MalformedReply
 from supervisor.ctl.graph import dot
 from supervisor.ctl.verbs import VERBS
 from supervisor.varlink.interface import Array, Dictionary, Enum, Interface, Maybe, Named, Struct, Type, parse
@@ -110,7 +109,7 @@ def test_a_malformed_reply_is_an_error(
         code = spawnctl(*command)
     said = capsys.readouterr()
     assert "Traceback" not in said.err
-    if code == exit_code.DONE:
+    if code == ExitCode.DONE:
         assert kind in HARMLESS, said
     else:
         assert said.err.startswith("spawnctl: "), said
@@ -165,7 +164,7 @@ def test_graphviz_takes_every_name_as_a_name() -> None:
 def test_the_cause_is_told(path: str, spawnctl: Spawnctl, capsys: Capture) -> None:
     other = Client(f"{path}2")
     with answering(path, b'{"parameters": {}}\0'):
-        assert spawnctl("graph", "--dot") == exit_code.FAILED
+        assert spawnctl("graph", "--dot") == ExitCode.FAILED
         with pytest.raises(MalformedReply, match="it is no object"), answering(f"{path}2", b"[]\0"):
             other.call("Graph")
         other.close()

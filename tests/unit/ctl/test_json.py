@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.ctl import exit_code
+from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.verbs import VERBS
 
 TEXT = (Path(__file__).parents[3] / "docs" / "spawnctl.md").read_text(encoding="utf-8")
@@ -45,6 +45,6 @@ def test_one_value_of_that_shape(
     supervise()
     verb, *options = name.split()
     status = spawnctl("--json", verb, *options, *ARGUMENTS.get(verb, []))
-    assert status != exit_code.USAGE, f"add the arguments that {verb!r} requires to ARGUMENTS"
+    assert status != ExitCode.USAGE, f"add the arguments that {verb!r} requires to ARGUMENTS"
     out = capsys.readouterr().out
     assert KINDS[ROWS[name]](json.loads(out)), out

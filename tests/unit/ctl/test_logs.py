@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.ctl import exit_code
+from supervisor.ctl.errors import ExitCode
 from supervisor.log.ring import SIZE, append, make_ring
 from tests.unit.control.fake_core import FakeCore
 from tests.unit.ctl.fake_supervisor import FakeSupervisor
@@ -60,25 +60,25 @@ def write_program(program: Path, text: str) -> None:
 
 
 def test_the_last_lines(ring: int, spawnctl: Spawnctl, capsys: Capture) -> None:
-    assert spawnctl("logs", "web", "-n", "2") == exit_code.DONE
+    assert spawnctl("logs", "web", "-n", "2") == ExitCode.DONE
     assert capsys.readouterr().out == "two\nthree\n"
-    assert spawnctl("logs", "web", "--json") == exit_code.DONE
+    assert spawnctl("logs", "web", "--json") == ExitCode.DONE
     lines = {"name": "web", "journal": False, "lines": ["one", "two", "three"]}
     assert json.loads(capsys.readouterr().out) == lines
-    assert spawnctl("logs", "mute") == exit_code.FAILED
+    assert spawnctl("logs", "mute") == ExitCode.FAILED
     assert capsys.readouterr().err == (
         "spawnctl: mute has no log(): its output is kept where its definition has `stderr = log()`\n"
     )
-    assert spawnctl("logs", "-f", "mute") == exit_code.FAILED
+    assert spawnctl("logs", "-f", "mute") == ExitCode.FAILED
 
 
 def test_no_lines_at_all(supervise: Supervise, spawnctl: Spawnctl, capsys: Capture) -> None:
     ring = make_ring("web")
     try:
         supervise(lambda core: core.rings.update(web=ring))
-        assert spawnctl("logs", "web") == exit_code.DONE
+        assert spawnctl("logs", "web") == ExitCode.DONE
         assert capsys.readouterr() == ("", "spawnctl: web has written nothing\n")
-        assert spawnctl("logs", "web", "--json") == exit_code.DONE
+        assert spawnctl("logs", "web", "--json") == ExitCode.DONE
         assert capsys.readouterr().err == ""
     finally:
         os.close(ring)
@@ -91,7 +91,7 @@ def test_what_follows(ring: int, path: str) -> None:
         assert spawnctl.text("fi") == "four\nfi", "the beginning of a line comes at once"
         append(ring, b"ve\n")
         assert spawnctl.line() == "ve\n"
-        assert spawnctl.interrupt() == exit_code.INTERRUPTED
+        assert spawnctl.interrupt() == ExitCode.INTERRUPTED
 
 
 def test_what_follows_as_json(ring: int, path: str) -> None:
@@ -101,7 +101,7 @@ def test_what_follows_as_json(ring: int, path: str) -> None:
         assert spawnctl.row() == {"name": "web", "line": "four"}
         append(ring, b"ve\nsix")
         assert spawnctl.row() == {"name": "web", "line": "five"}
-        assert spawnctl.interrupt() == exit_code.INTERRUPTED
+        assert spawnctl.interrupt() == ExitCode.INTERRUPTED
 
 
 @pytest.mark.parametrize(("option", "end"), [("-f", "no end\n"), ("--json", '{"name": "web", "line": "no end"}\n')])
@@ -109,9 +109,9 @@ def test_the_service_is_removed(ring: int, path: str, spawnctl: Spawnctl, option
     with Running(path, "logs", "-f", "web", option) as running:
         running.text("three")
         append(ring, b"no end")
-        assert spawnctl("reset", "web") == exit_code.DONE
+        assert spawnctl("reset", "web") == ExitCode.DONE
         code, out, error = running.wait()
-    assert code == exit_code.NO_SUCH_SERVICE
+    assert code == ExitCode.NO_SUCH_SERVICE
     assert out.endswith(end)
     assert error == "spawnctl: web is not defined any more\n"
 
@@ -141,7 +141,7 @@ def test_whoever_read_it_is_gone(ring: int, path: str) -> None:
         spawnctl.text("three\n")
         spawnctl.close_output()  # and the service says nothing more
         code, _, error = spawnctl.wait()
-    assert (code, error) == (exit_code.BROKEN_PIPE, "")
+    assert (code, error) == (ExitCode.BROKEN_PIPE, "")
 
 
 def test_the_supervisor_ends(ring: int, path: str, supervisors: list[FakeSupervisor]) -> None:
@@ -149,14 +149,14 @@ def test_the_supervisor_ends(ring: int, path: str, supervisors: list[FakeSupervi
         spawnctl.text("three\n")
         os.kill(supervisors[0].pid, signal.SIGKILL)
         code, _, error = spawnctl.wait()
-    assert code == exit_code.FAILED
+    assert code == ExitCode.FAILED
     assert error == f"spawnctl: the supervisor at {path!r} closed the connection\n"
 
 
 def test_no_journalctl(journal: Path, spawnctl: Spawnctl, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.fspath(journal.parent))
     for arguments in ([], ["-f"], ["--json"], ["-f", "--json"]):
-        assert spawnctl("logs", "web", *arguments) == exit_code.FAILED
+        assert spawnctl("logs", "web", *arguments) == ExitCode.FAILED
         assert "cannot run journalctl" in capsys.readouterr().err
 
 
@@ -169,11 +169,11 @@ def test_journalctl_takes_over(journal: Path, path: str) -> None:
 
 def test_the_journal_as_json(journal: Path, spawnctl: Spawnctl, capsys: Capture) -> None:
     write_program(journal, '#!/bin/sh\necho "$@"\n')
-    assert spawnctl("logs", "web", "--json") == exit_code.DONE
+    assert spawnctl("logs", "web", "--json") == ExitCode.DONE
     lines = {"name": "web", "journal": True, "lines": ["-t web -n 20 -q -o cat"]}
     assert json.loads(capsys.readouterr().out) == lines
     write_program(journal, "#!/bin/sh\nexit 3\n")
-    assert spawnctl("logs", "web", "--json") == exit_code.FAILED
+    assert spawnctl("logs", "web", "--json") == ExitCode.FAILED
     assert "journalctl ended with 3" in capsys.readouterr().err
 
 
@@ -181,4 +181,4 @@ def test_what_follows_in_the_journal_as_json(journal: Path, path: str) -> None:
     write_program(journal, '#!/bin/sh\necho "$@"\nexec sleep 1000\n')
     with Running(path, "logs", "-f", "web", "--json") as spawnctl:
         assert spawnctl.row() == {"name": "web", "line": "-t web -n 20 -f -q -o cat"}
-        assert spawnctl.interrupt() == exit_code.INTERRUPTED
+        assert spawnctl.interrupt() == ExitCode.INTERRUPTED

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from supervisor import __version__
-from supervisor.ctl import exit_code
+from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.main import main
-from supervisor.ctl.other_verbs import OTHER_VERBS
+from supervisor.ctl.parsers import OTHER_VERBS
 from supervisor.ctl.verbs import VERBS
 from supervisor.definitions.service import Definitions
 from supervisor.lifecycle.life import Life, State
@@ -42,13 +42,13 @@ def set_plans(**plans: str) -> Callable[[FakeCore], None]:
 
 def test_list(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise()
-    assert spawnctl("list") == exit_code.DONE
+    assert spawnctl("list") == ExitCode.DONE
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["NAME", "STATE", "PID", "FOR", "RESTARTS", "MEMORY", "CPU", "DESCRIPTION"]
     assert [line.split()[0] for line in lines[1:]] == ["web", "qotd", "mute"]
-    assert spawnctl("list", "--all") == exit_code.DONE
+    assert spawnctl("list", "--all") == ExitCode.DONE
     assert capsys.readouterr().out.splitlines()[-1].startswith("log ")
-    assert spawnctl("list", "q*", "log") == exit_code.DONE
+    assert spawnctl("list", "q*", "log") == ExitCode.DONE
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["qotd", "log"]
 
 
@@ -60,24 +60,24 @@ def test_no_verb_and_no_name_mean_list(
         return re.sub(r'[0-9.]+(?=s |,|")', "0", capsys.readouterr().out)  # it gets later
 
     supervise()
-    assert spawnctl("list", *(option for option in arguments if option != "status")) == exit_code.DONE
+    assert spawnctl("list", *(option for option in arguments if option != "status")) == ExitCode.DONE
     listed = text()
-    assert spawnctl(*arguments) == exit_code.DONE
+    assert spawnctl(*arguments) == ExitCode.DONE
     assert text() == listed
 
 
 def test_list_of_nothing(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise(lambda core: core.units.clear())
-    assert spawnctl("list") == exit_code.DONE
+    assert spawnctl("list") == ExitCode.DONE
     assert len(capsys.readouterr().out.splitlines()) == 1
-    assert spawnctl("list", "--json") == exit_code.DONE
+    assert spawnctl("list", "--json") == ExitCode.DONE
     assert capsys.readouterr().out == "[]\n"
 
 
 @pytest.mark.parametrize("arguments", [("--json", "list"), ("list", "--json")])
 def test_list_as_json(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, arguments: tuple[str, ...]) -> None:
     supervise()
-    assert spawnctl(*arguments) == exit_code.DONE
+    assert spawnctl(*arguments) == ExitCode.DONE
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == ["web", "qotd", "mute"]
     wanted = {"name", "state", "pid", "since", "restarts", "uptime_s", "memory_bytes", "cpu_s", "description"}
@@ -86,24 +86,24 @@ def test_list_as_json(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture,
 
 def test_a_signal_behind_the_names_is_told(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise()
-    assert spawnctl("signal", "web", "qotd", "TERM") == exit_code.USAGE
+    assert spawnctl("signal", "web", "qotd", "TERM") == ExitCode.USAGE
     said = "no such signal: 'web'; the signal comes first: `spawnctl signal TERM web qotd`"
     assert capsys.readouterr().err == f"spawnctl: {said}\n"
-    assert spawnctl("signal", "web", "qotd") == exit_code.USAGE
+    assert spawnctl("signal", "web", "qotd") == ExitCode.USAGE
     assert capsys.readouterr().err == "spawnctl: no such signal: 'web'\n"
 
 
 def test_orders(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise()
-    assert spawnctl("start", "web", "qotd") == exit_code.DONE
+    assert spawnctl("start", "web", "qotd") == ExitCode.DONE
     assert capsys.readouterr().out == "web: running\nqotd: running\n"
-    assert spawnctl("restart", "web", "--quiet") == exit_code.DONE
+    assert spawnctl("restart", "web", "--quiet") == ExitCode.DONE
     assert capsys.readouterr().out == ""
-    assert spawnctl("reload", "web") == exit_code.DONE
-    assert spawnctl("signal", "HUP", "web") == exit_code.DONE
-    assert spawnctl("reset", "all") == exit_code.DONE
+    assert spawnctl("reload", "web") == ExitCode.DONE
+    assert spawnctl("signal", "HUP", "web") == ExitCode.DONE
+    assert spawnctl("reset", "all") == ExitCode.DONE
     capsys.readouterr()
-    assert spawnctl("stop", "all", "--json") == exit_code.DONE
+    assert spawnctl("stop", "all", "--json") == ExitCode.DONE
     assert json.loads(capsys.readouterr().out)[0] == {"name": "web", "ok": True, "state": "stopped", "message": ""}
 
 
@@ -114,7 +114,7 @@ def test_a_stop_of_what_has_ended(spawnctl: Spawnctl, supervise: Supervise, caps
 
     supervise(set_up)
     for arguments in (("web", "qotd"), ("web", "qotd", "--no-wait")):
-        assert spawnctl("stop", *arguments) == exit_code.DONE
+        assert spawnctl("stop", *arguments) == ExitCode.DONE
         told = f"web: {state}: there was nothing to stop: it had ended before\nqotd: stopped\n"
         assert capsys.readouterr() == (told, "")
 
@@ -123,31 +123,31 @@ def test_nothing_to_reload_or_to_reopen(spawnctl: Spawnctl, supervise: Supervise
     supervise()
     for verb, missing in (("reload", "has a reload_signal"), ("reopen", "writes to files")):
         for names in (["all"], ["w*", "q*"]):
-            assert spawnctl(verb, *names) == exit_code.DONE
+            assert spawnctl(verb, *names) == ExitCode.DONE
             told, said = capsys.readouterr()
             assert told.startswith(f"Nothing to {verb}: none of these services {missing}")
             assert (told.count("\n"), said) == (1, "")
-        assert spawnctl(verb, "all", "--quiet") == exit_code.DONE
+        assert spawnctl(verb, "all", "--quiet") == ExitCode.DONE
         assert capsys.readouterr() == ("", "")
-        assert spawnctl(verb, "all", "--json") == exit_code.DONE
+        assert spawnctl(verb, "all", "--json") == ExitCode.DONE
         assert capsys.readouterr() == ("[]\n", "")
 
 
 @pytest.mark.parametrize("verb", ["status", "start", "stop", "restart", "signal TERM", "reset"])
 def test_there_are_no_services(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, verb: str) -> None:
     supervise(lambda core: core.units.clear())
-    assert spawnctl(*verb.split(), "all") == exit_code.DONE
+    assert spawnctl(*verb.split(), "all") == ExitCode.DONE
     assert capsys.readouterr() == ("Nothing to do: no services are defined\n", "")
 
 
 def test_orders_that_fail(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise(set_plans(web="fails"))
     for arguments in (("start", "qotd", "web"), ("restart", "qotd", "web"), ("reload", "qotd", "web")):
-        assert spawnctl(*arguments) == exit_code.FAILED
+        assert spawnctl(*arguments) == ExitCode.FAILED
         captured = capsys.readouterr()
         assert captured.out == "qotd: running\n"
         assert captured.err.startswith("web: backoff: ")
-    assert spawnctl("signal", "12", "web", "qotd", "--json") == exit_code.FAILED
+    assert spawnctl("signal", "12", "web", "qotd", "--json") == ExitCode.FAILED
     captured = capsys.readouterr()
     assert [row["ok"] for row in json.loads(captured.out)] == [False, True]
     assert captured.err == "web: backoff: it has no process\n"
@@ -155,20 +155,20 @@ def test_orders_that_fail(spawnctl: Spawnctl, supervise: Supervise, capsys: Capt
 
 def test_an_order_that_is_not_waited_for(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise(set_plans(web="hangs"))
-    assert spawnctl("start", "--no-wait", "web") == exit_code.DONE
+    assert spawnctl("start", "--no-wait", "web") == ExitCode.DONE
     assert capsys.readouterr().out == "web: waiting: start requested\n"
 
 
 def test_status(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise()
-    assert spawnctl("status", "web") == exit_code.NOT_RUNNING
+    assert spawnctl("status", "web") == ExitCode.NOT_RUNNING
     assert capsys.readouterr().out.splitlines()[0] == "web - serves pages"
-    assert spawnctl("start", "web") == exit_code.DONE
-    assert spawnctl("status", "web") == exit_code.DONE
+    assert spawnctl("start", "web") == ExitCode.DONE
+    assert spawnctl("status", "web") == ExitCode.DONE
     assert "State: running for 0s" in capsys.readouterr().out
-    assert spawnctl("status", "web", "qotd") == exit_code.NOT_RUNNING
+    assert spawnctl("status", "web", "qotd") == ExitCode.NOT_RUNNING
     assert len(capsys.readouterr().out.split("\n\n")) == 2
-    assert spawnctl("status", "web", "--json") == exit_code.DONE
+    assert spawnctl("status", "web", "--json") == ExitCode.DONE
     assert json.loads(capsys.readouterr().out)[0]["file"] == "/a.lua"
 
 
@@ -178,20 +178,20 @@ def test_status_of_what_is_not_up(spawnctl: Spawnctl, supervise: Supervise, stat
         core.units["web"].life = Life(state, core.loop.clock())
 
     supervise(set_up)
-    assert spawnctl("status", "web") == exit_code.NOT_RUNNING
+    assert spawnctl("status", "web") == ExitCode.NOT_RUNNING
 
 
 def test_fds(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise()
-    assert spawnctl("fds", "web") == exit_code.DONE
+    assert spawnctl("fds", "web") == ExitCode.DONE
     assert " 3          udp 127.0.0.1:69" in capsys.readouterr().out.splitlines()
-    assert spawnctl("fds", "web", "--json") == exit_code.DONE
+    assert spawnctl("fds", "web", "--json") == ExitCode.DONE
     assert len(json.loads(capsys.readouterr().out)) == 5
 
 
 def test_check(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise()
-    assert spawnctl("check") == exit_code.DONE
+    assert spawnctl("check") == ExitCode.DONE
     assert capsys.readouterr().out == "OK: 4 services\n"
 
 
@@ -200,7 +200,7 @@ def test_check_with_notices(spawnctl: Spawnctl, supervise: Supervise, capsys: Ca
         core.files = Definitions(notices=("/a.lua:1: odd",))
 
     supervise(set_up)
-    assert spawnctl("check") == exit_code.DONE
+    assert spawnctl("check") == ExitCode.DONE
     assert capsys.readouterr().out == "notice: /a.lua:1: odd\nOK: 4 services, 1 notice\n"
 
 
@@ -209,21 +209,21 @@ def test_check_with_problems(spawnctl: Spawnctl, supervise: Supervise, capsys: C
         core.problems = ["/a.lua:1: bad", "/b.lua:2: worse"]
 
     supervise(set_up)
-    assert spawnctl("check") == exit_code.FAILED
+    assert spawnctl("check") == ExitCode.FAILED
     assert capsys.readouterr().out == "/a.lua:1: bad\n/b.lua:2: worse\n"
-    assert spawnctl("check", "--json") == exit_code.FAILED
+    assert spawnctl("check", "--json") == ExitCode.FAILED
     assert json.loads(capsys.readouterr().out)["problems"] == ["/a.lua:1: bad", "/b.lua:2: worse"]
 
 
 def test_version(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
-    assert spawnctl("version") == exit_code.NO_SUPERVISOR
+    assert spawnctl("version") == ExitCode.NO_SUPERVISOR
     captured = capsys.readouterr()
     assert captured.out == f"spawnctl {__version__}\n"
     assert len(captured.err.splitlines()) == 1
     supervise()
-    assert spawnctl("version") == exit_code.DONE
+    assert spawnctl("version") == ExitCode.DONE
     assert capsys.readouterr().out == f"spawnctl {__version__}\nspawnd {__version__}\n"
-    assert spawnctl("version", "--json") == exit_code.DONE
+    assert spawnctl("version", "--json") == ExitCode.DONE
     assert json.loads(capsys.readouterr().out) == {"spawnctl": __version__, "spawnd": __version__}
 
 
@@ -264,13 +264,13 @@ def test_the_verbs_are_all_here() -> None:
 
 @pytest.mark.parametrize("arguments", EVERY_VERB, ids=lambda arguments: arguments[0])
 def test_no_supervisor(spawnctl: Spawnctl, path: str, capsys: Capture, arguments: tuple[str, ...]) -> None:
-    assert spawnctl(*arguments) == exit_code.NO_SUPERVISOR
+    assert spawnctl(*arguments) == ExitCode.NO_SUPERVISOR
     assert capsys.readouterr().err == f"spawnctl: no supervisor at {path!r}: No such file or directory\n"
 
 
 def test_a_folder_in_place_of_the_socket_in_it(spawnctl: Spawnctl, path: str, capsys: Capture) -> None:
     os.mkdir(path)
-    assert spawnctl("list") == exit_code.NO_SUPERVISOR
+    assert spawnctl("list") == ExitCode.NO_SUPERVISOR
     said = capsys.readouterr().err
     assert said == f"spawnctl: no supervisor at {path!r}: it is a folder, in which the socket is called 'control'\n"
 
@@ -278,7 +278,7 @@ def test_a_folder_in_place_of_the_socket_in_it(spawnctl: Spawnctl, path: str, ca
 def test_a_socket_that_nobody_listens_on(spawnctl: Spawnctl, path: str, capsys: Capture) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(path)
-        assert spawnctl("list") == exit_code.NO_SUPERVISOR
+        assert spawnctl("list") == ExitCode.NO_SUPERVISOR
     assert "Connection refused" in capsys.readouterr().err
 
 
@@ -291,9 +291,9 @@ VERBS_OF_SERVICES = (
 @pytest.mark.parametrize("arguments", [*((verb,) for verb in VERBS_OF_SERVICES), ("logs", "-f")], ids=str)
 def test_no_such_service(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, arguments: tuple[str, ...]) -> None:
     supervise()
-    assert spawnctl(*arguments, "nope") == exit_code.NO_SUCH_SERVICE
+    assert spawnctl(*arguments, "nope") == ExitCode.NO_SUCH_SERVICE
     assert capsys.readouterr().err == "spawnctl: no such service 'nope'\n"
-    assert spawnctl(*arguments, "wbe") == exit_code.NO_SUCH_SERVICE
+    assert spawnctl(*arguments, "wbe") == ExitCode.NO_SUCH_SERVICE
     assert capsys.readouterr().err == "spawnctl: no such service 'wbe'; did you mean 'web'?\n"
 
 
@@ -307,7 +307,7 @@ def test_not_permitted(supervise: Supervise, path: str) -> None:
         if pid == 0:
             os.setgroups([])
             os.setresuid(user, user, user)
-            os._exit(len([verb for verb in EVERY_VERB if main(["--socket", path, *verb]) != exit_code.NOT_PERMITTED]))
+            os._exit(len([verb for verb in EVERY_VERB if main(["--socket", path, *verb]) != ExitCode.NOT_PERMITTED]))
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
@@ -351,18 +351,18 @@ def test_not_permitted(supervise: Supervise, path: str) -> None:
     ],
 )
 def test_wrong_usage(spawnctl: Spawnctl, capsys: Capture, arguments: tuple[str, ...]) -> None:
-    assert spawnctl(*arguments) == exit_code.USAGE
+    assert spawnctl(*arguments) == ExitCode.USAGE
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err
 
 
 def test_help_has_every_verb(spawnctl: Spawnctl, capsys: Capture) -> None:
-    assert spawnctl("--help") == exit_code.DONE
+    assert spawnctl("--help") == ExitCode.DONE
     text = capsys.readouterr().out
     for verb, what in VERBS.items():
         assert f"  {verb:{max(map(len, VERBS))}}  {what}\n" in text
-        assert spawnctl(verb, "--help") == exit_code.DONE
+        assert spawnctl(verb, "--help") == ExitCode.DONE
         assert f"usage: spawnctl {verb}" in capsys.readouterr().out
 
 
@@ -381,21 +381,21 @@ def test_help_has_every_verb(spawnctl: Spawnctl, capsys: Capture) -> None:
     ],
 )
 def test_wrong_verbs(spawnctl: Spawnctl, capsys: Capture, arguments: tuple[str, ...], message: str) -> None:
-    assert spawnctl(*arguments) == exit_code.USAGE
+    assert spawnctl(*arguments) == ExitCode.USAGE
     assert capsys.readouterr() == ("", f"spawnctl: {message}\n")
 
 
 def test_help(spawnctl: Spawnctl, capsys: Capture) -> None:
     for verb in VERBS:
-        assert spawnctl(verb, "--help") == exit_code.DONE
+        assert spawnctl(verb, "--help") == ExitCode.DONE
         told = capsys.readouterr().out
-        assert spawnctl("help", verb) == exit_code.DONE
+        assert spawnctl("help", verb) == ExitCode.DONE
         assert capsys.readouterr().out == told
-        assert spawnctl("help", verb, "--json") == exit_code.DONE
+        assert spawnctl("help", verb, "--json") == ExitCode.DONE
         assert json.loads(capsys.readouterr().out) == {"verb": verb, "help": told}
-    assert spawnctl("--help") == exit_code.DONE
+    assert spawnctl("--help") == ExitCode.DONE
     told = capsys.readouterr().out
-    assert spawnctl("help") == exit_code.DONE
+    assert spawnctl("help") == ExitCode.DONE
     assert capsys.readouterr().out == told
 
 
@@ -412,7 +412,7 @@ def test_a_supervisor_that_goes_away(spawnctl: Spawnctl, path: str, capsys: Capt
 
         thread = threading.Thread(target=serve)
         thread.start()
-        assert spawnctl("list") == exit_code.FAILED
+        assert spawnctl("list") == ExitCode.FAILED
         thread.join()
     assert capsys.readouterr().err.startswith("spawnctl: the supervisor at ")
 
@@ -424,7 +424,7 @@ def test_an_older_supervisor(spawnctl: Spawnctl, supervise: Supervise, capsys: C
         del METHODS["io.spawnd.Check"]
 
     supervise(set_up)
-    assert spawnctl("check") == exit_code.FAILED
+    assert spawnctl("check") == ExitCode.FAILED
     assert "it is of another version" in capsys.readouterr().err
 
 
@@ -455,7 +455,7 @@ def test_interrupted(supervise: Supervise, path: str) -> None:
     os.close(reached_r)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
-    assert (process.returncode, out, err) == (exit_code.INTERRUPTED, b"", b"")
+    assert (process.returncode, out, err) == (ExitCode.INTERRUPTED, b"", b"")
 
 
 def test_a_broken_pipe_is_quiet(supervise: Supervise, path: str) -> None:
@@ -466,15 +466,15 @@ def test_a_broken_pipe_is_quiet(supervise: Supervise, path: str) -> None:
         [*COMMAND, "--socket", path, "list"], stdout=writing, stderr=subprocess.PIPE, cwd=ROOT, check=False
     )
     os.close(writing)
-    assert (result.returncode, result.stderr) == (exit_code.BROKEN_PIPE, b"")
+    assert (result.returncode, result.stderr) == (ExitCode.BROKEN_PIPE, b"")
 
 
 @pytest.mark.parametrize(
     ("redirection", "expected"),
     [
-        (">/dev/full", (exit_code.FAILED, b"spawnctl: cannot write: No space left on device\n")),
-        (">&-", (exit_code.DONE, b"")),
-        (">&- 2>&-", (exit_code.DONE, b"")),
+        (">/dev/full", (ExitCode.FAILED, b"spawnctl: cannot write: No space left on device\n")),
+        (">&-", (ExitCode.DONE, b"")),
+        (">&- 2>&-", (ExitCode.DONE, b"")),
     ],
 )
 def test_output_that_cannot_be_written(
@@ -499,7 +499,7 @@ def test_descriptions_in_any_locale(supervise: Supervise, path: str) -> None:
             check=False,
             env={**os.environ, "PYTHONIOENCODING": encoding},
         )
-        assert result.returncode == exit_code.NOT_RUNNING, result.stderr
+        assert result.returncode == ExitCode.NOT_RUNNING, result.stderr
         assert rb"\x1b[31m\n\x80" in result.stdout
 
 
@@ -525,7 +525,7 @@ def test_it_is_preferred(
 ) -> None:
     supervise()
     supervisors.append(FakeSupervisor(owner_socket(path), lambda core: core.units.__delitem__("web")))
-    assert spawnctl("list") == exit_code.DONE
+    assert spawnctl("list") == ExitCode.DONE
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["qotd", "mute"]
 
 
@@ -533,7 +533,7 @@ def test_one_that_nobody_serves_is_passed_over(path: str, supervise: Supervise, 
     supervise()
     with socket.socket(socket.AF_UNIX) as gone:
         gone.bind(owner_socket(path))
-    assert spawnctl("list") == exit_code.DONE
+    assert spawnctl("list") == ExitCode.DONE
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
@@ -542,7 +542,7 @@ def test_one_that_somebody_else_has_made_is_passed_over(
 ) -> None:
     supervisors.append(FakeSupervisor(owner_socket(path)))
     os.chown(owner_socket(path), 1234, 1234)
-    assert spawnctl("list") == exit_code.NO_SUPERVISOR
+    assert spawnctl("list") == ExitCode.NO_SUPERVISOR
 
 
 def test_verbs_of_other_tools() -> None:
@@ -554,5 +554,5 @@ def test_verbs_of_other_tools() -> None:
 
 
 def test_version_without_a_supervisor(spawnctl: Spawnctl, capsys: Capture) -> None:
-    assert spawnctl("--version") == exit_code.DONE
+    assert spawnctl("--version") == ExitCode.DONE
     assert capsys.readouterr() == (f"spawnctl {__version__}\n", "")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.ctl import exit_code
+from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import Terminal
 from supervisor.ctl.verbs.monitor import line
 from tests.unit.control.fake_core import FakeCore
@@ -26,12 +26,12 @@ def test_states_and_changes(spawnctl: Spawnctl, supervise: Supervise, path: str)
     with Running(path, "monitor", "w*", "qotd") as monitor:
         assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}  web   stopped {14}  never started\n", monitor.line())
         assert monitor.line()[14:] == "qotd  stopped                never started\n"
-        assert spawnctl("start", "web") == exit_code.DONE
+        assert spawnctl("start", "web") == ExitCode.DONE
         lines = [monitor.line()[14:].rstrip() for _ in range(3)]
         assert lines[0] == "web   stopped -> waiting     start requested"
         assert lines[1].startswith("web   waiting -> starting")
         assert re.fullmatch(r"web   starting -> running    pid \d+", lines[2])
-        assert monitor.interrupt() == exit_code.INTERRUPTED
+        assert monitor.interrupt() == ExitCode.INTERRUPTED
 
 
 def test_changes_alone_as_json(spawnctl: Spawnctl, supervise: Supervise, path: str) -> None:
@@ -43,8 +43,8 @@ def test_changes_alone_as_json(spawnctl: Spawnctl, supervise: Supervise, path: s
         assert [ready.row()["name"] for _ in range(3)] == ["web", "qotd", "mute"]
         # the second one says nothing when it is there
         while not monitor.has_output():
-            assert spawnctl("start", "--no-wait", "-q", "web") == exit_code.DONE
-            assert spawnctl("stop", "--no-wait", "-q", "web") == exit_code.DONE
+            assert spawnctl("start", "--no-wait", "-q", "web") == ExitCode.DONE
+            assert spawnctl("stop", "--no-wait", "-q", "web") == ExitCode.DONE
         row = monitor.row()
         assert row.keys() == {"at", "name", "old", "state", "reason", "pid", "skipped"}
         assert row["old"] is not None
@@ -56,7 +56,7 @@ def test_the_supervisor_ends(supervise: Supervise, path: str, supervisors: list[
         monitor.text("mute")
         os.kill(supervisors[0].pid, signal.SIGKILL)
         code, _, error = monitor.wait()
-    assert code == exit_code.FAILED
+    assert code == ExitCode.FAILED
     assert error == f"spawnctl: the supervisor at {path!r} closed the connection\n"
 
 
@@ -66,7 +66,7 @@ def test_whoever_read_it_is_gone(supervise: Supervise, path: str) -> None:
         monitor.text("mute")
         monitor.close_output()  # and nothing changes any more
         code, _, error = monitor.wait()
-    assert (code, error) == (exit_code.BROKEN_PIPE, "")
+    assert (code, error) == (ExitCode.BROKEN_PIPE, "")
 
 
 def change(**values: object) -> dict[str, Any]:

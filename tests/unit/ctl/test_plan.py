@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from supervisor.ctl import exit_code
+from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import Terminal
 from supervisor.ctl.planned import summary, title
 from supervisor.definitions.service import Definitions, Service, Settings
@@ -55,9 +55,9 @@ Plan: 1 to restart, 1 to start, 1 of _SUPERVISOR
 
 def test_plan(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise(changed)
-    assert spawnctl("plan") == exit_code.FAILED
+    assert spawnctl("plan") == ExitCode.FAILED
     assert capsys.readouterr() == (PLAN, "")
-    assert spawnctl("plan", "--json") == exit_code.FAILED
+    assert spawnctl("plan", "--json") == ExitCode.FAILED
     captured = capsys.readouterr()
     assert captured.err == ""
     reply = json.loads(captured.out)
@@ -67,23 +67,23 @@ def test_plan(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None
 
 def test_plan_of_nothing(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise()
-    assert spawnctl("plan") == exit_code.DONE
+    assert spawnctl("plan") == ExitCode.DONE
     assert capsys.readouterr() == ("Nothing to do: 4 services are as defined\n", "")
-    assert spawnctl("apply") == exit_code.DONE
+    assert spawnctl("apply") == ExitCode.DONE
     assert capsys.readouterr() == ("Nothing to do\n", "")
-    assert spawnctl("apply", "--quiet") == exit_code.DONE
+    assert spawnctl("apply", "--quiet") == ExitCode.DONE
     assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("verb", "what"), [("plan", "the definitions are wrong"), ("apply", "nothing was changed")])
 def test_wrong_definitions(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, verb: str, what: str) -> None:
     supervise(wrong)
-    assert spawnctl(verb) == exit_code.FAILED
+    assert spawnctl(verb) == ExitCode.FAILED
     captured = capsys.readouterr()
     assert captured.err == f"spawnctl: {what}: 2 problems\n"
-    assert spawnctl("check") == exit_code.FAILED
+    assert spawnctl("check") == ExitCode.FAILED
     assert capsys.readouterr().out == captured.out
-    assert spawnctl(verb, "--json") == exit_code.FAILED
+    assert spawnctl(verb, "--json") == ExitCode.FAILED
     captured = capsys.readouterr()
     assert json.loads(captured.out)["problems"][0] == "/a.lua:1: bad"
     assert captured.err == f"spawnctl: {what}: 2 problems\n"
@@ -91,11 +91,11 @@ def test_wrong_definitions(spawnctl: Spawnctl, supervise: Supervise, capsys: Cap
 
 def test_apply(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise(changed)
-    assert spawnctl("apply", "--expect", "d0") == exit_code.FAILED
+    assert spawnctl("apply", "--expect", "d0") == ExitCode.FAILED
     assert capsys.readouterr().err == (
         "spawnctl: not the expected definitions, nothing was changed: their digest is d1\n"
     )
-    assert spawnctl("apply", "--expect", "d1") == exit_code.DONE
+    assert spawnctl("apply", "--expect", "d1") == ExitCode.DONE
     captured = capsys.readouterr()
     assert captured.err == ""
     assert captured.out.splitlines() == [
@@ -105,7 +105,7 @@ def test_apply(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> Non
         '    log_level: "info" -> "debug"  [no restart]  /a.lua:1',
         "notice: /a.lua:5: look",
     ]
-    assert spawnctl("plan") == exit_code.DONE
+    assert spawnctl("plan") == ExitCode.DONE
 
 
 def test_apply_that_fails(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
@@ -114,7 +114,7 @@ def test_apply_that_fails(spawnctl: Spawnctl, supervise: Supervise, capsys: Capt
         core.plans["qotd"] = "fails"
 
     supervise(set_up)
-    assert spawnctl("apply", "--json") == exit_code.FAILED
+    assert spawnctl("apply", "--json") == ExitCode.FAILED
     captured = capsys.readouterr()
     assert captured.err == (
         "qotd: start: new: backoff: exited with status 1; its output is not kept: add `stderr = log()`\n"
@@ -129,7 +129,7 @@ def test_apply_that_is_not_waited_for(spawnctl: Spawnctl, supervise: Supervise, 
         core.plans["web"] = "hangs"
 
     supervise(set_up)
-    assert spawnctl("apply", "--no-wait") == exit_code.DONE
+    assert spawnctl("apply", "--no-wait") == ExitCode.DONE
     assert capsys.readouterr().out.startswith("web: restart: exec, stop_timeout changed: stopping: restart requested\n")
 
 
@@ -178,22 +178,22 @@ def test_graph(
     spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, arguments: tuple[str, ...], expected: str
 ) -> None:
     supervise(needs)
-    assert spawnctl("graph", *arguments) == exit_code.DONE
+    assert spawnctl("graph", *arguments) == ExitCode.DONE
     assert capsys.readouterr().out == expected
 
 
 def test_graph_in_other_forms(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise(needs)
-    assert spawnctl("graph", "--json") == exit_code.DONE
+    assert spawnctl("graph", "--json") == ExitCode.DONE
     reply = json.loads(capsys.readouterr().out)
     db = {"name": "db", "state": "stopped", "internal": False, "asked": None, "began": None, "came_up": None}
     assert reply["nodes"][0] == db
     assert {"from": "probe", "to": "logger", "kind": "after"} in reply["edges"]
-    assert spawnctl("graph", "--dot") == exit_code.DONE
+    assert spawnctl("graph", "--dot") == ExitCode.DONE
     assert '  "logger" -> "probe" [style = dashed];\n' in capsys.readouterr().out
-    assert spawnctl("graph", "--dot", "--json") == exit_code.USAGE
-    assert spawnctl("graph", "--dot", "--order") == exit_code.USAGE
-    assert spawnctl("graph", "nope") == exit_code.NO_SUCH_SERVICE
+    assert spawnctl("graph", "--dot", "--json") == ExitCode.USAGE
+    assert spawnctl("graph", "--dot", "--order") == ExitCode.USAGE
+    assert spawnctl("graph", "nope") == ExitCode.NO_SUCH_SERVICE
 
 
 def whole_machine(core: FakeCore) -> None:
@@ -203,10 +203,10 @@ def whole_machine(core: FakeCore) -> None:
 
 def test_the_graph_of_a_whole_machine(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise(whole_machine)
-    assert spawnctl("graph") == exit_code.DONE
+    assert spawnctl("graph") == ExitCode.DONE
     assert capsys.readouterr().out == TREE
     assert len(TREE.splitlines()) == 27
-    assert spawnctl("graph", "--order") == exit_code.DONE
+    assert spawnctl("graph", "--order") == ExitCode.DONE
     assert capsys.readouterr().out == ORDER
 
 
@@ -233,11 +233,11 @@ TIMES = """\
 
 def test_times(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise(started)
-    assert spawnctl("graph", "--times") == exit_code.DONE
+    assert spawnctl("graph", "--times") == ExitCode.DONE
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         line.split() for line in TIMES.splitlines()
     ]
-    assert spawnctl("graph", "--times", "--json") == exit_code.DONE
+    assert spawnctl("graph", "--times", "--json") == ExitCode.DONE
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows if row["critical"]] == ["db", "web"]
     assert rows[2]["started_s"] - rows[0]["ready_s"] == 0.125
@@ -246,14 +246,14 @@ def test_times(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> Non
 
 def test_the_critical_path_leads_to_what_is_named(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise(started)
-    assert spawnctl("graph", "--times", "--json", "logger") == exit_code.DONE
+    assert spawnctl("graph", "--times", "--json", "logger") == ExitCode.DONE
     assert [row["name"] for row in json.loads(capsys.readouterr().out) if row["critical"]] == ["logger"]
 
 
 def test_a_picture(spawnctl: Spawnctl, supervise: Supervise, tmp_path: Path, capsys: Capture) -> None:
     supervise(started)
     path = tmp_path / "start.svg"
-    assert spawnctl("graph", "--plot", str(path)) == exit_code.DONE
+    assert spawnctl("graph", "--plot", str(path)) == ExitCode.DONE
     assert capsys.readouterr().out == ""
     svg = "{http://www.w3.org/2000/svg}"
     texts = [text.text for text in ElementTree.parse(path).getroot().iter(f"{svg}text")]  # noqa: S314  # our own
@@ -263,7 +263,7 @@ def test_a_picture(spawnctl: Spawnctl, supervise: Supervise, tmp_path: Path, cap
     bars = [bar for bar in ElementTree.parse(path).getroot().iter(f"{svg}rect") if bar.get("height") == "12"]  # noqa: S314
     assert len(bars) == 4
     assert float(bars[0].get("width", 0)) > 7 * float(bars[1].get("width", 0))
-    assert spawnctl("graph", "--plot", str(tmp_path / "none" / "x.svg")) == exit_code.FAILED
+    assert spawnctl("graph", "--plot", str(tmp_path / "none" / "x.svg")) == ExitCode.FAILED
     assert "No such file or directory" in capsys.readouterr().err
 
 
@@ -277,7 +277,7 @@ def test_a_picture_shows_failures_and_what_waited_for_what(
 
     supervise(failed)
     path = tmp_path / "start.svg"
-    assert spawnctl("graph", "--plot", str(path)) == exit_code.DONE
+    assert spawnctl("graph", "--plot", str(path)) == ExitCode.DONE
     svg = "{http://www.w3.org/2000/svg}"
     root = ElementTree.parse(path).getroot()  # noqa: S314  # our own
     texts = {text.text: text.get("y") for text in root.iter(f"{svg}text")}
@@ -294,13 +294,13 @@ def test_a_picture_shows_failures_and_what_waited_for_what(
 
 def test_a_picture_of_nothing(spawnctl: Spawnctl, supervise: Supervise, tmp_path: Path) -> None:
     supervise()
-    assert spawnctl("graph", "--plot", str(tmp_path / "x.svg")) == exit_code.DONE
+    assert spawnctl("graph", "--plot", str(tmp_path / "x.svg")) == ExitCode.DONE
     ElementTree.parse(tmp_path / "x.svg")  # noqa: S314
 
 
 def test_graph_leaves_out_what_is_built_in(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise()
-    assert spawnctl("graph") == exit_code.DONE
+    assert spawnctl("graph") == ExitCode.DONE
     assert capsys.readouterr().out == "web\nqotd\nmute\n"
-    assert spawnctl("graph", "log") == exit_code.DONE
+    assert spawnctl("graph", "log") == ExitCode.DONE
     assert capsys.readouterr().out == "log\n"

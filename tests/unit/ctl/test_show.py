@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from supervisor.ctl import exit_code
+from supervisor.ctl.errors import ExitCode
 from supervisor.definitions.notation.keys import SHOW
 from supervisor.definitions.service import Descriptor, Service
 from tests.unit.control.fake_core import FakeCore, FakeUnit
@@ -37,7 +37,7 @@ def shown(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> Callable
     supervise(set_up)
 
     def show(*arguments: str) -> str:
-        assert spawnctl("show", *arguments) == exit_code.DONE
+        assert spawnctl("show", *arguments) == ExitCode.DONE
         return capsys.readouterr().out
 
     return show
@@ -100,7 +100,7 @@ def test_a_module(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> 
         core.units["net"] = FakeUnit(service, 0)
 
     supervise(set_up)
-    assert spawnctl("show", "net") == exit_code.DONE
+    assert spawnctl("show", "net") == ExitCode.DONE
     assert [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()] == [
         'module("net", package.seeall) -- /a.lua:3',
         'cwd = "/srv" -- /a.lua:4',

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from supervisor.ctl import exit_code
 from supervisor.ctl.client import Client
+from supervisor.ctl.errors import ExitCode
 from tests.unit.control.fake_core import FakeCore
 from tests.unit.ctl.fake_supervisor import FakeSupervisor
 
@@ -28,14 +28,14 @@ def test_it_waits_for_the_end(
     spawnctl: Spawnctl, supervise: Supervise, supervisors: list[FakeSupervisor], capsys: Capture, option: str
 ) -> None:
     supervise(ends_in_a_moment)
-    assert spawnctl("shutdown", *filter(None, [option])) == exit_code.DONE
+    assert spawnctl("shutdown", *filter(None, [option])) == ExitCode.DONE
     assert os.waitid(os.P_PID, supervisors[0].pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None, "it still runs"
     assert capsys.readouterr() == ('{"ended": true}\n' if option else "", "")
 
 
 def test_nobody_has_to_wait(spawnctl: Spawnctl, supervise: Supervise, supervisors: list[FakeSupervisor]) -> None:
     supervise()  # of which nothing comes
-    assert spawnctl("shutdown", "--no-wait") == exit_code.DONE
+    assert spawnctl("shutdown", "--no-wait") == ExitCode.DONE
     assert os.waitid(os.P_PID, supervisors[0].pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
@@ -54,7 +54,7 @@ def test_a_supervisor_that_cannot_be_seen_ends_with_its_socket(
 
         thread = threading.Thread(target=serve)
         thread.start()
-        assert spawnctl("shutdown") == exit_code.DONE
+        assert spawnctl("shutdown") == ExitCode.DONE
         thread.join()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from supervisor.ctl import exit_code
+from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.parsers import verb_parser
 from supervisor.ctl.verbs import VERBS
 from supervisor.lifecycle.life import Life, State
@@ -30,7 +30,7 @@ def hanging(core: FakeCore) -> None:
 
 
 def states(spawnctl: Spawnctl, capsys: Capture) -> dict[str, str]:
-    assert spawnctl("list", "--json") == exit_code.DONE
+    assert spawnctl("list", "--json") == ExitCode.DONE
     return {row["name"]: row["state"] for row in json.loads(capsys.readouterr().out)}
 
 
@@ -57,7 +57,7 @@ def test_the_wait_ends_and_the_order_stays(
     more: tuple[str, ...],
 ) -> None:
     supervise(hanging)
-    assert spawnctl(verb, *names, "--timeout", SHORT, *more) == exit_code.TIMED_OUT
+    assert spawnctl(verb, *names, "--timeout", SHORT, *more) == ExitCode.TIMED_OUT
     out, said = capsys.readouterr()
     assert out == ""
     assert said.startswith(f"spawnctl: the {verb} is not done after {SHORT} s, and goes on: {why}")
@@ -70,9 +70,9 @@ def test_how_many_wait(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture
         core.plans.update(web="hangs", qotd="hangs", mute="hangs")
 
     supervise(set_up)
-    assert spawnctl("start", "qotd", "web", "--timeout", SHORT) == exit_code.TIMED_OUT
+    assert spawnctl("start", "qotd", "web", "--timeout", SHORT) == ExitCode.TIMED_OUT
     assert capsys.readouterr().err.endswith(" (and 1 other service)\n")
-    assert spawnctl("start", "all", "--timeout", SHORT) == exit_code.TIMED_OUT
+    assert spawnctl("start", "all", "--timeout", SHORT) == ExitCode.TIMED_OUT
     assert capsys.readouterr().err.endswith(" (and 2 other services)\n")
 
 
@@ -84,7 +84,7 @@ def test_a_wait_for_anything_else(spawnctl: Spawnctl, supervise: Supervise, caps
 
     supervise(set_up)
     for verb in (["reload", "web"], ["shutdown"]):  # this supervisor never ends
-        assert spawnctl(*verb, "--timeout", SHORT) == exit_code.TIMED_OUT
+        assert spawnctl(*verb, "--timeout", SHORT) == ExitCode.TIMED_OUT
         assert capsys.readouterr() == ("", f"spawnctl: the {verb[0]} is not done after {SHORT} s, and goes on\n")
 
 
@@ -94,8 +94,8 @@ def test_an_order_that_is_carried_out_in_time(
 ) -> None:
     supervise()
     for verb in ("start", "restart", "stop"):
-        assert spawnctl(verb, "web", *more, "--quiet") == exit_code.DONE
-    assert spawnctl("apply", *more) == exit_code.DONE
+        assert spawnctl(verb, "web", *more, "--quiet") == ExitCode.DONE
+    assert spawnctl("apply", *more) == ExitCode.DONE
     assert capsys.readouterr() == ("Nothing to do\n", "")
 
 
@@ -109,11 +109,11 @@ def test_every_verb_that_waits_takes_a_limit(verb: str) -> None:
 @pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf", "soon", "1e9", ""])
 @pytest.mark.parametrize("verb", ["start web", "apply", "shutdown", "reexec"])
 def test_wrong_limits(spawnctl: Spawnctl, capsys: Capture, verb: str, limit: str) -> None:
-    assert spawnctl(*verb.split(), f"--timeout={limit}") == exit_code.USAGE
+    assert spawnctl(*verb.split(), f"--timeout={limit}") == ExitCode.USAGE
     assert "not a number of seconds up to a day" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["start web", "stop web", "apply", "shutdown"])
 def test_a_limit_of_no_wait(spawnctl: Spawnctl, capsys: Capture, verb: str) -> None:
-    assert spawnctl(*verb.split(), "--timeout", "1", "--no-wait") == exit_code.USAGE
+    assert spawnctl(*verb.split(), "--timeout", "1", "--no-wait") == ExitCode.USAGE
     assert "not allowed with" in capsys.readouterr().err

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.ctl import exit_code
+from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import Terminal
 from supervisor.ctl.verbs import why
 from supervisor.definitions.service import Service
@@ -37,7 +37,7 @@ def a_chain(core: FakeCore) -> None:
 
 def test_the_answer_and_the_way_to_it(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise(a_chain)
-    assert spawnctl("why", "web") == exit_code.DONE
+    assert spawnctl("why", "web") == ExitCode.DONE
     assert capsys.readouterr().out.splitlines() == [
         "web is not running: it needs app, which needs db, which has failed: its process exited with status 1; "
         "given up after 10 failures in a row",
@@ -52,7 +52,7 @@ def test_the_answer_and_the_way_to_it(spawnctl: Spawnctl, supervise: Supervise, 
         "  opening",
         r"  no \x1b[31mspace",
     ]
-    assert spawnctl("why", "app", "--json") == exit_code.DONE
+    assert spawnctl("why", "app", "--json") == ExitCode.DONE
     reply = json.loads(capsys.readouterr().out)
     assert (reply["root"], reply["kind"], reply["lines"][0]) == ("db", "exit", "opening")
 
@@ -61,9 +61,9 @@ def test_several_services_are_answered_one_after_the_other(
     spawnctl: Spawnctl, supervise: Supervise, capsys: Capture
 ) -> None:
     supervise(a_chain)
-    assert spawnctl("start", "qotd") == exit_code.DONE
+    assert spawnctl("start", "qotd") == ExitCode.DONE
     capsys.readouterr()
-    assert spawnctl("why", "app", "?b", "qotd") == exit_code.DONE
+    assert spawnctl("why", "app", "?b", "qotd") == ExitCode.DONE
     out = capsys.readouterr().out
     assert out.count("The last lines of ") == 1
     assert [line.partition(" ")[0] for line in out.splitlines() if line.startswith(("app ", "db ", "qotd "))] == [
@@ -73,26 +73,26 @@ def test_several_services_are_answered_one_after_the_other(
     ]
     assert "\n\ndb has failed: " in out
     assert "\n\nqotd has been running since " in out
-    assert spawnctl("why", "--json", "all") == exit_code.DONE
+    assert spawnctl("why", "--json", "all") == ExitCode.DONE
     replies = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {reply["name"]: reply["root"] for reply in replies} == {
         "web": "db", "app": "db", "db": "db", "qotd": "qotd", "mute": "mute"
     }  # fmt: skip
-    assert spawnctl("why", "web", "x*") == exit_code.NO_SUCH_SERVICE
+    assert spawnctl("why", "web", "x*") == ExitCode.NO_SUCH_SERVICE
     assert capsys.readouterr() == ("", "spawnctl: no such service 'x*'\n")
 
 
 def test_nothing_to_answer(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise(lambda core: [core.units.pop(name) for name in ("web", "qotd", "mute")])
-    assert spawnctl("why", "all") == exit_code.DONE
+    assert spawnctl("why", "all") == ExitCode.DONE
     assert capsys.readouterr().out == "Nothing to do: no services are defined\n"
 
 
 def test_an_answer_that_says_it_all(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise()
-    assert spawnctl("start", "web") == exit_code.DONE
+    assert spawnctl("start", "web") == ExitCode.DONE
     capsys.readouterr()
-    assert spawnctl("why", "web") == exit_code.DONE
+    assert spawnctl("why", "web") == ExitCode.DONE
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("web has been running since ")
 
@@ -106,14 +106,14 @@ def test_the_last_words_are_in_the_journal(
     supervise(set_up)
     folder = os.path.dirname(path)
     monkeypatch.setenv("PATH", folder)
-    assert spawnctl("why", "web") == exit_code.DONE, "it answers also where there is no journalctl"
+    assert spawnctl("why", "web") == ExitCode.DONE, "it answers also where there is no journalctl"
     captured = capsys.readouterr()
     assert captured.out.startswith("web is not running: ")
     assert "cannot run journalctl" in captured.err
     program = Path(folder, "journalctl")
     program.write_text('#!/bin/sh\necho "$@"\n')
     program.chmod(stat.S_IRWXU)
-    assert spawnctl("why", "web", "--json") == exit_code.DONE
+    assert spawnctl("why", "web", "--json") == ExitCode.DONE
     assert json.loads(capsys.readouterr().out)["lines"] == ["-t web -n 5 -q -o cat"]
 
 

@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from supervisor.ctl.errors import UsageError
-from supervisor.ctl.signal_number import signal_number
+from supervisor.ctl.verbs.signal import signal_number
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from supervisor import control
 from supervisor.control.core import Core
 from supervisor.control.errors import InterfaceNotFound
 from supervisor.varlink.interface import SERVICE, info, read_description, service_description
@@ -32,4 +33,4 @@ def description(interface: str) -> str:
     """The definition of one of the interfaces."""
     if interface == SERVICE:
         return service_description()
-    return read_description(os.path.dirname(__file__), interface)
+    return read_description(os.path.dirname(control.__file__), interface)

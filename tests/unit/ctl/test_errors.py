@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.ctl import exit_code
-from supervisor.ctl.undefined import how_to_apply, how_to_define
+from supervisor.ctl.errors import ExitCode, how_to_apply, how_to_define
 from supervisor.definitions.convert.worker import installed
 from tests.unit.control.fake_core import FakeCore
 from tests.unit.ctl.test_main import EVERY_VERB
@@ -34,7 +33,7 @@ def test_every_verb(
         "netns": "; network namespaces are services of names like netns@blue",
         "log": "; the log worker runs where there is no journal and a service has log()",
     }.items():
-        assert spawnctl(*(name if word == "web" else word for word in arguments)) == exit_code.NO_SUCH_SERVICE
+        assert spawnctl(*(name if word == "web" else word for word in arguments)) == ExitCode.NO_SUCH_SERVICE
         assert capsys.readouterr().err.startswith(f"spawnctl: no such service {name!r}{said}")
 
 
