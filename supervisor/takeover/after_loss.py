@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from supervisor.definitions.report import SharedValues
 from supervisor.errors import StepError
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import Ended, State, Step, in_call, lets_end, runs, spares_others
-from supervisor.linux.open_files import open_files
+from supervisor.linux.open_files import LONGEST_LOOK, open_files
 from supervisor.linux.pipe_call import open_end
 from supervisor.log.logger import log, notice
 from supervisor.log.ring import make_ring
@@ -181,7 +181,7 @@ class TakeOver:
             record["started"],
             self._saved.written,
             everybody,
-            lambda pid: not own.isdisjoint(open_files(pid)),
+            holds_one_of(own),
         )
         has_time = lets_end(unit.service, unit.life)  # it is told to end, once this unit is resumed
         spares = spares_others(unit.service, unit.life, bool(unit.ended_clean)) and not was_check
@@ -202,6 +202,15 @@ class TakeOver:
             time.sleep(END_POLL)
         for ended in self._ended:
             ended.close()
+
+
+def holds_one_of(files: Set[str], clock: Callable[[], float] = time.monotonic) -> Callable[[int], bool]:
+    """Return a test whether a process has one of these open files.
+
+    All looks together take `LONGEST_LOOK`, with one more; after that no process has one, as far as anybody knows.
+    """
+    until = clock() + LONGEST_LOOK
+    return lambda pid: clock() < until and not files.isdisjoint(open_files(pid))
 
 
 def _note_gone(unit: Unit) -> None:

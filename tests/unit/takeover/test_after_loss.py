@@ -24,7 +24,7 @@ from supervisor.process.pids import start_time
 from supervisor.process.run import Run
 from supervisor.process.survivor import find_survivor
 from supervisor.systemd.store import SystemdStore
-from supervisor.takeover.after_loss import Salvage, Search
+from supervisor.takeover.after_loss import Salvage, Search, holds_one_of
 from tests.unit.closing import PatientCloser, files_of
 from tests.unit.process.forked import open_numbers
 from tests.unit.waiting import checked_loop, child_process, run_until, turn, wait_readable
@@ -188,3 +188,14 @@ def test_what_is_not_found_in_a_process_of_few_descriptors_is_lost() -> None:
         assert salvage.descriptor([99, "socket:[1]"], 3) is None
         assert not salvage.find_later([99, "socket:[1]"], "descriptor 3", lambda _fd: True)
     assert not Salvage(None, [], {}).find_later([99, "socket:[1]"], "descriptor 3", lambda _fd: True)
+
+
+def test_who_has_one_of_the_files_is_asked_for_a_limited_time() -> None:
+    """A session may have any number of processes, each with as many descriptors as it likes."""
+    read_end, write_end = os.pipe()
+    times = iter([0.0, 0.4, 0.6])
+    has_it = holds_one_of({identity(read_end)}, lambda: next(times))
+    assert has_it(os.getpid())
+    assert not has_it(os.getpid())
+    os.close(read_end)
+    os.close(write_end)
