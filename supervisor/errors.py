@@ -40,9 +40,12 @@ class RuntimeFolderError(SpawnError):
 
 
 class StepError(SpawnError):
-    """A step of starting a service failed: which, on what path, with which errno (0: none); its text names that."""
+    """A step of starting a service failed: which, on what path, with which errno (0: none); its text names that.
 
-    def __init__(self, step: str, path: str, errno: int, cause: str) -> None:
+    `line` is the number of the line in the file `path` that is to be corrected, 0 where there is none.
+    """
+
+    def __init__(self, step: str, path: str, errno: int, cause: str, line: int = 0) -> None:
         where = f" {quoted(path)}" if path else ""
         name = f" ({errorcode[errno]})" if errno in errorcode else ""
         super().__init__(f"cannot {step}{where}: {cause}{name}")
@@ -50,6 +53,7 @@ class StepError(SpawnError):
         self.path = path
         self.errno = errno
         self.cause = cause
+        self.line = line
 
 
 class PeerError(SpawnError):

@@ -285,20 +285,12 @@ def _place(subject: Subject) -> str:
     Where no key has asked for that step, the line is the first one of the definition.
     """
     service = subject.service
-    if subject.ended is not None and (number := _bad_line(subject.ended)):
-        return f"correct line {number} of {subject.ended.path}; "
+    if subject.ended is not None and subject.ended.line:
+        return f"correct line {subject.ended.line} of {subject.ended.path}; "
     step = subject.ended.step if subject.ended is not None else ""
     key = KEYS_OF_STEPS.get(step, step.removeprefix("set "))
     line = service.lines.get(key, service.line)
     return f"see {service.file}:{line}; " if service.file else ""
-
-
-def _bad_line(ended: Ended) -> str:
-    """Return the number of the line in an env_file that is no variable, '' where another step failed."""
-    match ended.cause.split():
-        case ["line", number, *_] if ended.step == "read" and ended.errno == errno.EINVAL:
-            return number
-    return ""
 
 
 def _look(root: Link, output: Output) -> str:

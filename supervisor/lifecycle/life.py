@@ -235,10 +235,10 @@ class Ended:
 
     A process that exited has a `status`, one that was killed a `signum` with its name, `signal`.  Where there was
     none, or it never came to its program, `step` says what failed, on what `path`, with which `errno` (0: none) and
-    why.  `function` is the function that it ran, if any, `cause` its message.  A `cause` alone: the first process of
-    a service with `forking` has left no other.  `left` counts the processes left behind, as by a program that goes
-    into the background; `undecided` says why no process of a service with `forking` was taken for its own.  All
-    fields empty: nobody could see the process end.
+    why; `line` is the line of that path to correct, 0 where there is none.  `function` is the function that it ran,
+    if any, `cause` its message.  A `cause` alone: the first process of a service with `forking` has left no other.
+    `left` counts the processes left behind, as by a program that goes into the background; `undecided` says why no
+    process of a service with `forking` was taken for its own.  All fields empty: nobody could see the process end.
     """
 
     status: int | None = None
@@ -250,6 +250,7 @@ class Ended:
     path: str = ""
     errno: int = 0
     cause: str = ""
+    line: int = 0
     function: str = ""
     left: int = 0
     undecided: str = ""
@@ -260,8 +261,8 @@ class Ended:
         return bool(self.cause) and not self.step and not self.function
 
     @classmethod
-    def of_step(cls, step: str, path: str, errno: int, cause: str) -> Ended:
-        return cls(step=step, path=path, errno=errno, cause=cause)
+    def of_step(cls, step: str, path: str, errno: int, cause: str, line: int = 0) -> Ended:
+        return cls(step=step, path=path, errno=errno, cause=cause, line=line)
 
 
 def span(seconds: float) -> str:

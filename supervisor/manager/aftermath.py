@@ -295,7 +295,7 @@ def note_exit(unit: Unit, run: Run, exit: Exit, failure: StepError | None) -> No
         note_call(unit, run.role, run.answer, exit, failure)
     elif failure is not None:
         unit.last_exit = str(failure)
-        unit.ended = Ended.of_step(failure.step, failure.path, failure.errno, failure.cause)
+        unit.ended = Ended.of_step(failure.step, failure.path, failure.errno, failure.cause, failure.line)
     elif not (goes_into_background(unit.service, unit.life) and ended_well(unit, run, exit)):
         unit.ended = _ended_of(exit, _out_of_memory(unit))
         unit.last_exit = f"{exit.describe()}{' (out of memory)' if unit.ended.out_of_memory else ''}"
@@ -308,7 +308,7 @@ def note_call(unit: Unit, role: Role, answer: Answer | None, exit: Exit, failure
     """Keep the result of a function apart from the end of the process: the success of `stop` explains no end."""
     if failure is not None:
         unit.last_call = str(failure)
-        ended = Ended.of_step(failure.step, failure.path, failure.errno, failure.cause)
+        ended = Ended.of_step(failure.step, failure.path, failure.errno, failure.cause, failure.line)
         unit.call_ended = replace(ended, function=role.value)
     else:
         unit.last_call = functions.describe(role, answer, exit)

@@ -468,7 +468,7 @@ class Manager:
         self.writer.flush()
 
     def start_failed(self, unit: Unit, error: StepError) -> None:
-        ended = Ended.of_step(error.step, error.path, error.errno, error.cause)
+        ended = Ended.of_step(error.step, error.path, error.errno, error.cause, error.line)
         if unit.life.step is Step.TEARDOWN:
             unit.last_call, unit.call_ended = str(error), replace(ended, function=Role.STOP.value)
         else:

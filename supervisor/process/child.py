@@ -315,7 +315,7 @@ def read_environment_file(path: str, rights: Rights | None = None) -> dict[str, 
         key, equals, value = _EXPORT.sub("", line).partition("=")
         key = key.rstrip()
         if not equals or not _NAME.match(key) or "\0" in value:
-            raise failed("read", path, errno.EINVAL, f"line {number} is not KEY=value")
+            raise failed("read", path, errno.EINVAL, f"line {number} is not KEY=value", number)
         variables[key] = _unquote(value.lstrip())
     return variables
 

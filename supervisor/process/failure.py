@@ -1,9 +1,10 @@
 """Failures of steps in opening a descriptor or starting a service, and their report from a child to spawnd.
 
-A child writes one JSON object to a close-on-exec pipe: `{"step": …, "path": …, "errno": …, "cause": …}`. An
-empty pipe at its end means that exec has succeeded, or that a worker is set up and closed the pipe. The pipe
-is a pair of sockets and works both ways: the child waits for a byte before it becomes the service, so that
-spawnd has written down the new process. If spawnd is gone, no byte comes, and the child ends.
+A child writes one JSON object to a close-on-exec pipe: `{"step": …, "path": …, "errno": …, "cause": …}`,
+with the `line` of a file that is to be corrected. An empty pipe at its end means that exec has succeeded, or
+that a worker is set up and closed the pipe. The pipe is a pair of sockets and works both ways: the child waits
+for a byte before it becomes the service, so that spawnd has written down the new process. If spawnd is gone,
+no byte comes, and the child ends.
 
 Lines `{"notice": …}` may come first; they name features that the service has to do without.
 """
@@ -35,9 +36,9 @@ class step:
             raise failed(self._name, self._path, error.errno or 0, error.strerror or str(error)) from error
 
 
-def failed(name: str, path: str, number: int, cause: str = "") -> StepError:
+def failed(name: str, path: str, number: int, cause: str = "", line: int = 0) -> StepError:
     """Return the error of a step; `cause` defaults to the kernel's text for `number`."""
-    return StepError(name, path, number, cause or os.strerror(number))
+    return StepError(name, path, number, cause or os.strerror(number), line)
 
 
 class ErrorPipe:
@@ -80,6 +81,8 @@ class ErrorPipe:
 
 def _message(failure: StepError) -> bytes:
     message = {"step": failure.step, "path": failure.path, "errno": failure.errno, "cause": failure.cause}
+    if failure.line:
+        message["line"] = failure.line
     return json.dumps(message).encode()
 
 
@@ -103,6 +106,7 @@ def read_failure(data: bytes) -> StepError | None:
         return None
     try:
         message = json.loads(data)
-        return StepError(str(message["step"]), str(message["path"]), int(message["errno"]), str(message["cause"]))
+        step, path, cause = str(message["step"]), str(message["path"]), str(message["cause"])
+        return StepError(step, path, int(message["errno"]), cause, int(message.get("line", 0)))
     except (ValueError, TypeError, KeyError):
         return StepError("start", "", 0, f"unreadable report {data[:80]!r}")

@@ -22,7 +22,7 @@ WAITING, BACKOFF, FAILED, STOPPED, STOPPING = (
 ADDRESS = Ended.of_step("bind tcp 0.0.0.0:80", "", errno.EADDRINUSE, "Address already in use")
 
 STOPPED_WELL = Ended(status=0, function="stop")
-BAD_LINE = Ended.of_step("read", "/etc/a.env", errno.EINVAL, "line 2 is not KEY=value")
+BAD_LINE = Ended.of_step("read", "/etc/a.env", errno.EINVAL, "line 2 is not KEY=value", 2)
 OUT_OF_MEMORY = Ended(signum=9, signal="KILL", out_of_memory=True)
 
 
@@ -237,7 +237,7 @@ def test_every_life_is_put_into_words() -> None:
             "correct line 2 of /etc/a.env; `spawnctl start a` tries again at once",
         ),
         (
-            [failing(ended=replace(BAD_LINE, cause="No such file", errno=2), keys={"file": "/etc/a.lua", "line": 3})],
+            [failing(ended=replace(BAD_LINE, line=0), keys={"file": "/etc/a.lua", "line": 3})],
             "see /etc/a.lua:3; `spawnctl start a` tries again at once",
         ),
         (

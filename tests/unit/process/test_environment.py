@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.definitions.service import Service
+from supervisor.errors import StepError
 from supervisor.process.child import LARGEST_FILE, environment, read_environment_file
 from supervisor.process.launch import Launch
 from tests.unit.process.forked import open_numbers, step_error
@@ -112,8 +113,9 @@ def test_bytes_survive(tmp_path: Path) -> None:
 def test_a_bad_line_is_named_by_number_and_never_shown(tmp_path: Path, line: str) -> None:
     path = tmp_path / "env"
     assert step_error(lambda: read(path, f"A=1\n{line}\n")) == ("read", str(path), errno.EINVAL)
-    with pytest.raises(Exception, match="line 2 is not KEY=value") as caught:
+    with pytest.raises(StepError, match="line 2 is not KEY=value") as caught:
         read_environment_file(str(path))
+    assert caught.value.line == 2
     assert "cret" not in str(caught.value)
 
 

@@ -32,6 +32,12 @@ def test_one_object_with_four_keys() -> None:
     assert str(failure) == "cannot exec '/bin/odd\\xff': No such file or directory (ENOENT)"
 
 
+def test_a_line_to_correct_comes_along() -> None:
+    failure = read_failure(reported(failed("read", "/etc/a.env", errno.EINVAL, "no variable", 7)))
+    assert failure is not None
+    assert (failure.path, failure.line) == ("/etc/a.env", 7)
+
+
 @pytest.mark.parametrize(
     ("error", "text", "number"),
     [
