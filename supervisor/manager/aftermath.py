@@ -84,7 +84,7 @@ class Aftermath:
         self._take_over = take_over
         self._outputs = outputs
         self._marks = MarkReader(loop, children)
-        self._strays = Strays(loop, children, self._marks, self._others, self._tell_left)
+        self._strays = Strays(loop, children, self._marks, self._others, self._sought, self._tell_left)
 
     def end(self, unit: Unit, clean: bool) -> None:
         """Tell the owner of the end, once every process that has to be gone is gone, besides its killed group."""
@@ -198,6 +198,11 @@ class Aftermath:
         """Return the pids of leftovers of running services, which are to live on."""
         return {pid for unit in self._units() if unit.run is not None for pid in unit.leftover_pids}
 
+    def _sought(self, orphans: Mapping[int, Marked]) -> set[int]:
+        """Return the orphans that may be the daemon of a service which still looks for it."""
+        seeking = (unit for unit in self._units() if goes_into_background(unit.service, unit.life))
+        return {pid for unit in seeking for pid in self._kin.without_proof(unit, orphans)}
+
     def _tell_left(self, unit: Unit, count: int) -> None:
         """Note in the unit how many of its own strays were there at its end, and were killed."""
         ended = unit.ended
@@ -218,7 +223,8 @@ def logged(unit: Unit) -> Iterator[None]:
 class Strays:
     """Search for strays: kills those of ended services and calls `found(unit, count)` with their number.
 
-    `left` returns the pids of processes that services are known to have left, and that may live on.
+    `left` returns the pids of processes that services are known to have left, and that may live on. `sought`
+    returns those of the orphans that a service may yet find to be its daemon.
     """
 
     def __init__(
@@ -227,24 +233,21 @@ class Strays:
         children: Children,
         marks: MarkReader,
         left: Callable[[], Collection[int]],
+        sought: Callable[[Mapping[int, Marked]], Collection[int]],
         found: Callable[[Unit, int], None],
     ) -> None:
         self._loop = loop
         self._children = children
         self._marks = marks
         self._left = left
+        self._sought = sought
         self._found = found
         self._seen: dict[int, int] = {}  # start times of the orphans at the last look, by pid
         self._ended: dict[Unit, None] = {}  # services whose main process has ended since the last look
         self._timer: Timer | None = None
 
     def end(self, unit: Unit) -> None:
-        """Schedule the end of the strays of a service whose main process has ended.
-
-        The processes of a daemon that goes into the background are found in another way.
-        """
-        if unit.service.forking:
-            return
+        """Schedule the end of the strays of a service whose main process has ended."""
         self._ended[unit] = None
         if self._timer is None:
             self._timer = self._loop.call_later(PAUSE, self._begin)
@@ -258,8 +261,10 @@ class Strays:
             self._looked(ended, {})
 
     def _looked(self, ended: Sequence[Unit], orphans: Mapping[int, Marked]) -> None:
-        new = {pid: marked for pid, marked in orphans.items() if self._seen.get(pid) != marked.started}
-        self._seen = {pid: marked.started for pid, marked in orphans.items()}
+        sought = self._sought(orphans)
+        judged = {pid: marked for pid, marked in orphans.items() if pid not in sought}
+        new = {pid: marked for pid, marked in judged.items() if self._seen.get(pid) != marked.started}
+        self._seen = {pid: marked.started for pid, marked in judged.items()}
         own = {}
         for unit in ended:
             doomed = _own(unit, orphans)
@@ -275,10 +280,19 @@ class Strays:
 
 
 def _own(unit: Unit, orphans: Mapping[int, Marked]) -> dict[int, int]:
-    """Return the unit's orphans by pid that are older than its present process, which may have left newer ones."""
-    before = unit.run.started if unit.run is not None else sys.maxsize
+    """Return the unit's orphans by pid that are older than its present start, which may have left newer ones."""
+    before = _present_since(unit)
     proved = orphans.items() if unit.mark else ()
     return {pid: marked.started for pid, marked in proved if marked.service == unit.mark and marked.started < before}
+
+
+def _present_since(unit: Unit) -> int:
+    """Return the start time of the unit's present process, or of the first one if that is in the background."""
+    run = unit.run
+    is_daemon = isinstance(unit.rest, Background) or (run is not None and run.role is Role.MAIN)
+    if unit.service.forking and is_daemon:
+        return unit.first_started
+    return run.started if run is not None else sys.maxsize
 
 
 def _tell_unproven(pids: Sequence[int]) -> None:

@@ -23,7 +23,8 @@ class Background:
     `prepare` calls its argument once `find` can return the living processes of the service by pid.
     `find_unproven` returns processes that count as the service's own if a trusted `pid_file` names them.
     Without a `pid_file`, the daemon is the only process whose parent is not among the processes found.
-    `start_timeout` limits the search; `kill` calls `give_up` instead of `done`.
+    `start_timeout` limits the search; `kill` calls `give_up` instead of `done`. So does `stop`, unless only
+    the `pid_file` can prove that a process is the service's.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class Background:
         self._told = False
         self.undecided = ""  # why the last look chose no process
         self._is_over = False
+        self._is_unwanted = False
+        self._is_looking = False
         self._timer: Timer = loop.call_later(0, self._begin)
 
     def kill(self) -> None:
@@ -57,14 +60,26 @@ class Background:
         self._is_over = True
         self._give_up()
 
+    def stop(self) -> None:
+        """Give up after one more look; a process that only the `pid_file` can prove is waited for."""
+        self._is_unwanted = True
+        if not self._is_looking:
+            self._timer.cancel()
+            self._begin()
+
     def _begin(self) -> None:
+        self._is_looking = True
         self._prepare(self._look)
 
     def _look(self) -> None:
         if self._is_over:
             return
+        self._is_looking = False
         processes = self._find()
         unproven = self._find_unproven() if self._service.pid_file else {}
+        if self._is_unwanted and (processes or not unproven):
+            self.kill()
+            return
         found = self._choose(processes, unproven)
         if found is not None or (not processes and not unproven and self._is_settled(None)):
             self._is_over = True

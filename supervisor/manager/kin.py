@@ -59,7 +59,6 @@ class Kin:
         if unit.cgroup is None:
             unit.leftover_pids = family(_with(unit, run), look_at_all())
             unit.leftover_pids[run.pid] = run.started  # its mark identifies the others, even when it is gone
-            unit.first_started = run.started
 
     def after_end(self, unit: Unit, run: Run) -> None:
         """Learn the leftovers of a main process that is dead and not reaped: they are to be told to end.

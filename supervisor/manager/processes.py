@@ -98,6 +98,8 @@ class Processes:
                 log.exception("%s: unexpected error in a start; going on", unit.name)
             self._owner.start_failed(unit, failure_of(error))
             return
+        if role is Role.MAIN and unit.service.forking:
+            unit.first_started = run.started
         self._take_in(unit, run)
         try:
             self._owner.started(unit)
@@ -163,7 +165,7 @@ class Processes:
     def signal(self, unit: Unit, signum: int) -> bool:
         """Signal the main process, or the process of a check or function; return False if there is none."""
         if isinstance(unit.rest, Background) and unit.life.state is State.STOPPING:
-            unit.rest.kill()  # all processes in the background are to end
+            unit.rest.stop()
         if unit.run is None:
             return False
         unit.run.kill(signum)

@@ -39,7 +39,7 @@ if sys.argv[1]:
 while True:
     time.sleep(1000)
 """
-# Overwrites its environment, as nginx does, before the first process ends, and writes its pid file later.
+# Overwrites its environment, as nginx does, before the first process ends, and writes its pid file a while later.
 OVERWRITES = f"""#!{PYTHON} -ISB
 import ctypes, os, sys, time
 read_end, write_end = os.pipe()
@@ -52,6 +52,10 @@ with open("/proc/self/stat") as file:
     start, end = map(int, file.read().rpartition(")")[2].split()[47:49])
 ctypes.memset(start, 0, end - start)
 os.close(write_end)
+if len(sys.argv) > 2:
+    with open(sys.argv[2], "w") as file:
+        file.write(str(os.getpid()))
+    time.sleep(1)
 time.sleep(0.3)
 with open(sys.argv[1], "w") as file:
     print(os.getpid(), file=file)
@@ -216,6 +220,33 @@ def test_a_stop_while_it_is_looked_for(run: Run, folder: Path) -> None:
     daemon = run(f'pid_file = "{path}"', '""')
     daemon.wait_state("s", "starting")
     assert daemon.ctl("stop", "s").returncode == 0
+    assert daemon.state("s") == "stopped"
+
+
+@pytest.mark.parametrize("timeout", ["", 'start_timeout = "1s", '])
+@pytest.mark.parametrize("text", [DAEMON, OVERWRITES], ids=["marked", "overwrites"])
+def test_a_daemon_that_is_not_found_yet_ends_with_its_service(run: Run, folder: Path, text: str, timeout: str) -> None:
+    """The pid file of one comes never, that of the other after the order to stop."""
+    path, own = folder / "out" / "pid", folder / "out" / "own"
+    arguments = f'"{own}"' if text is DAEMON else f'"{path}", "{own}"'
+    daemon = run(f'pid_file = "{path}", {timeout}start_limit = 1', arguments, text)
+    pid = int(wait_until(lambda: own.exists() and own.read_text(), "a process in the background"))
+    if timeout:
+        daemon.wait_state("s", "failed")
+    else:
+        assert daemon.ctl("stop", "s").returncode == 0
+        assert daemon.state("s") == "stopped"
+    wait_until(lambda: not alive(pid), "the end of the daemon")
+
+
+def test_a_daemon_that_never_shows_whose_it_is_is_named(run: Run, folder: Path) -> None:
+    own = folder / "out" / "own"
+    daemon = run('pid_file = "/nonexistent", stop_timeout = "300ms"', f'"/dev/null", "{own}"', OVERWRITES)
+    pid = int(wait_until(lambda: own.exists() and own.read_text(), "a process in the background"))
+    assert daemon.ctl("stop", "s").returncode == 0
+    if alive(pid):  # there is no cgroup
+        daemon.wait_log(f"cannot tell which service left process {pid} ")
+        os.kill(pid, signal.SIGKILL)
     assert daemon.state("s") == "stopped"
 
 

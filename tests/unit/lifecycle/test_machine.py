@@ -1000,3 +1000,12 @@ def test_a_ready_fd_that_is_closed_without_a_word_is_a_failure_of_the_start() ->
 def test_a_ready_fd_that_is_closed_afterwards_means_nothing() -> None:
     case = Case(ready="fd", ready_fd=3).running()
     assert case(machine.ready_closed) == (State.RUNNING, ())
+
+
+def test_a_daemon_that_is_found_after_the_order_to_stop_is_told() -> None:
+    case = Case(forking=True)
+    case(machine.start)
+    case(machine.dependencies_met)
+    assert case(machine.executed) == (State.STARTING, ())
+    case(machine.stop)
+    assert case(machine.in_background) == (State.STOPPING, (Act.STOP_SIGNAL,))
