@@ -78,19 +78,20 @@ def parser() -> ArgumentParser:
 
     result = argparse.ArgumentParser(
         prog="spawnd",
-        description="Runs services as their Lua definitions say, in the foreground.",
+        description="Run and supervise the services of the definition files, in the foreground.",
         formatter_class=partial(argparse.HelpFormatter, width=_width()),
     )
-    configuration = f"a definition file or a folder of *.lua ({DEFINITIONS})"
-    runtime = f"the folder for the control socket, spawnd's alone (here {default_folder()}; {RULE})"
+    configuration = f"a definition file, or a directory of *.lua files; may be repeated ({DEFINITIONS})"
+    runtime = f"directory of the control socket, for this spawnd alone (here {default_folder()}; {RULE})"
     result.add_argument("--config", action="append", type=_path, metavar="PATH", help=configuration)
     result.add_argument("--runtime-dir", type=_path, metavar="DIR", help=runtime)
     result.add_argument("--check", action="store_true", help="check the definitions and exit")
-    result.add_argument("--strict", action="store_true", help="with --check: take notices for errors")
-    result.add_argument("--log-level", choices=list(LEVELS), help="what to log, from this level on (info)")
+    result.add_argument("--strict", action="store_true", help="with --check: treat notices as errors")
+    result.add_argument("--log-level", choices=list(LEVELS), help="lowest level that is logged (info)")
     result.add_argument("--resume", type=int, help=argparse.SUPPRESS)
     result.add_argument("--trial", action="store_true", help=argparse.SUPPRESS)
-    result.add_argument("--version", action="version", version=f"spawnd {__version__}")
+    version = f"spawnd {__version__}"
+    result.add_argument("--version", action="version", version=version, help="print the version and exit")
     return result
 
 

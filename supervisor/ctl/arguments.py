@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import _ActionsContainer
 
-NAMES = "a service, a pattern of names in quotes, or all"
+NAMES = "a service, a quoted pattern of names, or all"
 
 
 def take_names(parser: ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def take_wait(parser: ArgumentParser, until: str = "it is done") -> None:
 
 def take_timeout(parser: _ActionsContainer) -> None:
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=seconds, help="how long to wait at most; what was ordered goes on"
+        "--timeout", metavar="SECONDS", type=seconds, help="stop waiting after this time; the operation continues"
     )
 
 
@@ -60,7 +60,7 @@ def seconds(text: str) -> float:
 
 def take_reload(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "--reload", action="store_true", help="with a reload of the services that have a reload_signal, as HUP does it"
+        "--reload", action="store_true", help="also reload services that have a reload_signal, as HUP does"
     )
 
 

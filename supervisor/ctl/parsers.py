@@ -56,15 +56,15 @@ def general_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="spawnctl",
         usage="spawnctl [--socket PATH] [--json] [VERB ...]",
-        description="Controls spawnd and the services under it.",
-        epilog=f"verbs:\n{verbs}\n\nspawnctl help VERB tells what a verb takes; spawnctl alone lists services.",
+        description="Control spawnd and its services.",
+        epilog=f"verbs:\n{verbs}\n\n`spawnctl help VERB` shows the arguments of a verb; `spawnctl` lists services.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     take_general(parser)
     version = f"spawnctl {__version__}"
     parser.add_argument("--version", action="version", version=version, help="print the version of spawnctl")
-    verb = parser.add_argument("verb", metavar=VERB, default=DEFAULT, help=f"what to do ({DEFAULT})")
+    verb = parser.add_argument("verb", metavar=VERB, default=DEFAULT, help=f"one of the verbs below ({DEFAULT})")
     rest = parser.add_argument("rest", nargs=argparse.REMAINDER, default=[], help=argparse.SUPPRESS)
     verb.required = rest.required = False  # as with nargs="?", which would be done with before the first option
     return parser

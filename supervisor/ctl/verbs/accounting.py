@@ -52,16 +52,16 @@ def moment(text: str) -> float:
 def arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("path", metavar="PATH", type=utf8, nargs="?", default="", help="only cgroups at and below this path")
-    add("--by", metavar="WHAT", type=grouping, help="scope, host, path or xattr:NAME (scope; below PATH, path)")
-    add("--depth", metavar="N", type=whole, help="with --by path: names below PATH to group by (1)")
-    add("--where", metavar="NAME=VALUE", type=pair, action="append", default=[], help="only with this xattr")
-    add("--since", metavar="TIME", type=moment, help="only what ended since then: 24h, 2026-11-21, 2026-11-21T22:40")
-    add("--until", metavar="TIME", type=moment, help="only what ended before then")
-    add("--sort", metavar="WHAT", choices=SORTS, default="cpu", help=f"what to be sorted by: {', '.join(SORTS)} (cpu)")
-    add("--top", metavar="N", type=whole, default=TOP, help=f"how many ({TOP}), {MOST} at most")
+    add("--by", metavar="WHAT", type=grouping, help="group by scope, host, path or xattr:NAME (scope; with PATH, path)")
+    add("--depth", metavar="N", type=whole, help="with --by path: how many names below PATH count (1)")
+    add("--where", metavar="NAME=VALUE", type=pair, action="append", default=[], help="only with this attribute")
+    add("--since", metavar="TIME", type=moment, help="only cgroups that ended since: 24h, 2026-11-21, 2026-11-21T22:40")
+    add("--until", metavar="TIME", type=moment, help="only cgroups that ended before")
+    add("--sort", metavar="WHAT", choices=SORTS, default="cpu", help=f"sort by {', '.join(SORTS)} (cpu)")
+    add("--top", metavar="N", type=whole, default=TOP, help=f"number of lines ({TOP}, at most {MOST})")
     add("--csv", action="store_true", help="print CSV")
-    add("--service", metavar="SERVICE", default=SERVICE, help=f"the reaper to ask ({SERVICE})")
-    add("--database", metavar="DATABASE", help="ask sqlite:PATH or postgresql:CONNINFO itself, no reaper")
+    add("--service", metavar="SERVICE", default=SERVICE, help=f"service of the reaper ({SERVICE})")
+    add("--database", metavar="DATABASE", help="ask sqlite:PATH or postgresql:CONNINFO instead of the reaper")
 
 
 def utf8(text: str) -> str:

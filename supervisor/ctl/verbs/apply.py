@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--expect", metavar="DIGEST", help="change nothing if plan --json gives another digest by now")
+    parser.add_argument("--expect", metavar="DIGEST", help="change nothing unless plan --json still gives this digest")
     take_reload(parser)
     take_wait(parser)
     take_quiet(parser)

@@ -22,19 +22,19 @@ SECONDS = 10.0
 def arguments(parser: ArgumentParser) -> None:
     take_name(parser, "a service with control = true")
     parser.add_argument(
-        "method", metavar="METHOD", help="the method; without a dot, one of the service's own interface"
+        "method", metavar="METHOD", help="name of the method; without a dot, in the service's own interface"
     )
     parser.add_argument(
-        "parameters", metavar="JSON", nargs="?", type=json_object, default={}, help="its parameters, an object"
+        "parameters", metavar="JSON", nargs="?", type=json_object, default={}, help="its parameters, an object ({})"
     )
     parser.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=seconds,
         default=SECONDS,
-        help=f"how long to wait for the reply, the first one with --more ({SECONDS:g})",
+        help=f"time limit for the reply, with --more for the first one ({SECONDS:g})",
     )
-    parser.add_argument("--more", action="store_true", help="take many replies, and print each on a line")
+    parser.add_argument("--more", action="store_true", help="accept several replies, and print each on a line")
 
 
 def json_object(text: str) -> dict[str, Any]:

@@ -23,13 +23,13 @@ CRITICAL = "*"
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{NAMES}: these, what they need, what needs them")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{NAMES}; shown with dependencies and dependants")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--order", action="store_true", help="the start order: a line for all that may start together")
-    form.add_argument("--times", action="store_true", help="when each was started and first ready, and what that took")
-    form.add_argument("--dot", action="store_true", help="as Graphviz has it")
+    form.add_argument("--order", action="store_true", help="print the start order: services on a line start together")
+    form.add_argument("--times", action="store_true", help="print when each service was started and first ready")
+    form.add_argument("--dot", action="store_true", help="print in the format of Graphviz")
     parser.add_argument("--plot", metavar="FILE.svg", help="write a picture of the times to a file")
-    parser.add_argument("--after", action="store_true", help="also under what it comes after without needing it")
+    parser.add_argument("--after", action="store_true", help="include the order that is given by after alone")
 
 
 def run(client: Client, args: Namespace) -> int:

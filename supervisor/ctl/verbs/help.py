@@ -11,7 +11,7 @@ from supervisor.ctl.parsers import VERB, general_parser, verb_parser
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("about", nargs="?", metavar=VERB, help="the verb to tell about")
+    parser.add_argument("about", nargs="?", metavar=VERB, help="the verb to explain")
 
 
 def run(client: Client, args: Namespace) -> int:

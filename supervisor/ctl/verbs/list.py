@@ -26,7 +26,7 @@ TROUBLED = ("waiting", "backoff", "failed")
 
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=NAMES)
-    parser.add_argument("-a", "--all", action="store_true", help="show what is built in, too")
+    parser.add_argument("-a", "--all", action="store_true", help="include built-in services")
 
 
 def run(client: Client, args: Namespace) -> int:

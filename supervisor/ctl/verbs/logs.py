@@ -23,9 +23,9 @@ LINES = 20
 def arguments(parser: ArgumentParser) -> None:
     take_name(parser)
     parser.add_argument(
-        "-n", dest="count", metavar="N", type=line_count, default=LINES, help=f"how many lines ({LINES})"
+        "-n", dest="count", metavar="N", type=line_count, default=LINES, help=f"number of lines ({LINES})"
     )
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with what follows, until interrupted")
+    parser.add_argument("-f", "--follow", action="store_true", help="follow the output until interrupted")
 
 
 def line_count(text: str) -> int:

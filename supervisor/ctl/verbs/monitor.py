@@ -25,7 +25,7 @@ WIDE = 80  # columns from which on everything is shown
 
 def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=NAMES)
-    parser.add_argument("--changes-only", action="store_true", help="do not begin with the present states")
+    parser.add_argument("--changes-only", action="store_true", help="leave out the present states at the beginning")
 
 
 def run(client: Client, args: Namespace) -> int:

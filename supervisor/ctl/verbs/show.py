@@ -20,7 +20,7 @@ COLUMN = 48  # where the places begin, unless a value is longer
 
 def arguments(parser: ArgumentParser) -> None:
     take_name(parser)
-    parser.add_argument("-a", "--all", action="store_true", help="show the defaults, too")
+    parser.add_argument("-a", "--all", action="store_true", help="include keys with default values")
 
 
 def run(client: Client, args: Namespace) -> int:

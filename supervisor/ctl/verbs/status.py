@@ -21,7 +21,7 @@ UP = ("running", "reloading")
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{NAMES}; without one, what list prints")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{NAMES}")
 
 
 def run(client: Client, args: Namespace) -> int:

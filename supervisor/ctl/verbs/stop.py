@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def arguments(parser: ArgumentParser) -> None:
     take_order(parser)
     others = parser.add_mutually_exclusive_group()
-    others.add_argument("--cascade", action="store_true", help="stop what needs them, too, and that first")
-    others.add_argument("--alone", action="store_true", help="stop them alone: what needs them goes on without")
+    others.add_argument("--cascade", action="store_true", help="stop their running dependants first")
+    others.add_argument("--alone", action="store_true", help="leave their dependants running")
 
 
 def run(client: Client, args: Namespace) -> int:

@@ -139,4 +139,4 @@ def test_nothing_is_said_to_who_is_not_permitted(supervise: Supervise, path: str
 
 def test_a_line_for_each(capsys: Capture) -> None:
     assert main(["--complete", "gr"]) == 0
-    assert "graph\tshow what needs what\n" in capsys.readouterr().out
+    assert "graph\tshow the dependencies of services, or the times of the start\n" in capsys.readouterr().out

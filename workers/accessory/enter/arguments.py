@@ -41,9 +41,9 @@ class Arguments:
 def parse_arguments(arguments: Sequence[str] | None = None) -> Arguments:
     parser = ArgumentParser(
         prog="spawn-enter",
-        description="Run a command in the namespaces that the accessory has under NAME, and hold them until it ends.",
-        epilog="Exit status: the command's; 125 where the namespaces cannot be entered, 126 and 127 where it"
-        " cannot be run or found.",
+        description="Run a command in the namespaces that the accessory keeps under NAME, and hold them until it ends.",
+        epilog="Exit status: that of the command; 125 if the namespaces cannot be entered, 126 if the command cannot"
+        " be executed, 127 if it is not found.",
     )
     parser.add_argument("--ipc", action="store_true", help="enter the IPC namespace")
     parser.add_argument("--pid", action="store_true", help="enter the PID namespace, with a /proc of its own")
@@ -51,26 +51,26 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> Arguments:
         "--user",
         metavar="MAP",
         type=parse_maps,
-        help="enter the user namespace with this map, INSIDE:OUTSIDE:COUNT, lines separated by commas, UIDS/GIDS where"
-        " they differ; as the first id that it has inside",
+        help="enter the user namespace with this map: INSIDE:OUTSIDE:COUNT, several separated by commas, UIDS/GIDS if"
+        " they differ; the command runs as the first INSIDE id",
     )
-    parser.add_argument("--address", default=ADDRESS, help="the accessory's socket (%(default)s)")
+    parser.add_argument("--address", default=ADDRESS, help="socket of the accessory (%(default)s)")
     parser.add_argument(
         "--env",
         metavar="NAME[=VALUE]",
         action="append",
         default=[],
         type=_parse_variable,
-        help="set an environment variable of the command, or pass on the own one; it has few by itself",
+        help="set an environment variable of the command; without VALUE, pass on the caller's",
     )
-    parser.add_argument("--cwd", metavar="DIR", default="/", help="the command's working directory (%(default)s)")
-    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--cwd", metavar="DIR", default="/", help="working directory of the command (%(default)s)")
+    parser.add_argument("name", metavar="NAME", help="name of the namespaces")
     parser.add_argument(
         "command",
         metavar="COMMAND",
         nargs="*",
         default=[],  # without it argparse says that COMMAND is required
-        help="the command and its arguments, after --; a shell by default",
+        help="command and arguments, after --; a shell by default",
     )
     words = list(sys.argv[1:] if arguments is None else arguments)
     # argparse would take every -- out of the command
