@@ -120,6 +120,7 @@ class Life(NamedTuple):
     `final`: its process has ended with a status after which its definition wants no restart.
     `reason` is for people; `cause` is kept until something else happens, `other` is the service
     that it is about, `detail` a sentence that says more than `cause`, if there is one.
+    `stop_failure` tells how its function `stop` failed after that, if it did.
     """
 
     state: State = State.STOPPED
@@ -142,6 +143,7 @@ class Life(NamedTuple):
     failures: int = 0
     restarts: int = 0
     starts: int = 0
+    stop_failure: str = ""
 
     def due(self) -> float | None:
         """Return when `timed_out` has to be called, or None."""

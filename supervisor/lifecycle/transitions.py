@@ -52,7 +52,8 @@ def enter(life: Life, state: State, now: float, reason: str, deadline: float | N
 
 def because(life: Life, cause: Cause, reason: str = "", other: str = "", detail: str = "") -> Life:
     """Return the life with the last thing that happened to it; an order has its own words."""
-    return life._replace(cause=cause, reason=reason or ORDERS[cause].format(other), other=other, detail=detail)
+    words = reason or ORDERS[cause].format(other)
+    return life._replace(cause=cause, reason=words, other=other, detail=detail, stop_failure="")
 
 
 def asked_from_rest(life: Life, now: float) -> Life:
@@ -146,7 +147,7 @@ def torn_down(service: Service, life: Life, now: float, clean: bool, reason: str
     if life.then is Then.REST:
         failed = because(life, Cause.FUNCTION, f"{life.reason}; {reason}")
         return enter(failed, State.FAILED, now, failed.reason), (Act.RELEASE,)
-    return _stopped(service, life, now, reason, spread)
+    return _stopped(service, life._replace(stop_failure=reason), now, reason, spread)
 
 
 def _stopped(service: Service, life: Life, now: float, reason: str, spread: float) -> Transition:

@@ -57,7 +57,8 @@ def describe(link: Link, now: float) -> str:
         return ""
     if subject.life.state is State.WAITING and link.other:
         return f"it {_hold(link)}"
-    return f"{WORDS[link.kind](link, subject)}{_outlook(subject, now)}"
+    failure = f"; {subject.life.stop_failure}" if subject.life.stop_failure else ""
+    return f"{WORDS[link.kind](link, subject)}{failure}{_outlook(subject, now)}"
 
 
 def _hold(link: Link) -> str:

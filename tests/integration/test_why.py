@@ -158,7 +158,9 @@ def test_a_stop_does_not_hide_the_end_of_the_process(spawnd: Start) -> None:
     assert "it could not exec" in reply["answer"]
     assert f"see {daemon.definitions}:" in reply["hint"]
     daemon.wait_state("fails", "backoff")
-    assert why(daemon, "fails")["chain"][0]["exit_status"] == 1
+    reply = why(daemon, "fails")
+    assert reply["chain"][0]["exit_status"] == 1
+    assert "its process exited with status 1; stop failed: busy; failure 1 of 10" in reply["answer"]
     assert daemon.services()["fails"]["reason"].startswith("exited with status 1; stop failed: busy")
 
 

@@ -248,7 +248,16 @@ def test_a_process_that_cannot_be_started_is_cleaned_up() -> None:
     case.exited()
     assert case(machine.start_failed, "cannot open", 0.0) == (State.STOPPING, (Act.CALL_STOP,))
     assert case.exited(False, "stop failed") == (State.BACKOFF, ())
-    assert case.life.reason == "cannot open; stop failed"
+    assert (case.life.reason, case.life.stop_failure) == ("cannot open; stop failed", "stop failed")
+    case(machine.start)
+    assert case.life.stop_failure == ""
+
+
+def test_a_stop_that_fails_at_a_restart_is_remembered() -> None:
+    case = Case("start", "stop").up()
+    assert case(machine.restart) == (State.STOPPING, (Act.CALL_STOP,))
+    assert case.exited(False, "stop failed: busy") == (State.WAITING, ())
+    assert case.life.stop_failure == "stop failed: busy"
 
 
 def test_a_task_that_ends_well_is_done_after_its_stop() -> None:

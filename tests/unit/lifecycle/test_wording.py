@@ -60,6 +60,10 @@ SENTENCES: list[tuple[list[Subject], str]] = [
         "watchdog (watchdog is 5 s)",
     ),
     (
+        [subject("a", State.RUNNING, cause=Cause.RESTART, stop_failure="stop failed: busy")],
+        "a has been running since 2026-07-28 10:00:00; restarted because somebody asked for it; stop failed: busy",
+    ),
+    (
         [subject("a", State.RUNNING, cause=Cause.DEFINITION)],
         "a has been running since 2026-07-28 10:00:00; restarted because its definition has changed",
     ),
@@ -177,6 +181,7 @@ TEXTS: list[tuple[Subject, str]] = [
         failing(cause=Cause.FUNCTION, call_ended=replace(Ended.of_step("fork", "", 11, "no"), function="start")),
         f"its function start could not fork: no{NEXT}",
     ),
+    (failing(stop_failure="stop failed: busy"), f"its process exited with status 3; stop failed: busy{NEXT}"),
     (failing(ended=Ended(status=3), call_ended=STOPPED_WELL), f"its process exited with status 3{NEXT}"),
     (failing(ended=ADDRESS), f"it could not bind tcp 0.0.0.0:80: Address already in use{NEXT}"),
     (
