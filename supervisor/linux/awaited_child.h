@@ -11,6 +11,8 @@
 
 #include "sharing_child.h"
 
+enum { SLOWEST_MS = 2000 }; // for a child that runs, on a machine that is busy
+
 struct child {
 	volatile uint32_t in_memory; // until it has let go of our memory
 	_Alignas(16) char stack[STACK_SIZE];
@@ -64,4 +66,18 @@ static inline int waits(int pid)
 	text[size > 0 ? size : 0] = '\0';
 	state = strstr(text, "State:\t");
 	return !state || state[7] != 'R';
+}
+
+// Wait until a child sets `flag` to 0: so long at most while it waits for somebody else; whether it is 0. A child that
+// waits for the processor gets the time of a busy machine.
+static inline int wait_for_child(volatile uint32_t *flag, int pid, int milliseconds)
+{
+	int waited = 0;
+
+	while (!wait_for(flag, milliseconds)) {
+		waited += milliseconds;
+		if (milliseconds == 0 || waited >= SLOWEST_MS || waits(pid))
+			return 0;
+	}
+	return 1;
 }

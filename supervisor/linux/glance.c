@@ -23,7 +23,6 @@ enum {
 	ROOM = 65536,
 	LONGEST = 16384, // bytes of an answer
 	CHILDREN = 4, // one that not even KILL ends keeps what it works on
-	SLOWEST_MS = 2000, // for a child that runs, on a machine that is busy
 	END_MS = 1000, // for one that was killed
 	DONT_SYNC = AT_STATX_DONT_SYNC,
 	INODE = 0x100, // STATX_INO

@@ -22,7 +22,6 @@
 
 enum {
 	ROOM = 16384, // bytes that are read or written at once
-	SLOWEST_MS = 2000, // for a child that runs, on a machine that is busy
 	END_MS = 20, // from its last call to its end
 };
 
@@ -191,12 +190,7 @@ static int reap(int pid, int milliseconds)
 // Whether the child has ended, which is reaped then. Waits until it does, or waits for others for so long.
 int end_pipe_call(struct pipe_call *job, int pid, int milliseconds)
 {
-	int waited = 0;
-
-	while (!wait_for(&job->child.in_memory, milliseconds)) {
-		waited += milliseconds;
-		if (milliseconds == 0 || waited >= SLOWEST_MS || waits(pid))
-			return 0;
-	}
+	if (!wait_for_child(&job->child.in_memory, pid, milliseconds))
+		return 0;
 	return reap(pid, milliseconds ? END_MS : 0);
 }

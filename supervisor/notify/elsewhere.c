@@ -56,7 +56,7 @@ static int run(struct child *child, int (*function)(void *), int milliseconds)
 		pid = begin(child, function, SIGCHLD, NULL);
 		if (pid < 0)
 			return pid;
-		if (!wait_for(&child->in_memory, milliseconds)) {
+		if (!wait_for_child(&child->in_memory, pid, milliseconds)) {
 			kill(pid, SIGKILL);
 			return pid;
 		}
@@ -275,7 +275,7 @@ int close_elsewhere(const int *fds, int count, int milliseconds)
 		if (pid < 0)
 			return pid;
 		// with a copy it has had all from its beginning
-		if (!table.copies && !wait_for(&closing.begins, milliseconds)) {
+		if (!table.copies && !wait_for_child(&closing.begins, pid, milliseconds)) {
 			kill(pid, SIGKILL);
 			return -ETIMEDOUT; // the caller gets to know of an orphan
 		}
@@ -288,7 +288,7 @@ int close_elsewhere(const int *fds, int count, int milliseconds)
 		call(__NR_close, fds[i], 0, 0, 0);
 	closing.alone = 1;
 	syscall(__NR_futex, &closing.alone, FUTEX_WAKE, 1, NULL, NULL, 0);
-	if (!wait_for(&closer.in_memory, milliseconds))
+	if (!wait_for_child(&closer.in_memory, pid, milliseconds))
 		kill(pid, SIGKILL);
 	return pid;
 }

@@ -15,8 +15,10 @@ from supervisor.linux.inotify import IN_CLOEXEC, inotify_init1
 from supervisor.linux.mount import MNT_DETACH, MS_PRIVATE, MS_REC, mount, umount2
 from supervisor.linux.namespaces import CLONE_NEWNS, unshare
 from supervisor.linux.open_files import FILE, identity
+from supervisor.notify import untrusted
 from supervisor.notify.untrusted import (
     EPOLL,
+    MAX_DESCRIPTORS,
     LocalFileSystems,
     Seen,
     has_other_end,
@@ -31,7 +33,7 @@ from supervisor.notify.untrusted import (
 from tests.unit.process.forked import in_child, open_numbers
 from tests.unit.process.requirements import needs_root
 from tests.unit.varlink.lingering import pass_on
-from tests.unit.waiting import wait_exit
+from tests.unit.waiting import child_process, wait_exit
 
 SO_PEEK_OFF = 42
 
@@ -102,6 +104,30 @@ def test_a_look_from_elsewhere_sees_a_file_without_a_name(deepen: Callable[[], i
         os.close(fd)
         assert [(one.link, one.has_seals) for one in seen] == [("/", False)]
         assert seen[0].device == (os.major(status.st_dev), os.minor(status.st_dev))
+
+
+def test_a_child_that_waits_for_the_processor_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets more time than a child that waits for somebody else."""
+    monkeypatch.setattr(untrusted, "PATIENCE_MS", 1)
+
+    def look() -> bool:
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+        ours, theirs = socket.socketpair()
+        with ours, theirs, child_process(spin), child_process(spin):
+            socket.send_fds(theirs, [b"x"], [0] * MAX_DESCRIPTORS)
+            for _ in range(50):
+                pid, seen = look_elsewhere(ours.fileno())
+                wait_exit(pid)
+                if seen is None:
+                    return False
+        return True
+
+    assert in_child(look)
+
+
+def spin() -> None:
+    while True:
+        pass
 
 
 def test_only_what_nothing_holds_up_is_closed_at_once() -> None:
