@@ -22,7 +22,7 @@ from supervisor.linux.glance import read_file
 T = TypeVar("T")
 # In a machine the processor is emulated, and a look takes time of the only one.
 IN_MACHINE = "MACHINE" in os.environ
-PATIENCE = 60.0 if IN_MACHINE else 20.0  # seconds that a condition may take on a busy machine
+PATIENCE = 60.0  # seconds that a condition may take on a busy machine
 PAUSE = 0.05 if IN_MACHINE else 0.005  # seconds between two looks
 BIN = Path(sys.executable).parent
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 USERFAULTFD = 323 if platform.machine() == "x86_64" else 282  # <asm/unistd.h>
 UFFDIO_API, UFFDIO_REGISTER = 0xC018AA3F, 0xC020AA00  # <linux/userfaultfd.h>
 UFFD_API, UFFDIO_REGISTER_MODE_MISSING = 0xAA, 1
-PATIENCE = 20.0  # seconds
+PATIENCE = 60.0  # seconds
 LAST = 4096  # a number above those of descriptors here
 
 libc = ctypes.CDLL(None, use_errno=True)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 from tests import fuse
 
-PATIENCE = 20.0  # seconds
+PATIENCE = 60.0  # seconds
 WAITS = "fuse", "folio_lock"  # in the stack of a process that has asked for the page
 
 

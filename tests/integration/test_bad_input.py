@@ -148,7 +148,7 @@ def test_strict_takes_notices_for_errors(folder: Path) -> None:
 def test_a_second_supervisor_on_one_folder(spawnd: Start, folder: Path) -> None:
     daemon = spawnd(f"a = {{ {SLEEP} }}")
     pid = daemon.wait_pid("a")
-    second = subprocess.run(daemon.command(), capture_output=True, text=True, timeout=20)
+    second = subprocess.run(daemon.command(), capture_output=True, text=True, timeout=60)
     assert second.returncode == 1
     assert f"another supervisor does, pid {daemon.pid}" in second.stderr
     assert daemon.pid_of("a") == pid
@@ -211,7 +211,7 @@ def test_no_descriptors_left_for_a_plan(spawnd: Start) -> None:
         used = {int(fd) for fd in os.listdir(f"/proc/{daemon.pid}/fd")}
         free = [number for number in range(len(used) + 2) if number not in used]
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (free[1], before[1]))  # one, for the client
-        result = daemon.ctl(verb, timeout=20)
+        result = daemon.ctl(verb, timeout=60)
         assert result.returncode == 1
         assert "Too many open files" in result.stdout + result.stderr
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from tests.integration.conftest import Start
 from tests.integration.test_life import SLEEP
 from tests.integration.test_reload_edges import ENV
 from tests.unit.control.bench import encode
+from tests.unit.waiting import HELD_UP
 
 Program = Callable[[str, str], str]
 
@@ -188,7 +190,7 @@ def test_no_call_is_lost_while_a_service_is_replaced(counter: Daemon) -> None:
         text = "call of org.example.counter.Add of c"
         wait_until(lambda: counter.log().count(text) == number + 1, "the call")  # noqa: B023 - called in this turn
         os.kill(pid, signal.SIGKILL)
-        answer = json.loads(client.communicate(timeout=20)[0])
+        answer = json.loads(client.communicate(timeout=60)[0])
         assert answer == {"count": 1, "pid": counter.pid_of("c")}
         assert answer["pid"] != pid
 
@@ -210,7 +212,7 @@ def test_a_service_that_is_given_up_while_a_call_waits(spawnd: Start, program: P
     client = subprocess.Popen(ctl(daemon, "call", "f", "a.b.Do"), stderr=subprocess.PIPE, text=True)
     daemon.wait_log("call of a.b.Do of f")
     (daemon.folder / "out" / "go").touch()
-    said = client.communicate(timeout=20)[1]
+    said = client.communicate(timeout=60)[1]
     assert said == "spawnctl: f cannot be called: it has failed; `spawnctl why f` says more\n"
     assert client.returncode == ExitCode.FAILED
 
@@ -229,7 +231,7 @@ def test_a_service_that_is_given_up_while_a_call_waits(spawnd: Start, program: P
 )
 def test_services_that_do_as_they_like(odd: Daemon, method: str, message: str) -> None:
     before = len(os.listdir(f"/proc/{odd.pid}/fd"))
-    result = odd.ctl("call", "o", method, "--timeout", "0.5")
+    result = odd.ctl("call", "o", method, "--timeout", "0.5" if method.endswith("Silent") else "60")
     assert result.returncode == ExitCode.FAILED
     assert result.stderr == f"spawnctl: {message}\n"
     wait_until(lambda: len(os.listdir(f"/proc/{odd.pid}/fd")) <= before, "no descriptor more")
@@ -248,7 +250,7 @@ def test_a_caller_that_is_interrupted_ends_the_call(odd: Daemon) -> None:
     )
     odd.wait_log("call of a.b.Silent of o")
     client.send_signal(signal.SIGINT)
-    assert client.wait(20) == ExitCode.INTERRUPTED
+    assert client.wait(60) == ExitCode.INTERRUPTED
     wait_until((odd.folder / "out" / "closed").exists, "the end of the connection")
 
 
@@ -260,7 +262,7 @@ def callers(daemon: Daemon, count: int, method: str, timeout: float) -> Iterator
         for _ in range(count):
             client = stack.enter_context(socket.socket(socket.AF_UNIX))
             client.connect(str(daemon.socket))
-            client.settimeout(30)
+            client.settimeout(60)
             client.sendall(encode("io.spawnd.Call", name="o", method=method, timeout=timeout))
             clients.append(client)
         wait_until(lambda: daemon.log().count(f"call of {method} of o") == count, "the calls")
@@ -268,21 +270,24 @@ def callers(daemon: Daemon, count: int, method: str, timeout: float) -> Iterator
 
 
 def test_a_hundred_slow_calls_slow_down_nobody(odd: Daemon) -> None:
-    with callers(odd, 100, "a.b.Silent", timeout=8) as clients:
-        begun = time.monotonic()
+    with callers(odd, 100, "a.b.Silent", timeout=600) as clients:
         assert odd.ctl("list").returncode == 0
         assert odd.ctl("restart", "plain").returncode == 0
-        assert time.monotonic() - begun < 8
+        assert not select.select(clients, [], [], 0)[0]
+
+
+def test_a_hundred_slow_calls_run_out_of_time(odd: Daemon) -> None:
+    with callers(odd, 100, "a.b.Silent", timeout=0.5) as clients:
         assert all(b"io.spawnd.TimedOut" in client.recv(65536) for client in clients)
 
 
 def test_many_calls_to_one_that_accepts_nobody_wait(odd: Daemon) -> None:
     pid = odd.wait_running("o")
     os.kill(pid, signal.SIGSTOP)
-    with callers(odd, 300, "a.b.Answer", timeout=30) as clients:
+    with callers(odd, 300, "a.b.Answer", timeout=600) as clients:
         begun = time.monotonic()
         assert odd.ctl("list").returncode == 0
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < HELD_UP
         os.kill(pid, signal.SIGCONT)
         assert all(b'{"reply":{}}' in client.recv(65536) for client in clients)
 
@@ -292,5 +297,5 @@ def test_not_for_who_may_not_control(counter: Daemon) -> None:
     for socket_path in (str(counter.socket), str(counter.runtime / "control.d" / "c")):
         as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
         command = [*as_nobody, str(BIN / "spawnctl"), "--socket", socket_path, "call", "c", "Add"]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert result.returncode == ExitCode.NOT_PERMITTED, result.stderr

@@ -24,10 +24,9 @@ from tests.integration.test_life import NOTIFY, SLEEP
 from tests.integration.test_reload_edges import ENV
 from tests.unit.control.bench import encode
 from tests.unit.varlink.lingering import lingering, pass_on
-from tests.unit.waiting import child_process
+from tests.unit.waiting import HELD_UP, child_process
 
 Program = Callable[[str, str], str]
-AT_ONCE = 3.0  # seconds that a command takes at most on a busy machine when nothing holds it up
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another user")
 LIST = encode("io.spawnd.List")
@@ -54,7 +53,7 @@ def connected(daemon: Daemon, count: int = 1) -> Iterator[list[socket.socket]]:
         for _ in range(count):
             sock = stack.enter_context(socket.socket(socket.AF_UNIX))
             sock.connect(str(daemon.socket))  # which waits where the backlog is full; with a time-out it would fail
-            sock.settimeout(20)
+            sock.settimeout(60)
             socks.append(sock)
         yield socks
 
@@ -79,7 +78,7 @@ def receive(sock: socket.socket) -> dict[str, Any]:
 def at_once() -> Iterator[None]:
     begun = time.monotonic()
     yield
-    assert time.monotonic() - begun < AT_ONCE
+    assert time.monotonic() - begun < HELD_UP
 
 
 # clients
@@ -192,7 +191,7 @@ def test_strangers_in_great_number(spawnd: Start, group: str) -> None:
 def test_descriptors_do_not_get_in(daemon: Daemon, data: bytes) -> None:
     fds = descriptors(daemon.pid)
     mine, theirs = socket.socketpair()
-    mine.settimeout(20)
+    mine.settimeout(60)
     with mine, connected(daemon) as (sock,):
         pass_on(sock, theirs, data)
         assert receive(sock)["error"] == "io.spawnd.Malformed"
@@ -232,14 +231,13 @@ def test_a_slow_stop_holds_up_nobody(spawnd: Start, program: Program) -> None:
     script = program("stubborn", STUBBORN)
     daemon = spawnd(
         f"""
-        slow = {{ exec = "{script}", arg = {{ "@/out" }}, {ENV}, stop_timeout = "20s" }}
+        slow = {{ exec = "{script}", arg = {{ "@/out" }}, {ENV}, stop_timeout = "10m" }}
         a = {{ {SLEEP} }}
         b = {{ {SLEEP}, status = "stop" }}
         """
     )
     wait_until((daemon.folder / "out" / "trapped").exists, "the trap")
     daemon.wait_running("a")
-    begun = time.monotonic()
     with connected(daemon, 20) as socks:
         for number, sock in enumerate(socks):
             sock.sendall(encode("io.spawnd.Restart" if number % 2 else "io.spawnd.Stop", names=["slow"]))
@@ -248,7 +246,6 @@ def test_a_slow_stop_holds_up_nobody(spawnd: Start, program: Program) -> None:
             with at_once():
                 assert daemon.ctl(*command.split()).returncode == 0, command
         assert daemon.state("slow") == "stopping"
-        assert time.monotonic() - begun < 20
         (daemon.folder / "out" / "yield").touch()
         assert daemon.ctl("signal", "TERM", "slow").returncode == 0
         for sock in socks:
@@ -340,7 +337,7 @@ def test_the_owner_has_a_socket_for_itself(daemon: Daemon) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(str(path))
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.sendall(encode("io.spawnd.GetVersion"))
         assert "parameters" in receive(sock)
         inode = path.stat().st_ino

@@ -93,7 +93,7 @@ def check(answer: bytes) -> None:
 def ask(daemon: Daemon, method: str, **parameters: object) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(str(daemon.socket))
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.sendall(json.dumps({"method": method, "parameters": parameters}).encode() + b"\0")
         answer = b""
         while not answer.endswith(b"\0"):

@@ -69,7 +69,7 @@ def examples(folder: Path, quotes: int, files: int, messages: int) -> Iterator[D
 
 
 def run(*command: str, text: str = "") -> str:
-    result = subprocess.run(command, input=text, capture_output=True, text=True, timeout=20, check=False)
+    result = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -84,7 +84,7 @@ def test_quotes_by_nc(examples: Daemon, quotes: int) -> None:
 def test_files_by_curl(examples: Daemon, files: int) -> None:
     assert run("curl", "-sS", f"tftp://127.0.0.1:{files}/hello.txt") == (EXAMPLES / "tftpboot/hello.txt").read_text()
     result = subprocess.run(
-        ["curl", "-sS", f"tftp://127.0.0.1:{files}/../services.lua"], capture_output=True, timeout=20, check=False
+        ["curl", "-sS", f"tftp://127.0.0.1:{files}/../services.lua"], capture_output=True, timeout=60, check=False
     )
     assert result.returncode != 0
     assert result.stdout == b""
@@ -201,7 +201,7 @@ def pid_of_qotd(services: str) -> int | None:
 
 
 def _quote(port: int) -> bytes:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         return client.recv(1000)
     return b""
 

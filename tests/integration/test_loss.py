@@ -37,7 +37,7 @@ while True:
 
 def ask(port: int) -> int:
     """The pid of who answers on a port."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         return int(client.recv(100))
 
 
@@ -78,7 +78,7 @@ def test_clients_are_answered_all_the_time(spawnd: Start, program: Program) -> N
     assert ask(port) == pid
     os.kill(pid, signal.SIGSTOP)
     wait_until(lambda: process_state(pid) == "T", "its stop")
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         daemon.again()
         os.kill(pid, signal.SIGKILL)
         successor = daemon.wait_running("s", other_than=pid)
@@ -155,7 +155,7 @@ def test_the_sockets_of_what_waits_for_its_next_start_are_open(spawnd: Start) ->
     daemon.lose()
     daemon.again()
     assert daemon.state("s") == "backoff"
-    socket.create_connection(("127.0.0.1", port), timeout=20).close()
+    socket.create_connection(("127.0.0.1", port), timeout=60).close()
 
 
 @pytest.mark.skipif(os.path.exists(JOURNAL_SOCKET), reason="this host has a journal")

@@ -62,7 +62,7 @@ def test_a_wait_between_failures_goes_on(spawnd: Start) -> None:
     lose(daemon)
     assert daemon.state("s") == "backoff"
     wait_until(lambda: daemon.log().count("s: exited with status 1; failure") == 2, "the second start", pause=0.02)
-    assert 7 < time.monotonic() - waits < 20
+    assert time.monotonic() - waits > 7
     daemon.wait_log("failure 2")
 
 
@@ -95,7 +95,7 @@ def test_one_that_is_stopping_is_killed_at_its_deadline(spawnd: Start, program: 
     lose(daemon)
     assert daemon.state("s") == "stopping"
     daemon.wait_state("s", "stopped")
-    assert 7.9 < time.monotonic() - begun < 25
+    assert time.monotonic() - begun > 7.9
     assert not alive(pid)
 
 

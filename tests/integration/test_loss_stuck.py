@@ -14,9 +14,9 @@ from supervisor.process.pids import read_process
 from tests import fuse
 from tests.daemon import process_state, wait_until
 from tests.integration.conftest import Start
+from tests.unit.waiting import HELD_UP
 
 Program = Callable[[str, str], str]
-SOON = 20.0  # seconds, on a busy machine
 PROGRAM = f"""#!{sys.executable} -ISs
 import os, signal, sys
 signal.signal(signal.SIGUSR1, lambda *_: os.execv("/bin/sleep", ["sleep", "100000"]))
@@ -45,7 +45,7 @@ def test_a_service_that_hangs_in_an_execve_is_taken_over(spawnd: Start, program:
         wait_until(lambda: hangs(pid), "the execve")
         daemon.again()
         assert daemon.pid_of("a") == pid
-        assert time.monotonic() - before < SOON
+        assert time.monotonic() - before < HELD_UP
         assert "cannot be taken over" not in daemon.log()
     # its execve has ended, and so has the server
     assert daemon.ctl("stop", "a").returncode == 0

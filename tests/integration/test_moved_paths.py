@@ -51,7 +51,7 @@ def said(folder: Path) -> list[str]:
 def ask(path: Path) -> int:
     """The pid of the process that serves there."""
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(20)
+        client.settimeout(60)
         client.connect(str(path))
         return int(client.recv(100))
 
@@ -379,7 +379,7 @@ def test_the_control_socket_is_back_within_a_second(
         lose(daemon.socket)
         daemon.wait_log("bound anew")
         assert daemon.ctl("list").returncode == 0
-        early.settimeout(20)
+        early.settimeout(60)
         early.sendall(b'{"method": "io.spawnd.GetVersion"}\0')
         assert b"version" in early.recv(1000)
     with socket.socket(socket.AF_UNIX) as client:

@@ -11,7 +11,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -289,9 +288,7 @@ def test_it_can_be_stopped_while_its_script_waits(own: Ground, folder: Path, spa
     (folder / "reaper.lua").write_text('local db = pg:new("host=/nowhere") print("waits") db:execute("SELECT 1")')
     daemon = spawnd(definition(own))
     daemon.wait_log("waits")
-    begun = time.monotonic()
     assert daemon.ctl("stop", "reaper").returncode == 0
-    assert time.monotonic() - begun < 8
     assert "KILL" not in daemon.log()
 
 

@@ -184,7 +184,7 @@ def test_a_stop_that_waits_is_answered(spawnd: Start, program: Program, folder: 
         reexec(daemon)
         assert ctl.poll() is None
         ends_well(ctl)
-    assert 7.9 < time.monotonic() - begun < 25
+    assert time.monotonic() - begun > 7.9
     assert (daemon.state("s"), daemon.state("t")) == ("stopped", "stopped")
     assert not alive(pid)
 
@@ -253,7 +253,7 @@ def test_a_wait_between_failures_goes_on(spawnd: Start) -> None:
     reexec(daemon)
     assert daemon.state("s") == "backoff"
     wait_until(lambda: daemon.log().count("s: exited with status 1; failure") == 2, "the second start", pause=0.02)
-    assert 7 < time.monotonic() - waits < 20
+    assert time.monotonic() - waits > 7
     daemon.wait_log("failure 2")
 
 
@@ -268,7 +268,7 @@ def test_a_definition_that_waits_comes(spawnd: Start, program: Program, folder: 
     daemon.wait_log("definitions reloaded")
     reexec(daemon)
     assert daemon.state("s") == "stopping"
-    socket.create_connection(("127.0.0.1", port), timeout=20).close()
+    socket.create_connection(("127.0.0.1", port), timeout=60).close()
     for pid in pids:
         (folder / "out" / f"end-{pid}").touch()
     second = daemon.wait_running("s", other_than=pids[0])

@@ -408,7 +408,7 @@ def test_it_is_refused_while_everything_is_being_stopped(version: Start, program
 def test_systemd_is_told(version: Start, folder: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(folder / "systemd"))
-        systemd.settimeout(20)
+        systemd.settimeout(60)
 
         def told() -> bytes:
             """The next word that is not a status alone."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 
 from tests.daemon import wait_until
@@ -16,12 +15,10 @@ QUICK = 'backoff = { first = "10ms", max = "20ms" }'
 
 def test_a_ready_fd_that_is_closed_ends_the_start_at_once(spawnd: Start, program: Program) -> None:
     closes = program("closes", "#!/bin/sh\nexec 3>&-\nexec sleep 100000\n")
-    before = time.monotonic()
     keys = f'exec = "{closes}", {ENV}, ready = "fd", ready_fd = 3, start_timeout = false, start_limit = 1'
     daemon = spawnd(f"s = {{ {keys} }}")
     daemon.wait_state("s", "failed")
     assert "closed its ready_fd without saying that it is ready" in daemon.log()
-    assert time.monotonic() - before < 15
 
 
 def test_one_that_ends_before_it_is_ready_has_the_reason_of_its_end(spawnd: Start, program: Program) -> None:

@@ -210,7 +210,7 @@ def test_with_stderr_closed_workers_log_to_syslog_as_spawnd_does(folder: Path) -
         syslog = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         syslog.bind(str(dev / "log"))
         (dev / "log").chmod(0o666)
-        syslog.settimeout(20)
+        syslog.settimeout(60)
         accessory = SHIPPED.read_text().replace("@cm4all-spawn", f"@stdio-{folder.name}")
         daemon = Daemon(folder, accessory + SERVICES.partition("reads =")[0].replace("@", str(folder)))
         (folder / "passed").touch()

@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 
 from supervisor.loop.loop import Loop
 
-DEADLINE = 20.0  # seconds; what takes longer has gone wrong, also on a busy machine
+DEADLINE = 60.0  # seconds; what takes longer has gone wrong, also on a busy machine
+HELD_UP = 20.0  # seconds; an order that takes longer has been kept, also on a busy machine
 LOOK_AGAIN_MS = 2  # for what the kernel tells of in no other way than being asked
 
 

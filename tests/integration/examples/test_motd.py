@@ -13,7 +13,7 @@ import pytest
 
 from tests.integration.examples.program import Program
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 OWN = "org.example.motd"
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.integration.examples.program import NOBODY, SHIPPED, Program
 
 QUOTES = set(SHIPPED.joinpath("quotes.txt").read_bytes().split(b"%\n"))
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 GOODBYES = 40  # answered clients that qotd waits for at once
 
 

@@ -7,7 +7,7 @@ import socket
 import struct
 
 RRQ, WRQ, DATA, ACK, ERROR, OACK = range(1, 7)
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 Packet = tuple[int, int, bytes]  # opcode, number of the block or error (0 in an OACK), the rest
 

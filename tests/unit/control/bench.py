@@ -21,8 +21,7 @@ from supervisor.varlink.connection import Connection
 from supervisor.varlink.pending_call import PendingCall
 from tests.unit.closing import Reaper
 from tests.unit.control.fake_core import FakeCore
-
-DEADLINE = 20.0  # seconds
+from tests.unit.waiting import DEADLINE
 
 
 class Clock:

@@ -454,7 +454,7 @@ def test_interrupted(supervise: Supervise, path: str) -> None:
     assert os.read(reached_r, 1) == b"w"  # the call is there, so spawnctl waits for its answer
     os.close(reached_r)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (ExitCode.INTERRUPTED, b"", b"")
 
 

@@ -22,7 +22,7 @@ from tests.unit.closing import PatientCloser, Reaper, Stopped
 from tests.unit.log.kept import kept_output
 from tests.unit.process.forked import in_child, open_numbers
 from tests.unit.process.requirements import needs_root
-from tests.unit.waiting import fill, run_until, turn, wait_until
+from tests.unit.waiting import HELD_UP, fill, run_until, turn, wait_until
 
 
 class Worker:
@@ -263,7 +263,7 @@ def test_a_pipe_that_somebody_keeps_goes_without_the_mark(outputs: WorkerOutputs
         before = time.monotonic()
         outputs.end_line("a")
         outputs.end_line("a")
-        assert time.monotonic() - before < 5
+        assert time.monotonic() - before < HELD_UP
     wait_until(lambda: outputs._is_marked("a"))
     assert os.read(worker.streams["a"][0], 1000) == PROCESS_ENDED
 

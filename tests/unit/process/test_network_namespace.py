@@ -149,7 +149,7 @@ def connect_in(name: str, address: tuple[str, int]) -> socket.socket:
     """A client of a socket in a network namespace."""
 
     def connect() -> socket.socket:
-        return socket.create_connection(address, timeout=20)
+        return socket.create_connection(address, timeout=60)
 
     return run_in_namespace(name, connect)
 

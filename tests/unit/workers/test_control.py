@@ -126,7 +126,7 @@ def test_on_a_loop_of_another_kind() -> None:
         reader, writer = await asyncio.open_unix_connection(path)
         calls = [Call("io.spawnd.greeter.Greet", {"name": name}) for name in ("a", "b")]
         writer.write(b"".join(map(encode_call, calls)) + b"nonsense\0")
-        replies = (await asyncio.wait_for(reader.read(), 20)).split(b"\0")
+        replies = (await asyncio.wait_for(reader.read(), 60)).split(b"\0")
         writer.close()
         server.close()
         await server.wait_closed()

@@ -38,7 +38,7 @@ def test_an_answer_that_comes_too_late_is_nobodys(listener: socket.socket) -> No
 
 
 def test_after_a_refusal_the_connection_goes_on(listener: socket.socket) -> None:
-    with Accessory(ADDRESS, timeout=20) as client, listener.accept()[0] as server:
+    with Accessory(ADDRESS, timeout=60) as client, listener.accept()[0] as server:
         for text in ("one", "two"):
             server.send(encode_error(text))
             with pytest.raises(RequestError, match=text):

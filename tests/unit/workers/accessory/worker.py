@@ -66,7 +66,7 @@ class Worker:
         return self.spawnd.names()
 
     def connect(self) -> Accessory:
-        return Accessory(self.address, timeout=20)
+        return Accessory(self.address, timeout=60)
 
     def kill(self) -> None:
         """kill -9; what it said until then is taken."""

@@ -18,7 +18,7 @@ MAGIC = "63046101"
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.bind(f"{tmp_path}/control")
         yield sock
 
@@ -116,7 +116,7 @@ def test_failures_are_values(address: str, problem: str) -> None:
 
 def test_over_udp() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{sock.getsockname()[1]}"
         prints(f"c = control_client:new(control_resolve('{address}')) c:send(c:build():fade_children('x'))")
@@ -138,7 +138,7 @@ def test_a_receiver_that_is_started_again(tmp_path: Path, family: int) -> None:
     def bound(address: str | tuple[str, int]) -> socket.socket:
         sock = socket.socket(family, socket.SOCK_DGRAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.settimeout(20)
+        sock.settimeout(60)
         sock.bind(address)
         return sock
 

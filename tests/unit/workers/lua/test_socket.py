@@ -22,7 +22,7 @@ KINDS = {"stream": socket.SOCK_STREAM, "dgram": socket.SOCK_DGRAM, "seqpacket": 
 
 def listening(family: int, kind: int, address: str | tuple[str, int]) -> socket.socket:
     sock = socket.socket(family, kind)
-    sock.settimeout(20)
+    sock.settimeout(60)
     sock.bind(address)
     if kind != socket.SOCK_DGRAM:
         sock.listen(8)
@@ -33,7 +33,7 @@ def received(server: socket.socket) -> bytes:
     if server.type == socket.SOCK_DGRAM:
         return server.recv(65536)
     with server.accept()[0] as connection:
-        connection.settimeout(20)
+        connection.settimeout(60)
         data = b""
         while chunk := connection.recv(65536):
             data += chunk

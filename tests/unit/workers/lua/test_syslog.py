@@ -24,7 +24,7 @@ def place(tmp_path: Path) -> str:
 def server(place: str) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(place)
-        listening.settimeout(20)
+        listening.settimeout(60)
         yield listening
 
 
@@ -53,7 +53,7 @@ def test_a_log_that_was_restarted(place: str, server: socket.socket) -> None:
     os.unlink(place)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as another:
         another.bind(place)
-        another.settimeout(20)
+        another.settimeout(60)
         assert log(b"info", b"two") is True
         assert another.recv(1000).endswith(b": two")
     syslog.close()

@@ -10,9 +10,8 @@ import pytest
 from supervisor.process import marks
 from tests import fuse
 from tests.hung import executing
+from tests.unit.waiting import HELD_UP
 from workers.netns import remove as leftovers
-
-SOON = 5.0  # seconds, on a busy machine
 
 
 def test_the_mark_of_services_has_one_name() -> None:
@@ -28,4 +27,4 @@ def test_a_process_that_does_not_show_where_it_is_holds_up_nobody() -> None:
         assert os.getppid() in found
         assert pid not in found
         assert not leftovers._is_left_in(pid, (status.st_dev, status.st_ino), "name", [os.getpid()])
-        assert time.monotonic() - before < SOON
+        assert time.monotonic() - before < HELD_UP

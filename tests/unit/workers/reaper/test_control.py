@@ -104,7 +104,7 @@ def test_a_password_is_not_told(tmp_path: Path) -> None:
 
 def test_a_database_that_cannot_be_asked(tmp_path: Path) -> None:
     async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
-        reply = await asyncio.wait_for(asking(reaper)("Totals"), 20)
+        reply = await asyncio.wait_for(asking(reaper)("Totals"), 60)
         assert reply["error"] == "io.spawnd.Failed"
         assert "nowhere" in reply["parameters"]["message"]
 
