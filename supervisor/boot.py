@@ -20,25 +20,20 @@ from supervisor.linux.open_files import identity
 from supervisor.log.logger import log, notice
 from supervisor.log.output import JournalOutputs, WorkerOutputs
 from supervisor.loop.loop import Loop
-from supervisor.manager.folder_watch import FolderWatch
 from supervisor.manager.host import HostFacts
-from supervisor.manager.runtime import RuntimeFolder
+from supervisor.manager.runtime import FolderWatch, RuntimeFolder
 from supervisor.manager.supervisor import Supervisor
-from supervisor.notify.passed import passed_descriptors
 from supervisor.notify.safe_close import Closer
-from supervisor.notify.sender import Sender
+from supervisor.notify.service_side import Sender, passed_descriptors
 from supervisor.origin import Origin
-from supervisor.plural import count
-from supervisor.printable import encodable
+from supervisor.places import SYSTEM_FOLDER
+from supervisor.printable import count, encodable
 from supervisor.process.attributes import is_spared
 from supervisor.process.cgroup import Subtree, find_delegated
 from supervisor.process.children import REALTIME, Children
-from supervisor.runtime_folder import SYSTEM_FOLDER
-from supervisor.state.file import Record
-from supervisor.state.state import State, StateError, read_state
-from supervisor.systemd.reports import Systemd
+from supervisor.state.state import Record, State, StateError, read_state
+from supervisor.systemd.reports import Systemd, SystemdStore
 from supervisor.systemd.scope import Scope, can_have_scope, scope_name
-from supervisor.systemd.store import SystemdStore
 from supervisor.takeover.records import numbers
 from supervisor.takeover.reexec import Reexec
 

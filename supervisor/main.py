@@ -16,17 +16,15 @@ from supervisor.changes.evaluation import Evaluation
 from supervisor.deferred import forget
 from supervisor.definitions.service import Definitions
 from supervisor.errors import EXIT_CONFIG, EXIT_FAILED, DefinitionsError, SpawnError
-from supervisor.interpreter import enter_utf8_mode
 from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range
 from supervisor.linux.signal_mask import unblock_all
 from supervisor.log.logger import LEVELS, log, notice, open_closed_stdio, open_log
 from supervisor.loop.loop import Loop
 from supervisor.manager.runtime import RuntimeFolder
-from supervisor.origin import Origin, program
-from supervisor.places import SYSCONFDIR
-from supervisor.plural import count
+from supervisor.origin import Origin, enter_utf8_mode, program
+from supervisor.places import RULE, SYSCONFDIR, default_folder
+from supervisor.printable import count
 from supervisor.process.children import REALTIME, Children, signal_name
-from supervisor.runtime_folder import RULE, default_folder
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser

@@ -1,12 +1,45 @@
-"""How spawnd was started: what stays the same when it executes itself anew."""
+"""How spawnd was started, which stays the same when it executes itself anew, and by which Python interpreter.
+
+Definitions are UTF-8 in every locale, so arguments and paths are UTF-8 too (`-X utf8`).  `-I` keeps modules of
+the current user, of `$PYTHONPATH` and of the working directory out of a process that is root's.
+"""
 
 from __future__ import annotations
 
 import os
+import site
 import sys
 from dataclasses import dataclass
 
-from supervisor.interpreter import interpreter
+import supervisor
+
+ISOLATED = "-IXutf8"  # one argument, as the first line of a script takes no more
+UTF8 = "-Xutf8"
+
+
+def interpreter() -> list[str]:
+    """Return the start of every command line that runs Python."""
+    return [sys.executable, ISOLATED if _is_found_isolated() else UTF8]
+
+
+def enter_utf8_mode() -> None:
+    """Execute this program again where UTF-8 mode is off, as scripts of pip give the interpreter no options.
+
+    A module that was named with `-m` may be found by what isolation leaves out, so it is not isolated.
+    Raises OSError.
+    """
+    if sys.flags.utf8_mode:
+        return
+    again = interpreter() if sys.modules["__main__"].__spec__ is None else [sys.executable, UTF8]
+    if sys.orig_argv[1:2] != again[1:]:  # an option after ours has switched it off, and would do so again
+        os.execv(again[0], [*again, *sys.orig_argv[1:]])  # noqa: S606  # our own program
+
+
+def _is_found_isolated() -> bool:
+    """Whether this package is installed where an isolated interpreter finds it too."""
+    home = os.path.dirname(os.path.dirname(os.path.abspath(supervisor.__file__)))
+    left_out = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), site.getusersitepackages(), sys.path[0]]
+    return home in site.getsitepackages() or home not in map(os.path.abspath, filter(None, left_out))
 
 
 @dataclass(frozen=True, slots=True)

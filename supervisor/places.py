@@ -1,5 +1,72 @@
-"""Where this installation has its configuration."""
+"""Where things are on this host: configuration, run-time folder and control socket, the Lua files that ship."""
 
 from __future__ import annotations
 
+import os
+
 SYSCONFDIR = "/etc"  # `make install SYSCONFDIR=…` writes this line
+
+SYSTEM_FOLDER = "/run/spawnd"
+CONTROL = "control"
+OWNER_SUFFIX = ".owner"
+RULE = "$RUNTIME_DIRECTORY, /run/spawnd for root, $XDG_RUNTIME_DIR/spawnd or /tmp/spawnd-UID for other users"
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_LUA_FOLDERS = (os.path.join(_HERE, "lua"), os.path.join(_HERE, "..", "lua"))  # installed; in the source tree
+
+
+def default_folder() -> str:
+    """The run-time folder of a spawnd that this user starts: `$RUNTIME_DIRECTORY` wins (systemd.exec(5))."""
+    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    if given:
+        return given
+    if os.geteuid() == 0:
+        return SYSTEM_FOLDER
+    session = os.environ.get("XDG_RUNTIME_DIR")
+    return os.path.join(session, "spawnd") if session else _temporary_folder()
+
+
+def default_socket() -> str:
+    """The control socket that this user most likely means: that of a spawnd of their own, else the system's."""
+    *own, system = default_sockets()
+    for path in own:
+        if _is_ours(os.path.dirname(path)) and os.path.exists(path):
+            return path
+    return system
+
+
+def default_sockets() -> list[str]:
+    """Return where `default_socket` looks, that of the system at the end."""
+    folders = [SYSTEM_FOLDER]
+    if os.geteuid() != 0:
+        session = os.environ.get("XDG_RUNTIME_DIR")
+        folders = [*([os.path.join(session, "spawnd")] if session else []), _temporary_folder(), SYSTEM_FOLDER]
+    return [os.path.join(folder, CONTROL) for folder in folders]
+
+
+def owner_socket(path: str) -> str:
+    """The socket beside the control socket at `path` that only the user of spawnd can connect to."""
+    return f"{path}{OWNER_SUFFIX}"
+
+
+def _temporary_folder() -> str:
+    return f"/tmp/spawnd-{os.geteuid()}"  # noqa: S108  (whoever uses it sees to its owner and mode)
+
+
+def _is_ours(folder: str) -> bool:
+    """Whether the folder is this user's: in /tmp anybody could have made one of that name."""
+    try:
+        return os.lstat(folder).st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
+def lua_file(name: str) -> bytes:
+    """The text of a Lua file that ships.  Raises FileNotFoundError."""
+    for folder in _LUA_FOLDERS:
+        try:
+            with open(os.path.join(folder, name), "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            continue
+    raise FileNotFoundError(f"cannot find the Lua file {name!r} that belongs to this program")

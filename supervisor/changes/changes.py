@@ -17,7 +17,7 @@ from supervisor.log.logger import log, notice, set_level
 from supervisor.log.output import WorkerOutputs
 from supervisor.manager.manager import Manager
 from supervisor.manager.runtime import RuntimeFolder
-from supervisor.plural import count
+from supervisor.printable import count
 from supervisor.systemd.reports import Systemd
 
 LOG_WORKER = "log"

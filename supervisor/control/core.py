@@ -9,8 +9,8 @@ from supervisor.definitions.service import Service, Settings
 from supervisor.errors import SpawnError
 from supervisor.lifecycle.dependencies import Obstacle
 from supervisor.lifecycle.life import Ended, Life
-from supervisor.lifecycle.outcome import Outcome
 from supervisor.lifecycle.plan import Plan
+from supervisor.lifecycle.transaction import Outcome
 from supervisor.log.ring import START, Piece, Position
 from supervisor.process.launch import DescriptorRow
 from supervisor.process.paths import Sight

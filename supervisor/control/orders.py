@@ -9,12 +9,12 @@ from fnmatch import fnmatchcase
 from supervisor.control.core import Core, Unit
 from supervisor.control.errors import InvalidParameter, NoSuchService
 from supervisor.control.rows import reason
-from supervisor.definitions.suggest import nearest
+from supervisor.definitions.problems import nearest
 from supervisor.lifecycle.life import AT_REST, State
-from supervisor.lifecycle.outcome import Outcome
+from supervisor.lifecycle.transaction import Outcome
 from supervisor.log.logger import log
-from supervisor.plural import count
-from supervisor.varlink.parameters import Parameters
+from supervisor.printable import count
+from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 Judge = Callable[[Unit], Outcome | None]  # whether a unit has come to what was ordered; None: not yet

@@ -5,8 +5,7 @@ from __future__ import annotations
 from supervisor.definitions.notation import lua
 from supervisor.definitions.notation.keys import ENTRIES, SHOW, functions
 from supervisor.definitions.service import FUNCTIONS, Service, Settings
-from supervisor.lifecycle.change import change_of_key
-from supervisor.lifecycle.plan import AT_BOOT, Plan, ServicePlan
+from supervisor.lifecycle.plan import AT_BOOT, Plan, ServicePlan, change_of_key
 
 ADDED, REMOVED, CHANGED, SAME = "added", "removed", "changed", "same"
 ACCOUNTS = {"user": "uid", "group": "gid", "groups": "gids"}

@@ -25,10 +25,8 @@ from supervisor.linux.peers import Credentials, peer_credentials, peer_groups
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop, Timer
 from supervisor.notify.safe_close import ClosingQueue, WhenReaped, safe_close
-from supervisor.plural import count
-from supervisor.printable import quoted
-from supervisor.varlink.acceptor import Acceptor, Turns
-from supervisor.varlink.connection import Callbacks, Connection, Record
+from supervisor.printable import count, quoted
+from supervisor.varlink.connection import Acceptor, Callbacks, Connection, Record, Turns
 from supervisor.varlink.pending_call import PendingCall
 
 BACKLOG = 512

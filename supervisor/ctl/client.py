@@ -19,8 +19,8 @@ from supervisor.ctl.errors import (
     from_reply,
 )
 from supervisor.json_text import dumps
+from supervisor.places import owner_socket
 from supervisor.printable import quoted
-from supervisor.runtime_folder import owner_socket
 
 TYPE_CHECKING = False  # `typing` would take longer to import than the rest of this takes to run
 if TYPE_CHECKING:

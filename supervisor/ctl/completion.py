@@ -17,7 +17,7 @@ from supervisor.ctl.client import Client
 from supervisor.ctl.errors import SpawnctlError
 from supervisor.ctl.parsers import VERB, general_parser, verb_parser
 from supervisor.ctl.verbs import VERBS
-from supervisor.runtime_folder import default_socket
+from supervisor.places import default_socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

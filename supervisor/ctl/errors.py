@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from enum import IntEnum
 
 from supervisor.errors import SpawnError
+from supervisor.places import CONTROL, default_sockets
 from supervisor.printable import printable, quoted
-from supervisor.runtime_folder import CONTROL, default_sockets
 
 MOST_FILES = 1000  # that are looked into for a service that is not defined
 LARGEST = 1 << 20  # bytes of a definition file

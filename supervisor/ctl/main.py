@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import ExitCode, SpawnctlError
 from supervisor.ctl.parsers import general_parser, verb_parser
+from supervisor.places import default_socket
 from supervisor.printable import printable
-from supervisor.runtime_folder import default_socket
 
 COMPLETE = "--complete"  # a shell wants to know what may follow
 

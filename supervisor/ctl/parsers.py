@@ -83,7 +83,7 @@ def verb_parser(name: str, rest: Sequence[str] = ()) -> tuple[Any, argparse.Argu
 
 def no_such_verb(name: str, rest: Sequence[str] = ()) -> UsageError:
     """The error for a wrong verb, with the most probable meaning of the words."""
-    from supervisor.definitions.suggest import nearest  # only an error needs it
+    from supervisor.definitions.problems import nearest  # only an error needs it
 
     near = [repr(verb) for verb in nearest(name, VERBS, NEAR, ALIKE)]
     if rest and rest[0] in VERBS:

@@ -6,8 +6,7 @@ import sys
 
 from supervisor.ctl.output import Terminal
 from supervisor.ctl.text import wrap
-from supervisor.plural import count
-from supervisor.printable import printable
+from supervisor.printable import count, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from supervisor.ctl.client import Client
 from supervisor.ctl.errors import SpawnctlError, TimedOut
 from supervisor.ctl.output import NO_SERVICES, print_results, standard_output
 from supervisor.ctl.text import wrap
-from supervisor.plural import count
-from supervisor.printable import printable
+from supervisor.printable import count, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from functools import cache
 from supervisor.definitions.checking import Checking
 from supervisor.definitions.problems import place
 from supervisor.definitions.service import Descriptor, Service
-from supervisor.plural import listed
+from supervisor.printable import listed
 
 ANY_V4, ANY_V6 = "0.0.0.0", "::"  # noqa: S104  compared with, not bound to
 

@@ -12,8 +12,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from supervisor.definitions.problems import InvalidValue
-from supervisor.definitions.suggest import did_you_mean
+from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.values import describe, is_digits
 
 OVERFLOW_ID = 65534  # of user and group nobody where no database knows them

@@ -14,10 +14,9 @@ from supervisor.definitions.files import Source
 from supervisor.definitions.lines import Constructor, Lines, Node
 from supervisor.definitions.lua import NAMES, Evaluated, Function, Global, Module, missing
 from supervisor.definitions.netns import service_name
-from supervisor.definitions.problems import InvalidValue, Problems, internal, place
+from supervisor.definitions.problems import InvalidValue, Problems, did_you_mean, internal, place
 from supervisor.definitions.service import Service, Settings
 from supervisor.definitions.services import Defaults
-from supervisor.definitions.suggest import did_you_mean
 from supervisor.definitions.values import describe, is_service_name, table, tag
 
 DEFAULTS, SETTINGS = "_DEFAULT", "_SUPERVISOR"

@@ -20,11 +20,10 @@ from supervisor.definitions.lines import first_local, first_return, module_names
 from supervisor.definitions.lua import Lua, LuaProblem
 from supervisor.definitions.netns.overlaps import check_host_addresses, check_links
 from supervisor.definitions.order import add_implied_dependencies, check_order
-from supervisor.definitions.problems import Problems, internal, place
+from supervisor.definitions.problems import Problems, did_you_mean, internal, place
 from supervisor.definitions.report import Record, service_record, settings_record
 from supervisor.definitions.service import Service
-from supervisor.definitions.suggest import did_you_mean
-from supervisor.plural import count
+from supervisor.printable import count
 
 MAX_SERVICES = 10_000
 

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from supervisor.definitions.lua_files import lua_file
-from supervisor.definitions.suggest import did_you_mean
+from supervisor.definitions.problems import did_you_mean
+from supervisor.places import lua_file
 
 MAX_MEMORY = 64 * 1024 * 1024
 MAX_RESULT = 16 * 1024 * 1024

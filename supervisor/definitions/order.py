@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from supervisor.definitions.checking import Checking
 from supervisor.definitions.netns import service_name
+from supervisor.definitions.problems import did_you_mean
 from supervisor.definitions.service import Service
-from supervisor.definitions.suggest import did_you_mean
 
 KEYS = ("depends", "after", "conflicts")
 

@@ -12,8 +12,7 @@ import re
 import signal
 from collections.abc import Callable
 
-from supervisor.definitions.problems import InvalidValue
-from supervisor.definitions.suggest import did_you_mean
+from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.values import describe, is_integer, is_number
 
 LARGEST = 2**63 - 1  # of rlim_t, off_t and the files of a cgroup; above it is RLIM_INFINITY

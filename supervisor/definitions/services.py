@@ -9,12 +9,11 @@ from typing import Any
 
 from supervisor.definitions.checking import Checking
 from supervisor.definitions.databases import Databases
-from supervisor.definitions.problems import InvalidValue
+from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.schema import CONVERT
 from supervisor.definitions.service import KEYS, Descriptor, Service
-from supervisor.definitions.suggest import did_you_mean
 from supervisor.definitions.values import describe, table
-from supervisor.plural import count
+from supervisor.printable import count
 
 FIRST_FD = 3
 STANDARD = frozenset({"stdin", "stdout", "stderr"})

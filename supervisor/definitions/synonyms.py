@@ -11,7 +11,7 @@ import re
 from collections.abc import Container
 
 from supervisor.definitions.notation import quantity
-from supervisor.definitions.suggest import did_you_mean, nearest
+from supervisor.definitions.problems import did_you_mean, nearest
 
 MISSPELT = 0.9  # how alike a word has to be to one of these; the least for our own keys is lower
 

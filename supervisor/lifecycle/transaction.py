@@ -6,8 +6,8 @@ from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from supervisor.definitions.service import Service
-from supervisor.lifecycle.dependencies import needed, satisfies
-from supervisor.lifecycle.life import AT_REST, Cause, Life, comes_up, is_wanted
+from supervisor.lifecycle.dependencies import Member, needed, satisfies, waits_for_ever
+from supervisor.lifecycle.life import AT_REST, Cause, Life, State, comes_up, goes_down, is_wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +106,47 @@ def _with_needs(asked: Collection[str], services: Mapping[str, Service]) -> list
     for name in reversed(order):
         needed_by.update(dict.fromkeys(services[name].depends, name))
     return [(name, "" if name in asked else needed_by[name]) for name in order]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`message` says why the outcome is not `ok`, or that nothing had to be done, for people to read."""
+
+    ok: bool
+    message: str = ""
+
+
+DONE = Outcome(True)
+ENDED_BEFORE = Outcome(True, "there was nothing to stop: it had ended before")
+
+
+def started(service: Service, life: Life, units: Mapping[str, Member]) -> Outcome | None:
+    """Return the outcome of a start: the service is up or, for a task, it has ended well."""
+    if satisfies(service, life):
+        return DONE
+    match life.state:
+        case State.BACKOFF | State.STOPPED | State.FAILED | State.DONE:
+            return Outcome(False, life.reason)
+        case State.WAITING:
+            reason = waits_for_ever(service, units)
+            return None if reason is None else Outcome(False, reason)
+        case _:
+            return None
+
+
+def restarted(service: Service, life: Life, units: Mapping[str, Member], starts: int) -> Outcome | None:
+    """Return the outcome of a restart: as `started`, with a start newer than the `starts` before the order."""
+    if life.starts == starts and satisfies(service, life):
+        return None
+    return started(service, life, units)
+
+
+def stopped(life: Life, was_going_down: bool) -> Outcome | None:
+    """Return the outcome of a stop: the service is at rest.  `was_going_down`: `goes_down` has held since the order."""
+    if life.state is State.FAILED and was_going_down:
+        return Outcome(False, life.reason)
+    if life.state in AT_REST:
+        return DONE if was_going_down or life.state is State.STOPPED else ENDED_BEFORE
+    if was_going_down and not goes_down(life):
+        return Outcome(False, "somebody started it again")
+    return None

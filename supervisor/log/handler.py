@@ -22,8 +22,7 @@ from contextlib import suppress
 from functools import cache
 from typing import Protocol
 
-from supervisor.plural import count
-from supervisor.printable import encodable, escape
+from supervisor.printable import count, encodable, escape
 
 NOTICE = 25  # between INFO and WARNING, as syslog has it
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, NOTICE: 5, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}

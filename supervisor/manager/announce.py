@@ -9,7 +9,7 @@ from supervisor.lifecycle.cause import ENDLESS, endless, output_hint
 from supervisor.lifecycle.life import UP, State, span
 from supervisor.log.logger import log, notice
 from supervisor.manager.unit import Unit
-from supervisor.plural import count
+from supervisor.printable import count
 
 NAMES = 5  # names in one list; the others are only counted
 COUNTED = (State.STARTING, State.WAITING, State.STOPPING, State.DONE, State.STOPPED)

@@ -8,8 +8,8 @@ from supervisor.log.output import Outputs
 from supervisor.manager.runtime import RuntimeFolder
 from supervisor.notify.safe_close import Closer
 from supervisor.process.cgroup import Subtree
+from supervisor.systemd.reports import SystemdStore
 from supervisor.systemd.scope import Scope
-from supervisor.systemd.store import SystemdStore
 
 
 @dataclass(frozen=True, slots=True)

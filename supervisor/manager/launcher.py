@@ -20,8 +20,8 @@ from supervisor.manager.host import HostFacts
 from supervisor.manager.launch_message import send_launch
 from supervisor.manager.unit import Unit
 from supervisor.manager.worker import OPTIONS, ForkServers, load_shared, load_worker, options_file, worker_command
-from supervisor.notify.passed import LAST_VARIABLE
 from supervisor.notify.receiver import Receiver
+from supervisor.notify.service_side import LAST_VARIABLE
 from supervisor.process import child
 from supervisor.process.children import Child, Children
 from supervisor.process.failure import failed, step

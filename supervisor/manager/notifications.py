@@ -18,7 +18,7 @@ from supervisor.loop.loop import Loop
 from supervisor.manager.unit import Unit
 from supervisor.notify.receiver import MAX_AT_ONCE, Message, Notification, Want
 from supervisor.notify.store import NAMES_MAX
-from supervisor.plural import count
+from supervisor.printable import count
 from supervisor.process.cgroup import cgroup_of, folder_of
 from supervisor.process.pids import read_process
 from supervisor.process.run import Role

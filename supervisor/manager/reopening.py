@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 
-from supervisor.lifecycle.outcome import Outcome
+from supervisor.lifecycle.transaction import Outcome
 from supervisor.linux.descriptors import close_range, memfd
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop

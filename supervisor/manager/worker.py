@@ -13,11 +13,11 @@ from typing import Any, NoReturn
 
 import setproctitle
 
-from supervisor.interpreter import interpreter
 from supervisor.linux.descriptors import memfd
 from supervisor.linux.signal_mask import block_all
 from supervisor.loop.loop import Loop
 from supervisor.manager.launch_message import receive_launch, send_launch
+from supervisor.origin import interpreter
 from supervisor.process import child
 from supervisor.process.children import Children
 from supervisor.process.fork_server import ForkServer

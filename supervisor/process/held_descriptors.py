@@ -18,7 +18,7 @@ from supervisor.definitions.service import Descriptor, Service
 from supervisor.errors import StepError
 from supervisor.linux.socket_state import backlog_length, has_lost_peer, queue_length
 from supervisor.notify.safe_close import Closer
-from supervisor.plural import count
+from supervisor.printable import count
 from supervisor.process.files import EMPTIED, Rights, inode_of, open_file, rights_of
 from supervisor.process.network_namespace import namespace_of_name, namespace_of_socket, run_in_namespace
 from supervisor.process.paths import Mark, Sight, refined

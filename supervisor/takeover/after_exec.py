@@ -11,7 +11,7 @@ from supervisor.manager.manager import Manager
 from supervisor.notify.receiver import Receiver
 from supervisor.process.run import Role, Run
 from supervisor.process.slots import Slot
-from supervisor.state.file import Record
+from supervisor.state.state import Record
 from supervisor.state.state import State as Saved
 from supervisor.takeover.records import RUN_FDS, Take, restore
 

@@ -25,7 +25,7 @@ from supervisor.log.ring import make_ring
 from supervisor.manager.aftermath import note_call
 from supervisor.manager.manager import Manager
 from supervisor.manager.unit import Unit
-from supervisor.plural import count
+from supervisor.printable import count
 from supervisor.process.cgroup import Leaf, Subtree
 from supervisor.process.children import UNKNOWN
 from supervisor.process.leftovers import kill_processes, left_by, relatives
@@ -33,7 +33,7 @@ from supervisor.process.pids import Process, group_lives, look_at_all, still_liv
 from supervisor.process.run import Role, Run, take_answer
 from supervisor.process.slots import Slot, slot_name
 from supervisor.process.survivor import Fetcher, SurvivorFiles, find_survivor, has_ended
-from supervisor.state.file import Record
+from supervisor.state.state import Record
 from supervisor.state.state import State as Saved
 from supervisor.takeover.records import Take, own_files, restore
 

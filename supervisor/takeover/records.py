@@ -25,7 +25,7 @@ from supervisor.process.cgroup import Leaf
 from supervisor.process.held_descriptors import Opened, wanted
 from supervisor.process.run import Role, Run
 from supervisor.process.slots import Slot, slot_name
-from supervisor.state.file import Record
+from supervisor.state.state import Record
 
 _LIFE = [(name, name, default) for name, default in Life()._asdict().items()]
 _ENUMS: dict[str, Any] = {"state": State, "step": Step, "then": Then, "cause": Cause}

@@ -28,7 +28,7 @@ from supervisor.manager.supervisor import Supervisor
 from supervisor.notify.untrusted import is_file
 from supervisor.process.children import Children, Exit
 from supervisor.process.fork import default_signals, fork
-from supervisor.state.file import Record, encode
+from supervisor.state.state import Record, encode
 
 TRIAL_LIMIT = 30.0  # seconds
 MAX_OUTPUT = 1 << 16  # bytes

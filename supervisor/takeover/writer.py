@@ -17,8 +17,7 @@ from supervisor.loop.loop import Loop, Timer
 from supervisor.manager.functions import Sources
 from supervisor.manager.host import HostFacts
 from supervisor.manager.unit import Unit
-from supervisor.state.file import Record, StateFile, now
-from supervisor.state.state import header
+from supervisor.state.state import Record, StateFile, header, now
 from supervisor.takeover.records import sockets, store_record, unit_record
 
 RETRY = 5.0  # seconds until a file that could not be written is tried again

@@ -15,13 +15,11 @@ import workers
 SERVICE = "supervisor.definitions.service"  # plain dataclasses
 # the last is the version, and nothing else
 FOR_EVERYBODY = {
-    "supervisor.errors", "supervisor.json_text", "supervisor.places", "supervisor.plural", "supervisor.printable",
-    "supervisor",
+    "supervisor.errors", "supervisor.json_text", "supervisor.places", "supervisor.printable", "supervisor",
 }  # fmt: skip
 OURS = ("supervisor", "workers")
 KNOW_THE_NETWORK = ("workers.netns", "workers.lua")  # what pyroute2 is for
 KNOWN_TO_LUA = (
-    "supervisor.definitions.lua_files",  # where the Lua files that ship are
     "supervisor.definitions.scalars",  # how definitions write signals and limits, which scripts write alike
     "supervisor.definitions.problems",
     SERVICE,

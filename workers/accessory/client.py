@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWUSER
-from workers.accessory.errors import ProtocolError
 from workers.accessory.protocol import (
     MAX_DATAGRAM,
     Command,
+    ProtocolError,
     Response,
     encode_datagram,
     encode_packet,

@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from workers.accessory.c_helpers import Init
-from workers.accessory.errors import Refused
 from workers.accessory.options import Quota
-from workers.accessory.protocol import Request
+from workers.accessory.protocol import Refused, Request
 from workers.accessory.rights import SHARED, Rights
 from workers.runtime.store import Holdings
 

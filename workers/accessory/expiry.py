@@ -12,7 +12,7 @@ from supervisor.log.logger import log
 from supervisor.loop.loop import Loop, Timer
 from workers.accessory.c_helpers import Init
 from workers.accessory.entry import Entry
-from workers.accessory.errors import Refused
+from workers.accessory.protocol import Refused
 
 NAMES_AT_ONCE = 256  # names that expire before others have their turn
 ENDS_AT_ONCE = 256  # leases and inits that end before others have their turn

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from workers.accessory.errors import Refused
+from workers.accessory.protocol import Refused
 
 LARGEST = 2**32 - 2  # the last id means "none"
 MOST_BYTES = 4095  # of a map, and lines: the limits of the kernel

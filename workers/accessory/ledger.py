@@ -32,8 +32,8 @@ from supervisor.linux.descriptors import punch_hole
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from workers.accessory.entry import Entry
-from workers.accessory.errors import Refused
 from workers.accessory.new_namespaces import NewNamespaces
+from workers.accessory.protocol import Refused
 from workers.runtime.store import Holdings, StoreClient
 
 JOURNAL = "journal"  # the name of the log in the store

@@ -17,11 +17,11 @@ import setproctitle
 
 from supervisor.log.logger import log, notice, open_log, worker_logs_to_stderr
 from supervisor.loop.loop import Clock, Loop
-from supervisor.plural import count
+from supervisor.printable import count
 from workers.accessory.entry import Accounts, Entry
-from workers.accessory.errors import OptionsError
 from workers.accessory.ledger import JOURNAL, Journal, Ledger
 from workers.accessory.options import Options, parse_options
+from workers.accessory.protocol import OptionsError
 from workers.accessory.recovery import LoggedName, read_lines, recover
 from workers.accessory.registry import Registry
 from workers.accessory.report import Report

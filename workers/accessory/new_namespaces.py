@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWUSER, setns, unshare
 from workers.accessory.c_helpers import Init, end_child, hold_child, start_init, start_user_namespace
 from workers.accessory.entry import PID_DESCRIPTORS, Entry, UserNamespace, weight
-from workers.accessory.errors import Refused
-from workers.accessory.protocol import Request
+from workers.accessory.protocol import Refused, Request
 from workers.accessory.rights import Rights
 
 MAP_FILES = ("setgroups", "uid_map", "gid_map")

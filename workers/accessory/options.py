@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from supervisor.log.logger import notice
-from workers.accessory.errors import OptionsError
 from workers.accessory.id_map import Ids, parse_ids
+from workers.accessory.protocol import OptionsError
 
 EXPIRY = 60.0  # seconds
 ANY = "any"

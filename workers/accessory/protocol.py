@@ -1,4 +1,4 @@
-"""Requests and replies as bytes: datagrams of packets, pure functions.
+"""Requests and replies as bytes: datagrams of packets, pure functions; and the errors that clients hear of.
 
     u32 magic, u32 CRC-32 of all that follows, then packets: u16 size, u16 command, payload, zeros up to a multiple of 4
 
@@ -15,7 +15,6 @@ from enum import IntEnum
 from functools import lru_cache
 
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWUSER
-from workers.accessory.errors import ProtocolError
 
 MAGIC = 0x63046173
 MAX_DATAGRAM = 65536  # bytes
@@ -24,6 +23,26 @@ MAX_MESSAGE = 900  # bytes of an error's text: clients receive into 1,024
 _HEADER = struct.Struct("=II")
 _PACKET = struct.Struct("=HH")
 _FLAG = struct.Struct("=I")
+
+
+class AccessoryError(Exception):
+    """Root of everything that the accessory raises itself; its text is for the client."""
+
+
+class ProtocolError(AccessoryError):
+    """The client broke the protocol; the answer says so, and its connection ends."""
+
+
+class NotAllowed(AccessoryError):
+    """No rule lets the client ask; the answer says so, and its connection ends."""
+
+
+class Refused(AccessoryError):
+    """The client may not have this, or has too much already; the connection stays usable."""
+
+
+class OptionsError(AccessoryError):
+    """The options of the definition are wrong."""
 
 
 class Command(IntEnum):

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWUSER, ns_get_nstype
 from workers.accessory.c_helpers import Init
 from workers.accessory.entry import Accounts, Entry, UserNamespace
-from workers.accessory.errors import Refused
+from workers.accessory.protocol import Refused
 from workers.accessory.rights import plain_maps
 
 _STORED_NAME = re.compile(r"n[0-9a-z]{1,12}")

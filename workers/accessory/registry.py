@@ -14,11 +14,10 @@ from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from workers.accessory.c_helpers import Init, find_init
 from workers.accessory.entry import NO_LEASE, PID_DESCRIPTORS, Account, Entry
-from workers.accessory.errors import Refused
 from workers.accessory.expiry import Expiry, HangupWatch, adopt_inits
 from workers.accessory.ledger import Ledger
 from workers.accessory.new_namespaces import NamespaceMaker, NewNamespaces, check_room, make
-from workers.accessory.protocol import Request
+from workers.accessory.protocol import Refused, Request
 from workers.accessory.rights import Rights, plain_maps
 
 GRAIN = 60  # a touch is noted at most once in this part of the time until expiry

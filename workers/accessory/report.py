@@ -12,8 +12,8 @@ from typing import Any
 
 from supervisor.varlink.messages import InvalidParameter
 from workers.accessory.entry import Accounts, Entry
-from workers.accessory.errors import Refused
 from workers.accessory.ledger import Ledger
+from workers.accessory.protocol import Refused
 from workers.accessory.registry import Registry
 from workers.accessory.server import Server
 from workers.runtime.control import Control

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from supervisor.linux.peers import Credentials
-from workers.accessory.errors import NotAllowed, Refused
 from workers.accessory.id_map import (
     SUBORDINATE_GIDS,
     SUBORDINATE_UIDS,
@@ -20,7 +19,7 @@ from workers.accessory.id_map import (
     subordinate_ids,
 )
 from workers.accessory.options import Allowance, Options
-from workers.accessory.protocol import split_maps
+from workers.accessory.protocol import NotAllowed, Refused, split_maps
 
 SHARED = -1  # the realm of clients that may map any ids
 

@@ -14,12 +14,19 @@ from supervisor.linux.peers import Credentials, peer_groups
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from supervisor.notify.safe_close import Closer, PidfdReaper
-from supervisor.plural import count
+from supervisor.printable import count
 from workers.accessory.entry import Account, Accounts, AnswerCache, Answers
-from workers.accessory.errors import NotAllowed, ProtocolError, Refused
 from workers.accessory.inbox import Ancillary, CarriesDescriptors, Disposal, Inbox, receiver
 from workers.accessory.options import Allowance, Options
-from workers.accessory.protocol import Request, encode_error, encode_reply, parse_request
+from workers.accessory.protocol import (
+    NotAllowed,
+    ProtocolError,
+    Refused,
+    Request,
+    encode_error,
+    encode_reply,
+    parse_request,
+)
 from workers.accessory.registry import Registry
 from workers.accessory.rights import SHARED, Rights, rights_of
 

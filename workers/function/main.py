@@ -17,7 +17,7 @@ from typing import Any
 import setproctitle
 
 from supervisor.linux.libc import fflush
-from supervisor.notify.passed import passed_descriptors
+from supervisor.notify.service_side import passed_descriptors
 from workers.function.caller import Caller, Outcome
 
 # as login shells of root have it: a start-up script finds its programs where its author does

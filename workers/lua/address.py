@@ -17,8 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from workers.lua.errors import Failure
-from workers.lua.state import Opaque
+from workers.lua.state import Failure, Opaque
 
 CONTROL_PORT = 5478  # of beng-proxy's control protocol
 _LONGEST_PATH = 107  # bytes in sockaddr_un, one of them the NUL at its end or, of an abstract name, at its beginning

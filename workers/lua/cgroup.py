@@ -11,10 +11,9 @@ import itertools
 import os
 from errno import EACCES, EINVAL, ENODATA, EOPNOTSUPP, EPERM, ERANGE
 
-from workers.lua.errors import Fault
 from workers.lua.libraries import Context
 from workers.lua.released import LEFT_OUT, Released
-from workers.lua.state import Functions, Value
+from workers.lua.state import Fault, Functions, Value
 
 _STALE = "Stale object"
 # absent, not permitted, or no name that there can be, xattr(7)

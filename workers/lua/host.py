@@ -27,10 +27,9 @@ from typing import Any
 
 from workers.lua.address import Resolver
 from workers.lua.cgroup import Cgroups
-from workers.lua.errors import ScriptError
 from workers.lua.libraries import SCRIPT, Context, Log, make_libraries
 from workers.lua.released import Released
-from workers.lua.state import WAITS, Answering, LuaState, Value
+from workers.lua.state import WAITS, Answering, LuaState, ScriptError, Value
 
 _FOLDERS_OF_LUA = ("/usr/local/share/lua/5.1", "/usr/share/lua/5.1")
 _FOLDERS_OF_C = tuple(f"{root}/{folder}/lua/5.1" for root in ("/usr/local", "/usr") for folder in ("lib/{arch}", "lib"))

@@ -12,9 +12,8 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from workers.network.errors import NetworkError
 from workers.network.names import check_family, destination, hardware_address, plain_address, with_prefix
-from workers.network.view import Link, View
+from workers.network.view import Link, NetworkError, View
 
 if TYPE_CHECKING:
     from workers.network.stack import Stack

@@ -13,10 +13,10 @@ from collections import deque
 
 import psycopg
 
-from workers.lua.errors import Failure, Fault
 from workers.lua.libraries import Context
 from workers.lua.pg_session import Listener, Packed, Query, Session
 from workers.lua.serial_call import SerialCall
+from workers.lua.state import Failure, Fault
 
 PATIENCE = 30.0  # seconds that a query waits for a connection; a restart of the server takes less
 MOST_WAITING = 50_000  # queries; more would cost the host its memory rather than the script some rows

@@ -23,7 +23,7 @@ import psycopg
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus
 from psycopg.pq.abc import PGconn, PGresult
 
-from workers.lua.errors import Failure
+from workers.lua.state import Failure
 
 NULL = 0xFFFFFFFF  # in the place of a length
 Packed = tuple[int, int, bytes, bytes]  # columns, rows, the length of each string as little-endian u32, the strings

@@ -18,9 +18,8 @@ from supervisor.definitions.scalars import LIMIT_UNITS, is_unlimited, signal_num
 from supervisor.definitions.service import UNLIMITED
 from supervisor.linux.glance import CONTENT, glance
 from supervisor.linux.libc import fflush
-from workers.lua.errors import Fault, bad_argument
 from workers.lua.paths import by_number, held
-from workers.lua.state import Value, with_errno
+from workers.lua.state import Fault, Value, bad_argument, with_errno
 
 LONGEST_ERROR = 400  # characters of what it said on stderr that the message has
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")

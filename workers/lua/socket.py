@@ -13,9 +13,8 @@ from contextlib import suppress
 from errno import EAGAIN, ECONNREFUSED, ECONNRESET, EINPROGRESS, ENOTCONN, ETIMEDOUT
 
 from workers.lua.address import CONTROL_PORT, Address
-from workers.lua.errors import Failure, Fault
 from workers.lua.libraries import Context
-from workers.lua.state import Functions, Opaque
+from workers.lua.state import Failure, Fault, Functions, Opaque
 
 _LOOK_AGAIN = 0.01  # seconds; the kernel does not tell when a backlog has room for a Unix socket again
 PATIENCE = 30.0  # seconds for a peer that takes nothing: handlers that wait for it keep others from beginning

@@ -8,9 +8,8 @@ import os
 from nacl import bindings
 from nacl.exceptions import BadSignatureError, CryptoError
 
-from workers.lua.errors import bad_argument
 from workers.lua.libraries import Context
-from workers.lua.state import Functions
+from workers.lua.state import Functions, bad_argument
 
 _KEY = 32  # bytes of both keys of a box, of a scalar and of a public key for signatures
 _SIGNING_KEY = 64

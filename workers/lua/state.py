@@ -16,8 +16,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from supervisor.definitions.lua_files import lua_file
-from workers.lua.errors import Failure, Fault
+from supervisor.errors import SpawnError
+from supervisor.places import lua_file
 
 DONE, FAILED, RAISED, WAITS = range(4)  # as in lua/kernel.lua and lua/tasks.lua
 
@@ -25,6 +25,23 @@ Value = Any  # None, bool, int, float, bytes, str, Opaque, or a tuple of these
 Functions = Mapping[str, Callable[..., Value]]
 Answering = Callable[..., tuple[Value, ...]]  # the answer, then the values or the message
 Unexpected = Callable[[str, BaseException], None]
+
+
+class ScriptError(SpawnError):
+    """The script cannot be read, is not Lua, or raised an error when it was executed; the text has Lua's traceback."""
+
+
+class Fault(SpawnError):
+    """The script called a function wrongly: an error is raised in it, at the line of the call."""
+
+
+class Failure(SpawnError):
+    """The request of the script cannot be met now: the function returns nil and this text."""
+
+
+def bad_argument(name: str, number: int, what: str) -> Fault:
+    """Return a Fault in the words of Lua's own libraries; a method's arguments are counted without its object."""
+    return Fault(f"bad argument #{number} to '{name}' ({what})")
 
 
 class Opaque:

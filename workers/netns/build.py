@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from supervisor.linux.namespaces import CLONE_NEWNET, inside, own_namespace, setns, unshare
-from workers.netns.errors import ForeignError, SetUpError
 from workers.netns.files import (
     apply_setting,
     check_setting,
@@ -26,9 +25,8 @@ from workers.netns.files import (
     write_resolver,
 )
 from workers.netns.observed import LOOPBACK, Connected, Observed, observe
-from workers.netns.plan import Plan
-from workers.network.errors import already_gone
-from workers.network.view import Link, Route, View
+from workers.netns.plan import ForeignError, Plan, SetUpError
+from workers.network.view import Link, Route, View, already_gone
 
 if TYPE_CHECKING:
     from workers.network.stack import Stack

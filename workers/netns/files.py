@@ -15,8 +15,7 @@ from contextlib import contextmanager, suppress
 
 from supervisor.linux.mount import MNT_DETACH, MS_BIND, MS_REC, MS_SHARED, mount, umount2
 from supervisor.linux.namespaces import CLONE_NEWNET
-from workers.netns.errors import ForeignError, SetUpError
-from workers.netns.plan import written_by
+from workers.netns.plan import ForeignError, SetUpError, written_by
 
 FOLDER = "/run/netns"
 RESOLVER_FOLDER = "/etc/netns"

@@ -18,8 +18,7 @@ from supervisor.linux.capabilities import limit_effective
 from supervisor.linux.signal_mask import unblock_all
 from supervisor.log.logger import log, open_log_later, worker_logs_to_stderr
 from supervisor.loop.loop import Loop
-from supervisor.notify.passed import LAST_VARIABLE
-from supervisor.notify.sender import Sender
+from supervisor.notify.service_side import LAST_VARIABLE, Sender
 from workers.netns.forked_task import ForkedTask, Outcome
 from workers.netns.worker import Reports, Worker
 from workers.runtime.descriptors import CONTROL, OPTIONS, passed_descriptors, read_options

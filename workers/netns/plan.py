@@ -7,11 +7,27 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
+from supervisor.errors import SpawnError
 from supervisor.places import SYSCONFDIR
-from workers.netns.errors import OptionsError
 from workers.network.view import IPV6_METRIC, MAIN_TABLE, Route, route_text
 
 SETUP_FOLDER = f"{SYSCONFDIR}/cm4all/spawn/netns/setup.d"
+
+
+class NetnsError(SpawnError):
+    """Root of what this worker raises itself."""
+
+
+class OptionsError(NetnsError):
+    """The options of its definition are wrong."""
+
+
+class ForeignError(NetnsError):
+    """An object of another owner is in the way, and stays."""
+
+
+class SetUpError(NetnsError):
+    """The namespace cannot be set up."""
 
 
 @dataclass(frozen=True, slots=True)

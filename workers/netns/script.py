@@ -21,9 +21,8 @@ from supervisor.linux.mount import MNT_DETACH, MS_BIND, MS_REC, MS_SLAVE, mount,
 from supervisor.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS, setns, unshare
 from supervisor.linux.signal_mask import unblock_all
 from supervisor.log.logger import log
-from workers.netns.errors import SetUpError
 from workers.netns.files import RESOLVER_FOLDER, open_namespace
-from workers.netns.plan import read_plan
+from workers.netns.plan import SetUpError, read_plan
 from workers.netns.remove import MARK, tell_ended
 
 PATIENCE = ((signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0))  # seconds

@@ -23,11 +23,10 @@ from supervisor.linux.namespaces import inside, own_namespace
 from supervisor.linux.netlink import INSTRUCTION, attach_filter
 from supervisor.log.logger import log
 from workers.netns.build import LINK, Built, build
-from workers.netns.errors import SetUpError
 from workers.netns.files import identity, open_namespace, path_of
 from workers.netns.forked_task import WithDescriptor
 from workers.netns.observed import LOOPBACK, Observed, connected_routes, observe
-from workers.netns.plan import Plan, read_plan
+from workers.netns.plan import Plan, SetUpError, read_plan
 from workers.netns.record import Facts, Record, Repair
 from workers.network.view import View
 

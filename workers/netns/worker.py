@@ -22,7 +22,7 @@ from typing import Any
 
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop, Timer
-from supervisor.notify.sender import Sender
+from supervisor.notify.service_side import Sender
 from workers.netns.forked_task import ForkedTask, Outcome
 
 END_LIMIT = 15.0  # seconds to end what a script has left that has failed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from errno import EINVAL
 
-from workers.network.errors import NetworkError
+from workers.network.view import NetworkError
 
 ANYWHERE = {socket.AF_INET: "0.0.0.0/0", socket.AF_INET6: "::/0"}
 _OCTETS = 6  # of a hardware address of Ethernet

@@ -23,8 +23,7 @@ if "pyroute2" not in sys.modules and (_found := importlib.util.find_spec("pyrout
 from pyroute2.iproute.linux import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from workers.network.errors import NetworkError
-from workers.network.view import RTN_LOCAL, route_text
+from workers.network.view import RTN_LOCAL, NetworkError, route_text
 
 IFA_F_NODAD = 0x02
 RTPROT_UNSPEC, RTPROT_KERNEL, RTPROT_STATIC = 0, 2, 4

@@ -1,4 +1,4 @@
-"""The links, addresses and routes of a network namespace, as rtnetlink(7) shows them.
+"""The links, addresses and routes of a network namespace, as rtnetlink(7) shows them, and errors of changes.
 
 Addresses are text as inet_ntop(3) writes it, networks and addresses of interfaces with their
 prefix: `192.0.2.2/24`, `::/0`.
@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 
+from supervisor.errors import SpawnError
 from supervisor.linux import netlink
 from supervisor.linux.netlink import Message, NetlinkSocket, attribute, attribute_list, attributes
 
@@ -34,6 +36,8 @@ _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
 _ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg
 _ROUTE = struct.Struct("=BBBBBBBBI")  # struct rtmsg
 _ANY = {socket.AF_INET: bytes(4), socket.AF_INET6: bytes(16)}
+
+GONE = frozenset({errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,3 +225,21 @@ def _number(value: bytes | None) -> int:
 
 def _text(value: bytes) -> str:
     return value.rstrip(b"\0").decode(errors="replace")
+
+
+class NetworkError(SpawnError):
+    """`cannot DO: CAUSE`; `errno` is the kernel's, 0 where it is not the kernel that refuses."""
+
+    def __init__(self, what: str, cause: str, errno: int = 0) -> None:
+        super().__init__(f"cannot {what}: {cause}")
+        self.errno = errno
+
+
+@contextmanager
+def already_gone() -> Iterator[None]:
+    """Ignore an error for an object that is gone already: removing it is all that was wanted."""
+    try:
+        yield
+    except NetworkError as error:
+        if error.errno not in GONE:
+            raise

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, suppress
 import setproctitle
 
 from supervisor.log.logger import log, open_log, worker_logs_to_stderr
-from supervisor.notify.sender import Sender
+from supervisor.notify.service_side import Sender
 from workers.reaper.confinement import confine
 from workers.reaper.control import reaper_control
 from workers.reaper.errors import ReaperError

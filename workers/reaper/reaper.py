@@ -6,7 +6,7 @@ import asyncio
 import resource
 
 from supervisor.log.logger import notice
-from supervisor.plural import count
+from supervisor.printable import count
 from workers.lua.serial_call import SerialCall
 from workers.reaper.accounting.database import open_database
 from workers.reaper.accounting.spool import Spool

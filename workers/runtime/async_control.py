@@ -19,8 +19,7 @@ from supervisor.linux.peers import peer_credentials
 from supervisor.log.logger import log
 from supervisor.loop.loop import FAR, clock_with_suspends
 from supervisor.notify.safe_close import ClosingQueue, PidfdReaper, safe_close
-from supervisor.varlink.acceptor import ACCEPT_PAUSE
-from supervisor.varlink.connection import read_out_of_band_inline, receive
+from supervisor.varlink.connection import ACCEPT_PAUSE, read_out_of_band_inline, receive
 from supervisor.varlink.messages import Call, Framer, Malformed, encode_error, parse_call
 from workers.runtime import control as limits
 from workers.runtime.control import Control

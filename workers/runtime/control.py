@@ -29,8 +29,7 @@ from supervisor.linux.peers import peer_credentials
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop, Timer
 from supervisor.notify.safe_close import ClosingQueue, PidfdReaper, safe_close
-from supervisor.varlink.acceptor import Acceptor, Turns
-from supervisor.varlink.connection import Callbacks, Connection
+from supervisor.varlink.connection import Acceptor, Callbacks, Connection, Turns
 from supervisor.varlink.interface import SERVICE, Interface, Mismatch, info, parse, service_description
 from supervisor.varlink.messages import (
     MAX_REPLY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from supervisor.notify import passed
+from supervisor.notify import service_side
 
 OPTIONS = "options"
 CONTROL = "control"  # the listening socket of `control = true`
@@ -14,7 +14,7 @@ CONTROL = "control"  # the listening socket of `control = true`
 def passed_descriptors() -> dict[str, list[int]]:
     """Return all descriptors that spawnd handed over by name, in their order; they are the caller's."""
     result: dict[str, list[int]] = {}
-    for name, fd in passed.passed_descriptors():
+    for name, fd in service_side.passed_descriptors():
         result.setdefault(name, []).append(fd)
     return result
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from supervisor.errors import SpawnError
 from supervisor.loop.loop import Loop
-from supervisor.varlink.acceptor import Turns
 from supervisor.varlink.channel import Channel, ChannelError, ConnectionLost, NotListening, TimedOut
+from supervisor.varlink.connection import Turns
 from supervisor.varlink.messages import Call, Reply
 
 LARGEST = 64 << 20  # bytes of a reply: a host may have thousands of services

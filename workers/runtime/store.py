@@ -28,7 +28,7 @@ from supervisor.linux.inotify import (
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop
 from supervisor.notify.untrusted import MAX_DESCRIPTORS
-from supervisor.plural import count
+from supervisor.printable import count
 
 PATIENCE_MS = 500  # for room in the queue, before the worker goes on without
 RECONNECT = 0.1  # seconds until it is looked again whether there is a spawnd

@@ -12,10 +12,9 @@ from supervisor.control.orders import GONE, Wait, log_order, result
 from supervisor.control.rows import reason
 from supervisor.errors import DefinitionsError, OtherDefinitionsError, SpawnError
 from supervisor.lifecycle.life import goes_down
-from supervisor.lifecycle.outcome import DONE, Outcome, restarted, started, stopped
 from supervisor.lifecycle.plan import Effect, Plan
-from supervisor.varlink.messages import Failed
-from supervisor.varlink.parameters import Parameters
+from supervisor.lifecycle.transaction import DONE, Outcome, restarted, started, stopped
+from supervisor.varlink.messages import Failed, Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 Step = dict[str, Any]

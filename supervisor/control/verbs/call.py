@@ -24,8 +24,7 @@ from supervisor.log.logger import log
 from supervisor.varlink import channel
 from supervisor.varlink.channel import Channel, ChannelError
 from supervisor.varlink.interface import SERVICE
-from supervisor.varlink.messages import Call, Reply
-from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.messages import Call, Parameters, Reply
 from supervisor.varlink.pending_call import PendingCall
 
 GET_INFO = f"{SERVICE}.GetInfo"

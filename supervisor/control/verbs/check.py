@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from supervisor.control.core import Core
-from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 

@@ -9,7 +9,7 @@ from supervisor.control.errors import NoSuchService
 from supervisor.control.orders import find
 from supervisor.process.paths import Sight
 from supervisor.process.slots import Slot
-from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 REMARKS = {

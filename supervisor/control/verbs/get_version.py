@@ -6,7 +6,7 @@ import os
 
 from supervisor import __version__
 from supervisor.control.core import Core
-from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 

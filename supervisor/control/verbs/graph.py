@@ -5,7 +5,7 @@ from __future__ import annotations
 from supervisor.control.core import Core, Unit
 from supervisor.control.orders import resolve
 from supervisor.lifecycle.dependencies import Graph, make_graph
-from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 

@@ -8,7 +8,7 @@ from supervisor import control
 from supervisor.control.core import Core
 from supervisor.control.errors import InterfaceNotFound
 from supervisor.varlink.interface import SERVICE, info, read_description, service_description
-from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 OWN = "io.spawnd"

@@ -9,7 +9,7 @@ from supervisor.control.core import Core, Unit
 from supervisor.control.orders import Wanted, resolve
 from supervisor.control.rows import iso_8601, reason
 from supervisor.lifecycle.life import State
-from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 MOST = 256  # changes in a reply, and those that wait for a slow reader before they are made fewer

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from supervisor.control.core import Core
 from supervisor.errors import DefinitionsError, SpawnError
 from supervisor.lifecycle.plan import Plan
-from supervisor.varlink.messages import Failed
-from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.messages import Failed, Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 

@@ -8,7 +8,7 @@ from supervisor import __version__
 from supervisor.control.core import Core
 from supervisor.control.errors import Failed
 from supervisor.log.logger import log
-from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 

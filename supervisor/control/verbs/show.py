@@ -5,7 +5,7 @@ from __future__ import annotations
 from supervisor.control.core import Core
 from supervisor.control.orders import find
 from supervisor.definitions.service import Service
-from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 

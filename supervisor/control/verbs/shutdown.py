@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from supervisor.control.core import Core
 from supervisor.log.logger import notice
-from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 

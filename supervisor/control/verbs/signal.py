@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from supervisor.control.core import Core
 from supervisor.control.orders import reply_results, take_order
-from supervisor.lifecycle.outcome import Outcome
-from supervisor.varlink.parameters import Parameters
+from supervisor.lifecycle.transaction import Outcome
+from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 HIGHEST = 64  # SIGRTMAX

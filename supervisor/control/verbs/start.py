@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from supervisor.control.core import Core
 from supervisor.control.orders import answer, take_order
-from supervisor.lifecycle.outcome import started
-from supervisor.varlink.parameters import Parameters
+from supervisor.lifecycle.transaction import started
+from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 

@@ -10,7 +10,7 @@ from supervisor.control.orders import resolve
 from supervisor.control.rows import details
 from supervisor.lifecycle.life import UP
 from supervisor.process.run import Answer
-from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 AT_ONCE = 8  # functions that run at a time, each in a process: hundreds would keep everybody waiting

@@ -10,8 +10,8 @@ from supervisor.control.errors import Needed
 from supervisor.control.orders import Order, answer, take_order
 from supervisor.lifecycle.dependencies import in_need, needed
 from supervisor.lifecycle.life import RUNS, Life, State, Then, goes_down
-from supervisor.lifecycle.outcome import Outcome, stopped
-from supervisor.varlink.parameters import Parameters
+from supervisor.lifecycle.transaction import Outcome, stopped
+from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 

@@ -14,7 +14,7 @@ from supervisor.lifecycle.dependencies import conflicts
 from supervisor.lifecycle.life import Ended, State
 from supervisor.lifecycle.wording import answer, describe
 from supervisor.log.ring import START
-from supervisor.varlink.parameters import Parameters
+from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 LINES = 5

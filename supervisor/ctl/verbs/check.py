@@ -7,8 +7,7 @@ from argparse import ArgumentParser, Namespace
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import print_json
-from supervisor.plural import count
-from supervisor.printable import printable
+from supervisor.printable import count, printable
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -11,8 +11,7 @@ from supervisor.ctl.errors import ExitCode, SpawnctlError, UsageError
 from supervisor.ctl.graph import Span, Times, Tree, dot
 from supervisor.ctl.output import print_json, standard_output
 from supervisor.ctl.text import render
-from supervisor.plural import count
-from supervisor.printable import printable, quoted
+from supervisor.printable import count, printable, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from supervisor.ctl.arguments import take_name
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import ExitCode, NoSuchService
 from supervisor.ctl.output import print_json
-from supervisor.plural import count
-from supervisor.printable import printable
+from supervisor.printable import count, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,8 +11,7 @@ from supervisor.ctl.client import Client
 from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import Terminal, print_json, standard_output
 from supervisor.ctl.text import cut, width
-from supervisor.plural import count
-from supervisor.printable import printable
+from supervisor.printable import count, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,12 +11,11 @@ from supervisor.definitions.checking import Checking
 from supervisor.definitions.convert.account import group_id, owner_id
 from supervisor.definitions.convert.plain import PATH_MAX, boolean, file_name, integer, permissions, text, usable
 from supervisor.definitions.convert.tables import items
-from supervisor.definitions.problems import InvalidValue, Path, place
+from supervisor.definitions.problems import InvalidValue, Path, did_you_mean, place
 from supervisor.definitions.scalars import size
 from supervisor.definitions.service import Descriptor
-from supervisor.definitions.suggest import did_you_mean
 from supervisor.definitions.values import describe, is_integer, table, tag
-from supervisor.plural import count
+from supervisor.printable import count
 
 ACCESS = ("r", "r+", "w", "w+", "a", "a+")
 SUN_PATH = 107  # unix(7): 108 bytes, one of them a NUL

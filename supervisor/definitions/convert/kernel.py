@@ -7,9 +7,8 @@ import re
 from supervisor.definitions.checking import Checking
 from supervisor.definitions.convert.plain import integer
 from supervisor.definitions.convert.tables import each, items, names
-from supervisor.definitions.problems import InvalidValue
+from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.scalars import count, is_unlimited, size
-from supervisor.definitions.suggest import did_you_mean
 from supervisor.definitions.values import describe, is_integer
 
 MAX_CPU = 8191  # NR_CPUS is at most 8192

@@ -9,10 +9,9 @@ from typing import Any
 
 from supervisor.definitions.checking import Checking
 from supervisor.definitions.convert.plain import absolute, integer, service_name, usable, word
-from supervisor.definitions.problems import InvalidValue, Path
+from supervisor.definitions.problems import InvalidValue, Path, did_you_mean
 from supervisor.definitions.scalars import LARGEST, LIMIT_UNITS, duration, is_unlimited
 from supervisor.definitions.service import UNLIMITED, Backoff
-from supervisor.definitions.suggest import did_you_mean
 from supervisor.definitions.values import describe, is_number, table, tag
 
 _VARIABLE = re.compile(r"[^=\0]+")

@@ -7,8 +7,7 @@ import os
 import re
 
 from supervisor.definitions.checking import Checking
-from supervisor.definitions.problems import InvalidValue
-from supervisor.definitions.suggest import did_you_mean
+from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.values import describe
 
 BUILT_IN = frozenset({"log", "function"})  # the supervisor runs them itself

@@ -10,8 +10,7 @@ from typing import Any
 from supervisor.definitions.checking import Checking
 from supervisor.definitions.convert.plain import boolean, integer, text
 from supervisor.definitions.convert.tables import each, items, names, one_or_more
-from supervisor.definitions.problems import InvalidValue
-from supervisor.definitions.suggest import did_you_mean
+from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.values import describe
 
 Interface = IPv4Interface | IPv6Interface

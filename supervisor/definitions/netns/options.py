@@ -16,8 +16,7 @@ from supervisor.definitions.convert import plain
 from supervisor.definitions.convert.plain import text, word
 from supervisor.definitions.convert.tables import names, one_or_more
 from supervisor.definitions.netns import addresses
-from supervisor.definitions.problems import InvalidValue
-from supervisor.definitions.suggest import did_you_mean
+from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.values import describe
 
 LONGEST = 15  # IFNAMSIZ is 16, with a NUL

@@ -12,8 +12,8 @@ from supervisor.errors import DefinitionsError, OtherDefinitionsError, SpawnErro
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.dependencies import Obstacle, needed, obstacle
 from supervisor.lifecycle.life import AT_REST, Ended, Life, State, Step, Transition
-from supervisor.lifecycle.outcome import Outcome
 from supervisor.lifecycle.plan import Plan, make_plan
+from supervisor.lifecycle.transaction import Outcome
 from supervisor.log.ring import START, Piece, Position, append, make_ring, since
 from supervisor.loop.loop import Loop
 from supervisor.process.launch import DescriptorRow

@@ -14,7 +14,7 @@ from supervisor.definitions.service import Definitions, Service
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.cause import Kind
 from supervisor.lifecycle.life import Cause, Ended, Life, State, Then
-from supervisor.lifecycle.outcome import Outcome
+from supervisor.lifecycle.transaction import Outcome
 from tests.unit.control.bench import Bench, encode
 from tests.unit.control.fake_core import with_process
 from tests.unit.control.interface import Interface, Reader

@@ -7,8 +7,8 @@ import pytest
 
 from supervisor.control.errors import InvalidParameter, NoSuchService
 from supervisor.control.orders import MAX_PATTERNS, find, resolve
+from supervisor.definitions.problems import MOST
 from supervisor.definitions.service import Service
-from supervisor.definitions.suggest import MOST
 from tests.unit.control.fake_core import FakeUnit
 
 UNITS = {name: FakeUnit(Service(name), 0.0, internal=name == "log") for name in ("web-b", "web-a", "db", "log")}

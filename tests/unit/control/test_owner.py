@@ -14,7 +14,7 @@ import pytest
 
 from supervisor.control.server import OWNER_MODE, Server
 from supervisor.notify import safe_close
-from supervisor.runtime_folder import owner_socket
+from supervisor.places import owner_socket
 from tests import fuse
 from tests.unit.control.bench import Bench, Client
 from tests.unit.waiting import child_process, wait_until

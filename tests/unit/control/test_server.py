@@ -19,7 +19,7 @@ from supervisor.control.server import REFUSED_TIMEOUT, Server
 from supervisor.definitions.service import Service, Settings
 from supervisor.errors import RuntimeFolderError
 from supervisor.loop.loop import Loop
-from supervisor.varlink.acceptor import ACCEPT_PAUSE
+from supervisor.varlink.connection import ACCEPT_PAUSE
 from tests.unit.control.bench import Bench, encode
 from tests.unit.control.fake_core import FakeCore
 

@@ -13,7 +13,7 @@ from supervisor.control.rows import iso_8601
 from supervisor.definitions.service import Descriptor, Service
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import Cause, Ended, Life, State, Then
-from supervisor.lifecycle.outcome import Outcome
+from supervisor.lifecycle.transaction import Outcome
 from supervisor.process.paths import Sight
 from tests.unit.control.bench import Bench
 from tests.unit.control.fake_core import EPOCH, FakeUnit

@@ -22,7 +22,7 @@ from supervisor.ctl.parsers import OTHER_VERBS
 from supervisor.ctl.verbs import VERBS
 from supervisor.definitions.service import Definitions
 from supervisor.lifecycle.life import Life, State
-from supervisor.runtime_folder import owner_socket
+from supervisor.places import owner_socket
 from tests.unit.control.fake_core import FakeCore
 from tests.unit.ctl.fake_supervisor import FakeSupervisor
 

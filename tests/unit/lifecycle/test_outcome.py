@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.dependencies import in_words, waits_for_ever
 from supervisor.lifecycle.life import AT_REST, Life, State, Then, goes_down
-from supervisor.lifecycle.outcome import DONE, ENDED_BEFORE, Outcome, restarted, started, stopped
+from supervisor.lifecycle.transaction import DONE, ENDED_BEFORE, Outcome, restarted, started, stopped
 
 
 @dataclass

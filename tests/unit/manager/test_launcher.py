@@ -16,9 +16,9 @@ from supervisor.manager.host import HostFacts
 from supervisor.manager.launcher import LONG_TURN, REST, Launcher
 from supervisor.manager.runtime import RuntimeFolder
 from supervisor.manager.unit import Unit
-from supervisor.notify.sender import Sender
+from supervisor.notify.service_side import Sender
 from supervisor.process.children import Children
-from supervisor.systemd.store import SystemdStore
+from supervisor.systemd.reports import SystemdStore
 from tests.unit.closing import PatientCloser, bind_receiver
 from tests.unit.loop.clock import Clock
 from tests.unit.waiting import turn

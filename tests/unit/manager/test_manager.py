@@ -10,9 +10,9 @@ from supervisor.log.output import JournalOutputs
 from supervisor.manager.host import HostFacts
 from supervisor.manager.manager import Manager
 from supervisor.manager.runtime import RuntimeFolder
-from supervisor.notify.sender import Sender
+from supervisor.notify.service_side import Sender
 from supervisor.process.children import Children
-from supervisor.systemd.store import SystemdStore
+from supervisor.systemd.reports import SystemdStore
 from tests.unit.closing import PatientCloser
 from tests.unit.waiting import checked_loop, turn
 

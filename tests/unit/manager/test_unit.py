@@ -14,9 +14,9 @@ from supervisor.manager.host import HostFacts
 from supervisor.manager.launcher import Launcher
 from supervisor.manager.runtime import RuntimeFolder
 from supervisor.manager.unit import Unit
-from supervisor.notify.sender import Sender
+from supervisor.notify.service_side import Sender
 from supervisor.process.children import Children
-from supervisor.systemd.store import SystemdStore
+from supervisor.systemd.reports import SystemdStore
 from tests.unit.closing import PatientCloser
 
 NULL = Descriptor("file", name="null", path="/dev/null", access="r")

@@ -19,7 +19,7 @@ from supervisor.linux.inotify import IN_CLOEXEC, inotify_init1
 from supervisor.loop.loop import Loop
 from supervisor.notify import untrusted
 from supervisor.notify.receiver import MAX_AT_ONCE, MAX_DATAGRAM, Message, Notification, Receiver, Want
-from supervisor.notify.sender import Sender
+from supervisor.notify.service_side import Sender
 from supervisor.notify.untrusted import MAX_DESCRIPTORS
 from tests import fuse
 from tests.unit.closing import bind_receiver

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from supervisor import __version__
 from supervisor.definitions.service import Settings
+from supervisor.linux.namespaces import CLONE_NEWNS, unshare
 from supervisor.process.pids import start_time
-from supervisor.state.file import Record, encode, now
-from supervisor.state.state import FORMAT, StateError, header, read_state
-from tests.unit.process.forked import in_child
+from supervisor.state.state import (
+    FORMAT,
+    ROOM,
+    Record,
+    StateError,
+    StateFile,
+    encode,
+    header,
+    now,
+    read_records,
+    read_state,
+)
+from tests.unit.process.forked import in_child, open_numbers
+from tests.unit.process.requirements import needs_root
 
 SERVICE: Record = {"name": "a", "service": {"name": "a", "exec": "/bin/a"}}
 UNIT: Record = {"name": "a", "unit": {"life": {}}}
@@ -155,3 +174,223 @@ def test_the_header_names_boot_and_namespace() -> None:
     assert all(here[key] == there[key] for key in here.keys() - {"pid"})
     assert json.loads(encode(here)) == here
     assert there["spawnd"] == FORMAT
+
+
+ONE: Record = {"name": "one", "text": "ü \udcff\n"}
+TWO: Record = {"name": "two"}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def records(path: Path) -> list[Record]:
+    found, damaged = read_records(path.read_bytes())
+    assert damaged == 0
+    return found
+
+
+def big(size: int) -> Record:
+    return {"big": "x" * size}
+
+
+# in order
+
+
+def test_what_is_written_is_read(path: Path) -> None:
+    file = StateFile(str(path))
+    file.replace([ONE])
+    file.append([TWO, ONE])
+    file.append([])
+    assert records(path) == [ONE, TWO, ONE]
+    file.replace([TWO])
+    assert records(path) == [TWO]
+    file.append([ONE])
+    assert records(path) == [TWO, ONE]
+
+
+def test_it_is_its_owners_alone_and_not_for_children(path: Path) -> None:
+    before = open_numbers()
+    file = StateFile(str(path))
+    for _ in range(3):
+        file.replace([ONE])
+    assert path.stat().st_mode & 0o777 == 0o600
+    (fd,) = open_numbers() - before
+    assert not os.get_inheritable(fd)
+    file.remove()
+    assert open_numbers() == before
+    assert not path.exists()
+    file.remove()
+
+
+def test_nothing_else_is_left_in_the_folder(path: Path) -> None:
+    file = StateFile(str(path))
+    file.replace([ONE])
+    assert [entry.name for entry in path.parent.iterdir()] == ["state"]
+
+
+def test_who_reads_has_the_old_file_or_the_new_one(path: Path) -> None:
+    file = StateFile(str(path))
+    file.replace([ONE])
+    with path.open("rb") as before:
+        file.replace([TWO])
+        assert read_records(before.read()) == ([ONE], 0)
+
+
+def test_a_link_in_its_place_leads_nowhere(path: Path) -> None:
+    """What is half written goes by another name, and nobody may have made that a link."""
+    victim = path.with_name("victim")
+    victim.write_text("kept")
+    path.with_name("state~").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        StateFile(str(path)).replace([ONE])
+    assert victim.read_text() == "kept"
+
+
+def test_it_is_long_when_it_has_grown_and_says_little(path: Path) -> None:
+    file = StateFile(str(path))
+    file.replace([ONE])
+    assert not file.is_long
+    while not file.is_long:
+        file.append([big(100_000)])
+    assert ROOM < path.stat().st_size < ROOM + 200_000
+    file.replace([ONE])
+    assert not file.is_long
+
+
+def test_a_file_that_is_long_from_the_start_may_grow_to_several_times_that(path: Path) -> None:
+    file = StateFile(str(path))
+    file.replace([big(2 * ROOM)])
+    file.append([big(3 * ROOM)])
+    assert not file.is_long
+    file.append([big(4 * ROOM)])
+    assert file.is_long
+
+
+# cut off, damaged
+
+
+def test_a_last_line_that_was_cut_off_was_never_written() -> None:
+    data = encode(ONE) + encode(TWO)
+    for length in range(len(encode(ONE)), len(data)):
+        assert read_records(data[:length]) == ([ONE], 0)
+    assert read_records(data) == ([ONE, TWO], 0)
+    assert read_records(b"") == ([], 0)
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"garbage", b"{", b"[]", b"1", b"null", b'"x"', b"\x00\xff\xfe", b"{}" * 2, b"[" * 100_000]
+)
+def test_lines_that_are_no_record_are_counted_and_the_others_read(line: bytes) -> None:
+    assert read_records(encode(ONE) + line + b"\n" + encode(TWO)) == ([ONE, TWO], 1)
+
+
+# no room
+
+
+@contextmanager
+def largest(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_after_an_append_that_failed_half_way_it_goes_on_cleanly(path: Path) -> None:
+    file = StateFile(str(path))
+    file.replace([ONE])
+    size = path.stat().st_size
+    with largest(size + 1000):
+        with pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+            file.append([TWO, big(10_000)])
+        assert path.stat().st_size == size
+        assert records(path) == [ONE]
+        file.append([TWO])
+    file.append([ONE])
+    assert records(path) == [ONE, TWO, ONE]
+
+
+def test_a_replacement_that_fails_leaves_the_old_file_and_it_goes_on(path: Path) -> None:
+    before = open_numbers()
+    file = StateFile(str(path))
+    file.replace([ONE])
+    with largest(1000), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+        file.replace([TWO, big(10_000)])
+    assert records(path) == [ONE]
+    file.append([TWO])
+    assert records(path) == [ONE, TWO]
+    assert [entry.name for entry in path.parent.iterdir()] == ["state"]
+    file.remove()
+    assert open_numbers() == before
+
+
+def test_a_first_one_that_fails_leaves_nothing(path: Path) -> None:
+    before = open_numbers()
+    file = StateFile(str(path))
+    with largest(10), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+        file.replace([ONE])
+    assert not list(path.parent.iterdir())
+    assert open_numbers() == before
+    file.replace([ONE])
+    assert records(path) == [ONE]
+
+
+def test_a_folder_that_is_gone(path: Path) -> None:
+    file = StateFile(str(path))
+    file.replace([ONE])
+    path.unlink()
+    path.parent.rmdir()
+    with pytest.raises(FileNotFoundError):
+        file.replace([ONE])
+    file.append([TWO])
+    file.remove()
+
+
+@needs_root
+def test_a_full_disk_and_room_again(tmp_path: Path) -> None:
+    """A file system of 64 KiB, in a mount namespace of its own."""
+
+    def check_it() -> None:
+        unshare(CLONE_NEWNS)
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=True)
+        path = tmp_path / "state"
+        file = StateFile(str(path))
+        file.replace([ONE])
+        filler = tmp_path / "filler"
+        _fill(filler)
+        size = path.stat().st_size
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            file.append([TWO, big(10_000)])
+        with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+            file.replace([TWO, big(10_000)])
+        assert path.stat().st_size == size
+        assert records(path) == [ONE]
+        filler.unlink()
+        file.append([TWO])
+        assert records(path) == [ONE, TWO]
+        file.replace([TWO])
+        assert records(path) == [TWO]
+
+    in_child(check_it)
+
+
+def _fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+
+
+def test_what_is_written_is_one_line_whatever_is_in_it() -> None:
+    for text in ("\n", "\u2028", "\x00", "\udc80", "\U0001f600"):
+        data = encode({"text": text})
+        assert data.count(b"\n") == 1
+        assert data.isascii()
+        assert read_records(data) == ([{"text": text}], 0)
+        assert json.loads(data)["text"].encode(), "every parser takes it"

@@ -18,12 +18,12 @@ from supervisor.log.ring import append, make_ring, since
 from supervisor.manager.host import HostFacts
 from supervisor.manager.manager import Manager
 from supervisor.manager.runtime import RuntimeFolder
-from supervisor.notify.sender import Sender
+from supervisor.notify.service_side import Sender
 from supervisor.process.children import Children
 from supervisor.process.pids import start_time
 from supervisor.process.run import Run
 from supervisor.process.survivor import find_survivor
-from supervisor.systemd.store import SystemdStore
+from supervisor.systemd.reports import SystemdStore
 from supervisor.takeover.after_loss import Salvage, Search, holds_one_of
 from tests.unit.closing import PatientCloser, files_of
 from tests.unit.process.forked import open_numbers

@@ -22,14 +22,14 @@ from supervisor.manager.host import HostFacts
 from supervisor.manager.runtime import RuntimeFolder
 from supervisor.manager.unit import Pending, Unit
 from supervisor.notify.receiver import Receiver
-from supervisor.notify.sender import Sender
+from supervisor.notify.service_side import Sender
 from supervisor.notify.store import Stored
 from supervisor.process.cgroup import Leaf, Subtree
 from supervisor.process.held_descriptors import Opened
 from supervisor.process.run import Role, Run
 from supervisor.state import state as state_module
 from supervisor.state.state import read_state
-from supervisor.systemd.store import SystemdStore
+from supervisor.systemd.reports import SystemdStore
 from supervisor.takeover.after_exec import Inherited
 from supervisor.takeover.records import FIELDS, HELD, numbers, restore, store_record, unit_record
 from tests.unit.closing import PatientCloser, bind_receiver

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from supervisor.loop.loop import Loop
-from supervisor.varlink.acceptor import SHARE, Turns
+from supervisor.varlink.connection import SHARE, Turns
 from tests.unit.waiting import checked_loop, turn
 
 

@@ -8,8 +8,8 @@ import os
 import pytest
 
 from supervisor.manager.worker import options_file
-from supervisor.notify import passed as notify_passed
-from supervisor.notify.passed import FIRST
+from supervisor.notify import service_side as notify_passed
+from supervisor.notify.service_side import FIRST
 from tests.unit.process.forked import in_child, open_numbers
 from workers.runtime.descriptors import passed_descriptors, read_options
 

@@ -16,7 +16,7 @@ from workers.accessory.enter.arguments import Arguments, parse_arguments
 from workers.accessory.enter.command import CANNOT_ENTER, FIRST_OTHER, JoinError, Start, begin, join_before_fork, say
 from workers.accessory.enter.running import Running, end_like, hold_signals
 from workers.accessory.enter.terminal import find_terminal
-from workers.accessory.errors import ProtocolError
+from workers.accessory.protocol import ProtocolError
 
 
 def main() -> int:

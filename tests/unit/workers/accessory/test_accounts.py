@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from workers.accessory.entry import CONNECTIONS, PART, RESERVE, Accounts
-from workers.accessory.errors import Refused
 from workers.accessory.options import Quota
+from workers.accessory.protocol import Refused
 
 LIMIT = 4096
 

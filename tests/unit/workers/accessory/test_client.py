@@ -12,8 +12,14 @@ import pytest
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWUSER
 from tests.unit.process.forked import open_numbers
 from workers.accessory.client import Accessory, RequestError, take_reply
-from workers.accessory.errors import ProtocolError
-from workers.accessory.protocol import encode_datagram, encode_error, encode_packet, encode_reply, packets
+from workers.accessory.protocol import (
+    ProtocolError,
+    encode_datagram,
+    encode_error,
+    encode_packet,
+    encode_reply,
+    packets,
+)
 
 ADDRESS = f"@accessory-client-{os.getpid()}"
 

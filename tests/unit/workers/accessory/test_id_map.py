@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from workers.accessory.errors import Refused
 from workers.accessory.id_map import (
     MOST_BYTES,
     MOST_LINES,
@@ -15,6 +14,7 @@ from workers.accessory.id_map import (
     parse_map,
     subordinate_ids,
 )
+from workers.accessory.protocol import Refused
 
 
 def test_a_map_is_lines_of_three_numbers() -> None:

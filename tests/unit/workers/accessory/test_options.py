@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from supervisor.log.logger import log
-from workers.accessory.errors import OptionsError
 from workers.accessory.id_map import Ids
 from workers.accessory.options import Allowance, Options, Quota, parse_options
+from workers.accessory.protocol import OptionsError
 
 NOBODY = pwd.getpwnam("nobody").pw_uid
 DAEMONS = grp.getgrnam("daemon").gr_gid

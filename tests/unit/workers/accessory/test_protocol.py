@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWUSER
 from workers.accessory.client import encode_request
-from workers.accessory.errors import ProtocolError
 from workers.accessory.protocol import (
     MAX_DATAGRAM,
     MAX_MESSAGE,
     Command,
+    ProtocolError,
     Request,
     encode_datagram,
     encode_error,

@@ -6,9 +6,9 @@ import pytest
 
 from supervisor.linux.peers import Credentials
 from workers.accessory import rights as module
-from workers.accessory.errors import NotAllowed, Refused
 from workers.accessory.id_map import Ids
 from workers.accessory.options import Allowance, Options
+from workers.accessory.protocol import NotAllowed, Refused
 from workers.accessory.rights import SHARED, Maps, Rights, plain_maps, rights_of
 
 ANY, OWN = Allowance(any=True), Allowance(own=True)

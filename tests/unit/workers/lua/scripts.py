@@ -11,8 +11,8 @@ from typing import TypeVar
 import pytest
 
 from tests.unit.waiting import DEADLINE
-from workers.lua.errors import ScriptError
 from workers.lua.host import LuaHost
+from workers.lua.state import ScriptError
 
 T = TypeVar("T")
 

@@ -15,9 +15,9 @@ from nacl.public import PrivateKey, SealedBox
 from tests.postgres import Database, Postgres
 from tests.unit.workers.lua.cgroups import cgroup_chain
 from tests.unit.workers.lua.scripts import Hosted, complete, wait_for
-from workers.lua.errors import ScriptError
 from workers.lua.host import LuaHost
 from workers.lua.released import Released
+from workers.lua.state import ScriptError
 
 EXAMPLES = Path(__file__).parents[4] / "conf" / "examples" / "reaper"
 # what the head of each file says that an operator has to make

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.workers.lua.scripts import complete, hosted, prints, raises
-from workers.lua.errors import ScriptError
 from workers.lua.host import LuaHost
+from workers.lua.state import ScriptError
 
 
 def no_log(_level: int, _text: str) -> None:

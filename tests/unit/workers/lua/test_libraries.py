@@ -6,7 +6,7 @@ from importlib import import_module
 
 import pytest
 
-from supervisor.definitions.lua_files import lua_file
+from supervisor.places import lua_file
 from workers.lua.libraries import FUNCTION, LIBRARIES
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.workers.lua.scripts import complete, hosted, prints
-from workers.lua.errors import Failure, Fault
 from workers.lua.sodium import Sodium
-from workers.lua.state import DONE, FAILED, RAISED, LuaState, Opaque, values
+from workers.lua.state import DONE, FAILED, RAISED, Failure, Fault, LuaState, Opaque, values
 
 # Every value that can be reached from the globals, through tables, metatables and upvalues, and what kinds there are.
 WALK = """

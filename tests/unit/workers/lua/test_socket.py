@@ -15,7 +15,7 @@ import pytest
 from tests.unit.workers.lua.scripts import complete, hosted, prints, raises, wait_for
 from workers.lua import socket as module
 from workers.lua.address import Address
-from workers.lua.errors import Failure
+from workers.lua.state import Failure
 
 KINDS = {"stream": socket.SOCK_STREAM, "dgram": socket.SOCK_DGRAM, "seqpacket": socket.SOCK_SEQPACKET}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.notify.sender import Sender
+from supervisor.notify.service_side import Sender
 from tests.unit.waiting import checked_loop, run_until
 from workers.netns.record import LONGEST as LONGEST_RECORD
 from workers.netns.record import MAX_REPAIRS, Facts, Record, Repair

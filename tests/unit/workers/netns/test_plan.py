@@ -8,8 +8,7 @@ import pytest
 
 from tests.unit.workers.netns.space import options
 from workers.netns import plan as module
-from workers.netns.errors import OptionsError
-from workers.netns.plan import read_plan
+from workers.netns.plan import OptionsError, read_plan
 from workers.network.view import Route
 
 

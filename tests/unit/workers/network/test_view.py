@@ -11,9 +11,8 @@ from supervisor.linux.namespaces import inside
 from tests.unit.process.netns import network_namespace
 from tests.unit.process.requirements import needs_ip, needs_root
 from tests.unit.workers.netns.space import ip
-from workers.network.errors import NetworkError
 from workers.network.names import destination, plain_address, with_prefix
-from workers.network.view import Route, View
+from workers.network.view import NetworkError, Route, View
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.notify.sender import Sender
+from supervisor.notify.service_side import Sender
 from workers.reaper import main
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from supervisor.definitions.service import KEYS, Backoff, Change, Descriptor, Service
-from supervisor.lifecycle.change import change, change_of_key, changed_keys
+from supervisor.lifecycle.plan import change, change_of_key, changed_keys
 
 SOCKET = Descriptor("tcp", host="127.0.0.1", port=80)
 

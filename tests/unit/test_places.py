@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import runtime_folder
+from supervisor import places
 from supervisor.ctl.errors import NoSupervisor
-from supervisor.runtime_folder import default_folder, default_socket
+from supervisor.places import default_folder, default_socket
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +37,7 @@ def test_a_user(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_socket_of_a_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     owner = os.stat(tmp_path).st_uid or 77
     monkeypatch.setattr(os, "geteuid", lambda: owner)
-    monkeypatch.setattr(runtime_folder, "_temporary_folder", lambda: str(tmp_path / "temporary"))
+    monkeypatch.setattr(places, "_temporary_folder", lambda: str(tmp_path / "temporary"))
     for name in ("session/spawnd", "temporary"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "control").touch()
