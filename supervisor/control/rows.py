@@ -7,6 +7,7 @@ import time
 from supervisor.control.core import Core, Unit
 from supervisor.lifecycle.cause import output_hint
 from supervisor.lifecycle.life import State
+from supervisor.lifecycle.wording import NOT_GONE
 
 
 def summary(unit: Unit, core: Core, now: float) -> dict[str, object]:
@@ -57,8 +58,9 @@ def details(unit: Unit, core: Core, now: float) -> dict[str, object]:
 
 
 def reason(unit: Unit) -> str:
-    """Why it is in its state; of a failure also how to keep what it says of it, where that is lost."""
-    return unit.waits or "; ".join(filter(None, (unit.life.reason, output_hint(unit))))
+    """Return the reason for its state, with what else an operator has to know: held processes, lost output."""
+    held = NOT_GONE if unit.life.state is State.STOPPING and unit.life.killed else ""
+    return unit.waits or "; ".join(filter(None, (unit.life.reason, held, output_hint(unit))))
 
 
 def iso_8601(unix_time: float) -> str:

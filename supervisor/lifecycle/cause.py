@@ -242,6 +242,8 @@ def hint(root: Link, output: Output = Output.SOMETHING) -> str:
     if subject is None or root.kind in (Kind.STARTING, Kind.SHUTDOWN, Kind.REMOVED):
         return ""
     match subject.life.state:
+        case State.STOPPING if subject.life.killed:
+            return "the kernel holds them, perhaps for a file system that does not answer: see /proc/PID/stack"
         case State.STOPPING:
             return f"`spawnctl signal KILL {name}` does not wait for it" if subject.life.deadline is None else ""
         case State.BACKOFF:

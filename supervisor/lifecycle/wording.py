@@ -20,6 +20,7 @@ STATES = {
     State.DONE: "is done",
 }
 MEBIBYTE = 1 << 20
+NOT_GONE = "its processes were killed and are not gone yet"
 LONGEST_PATH = 3  # services that the sentence names; the chain has them all
 
 
@@ -89,7 +90,7 @@ def _outlook(subject: Subject, now: float) -> str:
         case State.FAILED:
             return f"; given up after {life.failures} failure{'s in a row' if life.failures > 1 else ''}"
         case State.STOPPING if life.killed:
-            return "; its processes were killed and are not gone yet"
+            return f"; {NOT_GONE}"
         case State.STOPPING if life.step is Step.DRAIN:
             return f"; its process takes the clients that wait on its old sockets first{_time_left(life, now)}"
         case State.STOPPING if life.step is Step.TEARDOWN:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from supervisor.log.handler import JOURNAL_SOCKET
+from tests import fuse
 from tests.daemon import Daemon, wait_until
 from tests.integration.conftest import Start
 from tests.integration.modules import module
@@ -133,6 +134,22 @@ def test_failures_of_a_process(spawnd: Start) -> None:
     wait_until(lambda: "not finished in time" in why(daemon, "slow")["answer"], "the end of the check")
     assert 'restart = "on-failure"' in wait_kind(daemon, "ended", "ended")["answer"]
     assert wait_kind(daemon, "task", "done")["answer"] == "task is done: it is a task, and has ended well"
+
+
+@pytest.mark.skipif(not fuse.is_possible(), reason="needs FUSE")
+def test_a_killed_process_that_the_kernel_holds_is_told_of(spawnd: Start, folder: Path) -> None:
+    begun = folder / "out" / "begun"
+    with fuse.unanswering(fuse.FLUSH) as path:
+        script = f"trap '' TERM; : > {begun}; exec 3<>{path}; exec 3>&-"
+        daemon = spawnd(f'a = {{ {sh(script)} user = "root", stop_timeout = "1s" }}')
+        wait_until(begun.exists, "a process that is about to hang")
+        assert daemon.ctl("stop", "--no-wait", "a").returncode == 0
+        held = "its processes were killed and are not gone yet"
+        wait_until(lambda: held in why(daemon, "a")["answer"], "the end of its time")
+        assert "the kernel holds them" in why(daemon, "a")["hint"]
+        assert f"stop requested; {held}" in daemon.services()["a"]["reason"]
+    daemon.wait_state("a", "stopped")
+    assert held not in daemon.services()["a"]["reason"]
 
 
 def test_a_stop_does_not_hide_the_end_of_the_process(spawnd: Start) -> None:

@@ -232,6 +232,10 @@ def test_every_life_is_put_into_words() -> None:
         ([subject("a", STOPPING, cause=Cause.STOP, deadline=NOW + 1)], ""),
         ([subject("a", STOPPING, cause=Cause.STOP)], "`spawnctl signal KILL a` does not wait for it"),
         ([subject("a", STOPPED)], "`spawnctl start a` starts it"),
+        (
+            [subject("a", STOPPING, cause=Cause.STOP, killed=True)],
+            "the kernel holds them, perhaps for a file system that does not answer: see /proc/PID/stack",
+        ),
         ([subject("a", State.DONE, cause=Cause.EXIT)], "`spawnctl start a` runs it again"),
         ([subject("a", STOPPED, cause=Cause.CONFLICT, other="b")], "`spawnctl start a` starts it, and stops b"),
         ([*waits_for("a", "b"), failing("b")], "`spawnctl start b` tries again at once"),
