@@ -12,8 +12,8 @@ from supervisor.definitions.service import NULL_OUT, Service
 from supervisor.lifecycle.dependencies import Hold, Obstacle, obstacle
 from supervisor.lifecycle.life import OF_FUNCTIONS, Cause, Ended, Life, State, Then
 
-ENDLESS = 3  # ends with status 0 in a row, after which a service is asked whether it is one
-KEYS_OF_STEPS = {  # a step of a start that failed, and the key that asked for it; of `set KEY` that is told
+ENDLESS = 3  # ends with status 0 in a row after which the service gets a hint
+KEYS_OF_STEPS = {  # steps of a start, with the keys that asked for them; `set KEY` names its key itself
     "exec": "exec", "change directory": "cwd", "chroot": "chroot", "open": "fd", "connect": "fd", "read": "env_file",
     "enter network namespace": "netns",
 }  # fmt: skip
@@ -23,14 +23,14 @@ class Kind(StrEnum):
     """The kind of reason for the state of a service."""
 
     RUNNING = "running"
-    DONE = "done"  # a task that ended well
-    STARTING = "starting"  # it is about to run
-    # another one is in the way: `other`
+    DONE = "done"  # a task that has succeeded
+    STARTING = "starting"  # about to run
+    # another service, `other`, is in the way
     DEPENDENCY = "dependency"
     ORDER = "order"
-    CONFLICT = "conflict"  # stopped for it, or waits for it to have stopped
-    ADDRESS = "address"  # also where none of ours has it
-    # it is as somebody, or something, wants it
+    CONFLICT = "conflict"  # stopped for `other`, or waits until it has stopped
+    ADDRESS = "address"  # also if none of our services has the address
+    # an order, or the end of the process, led to this state
     NOT_STARTED = "not_started"
     STOPPED = "stopped"
     RESTART = "restart"
@@ -40,9 +40,9 @@ class Kind(StrEnum):
     DEFINITION = "definition"
     REMOVED = "removed"
     SHUTDOWN = "shutdown"
-    ENDED = "ended"  # of itself, and is not to be started again
+    ENDED = "ended"  # by itself, and without a restart
     UNDEFINED = "undefined"
-    # it failed
+    # failures
     EXIT = "exit"
     SIGNAL = "signal"
     OUT_OF_MEMORY = "out_of_memory"
@@ -78,9 +78,9 @@ class Subject(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A service of the chain.  `subject` is None where it is not defined, `other` is named by the reason.
+    """A service of the chain; `subject` is None if it is not defined. The reason may name an `other` service.
 
-    Where `other` holds the service back, the next link has the reason of `other`.
+    If `other` holds the service back, the next link has the reason of `other`.
     """
 
     name: str
@@ -97,7 +97,7 @@ HOLDS = {
 }
 ORDERS = {
     Cause.NEW: Kind.NOT_STARTED,
-    Cause.START: Kind.RESTART,  # of a service that was stopping
+    Cause.START: Kind.RESTART,  # while the service was stopping
     Cause.RESTART: Kind.RESTART,
     Cause.STOP: Kind.STOPPED,
     Cause.RESET: Kind.RESET,
@@ -141,13 +141,13 @@ def _obstacle(subject: Subject, units: Mapping[str, Subject], rivals: Iterable[s
     if subject.life.state is not State.WAITING:
         return None
     found = obstacle(subject.service, units, sorted(rivals))
-    # an address is nothing that lives tell of: it was found when the service was to start
+    # Lives tell nothing about addresses: this obstacle was found when the service was to start.
     by_address = subject.obstacle is not None and subject.obstacle.hold is Hold.ADDRESS
     return subject.obstacle if found is None and by_address else found
 
 
 def link(name: str, subject: Subject | None) -> Link:
-    """A service that nothing holds back."""
+    """Return the link of a service that nothing holds back."""
     if subject is None:
         return Link(name, Kind.UNDEFINED, None)
     return Link(name, _kind(subject), subject, subject.life.other)
@@ -185,16 +185,16 @@ def failure(subject: Subject) -> Kind:
 
 
 def end_of(subject: Subject) -> Ended | None:
-    """Return the end that explains the state: that of the function which failed, else that of the last process."""
+    """Return the end that explains the state: that of a function that failed, else that of the last process."""
     if subject.life.cause in OF_FUNCTIONS and subject.call_ended is not None:
         return subject.call_ended
-    return subject.ended  # older versions kept the end of a function there, too
+    return subject.ended  # older versions kept the end of a function there as well
 
 
 def last_restart(subject: Subject) -> Kind | None:
-    """Return the reason of the last restart of a service that is up.
+    """Return the reason for the last restart of a service that is up.
 
-    None: it has not been restarted since its start.
+    None if it has not been restarted since its start.
     """
     cause = subject.life.cause
     if cause in (Cause.RESTART, Cause.DEFINITION, Cause.SIGNAL, Cause.NAMESPACE):
@@ -202,7 +202,7 @@ def last_restart(subject: Subject) -> Kind | None:
     return failure(subject) if subject.life.restarts else None
 
 
-# a failure of these kinds is one of a program, which may have said why
+# failures of a program, which may have printed the reason
 OF_A_PROGRAM = frozenset({
     Kind.EXIT, Kind.SIGNAL, Kind.OUT_OF_MEMORY, Kind.NOT_READY, Kind.WATCHDOG,
 })  # fmt: skip
@@ -219,7 +219,7 @@ class Output(Enum):
 def output_hint(subject: Subject) -> str:
     """Return how to keep the output of a program that has failed.
 
-    '' where it is kept, or where no program has failed.
+    '' if the output is kept, or if no program has failed.
     """
     if subject.life.state not in (State.BACKOFF, State.FAILED):
         return ""
@@ -235,7 +235,7 @@ def _keep_output(subject: Subject, kind: Kind | None) -> str:
 
 
 def hint(root: Link, output: Output = Output.SOMETHING) -> str:
-    """Return advice for the operator, '' where there is nothing to do."""
+    """Return advice for the operator, '' if there is nothing to do."""
     subject, name = root.subject, root.name
     if subject is not None and root.kind is Kind.RUNNING:
         return _keep_output(subject, last_restart(subject))
@@ -272,7 +272,7 @@ def _left(service: Service, ended: Ended) -> str:
 
 
 def endless(subject: Subject) -> str:
-    """Return a guess about a service that ends well again and again; '' where it does not."""
+    """Return a guess about a service that keeps ending with status 0; '' for any other."""
     service, ended = subject.service, end_of(subject)
     ends_well = ended is not None and ended.status == 0 and not ended.step and not ended.function
     if not ends_well or service.task or service.restart != "always" or subject.life.failures < ENDLESS:
@@ -282,9 +282,9 @@ def endless(subject: Subject) -> str:
 
 
 def _place(subject: Subject) -> str:
-    """Return the bad line of a file of variables, or the line of the definition that asked for the failed step.
+    """Return the bad line of a file of variables, or the line of the definition with the key of the failed step.
 
-    Where no key has asked for that step, the line is the first one of the definition.
+    Without such a key, return the first line of the definition.
     """
     service = subject.service
     if subject.ended is not None and subject.ended.line:

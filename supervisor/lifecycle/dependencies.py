@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.life import AT_REST, UP, WITH_PROCESS, Life, State, Then
 
-LONGEST_PATH = 10  # names of what waits for each other that are told one by one
+LONGEST_PATH = 10  # waiting services that are named one by one
 
 Kind = Literal["depends", "after"]
 
@@ -50,7 +50,7 @@ class Obstacle:
     name: str
 
     def describe(self, units: Mapping[str, Member]) -> str:
-        """For people to read, with the state that the other one is in now."""
+        """Return the text for operators, with the present state of the other service."""
         return _WORDS[self.hold].format(self.name, _state(units.get(self.name)))
 
 
@@ -62,10 +62,10 @@ def satisfies(service: Service, life: Life) -> bool:
 
 
 def obstacle(service: Service, units: Mapping[str, Member], conflicts: Iterable[str] = ()) -> Obstacle | None:
-    """Return the first obstacle to the start of a waiting service; None: it can start.
+    """Return the first obstacle to the start of a waiting service; None if it can start.
 
-    A service in conflict with it is an obstacle only with a process: of two without one, the first that can start
-    does.
+    A service in conflict is an obstacle only if it has a process. Of two rivals without one, the first that
+    can start does.
     """
     for name in service.depends:
         other = units.get(name)
@@ -83,9 +83,9 @@ def obstacle(service: Service, units: Mapping[str, Member], conflicts: Iterable[
 
 
 def waits_for_ever(service: Service, units: Mapping[str, Member]) -> str | None:
-    """Return why a waiting service will not start unless somebody starts another one too; None: it will."""
+    """Return why a waiting service will not start unless another one is started too; None if it will."""
     seen = {service.name}
-    path: list[str] = []  # those that wait, from the service on; a chain may be as long as there are services
+    path: list[str] = []  # the waiting services, starting with this one; a chain may be as long as there are services
     todo = [iter(service.depends)]
     while todo:
         name = next(todo[-1], None)
@@ -104,7 +104,7 @@ def waits_for_ever(service: Service, units: Mapping[str, Member]) -> str | None:
 
 
 def _dead_end(name: str, units: Mapping[str, Member]) -> str | None:
-    """Return why dependents of a service wait for ever, where the service is the reason by itself."""
+    """Return why dependents of a service wait for ever because of this service itself; else None."""
     other = units.get(name)
     if other is None:
         return f"needs {name}, which is not defined"
@@ -132,7 +132,7 @@ def _state(other: Member | None) -> str:
 
 
 def in_words(state: State) -> str:
-    """The state as a predicate: `is waiting`, `has failed`."""
+    """Return the state as a predicate: `is waiting`, `has failed`."""
     if state is State.FAILED:
         return "has failed"
     return "waits for its next try" if state is State.BACKOFF else f"is {state.value}"
@@ -141,7 +141,7 @@ def in_words(state: State) -> str:
 def in_need(names: Iterable[str], services: Mapping[str, Service], lives: Mapping[str, Life]) -> list[str]:
     """Return the dependents of the names, direct or not, that are not at rest; a chain ends at a service at rest.
 
-    They come in order of definition, without the names themselves.
+    They are in order of definition, without the names themselves.
     """
     found = set(names)
     left = [name for name in services if name not in found and lives[name].state not in AT_REST]
@@ -158,7 +158,7 @@ def in_need(names: Iterable[str], services: Mapping[str, Service], lives: Mappin
 
 
 def conflicts(services: Mapping[str, Service]) -> dict[str, set[str]]:
-    """Return for each name that has any the names in conflict with it, whichever of the two says so."""
+    """Return the names in conflict for each name that has any, whichever of the two declares the conflict."""
     result: dict[str, set[str]] = {}
     for name, service in services.items():
         for other in service.conflicts:
@@ -168,7 +168,7 @@ def conflicts(services: Mapping[str, Service]) -> dict[str, set[str]]:
 
 
 def needed(names: Iterable[str], services: Mapping[str, Service]) -> list[str]:
-    """Return the names and all that they depend on, each after its dependencies."""
+    """Return the names and everything that they depend on, each after its dependencies."""
     order: dict[str, None] = {}
     todo = [(name, False) for name in reversed(list(names))]
     while todo:
@@ -195,7 +195,7 @@ def dependents(services: Mapping[str, Service]) -> dict[str, set[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """`name` needs `other` (`depends`), or comes after it where both start (`after`)."""
+    """`name` needs `other` (`depends`), or starts after it if both start (`after`)."""
 
     name: str
     other: str
@@ -213,7 +213,7 @@ class Graph:
 def make_graph(services: Mapping[str, Service], wanted: Iterable[str] | None = None) -> Graph:
     """Return the graph of all services or, with `wanted`, of these with their dependencies and dependents.
 
-    Two services that are joined by both kinds have one edge, `depends`.
+    Two services that are connected by both kinds have one edge, `depends`.
     """
     kept = set(services) if wanted is None else _joined(services, list(wanted)) & services.keys()
     edges = (edge for name in services if name in kept for edge in _edges(services[name]) if edge.other in kept)
@@ -238,7 +238,7 @@ def _joined(services: Mapping[str, Service], wanted: list[str]) -> set[str]:
 
 
 def _reached(wanted: list[str], steps: Mapping[str, Iterable[str]]) -> set[str]:
-    """Return everything that any number of steps leads to from some names, the names included."""
+    """Return everything that any number of steps reaches from some names, including the names."""
     found: set[str] = set()
     todo = list(wanted)
     while todo:

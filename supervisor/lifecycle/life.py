@@ -1,7 +1,7 @@
-"""The life of a service as a plain value: its state, since when, why, and what follows without any event.
+"""The life of a service as a plain value: its state, the time and cause of that, and the next deadline.
 
-Times are seconds of the caller's clock, given as `now`.  A `Life` can be written and read back as it is, so that it
-outlives the process that made it.
+Times are seconds of the caller's clock, given as `now`. A `Life` can be written and read back unchanged, so
+it outlives the process that made it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from supervisor.definitions.service import Service
 
-THREE_FIGURES = 999.5  # seconds: a shorter span has at most three figures before the point
+THREE_FIGURES = 999.5  # seconds from which a span has more than three figures before the point
 
 
 class State(StrEnum):
@@ -39,15 +39,17 @@ class Then(StrEnum):
     REST = "rest"
     START = "start"
     FAIL = "fail"
-    END = "end"  # it has ended by itself, and well
+    END = "end"  # it has ended well by itself
 
 
 class Step(StrEnum):
-    """Progress of a start; `unheard`: it may be ready, and have said so when there was no spawnd to hear it.
+    """Progress of a start or a stop.
 
-    Four belong to a stop.  `drain`: at a restart, the process goes on until it has taken the clients that wait on a
-    socket which is to be replaced; `teardown`: the function `stop` runs; `last`: the process was started only to be
-    stopped, as things that it keeps outlive a process, and is to be ready first; `told`: it has its stop signal.
+    `unheard`: the service may be ready, and may have reported that while there was no spawnd.
+    Four steps belong to a stop. `drain`: at a restart, the process keeps running until it has accepted the
+    clients of a socket that is to be replaced. `teardown`: the function `stop` runs. `last`: the process was
+    started only to be stopped, to end things that it keeps beyond its own life, and has to become ready first.
+    `told`: it has its stop signal.
     """
 
     CHECK = "check"
@@ -62,33 +64,33 @@ class Step(StrEnum):
 
 
 class Cause(StrEnum):
-    """The last thing that happened to a service: the reason for its state or, once it is up, for its start."""
+    """The last event of a service: the reason for its state or, once it is up, for its start."""
 
-    NEW = "new"  # nobody has started it yet
-    START = "start"  # somebody asked for it, or something that depends on it
-    RESTART = "restart"  # somebody asked for it
-    STOP = "stop"  # somebody asked for it
-    RESET = "reset"  # somebody had its failures forgotten
+    NEW = "new"  # never started
+    START = "start"  # an operator or a dependent asked for it
+    RESTART = "restart"  # an operator asked for it
+    STOP = "stop"  # an operator asked for it
+    RESET = "reset"  # an operator cleared its failures
     CONFLICT = "conflict"  # `other` was started
     DEFINITION = "definition"  # its definition has changed
     REMOVED = "removed"  # it is not defined any more
     SIGNAL = "signal"  # spawnd got its restart_signal
-    NAMESPACE = "namespace"  # a network namespace that it or a socket of it is in was recreated
+    NAMESPACE = "namespace"  # the network namespace of it or of a socket was recreated
     SHUTDOWN = "shutdown"  # spawnd is to end
-    EXIT = "exit"  # its process ended, or none came of a start
+    EXIT = "exit"  # its process ended, or its start made no process
     CHECK = "check"  # its check failed
     CHECK_LATE = "check_late"  # its check was not finished in time
     FUNCTION = "function"  # one of its functions failed
     FUNCTION_LATE = "function_late"  # one of its functions was not finished in time
     NOT_READY = "not_ready"  # it was not ready in time
-    WATCHDOG = "watchdog"  # it did not feed its watchdog in time
+    WATCHDOG = "watchdog"  # it missed its watchdog
 
 
 OF_FUNCTIONS = frozenset({Cause.FUNCTION, Cause.FUNCTION_LATE})
 
 
 class Act(Enum):
-    """Orders to the caller after a transition, in the order given."""
+    """Orders to the caller after a transition, to be carried out in order."""
 
     CHECK = "run the check command"
     CALL_START = "run its function start"
@@ -111,11 +113,11 @@ class Life(NamedTuple):
 
     `deadline` is the time-out of the state, `watchdog_at` that of the watchdog.
 
-    `up_since` is when this run became ready, `failures` counts those in a row, `restarts`
-    the starts nobody asked for since the last one that somebody did, `starts` all of them.
-    `asked` is when it was last started from rest, `began` when nothing held it back any more for the first time
-    since, `came_up` when it was first up since (of a task when it was done: what needs it starts then): what others
-    had to wait for.  Restarts, asked for or not, change none of the three.
+    `up_since` is when this run became ready. `failures` counts failures in a row, `restarts` the automatic
+    starts since the last ordered one, `starts` all starts.
+    `asked` is when the service was last started from rest. `began` is when nothing held it back any more, and
+    `came_up` when it was up, each for the first time since then (a task counts as up when it is done, because its
+    dependents start then): others had to wait for these. Restarts, ordered or not, change none of the three.
     `set_up`: its function `start` has succeeded, and `stop` has not been called since.
     `final`: its process has ended with a status after which its definition wants no restart.
     `reason` is for people; `cause` is kept until something else happens, `other` is the service
@@ -155,12 +157,12 @@ Transition = tuple[Life, tuple[Act, ...]]
 
 
 def is_wanted(life: Life) -> bool:
-    """Return whether a service has, or will have, a process unless somebody stops it; also after it has failed."""
+    """Return whether a service has, or will have, a process unless it is stopped; also true after a failure."""
     return life.state not in (State.STOPPED, State.DONE) and not goes_down(life)
 
 
 def comes_up(life: Life) -> bool:
-    """Return whether a service is up or on its way, so that a start changes nothing."""
+    """Return whether a service is up or on its way, so that a start has no effect."""
     if life.state is State.STOPPING:
         return life.then is Then.START
     return life.state is State.WAITING or life.state in RUNS
@@ -172,18 +174,19 @@ def goes_down(life: Life) -> bool:
 
 
 def runs(service: Service, life: Life) -> bool:
-    """Return whether there is a process whose end will be heard of: a check, a function, the main one."""
+    """Return whether there is a process whose end will be reported: a check, a function, or the main process."""
     return life.state in WITH_PROCESS and (service.has_process or life.state not in UP)
 
 
 def spares_others(service: Service, life: Life, clean: bool = False) -> bool:
-    """Return whether processes beside the one that has just ended live on: not after a stop.
+    """Return whether processes besides the one that has just ended live on; not after a stop.
 
-    `clean` says how that process ended, where it is known: processes that a function has started are there to stay.
+    `clean` is whether that process ended well, if known: processes that a function has started are meant to stay.
     """
     if life.step is Step.SETUP and life.state is State.STARTING:
         return clean
-    if life.step is Step.SETUP and life.state is State.STOPPING and clean:  # for the function that comes next
+    # processes of a function stay for the next function
+    if life.step is Step.SETUP and life.state is State.STOPPING and clean:
         return "stop" in service.functions or is_renewed(service, life)
     return service.kill_mode == "process" and not goes_down(life)
 
@@ -199,9 +202,9 @@ def goes_into_background(service: Service, life: Life) -> bool:
 
 
 def lets_end(service: Service, life: Life) -> bool:
-    """Return whether leftover processes of the main process are told to end and given time, rather than killed.
+    """Return whether leftovers of the main process are told to end and given time, rather than killed.
 
-    That is so after an order; a crash takes no longer because of leftover processes.
+    This is the case after an order; handling a crash takes no longer because of leftovers.
     """
     ordered = life.state is State.STOPPING and life.then in (Then.REST, Then.START) and not life.killed
     was_up = service.has_process and life.step not in (Step.CHECK, Step.SETUP, Step.TEARDOWN)
@@ -209,13 +212,13 @@ def lets_end(service: Service, life: Life) -> bool:
 
 
 def tells_all(service: Service, life: Life) -> bool:
-    """Return whether an order to stop goes to every process of the service, not to the main one alone."""
+    """Return whether an order to stop goes to every process of the service rather than to the main one alone."""
     hands_over = life.then is Then.START and service.handover_signal is not None
     return service.kill_mode == "group" and not hands_over
 
 
 def is_renewed(service: Service, life: Life) -> bool:
-    """Return whether the function `restart` comes next; it knows nothing of a set-up by another definition."""
+    """Return whether the function `restart` comes next; it cannot know a set-up by another definition."""
     return life.then is Then.START and life.cause is not Cause.DEFINITION and "restart" in service.functions
 
 
@@ -225,7 +228,7 @@ def is_to_tear_down(service: Service, life: Life) -> bool:
 
 
 def keeps(service: Service, life: Life) -> bool:
-    """Return whether the process may leave things to the next one, which has not been started to end them yet."""
+    """Return whether things may outlive the process that only another process, not started yet, can end."""
     hands_over = service.kill_mode == "process" and service.handover_signal is not None
     has_kept = life.starts > 0 and life.step not in (Step.LAST, Step.TOLD)
     return hands_over and service.has_process and not service.functions and has_kept
@@ -259,7 +262,7 @@ class Ended:
 
     @property
     def has_left_nothing(self) -> bool:
-        """Whether the process was to leave another one in the background, and did not."""
+        """Whether the process should have left another one in the background, and did not."""
         return bool(self.cause) and not self.step and not self.function
 
     @classmethod
@@ -268,5 +271,5 @@ class Ended:
 
 
 def span(seconds: float) -> str:
-    """`0.205 s`, `3.77 s`, `90 s`, `3604 s`: three figures, and all those of whole seconds."""
+    """Return a span with three figures, and all figures of whole seconds: `0.205 s`, `3.77 s`, `90 s`, `3604 s`."""
     return f"{seconds:.3g} s" if seconds < THREE_FIGURES else f"{seconds:.0f} s"

@@ -1,10 +1,10 @@
 """The state machine of a service: one pure function for each event.
 
-Each function takes the service's definition, its life and the time, and returns the new life and the acts to be done.
-An event that cannot happen in a state raises `ImpossibleEvent`: a mistake of the caller, never swallowed.
+Each function takes the service's definition, its life and the time, and returns the new life and the acts to carry
+out. An event that cannot happen in a state raises `ImpossibleEvent`: a defect of the caller, never swallowed.
 
-A service of a module has functions: `start` comes before its process and `stop` after that has gone, each `stop`
-after one `start`; at an ordered restart `restart` takes the place of both.  A service without a process is up from
+A service of a module has functions. `start` comes before its process and `stop` after its end, and each
+`start` has one `stop`. At an ordered restart, `restart` replaces both. A service without a process is up from
 the success of `start`, or at once, until it is stopped.
 """
 
@@ -48,13 +48,13 @@ from supervisor.lifecycle.transitions import (
     wait_again,
 )  # fmt: skip
 
-LONGEST_EXTENSION = 600.0  # seconds; a service that lives asks again
+LONGEST_EXTENSION = 600.0  # seconds; a living service can ask again
 LATE = {
     Step.CHECK: (Cause.CHECK_LATE, "check not finished"),
     Step.SETUP: (Cause.FUNCTION_LATE, "start not finished"),
 }
 class ImpossibleEvent(Exception):
-    """An event came in a state in which it cannot happen."""
+    """An event arrived in a state in which it cannot happen."""
 
     def __init__(self, event: str, life: Life) -> None:
         super().__init__(f"event {event!r} in state {life.state.value!r} ({life.reason})")
@@ -64,7 +64,7 @@ class ImpossibleEvent(Exception):
 
 
 def start(service: Service, life: Life, now: float, cause: Cause = Cause.START) -> Transition:
-    """An operator or a dependent wants the service up.  It waits for its dependencies first, even if there are none."""
+    """Bring the service up for an operator or a dependent. It waits for its dependencies first, if there are any."""
     match life.state:
         case State.STOPPED | State.FAILED | State.DONE | State.BACKOFF:
             life = life if life.state is State.BACKOFF else asked_from_rest(life, now)
@@ -79,15 +79,16 @@ def start(service: Service, life: Life, now: float, cause: Cause = Cause.START) 
 
 
 def stop(service: Service, life: Life, now: float, cause: Cause = Cause.STOP, other: str = "") -> Transition:
-    """An operator wants the service down.  A service without a process that is to start is down at once.
+    """Bring the service down for an operator. A service that has no process yet is down at once.
 
-    The exception is a service that keeps something: a process of its own ends that, and no other can.
+    The exception is a service that keeps things beyond its process: another process is started, which alone
+    can end them.
     """
     told = because(life, cause, other=other)
     match life.state:
         case State.STOPPED | State.FAILED | State.DONE:
             return life, ()
-        case State.WAITING if life.set_up:  # its function `restart` was to come
+        case State.WAITING if life.set_up:  # its function `restart` would have come next
             return process_gone(service, begin_stop(service, told, now, Then.REST, told.reason), now)
         case State.WAITING | State.BACKOFF if keeps(service, life):
             return launch_last(service, begin_stop(service, told, now, Then.REST, told.reason), now)
@@ -101,7 +102,7 @@ def stop(service: Service, life: Life, now: float, cause: Cause = Cause.STOP, ot
         case State.STOPPING if life.step is Step.DRAIN:
             return signalled(service, told._replace(then=Then.REST), now), (Act.STOP_SIGNAL,)
         case State.STOPPING:
-            # a process that was told to hand over must hear that there is no successor
+            # a process that was told to hand over has to learn that there is no successor
             told_to = life.then is Then.START or life.cause is Cause.NOT_READY
             hands_over = told_to and life.step is not Step.TEARDOWN
             again = hands_over and service.handover_signal is not None
@@ -117,9 +118,9 @@ def restart(
     detail: str = "",
     drains: bool = False,
 ) -> Transition:
-    """An operator wants the service anew; one that is down is started.  `detail` is kept of one that is up.
+    """Restart the service for an operator, or start it. `detail` is kept if it is up.
 
-    `drains`: clients wait on a socket that may be gone from its path; a process that is up takes them first.
+    `drains`: clients are queued on a socket that may be gone from its path; a process that is up accepts them first.
     """
     match life.state:
         case State.STARTING | State.RUNNING | State.RELOADING:
@@ -130,14 +131,14 @@ def restart(
                 is_up = life.state is not State.STARTING
                 return begin_drain(stopping, now) if drains and is_up else (stopping, (Act.HANDOVER_SIGNAL,))
             if service.functions and not (is_renewed(service, stopping) or is_to_tear_down(service, stopping)):
-                return stopping, (Act.END_LEFT,)  # no `stop` will, and the next `start` is to find nothing
+                return stopping, (Act.END_LEFT,)  # no `stop` will clean up, and the next `start` must find nothing
             return process_gone(service, stopping, now)
         case _:
             return start(service, life, now, cause)
 
 
 def reset(service: Service, life: Life, now: float) -> Transition:
-    """Forget failures: `failed` becomes `stopped`, a wait between failures begins anew at its shortest."""
+    """Forget failures: `failed` becomes `stopped`, and a back-off is cut to the first delay."""
     life = life._replace(failures=0, restarts=0)
     match life.state:
         case State.FAILED:
@@ -164,7 +165,7 @@ def dependencies_met(service: Service, life: Life, now: float) -> Transition:
 
 
 def executed(service: Service, life: Life, now: float) -> Transition:
-    """The new program runs; `ready` says whether that is enough, and may have been heard first."""
+    """Note that the new program runs. Depending on `ready`, that is enough; readiness may also have come first."""
     if is_last(life):
         return tell_last(service, life, now) if service.ready == "exec" else (life, ())
     if life.state is State.STOPPING or (life.state in UP and service.ready != "exec"):
@@ -184,7 +185,7 @@ def in_background(service: Service, life: Life, now: float) -> Transition:
 
 
 def ready(service: Service, life: Life, now: float) -> Transition:
-    """The service says that it is ready, after a start or a reload.  At another time this means nothing."""
+    """Note that the service is ready, after a start or a reload. At another time this has no effect."""
     if is_last(life) and service.ready != "exec":
         return tell_last(service, life, now)
     if life.state is State.STARTING and life.step not in (Step.CHECK, Step.SETUP) and service.ready != "exec":
@@ -195,7 +196,7 @@ def ready(service: Service, life: Life, now: float) -> Transition:
 
 
 def ready_closed(service: Service, life: Life, now: float) -> Transition:
-    """A process has closed its ready_fd without a word, and lives on: it will never be ready."""
+    """Fail a start: a living process has closed its ready_fd without a message, and will never be ready."""
     if is_last(life):
         return tell_last(service, life, now)
     if life.state is not State.STARTING or life.step is not Step.READY or service.ready != "fd":
@@ -205,7 +206,7 @@ def ready_closed(service: Service, life: Life, now: float) -> Transition:
 
 
 def reloading(service: Service, life: Life, now: float) -> Transition:
-    """The service says that it reloads; it will say when it is ready again."""
+    """Note that the service reloads; it will report when it is ready again."""
     if life.state is not State.RUNNING:
         return life, ()
     entered = enter(life, State.RELOADING, now, "reloading", after(now, service.start_timeout))
@@ -213,33 +214,36 @@ def reloading(service: Service, life: Life, now: float) -> Transition:
 
 
 def drained(service: Service, life: Life, now: float) -> Transition:
-    """No client waits on the old sockets any more, or it waits too long.  After an order to stop, nothing follows."""
+    """Go on with the stop: no client is queued on the old sockets any more, or the time limit has passed.
+
+    After another order to stop, this has no effect.
+    """
     if life.state is not State.STOPPING or life.step is not Step.DRAIN:
         return life, ()
     return signalled(service, life, now), (Act.HANDOVER_SIGNAL,)
 
 
 def resumed(service: Service, life: Life, now: float) -> Transition:
-    """The supervisor has executed itself anew: the look at old sockets that was under way is taken once more."""
+    """Go on after the supervisor has executed itself anew: a drain that was under way begins again."""
     return begin_drain(life, now) if life.state is State.STOPPING and life.step is Step.DRAIN else (life, ())
 
 
 def alive(service: Service, life: Life, now: float) -> Transition:
-    """The service has fed its watchdog."""
+    """Note a message of the service to its watchdog."""
     if life.watchdog_at is None or service.watchdog is None:
         return life, ()
     return life._replace(watchdog_at=now + service.watchdog), ()
 
 
 def extended(service: Service, life: Life, now: float, seconds: float) -> Transition:
-    """The service asks for more time in its state, counted from now: never less than it has, nor much at once."""
+    """Extend the deadline of the state to `seconds` from now: never shorten it, nor extend it by much at once."""
     if life.deadline is None or life.killed or life.state is State.BACKOFF or life.step is Step.DRAIN:
         return life, ()
     return life._replace(deadline=max(life.deadline, now + min(seconds, LONGEST_EXTENSION))), ()
 
 
 def granted(service: Service, life: Life, now: float, seconds: float) -> Transition:
-    """The supervisor, or the machine, did not run for a while: time limits move, a wait between failures does not."""
+    """Extend time limits after the supervisor or the machine did not run for a while; a back-off is not extended."""
     if life.state is State.BACKOFF:
         return life, ()
     deadline, watchdog_at = (None if at is None else at + seconds for at in (life.deadline, life.watchdog_at))
@@ -247,10 +251,10 @@ def granted(service: Service, life: Life, now: float, seconds: float) -> Transit
 
 
 def recovered(service: Service, life: Life, now: float, alive: bool) -> Transition:
-    """Another spawnd has been lost and this life is taken over; `alive`: its main process is still there.
+    """Take over a life after another spawnd was lost; `alive`: its main process still lives.
 
-    Events that only spawnd could have heard are lost: the end of a check, the success of `exec`, readiness, the last
-    words to the watchdog.  Where the process is gone, `exited` follows.
+    Events that only spawnd could have noticed are lost: the end of a check, the success of `exec`, readiness,
+    the last messages to the watchdog. If the process is gone, `exited` follows.
     """
     match life.state:
         case State.STARTING if life.step is Step.CHECK:
@@ -272,7 +276,7 @@ def recovered(service: Service, life: Life, now: float, alive: bool) -> Transiti
 
 
 def timed_out(service: Service, life: Life, now: float) -> Transition:
-    """`due` has passed."""
+    """Handle a deadline that has passed: `due`."""
     if life.watchdog_at is not None and life.watchdog_at <= now and life.state in UP:
         return watchdog_missed(service, life, now)
     match life.state:
@@ -298,7 +302,7 @@ def timed_out(service: Service, life: Life, now: float) -> Transition:
 
 
 def _never_ready(service: Service, life: Life, now: float) -> Transition:
-    # it will be tried again: what the process keeps for its successor is not to be ended
+    # the start is tried again, so things that the process keeps for its successor must stay
     leaves = life.cause is Cause.NOT_READY and service.handover_signal is not None
     act = Act.HANDOVER_SIGNAL if leaves else Act.STOP_SIGNAL
     return begin_stop(service, life, now, Then.FAIL, life.reason), (act,)
@@ -312,7 +316,7 @@ def watchdog_missed(service: Service, life: Life, now: float) -> Transition:
 
 
 def start_failed(service: Service, life: Life, now: float, reason: str, spread: float) -> Transition:
-    """A start, or the call of a function, has no process: something could not be opened, or the fork failed."""
+    """Fail a start, or the call of a function, without a process: opening a descriptor or forking has failed."""
     match life.state:
         case State.STARTING:
             return end_by_itself(service, because(life, Cause.EXIT, reason), now, Then.FAIL, reason, spread)
@@ -327,10 +331,9 @@ def start_failed(service: Service, life: Life, now: float, reason: str, spread: 
 def exited(
     service: Service, life: Life, now: float, clean: bool, reason: str, spread: float, status: int | None = None
 ) -> Transition:
-    """The process is gone; `clean` where it ended well, `reason` says how it ended.
+    """Handle the end of the process; `clean` if it ended well, `reason` is how it ended.
 
-    `spread` is the random number in -1..1 for the wait, should there be one.  `status` is the exit status of the main
-    process, where there was one.
+    `spread` is the random number in -1..1 for a back-off. `status` is the exit status of the main process, if any.
     """
     final = status is not None and status in service.no_restart_status
     ended = because(life, Cause.EXIT, reason)._replace(final=final)
@@ -353,7 +356,7 @@ def exited(
             return end_by_itself(service, ended, now, Then.END if clean else Then.FAIL, reason, spread)
         case State.STOPPING if life.step is Step.TEARDOWN:
             return torn_down(service, life, now, clean, reason, spread)
-        case State.STOPPING if life.step is Step.SETUP and clean:  # `start` was faster than the order to stop
+        case State.STOPPING if life.step is Step.SETUP and clean:  # `start` ended before the order to stop took effect
             return process_gone(service, life._replace(set_up=True), now, reason, spread)
         case State.STOPPING if goes_down(life) and not clean and keeps(service, life):
             return launch_last(service, begin_stop(service, life, now, Then.REST, life.reason), now)

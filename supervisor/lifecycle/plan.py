@@ -25,10 +25,10 @@ ORDER = list(Change)
 _values = attrgetter(*FIELDS)
 
 SETTINGS = ("control_group", "log_level", "cgroup")
-AT_BOOT = frozenset({"cgroup"})  # settings that spawnd reads when it starts, and not again
+AT_BOOT = frozenset({"cgroup"})  # settings that spawnd reads only when it starts
 
-RETRIED = {  # cause of a failure: keys whose change may have mended it; None: any change may
-    Cause.CHECK: None,  # a check looks at files that no definition tells of
+RETRIED = {  # causes of a failure, with the keys whose change may have fixed it; None: any change may
+    Cause.CHECK: None,  # a check may read files that no definition mentions
     Cause.CHECK_LATE: None,
     Cause.FUNCTION: {"functions"},
     Cause.FUNCTION_LATE: {"functions", "start_timeout"},
@@ -117,14 +117,14 @@ class Comparison:
 
 
 class Effect(StrEnum):
-    """Effect on a service.  Before `RESTART` its process goes on in any case."""
+    """Effect on a service. Effects before `RESTART` leave its process running."""
 
     NOTHING = "nothing"
-    ADOPT = "adopt"  # spawnd knows it from now on, or takes it over when it starts
-    LIMITS = "limits"  # written to its cgroup
-    RELOAD = "reload"  # asked to reload
+    ADOPT = "adopt"  # spawnd knows the definition from now on, or applies it at the next start
+    LIMITS = "limits"  # limits are written to its cgroup
+    RELOAD = "reload"  # the service is asked to reload
     RESTART = "restart"
-    REBUILD = "rebuild"  # descriptors opened or closed, and a restart
+    REBUILD = "rebuild"  # descriptors are opened or closed, and the service restarts
     START = "start"
     STOP = "stop"
 
@@ -133,9 +133,9 @@ class Effect(StrEnum):
 class ServicePlan:
     """The plan for one service.
 
-    `old` is None for a new service, `new` for one that is not defined any more; `keys` differ between the two.
-    `deferred`: the new definition takes effect when the service starts the next time.  `reloads`: the service is
-    asked to reload.  `starts` counts its starts when this was planned.  `internal`: it is built in.
+    `old` is None for a new service, `new` for a service that is not defined any more; `keys` differ between the two.
+    `deferred`: the new definition takes effect at the next start of the service. `reloads`: the service is asked to
+    reload. `starts` counts its starts up to this plan. `internal`: the service is built in.
     """
 
     name: str
@@ -152,9 +152,10 @@ class ServicePlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`services` has the services that something is planned for, in order of definition, those that go at the end.
+    """The plan for all services.
 
-    `transaction` has the orders to be given, `kinds` the effect of the new definition of each service that stays.
+    `services` has the services with a planned effect in order of definition, services that go at the end.
+    `transaction` has the orders, `kinds` the effect of the new definition of each service that stays.
     `settings` are the keys of spawnd's own settings that change.
     """
 
@@ -166,7 +167,7 @@ class Plan:
     definitions: Definitions
 
     def notices(self) -> tuple[str, ...]:
-        """Return the notices to be told: one that compares services, only where the definition of one changes."""
+        """Return the notices to show; a notice that compares services needs a changed definition of one of them."""
         about = self.definitions.about
         return tuple(
             text for text in self.definitions.notices if text not in about or any(map(self._changes, about[text]))
@@ -190,10 +191,10 @@ def make_plan(
 ) -> Plan:
     """Return the plan for the change from `old` to `new`.
 
-    `lives` has those of `old`, and of services that are not defined any more and not gone yet; `stopping` are
-    services that are to stop, whether they have begun to or wait for their turn.  `reloads`: services with a
-    `reload_signal` are asked to reload besides.  `moved` are services that have to be started anew because a path
-    leads elsewhere than to their open file, each with a sentence about that.
+    `lives` has the lives of `old`, and of services that are not defined any more and not gone yet. `stopping`
+    are services that are to stop, even if their turn has not come. `reloads`: services with a `reload_signal`
+    are also asked to reload. `moved` are services that have to be restarted because a path leads elsewhere
+    than to their open file, each with a sentence about that.
     """
     both = Comparison(old.services, new.services, lives, stopping, moved or {})
     transaction = plan_moves(both)
@@ -203,11 +204,11 @@ def make_plan(
 
 
 def plan_moves(both: Comparison) -> Transaction:
-    """Return the orders: first stops, then renewals, new services, and services that are to be up from now on."""
+    """Return the orders: stops first, then renewals, new services, and services that should be up from now on."""
     old, new = both.old, both.new
     standing = Standing(new, both.lives, both.conflicts, both.stopping)
     renewed = {name for name, kind in both.kinds.items() if kind in (Change.RESTART, Change.REBUILD)}
-    # a service that was to be gone has a process of a definition that is not compared
+    # a service that was going away has a process of a definition that is not compared
     renewed |= both.leaving & new.keys()
     transaction = Transaction(standing, renewed)
     transaction.stop((name for name in old if name not in new), Cause.REMOVED)
@@ -225,7 +226,7 @@ def plan_moves(both: Comparison) -> Transaction:
 
 
 def is_retried(both: Comparison, name: str) -> bool:
-    """Return whether a service that has failed is tried again, though no change of it asks for another process."""
+    """Return whether a failed service is tried again although none of its changes asks for another process."""
     life = both.lives[name]
     if life.state not in (State.FAILED, State.BACKOFF) or not life.failures or life.cause not in RETRIED:
         return False
@@ -235,14 +236,14 @@ def is_retried(both: Comparison, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Member:
-    """A service with its life, as the graph takes them."""
+    """A service with its life, as the graph needs them."""
 
     service: Service
     life: Life
 
 
 def find_released(both: Comparison, transaction: Transaction) -> set[str]:
-    """Return services whose obstacle would have stayed for ever, and now goes."""
+    """Return services whose obstacle would have stayed for ever, and disappears."""
     waiting = [name for name in both.kinds if both.lives[name].state is State.WAITING]
     if not waiting:
         return set()
@@ -273,14 +274,14 @@ def _life_after(name: str, both: Comparison, transaction: Transaction) -> Life:
 
 
 def _is_stuck(name: str, members: Mapping[str, _Member], rivals: Mapping[str, set[str]]) -> bool:
-    """Return whether a service goes on waiting until somebody does something."""
+    """Return whether a service keeps waiting until an operator does something."""
     if waits_for_ever(members[name].service, members) is not None:
         return True
     return any(members[rival].life.state in WITH_PROCESS for rival in rivals.get(name, set()) & members.keys())
 
 
 class Effects:
-    """Effects on all services.  `released` are services that start by themselves, as their dependencies come."""
+    """Effects on all services. `released` are services that start by themselves once their dependencies are up."""
 
     def __init__(self, both: Comparison, transaction: Transaction, released: set[str]) -> None:
         self._both = both
@@ -288,7 +289,7 @@ class Effects:
         self._released = released
 
     def services(self, reloads: bool) -> dict[str, ServicePlan]:
-        """Return the services with a plan, in order of definition, those that go at the end."""
+        """Return the services with a planned effect, in order of definition, services that go at the end."""
         both = self._both
         gone = [name for name in both.old if name not in both.new]
         entries = [self._entry(name, reloads) for name in both.new if reloads or not self._is_left_alone(name)]
@@ -296,7 +297,7 @@ class Effects:
         return {entry.name: entry for entry in entries if entry.effect is not Effect.NOTHING}
 
     def _is_left_alone(self, name: str) -> bool:
-        """Return whether nothing happens to a service, which is seen at once for most of a thousand."""
+        """Return whether nothing happens to a service: a quick check, true for most of a thousand."""
         transaction = self._transaction
         moved = name in transaction.up or name in transaction.down or name in self._released
         return not moved and self._both.kinds.get(name) is Change.NOTHING
@@ -332,7 +333,7 @@ class Effects:
         return self._known(name, life, up)
 
     def _brought_up(self, name: str, up: Up, life: Life) -> Effect | None:
-        """Return the effect of an order to be up; None: the service is up already, or on its way."""
+        """Return the effect of an order to be up; None if the service is up already, or on its way."""
         if life.state in RUNS:
             renewal = Effect.REBUILD if self._both.kinds.get(name) is Change.REBUILD else Effect.RESTART
             return renewal if up.renew else None
@@ -351,7 +352,7 @@ class Effects:
         return again + (self._changed(name) or life.reason)
 
     def _why_released(self, name: str) -> str:
-        """Return the reason: some dependencies may have to come first, and may fail again."""
+        """Return the reason; some dependencies may have to come first, and may fail again."""
         new, lives, up = self._both.new, self._both.lives, self._transaction.up
         missing = [
             other
@@ -366,7 +367,7 @@ class Effects:
         return f"new; conflicts with {self._transaction.displaced[name]}"
 
     def _known(self, name: str, life: Life, up: Up | None) -> tuple[Effect, str]:
-        """Return the effect on a service that is neither started nor stopped: on spawnd alone, or on its cgroup too."""
+        """Return the effect on a service that is neither started nor stopped: on spawnd, or also on its cgroup."""
         kind = self._both.kinds[name]
         was_to_go = name in self._both.stopping or "status" in self._both.keys[name]
         if kind is Change.LIMITS and life.state in RUNS:
@@ -382,7 +383,7 @@ class Effects:
         return Effect.ADOPT, f"takes effect {when}: {self._changed(name)}"
 
     def _is_deferred(self, name: str, life: Life) -> bool:
-        """Return whether the new definition, unless an order brings it into force, waits for the next start."""
+        """Return whether the new definition waits for the next start, unless an order applies it."""
         kind = self._both.kinds.get(name, Change.NOTHING)
         if kind is Change.LIMITS:
             return life.state not in RUNS
@@ -394,7 +395,7 @@ class Effects:
 
 
 def _why_reload(service: Service) -> str:
-    """Return the way in which a service reloads; '' where it does not."""
+    """Return how a service reloads; '' if it does not."""
     if "reload" in service.functions:
         return "it has a function reload"
     return "it has a reload_signal" if service.reload_signal is not None else ""

@@ -1,4 +1,4 @@
-"""Which services to start and stop for a request, with dependencies and conflicts.  Pure."""
+"""The services to start and stop for a request, with dependencies and conflicts. Pure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from supervisor.lifecycle.life import AT_REST, Cause, Life, State, comes_up, goe
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """An order to be up.  `renew`: a service that has a process gets another one.
+    """An order to be up. `renew`: a service that has a process gets another one.
 
-    `needed_by` is empty for a service that was asked for by name.  `detail` is a sentence that says more than `cause`,
-    if there is one.
+    `needed_by` is empty for a service that was requested by name. `detail` is a sentence that says more than
+    `cause`, if there is one.
     """
 
     renew: bool
@@ -26,7 +26,7 @@ class Up:
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """An order to be down; `other` is the service on whose account, if any."""
+    """An order to be down; `other` is the service that the cause is about, if any."""
 
     cause: Cause
     other: str = ""
@@ -34,10 +34,10 @@ class Down:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Services as they stand: their definitions, those that wait to take over included, and their lives.
+    """Present standing of the services: their definitions, pending ones in place of present ones, and their lives.
 
-    `conflicts` has for each name that has any the names in conflict with it.  `stopping` are services that are to
-    stop, whether they have begun to or wait for their turn.
+    `conflicts` has the names in conflict for each name that has any. `stopping` are services that are to
+    stop, even if their turn has not come.
     """
 
     services: Mapping[str, Service]
@@ -46,15 +46,15 @@ class Standing:
     stopping: Collection[str]
 
     def is_wanted(self, name: str) -> bool:
-        """Return whether a service has, or will have, a process unless somebody stops it."""
+        """Return whether a service has, or will have, a process unless it is stopped."""
         return name not in self.stopping and is_wanted(self.lives[name])
 
 
 class Transaction:
-    """Orders, before any is given: `up` in order, and `down`.  A name is in one of them at most.
+    """Orders, before any is carried out: `up` in order, and `down`. A name is in at most one of them.
 
-    The later request wins; `displaced` has services at rest that were to go up and lost to a rival.  `changed` are
-    services whose definition asks for another process: an order to be up renews each of them.
+    The later request wins. `displaced` has services at rest that should have come up and lost to a rival.
+    `changed` are services whose definition asks for another process: an order to be up renews each of them.
     """
 
     def __init__(self, standing: Standing, changed: Container[str] = ()) -> None:
@@ -65,7 +65,7 @@ class Transaction:
         self._changed = changed
 
     def stop(self, names: Iterable[str], cause: Cause, other: str = "") -> None:
-        """Have services down; those at rest are down already."""
+        """Order services down; services at rest are down already."""
         for name in names:
             was_up = self.up.pop(name, None) is not None
             if self._standing.lives[name].state not in AT_REST:
@@ -74,7 +74,7 @@ class Transaction:
                 self.displaced[name] = other
 
     def bring_up(self, names: Iterable[str], renew: bool = False, cause: Cause = Cause.START) -> None:
-        """Have services up, after the dependencies that are missing; services in conflict with them go down."""
+        """Order services up, after their missing dependencies; services in conflict with them go down."""
         standing = self._standing
         asked = dict.fromkeys(names)
         for name, needed_by in _with_needs(asked, standing.services):
@@ -90,7 +90,7 @@ class Transaction:
                 self.up[name] = Up(renew and not needed_by, Cause.START if needed_by else cause, needed_by)
 
     def _comes_up(self, name: str) -> bool:
-        """Return whether a service is up or on its way, so that its dependents need nothing done."""
+        """Return whether a service is up or on its way, so that its dependents need no order for it."""
         if name in self.up:
             return True
         if name in self.down or name in self._standing.stopping:
@@ -100,7 +100,7 @@ class Transaction:
 
 
 def _with_needs(asked: Collection[str], services: Mapping[str, Service]) -> list[tuple[str, str]]:
-    """Return the names and their dependencies, each after its own; with the dependent, for names not asked for."""
+    """Return the names and their dependencies, each after its own; with the dependent for names not requested."""
     order = needed(asked, services)
     needed_by: dict[str, str] = {}
     for name in reversed(order):

@@ -1,4 +1,4 @@
-"""Pieces of the state machine that several events share: entering a state, launching, stopping, what follows an end."""
+"""Parts of the state machine shared by several events: entering a state, launching, stopping, ending."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from supervisor.lifecycle.life import (
     is_to_tear_down,
 )
 
-DRAIN_LIMIT = 1.0  # seconds for a running process to take the clients of a socket that is to be replaced
-FAIL_TIMEOUT = 10.0  # seconds for one that failed to end by itself, where its stop_timeout is none
+DRAIN_LIMIT = 1.0  # seconds for a running process to accept the clients of a socket that is to be replaced
+FAIL_TIMEOUT = 10.0  # seconds for a failed service without a stop_timeout to end by itself
 ORDERS = {
     Cause.START: "start requested",
     Cause.STOP: "stop requested",
@@ -35,7 +35,7 @@ _KEEPS_UP_SINCE = UP | {State.STOPPING}
 
 
 def enter(life: Life, state: State, now: float, reason: str, deadline: float | None = None) -> Life:
-    """Return the life in a new state; everything that belongs to the old state alone is gone."""
+    """Return the life in a new state, without everything that belongs to the old state alone."""
     up_since = life.up_since if state in _KEEPS_UP_SINCE else None
     return life._replace(
         state=state,
@@ -66,7 +66,7 @@ def after(now: float, seconds: float | None) -> float | None:
 
 
 def call_setup(service: Service, life: Life, now: float) -> Transition:
-    """Call the function that comes before the process, where the service has one."""
+    """Call the function that precedes the process, if the service has one."""
     if life.set_up and "restart" in service.functions:
         return life._replace(step=Step.SETUP), (Act.CALL_RESTART,)
     if "start" in service.functions:
@@ -85,7 +85,7 @@ def launch(service: Service, life: Life, now: float) -> Transition:
 
 def come_up(service: Service, life: Life, now: float, reason: str = "running") -> Life:
     up = enter(life, State.RUNNING, now, reason)
-    came_up = now if up.came_up is None and not service.task else up.came_up  # a task has to be done for that
+    came_up = now if up.came_up is None and not service.task else up.came_up  # a task comes up when it is done
     return up._replace(up_since=now, watchdog_at=after(now, service.watchdog), came_up=came_up)
 
 
@@ -112,12 +112,12 @@ def launch_last(service: Service, life: Life, now: float) -> Transition:
 
 
 def is_last(life: Life) -> bool:
-    """Return whether the process was started to be stopped, and has not been told so yet."""
+    """Return whether the process was started only to be stopped, and has no stop signal yet."""
     return life.state is State.STOPPING and life.step is Step.LAST
 
 
 def tell_last(service: Service, life: Life, now: float) -> Transition:
-    """Stop that process: a signal before it is ready would end it before it knew what to do about it."""
+    """Stop that process, which is ready: an earlier signal would end it before it could handle the signal."""
     return life._replace(step=Step.TOLD, deadline=after(now, service.stop_timeout)), (Act.STOP_SIGNAL,)
 
 
@@ -126,14 +126,14 @@ def wait_again(life: Life, now: float) -> Life:
 
 
 def end_by_itself(service: Service, life: Life, now: float, then: Then, reason: str, spread: float) -> Transition:
-    """The service has ended by itself; its function `stop` comes first, where it has one and is set up."""
+    """End a service that has ended by itself; its function `stop` comes first, if it has one and is set up."""
     if is_to_tear_down(service, life):
         return process_gone(service, begin_stop(service, life, now, then, reason), now)
     return _ended(service, life, now, then, reason, spread, until=now)
 
 
 def process_gone(service: Service, life: Life, now: float, reason: str = "", spread: float = 0.0) -> Transition:
-    """The service is stopping and has no process any more: its function `stop` comes, or what was to follow."""
+    """Go on with a stop after the end of the process: with the function `stop`, or with the next state."""
     if is_renewed(service, life) or not is_to_tear_down(service, life):
         return _stopped(service, life, now, reason, spread)
     deadline = after(now, service.start_timeout)
@@ -141,7 +141,7 @@ def process_gone(service: Service, life: Life, now: float, reason: str = "", spr
 
 
 def torn_down(service: Service, life: Life, now: float, clean: bool, reason: str, spread: float) -> Transition:
-    """The function `stop` has ended.  An operator who ordered a stop is told if it failed."""
+    """Go on after the function `stop`. If an operator ordered the stop, a failure of the function is reported."""
     if clean:
         return _stopped(service, life, now, "", spread)
     if life.then is Then.REST:
@@ -177,7 +177,7 @@ def _ended(
 
 
 def _crashed(service: Service, life: Life, now: float, reason: str, spread: float, until: float) -> Transition:
-    """The process ended as it should not have; it was well `until` then, if it ever was."""
+    """Handle an end that should not have happened; `until` is the time up to which the service was well, if ever."""
     healthy = life.up_since is not None and until - life.up_since >= service.healthy_after
     if healthy and service.restart != "never":
         again = life._replace(failures=0, restarts=life.restarts + 1)
@@ -199,8 +199,8 @@ def _failure(service: Service, life: Life, now: float, reason: str, spread: floa
 def delay(backoff: Backoff, failures: int, spread: float) -> float:
     """Return the seconds to wait after the given number of failures in a row (1 or more).
 
-    `spread` is a random number in -1..1; the wait is moved by that share of `jitter`, so that services that failed
-    together do not come back together.
+    `spread` is a random number in -1..1; the wait moves by that share of `jitter`, so that services that
+    failed together do not restart together.
     """
     if failures < 1:
         raise ValueError(f"no wait without a failure: {failures}")

@@ -1,4 +1,4 @@
-"""Sentences for people about the reason for a service's state, which `cause` has found.  Pure."""
+"""Sentences for people about the reason for a service's state, which `cause` has found. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LONGEST_PATH = 3  # services that the sentence names; the chain has them all
 
 
 def answer(links: Sequence[Link], now: float, since: str) -> str:
-    """Return one sentence.  `since` says when the root came into its state."""
+    """Return one sentence. `since` is the time at which the root entered its state."""
     first, root = links[0], links[-1]
     text = describe(root, now)
     if first is root and root.kind is Kind.RUNNING:
@@ -35,7 +35,7 @@ def answer(links: Sequence[Link], now: float, since: str) -> str:
 
 
 def _path(links: Sequence[Link]) -> str:
-    """`needs app, which needs db`."""
+    """Return the path to the root: `needs app, which needs db`."""
     steps = [_hold(link) for link in links[:-1]]
     if len(steps) >= LONGEST_PATH:
         return f"{steps[0]}, which waits for {links[-1].name} in the end"
@@ -75,7 +75,7 @@ def _hold(link: Link) -> str:
 
 
 def _outlook(subject: Subject, now: float) -> str:
-    """Return the next event."""
+    """Return what happens next."""
     service, life = subject.service, subject.life
     limit = "" if service.start_limit is None else f" of {service.start_limit}"
     match life.state:
@@ -100,7 +100,7 @@ def _outlook(subject: Subject, now: float) -> str:
         case State.STOPPING if life.deadline is not None:
             return f"; its process has {_left(life, now)} left to end"
         case State.STOPPING:
-            return "; its process has any time to end"
+            return "; its process has unlimited time to end"
         case State.STARTING if life.deadline is not None:
             return f"; it has {_left(life, now)} left"
         case _:
@@ -181,7 +181,7 @@ def _how(ended: Ended | None) -> str:
 
 
 def left_behind(count: int) -> str:
-    """Return the number of leftover processes, in words that follow the end of the main process."""
+    """Return the number of leftover processes, as a continuation of a sentence about the main process."""
     return f" and left {count} process{'es' if count > 1 else ''} behind" if count else ""
 
 
@@ -218,18 +218,18 @@ def _not_ready(link: Link, subject: Subject) -> str:
 
 
 def several(count: int) -> str:
-    """Tell of several processes in the background, of which one is the service."""
+    """Return a sentence about several processes in the background, one of which is the service."""
     return f"{count} processes are in the background: pid_file would say which one is to be supervised"
 
 
 def misled(path: str, pid: int, name: str) -> str:
-    """Tell of a pid file that names no process of the service; `name` is that of the process, '' if there is none."""
+    """Return a sentence about a pid file that names a foreign process; `name` is its name, '' if it does not exist."""
     what = f"{quoted(name)}, which is not of the service" if name else "which does not exist"
     return f"its pid_file {quoted(path)} names process {pid}, {what}"
 
 
 def unread(path: str, cause: str) -> str:
-    """Tell of a pid file that names nothing."""
+    """Return a sentence about a pid file without a process id."""
     return f"its pid_file {quoted(path)} names no process: {cause}"
 
 
@@ -238,7 +238,7 @@ def _watchdog(link: Link, subject: Subject) -> str:
 
 
 def _limit(key: str, seconds: float | None) -> str:
-    """Return the value in the definition, which may have changed since the limit counted."""
+    """Return the value in the definition, which may have changed since the limit was set."""
     return f" ({key} is {seconds:g} s)" if seconds is not None else ""
 
 
@@ -256,7 +256,7 @@ WORDS: dict[Kind, Callable[[Link, Subject], str]] = {
     Kind.STOPPED: _always("somebody stopped it"),
     Kind.RESTART: _always("somebody asked for it"),
     Kind.RESTART_SIGNAL: _always("the supervisor got its restart_signal"),
-    Kind.NAMESPACE: _always("a network namespace that it is in, or a socket of it, was recreated"),
+    Kind.NAMESPACE: _always("the network namespace of it or of one of its sockets was recreated"),
     Kind.RESET: _always("it had failed, and that was reset"),
     Kind.DEFINITION: _definition,
     Kind.REMOVED: _always("it is not defined any more"),

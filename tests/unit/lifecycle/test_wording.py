@@ -149,7 +149,7 @@ TEXTS: list[tuple[Subject, str]] = [
         subject("a", STOPPED, cause=Cause.EXIT, ended=Ended(status=0), keys={"restart": "on-failure"}),
         'its process exited with status 0, and restart = "on-failure"',
     ),
-    (subject("a", STOPPING, cause=Cause.STOP), "somebody stopped it; its process has any time to end"),
+    (subject("a", STOPPING, cause=Cause.STOP), "somebody stopped it; its process has unlimited time to end"),
     (
         subject("a", STOPPING, cause=Cause.STOP, killed=True),
         "somebody stopped it; its processes were killed and are not gone yet",
