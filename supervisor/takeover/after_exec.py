@@ -1,4 +1,4 @@
-"""Units that go on after spawnd has executed itself anew: all processes and descriptors are still its own."""
+"""Restoring units after spawnd has executed itself anew: it still owns all processes and descriptors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from supervisor.takeover.records import RUN_FDS, Take, restore
 
 
 def rebuild_units(manager: Manager, state: Saved) -> None:
-    """Make all units again.  Raises whatever a state leads to that this version does not understand."""
+    """Make all units again. Raises any exception caused by a state that this version does not understand."""
     shared = SharedValues()
     manager.sources.give(state.sources)
     for name, record in state.units.items():
@@ -33,13 +33,13 @@ def rebuild_units(manager: Manager, state: Saved) -> None:
 
 
 def inherited(fd: int) -> int:
-    """A descriptor from the life before, which is not to be inherited by others."""
+    """Return a descriptor from before the exec, close-on-exec again."""
     os.set_inheritable(fd, False)
     return fd
 
 
 class Inherited:
-    """The source of what one unit had: everything is where it was."""
+    """The `Source` of one unit: its process and descriptors are where they were."""
 
     def __init__(self, record: Record) -> None:
         self._record = record

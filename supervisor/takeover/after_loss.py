@@ -1,9 +1,9 @@
 """Taking over after a loss: another spawnd was killed, and its services live on.
 
-A service whose process is still there goes on as it was.  `Salvage` gets its descriptors back: from that process,
-from the log worker, or from what systemd kept of them.  A service that ended meanwhile ended in an unknown way.
-A record that this version cannot read: kill its process (pid and start time) and start the service afresh, so that it
-never runs twice.
+A service whose process still lives continues as it was. `Salvage` gets its descriptors back: from that
+process, from the log worker, or from systemd's store. A service that ended meanwhile counts as ended in an
+unknown way. If this version cannot read a record, the process is killed (by pid and start time) and the
+service starts afresh, so that it never runs twice.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from supervisor.takeover.records import Take, own_files, restore
 
 GONE = "ended in an unknown way while there was no spawnd"
 DOUBT = "it is watched, and not signalled until it does"
-END_TIMEOUT = 2.0  # seconds for what is killed to be gone
-LOOKS = 256  # descriptors of a process that are looked at in a turn of the loop: a millisecond
-END_POLL = 0.005  # seconds between two looks
+END_TIMEOUT = 2.0  # seconds for killed processes to be gone
+LOOKS = 256  # descriptors of a process that are read in a turn of the loop: a millisecond
+END_POLL = 0.005  # seconds between two checks
 
 
 class TakeOver:
-    """`pool` are descriptors by identity that came with the start of this spawnd; what is wanted of them goes."""
+    """The take-over. `pool` has the descriptors, by identity, that came with this spawnd; wanted ones are taken out."""
 
     def __init__(self, manager: Manager, saved: Saved, pool: dict[str, int]) -> None:
         self._manager = manager
@@ -53,16 +53,18 @@ class TakeOver:
         self._pool = pool
         self._shared = SharedValues()
         self._fetcher = Fetcher(manager.children.when_reaped, manager.host.closer)
-        self._readers: list[SurvivorFiles] = []  # the log worker, once it is found: it holds every service's output
+        # the log worker, once it is found: it holds the output of every service
+        self._readers: list[SurvivorFiles] = []
         self._searches: dict[str, Search] = {}
         self._ended: list[_Ended] = []
-        self._unseen: dict[str, tuple[bool, set[str]]] = {}  # of whom nobody saw the end: was it a check, its own files
+        # services whose end was unseen: was it a check; their own files
+        self._unseen: dict[str, tuple[bool, set[str]]] = {}
 
     def run(self) -> None:
-        """Take over all that there is; then it is as if this spawnd had started it."""
+        """Take over everything there is, as if this spawnd had started it."""
         taken = []
         records = self._saved.units
-        # what is built in comes first: it holds something of the others
+        # built-in services come first: they hold descriptors of the others
         for name in sorted(records, key=lambda name: not records[name].get("internal", False)):
             unit = self._take(name, records[name])
             if unit is not None:
@@ -86,7 +88,7 @@ class TakeOver:
             run = _process(record)
             role = Role(record["run"].get("role", Role.MAIN)) if "run" in record else Role.MAIN
             if run is not None and role is Role.CHECK:
-                self._end(_Ended(run))  # nobody would hear what came of it
+                self._end(_Ended(run))  # the result of a check would reach nobody
                 run = None
             elif run is not None:
                 run.role = role
@@ -99,7 +101,7 @@ class TakeOver:
             restore(unit, record, salvage, self._manager.host, self._shared)
             if own is not None and salvage.left:
                 self._searches[name] = Search(self._manager, unit, own, salvage.left)
-            if run is None and "pid" in record and unit.cgroup is None:  # of a cgroup it is known when it is empty
+            if run is None and "pid" in record and unit.cgroup is None:  # a cgroup tells when it is empty
                 self._unseen[name] = role is Role.CHECK, own_files(record)
         except Exception as error:
             why = f"{type(error).__name__}: {error}" if name in self._saved.services else "it is of another version"
@@ -119,7 +121,7 @@ class TakeOver:
         return SurvivorFiles(run, self._fetcher, self._manager.host.closer)
 
     def _rebuild(self, unit: Unit) -> None:
-        """Hear of it from now on, and tell its life what happened meanwhile."""
+        """Watch the unit from now on, and bring its life up to date."""
         manager, run = self._manager, unit.run
         if run is not None:
             self._rebuild_process(unit, run)
@@ -131,7 +133,7 @@ class TakeOver:
                 _note_gone(unit)
             manager.ended(unit)
         if unit.life.state in (State.WAITING, State.BACKOFF) and "table" in self._saved.units[unit.name]:
-            # its clients are to queue again
+            # so that clients can queue again
             try:
                 unit.table.open_missing(unit.service)
             except StepError as error:
@@ -151,11 +153,11 @@ class TakeOver:
         if lost and unit.name not in self._searches:
             log.warning("%s: descriptors not got back: %s", unit.name, ", ".join(map(slot_name, lost)))
         if waits and run.ready_fd < 0:
-            # it has closed what it was to say it on, and could not be heard
+            # the process has closed its ready_fd and could not be heard
             self._manager.ready(unit)
 
     def _learn_answer(self, unit: Unit, function: Role) -> None:
-        """The function has ended meanwhile, and said how."""
+        """Read the answer of a function that has ended meanwhile."""
         if unit.ended_clean is not None:
             return
         path = self._manager.host.runtime.answer_path(unit.name, function.value)
@@ -167,7 +169,7 @@ class TakeOver:
     # what is not taken over
 
     def _end_left(self, units: Sequence[Unit]) -> None:
-        """Main processes have ended meanwhile: what they have left ends too, or is one of the others."""
+        """Kill the leftovers of main processes that have ended meanwhile, or keep them if they live on."""
         everybody = look_at_all() if self._unseen or any(unit.leftover_pids for unit in units) else []
         for unit in units:
             unit.leftover_pids = relatives(unit.leftover_pids, everybody)
@@ -183,7 +185,7 @@ class TakeOver:
             everybody,
             holds_one_of(own),
         )
-        has_time = lets_end(unit.service, unit.life)  # it is told to end, once this unit is resumed
+        has_time = lets_end(unit.service, unit.life)  # leftovers are told to end once this unit is resumed
         spares = spares_others(unit.service, unit.life, bool(unit.ended_clean)) and not was_check
         if has_time or spares:
             unit.leftover_pids |= left
@@ -196,7 +198,7 @@ class TakeOver:
         self._ended.append(ended)
 
     def _wait_ended(self) -> None:
-        """Until they are gone they hold addresses that their successors need."""
+        """Wait until killed processes are gone: they hold addresses that their successors need."""
         deadline = time.monotonic() + END_TIMEOUT
         while any(ended.lives() for ended in self._ended) and time.monotonic() < deadline:
             time.sleep(END_POLL)
@@ -214,7 +216,7 @@ def holds_one_of(files: Set[str], clock: Callable[[], float] = time.monotonic) -
 
 
 def _note_gone(unit: Unit) -> None:
-    """Keep that nobody saw its process, or its function, end."""
+    """Note that the end of the unit's process or function was unseen."""
     if in_call(unit.life):
         function = "stop" if unit.life.step is Step.TEARDOWN else ""
         unit.last_call, unit.call_ended = GONE, Ended(function=function)
@@ -223,7 +225,7 @@ def _note_gone(unit: Unit) -> None:
 
 
 class _Ended:
-    """The processes to kill: a main process with its group, others by pid and start time, a cgroup.  Owns `run`."""
+    """Processes to kill: a main process with its group, others by pid and start time, a cgroup. Owns `run`."""
 
     def __init__(
         self, run: Run | None = None, processes: Mapping[int, int] | None = None, cgroup: Leaf | None = None
@@ -233,7 +235,7 @@ class _Ended:
         self._cgroup = cgroup
 
     def kill(self) -> None:
-        """Raises StepError where the cgroup does not take it; the others have been killed then."""
+        """Kill everything. Raises StepError if the cgroup cannot be killed; the others have been killed then."""
         if self._run is not None:
             self._run.kill_group()
         if self._processes:
@@ -255,7 +257,7 @@ class _Ended:
 
 
 def _everything(record: Mapping[str, Any], run: Run | None) -> _Ended:
-    """All that a record which is not understood tells of."""
+    """Return all processes that an unreadable record names."""
     others = {}
     with suppress(TypeError, ValueError):
         others = {int(pid): int(started) for pid, started in record.get("others", ())}
@@ -263,12 +265,12 @@ def _everything(record: Mapping[str, Any], run: Run | None) -> _Ended:
 
 
 def _process(record: Record) -> Run | None:
-    """The unit's process if it lives.  Raises what a record of another version may lead to."""
+    """Return the unit's process if it lives. Raises any exception caused by a record of another version."""
     if "pid" not in record:
         return None
     run = find_survivor(int(record["pid"]), int(record["started"]), int(record.get("run", {}).get("number", 0)))
     if run is not None and run.in_doubt and (leaf := _cgroup(record)) is not None:
-        run.in_doubt = run.pid not in leaf.processes()  # what is in there is the service's, whichever it is
+        run.in_doubt = run.pid not in leaf.processes()  # processes in the cgroup belong to the service
     return run
 
 
@@ -278,10 +280,10 @@ def _cgroup(record: Mapping[str, Any]) -> Leaf | None:
 
 
 class Salvage:
-    """The `Source` of a unit whose process is that of `own`, None where it has ended.
+    """The `Source` of a unit whose process is that of `own`, None if it has ended.
 
-    `readers` hold something of every service's output, `pool` are descriptors of anybody by
-    identity; what is wanted is taken out of it.
+    `readers` hold descriptors of every service's output. `pool` has descriptors of any service by identity;
+    wanted ones are taken out.
     """
 
     def __init__(self, own: SurvivorFiles | None, readers: Sequence[SurvivorFiles], pool: dict[str, int]) -> None:
@@ -289,7 +291,7 @@ class Salvage:
         self._own = [own] if own is not None else []
         self._readers = readers
         self._pool = pool
-        self.left: list[Wanted] = []  # to be looked for later
+        self.left: list[Wanted] = []  # descriptors to search for later
 
     def run(self) -> Run | None:
         return self._run
@@ -304,14 +306,14 @@ class Salvage:
         return True
 
     def streams(self, saved: Sequence[Sequence[Any]]) -> list[int]:
-        """The service has the writing end, the log worker the others; the journal's are made anew.
+        """Return the descriptors of a log: the service has the writing end, the log worker the others.
 
-        One end of a pipe leads to the other.  A ring that nobody has any more is begun anew: a
-        service that writes to what nobody reads would be killed.
+        Streams of the journal are made anew. One end of a pipe leads to the other. A lost ring is begun anew.
+        A service that writes to a pipe without a reader would be killed.
         """
         if len(saved) != 3:
             return []
-        # the log worker first: what it has need not be looked for among all that the service has
+        # the log worker first, to avoid a search through all descriptors of the service
         outputs = (1, 2)
         fds: list[int | None] = [self._find(name, [*self._readers, *self._own], outputs) for _, name in saved]
         reading_end, writing_end, ring = fds
@@ -340,7 +342,7 @@ class Salvage:
 
 
 class Wanted(NamedTuple):
-    """A descriptor that is looked for over turns of the loop, by its identity."""
+    """A descriptor to search for over turns of the loop, by its identity."""
 
     identity: str
     what: str
@@ -348,9 +350,9 @@ class Wanted(NamedTuple):
 
 
 class Search:
-    """Looks for what a surviving process has at unlikely numbers, over turns of the loop.
+    """Search for descriptors that a surviving process has at unlikely numbers, over turns of the loop.
 
-    It may have as many descriptors as it likes, and each that is got takes a child.  The search ends with the process.
+    The process may have any number of descriptors, and fetching each takes a child. The search ends with the process.
     """
 
     def __init__(self, manager: Manager, unit: Unit, own: SurvivorFiles, left: Sequence[Wanted]) -> None:
@@ -387,7 +389,7 @@ class Search:
 
 
 def _other_end(fd: int, access: int) -> int:
-    """A new descriptor, in blocking mode, for the other end of a pipe.  Raises OSError; waits for nobody."""
+    """Return a new descriptor, in blocking mode, for the other end of a pipe. Raises OSError; never blocks."""
     other = open_end(fd, access)
     os.set_blocking(other, True)
     return other

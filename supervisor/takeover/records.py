@@ -1,8 +1,8 @@
-"""A unit written down: all that the next spawnd needs to go on with it, plain data; and made again from that.
+"""The record of a unit, as plain data: everything that the next spawnd needs to restore the unit.
 
-A descriptor is `[number here, identity]`, or null where it cannot be told what it is.  Where descriptors come from
-differs: a spawnd that executed itself anew has them still, one that takes over after a loss has to get them back.
-That is the business of a `Source`.  Here nothing is started, stopped or signalled.
+A descriptor is saved as `[number here, identity]`; the identity is '' if it cannot be read. A spawnd that has
+executed itself anew still has the descriptors; a spawnd that takes over after a loss has to get them back. A
+`Source` does either. Nothing is started, stopped or signalled here.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from supervisor.state.state import Record
 
 _LIFE = [(name, name, default) for name, default in Life()._asdict().items()]
 _ENUMS: dict[str, Any] = {"state": State, "step": Step, "then": Then, "cause": Cause}
-RUN_FDS = ("error_fd", "ready_fd", "pidfd", "output_fd")  # of a run: pipes to it, and what holds it
+RUN_FDS = ("error_fd", "ready_fd", "pidfd", "output_fd")  # descriptors of a run
 _ENDED = saved_fields(Ended)
 Saved = list[object]  # number and identity of a descriptor
 Take = Callable[[int], bool]
-"""Takes over a descriptor; False, and it is the caller's, where it is not wanted any more."""
+"""Takes over a descriptor; returns False, and leaves it to the caller, if it is not wanted any more."""
 
-STORE_MAX = 1 << 20  # what was stored once had room
+STORE_MAX = 1 << 20  # descriptors that were stored before fit in again
 
 
 def life_record(life: Life) -> Record:
@@ -43,21 +43,21 @@ def life_record(life: Life) -> Record:
 
 
 def read_life(record: Record) -> Life:
-    """Raises TypeError or ValueError for what another version knows."""
+    """Return the life in a record. Raises TypeError or ValueError for a record of another version."""
     return Life(**{key: _ENUMS[key](value) if key in _ENUMS else value for key, value in record.items()})
 
 
 class Field(NamedTuple):
-    """An attribute of a unit that is saved as `key`, a name that never changes, unless it has its default."""
+    """A saved attribute of a unit; `key` is its permanent name in the record. Defaults are not saved."""
 
     attribute: str
     key: str
     default: object
-    write: Callable[[Any], object] | None = None  # None: as it is
+    write: Callable[[Any], object] | None = None  # None: unchanged
     read: Callable[[Any], object] | None = None
 
 
-# every attribute of a unit that is saved by itself; those of `HELD` have something of the process or the kernel
+# every attribute of a unit that is saved as plain data; those of `HELD` refer to the process or the kernel
 FIELDS = (
     Field("call_ended", "call_ended", None, lambda ended: differing(ended, _ENDED), lambda record: Ended(**record)),
     Field("check_output", "check_output", (), list, tuple),
@@ -75,20 +75,20 @@ FIELDS = (
     Field("removed", "removed", False),
     Field("status_text", "status_text", ""),
 )
-# attributes with the keys that `unit_record` and `restore` have for them
+# the other saved attributes, with the keys that `unit_record` and `restore` use for them
 HELD = {
     "cgroup": ("cgroup",),
     "life": ("life",),
     "pending": ("next",),
     "receiver": ("receiver",),
     "run": ("pid", "started", "run"),
-    "store": ("store",),  # in lines of its own: `store_record`
+    "store": ("store",),  # in separate lines: `store_record`
     "table": ("table", "ports"),
 }
 
 
 def unit_record(unit: Unit, streams: Iterable[int]) -> Record:
-    """`streams` are the descriptors that are held open for its output."""
+    """Return the record of a unit; `streams` are the descriptors that are held open for its output."""
     record: Record = {"life": life_record(unit.life)}
     for attribute, key, default, write, _read in FIELDS:
         value = getattr(unit, attribute)
@@ -115,7 +115,7 @@ def unit_record(unit: Unit, streams: Iterable[int]) -> Record:
 
 
 def store_record(unit: Unit, come: Iterable[Stored], gone: Iterable[int] = ()) -> Record:
-    """What has come to its store and what has gone: a store may be large, and change often."""
+    """Return the additions to the unit's store and the removals: a store may be large and change often."""
     record: Record = {"name": unit.name}
     stored = [[stored.name, stored.polled, stored.fd, stored.file] for stored in come]
     dropped = list(gone)
@@ -123,12 +123,12 @@ def store_record(unit: Unit, come: Iterable[Stored], gone: Iterable[int] = ()) -
 
 
 def table_record(entries: Iterable[tuple[Slot, Opened]]) -> dict[str, list[object]]:
-    """By slot: number, identity and, where it came with a socket file, that file's device and inode."""
+    """Return by slot: number, identity and, for a socket with a file, device and inode of that file."""
     return {slot_name(slot): [*_saved(opened.fd), opened.inode] for slot, opened in entries}
 
 
 def ports_record(entries: Iterable[tuple[Slot, Opened]]) -> dict[str, int]:
-    """By slot: the ports that the kernel has chosen."""
+    """Return by slot the ports that the kernel has chosen."""
     return {slot_name(slot): opened.port for slot, opened in entries if opened.port != opened.spec.port}
 
 
@@ -159,7 +159,7 @@ def _saved(fd: int) -> Saved:
 
 
 def numbers(record: Record) -> set[int]:
-    """The numbers of all descriptors in a unit's record."""
+    """Return the numbers of all descriptors in a unit's record."""
     run = record.get("run", {})
     tables = [record.get("table", {}), record.get("next", {}).get("table", {})]
     found = {saved[0] for table in tables for saved in table.values()}
@@ -170,42 +170,42 @@ def numbers(record: Record) -> set[int]:
 
 
 def own_files(record: Record) -> set[str]:
-    """Identities of sockets and pipes that were opened for this unit alone: who has one has it from there."""
+    """Return identities of sockets and pipes that were opened for this unit alone, and so prove its processes."""
     tables = [record.get("table", {}), record.get("next", {}).get("table", {})]
     saved = [*(entry for table in tables for entry in table.values()), *record.get("streams", ())]
     return {entry[1] for entry in saved if entry[1].startswith((SOCKET, PIPE))}
 
 
 def sockets(record: Record) -> dict[str, int]:
-    """The sockets of its table by identity, with their numbers."""
+    """Return the numbers of the sockets in its table, by identity."""
     return {saved[1]: saved[0] for saved in record.get("table", {}).values() if saved[1].startswith(SOCKET)}
 
 
 class Source(Protocol):
-    """Where processes and descriptors of one unit come from."""
+    """The source of the process and the descriptors of one unit."""
 
     def run(self) -> Run | None:
-        """Its process; None where there is none any more."""
+        """Return the process; None if it has ended."""
 
     def descriptor(self, saved: Sequence[Any], slot: Slot | None = None) -> int | None:
-        """A descriptor that was saved, the caller's from now on; None where it is lost.
+        """Return a saved descriptor, which the caller owns from now on; None if it is lost.
 
-        `saved` is its number in the spawnd that wrote it down and its identity, `slot` where it
-        is in the table of its service.
+        `saved` has its number in the spawnd that wrote the record, and its identity. `slot` is its slot in
+        the table of the service, if any.
         """
 
     def streams(self, saved: Sequence[Sequence[Any]]) -> list[int]:
-        """The descriptors of its output, all of them or none."""
+        """Return the descriptors of its output, all of them or none."""
 
     def find_later(self, saved: Sequence[Any], what: str, take: Take) -> bool:
-        """Go on looking for a descriptor that is not there, and give it to `take`; False where it is lost.
+        """Search for a missing descriptor later, and give it to `take`; return False if it is lost.
 
-        `what` it is goes into the log where it is not found.
+        `what` names it in the log if it is not found.
         """
 
 
 def restore(unit: Unit, record: Record, source: Source, host: HostFacts, shared: SharedValues) -> None:
-    """Give a new unit all that its record says.  Raises what a record of another version may lead to."""
+    """Restore a new unit from its record. Raises any exception caused by a record of another version."""
     unit.life = read_life(record["life"])
     for attribute, key, _default, _write, read in FIELDS:
         if key in record:
@@ -243,9 +243,9 @@ def restore_table(
     source: Source,
     take_back: Callable[[Slot, Opened], bool] | None = None,
 ) -> dict[Slot, Opened]:
-    """The descriptors of the table in a record by slot, those that are lost left out.
+    """Return the descriptors of the table in a record by slot, without lost ones.
 
-    One that is found later goes to `take_back`.
+    Descriptors that are found later go to `take_back`.
     """
     table, ports = record.get("table", {}), record.get("ports", {})
     opened: dict[Slot, Opened] = {}

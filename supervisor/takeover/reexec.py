@@ -1,12 +1,12 @@
-"""Becoming the installed version of spawnd in the same process, with all that it has.
+"""Executing the installed version of spawnd in the same process, which keeps everything it has.
 
-First a trial: a child executes that version with copies of all that it would get.  It makes everything of them, lets a
-second go by and does nothing; its output says why it could not.  Once nothing is being evaluated any more, `exec`
-follows.  Children stay children, descriptors keep their numbers, signals that come meanwhile stay pending.  A failure
-before the new program runs changes nothing.
+A trial comes first: a child executes that version with copies of everything that it would get. The child
+restores it all, waits a second and does nothing else; if it fails, its output says why. Once no evaluation
+runs any more, `exec` follows. Children stay children, descriptors keep their numbers, and signals that arrive
+meanwhile stay pending. A failure before the new program runs changes nothing.
 
-The kernel closes what the new program does not get, connections of others with descriptors in them, too, and may have
-to wait for the last close of one.  So a child has a copy of all until the new program runs.
+The kernel closes descriptors that the new program does not get, including connections of clients that may contain
+descriptors, and a last close may block. So a child holds copies of all descriptors until the new program runs.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ Done = Callable[[str], None]
 
 
 class Reexec:
-    """`records` gives all that there is to know now and the descriptors that go with it, `lock` one for the exec alone.
+    """The exec. `records` returns the complete state with its descriptors, `lock` a descriptor for the exec alone.
 
-    `about_to(True)` is called right before the exec, `about_to(False)` where it has failed.
-    `supervisor` is to be set before `begin`.
+    `about_to(True)` is called right before the exec, `about_to(False)` after its failure. `supervisor` has to
+    be set before `begin`.
     """
 
     supervisor: Supervisor
@@ -64,7 +64,7 @@ class Reexec:
         self._asked: list[Done] = []
 
     def begin(self, done: Done) -> None:
-        """Try it, then do it.  `done` hears what is wrong; where nothing is, this process is another one by then."""
+        """Run the trial, then the exec. `done` gets the problem; after a success this process runs another program."""
         self._asked.append(done)
         if len(self._asked) > 1:
             return
@@ -101,7 +101,7 @@ class Reexec:
             done(problem)
 
     def _execute(self) -> None:
-        """Become the new program; comes back only where that fails."""
+        """Execute the new program; return only after a failure."""
         if self.supervisor.manager.shutting_down:
             self.supervisor.changes.evaluations.release()
             self._failed(["everything is being stopped"])
@@ -135,11 +135,11 @@ class Reexec:
 
 
 def hold_all(saved: Collection[int], children: Children) -> int:
-    """Start a child that has a copy of every descriptor until this process has become another program.
+    """Start a child that has a copy of every descriptor until this process has executed another program.
 
-    It has until the returned descriptor is closed, which an exec does last.  It first lets go of the `saved`
-    descriptors, sockets and pipes before files: if the server of a file hangs, it must not hold the addresses of
-    others.  Raises OSError.
+    It keeps them until the returned descriptor is closed, which an exec does last. Then it releases the
+    `saved` descriptors first, sockets and pipes before files: if the server of a file hangs, the child must
+    not hold the addresses of others. Raises OSError.
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     try:
@@ -165,7 +165,7 @@ def _hold(read_end: int, last: int, saved: Collection[int]) -> None:
     os.close(last)
     os.read(read_end, 1)
     for fd in sorted(saved, key=is_file):  # each close of a file may wait for its server
-        with suppress(OSError):  # it is closed in any case, and so must be the others
+        with suppress(OSError):  # an error closes it as well, and the others have to be closed
             os.close(fd)
     os._exit(0)
 
@@ -173,8 +173,8 @@ def _hold(read_end: int, last: int, saved: Collection[int]) -> None:
 class Trial:
     """Runs `command` with the number of a memfd that holds `state` as its last argument.
 
-    `fds` are inherited under their numbers.  `done` is called once, with nothing or with
-    what the child said of its failure.
+    `fds` are inherited under their numbers. `done` is called once, with nothing or with the child's lines
+    about its failure.
     """
 
     def __init__(
@@ -237,7 +237,7 @@ class Trial:
 
 
 def _execute(spawnd: int, command: Sequence[str], state_fd: int, fds: Iterable[int], write_fd: int) -> None:
-    # one that outlives spawnd would keep its lock, and nobody would end one that hangs
+    # a child that outlives spawnd would keep its lock, and no process would end a child that hangs
     prctl.set_pdeathsig(signal.SIGKILL)
     if os.getppid() != spawnd:
         return

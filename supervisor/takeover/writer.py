@@ -1,7 +1,7 @@
-"""Keeping the state file true: what has changed is written at the end of each turn of the loop.
+"""Keeping the state file up to date: changes are written at the end of each turn of the loop.
 
-An event that must be written before it happens (a child, before it becomes the service) asks for `flush`.  A file that
-cannot be written stops nothing: it is tried again until it can.
+An event that has to be written before it takes effect, such as a new child before it becomes the service,
+needs a `flush`. A failure to write stops nothing; the file is tried again until it can be written.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from supervisor.state.state import Record, StateFile, header, now
 from supervisor.takeover.records import sockets, store_record, unit_record
 
 RETRY = 5.0  # seconds until a file that could not be written is tried again
-SETTLED = 1.0  # seconds after a change, in which most services fork what they fork
+SETTLED = 1.0  # seconds after a change; most services have forked their processes by then
 
 
 class Known(Protocol):
-    """All that is to be written down."""
+    """Everything that has to be written."""
 
     loop: Loop
     host: HostFacts
@@ -36,18 +36,18 @@ class Known(Protocol):
 
 
 class StateWriter:
-    """Writes what `known` has to the file at `path`, from `begin` to `end`."""
+    """Writer of the state of `known` to the file at `path`, from `begin` to `end`."""
 
     def __init__(self, known: Known, path: str) -> None:
         self._known = known
         self._loop = known.loop
         self._file = StateFile(path)
         self._store = known.host.systemd_store if known.host.systemd_store.is_used else None
-        self._changed: dict[str, None] = {}  # names, in the order in which they changed
-        self._stores: dict[str, None] = {}  # names of those whose store has changed
-        self._services: dict[str, Service] = {}  # as they were written last
+        self._changed: dict[str, None] = {}  # names of changed units, in order of change
+        self._stores: dict[str, None] = {}  # names of units with a changed store
+        self._services: dict[str, Service] = {}  # as written last
         self._settings: object = None
-        self._sources: set[str] = set()  # digests of those that were written
+        self._sources: set[str] = set()  # digests of the texts in the file
         self._ending = False
         self._is_begun = False
         self._retry: Timer | None = None
@@ -56,14 +56,14 @@ class StateWriter:
         self._watch: PathWatch | None = None
 
     def begin(self) -> None:
-        """Write all that there is, and from now on what changes."""
+        """Write the complete state now, and changes from now on."""
         self._is_begun = True
         self._loop.before_wait(self.flush)
         self._watch = PathWatch(self._loop, self._file.path, self._look)
         self._replace()
 
     def end(self) -> None:
-        """Everything has been stopped in order: there is nothing to go on with."""
+        """Remove the file: all services have stopped in order."""
         self._is_begun = False
         for timer in (self._retry, self._dates):
             if timer is not None:
@@ -73,27 +73,27 @@ class StateWriter:
         self._file.remove()
 
     def look_again(self) -> None:
-        """The run-time folder was made anew."""
+        """Write to a run-time folder that was made anew."""
         if self._watch is not None:
             self._watch.renew()
 
     def _look(self) -> None:
-        """A file that somebody has removed or replaced would tell the next spawnd nothing of what it has to know."""
+        """Write the file again if it was removed or replaced: the next spawnd would lack the state."""
         if self._is_begun and self._retry is None and not self._file.is_in_place():
             self._replace()
             if not self._failing:
                 notice("%s was removed or replaced: written anew", self._file.path)
 
     def touch(self, unit: Unit) -> None:
-        """Something about the unit has changed."""
+        """Note a change of the unit."""
         self._changed[unit.name] = None
 
     def touch_store(self, unit: Unit) -> None:
-        """Something has come to the unit's store, or gone."""
+        """Note a change of the unit's store."""
         self._stores[unit.name] = None
 
     def flush(self) -> None:
-        """Write what has changed."""
+        """Write the changes."""
         if not self._is_begun or self._retry is not None:
             return
         records = list(self._changes())
@@ -111,20 +111,20 @@ class StateWriter:
                 self._replace()
 
     def _date_soon(self) -> None:
-        """Without cgroups it matters who was there while spawnd still knew the main process: `left_by`."""
+        """Schedule a new date without cgroups: `left_by` needs to know when spawnd still knew the main process."""
         if self._known.host.subtree is None:
             if self._dates is not None:
                 self._dates.cancel()
             self._dates = self._loop.call_later(SETTLED, self._date)
 
     def _date(self) -> None:
-        """All is still true, and nothing has changed that would have it said."""
+        """Confirm the present state with a new date."""
         self._dates = None
         if self._is_begun and self._retry is None and not self._changed:
             self._append([])
 
     def everything(self) -> Iterator[Record]:
-        """All records, the first ones first."""
+        """Yield all records, in the order of the file."""
         known = self._known
         yield header()
         yield {"settings": settings_record(known.settings)}
@@ -202,7 +202,7 @@ class StateWriter:
             notice("state written to %s again", self._file.path)
 
     def _failed(self, error: OSError) -> None:
-        """Say so once, however often it is tried."""
+        """Log the failure once, and try again later."""
         if not self._failing:
             self._failing = True
             text = "cannot write %s: %s; tried again every %g s; what changes meanwhile would not outlive spawnd"
