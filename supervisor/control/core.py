@@ -19,7 +19,7 @@ from supervisor.process.slots import Slot
 
 
 class Unit(Protocol):
-    """One service as it runs.  An unknown text is empty."""
+    """A service as it runs. An unknown text is empty."""
 
     @property
     def name(self) -> str: ...
@@ -30,7 +30,7 @@ class Unit(Protocol):
 
     @property
     def next_service(self) -> Service | None:
-        """The definition that comes into force once the present process is gone; None: there is no other."""
+        """The definition that takes effect once the present process is gone; None without one."""
 
     @property
     def life(self) -> Life: ...
@@ -41,7 +41,7 @@ class Unit(Protocol):
 
     @property
     def pid(self) -> int | None:
-        """The process id of the main process; None: the service has none."""
+        """The process id of the main process; None without one."""
 
     @property
     def status_text(self) -> str:
@@ -49,7 +49,7 @@ class Unit(Protocol):
 
     @property
     def last_exit(self) -> str:
-        """How its last process ended."""
+        """How its last process ended, as text."""
 
     @property
     def last_call(self) -> str:
@@ -57,7 +57,7 @@ class Unit(Protocol):
 
     @property
     def disconnected(self) -> str:
-        """The clients that waited on a socket when another socket last took its place."""
+        """The clients that were queued on a socket when another socket last took its place."""
 
     @property
     def check_output(self) -> Sequence[str]:
@@ -77,24 +77,24 @@ class Unit(Protocol):
 
     @property
     def obstacle(self) -> Obstacle | None:
-        """The same reason as a value."""
+        """The same reason, as a value."""
 
     @property
     def undecided(self) -> str:
         """Why spawnd has not found the main process of a background daemon yet; otherwise empty."""
 
     def usage(self) -> tuple[int | None, float | None]:
-        """Return memory in bytes and CPU time in seconds, None where unknown.  Raises nothing."""
+        """Return memory in bytes and CPU time in seconds; None if unknown. Raises nothing."""
 
     def descriptors(self) -> list[DescriptorRow]:
         """Return all descriptors, 0 to 2 included, by number."""
 
 
 class Manager(Protocol):
-    """The services as they run.  Callers pass only names that exist in `units`.
+    """The services as they run. Callers pass only names that exist in `units`.
 
-    When `start`, `stop` or `restart` returns, the order shows in `life`: a service at rest that is to start is at least
-    waiting.
+    When `start`, `stop` or `restart` returns, the order shows in `life`: a service at rest that is to start
+    is at least waiting.
     """
 
     @property
@@ -105,7 +105,7 @@ class Manager(Protocol):
     def settings(self) -> Settings: ...
 
     def services(self) -> Mapping[str, Service]:
-        """Return the definitions by name, including those that wait for an older process to end."""
+        """Return the definitions by name, pending ones in place of present ones."""
 
     def start(self, names: Sequence[str]) -> None:
         """Start services with their dependencies."""
@@ -117,23 +117,26 @@ class Manager(Protocol):
     def reset(self, names: Sequence[str]) -> None: ...
 
     def signal(self, name: str, signum: int) -> bool:
-        """Send a signal to the main process of a service; False: it has none."""
+        """Send a signal to the main process of a service; return False if it has none."""
 
     def observe(self, callback: Callable[[Unit], None]) -> Callable[[], None]:
-        """Call back when a unit is new or gone, and after every change of a state or of what a unit waits for.
+        """Call back when a unit appears or disappears, or when its state or its obstacle changes.
 
-        The callbacks end when the caller calls the returned function.
+        Call the returned function to end this.
         """
 
     def unix_time(self, monotonic: float) -> float:
-        """Return the Unix time of a time of the loop's clock."""
+        """Convert a time of the loop's clock to Unix time."""
 
 
 class SideCalls(Protocol):
     """Processes beside running services."""
 
     def reload(self, name: str, done: Callable[[str], None]) -> None:
-        """Ask the service to reload; `done("")` when it has, `done(error)` when not.  Raises nothing."""
+        """Ask the service to reload; calls `done("")` after a success, `done(error)` after a failure.
+
+        Raises nothing.
+        """
 
     def ask_status(self, name: str, done: Callable[[Answer], None]) -> None:
         """Call the function `status` of a service: `done` gets its answer or, if that is not ok, the error."""
@@ -143,7 +146,7 @@ class StateWriter(Protocol):
     """Saves the state that the next spawnd needs."""
 
     def flush(self) -> None:
-        """Save the changes, before a client learns of them."""
+        """Write the changes before a client learns of them."""
 
 
 class Changes(Protocol):
@@ -155,19 +158,19 @@ class Changes(Protocol):
     def plan(self, reloads: bool, done: Callable[[Plan | SpawnError], None]) -> None:
         """Evaluate the files again and plan the change to them.
 
-        `reloads`: services with a reload_signal reload, too.
+        `reloads`: services with a reload_signal are to reload as well.
         """
 
     def apply(self, expect: str, reloads: bool, done: Callable[[Plan | SpawnError], None]) -> None:
-        """Change to the files: `done` gets the plan, all steps of which have begun, except for the reloads.
+        """Change to the files: `done` gets the plan after all of its steps but the reloads have begun.
 
-        After an error nothing has changed.  It is a DefinitionsError or, where `expect` is not empty and
-        differs from the digest of the files, an OtherDefinitionsError.
+        After an error nothing has changed. The error is a DefinitionsError. If `expect` is not empty and
+        differs from the digest of the files, it is an OtherDefinitionsError.
         """
 
 
 class Core(Protocol):
-    """The supervisor, and its parts that do the work.  Nothing blocks.
+    """The supervisor, and its parts that do the work. No method blocks.
 
     Callers pass only names that exist in `manager.units`.
     """
@@ -186,22 +189,22 @@ class Core(Protocol):
 
     @property
     def reexec(self) -> Callable[[Callable[[str], None]], None]:
-        """Execute the installed version of spawnd; `done(problem)` is called only if that fails."""
+        """Execute the installed version of spawnd; `done(problem)` is called only after a failure."""
 
     def inspect(self, name: str, done: Callable[[Mapping[Slot, Sight]], None]) -> None:
         """Compare the open files of a service with their paths: `done` gets the differences by slot."""
 
     def writes_files(self, name: str) -> bool:
-        """Whether a service has files in its table that it writes to."""
+        """Whether the table of a service has files that it writes to."""
 
     def reopen(self, name: str, done: Callable[[Outcome], None]) -> None:
         """Reopen the files that a service writes to, at their paths: `done` gets the outcome."""
 
     def output(self, name: str, position: Position = START) -> Piece | None:
-        """Return the kept output of a service from a position on; None: the journal has it under that name.
+        """Return the kept output of a service from a position on; None if the journal has it under that name.
 
-        Raises LookupError if no output is kept.  The service may have just gone.
+        Raises LookupError if no output is kept. The service may have just been removed.
         """
 
     def end(self) -> None:
-        """Stop all services, then end.  Another call changes nothing."""
+        """Stop all services, then end. Further calls have no effect."""

@@ -1,4 +1,4 @@
-"""Error replies of spawnd: those of every control channel, and its own."""
+"""Error replies of spawnd: the common ones of all control channels, and its own."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TooManyClients(ControlError):
 
 
 class NoSuchService(ControlError):
-    """No service of that name, or none that the pattern matches."""
+    """No service has this name, or matches the pattern."""
 
     def __init__(self, name: str, suggestion: str | None = None) -> None:
         """`suggestion` is the name that was probably meant."""
@@ -53,27 +53,27 @@ class NoSuchService(ControlError):
 
 
 class NoLog(ControlError):
-    """The service's output is kept nowhere."""
+    """The service's output is not kept."""
 
     def __init__(self, name: str) -> None:
         super().__init__("io.spawnd.NoLog", name=name)
 
 
 class Needed(ControlError):
-    """Others that run need the service; nothing was stopped."""
+    """Running services need this one; nothing was stopped."""
 
     def __init__(self, name: str, by: Sequence[str]) -> None:
         super().__init__("io.spawnd.Needed", name=name, by=list(by))
 
 
 class OtherDefinitions(ControlError):
-    """The definitions are not those that the caller expects; `digest` is theirs."""
+    """The definitions differ from those that the caller expects; `digest` is the digest of the present ones."""
 
     def __init__(self, digest: str) -> None:
         super().__init__("io.spawnd.OtherDefinitions", digest=digest)
 
 
-# of a call that is passed on to a service
+# errors of a call that is passed on to a service
 
 
 class ServiceError(ControlError):
@@ -91,28 +91,28 @@ class NoControl(ControlError):
 
 
 class NotRunning(ControlError):
-    """Nobody listens on the service's control socket."""
+    """The service does not listen on its control socket."""
 
     def __init__(self, name: str, state: str) -> None:
         super().__init__("io.spawnd.NotRunning", name=name, state=state)
 
 
 class TimedOut(ControlError):
-    """The service did not answer within so many seconds."""
+    """The service did not answer within `timeout` seconds."""
 
     def __init__(self, name: str, timeout: float) -> None:
         super().__init__("io.spawnd.TimedOut", name=name, timeout=timeout)
 
 
 class ConnectionLost(ControlError):
-    """The service may have carried out the call, and closed the connection without a reply."""
+    """The service closed the connection without a reply; it may have carried out the call."""
 
     def __init__(self, name: str) -> None:
         super().__init__("io.spawnd.ConnectionLost", name=name)
 
 
 class BadReply(ControlError):
-    """The service sent something that is no reply."""
+    """The service sent data that is not a valid reply."""
 
     def __init__(self, name: str, message: str) -> None:
         super().__init__("io.spawnd.BadReply", name=name, message=message)

@@ -1,4 +1,4 @@
-"""The services that a call names, orders for these services, and the wait until the orders are carried out."""
+"""The services that a call names, the orders for these services, and the wait for their outcomes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from supervisor.printable import count
 from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
-Judge = Callable[[Unit], Outcome | None]  # whether a unit has come to what was ordered; None: not yet
-JudgeNamed = Callable[[str, Unit | None], Outcome | None]  # None for a unit that is gone
-Finish = Callable[[list[dict[str, object]]], None]  # is given the results in the order of the names
+Judge = Callable[[Unit], Outcome | None]  # the outcome of an order for a unit; None: not decided yet
+JudgeNamed = Callable[[str, Unit | None], Outcome | None]  # the unit is None if it is gone
+Finish = Callable[[list[dict[str, object]]], None]  # gets the results in the order of the names
 
 ALL = "all"
-MAX_PATTERNS = 64  # each is compared with every service, while nobody else is served
-MAX_PATTERN = 256  # characters: longer than any name
-NAMED = 8  # services that a line of the log names
+MAX_PATTERNS = 64  # each is compared with every service in one turn of the loop
+MAX_PATTERN = 256  # characters; longer than any name
+NAMED = 8  # services named in a log line
 GONE = Outcome(False, "it is not defined any more")
 
 
@@ -32,9 +32,9 @@ GONE = Outcome(False, "it is not defined any more")
 
 
 def resolve(wanted: Iterable[str], units: Mapping[str, Unit]) -> list[str]:
-    """Return the names of the selected services, each once, in the order given; of a pattern in order of definition.
+    """Return the names of the selected services, each once, in the given order; of a pattern in order of definition.
 
-    A built-in service is selected by its exact name alone.  Raises NoSuchService for the first name without a match.
+    A built-in service is selected only by its exact name. Raises NoSuchService for the first name without a match.
     """
     found: dict[str, None] = {}
     patterns = 0
@@ -54,7 +54,7 @@ def resolve(wanted: Iterable[str], units: Mapping[str, Unit]) -> list[str]:
 
 
 def find(name: str, units: Mapping[str, Unit]) -> Unit:
-    """Return the service of exactly this name.  Raises NoSuchService."""
+    """Return the service with exactly this name. Raises NoSuchService."""
     unit = units.get(name)
     if unit is None:
         raise _unknown(name, units)
@@ -62,7 +62,7 @@ def find(name: str, units: Mapping[str, Unit]) -> Unit:
 
 
 def _unknown(name: str, units: Mapping[str, Unit]) -> NoSuchService:
-    """Return the error for a name without a match; a pattern has no similar names."""
+    """Return the error for a name without a match; for a pattern without a suggestion."""
     near = [] if _is_pattern(name) else nearest(name, units)
     return NoSuchService(name, near[0] if near else None)
 
@@ -82,7 +82,7 @@ def _matches(pattern: str, unit: Unit) -> bool:
 
 
 class Wanted:
-    """The services that a lasting request selects, including those that are defined later.  No names select all."""
+    """The services that a lasting request selects, including those that are defined later. No names select all."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = frozenset(names)
@@ -97,7 +97,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """`names` has at least one name, and all of them exist; `literal` is what the caller wrote, patterns included."""
+    """An order in a call. `names` has at least one name, and all of them exist.
+
+    `literal` has the names and patterns that the caller wrote.
+    """
 
     names: list[str]
     waits: bool
@@ -107,7 +110,7 @@ class Order:
 def take_order(pending: PendingCall, core: Core, parameters: Parameters, may_wait: bool = True) -> Order:
     """Return the order in a call, and log it with its caller; `parameters` has nothing else left.
 
-    A caller that takes no reply has nothing to wait for.  Raises ControlError.
+    A caller that expects no reply does not wait. Raises ControlError.
     """
     wanted = parameters.strings("names")
     waits = may_wait and not parameters.boolean("no_wait") and not pending.call.oneway
@@ -141,7 +144,7 @@ def result(core: Core, name: str, outcome: Outcome) -> dict[str, object]:
 
 
 def so_far(unit: Unit, judge: Judge) -> Outcome:
-    """Return the outcome for a caller who does not wait: undecided counts as done, with the reason as its message."""
+    """Return the outcome for a caller that does not wait: undecided counts as done, with the reason as its message."""
     return judge(unit) or Outcome(True, reason(unit))
 
 
@@ -149,7 +152,7 @@ def so_far(unit: Unit, judge: Judge) -> Outcome:
 
 
 def answer(pending: PendingCall, core: Core, order: Order, judge: Judge) -> None:
-    """Answer an order that the core has got: when it is carried out or, if the caller does not wait, now."""
+    """Answer an order that the core has received: once its outcome is decided, or now if the caller does not wait."""
     if order.waits:
         Wait(
             pending,
@@ -165,9 +168,9 @@ def answer(pending: PendingCall, core: Core, order: Order, judge: Judge) -> None
 class Wait:
     """Calls `finish` once, when the outcome of every service is decided.
 
-    Ends with the call, whether that is answered or its caller hangs up.  A service is
-    judged again whenever its own state changes; all of them together, once a round of the
-    loop, when another service comes to rest, which may leave them waiting for ever.
+    Ends with the call, by its answer or by a disconnect of the caller. A service is judged again whenever its
+    own state changes. When another service comes to rest, which may leave them waiting for ever, all services
+    are judged again, once per round of the loop.
     """
 
     def __init__(
@@ -184,7 +187,7 @@ class Wait:
         self._judge_all()
 
     def look(self, name: str) -> None:
-        """Judge a service again for a reason that no change of its state tells."""
+        """Judge a service again for a reason other than a change of its state."""
         if name in self._awaited and not self._pending.ended:
             self._judge_one(name, self._core.manager.units.get(name))
             self._finish_if_complete()

@@ -11,13 +11,13 @@ from supervisor.log.ring import START, Piece, Position
 from supervisor.loop.loop import Timer
 from supervisor.varlink.pending_call import PendingCall
 
-LONGEST_REST = 3  # bytes of a character that is not all there
+LONGEST_REST = 3  # bytes of an incomplete character
 
 INTERVAL = 0.2  # seconds between two looks; the log worker tells nobody when it has written
 
 
 def read(core: Core, name: str, position: Position = START) -> Piece | None:
-    """Return the output from a position on, whole characters only; None: it is in the journal.  Raises NoLog."""
+    """Return the output from a position on, in whole characters; None if the journal has it. Raises NoLog."""
     try:
         piece = core.output(name, position)
     except LookupError as error:
@@ -29,7 +29,7 @@ def read(core: Core, name: str, position: Position = START) -> Piece | None:
 
 
 def reply_of(piece: Piece | None, count: int | None = None) -> dict[str, object]:
-    """A reply with all its lines or the last of them; the last one is `partial` where it has no end yet."""
+    """Return a reply with all lines or the last `count`; `partial` means that the last line has no end yet."""
     if piece is None:
         return {"journal": True, "lines": [], "lost": 0, "partial": False}
     *lines, rest = f"{CUT if piece.cut else ''}{piece.data.decode(errors='backslashreplace')}".split("\n")
@@ -41,7 +41,7 @@ def reply_of(piece: Piece | None, count: int | None = None) -> dict[str, object]
 
 
 def unfinished(data: bytes) -> int:
-    """Return the number of bytes at the end that begin a UTF-8 character without its rest."""
+    """Return the number of bytes at the end that begin an incomplete UTF-8 character."""
     for length in range(1, min(LONGEST_REST, len(data)) + 1):
         byte = data[-length]
         if byte >= 0xC0:

@@ -1,4 +1,4 @@
-"""Being told when something else, or nothing, is at the path of a socket."""
+"""Watch of the path of a socket or file, for removal and replacement."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BUFFER = 1 << 16
 
 
 class PathWatch:
-    """Calls `changed` after names have come, gone or changed in the folder of `path`.  Owns its descriptor."""
+    """Calls `changed` after names have come, gone or changed in the folder of `path`. Owns its descriptor."""
 
     def __init__(self, loop: Loop, path: str, changed: Callable[[], None]) -> None:
         self._loop = loop
@@ -45,9 +45,9 @@ class PathWatch:
             loop.watch(self._fd, select.EPOLLIN, self._read)
 
     def renew(self) -> None:
-        """Watch the folder that has the path now: the one before is gone."""
+        """Watch the new folder of the path: the old one is gone."""
         if self._fd >= 0:
-            with suppress(OSError):  # gone again, of which whoever has made it is told
+            with suppress(OSError):  # the folder is gone again, and its maker will be notified
                 inotify_add_watch(self._fd, self._folder, MASK)
             self._changed()
 
@@ -66,6 +66,6 @@ class PathWatch:
             events = parse_events(os.read(self._fd, BUFFER))
         except BlockingIOError:
             return
-        # a queue that has run over may have had it, too
+        # an overflow of the queue (watch < 0) may have dropped such an event
         if any(name == self._name or watch < 0 for watch, _mask, name in events):
             self._changed()

@@ -1,4 +1,4 @@
-"""Rows about a plan: plain values, as the interface definition has them."""
+"""Rows about a plan: plain values, as in the interface description."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ ACCOUNTS = {"user": "uid", "group": "gid", "groups": "gids"}
 
 
 def service_rows(plan: Plan) -> list[dict[str, object]]:
-    """A row for each service that something is planned for."""
+    """Return a row for each service with a planned effect."""
     return [_service_row(entry) for entry in plan.services.values()]
 
 
 def setting_rows(plan: Plan) -> list[dict[str, object]]:
-    """A row for each setting of `_SUPERVISOR` that changes."""
+    """Return a row for each setting of `_SUPERVISOR` that changes."""
     return [_setting_row(key, plan.old_settings, plan.definitions.settings) for key in plan.settings]
 
 
@@ -52,7 +52,7 @@ def _key_rows(entry: ServicePlan) -> list[dict[str, object]]:
 
 
 def _rows_of(key: str, old: Service, new: Service) -> list[dict[str, object]]:
-    """One row or, for a key with entries, one for each that differs."""
+    """Return one row or, for a key with entries, one for each entry that differs."""
     asks = change_of_key(key).value
     if key == "status":
         asks = "start" if new.autostart else "stop"
@@ -62,15 +62,15 @@ def _rows_of(key: str, old: Service, new: Service) -> list[dict[str, object]]:
 
 
 def _values(key: str, old: Service, new: Service) -> list[tuple[str, str, str]]:
-    """Return the differences, each with its value before and after."""
-    if key in ENTRIES:  # long ones: what differs in them is told, not all of it
+    """Return the differences, each with its old and new value."""
+    if key in ENTRIES:  # these may be long: only the differing entries are shown
         before, after = ENTRIES[key](old), ENTRIES[key](new)
         names = sorted(before.keys() | after.keys(), key=_by_number)
         found = [(_entry(key, name), before.get(name, lua.NIL), after.get(name, lua.NIL)) for name in names]
         return [(name, lua.one_line(one), lua.one_line(other)) for name, one, other in found if one != other]
     show = functions if key == FUNCTIONS else SHOW[key]
     one, other = (lua.one_line(show(service)) for service in (old, new))
-    if one == other and key in ACCOUNTS:  # the name is the same, and means another account
+    if one == other and key in ACCOUNTS:  # the same name now stands for another account
         one, other = f"{one} -- {_ids(old, key)}", f"{other} -- {_ids(new, key)}"
     return [(key, one, other)]
 
@@ -85,7 +85,7 @@ def _by_number(name: str) -> tuple[int, str]:
 
 
 def _entry(key: str, name: str) -> str:
-    """As messages about definitions name it: `env.PATH`, `fd[2]`."""
+    """Return the name of an entry as in messages about definitions: `env.PATH`, `fd[2]`."""
     return f"{key}[{name}]" if key == "fd" else f"{key}.{name}"
 
 

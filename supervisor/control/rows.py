@@ -1,4 +1,4 @@
-"""Rows about a service: plain values, as the interface definition has them."""
+"""Rows about a service: plain values, as in the interface description."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from supervisor.lifecycle.wording import NOT_GONE
 
 
 def summary(unit: Unit, core: Core, now: float) -> dict[str, object]:
-    """A row of the list.  `now` is a time of the loop's clock."""
+    """Return a row of the list. `now` is a time of the loop's clock."""
     life = unit.life
     memory, cpu = unit.usage()
     return {
@@ -32,7 +32,7 @@ def summary(unit: Unit, core: Core, now: float) -> dict[str, object]:
 
 
 def details(unit: Unit, core: Core, now: float) -> dict[str, object]:
-    """All about one service."""
+    """Return all facts about a service."""
     service, life = unit.service, unit.life
     waits_for_retry = life.state is State.BACKOFF and life.deadline is not None
     return summary(unit, core, now) | {
@@ -64,7 +64,7 @@ def reason(unit: Unit) -> str:
 
 
 def iso_8601(unix_time: float) -> str:
-    """A Unix time in UTC, with milliseconds."""
+    """Return a Unix time in UTC, with milliseconds."""
     whole, thousandths = divmod(round(unix_time * 1000), 1000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{thousandths:03d}+00:00"
 

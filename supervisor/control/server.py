@@ -1,4 +1,4 @@
-"""The control socket: decides which clients it takes in, and gives each call to its verb."""
+"""The control socket: admits clients, and dispatches each call to its verb."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ OWNER_MODE = 0o600  # root and the user that spawnd runs as
 Inode = tuple[int, int]  # device and number
 
 MAX_CLIENTS = 1024
-RESERVED = 16  # of these for root and spawnd's own user: no group can lock them out
-# bytes of all clients together
+RESERVED = 16  # for root and spawnd's own user, so that no group can lock them out
+# limits for all clients together, in bytes
 MAX_CALLS = 8 << 20  # of incomplete calls
-MAX_REPLIES = 64 << 20  # of replies that clients have not read: a list of ten thousand services has four millions
+MAX_REPLIES = 64 << 20  # of unread replies; a list of ten thousand services takes 4 MB
 
-MAX_REFUSED = 128  # clients that are told why they are refused; more are only closed
+MAX_REFUSED = 128  # clients that get a reply with the reason; further ones are only disconnected
 REFUSED_LIMIT = 1 << 16  # bytes of the call that is answered with the refusal
 REFUSED_TIMEOUT = 10.0  # seconds for a client to make that call
 
@@ -105,9 +105,9 @@ class Server:
         saved: Record | None = None,
         mode: int = MODE,
     ) -> None:
-        """Make a socket or, with `saved` of an earlier process, take over its socket and connections.
+        """Make a socket or, with `saved` from before an exec, take over its socket and connections.
 
-        The file at `path` gets the given mode.  Raises RuntimeFolderError.
+        The file at `path` gets the given mode. Raises RuntimeFolderError.
         """
         self._loop = loop
         self._core = core
@@ -117,7 +117,8 @@ class Server:
         self._refused: dict[Connection, Timer] = {}
         self._closing = ClosingQueue(loop, when_reaped)
         self._closing.on_room = lambda: self._acceptor.go_on()
-        self._channels = ClosingQueue(loop, when_reaped)  # connections to services, whose number calls are refused for
+        # connections to services; too many that hang in their close make calls fail
+        self._channels = ClosingQueue(loop, when_reaped)
         self._turns = Turns(loop)
         self._callbacks = Callbacks(
             self._serve,
@@ -139,7 +140,7 @@ class Server:
             self._connect(sock, peer_credentials(sock)).resume(record)
 
     def saved(self) -> Record:
-        """Return what another process needs to take over socket and connections; refused clients are left out."""
+        """Return what the next program needs to take over socket and connections, without refused clients."""
         connections = [connection.saved() for connection in self._clients]
         return {"listener": self._listener.fileno(), "inode": self._inode, "connections": connections}
 
@@ -152,7 +153,7 @@ class Server:
                 os.unlink(self._path)
         self._closing.on_room = lambda: None
         with suppress(OSError):
-            while True:  # no client can connect any more; waiting clients may have sent anything
+            while True:  # no new client can connect; queued clients may have sent anything
                 self.discard(self._listener.accept()[0])
         self._listener.close()
         self._clients.close()
@@ -160,13 +161,13 @@ class Server:
             connection.close()
 
     def look_again(self) -> None:
-        """Watch the run-time folder again, which was made anew."""
+        """Watch the run-time folder again after it was made anew."""
         self._watch.renew()
 
     def discard(self, sock: socket.socket) -> None:
-        """Close a connection without waiting for what is left in it.
+        """Close a connection without waiting for its remaining content.
 
-        While too many connections hang in their close, the server takes in no clients.
+        While too many connections hang in their close, the server accepts no clients.
         """
         had_room = self._closing.has_room
         safe_close(self._closing, sock)
@@ -180,12 +181,12 @@ class Server:
             )
 
     def _look(self) -> None:
-        """Bind the socket anew where its path leads to nothing, or to another file that no process serves."""
+        """Bind the socket anew if its path leads to nothing, or to a file that no process serves."""
         present = inode_at(self._path)
         if present == self._inode:
             return
         if present is not None and answers(self._path):
-            log.error("control socket %s: another process listens there; nobody reaches spawnd", self._path)
+            log.error("control socket %s: another process listens there; clients cannot reach spawnd", self._path)
             return
         try:
             listener = open_listener(self._path, self._mode)
@@ -255,18 +256,18 @@ class Server:
 
 
 def _inode_of(saved: Record, path: str) -> Inode | None:
-    """Return the socket file that an earlier process saved; where it saved none, the file at `path`."""
+    """Return the socket file from before an exec; without one, the file at `path`."""
     return (saved["inode"][0], saved["inode"][1]) if saved.get("inode") else inode_at(path)
 
 
 def _inherited(fd: int) -> socket.socket:
-    """Return a socket that this process had before its exec; children do not inherit it."""
+    """Return a socket from before the exec, close-on-exec again."""
     os.set_inheritable(fd, False)
     return socket.socket(fileno=fd)
 
 
 class Clients:
-    """The connected clients.  To make room for another, the client that is silent for longest is disconnected."""
+    """The connected clients. To make room for another, the client that has been silent longest is disconnected."""
 
     def __init__(self) -> None:
         self._connections: set[Connection] = set()
@@ -294,7 +295,7 @@ class Clients:
         self._replies.hold(connection, 0)
 
     def holds(self, connection: Connection, of_a_call: int, of_replies: int) -> None:
-        """Note the bytes kept for a connection.  Above a limit, close the one that has held some for longest."""
+        """Note the bytes kept for a connection. Above a limit, close the connection that has held bytes for longest."""
         self._calls.hold(connection, of_a_call)
         self._replies.hold(connection, of_replies)
         self._calls.keep(MAX_CALLS)
@@ -312,14 +313,14 @@ class Clients:
 
 
 class Budget:
-    """Bytes that connections hold, in the order in which these began to hold any."""
+    """Bytes that connections hold, in the order in which they began to hold any."""
 
     def __init__(self) -> None:
         self._held: dict[Connection, int] = {}
         self._total = 0
 
     def hold(self, connection: Connection, size: int) -> None:
-        """Set the bytes of a connection, whatever they were before."""
+        """Set the bytes of a connection."""
         self._total += size - self._held.get(connection, 0)
         if size:
             self._held[connection] = size
@@ -327,7 +328,7 @@ class Budget:
             self._held.pop(connection, None)
 
     def keep(self, limit: int) -> None:
-        """Close connections, which then hold nothing, until all together hold no more than that."""
+        """Close connections, which then hold nothing, until the total is within the limit."""
         while self._total > limit:
             next(iter(self._held)).close()
 
@@ -335,7 +336,7 @@ class Budget:
 def permitted(client: Credentials, sock: socket.socket, control_group: int | None) -> bool:
     """Whether a client may use the control socket: root, spawnd's own user, and members of `control_group` (a gid).
 
-    `sock` tells the supplementary groups that the client had when it connected.
+    `sock` has the supplementary groups of the client at its connect.
     """
     if is_privileged(client):
         return True
@@ -352,5 +353,5 @@ def is_privileged(client: Credentials) -> bool:
 def _groups(sock: socket.socket) -> tuple[int, ...]:
     try:
         return peer_groups(sock)
-    except OSError:  # a client of unknown groups is no member
+    except OSError:  # without known groups, the client is no member
         return ()

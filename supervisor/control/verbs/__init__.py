@@ -1,4 +1,4 @@
-"""The methods that the control socket knows, each in a file of its own."""
+"""The methods of the control socket, each in its own file."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from supervisor.control.verbs import (
 )
 from supervisor.varlink.pending_call import PendingCall
 
-Handler = Callable[[PendingCall, Core], None]  # answers the call, now or later; may raise ControlError instead
+Handler = Callable[[PendingCall, Core], None]  # answers the call, now or later, or raises ControlError
 
 METHODS: dict[str, Handler] = {
     "io.spawnd.Apply": apply.run,

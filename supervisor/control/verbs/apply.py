@@ -1,4 +1,4 @@
-"""Apply: change to the definition files as they are now, and wait until everything planned has come to its end."""
+"""Apply: change to the present definition files, and wait until the whole plan is carried out."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Applied:
 
 
 def run(pending: PendingCall, core: Core) -> None:
-    # only plans need it, and only from here a failure is told to the caller, before anything is changed
+    # Only plans need this module. An import error here reaches the caller before anything is changed.
     from supervisor.control.planned import setting_rows
 
     parameters = Parameters(pending.call.parameters)
@@ -143,14 +143,14 @@ def run(pending: PendingCall, core: Core) -> None:
 
 
 def _memo(plan: Plan, settings: Sequence[Reply]) -> Reply:
-    """All that the answer is made from, besides the state of the services."""
+    """Return everything that the answer is made from, besides the state of the services."""
     definitions = plan.definitions
     reply = _reply((), plan.notices(), definitions.digest, settings)
     return {"reply": reply, "steps": steps_of(plan), "reloaded": False}
 
 
 def _answer(pending: PendingCall, core: Core, waits: bool) -> None:
-    """Answer by the memo: the same whether the definitions have just been changed or somebody begins anew."""
+    """Answer from the memo, in the same way right after the change and after an exec of spawnd."""
     memo = pending.memo[MEMO]
     applied = Applied(pending, core, memo["steps"], partial(_finish, pending, memo["reply"]))
     if memo["reloaded"]:

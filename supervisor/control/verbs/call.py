@@ -1,4 +1,4 @@
-"""Call: have a service answer a call itself, over its control socket."""
+"""Call: pass a call on to a service, over its control socket."""
 
 from __future__ import annotations
 
@@ -126,10 +126,10 @@ def run(pending: PendingCall, core: Core) -> None:
     path = control_path(find(name, core.manager.units).service)
     if not path:
         raise NoControl(name)
-    if not INTERFACE.match(method):  # what may stand in a log, and in a method's name
+    if not INTERFACE.match(method):  # the characters that are safe in a log and valid in a method's name
         raise InvalidParameter("method")
     if pending.resumed:
-        raise Failed("spawnd executed itself anew meanwhile: whether the service has answered is not known")
+        raise Failed("spawnd executed itself anew meanwhile; it is unknown whether the service has answered")
     client = pending.client
     log.info("call of %s of %s: asked for by uid %d, pid %d", method, name, client.uid, client.pid)
     call = Call(method, arguments, pending.call.more, pending.call.oneway)
@@ -137,5 +137,5 @@ def run(pending: PendingCall, core: Core) -> None:
 
 
 def control_path(service: Service) -> str:
-    """Where the service listens for calls, empty if it does not: the last of its descriptors, which spawnd adds."""
+    """Return the control socket of a service, '' without one: spawnd adds it as the last descriptor."""
     return service.fd[-1].path if service.control and service.fd else ""

@@ -1,4 +1,4 @@
-"""Check: evaluate the definition files as they are now, and change nothing."""
+"""Check: evaluate the present definition files, and change nothing."""
 
 from __future__ import annotations
 

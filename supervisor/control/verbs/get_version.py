@@ -1,4 +1,4 @@
-"""GetVersion: which spawnd this is."""
+"""GetVersion: the version and pid of spawnd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Graph: the services and what they need."""
+"""Graph: the services and their dependencies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def run(pending: PendingCall, core: Core) -> None:
     wanted = parameters.strings("names", [])
     parameters.end()
     graph = make_graph(core.manager.services(), resolve(wanted, core.manager.units) if wanted else None)
-    zero = core.manager.unix_time(0.0)  # once for all: two looks differ, and a service may seem to start too early
+    zero = core.manager.unix_time(0.0)  # one offset for all: with two, a service could seem to start too early
     pending.reply({"nodes": [_node(core.manager.units[name], zero) for name in graph.names], "edges": _edges(graph)})
 
 

@@ -1,4 +1,4 @@
-"""`org.varlink.service` for spawnd: what it is, and the text of its interfaces."""
+"""`org.varlink.service` of spawnd: facts about spawnd, and the descriptions of its interfaces."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def get_interface_description(pending: PendingCall, core: Core) -> None:
 
 
 def description(interface: str) -> str:
-    """The definition of one of the interfaces."""
+    """Return the description of an interface."""
     if interface == SERVICE:
         return service_description()
     return read_description(os.path.dirname(control.__file__), interface)

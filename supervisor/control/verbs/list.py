@@ -1,4 +1,4 @@
-"""List: a row for every service, or for those that are named."""
+"""List: a row for each service, or for the named ones."""
 
 from __future__ import annotations
 

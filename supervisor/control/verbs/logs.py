@@ -1,4 +1,4 @@
-"""Logs: the last lines of a service's output, and what follows them, or that the journal has them."""
+"""Logs: the last lines of a service's output, and new ones as they come, or a note that the journal has them."""
 
 from __future__ import annotations
 

@@ -114,5 +114,5 @@ def run(pending: PendingCall, core: Core) -> None:
     changes_only = parameters.boolean("changes_only")
     parameters.end()
     if not pending.memo:
-        resolve(wanted, core.manager.units)  # one that means nothing is a mistake now, and may be gone later
+        resolve(wanted, core.manager.units)  # an unknown name is an error now; later its service may be gone
     Monitor(pending, core, wanted, changes_only)

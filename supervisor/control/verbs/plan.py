@@ -1,4 +1,4 @@
-"""Plan: what a change to the definition files as they are now would do."""
+"""Plan: the effects of changing to the present definition files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from supervisor.varlink.pending_call import PendingCall
 
 
 def run(pending: PendingCall, core: Core) -> None:
-    # only plans need these, and only from here a failure is told to the caller
+    # Only plans need this module. An import error here reaches the caller.
     from supervisor.control.planned import service_rows, setting_rows
 
     parameters = Parameters(pending.call.parameters)

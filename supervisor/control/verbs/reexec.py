@@ -1,4 +1,4 @@
-"""Reexec: become the installed version of spawnd; the reply comes from that one."""
+"""Reexec: execute the installed version of spawnd, which sends the reply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reload: ask services to reload; nothing is restarted."""
+"""Reload: ask services to reload, without a restart."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from supervisor.varlink.pending_call import PendingCall
 
 def run(pending: PendingCall, core: Core) -> None:
     order = take_order(pending, core, Parameters(pending.call.parameters))
-    # of a pattern only those are meant that can reload at all
+    # a pattern selects only services that can reload
     can = {name for name in order.names if _can_reload(core.manager.units[name].service)}
     names = [name for name in order.names if name in order.literal | can]
-    problems: dict[str, str] = pending.memo  # of those that have been asked, '' where there is none
+    problems: dict[str, str] = pending.memo  # by service that was asked; '' without a problem
 
     def done(name: str, problem: str) -> None:
         problems[name] = problem

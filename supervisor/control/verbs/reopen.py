@@ -1,4 +1,4 @@
-"""Reopen: have the files that services write to at their paths again; nothing is restarted."""
+"""Reopen: reopen the files that services write to at their paths, without a restart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supervisor.varlink.pending_call import PendingCall
 
 def run(pending: PendingCall, core: Core) -> None:
     order = take_order(pending, core, Parameters(pending.call.parameters))
-    # of a pattern only those are meant that write to files at all
+    # a pattern selects only services that write to files
     names = [name for name in order.names if name in order.literal or core.writes_files(name)]
     outcomes: dict[str, Outcome] = {}
 

@@ -1,4 +1,4 @@
-"""Restart: have services up anew; what is down is started."""
+"""Restart: restart services; services that are down are started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shutdown: have spawnd stop everything and end; the connection is closed then."""
+"""Shutdown: stop all services and end; the connection is closed then."""
 
 from __future__ import annotations
 

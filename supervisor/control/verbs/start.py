@@ -1,4 +1,4 @@
-"""Start: have services up, with what they depend on."""
+"""Start: start services, after their dependencies."""
 
 from __future__ import annotations
 

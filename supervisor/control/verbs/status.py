@@ -1,4 +1,4 @@
-"""Status: all about the services that are named, with what those say that have a function for it."""
+"""Status: all facts about the named services, including the answers of their functions `status`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supervisor.process.run import Answer
 from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
-AT_ONCE = 8  # functions that run at a time, each in a process: hundreds would keep everybody waiting
+AT_ONCE = 8  # functions that run at a time, each in a process: hundreds would delay everything else
 
 
 def run(pending: PendingCall, core: Core) -> None:
@@ -26,7 +26,7 @@ def run(pending: PendingCall, core: Core) -> None:
 
 
 class Asking:
-    """Asks those that say more of themselves, a few at a time, and replies when all have answered."""
+    """Asks the services with such a function, a few at a time, and replies when all have answered."""
 
     def __init__(self, pending: PendingCall, core: Core, names: list[str]) -> None:
         self._pending = pending
@@ -45,7 +45,7 @@ class Asking:
     def _ask(self) -> None:
         while self._waiting and not self._pending.ended:
             name = self._waiting.pop(0)
-            if self._says_more(name):  # else it has been stopped meanwhile
+            if self._says_more(name):  # else the service was stopped meanwhile
                 self._asked += 1
                 self._core.side_calls.ask_status(name, partial(self._answered, name))
                 return

@@ -1,4 +1,4 @@
-"""Stop: have services down; what needs them, and runs, is stopped with them, or stands in the way."""
+"""Stop: stop services; running dependents are stopped with them, or keep them from being stopped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run(pending: PendingCall, core: Core) -> None:
 
 
 def _with_others(pending: PendingCall, core: Core, order: Order, cascade: bool) -> Order:
-    """The order with all that is to stop.  Raises Needed.  Decided once, by what there is when the order comes."""
+    """Return the order with all services that are to stop, decided once, when the order comes. Raises Needed."""
     if "others" not in pending.memo:
         lives = {name: unit.life for name, unit in core.manager.units.items()}
         others = in_need(order.names, core.manager.services(), lives)
@@ -45,7 +45,7 @@ def _with_others(pending: PendingCall, core: Core, order: Order, cascade: bool) 
 
 def _refuse(names: Sequence[str], core: Core, others: Collection[str]) -> None:
     services, lives = core.manager.services(), {name: unit.life for name, unit in core.manager.units.items()}
-    held = set(needed(others, services))  # nobody needs any but these
+    held = set(needed(others, services))  # only these services are needed by `others`
     for name in names:
         if name in held and lives[name].state in RUNS:
             by = [other for other in in_need([name], services, lives) if other in others]
@@ -54,5 +54,5 @@ def _refuse(names: Sequence[str], core: Core, others: Collection[str]) -> None:
 
 
 def _stays_up(life: Life) -> bool:
-    """Whether it runs, and will unless somebody stops it; one that is restarted does."""
+    """Whether a service is running, or being restarted, and is not about to stop for good."""
     return life.state in RUNS or (life.state is State.STOPPING and life.then is Then.START)

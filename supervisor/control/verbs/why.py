@@ -1,4 +1,4 @@
-"""Why: what it is that a service is not running for, followed to its root."""
+"""Why: the reason why a service is not running, followed to its root."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
 LINES = 5
-# of these the end of the last process, or of the start that came to none, is a part
+# reasons that include the end of the last process, or a start without a process
 WITH_END = frozenset({
     Kind.DONE, Kind.ENDED, Kind.EXIT, Kind.SIGNAL, Kind.OUT_OF_MEMORY, Kind.SETUP, Kind.ADDRESS,
     Kind.CHECK, Kind.NOT_READY, Kind.WATCHDOG,
@@ -55,7 +55,7 @@ def _local_time(core: Core, monotonic: float) -> str:
 
 
 def _cause(link: Link, unit: Unit | None, core: Core, now: float) -> dict[str, object]:
-    """One link, with the numbers that its text is made of."""
+    """Return a link of the chain, with the numbers in its text."""
     life = unit.life if unit is not None else None
     ended = (unit.ended if unit is not None and _tells_end(link, unit) else None) or Ended()
     deadline = seconds(life.deadline - now) if life is not None and life.deadline is not None else None
@@ -86,10 +86,10 @@ def _tells_end(link: Link, unit: Unit) -> bool:
 
 
 def _output(core: Core, root: Link) -> Output:
-    """The known part of its output: spawnd does not look into the journal."""
+    """Return what is known of the service's output: spawnd does not read the journal."""
     try:
         piece = core.output(root.name, START) if root.subject is not None else None
-    except LookupError:  # it has no `log()`
+    except LookupError:  # no `log()`
         return Output.NOTHING
     if piece is None:
         return Output.UNKNOWN
@@ -97,7 +97,7 @@ def _output(core: Core, root: Link) -> Output:
 
 
 def _last_words(core: Core, root: Link, unit: Unit | None) -> dict[str, object]:
-    """The last lines of the root's output or of its check, none where they are kept nowhere."""
+    """Return the last lines of the root's output or of its check; none if they are not kept."""
     if root.kind is Kind.CHECK and unit is not None and unit.check_output:
         return {"journal": False, "lines": list(unit.check_output[-LINES:])}
     try:
