@@ -1,1 +1,1 @@
-"""The readiness, watchdog and descriptor-store protocol, both ends."""
+"""The protocol for readiness, watchdog and descriptor store: both ends."""

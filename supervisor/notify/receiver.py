@@ -1,8 +1,8 @@
-"""The receiving end of the notification protocol: one named datagram socket for each service.
+"""The receiving end of the notification protocol: one named datagram socket per service.
 
-The protocol is that of `sd_notify(3)`: a datagram of `KEY=value` lines.  Some carry descriptors into the store:
-`FDSTORE=1`, `FDNAME=`, `FDSTOREREMOVE=1`, `FDPOLL=0`.  `BARRIER=1` needs no field: its descriptor is closed once its
-message is handled, as any that is not stored, and that is all that its sender waits for.
+The protocol is that of `sd_notify(3)`: a datagram of `KEY=value` lines. Some messages carry descriptors for the store:
+`FDSTORE=1`, `FDNAME=`, `FDSTOREREMOVE=1`, `FDPOLL=0`. `BARRIER=1` needs no field: like every descriptor that is not
+stored, its descriptor is closed once the message is handled, and its sender waits for nothing else.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from supervisor.notify.safe_close import Closer, WhenReaped, has_ended
 from supervisor.notify.untrusted import MAX_DESCRIPTORS, is_empty, look_elsewhere, take_elsewhere
 from supervisor.printable import encodable
 
-MAX_DATAGRAM = 4096  # bytes, as systemd has it
-MAX_NAME = 255  # of a stored descriptor, as systemd has it
+MAX_DATAGRAM = 4096  # bytes, the same limit as in systemd
+MAX_NAME = 255  # for the name of a stored descriptor, the same limit as in systemd
 DEFAULT_NAME = "stored"
 
-# More than a socket ever holds (net.unix.max_dgram_qlen, 512 under systemd), so that all that a dead
-# process said is among them; not without end, or one that never stops sending would keep everybody waiting.
+# More than a socket can hold (net.unix.max_dgram_qlen, 512 under systemd), so that all messages of a dead
+# process are among them; yet limited, so that an endless sender does not delay the others.
 MAX_AT_ONCE = 1024
 _UCRED = struct.Struct("=iII")  # pid, uid, gid: struct ucred of socket.h
-LONGEST_PATH = 107  # bytes of a Unix socket's path: sun_path less its NUL
-# as numbers: to combine two members of an enumeration costs as much as a system call
+LONGEST_PATH = 107  # bytes of a Unix socket's path: sun_path without its NUL
+# numbers, because combining two members of an enumeration costs as much as a system call
 _TAKE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 _LOOK = int(socket.MSG_DONTWAIT | socket.MSG_PEEK)
 _TRUNC = int(socket.MSG_TRUNC)
@@ -40,10 +40,10 @@ _CARRIES = int(socket.MSG_CTRUNC)
 _CREDENTIALS = socket.CMSG_SPACE(_UCRED.size)
 _RIGHTS = socket.CMSG_SPACE(4 * MAX_DESCRIPTORS)
 _PIDFD = socket.CMSG_SPACE(4)
-_TIMESPEC = struct.Struct("@ll")  # of the first sort, which has longs on every architecture
+_TIMESPEC = struct.Struct("@ll")  # of SO_TIMESTAMPNS_OLD, with longs on every architecture
 _TIMESTAMP = socket.CMSG_SPACE(_TIMESPEC.size)
 # <asm-generic/socket.h>
-_SO_TIMESTAMPNS = 35  # the kind of what it gives, too
+_SO_TIMESTAMPNS = 35  # also the type of the ancillary data
 _SO_PASSPIDFD = 76  # Linux 6.5
 _SCM_PIDFD = 4  # <linux/socket.h>
 _TICK = 10**9 // os.sysconf("SC_CLK_TCK")  # nanoseconds
@@ -51,7 +51,7 @@ _TICK = 10**9 // os.sysconf("SC_CLK_TCK")  # nanoseconds
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """The content of one datagram.  Times are seconds; None and False: not said."""
+    """The content of one datagram. Times are seconds; None and False mean that a key is missing."""
 
     ready: bool = False
     reloading: bool = False
@@ -70,7 +70,7 @@ class Message:
 
 
 def parse(datagram: bytes) -> Message:
-    """The message in a datagram.  Unknown keys and unusable values are skipped: newer senders must work."""
+    """Return the message in a datagram. Unknown keys and invalid values are skipped, for newer senders."""
     values: dict[str, str] = {}
     for line in datagram.decode(errors="surrogateescape").split("\n"):
         key, equals, value = line.partition("=")
@@ -86,7 +86,7 @@ def parse(datagram: bytes) -> Message:
         watchdog_trigger=values.get("WATCHDOG") == "trigger",
         extend_usec=_number(values.get("EXTEND_TIMEOUT_USEC")),
         store=values.get("FDSTORE") == "1",
-        remove=values.get("FDSTOREREMOVE") == "1" and named,  # without a name it would hit what nobody named
+        remove=values.get("FDSTOREREMOVE") == "1" and named,  # not for the default name
         name=name if named else DEFAULT_NAME,
         poll=values.get("FDPOLL") != "0",
     )
@@ -103,11 +103,12 @@ def _number(text: str | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A message with its sender's credentials.  Its taker owns `fds` and `pidfd`.
+    """A message with its sender's credentials. The receiver of this object owns `fds` and `pidfd`.
 
-    `carries`: descriptors came along; `fds` are those that were wanted.  `cut` says why it is not whole, '' where it
-    is.  The sender may have ended by now, and its pid be another process's.  That is told by `pidfd`, -1 where there
-    is none; before Linux 6.5 by `sent`, the time of the message in clock ticks since boot, -1 where that is not told.
+    `carries`: the message had descriptors; `fds` are the wanted ones. `cut` says why the message is
+    incomplete, or is ''. The sender may have ended by now, and its pid may belong to another process.
+    `pidfd`, -1 if there is none, shows that. Before Linux 6.5 `sent` does: the time of the message in clock
+    ticks since boot, -1 if unknown.
     """
 
     data: bytes
@@ -121,16 +122,16 @@ class Notification:
 
     @property
     def message(self) -> Message:
-        """The content, parsed each time: worth it only for a sender that counts."""
+        """The content. It is parsed with each access, which pays only for a trusted sender."""
         return parse(self.data)
 
     def close_pidfd(self) -> None:
-        """To close it asks nobody: it holds a process that may be dead, and nothing else."""
+        """Close the pidfd, which never blocks: it only refers to a process, perhaps a dead one."""
         if self.pidfd >= 0:
             os.close(self.pidfd)
 
     def holds_sender(self) -> bool:
-        """Whether there is a pidfd, and its process is not reaped: up to now it has had its pid."""
+        """Whether the pidfd exists and its process is not reaped, so that the sender has had its pid until now."""
         if self.pidfd < 0:
             return False
         try:
@@ -138,17 +139,17 @@ class Notification:
         except ProcessLookupError:
             return False
         except PermissionError:
-            pass  # it is there, and another user's
+            pass  # the process exists, and belongs to another user
         return True
 
 
 class Want(Enum):
-    """The treatment of the descriptors that come along with a message."""
+    """The treatment of descriptors in a message."""
 
     NOTHING = "nothing"
-    VETTED = "vetted"  # received if none of them is of a file system that others serve, else none
-    LATER = "later"  # the message stays in its queue, and is looked at again after a while
-    ALL = "all"  # of a sender that is trusted
+    VETTED = "vetted"  # received if none is of a file system that a user-space or remote server provides
+    LATER = "later"  # the message stays in the queue for a while
+    ALL = "all"  # from a trusted sender
 
 
 Wants = Callable[[Notification], Want]
@@ -159,32 +160,32 @@ def nothing(_notification: Notification) -> Want:
 
 
 class Receiver:
-    """The bound `sock` at `path`.  Owns both.
+    """The bound `sock` at `path`; owns both.
 
-    Descriptors that are not wanted are received by a child, which closes them by its end.  Until that has come no
-    further message with descriptors is read: senders of what is slow to close wait in their own queue.
+    A child receives unwanted descriptors and closes them by its exit. Until the child has ended, no further message
+    with descriptors is read, so senders of descriptors that are slow to close wait in their own queue.
     """
 
     def __init__(self, path: str, sock: socket.socket, closer: Closer, when_reaped: WhenReaped) -> None:
         self.path = path
-        self.on_room: Callable[[], None] = lambda: None  # called when the last child is gone
+        self.on_room: Callable[[], None] = lambda: None  # called when the last child has ended
         self._socket = sock
         self._closer = closer
         self._when_reaped = when_reaped
         self._children: set[int] = set()
         self._is_blocked = False
-        # The kernel tells of a sender what shows whether another process has its pid: by a pidfd, else the time.
+        # Either the pidfd of a sender or the time of its message shows whether its pid was reused.
         self._has_pidfds = _pass_pidfd(sock, False)
         if not self._has_pidfds:
             sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, True)
-        self._room = _CREDENTIALS if self._has_pidfds else _TIMESTAMP + _CREDENTIALS  # and none for a descriptor
+        self._room = _CREDENTIALS if self._has_pidfds else _TIMESTAMP + _CREDENTIALS  # no room for a descriptor
 
     @classmethod
     def bind(cls, path: str, uid: int, closer: Closer, when_reaped: WhenReaped) -> Receiver:
-        """Bind a new one, in the place of what an earlier supervisor left there.  Raises OSError.
+        """Bind a new socket, in place of one from an earlier supervisor. Raises OSError.
 
-        `uid` and root may send; who is believed is decided by the credentials.  Everybody can list the
-        paths that sockets were bound to (/proc/net/unix), but of this one only its last part.
+        `uid` and root may send; the credentials decide whether a message is trusted. Any user can list the
+        paths of bound sockets (/proc/net/unix), but sees only the last part of this one.
         """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         try:
@@ -192,7 +193,7 @@ class Receiver:
             with suppress(FileNotFoundError):
                 os.unlink(path)
             _bind(sock, path)
-            # until here the umask keeps others out
+            # the umask has denied access until here
             os.chmod(path, 0o600)
             os.chown(path, uid, -1)
         except BaseException:
@@ -202,7 +203,7 @@ class Receiver:
 
     @classmethod
     def resume(cls, path: str, fd: int, closer: Closer, when_reaped: WhenReaped) -> Receiver:
-        """Go on with one that this process has bound in an earlier life; takes `fd` over."""
+        """Take over the socket `fd`, which this process bound before its exec."""
         return cls(path, socket.socket(fileno=fd), closer, when_reaped)
 
     def fileno(self) -> int:
@@ -210,7 +211,7 @@ class Receiver:
 
     @property
     def is_blocked(self) -> bool:
-        """Whether a message has been left in the queue, which is to be read again after `on_room` or a while."""
+        """Whether a message was left in the queue, to be read again after `on_room` or a while."""
         return self._is_blocked
 
     @property
@@ -219,7 +220,7 @@ class Receiver:
         return bool(self._children)
 
     def receive_nowait(self, limit: int = MAX_AT_ONCE, wants: Wants = nothing) -> Iterator[Notification]:
-        """All notifications at hand, at most `limit`; of one that is not whole `cut` says why, and it has no data."""
+        """Yield the queued notifications, at most `limit`; an incomplete one has no data, and `cut` says why."""
         self._is_blocked = False
         for _ in range(limit):
             try:
@@ -240,18 +241,18 @@ class Receiver:
             yield taken if not taken.cut else replace(taken, data=b"")
 
     def wait(self, seconds: float) -> bool:
-        """Wait until no child is at work, so long for each; whether that is so.  Last words are waited for."""
+        """Wait up to `seconds` for each child to end; return whether all have. Used for a process's last messages."""
         self._children = {pid for pid in self._children if not has_ended(pid, seconds)}
         return not self._children
 
     def settle(self) -> None:
-        """Before this process becomes another program: have no child that may still take a message."""
+        """Kill the children before an exec of this process: none of them may take a message later."""
         for pid in self._children:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def _take(self, found: Notification, wants: Wants) -> Notification | None:
-        """Take the next message, with its descriptors where they are wanted.  None: it cannot be taken now."""
+        """Take the next message, with its descriptors if they are wanted; None if it cannot be taken now."""
         want = Want.NOTHING if found.cut else wants(found)
         if want is Want.LATER:
             return None
@@ -269,19 +270,20 @@ class Receiver:
                 found = replace(found, cut="there was no room for its descriptors")
             with self._passing_pidfd():
                 pid, is_taken, pidfd = take_elsewhere(self._socket.fileno())
-        except OSError:  # no child is to be had
+        except OSError:  # no child can be forked
             return None
         self._work(pid)
         found = replace(found, pidfd=pidfd)
         if is_taken:
             return found
         found.close_pidfd()
-        return None  # what is still in the queue is acted upon when it is read again
+        return None  # the message is still in the queue, and is handled when it is read again
 
     def _take_plain(self, found: Notification) -> Notification:
-        """Take the next message, which has no descriptors: the kernel finds room for a pidfd of its sender.
+        """Take the next message, which has no descriptors, so that the kernel has room for a pidfd of its sender.
 
-        It is asked for that here and where all descriptors are received: else one of them would get into the room.
+        A pidfd is requested only here and where all descriptors are received: elsewhere a descriptor could
+        take its room.
         """
         if not self._has_pidfds:
             self._socket.recv(1, _TAKE)
@@ -291,10 +293,10 @@ class Receiver:
         return replace(found, pidfd=_unpack(ancillary).pidfd)
 
     def _receive(self) -> _Ancillary | None:
-        """Receive the next message, with its descriptors.  None, and it is still there: there was no room for all.
+        """Receive the next message with its descriptors; None, and the message stays, if there is no room for all.
 
-        The kernel closes a descriptor at once if it finds no number for it, so the message keeps them until all have
-        one.
+        The kernel closes a descriptor at once if there is no free number for it. So the message is peeked at
+        until all of its descriptors have a number.
         """
         with self._passing_pidfd():
             _data, ancillary, flags, _ = self._socket.recvmsg(
@@ -311,7 +313,7 @@ class Receiver:
 
     @contextmanager
     def _passing_pidfd(self) -> Iterator[None]:
-        """With the kernel adding a pidfd of the sender to what is received, where it can."""
+        """Have the kernel add a pidfd of the sender to received messages, if it can."""
         if not self._has_pidfds:
             yield
             return
@@ -331,10 +333,10 @@ class Receiver:
             self.on_room()
 
     def close(self) -> None:
-        with suppress(OSError):  # whatever else somebody has put there
+        with suppress(OSError):  # or any other file at the path
             os.unlink(self.path)
         self.on_room = lambda: None
-        # nothing more comes, and what has come must not go with the last close here: that might wait
+        # Stop further messages. A last close here could block on the content of queued ones.
         self._socket.shutdown(socket.SHUT_RD)
         if is_empty(self._socket):
             self._socket.close()
@@ -343,7 +345,7 @@ class Receiver:
 
 
 def _pass_pidfd(sock: socket.socket, yes: bool) -> bool:
-    """Have the kernel add a pidfd of the sender or not; returns whether it can."""
+    """Enable or disable pidfds of senders; return whether the kernel supports them."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_PASSPIDFD, yes)
     except OSError:  # before Linux 6.5
@@ -369,7 +371,7 @@ def _why_cut(flags: int, pid: int) -> str:
 
 
 class _Ancillary(NamedTuple):
-    """Facts from the kernel beside a message; -1 for an unknown one."""
+    """Ancillary data of a message; -1 for unknown values."""
 
     pid: int = -1
     uid: int = -1
@@ -387,7 +389,7 @@ def _unpack(ancillary: list[tuple[int, int, bytes]]) -> _Ancillary:
         if kind == socket.SCM_CREDENTIALS:
             pid, uid, _gid = _UCRED.unpack(data[: _UCRED.size])
         elif kind == _SCM_PIDFD and len(data) >= 4:
-            pidfd = max(-1, *struct.unpack("=i", data[:4]))  # an errno where there is none
+            pidfd = max(-1, *struct.unpack("=i", data[:4]))  # a negative errno if there is no pidfd
         elif kind == socket.SCM_RIGHTS:
             fds.extend(fd for (fd,) in struct.iter_unpack("=i", data[: len(data) // 4 * 4]))
         elif kind == _SO_TIMESTAMPNS:
@@ -396,6 +398,6 @@ def _unpack(ancillary: list[tuple[int, int, bytes]]) -> _Ancillary:
 
 
 def _ticks_since_boot(seconds: int, nanoseconds: int) -> int:
-    """A time of the day of a moment ago in clock ticks since boot, as proc(5) has start times, rounded up."""
+    """Convert a recent time of day to clock ticks since boot, the unit of start times in proc(5), rounded up."""
     ago = time.time_ns() - (seconds * 10**9 + nanoseconds)
     return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - ago) // _TICK + 1

@@ -1,6 +1,6 @@
-"""Closing what others made without waiting for it: one child at a time, and a queue with a bound.
+"""Closing foreign descriptors without waiting: one child at a time, and a bounded queue.
 
-Queued descriptors are in this process's table, and so in those of its forked children until they close them.
+Queued descriptors are in this process's table, and so in the tables of its forked children until these close them.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from supervisor.notify.untrusted import (
     may_hold_others,
 )
 
-MOST = 1024  # descriptors in a queue before their senders are to wait
-PAUSE = 0.1  # seconds until it is tried again where there was no child to be had
-LONGEST = 5.0  # seconds for a child to end, before it is left to itself
-MOST_LEFT = 16  # children that are left to themselves: what they wait for may never come
-RELEASE_TIME = 0.2  # seconds that an address is waited for
+MOST = 1024  # descriptors in a queue beyond which their senders have to wait
+PAUSE = 0.1  # seconds until the next attempt if no child could be forked
+LONGEST = 5.0  # seconds for a child to end, before it is left behind
+MOST_LEFT = 16  # children left behind, which may never end
+RELEASE_TIME = 0.2  # seconds to wait for an address
 
 WhenReaped = Callable[[int, Callable[[], None]], None]
 
 
-"""Have a function called once a child, by its pid, has been reaped."""
+"""Registers a function to be called once the child with this pid has been reaped."""
 
 
 class Watcher(Protocol):
@@ -50,7 +50,7 @@ class Clock(Protocol):
 
 
 def has_ended(pid: int, seconds: float) -> bool:
-    """Whether a child has ended, or has done so after a while.  It may have been reaped."""
+    """Whether a child has ended, or ends within `seconds`. It may have been reaped."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -66,9 +66,9 @@ def has_ended(pid: int, seconds: float) -> bool:
 
 
 class PidfdReaper:
-    """Reaps each child by a pidfd of its own: for a process that reaps no others by their signal.
+    """Reaping of each child by its own pidfd, for processes that do not reap on SIGCHLD.
 
-    Where there is no number for one, it looks again after a while.
+    If no pidfd can be opened, it checks the child at intervals.
     """
 
     def __init__(self, loop: Watcher, clock: Clock) -> None:
@@ -100,18 +100,18 @@ class PidfdReaper:
 
 @dataclass(slots=True, eq=False)
 class Origin:
-    """A cause of descriptors to be closed, for example a service, with their number in the queues."""
+    """A source of descriptors to be closed, for example a service, with their number in the queues."""
 
     waiting: int = 0
 
     @property
     def has_room(self) -> bool:
-        """Whether more should be taken from this origin."""
+        """Whether more descriptors should be taken from this origin."""
         return self.waiting < MOST
 
 
 class ClosingQueue:
-    """Owns what it is given until a child has it.  `on_room` is called when there is room again."""
+    """Queue of descriptors; owns them until a child has them. `on_room` is called when there is room again."""
 
     def __init__(self, loop: Clock, when_reaped: WhenReaped) -> None:
         self.on_room: Callable[[], None] = lambda: None
@@ -120,7 +120,7 @@ class ClosingQueue:
         self._fds: list[int] = []
         self._origins: dict[int, Origin] = {}  # by descriptor
         self._pid = -1
-        self._timer: Cancellable | None = None  # until the child is overdue, or another is tried
+        self._timer: Cancellable | None = None  # the child is overdue then, or the next attempt is due
         self._left: set[int] = set()
 
     def __len__(self) -> int:
@@ -128,12 +128,12 @@ class ClosingQueue:
 
     @property
     def has_room(self) -> bool:
-        """Whether more should be taken from those who can send descriptors."""
+        """Whether more descriptors should be accepted from senders."""
         return len(self._fds) < MOST
 
     @property
     def children(self) -> int:
-        """How many there are, those included that are left to themselves."""
+        """The number of children, including those left behind."""
         return len(self._left) + (self._pid >= 0)
 
     def close(self, fds: Iterable[int], origin: Origin | None = None) -> None:
@@ -156,13 +156,13 @@ class ClosingQueue:
         return pid
 
     def _go_on(self) -> None:
-        """Start the next child, if there is something to close and none that closes."""
+        """Start the next child, if there is something to close and no child is closing."""
         if self._pid >= 0 or not self._fds:
             return
         had_room = self.has_room
         try:
             self._pid = self._start()
-        except OSError:  # of processes or memory there is none now
+        except OSError:  # no processes or no memory
             self._timer = self._loop.call_later(PAUSE, self._try_again)
             return
         self._timer = self._loop.call_later(LONGEST, self._overdue)
@@ -174,7 +174,7 @@ class ClosingQueue:
         self._go_on()
 
     def _overdue(self) -> None:
-        """The child waits for something: for what a signal ends, or for what nothing ends."""
+        """Kill a child that is overdue, and leave it behind if even that does not end it."""
         self._timer = None
         with suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
@@ -182,7 +182,7 @@ class ClosingQueue:
         self._go_on()
 
     def _leave_overdue(self) -> None:
-        """Leave a child that is overdue to itself, where not too many are already."""
+        """Leave an overdue child behind, unless too many have been already."""
         is_overdue = self._pid >= 0 and self._timer is None
         if is_overdue and len(self._left) < MOST_LEFT:
             self._left.add(self._pid)
@@ -204,7 +204,7 @@ class ClosingQueue:
 
 
 def safe_close(queue: ClosingQueue, sock: socket.socket) -> None:
-    """Close a connection, in which its peer may have left descriptors: then a child does it."""
+    """Close a connection; if its peer may have left descriptors in it, a child does."""
     if may_hold_others(sock):
         queue.close([sock.detach()])
     else:
@@ -212,9 +212,9 @@ def safe_close(queue: ClosingQueue, sock: socket.socket) -> None:
 
 
 class Closer:
-    """Closes descriptors of all kinds: files, whose file systems may not answer, apart from all others.
+    """Closes descriptors of all kinds; files, whose file systems may hang, have a queue of their own.
 
-    `file_systems` are those whose files this process may have at all.
+    `file_systems` are those whose files this process may hold at all.
     """
 
     def __init__(self, loop: Clock, when_reaped: WhenReaped) -> None:
@@ -225,16 +225,16 @@ class Closer:
         self._others = ClosingQueue(loop, when_reaped)
 
     def close(self, fds: Iterable[int], origin: Origin | None = None) -> None:
-        """Take over all of them, and count them for their origin until a child has them.
+        """Take over the descriptors, and count them for their origin until a child has them.
 
-        A number that is no descriptor's is left out, as it may be another's later.
+        A closed number is skipped, as it may be another descriptor later.
         """
         files, others = [], []
         for fd in fds:
             if not is_open(fd):
                 continue
             if is_closed_at_once(fd):
-                with suppress(OSError):  # it is closed in any case
+                with suppress(OSError):  # an error closes it as well
                     os.close(fd)
             elif is_file(fd):
                 files.append(fd)
@@ -246,10 +246,10 @@ class Closer:
             self._others.close(others, origin)
 
     def release(self, fds: Sequence[int]) -> None:
-        """Take over sockets whose addresses are wanted again at once.
+        """Take over sockets whose addresses are needed again at once.
 
-        They wait behind nothing: a child of their own closes them, and is waited for a moment.  Where too many such
-        children hang, they go the way of all others.
+        They skip the queue: an extra child closes them, and is waited for a moment. If too many such children
+        hang, the sockets are queued.
         """
         for first in range(0, len(fds), MOST_CLOSED):
             self._release(fds[first : first + MOST_CLOSED])
@@ -260,7 +260,7 @@ class Closer:
             return
         try:
             pid = close_elsewhere(fds)
-        except OSError:  # of processes or memory there is none now
+        except OSError:  # no processes or no memory
             self._others.close(fds)
             return
         self._releasing.add(pid)

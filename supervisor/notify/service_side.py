@@ -15,9 +15,9 @@ LAST_VARIABLE = "SPAWND_LAST"  # in the environment of a process that is started
 
 
 class Sender:
-    """Sends to the notification socket at `address` (a path, or `@name` for an abstract one), which is `given`.
+    """Sender to the notification socket at `address`, a path, or `@name` for an abstract one. Owns its socket.
 
-    Without an address (nobody wants to hear it) it does nothing.  Owns its socket.
+    Without an address it does nothing.
     """
 
     def __init__(self, address: str) -> None:
@@ -29,7 +29,7 @@ class Sender:
 
     @classmethod
     def from_environment(cls) -> Sender:
-        """For `$NOTIFY_SOCKET`, which is removed, so that no child of ours speaks for us."""
+        """Make a sender for `$NOTIFY_SOCKET`, and remove the variable, so that no child sends in our name."""
         return cls(os.environ.pop("NOTIFY_SOCKET", ""))
 
     @property
@@ -37,11 +37,11 @@ class Sender:
         return bool(self._address)
 
     def send_nowait(self, *lines: str, fds: Sequence[int] = ()) -> bool:
-        """Send one datagram of `KEY=value` lines.  False where it could not be sent: nobody there, or queue full."""
+        """Send one datagram of `KEY=value` lines; return False if it could not be sent: no receiver, or queue full."""
         if self._socket is None:
             return False
         try:
-            # not socket.send_fds, which forgets flags and address in Python 3.11
+            # not socket.send_fds, which ignores flags and address in Python 3.11
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
             self._socket.sendmsg(["\n".join(lines).encode()], rights, socket.MSG_DONTWAIT, self._address)
         except OSError:

@@ -1,7 +1,7 @@
-"""The descriptor store of a service: what it gave to spawnd to have it back after a restart.
+"""The descriptor store of a service: descriptors that it gives to spawnd to get them back after a restart.
 
-As systemd's: named descriptors, the same open file only once, dropped when their peer
-hangs up unless the service said `FDPOLL=0`, handed back after the service's own.
+It works like systemd's: descriptors have names, and the same open file is stored only once. A descriptor is dropped
+when its peer hangs up, unless the service said `FDPOLL=0`. The service gets them after its own descriptors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from supervisor.linux.open_files import identity
 from supervisor.notify.safe_close import Closer, Origin
 from supervisor.notify.untrusted import EPOLL, has_other_end, may_be_polled, target
 
-NAMES_MAX = 128 * 1024 - 4096  # one environment string of the kernel (MAX_ARG_STRLEN) less the variable's own names
+NAMES_MAX = 128 * 1024 - 4096  # one environment string (MAX_ARG_STRLEN), less the variable's name
 
 
 class Watcher(Protocol):
@@ -28,9 +28,9 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A stored descriptor; `file` is the identity of what it refers to, `linux/open_files.py`.
+    """A stored descriptor; `file` is the identity of its open file, see `linux/open_files.py`.
 
-    `trusted`: its maker does nothing to hold up a close.
+    `trusted`: its maker does nothing to block a close.
     """
 
     name: str
@@ -41,9 +41,9 @@ class Stored:
 
 
 class Store:
-    """The stored descriptors of one service, which it owns, in the order in which they came.
+    """The stored descriptors of one service, in order of arrival; owns them.
 
-    `changed` is called after each one that came or went; `take_changes` tells which.
+    `changed` is called after each arrival or removal; `take_changes` returns them.
     """
 
     def __init__(self, loop: Watcher, closer: Closer, changed: Callable[[], None] = lambda: None) -> None:
@@ -54,35 +54,34 @@ class Store:
         self._stored: dict[int, Stored] = {}
         self._changes: dict[int, Stored | None] = {}
         self._by_name: dict[str, dict[int, Stored]] = {}
-        self._by_file: dict[str, list[int]] = {}  # the descriptors of an identity, in the order of kcmp(2)
+        self._by_file: dict[str, list[int]] = {}  # the descriptors with this identity, in the order of kcmp(2)
         self._names_size = 0
 
     def __len__(self) -> int:
         return len(self._stored)
 
     def entries(self) -> tuple[tuple[str, int], ...]:
-        """`(name, descriptor)` of each; the descriptors stay the store's."""
+        """Return `(name, descriptor)` of each; the store still owns the descriptors."""
         return tuple((stored.name, stored.fd) for stored in self._stored.values())
 
     def stored(self) -> tuple[Stored, ...]:
         return tuple(self._stored.values())
 
     def take_changes(self) -> tuple[list[Stored], list[int]]:
-        """Return the new descriptors since the last call that are still there, and the numbers of those that have gone.
-        """
+        """Return the descriptors that were added since the last call and are still there, and the removed numbers."""
         changes, self._changes = self._changes, {}
         come = [stored for stored in changes.values() if stored is not None]
         return come, [fd for fd, stored in changes.items() if stored is None]
 
     def has_room(self, name: str, limit: int, names_max: int = NAMES_MAX, replaces: bool = False) -> bool:
-        """Whether one more of that name may be added, with `replaces` in the place of all that have the name."""
+        """Whether another descriptor with this name fits in; `replaces`: instead of all that have the name."""
         going = len(self._by_name.get(name, ())) if replaces else 0
         size = self._names_size + (1 - going) * (len(name) + 1)
         return len(self._stored) - going < limit and size <= names_max
 
     @property
     def is_closing_too_many(self) -> bool:
-        """Whether no more should be received for it, as too many that were in it are still to be closed."""
+        """Whether to receive no more descriptors, because too many removed ones are still to be closed."""
         return not self._origin.has_room
 
     def add(
@@ -94,28 +93,28 @@ class Store:
         names_max: int = NAMES_MAX,
         trusted: bool = False,
     ) -> int:
-        """Take over `fds`; returns how many were refused and closed: epolls, those that there is no room for,
-        and those of which the kernel does not tell what they are.
+        """Take over `fds`; return how many were refused and closed.
 
-        `limit` is how many there may be, `names_max` how long all their names together.
+        Refused are epolls, descriptors without room, and those that the kernel does not identify. `limit` is
+        the maximum number of descriptors, `names_max` the maximum total length of their names.
 
-        A descriptor that is there already is closed and counts as stored, whatever its name; without room none is
-        looked at.
+        A descriptor whose open file is stored already is closed and counts as stored, whatever its name.
+        Without room, none is inspected.
         """
         left = dict.fromkeys(fds)
         try:
             for fd in list(left):
-                # an epoll is filled by others: to look at it, or into it, takes a lock that they may hold
+                # Others fill an epoll: inspecting it, or its content, takes a lock that they may hold.
                 if not self.has_room(name, limit, names_max) or target(fd) == EPOLL:
                     continue
                 try:
                     file = identity(fd)
                     at, is_there = _find(self._by_file.get(file, ()), fd)
-                except OSError:  # the kernel cannot tell it from others
+                except OSError:  # the kernel cannot distinguish it from others
                     continue
                 del left[fd]
                 if is_there:
-                    os.close(fd)  # not the last one
+                    os.close(fd)  # not the last descriptor of its file
                 else:
                     self._by_file.setdefault(file, []).insert(at, fd)
                     self._keep(Stored(name, fd, polled and may_be_polled(fd), file, trusted))
@@ -124,11 +123,11 @@ class Store:
         return len(left)
 
     def refuse(self, fds: Iterable[int]) -> None:
-        """Close descriptors that were received and are not to be stored."""
+        """Close descriptors that were received but are not to be stored."""
         self._closer.close(fds, self._origin)
 
     def remove(self, name: str) -> None:
-        """Close all of that name."""
+        """Close all descriptors with this name."""
         self._drop(list(self._by_name.get(name, {}).values()))
 
     def clear(self) -> None:
@@ -137,7 +136,7 @@ class Store:
     def _keep(self, stored: Stored) -> None:
         if stored.polled:
             try:
-                # no event asked for: EPOLLHUP and EPOLLERR come unasked
+                # EPOLLHUP and EPOLLERR are reported without being requested
                 self._loop.watch(stored.fd, 0, lambda events: self._hung_up(stored.fd, events))
             except OSError:
                 stored = replace(stored, polled=False)
@@ -160,12 +159,12 @@ class Store:
             self._forget_file(stored)
             self._names_size -= len(stored.name) + 1
             if stored.polled:
-                with suppress(OSError):  # what is not watched is not unwatched
+                with suppress(OSError):  # no error if it was not watched
                     self._loop.unwatch(stored.fd)
         at_once = {stored.fd for stored in going if stored.trusted and not has_other_end(stored.fd)}
         self._closer.close((stored.fd for stored in going if stored.fd not in at_once), self._origin)
         for fd in at_once:
-            with suppress(OSError):  # it is closed in any case
+            with suppress(OSError):  # an error closes it as well
                 os.close(fd)
         for stored in going:
             self._note(stored.fd, None)
@@ -183,13 +182,13 @@ class Store:
             del self._by_file[stored.file]
 
     def _note(self, fd: int, stored: Stored | None) -> None:
-        self._changes.pop(fd, None)  # the number may be another's now, which comes last
+        self._changes.pop(fd, None)  # a reused number has its last change last
         self._changes[fd] = stored
         self._changed()
 
 
 def _find(ordered: Sequence[int], fd: int) -> tuple[int, bool]:
-    """Where the open file of `fd` is or would be among the ones of other descriptors, and whether it is there."""
+    """Return the position of the open file of `fd` among `ordered`, present or not, and whether it is present."""
     low, high = 0, len(ordered)
     while low < high:
         middle = (low + high) // 2

@@ -1,12 +1,13 @@
-"""Descriptors that other processes made: what they are of, and how a child receives, inspects and closes them.
+"""Descriptors made by other processes: identifying them, and receiving, inspecting and closing them in a child.
 
-A close may wait for ever: for the peer of a socket with SO_LINGER (socket(7)), for the server of a FUSE file at each
-close and not only the last, for a grace period of the kernel.  So no descriptor that others made gets its last close
-in this process, and a file that others serve is never in its table.  Children do that: `elsewhere.c`, beside this
-module.  A child takes some 0.2 ms of the caller's time; what closing costs it takes from nobody.
+A close may block for ever: for the peer of a socket with SO_LINGER (socket(7)), for the server of a FUSE file
+at each close and not only the last, or for a grace period of the kernel. So the last close of a foreign
+descriptor never happens in this process, and a file that a user-space or remote server provides is never in
+its table. Children do that: `elsewhere.c`, beside this module. A child takes some 0.2 ms of the caller's
+time; the cost of closing delays nothing else.
 
-No file system is asked, as one may never answer, and no fdinfo is read: the kernel makes the whole of it before it
-gives the first byte, under locks that somebody else may hold.
+No file system is accessed, as it may never answer. No fdinfo is read: the kernel generates all of it before
+the first byte, under locks that other processes may hold.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from enum import Enum
 from supervisor.linux.descriptors import socket_family
 from supervisor.linux.open_files import PIPE, SOCKET
 
-PATIENCE_MS = 200  # for a child to have copied the table and received a message: on a busy machine, too
-MAX_DESCRIPTORS = 253  # in a message: SCM_MAX_FD of the kernel
-MOST_CLOSED = 1024  # descriptors in a call
+PATIENCE_MS = 200  # for a child to copy the table and receive a message, even on a busy machine
+MAX_DESCRIPTORS = 253  # per message: SCM_MAX_FD of the kernel
+MOST_CLOSED = 1024  # descriptors per call
 _NUMBER = struct.Struct("=i")
 _SPACE = socket.CMSG_SPACE(_NUMBER.size)
 _RECEIVE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
@@ -36,18 +37,18 @@ _library = ctypes.CDLL(os.path.join(os.path.dirname(__file__), "libelsewhere.so"
 
 UNKNOWN = "/"
 EPOLL = "anon_inode:[eventpoll]"
-# a mount namespace is not among them: what is mounted in it alone goes with it
+# without mount namespaces: the last close of one unmounts what is mounted in it alone
 _NAMESPACES = tuple(f"{kind}:[" for kind in ("cgroup", "ipc", "net", "pid", "time", "user", "uts"))
-# Descriptors with a hang-up of their own: polling others may take a lock that somebody holds.
+# Descriptors with a hang-up of their own. Polling others may take a lock that another process holds.
 _POLLABLE = ("pipe:", "pidfd:", *(f"anon_inode:{kind}" for kind in ("[eventfd", "[pidfd", "[timerfd")))
-# Families whose poll takes no lock of the socket; that of AF_VSOCK does, and its holder may wait in a page fault.
+# Families whose poll takes no socket lock. That of AF_VSOCK does, and the holder may wait in a page fault.
 _POLLABLE_FAMILIES = frozenset({socket.AF_UNIX, socket.AF_INET, socket.AF_INET6})
-# Their servers are processes, or hosts: each close of such a file waits for them.
+# The servers of these are processes or remote hosts: each close of a file waits for them.
 _SERVED = ("fuse", "nfs", "cifs", "smb", "9p", "afs", "ceph", "coda", "lustre", "glusterfs", "virtiofs", "orangefs")
 _CREDENTIALS = socket.CMSG_SPACE(struct.calcsize("iII"))
 _LOOK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
-_CHUNK = 1 << 16  # bytes at a time
-_MOST_LOOKS = 32  # into one connection: who has filled it with tiny messages is not looked at to the end
+_CHUNK = 1 << 16  # bytes per read
+_MOST_LOOKS = 32  # into one connection, which may be full of tiny messages
 _SO_PEEK_OFF = 42  # <asm-generic/socket.h>
 
 
@@ -83,7 +84,7 @@ _seen = (_Seen * MAX_DESCRIPTORS)()
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A descriptor in a message: what the kernel calls it (cut), whether it is memory, what it is mounted from."""
+    """A descriptor in a message: its (truncated) link in /proc, whether it is memory, its device and its mount."""
 
     link: str
     has_seals: bool = False
@@ -94,10 +95,10 @@ class Seen:
 def take_elsewhere(sock: int) -> tuple[int, bool, int]:
     """Have a child receive the next datagram, and close the descriptors that come with it.
 
-    Returns the child's pid, which the caller reaps, whether the child says that it has taken the datagram, and a pidfd
-    of the sender, the caller's, -1 where there is none: the kernel adds one where the socket has SO_PASSPIDFD.
-    A datagram that was not taken is still in the queue, or the child, which has been killed, takes it before it ends.
-    Raises OSError where there is no child to be had.
+    Return the child's pid, which the caller reaps; whether the child has confirmed taking the datagram; and a
+    pidfd of the sender, which the caller owns, or -1: the kernel adds one if the socket has SO_PASSPIDFD. A
+    datagram that was not taken is still in the queue, or the child, which has been killed, takes it before it
+    ends. Raises OSError if no child can be forked.
     """
     taken = ctypes.c_int()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -109,7 +110,7 @@ def take_elsewhere(sock: int) -> tuple[int, bool, int]:
 
 
 def receive_descriptor(sock: socket.socket) -> int | None:
-    """Receive a message with one descriptor, the caller's.  None where there is no message, or no number for it."""
+    """Receive a message with one descriptor, owned by the caller; None without a message or a free number for it."""
     try:
         ancillary = sock.recvmsg(0, _SPACE, _RECEIVE)[1]
     except BlockingIOError:
@@ -119,9 +120,9 @@ def receive_descriptor(sock: socket.socket) -> int | None:
 
 
 def look_elsewhere(sock: int) -> tuple[int, list[Seen] | None]:
-    """Have a child look at the descriptors in the next datagram.  Returns its pid, which the caller reaps, and these.
+    """Have a child inspect the descriptors in the next datagram; return its pid, which the caller reaps, and them.
 
-    None where the child could not tell.  Raises OSError where there is no child to be had.
+    None for the descriptors if the child could not inspect them. Raises OSError if no child can be forked.
     """
     count = ctypes.c_int()
     pid = _checked(_look(sock, PATIENCE_MS, _seen, ctypes.byref(count)))
@@ -131,9 +132,9 @@ def look_elsewhere(sock: int) -> tuple[int, list[Seen] | None]:
 
 
 def close_elsewhere(fds: Sequence[int]) -> int:
-    """Close descriptors, at most `MOST_CLOSED`, so that the last close is that of a child which ends.  Returns its pid.
+    """Close at most `MOST_CLOSED` descriptors so that a child, by its exit, does the last close; return its pid.
 
-    The caller reaps it.  Raises OSError, and then none is closed.
+    The caller reaps the child. Raises OSError, and then none is closed.
     """
     ordered = sorted(fds)
     return _checked(_close((ctypes.c_int * len(ordered))(*ordered), len(ordered), PATIENCE_MS))
@@ -142,8 +143,8 @@ def close_elsewhere(fds: Sequence[int]) -> int:
 def fetch_elsewhere(pidfd: int, numbers: Sequence[int], sock: int) -> tuple[int, list[Seen | None] | None]:
     """Have a child send duplicates of another process's descriptors, at most `MAX_DESCRIPTORS`, over `sock`.
 
-    Returns its pid, which the caller reaps, and for each number what was sent, None where there is no such descriptor.
-    None altogether: nothing was sent.  Raises OSError where there is no child to be had.
+    Return the child's pid, which the caller reaps, and the sent descriptor for each number, None for a closed
+    number. None instead of the list: nothing was sent. Raises OSError if no child can be forked.
     """
     sent = ctypes.c_int()
     wanted = (ctypes.c_int * len(numbers))(*numbers)
@@ -165,9 +166,9 @@ def _checked(result: int) -> int:
 
 
 def target(fd: int) -> str:
-    """The kernel's name for the file of `fd`, `socket:[4711]` or a path; asks no file system.
+    """Return the kernel's name for the file of `fd`, `socket:[4711]` or a path, without access to a file system.
 
-    `/`, as for a file of unknown origin, where the kernel cannot tell: a path over 4096 bytes has no name.
+    If the kernel has no name, as for a path over 4096 bytes, return `/`, as for a file of unknown origin.
     """
     try:
         return os.readlink(f"/proc/self/fd/{fd}")
@@ -176,7 +177,7 @@ def target(fd: int) -> str:
 
 
 def is_open(fd: int) -> bool:
-    """Whether there is a descriptor of this number."""
+    """Whether this number is an open descriptor."""
     try:
         fcntl.fcntl(fd, fcntl.F_GETFD)
     except OSError:
@@ -185,16 +186,16 @@ def is_open(fd: int) -> bool:
 
 
 def is_file(fd: int) -> bool:
-    """Whether `fd` is of a file system.
+    """Whether `fd` is a file of a file system.
 
-    Files that the kernel makes by itself have no path.  A memfd shows one, which anybody could give to a file of
-    theirs; but only what is memory, files on tmpfs too, has seals.
+    Files that the kernel makes by itself have no path. A memfd shows one, which a user could give to an
+    ordinary file; but only memory, including files on tmpfs, has seals.
     """
     return target(fd).startswith("/") and not is_memory(fd)
 
 
 def is_memory(fd: int) -> bool:
-    """Whether `fd` is of memory: a memfd, or a file on tmpfs."""
+    """Whether `fd` is memory: a memfd, or a file on tmpfs."""
     try:
         fcntl.fcntl(fd, fcntl.F_GET_SEALS)
     except OSError:
@@ -203,16 +204,17 @@ def is_memory(fd: int) -> bool:
 
 
 def is_closed_at_once(fd: int) -> bool:
-    """Whether even the last close is cheap, whatever others do.
+    """Whether even the last close is cheap, whatever other processes do.
 
-    A namespace is: it goes in the background, and epoll does not take it.  Descriptors that epoll takes do not count,
-    even a pipe or an eventfd: their last close waits for each epoll that they are in, which their makers can hold up.
+    This holds for a namespace: the kernel destroys it in the background, and epoll does not accept it. It
+    holds for no descriptor that epoll accepts, even a pipe or an eventfd: the last close waits for each epoll
+    that contains it, which its makers can block.
     """
     return target(fd).startswith(_NAMESPACES)
 
 
 def may_be_polled(fd: int) -> bool:
-    """Whether to watch it for a hang-up waits for nobody.  Epolls, which others fill, and files do not count."""
+    """Whether watching `fd` for a hang-up never blocks. False for files and for epolls, which others fill."""
     name = target(fd)
     if name.startswith(SOCKET):
         try:
@@ -223,11 +225,10 @@ def may_be_polled(fd: int) -> bool:
 
 
 class LocalFileSystems:
-    """The file systems that the administrator has mounted here and that the kernel serves by itself.
+    """The file systems that the administrator has mounted here and that the kernel itself provides.
 
-    A service may have mounted others, in a namespace of its own: those are not among them.  The table of mounts is
-    read once, and again after it has changed: poll(2) on it tells of that.  Owns the table's descriptor, which is open
-    from the first question on.
+    Mounts of a service in its own mount namespace are not among them. The table of mounts is read once, and again
+    after a change, which poll(2) reports. Owns the table's descriptor, which is open from the first query on.
     """
 
     def __init__(self) -> None:
@@ -237,9 +238,9 @@ class LocalFileSystems:
         self._mounts: set[int] = set()
 
     def have_all(self, seen: list[Seen]) -> bool:
-        """Whether this process may have descriptors: it, and its children, close them without waiting.
+        """Whether this process may hold the descriptors: it, and its children, can close them without waiting.
 
-        Raises OSError where there is no descriptor for the table of mounts.
+        Raises OSError if there is no descriptor for the table of mounts.
         """
         files = [one for one in seen if one.link.startswith("/") and not one.has_seals]
         if not files:
@@ -258,7 +259,7 @@ class LocalFileSystems:
             self._poll = select.poll()
             self._poll.register(self._table, select.POLLPRI)
             self._read()
-        elif self._poll.poll(0):  # a change is told once: one that comes during the read is told the next time
+        elif self._poll.poll(0):  # each change is reported once; one during the read is reported by the next poll
             self._read()
 
     def _read(self) -> None:
@@ -275,18 +276,18 @@ class LocalFileSystems:
 
 
 def is_empty(sock: socket.socket) -> bool:
-    """Whether nothing is in the queue of a Unix socket.  Takes nothing out of it."""
-    with suppress(OSError):  # others that have it may have set that
+    """Whether the queue of a Unix socket is empty. Takes nothing out of it."""
+    with suppress(OSError):  # other holders of the socket may have set an offset
         sock.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, -1)
     try:
-        # without any room: somebody else could see to it that there is some for a descriptor
+        # with no space at all: another holder could make the kernel use some for a descriptor
         return _peek(sock, 1, 0) is _Found.NOTHING
-    except OSError:  # nothing there, or not connected
+    except OSError:  # empty, or not connected
         return True
 
 
 def may_hold_others(sock: socket.socket) -> bool:
-    """Whether there may be descriptors in a connection that nobody else has.  Ends it, and takes what else is in it."""
+    """Whether a connection may contain descriptors that no other process has. Ends it, and drains the rest."""
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
     sock.setblocking(False)
@@ -302,7 +303,7 @@ def may_hold_others(sock: socket.socket) -> bool:
         except BlockingIOError:
             return False
         except ConnectionResetError:
-            pass  # that its peer was closed early is told of once, before what that has left
+            pass  # reported once, before the data that the peer has left
         except OSError:
             break
     return True
@@ -314,17 +315,17 @@ class _Found(Enum):
 
 
 def _peek(sock: socket.socket, size: int, space: int) -> _Found | int:
-    """The next message in the queue of a Unix socket: its size, for `recv`, where there are no descriptors in it.
+    """Return the size of the next message in the queue of a Unix socket, for `recv`, if it has no descriptors.
 
-    A look has references of its own to what it sees, so dropping those closes nothing: unix(7), MSG_CTRUNC.
-    `space` is for credentials, which count as descriptors where there is none for them.  Raises OSError,
-    BlockingIOError where nothing is there.
+    A peek takes its own references to descriptors, so dropping those closes nothing: unix(7), MSG_CTRUNC.
+    `space` is for credentials, which would count as descriptors without it. Raises OSError, BlockingIOError
+    if the queue is empty.
     """
-    # these come with each message and not with the end, which else looks like a message of no bytes; in a stream
-    # there are no such messages
+    # Credentials come with each message but not with the end of file, which otherwise looks like an empty
+    # message. A stream has no empty messages.
     is_stream = sock.type is socket.SOCK_STREAM
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, not is_stream)
-    if is_stream:  # else a look passes over a byte out of band, whose descriptors recv and close free
+    if is_stream:  # else a peek skips a byte out of band, whose descriptors recv and close free
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     data, ancillary, flags, _ = sock.recvmsg(size, space, _LOOK)
     if flags & socket.MSG_CTRUNC:
@@ -333,8 +334,8 @@ def _peek(sock: socket.socket, size: int, space: int) -> _Found | int:
 
 
 def has_other_end(fd: int) -> bool:
-    """Whether somebody at the other end may hold up a close, even where its maker does not.
+    """Whether a process at the other end may block a close, even if its maker does not.
 
-    Sockets may linger, and a pipe is locked while somebody writes to it, who may hang in a page fault.
+    Sockets may linger, and a pipe is locked during a write, whose process may hang in a page fault.
     """
     return target(fd).startswith((SOCKET, PIPE))
