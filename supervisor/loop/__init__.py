@@ -1,1 +1,1 @@
-"""The event loop of spawnd and of its small workers."""
+"""The event loop of spawnd and of its workers."""

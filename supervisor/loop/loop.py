@@ -1,12 +1,12 @@
-"""One small event loop: epoll, a timer heap and signals through a wake-up descriptor.
+"""A small event loop: epoll, a heap of timers, and signals through a wake-up descriptor.
 
-The loop owns its epoll descriptor and its wake-up pipe and nothing else: what is
-watched stays its owner's, who unwatches it before closing it.  Callbacks take no
-argument but the epoll events, must not block and must bear readiness that is gone by
-the time they run.  An exception in a callback is handed to `on_error`; the loop goes on.
+The loop owns only its epoll descriptor and its wake-up pipe. Watched descriptors belong to their owners,
+which unwatch them before closing them. Callbacks take no argument but the epoll events, must not block, and
+must tolerate readiness that is gone by the time they run. An exception in a callback is passed to `on_error`;
+the loop goes on.
 
-A forked child that goes on in Python gets a copy of everything here and must use none
-of it: it closes the numbers (never through these objects) and makes a loop of its own.
+A forked child that continues in Python has a copy of all objects here and must use none of them: it closes
+the numbers (never through these objects) and makes its own loop.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from itertools import count
 from types import FrameType
 
 Clock = Callable[[], float]
-MAX_EVENTS = 64  # per wait: bounds how long timers and signals wait for a busy moment
-LONGEST_WAIT = 86400.0  # seconds; epoll_wait takes no more than 24 days, and a timer may be due in a year
+MAX_EVENTS = 64  # per wait: bounds the delay of timers and signals in a busy moment
+LONGEST_WAIT = 86400.0  # seconds; epoll_wait takes at most 24 days, and a timer may be due in a year
 COMPACT_AT = 256  # cancelled timers that may stay in the heap before it is rebuilt
-FAR = 1.0  # seconds by which the loop has to be late to have been stopped rather than busy
-# Seconds of a wait that count as part of the stop at the end of it, beyond those by which the loop was late:
-# nobody can tell when the stop began, and others that were frozen with us had as little of that time.
+FAR = 1.0  # seconds of lateness from which on the loop was stopped rather than busy
+# Seconds of the wait before a stop that count as part of it, besides the lateness: the start of the stop is
+# unknown, and other frozen processes lacked that time as well.
 UNCERTAIN = 60.0
 
 
-# Seconds since boot, those in which the machine was suspended included: `time.monotonic` leaves these out.
+# Seconds since boot including suspensions of the machine, which `time.monotonic` leaves out.
 clock_with_suspends: Clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 
 
 class Timer:
-    """A call that is due at `when` (the loop's clock); `cancel` is idempotent.  `is_limit`: a stop of ours moves it."""
+    """A call due at `when` (loop's clock); `cancel` is idempotent. `is_limit`: a stop of this process moves it."""
 
     __slots__ = ("_loop", "callback", "is_limit", "when")
 
@@ -55,9 +55,9 @@ class Timer:
 
 
 class Loop:
-    """The loop.  `on_error(exception)` hears of every exception that a callback lets out.
+    """The loop. `on_error(exception)` gets every exception that leaves a callback.
 
-    `boot_clock` is a clock that goes on while the machine is suspended; by default the one that belongs to `clock`.
+    `boot_clock` is a clock that keeps running while the machine is suspended; by default the counterpart of `clock`.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Loop:
     ) -> None:
         self.clock = clock
         self._boot_clock = boot_clock or (clock_with_suspends if clock is time.monotonic else clock)
-        self.woken = self._boot_clock()  # when the loop last came back from a wait
+        self.woken = self._boot_clock()  # when the last wait ended
         self._suspended = self.woken - clock()
         self._on_grace: Callable[[float], None] | None = None
         self._on_error = on_error
@@ -89,7 +89,7 @@ class Loop:
     # descriptors
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
-        """Call `callback(events)` while `fd` is ready (level-triggered).  The caller goes on owning `fd`."""
+        """Call `callback(events)` while `fd` is ready (level-triggered). The caller still owns `fd`."""
         self._epoll.register(fd, events)
         self._watches[fd] = callback
 
@@ -97,14 +97,14 @@ class Loop:
         self._epoll.modify(fd, events)
 
     def unwatch(self, fd: int) -> None:
-        """End a watch, before `fd` is closed; its callback is not called again, not even for events at hand."""
+        """End a watch, before `fd` is closed; its callback is not called again, even for events at hand."""
         if self._watches.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
     # time
 
     def call_at(self, when: float, callback: Callable[[], None], is_limit: bool = False) -> Timer:
-        """Call back at a time of the loop's clock, after all input that came before it."""
+        """Call back at a time of the loop's clock, after all input that arrived before it."""
         timer = Timer(self, when, callback, is_limit)
         heapq.heappush(self._timers, (when, next(self._order), timer))
         return timer
@@ -113,19 +113,19 @@ class Loop:
         return self.call_at(self.clock() + delay, callback)
 
     def limit_later(self, delay: float, callback: Callable[[], None]) -> Timer:
-        """As `call_later`, for a time limit that others have to keep: they get more when this process was stopped."""
+        """Do the same as `call_later`, for a time limit on others: it is extended when this process was stopped."""
         return self.call_at(self.clock() + delay, callback, is_limit=True)
 
     def on_grace(self, callback: Callable[[float], None]) -> None:
-        """Call back with the seconds by which time limits move, before any is judged: some may be kept elsewhere."""
+        """Call back with the seconds by which time limits move, before any is judged, for limits kept elsewhere."""
         self._on_grace = callback
 
     def call_soon(self, callback: Callable[[], None]) -> None:
-        """Call back after the events at hand; one call an iteration, so that a long queue starves nobody."""
+        """Call back after the events at hand; one such call per iteration, so that a long queue starves nothing."""
         self._soon.append(callback)
 
     def before_wait(self, callback: Callable[[], None]) -> None:
-        """Call back at the end of every turn: for what is to be done once for all that happened in it."""
+        """Call back at the end of every turn, to handle all changes of the turn at once."""
         self._before_wait = callback
 
     def timer_cancelled(self) -> None:
@@ -138,10 +138,10 @@ class Loop:
     # signals
 
     def on_signal(self, signum: int, callback: Callable[[], None]) -> None:
-        """Call back from the loop, once for each delivery that the kernel made of `signum`.
+        """Call back from the loop, once for each delivery of `signum` by the kernel.
 
-        From the first call on the loop owns the process's wake-up descriptor: what is written
-        there is one byte for each delivery, while Python calls a handler once for several.
+        From the first call on, the loop owns the process's wake-up descriptor. It gets one byte per delivery,
+        while Python calls a handler once for several deliveries.
         """
         self._signal_callbacks[signum] = callback
         if not self._takes_signals:
@@ -150,14 +150,14 @@ class Loop:
         signal.signal(signum, _taken_from_the_pipe)
 
     def take_signals(self) -> list[int]:
-        """The signals that came and whose callbacks have not been called: they are the caller's now."""
+        """Return the signals that arrived and whose callbacks have not been called; the caller handles them."""
         self._drain_wakeups(0)
         taken = list(self._signals)
         self._signals.clear()
         return taken
 
     def give_signals(self, signums: Iterable[int]) -> None:
-        """Have signals taken that came to somebody else, as if they came now."""
+        """Handle signals that arrived elsewhere, as if they arrived now."""
         self._signals.extend(signums)
 
     def _drain_wakeups(self, _events: int) -> None:
@@ -194,7 +194,7 @@ class Loop:
         now = self.clock() if self._timers else 0.0
         if self._timers and self._timers[0][0] <= now:
             self._dispatch_the_rest()
-        if len(ready) == MAX_EVENTS:  # there are more, and it may be a while until the pipe is among them
+        if len(ready) == MAX_EVENTS:  # there are more, and the pipe may not be among them for a while
             self._drain_wakeups(0)
         while self._signals:
             callback = self._signal_callbacks.get(self._signals.popleft())
@@ -208,7 +208,7 @@ class Loop:
             self._guard(self._before_wait)
 
     def _dispatch(self, ready: list[tuple[int, int]]) -> None:
-        if len(ready) == 1:  # as nearly always: the list below would cost a tenth of an accessory's request
+        if len(ready) == 1:  # the usual case; the list below would cost a tenth of an accessory's request
             fd, events = ready[0]
             watch = self._watches.get(fd)
             if watch is not None:
@@ -218,7 +218,7 @@ class Loop:
                     self._on_error(error)
             return
         for fd, events, watch in [(fd, events, self._watches.get(fd)) for fd, events in ready]:
-            # a callback may have closed it, and the number may be another watch's already
+            # A callback may have closed it, and the number may belong to another watch already.
             if watch is not None and self._watches.get(fd) is watch:
                 try:
                     watch(events)
@@ -226,10 +226,10 @@ class Loop:
                     self._on_error(error)
 
     def _dispatch_the_rest(self) -> None:
-        """Call back for every descriptor that is ready by now, once each: timers that are due are judged after it.
+        """Call back once for every descriptor that is ready by now, before due timers are judged.
 
-        The wait may have ended without a look at any of them, as one does that a stop has interrupted.
-        The kernel goes round all that are ready, so a wait that finds none that is new has found all.
+        The wait may have ended without looking at any of them, as after a stop. The kernel cycles through all
+        ready descriptors, so a wait that returns no new one has returned all.
         """
         heard: set[int] = set()
         while new := [event for event in self._epoll.poll(0, MAX_EVENTS) if event[0] not in heard]:
@@ -237,10 +237,10 @@ class Loop:
             self._dispatch(new)
 
     def _notice_stop(self, passed: float) -> None:
-        """Give time limits the time in which this process, or the machine, did not run.
+        """Extend time limits by the time in which this process, or the machine, did not run.
 
-        `passed` are the seconds since the loop last came back from a wait, on the clock that counts suspensions: most
-        turns need no more than a look at it.  Suspensions shorter than FAR count from the last longer wait on.
+        `passed` are the seconds since the last wait ended, on the clock that includes suspensions; most turns
+        need to read only that. Suspensions shorter than FAR count from the last longer wait on.
         """
         now = self.clock()
         suspended, self._suspended = self.woken - now - self._suspended, self.woken - now
@@ -261,7 +261,7 @@ class Loop:
             self._guard(lambda: on_grace(seconds))
 
     def _wait_time(self) -> float:
-        """Seconds until the next timer, -1 for ever (`poll` rounds up to its milliseconds, so it never wakes early)."""
+        """Return the seconds until the next timer, -1 without one. `poll` rounds up to ms, so it never wakes early."""
         if self._soon or self._signals:
             return 0
         due = self._next_due()
@@ -274,7 +274,8 @@ class Loop:
         return self._timers[0][0] if self._timers else None
 
     def _run_due(self, now: float) -> None:
-        newest = next(self._order)  # a timer that is set from here on is for the next turn, or one could keep us here
+        # timers set from here on are for the next turn, or they could keep this loop running
+        newest = next(self._order)
         while self._timers and self._timers[0][0] <= now and self._timers[0][1] < newest:
             timer = heapq.heappop(self._timers)[2]
             callback, timer.callback = timer.callback, None
@@ -291,4 +292,4 @@ class Loop:
 
 
 def _taken_from_the_pipe(_signum: int, _frame: FrameType | None) -> None:
-    """The handler of every signal that a loop takes: without one the kernel would do the default action."""
+    """Handle every signal of a loop: without a handler the kernel would take the default action."""
