@@ -1,1 +1,1 @@
-"""Definitions of a running supervisor: evaluated, planned for, changed to."""
+"""The definitions of a running supervisor: their evaluation, and the plan and the change to new ones."""

@@ -1,4 +1,4 @@
-"""Changing to other definitions while everything runs: all or nothing, by the least that does."""
+"""Changing to new definitions while services run: all or nothing, with the least effect."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from supervisor.process.network_namespace import namespace_of_name
 from supervisor.process.paths import Sight
 from supervisor.process.slots import Slot
 
-READ = frozenset({"r", "r+"})  # files that must be there
+READ = frozenset({"r", "r+"})  # access to files that have to exist
 NOTHING_SEEN: Sights = {}
 
 
 @dataclass(slots=True)
 class Prepared:
-    """The open descriptors before anything is touched, by service and slot.
+    """Descriptors that were opened before any change, by service and slot.
 
-    Owns `opened`.  `moved` are entries of other units' tables, as unit and slot: the unit gives
-    them up when it is sure that the definitions change.
+    Owns `opened`. `moved` are entries of other units' tables, as unit and slot: a unit gives them up once the
+    definitions are sure to change.
     """
 
     opened: dict[str, dict[Slot, Opened]] = field(default_factory=dict)
     moved: dict[str, dict[Slot, tuple[Unit, Slot]]] = field(default_factory=dict)
 
     def take(self, name: str) -> dict[Slot, Opened]:
-        """All that is for a service; it is the caller's."""
+        """Return all descriptors for a service; the caller owns them."""
         opened = self.opened.pop(name, {})
         for slot, (unit, old) in self.moved.pop(name, {}).items():
             opened[slot] = unit.table.give(old)
@@ -50,14 +50,14 @@ class Prepared:
 
 
 def inspect(manager: Manager, done: Callable[[Sights], None]) -> None:
-    """Take a look at the paths of all that is open for the services."""
+    """Inspect the paths of all open descriptors of the services."""
     inspect_paths(manager.loop, manager.children, marks_of(manager.units.values()), done)
 
 
 def plan(
     manager: Manager, definitions: Definitions, reloads: bool = False, sights: Sights = NOTHING_SEEN
 ) -> Plan:
-    """Return the plan that makes these the definitions; changes nothing.  `reloads` as in `make_plan`."""
+    """Return the plan for the change to these definitions; changes nothing. `reloads` as in `make_plan`."""
     standing = manager.standing()
     defined = [name for name, unit in manager.units.items() if not unit.internal and not unit.removed]
     old = Definitions({name: standing.services[name] for name in defined}, manager.settings)
@@ -67,7 +67,10 @@ def plan(
 
 
 def carry_out(manager: Manager, plan: Plan, sights: Sights = NOTHING_SEEN) -> None:
-    """Do what was planned just now, or raise DefinitionsError and change nothing: something cannot be opened."""
+    """Carry out a plan that was just made.
+
+    If a descriptor cannot be opened, raise DefinitionsError and change nothing.
+    """
     prepared = _prepare(manager, plan)
     try:
         _open_anew(manager, plan, sights, prepared)
@@ -77,7 +80,7 @@ def carry_out(manager: Manager, plan: Plan, sights: Sights = NOTHING_SEEN) -> No
 
 
 def renew_unreachable(manager: Manager, sights: Sights) -> None:
-    """Have services make way whose sockets nobody reaches: a spawnd that was lost may have bound new ones for them."""
+    """Restart services whose sockets clients cannot reach: a lost spawnd may have bound new ones for them."""
     for name, unit in list(manager.units.items()):
         opened = dict(unit.table)
         seen = {slot: sight for slot, sight in still_seen(unit, sights).items() if opened[slot].spec.kind in UNIX}
@@ -87,7 +90,7 @@ def renew_unreachable(manager: Manager, sights: Sights) -> None:
 
 
 def _why_renewed(unit: Unit, definitions: Definitions, sights: Sights) -> str:
-    """Why a running process is to make way for one that has what is at the paths now; empty: there is no reason."""
+    """Return why a running process has to be replaced to get the files now at its paths; '' without a reason."""
     if unit.name not in definitions.services or unit.life.state not in RUNS:
         return ""
     opened = dict(unit.table)
@@ -97,9 +100,9 @@ def _why_renewed(unit: Unit, definitions: Definitions, sights: Sights) -> str:
 
 
 def _counts(opened: Opened, sight: Sight) -> bool:
-    """Whether a running process is worth less without the new one: nobody reaches its socket, its key is an old one.
+    """Whether a running process needs the new file: its socket is unreachable, or the content it reads is outdated.
 
-    A log that was moved is not such a thing: logs are moved all the time.
+    A moved log does not count: logs are moved all the time.
     """
     if opened.spec.kind == "file":
         return opened.spec.access in READ and sight is Sight.REPLACED
@@ -107,7 +110,7 @@ def _counts(opened: Opened, sight: Sight) -> bool:
 
 
 def _open_anew(manager: Manager, plan: Plan, sights: Sights, prepared: Prepared) -> None:
-    """Open what is to be renewed: for a process that makes way its successor's, for others in the present place."""
+    """Open renewed descriptors: for the successors of processes that are replaced, and in place for other services."""
     for name, unit in manager.units.items():
         seen = still_seen(unit, sights)
         if unit.life.state in WITHOUT_PROCESS:
@@ -125,7 +128,7 @@ def _open_anew(manager: Manager, plan: Plan, sights: Sights, prepared: Prepared)
 
 
 def _prepare(manager: Manager, plan: Plan) -> Prepared:
-    """Open what services that will run need beyond what they have: a busy port shows before anything is stopped."""
+    """Open the missing descriptors of services that will run, to detect a busy port before anything is stopped."""
     prepared = Prepared()
     problems = []
     held = _Held(manager, plan.definitions)
@@ -145,9 +148,9 @@ def _prepare(manager: Manager, plan: Plan) -> Prepared:
 
 
 def _opens(manager: Manager, plan: Plan, name: str) -> bool:
-    """Whether it is to have its descriptors before anything changes: not where a start of the old kind is tried again.
+    """Whether to open the descriptors of a service before any change; not for another attempt of the same start.
 
-    A service that has failed for want of a descriptor would otherwise hold up all other changes.
+    Otherwise a service that failed for lack of a descriptor would block all other changes.
     """
     unit = manager.units.get(name)
     if unit is None or unit.life.state not in (State.FAILED, State.BACKOFF):
@@ -156,7 +159,7 @@ def _opens(manager: Manager, plan: Plan, name: str) -> bool:
 
 
 class _Held:
-    """The open descriptors, and those of them that no service wants once the definitions have changed."""
+    """The open descriptors, and those that no service wants after the change."""
 
     def __init__(self, manager: Manager, definitions: Definitions) -> None:
         self._addresses: set[tuple[object, ...]] = set()
@@ -173,10 +176,10 @@ class _Held:
                     self._spare.append((opened.spec, unit, slot))
 
     def claim(self, unit: Unit | None, service: Service, prepared: Prepared) -> dict[Slot, Descriptor]:
-        """The descriptors that have to be opened for a service.  Descriptors that others give up are moved to it.
+        """Return the descriptors to open for a service; move those to it that others give up.
 
-        A descriptor that another service holds has to wait until that one is gone.  A file that would be truncated, and
-        a socket in a network namespace that is not there yet, wait until the service starts.
+        A descriptor that another service holds has to wait until that service releases it. A file that would
+        be truncated, and a socket in a missing network namespace, wait until the service starts.
         """
         have = [opened.spec for _slot, opened in unit.table] if unit is not None else []
         if unit is not None and unit.pending is not None:
@@ -194,22 +197,22 @@ class _Held:
 
 
 def is_reachable(spec: Descriptor) -> bool:
-    """Whether a descriptor can be opened where it is to be: who makes its network namespace may be new, too."""
+    """Whether the network namespace of a descriptor exists; the service that makes it may be new as well."""
     return not spec.netns or namespace_of_name(spec.netns) is not None
 
 
 def _apply(manager: Manager, plan: Plan, prepared: Prepared) -> None:
-    """First all definitions, then everything that follows from them."""
+    """Apply all definitions first, then their consequences."""
     definitions = plan.definitions
     manager.settings = definitions.settings
     manager.sources.learn(definitions)
-    taken = {name: prepared.take(name) for name in definitions.services}  # all, before any table changes
+    taken = {name: prepared.take(name) for name in definitions.services}  # all of them, before any table changes
     for name, service in definitions.services.items():
         kind = plan.kinds.get(name)
         if kind is None:
             manager.add(service, taken[name])
         else:
-            # also where nothing has changed, for the line may be another
+            # even without a change, as the line may be another one
             manager.define(manager.units[name], service, kind, taken[name])
     gone = [entry.name for entry in plan.services.values() if entry.new is None]
     manager.remove([manager.units[name] for name in gone])

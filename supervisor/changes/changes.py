@@ -1,4 +1,4 @@
-"""The definition files of a running supervisor: checked, planned for, changed to."""
+"""The definition files of a running supervisor: checking them, planning the change to them, and changing."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ PlanDone = Callable[[Plan | SpawnError], None]
 
 
 class Changes:
-    """`paths` are the definition files and folders, `level` the log level of the command line, '' where none.
+    """`paths` are the definition files and folders, `level` is the log level of the command line or ''.
 
-    `problem` says in a few words what is wrong with the definitions that were to be changed to last.
+    `problem` says briefly why the last change of the definitions failed.
     """
 
     def __init__(self, manager: Manager, paths: Sequence[str], level: str, systemd: Systemd) -> None:
@@ -51,7 +51,7 @@ class Changes:
         self.evaluations.ask(report)
 
     def plan(self, reloads: bool, done: PlanDone) -> None:
-        """Evaluate the files: what it takes to change to them."""
+        """Evaluate the files, and plan the change to them."""
 
         def report(result: Definitions | DefinitionsError) -> None:
             done(result if isinstance(result, DefinitionsError) else self._plan(result, reloads))
@@ -59,7 +59,7 @@ class Changes:
         self.evaluations.ask(report)
 
     def apply(self, expect: str, reloads: bool, done: PlanDone) -> None:
-        """Change to the files: the plan, of which everything but the reloads has been set off."""
+        """Change to the files: `done` gets the plan, after all of its steps but the reloads have begun."""
 
         def change(result: Definitions | DefinitionsError) -> None:
             try:
@@ -73,7 +73,10 @@ class Changes:
         self.evaluations.ask(change)
 
     def reload(self) -> None:
-        """Change to the files, and have services reload besides; asked again meanwhile, once more afterwards."""
+        """Change to the files, and have services reload as well.
+
+        A request meanwhile causes another change afterwards.
+        """
         if self._manager.shutting_down:
             return
         if not self.reload_is_due:
@@ -83,11 +86,11 @@ class Changes:
 
     @property
     def reload_is_due(self) -> bool:
-        """Whether somebody has asked for one that has still to come."""
+        """Whether a requested reload has not been done yet."""
         return self.evaluations.is_awaited_by(self._reloaded)
 
     def change_to(self, result: Definitions | DefinitionsError, reloads: bool = False) -> None:
-        """Change to these definitions, or log why not."""
+        """Change to these definitions, or log why that failed."""
         try:
             made = self._change(result, "", reloads)
         except DefinitionsError as error:
@@ -100,13 +103,13 @@ class Changes:
                 self._manager.processes.side_calls.reload(entry.name, partial(log_reload, entry.name))
 
     def effective(self, definitions: Definitions) -> Definitions:
-        """The definitions with what spawnd adds to them."""
+        """Return the definitions with spawnd's additions."""
         runtime = self._manager.host.runtime
         services = {name: _with_control(service, runtime) for name, service in definitions.services.items()}
         return replace(definitions, services=services)
 
     def changed(self, definitions: Definitions, notices: Iterable[str]) -> None:
-        """They are those in force from now on: what follows from that besides the services."""
+        """Apply the consequences of new definitions besides the services."""
         for line in notices:
             notice("%s", line)
         set_level(self._level or definitions.settings.log_level)
@@ -116,7 +119,7 @@ class Changes:
                     text = "%s: not enforced without a delegated cgroup: %s"
                     log.warning(text, service.name, ", ".join(service.resources))
         self._log_worker.start_if_needed()
-        # what is here now stays: not to be looked at, and so not copied, in each child
+        # frozen objects are not traversed, and so not copied, in each child
         gc.freeze()
 
     def _plan(self, definitions: Definitions, reloads: bool) -> Plan:
@@ -131,7 +134,10 @@ class Changes:
         return made
 
     def _change(self, result: Definitions | DefinitionsError, expect: str, reloads: bool) -> Plan:
-        """Make these the definitions: the plan, of which everything but reloads is set off.  Raises SpawnError."""
+        """Change to these definitions; return the plan, after all of its steps but the reloads have begun.
+
+        Raises SpawnError.
+        """
         if self._manager.shutting_down:
             raise SpawnError("definitions not changed: spawnd is shutting down")
         if isinstance(result, Definitions) and expect not in ("", result.digest):
@@ -150,7 +156,7 @@ class Changes:
             self._systemd.changed()
         self.problem = ""
         gc.unfreeze()
-        gc.collect()  # the definitions that were
+        gc.collect()  # collects the old definitions
         self.changed(made.definitions, made.notices())
         log.info("definitions reloaded: %s", count(len(made.definitions.services), "service"))
         return made
@@ -163,11 +169,11 @@ class Changes:
         finally:
             self._systemd.ready()
             if self.reload_is_due:
-                self._systemd.reloading()  # somebody has asked again
+                self._systemd.reloading()  # another reload was requested meanwhile
 
 
 def _with_control(service: Service, runtime: RuntimeFolder) -> Service:
-    """The service with its control socket, after its own descriptors."""
+    """Return the service with its control socket after its own descriptors."""
     if not service.control:
         return service
     path = runtime.control_path(service.name)
@@ -175,7 +181,7 @@ def _with_control(service: Service, runtime: RuntimeFolder) -> Service:
 
 
 def log_reload(name: str, problem: str) -> None:
-    """Say in the log how a service's reload came out."""
+    """Log the result of a service's reload."""
     if problem:
         log.warning("%s: not reloaded: %s", name, problem)
     else:
@@ -187,7 +193,7 @@ class LogWorker:
         self._manager = manager
 
     def needed_for(self, services: Mapping[str, Service]) -> str | None:
-        """Which of the services it has to be started for; None: it is there, or nobody needs it."""
+        """Return a service that needs the log worker; None if the worker runs, or no service needs it."""
         if LOG_WORKER in self._manager.units or not isinstance(self._manager.host.outputs, WorkerOutputs):
             return None
         return next((name for name, service in services.items() if has_log(service)), None)
@@ -201,12 +207,12 @@ class LogWorker:
 
 
 def has_log(service: Service) -> bool:
-    """Whether some of its output is kept; that of functions always is."""
+    """Whether output of a service is kept; that of functions always is."""
     return bool(service.functions) or "log" in (service.stdout.kind, service.stderr.kind)
 
 
 def log_worker() -> Service:
-    """Its definition: it comes back for ever, and soon."""
+    """Return the definition of the log worker, which is restarted for ever, and soon."""
     return Service(
         LOG_WORKER,
         description="keeps and passes on the output of services",

@@ -1,6 +1,6 @@
-"""Evaluating the definition files in a child: Lua, look-ups of users and all, never in spawnd itself.
+"""Evaluating the definition files in a child: Lua and look-ups of users never run in spawnd itself.
 
-One evaluation runs at a time, for all clients who asked before it began.
+One evaluation runs at a time, for all clients that asked before it began.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from supervisor.process.fork import default_signals, fork
 if TYPE_CHECKING:
     from supervisor.manager.inspection import Sights
 
-TIME_LIMIT = 30.0  # seconds for all files, on a host that may be busy with its boot: more is a name service that hangs
-# seconds of processor time for the Lua code of a file: more is an endless loop, and the child says on which line
+TIME_LIMIT = 30.0  # seconds for all files, on a host that may be busy booting; beyond that, a name service hangs
+# Seconds of CPU time for the Lua code of a file. Beyond that it is an endless loop, and the child names its line.
 CHILD_TIME_LIMIT = 4.5
 OVERTIME = f"took longer than {CHILD_TIME_LIMIT:g} s; an endless loop, maybe in one call of string.find or the like?"
-LOOK_LIMIT = 5.0  # seconds for the look for programs: more is a file system that does not answer
+LOOK_LIMIT = 5.0  # seconds for the search for programs; beyond that, a file system hangs
 NOT_LOOKED = f"cannot look for programs: no answer from a file system within {LOOK_LIMIT:g} s"
 MAX_REPORT = 32 * 1024 * 1024
-CHUNK = 1 << 15  # bytes of the report that are taken at once: some milliseconds
-# bytes that an evaluation may map beside what spawnd had mapped: each Lua state has 64 MiB, one after the other
+CHUNK = 1 << 15  # bytes per read of the report: some milliseconds
+# bytes that an evaluation may map beyond spawnd's: each Lua state has 64 MiB, one after the other
 ADDRESS_SPACE = 512 * 1024 * 1024
 LAST_FD = 2**32 - 1
 Done = Callable[[Definitions | DefinitionsError], None]
 
 
 class Evaluation:
-    """One evaluation of `paths`; calls `done` once, from the loop.  Owns its end of the pipe.
+    """One evaluation of `paths`; calls `done` once, from the loop. Owns its end of the pipe.
 
-    With `digest` the definitions come with one, with `programs` these are looked for; both takes longer.  A look that
-    hangs costs no more than its notices: the child is killed and left behind, as a system call may never end.
+    `digest` adds a digest to the definitions, `programs` a search for programs; both take time. A search that
+    hangs costs only its notices: the child is killed and left behind, as a system call may never end.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Evaluation:
         self._timer = loop.limit_later(TIME_LIMIT, self._too_long)
 
     def cancel(self) -> None:
-        """Kill the child if there still is one: nobody waits for the result any more."""
+        """Kill the child, if there still is one: its result is not needed any more."""
         if self._read_fd >= 0:
             os.kill(self._pid, signal.SIGKILL)
 
@@ -86,7 +86,7 @@ class Evaluation:
         self._read_some()
 
     def _read_some(self) -> bool:
-        """Take a piece of the report, and no more: others are to have their turn.  False where there is none."""
+        """Read a piece of the report and no more, to give way to other events; return False without data."""
         try:
             data = os.read(self._read_fd, CHUNK)
         except BlockingIOError:
@@ -114,7 +114,7 @@ class Evaluation:
         os.kill(self._pid, signal.SIGKILL)  # not reaped yet: `reaped` would have ended the timer and the watch
 
     def _leave(self) -> None:
-        """Have a child killed that looks for programs, and do not wait for it."""
+        """Kill a child that searches for programs, and do not wait for it."""
         os.kill(self._pid, signal.SIGKILL)  # not reaped yet: `reaped` would have ended the timer
         self._end("", final=False)
 
@@ -124,7 +124,7 @@ class Evaluation:
 
     def reaped(self, pid: int, exit: Exit) -> None:
         if self._read_fd < 0:
-            return  # left behind
+            return  # it was left behind
         overtime = exit.signum == signal.SIGPROF
         ended = OVERTIME if overtime else "" if exit == Exit() else f"evaluation {exit.describe()}"
         self._end(self._failure or ended, final=overtime)
@@ -150,7 +150,7 @@ class Evaluation:
 def _evaluate(paths: Sequence[str], write_fd: int, digest: bool, programs: bool) -> None:
     default_signals()
     close_inherited_log()
-    # of spawnd's descriptors the child keeps its stderr and the pipe: what runs here came from a file
+    # The child runs code from a file: it keeps only stderr and the pipe of spawnd's descriptors.
     os.dup2(write_fd, 3, inheritable=False)
     close_range(4, LAST_FD)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -163,7 +163,7 @@ def _evaluate(paths: Sequence[str], write_fd: int, digest: bool, programs: bool)
 
 
 def _limit_address_space() -> None:
-    """Bound the memory of Lua code.  The limit counts what the fork has inherited too, however large spawnd is."""
+    """Bound the memory of Lua code. The limit includes what the fork has inherited, however large spawnd is."""
     with open("/proc/self/statm", encoding="ascii") as file:
         inherited = int(file.read().split()[0]) * resource.getpagesize()
     limit = inherited + ADDRESS_SPACE
@@ -174,9 +174,9 @@ def _limit_address_space() -> None:
 
 
 class Evaluations:
-    """`paths` are the definition files and folders.
+    """Requests for evaluations of `paths`, the definition files and folders.
 
-    `inspect` takes a look at the paths of what the units have open, at the same time; `sights` is what it found last.
+    `inspect` inspects the paths of the units' open files at the same time; `sights` is its last result.
     """
 
     def __init__(
@@ -198,28 +198,28 @@ class Evaluations:
         self.sights: Sights = {}
 
     def ask(self, done: Done) -> None:
-        """Have `done` called with what the files say now, or what is wrong with them; once for who asks again."""
+        """Call `done` with the definitions in the files now, or with their problems; once for repeated requests."""
         if done not in self._asked:
             self._asked.append(done)
             self._next()
 
     def is_awaited_by(self, done: Done) -> bool:
-        """Whether this one has asked, and the evaluation has not ended."""
+        """Whether this request is still waiting for the end of an evaluation."""
         return done in self._asked or done in self._told
 
     def hold(self, quiet: Callable[[], None]) -> None:
-        """Begin no other evaluation, until `release`; call back when all who were asked for have been told."""
+        """Begin no more evaluations until `release`; call back when all results of the present one are delivered."""
         self._quiet = quiet
         self._tell_quiet()
 
     def release(self) -> None:
-        """Go on, with what was asked for meanwhile."""
+        """Go on with requests that were made meanwhile."""
         self._quiet = None
         self._next()
 
     def _tell_quiet(self) -> None:
         if self._quiet is not None and not self._told:
-            self._loop.call_soon(self._quiet)  # after those who are told in turns before this one
+            self._loop.call_soon(self._quiet)  # after results that are delivered in turns before this one
 
     def _next(self) -> None:
         if self._told or not self._asked or self._quiet is not None:
@@ -243,7 +243,7 @@ class Evaluations:
         self._tell()
 
     def _tell(self) -> None:
-        """Each in a turn of its own, so that no mistake of one is another's; once both are there."""
+        """Deliver the results once both are there, each in its own turn, so that an error affects only one caller."""
         if self._is_looking or self._result is None:
             return
         result, self._result = self._result, None
