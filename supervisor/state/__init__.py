@@ -1,1 +1,1 @@
-"""The knowledge of spawnd, written down so that the next one can continue."""
+"""The state of spawnd, written down so that the next spawnd can continue."""

@@ -4,17 +4,17 @@
     {"settings": {…}}
     {"text": DIGEST, "source": TEXT}      a definition file as it was checked, for the functions in it
     {"name": NAME, "service": {…}}        the definition in force, as in the report of an evaluation
-    {"name": NAME, "unit": {…}}           how it runs; `pid` and `started` are the same in every format
+    {"name": NAME, "unit": {…}}           the running unit; `pid` and `started` are the same in every format
     {"name": NAME, "stored": [[FDNAME, POLLED, NUMBER, IDENTITY], …], "dropped": [NUMBER, …]}
-                                          what has come to its store, and what has gone before that
+                                          additions to its store, after the removals
     {"name": NAME, "gone": true}
-    {"ending": true}                      spawnd stops everything
-    {"at": TICKS}                         when all that stands above was true, in clock ticks since boot
+    {"ending": true}                      spawnd is stopping all services
+    {"at": TICKS}                         when everything above was true, in clock ticks since boot
 
-The state that a spawnd hands to itself over an exec has two more:
+The state that a spawnd passes to itself over an exec has two more:
 
-    {"exec": {…}}                         what is under way, and descriptors of spawnd itself
-    {"signals": [NUMBER, …]}              signals that came and were not handled yet
+    {"exec": {…}}                         work in progress, and descriptors of spawnd itself
+    {"signals": [NUMBER, …]}              signals that arrived and were not handled yet
 """
 
 from __future__ import annotations
@@ -143,16 +143,16 @@ def read_records(data: bytes) -> tuple[list[Record], int]:
 
 
 class StateError(SpawnError):
-    """The state is of no use; the text says why."""
+    """The state cannot be used; the text says why."""
 
 
 @dataclass(slots=True)
 class State:
-    """`services` and `units` by name, in the order in which they came to be; `damaged` lines could not be read.
+    """The state. `services` and `units` by name, in order of appearance; `damaged` is the number of unreadable lines.
 
-    The content of its store is in the record of each unit as `store`, collected from `stores`.
+    The record of each unit has the content of its store as `store`, collected from `stores`.
 
-    All that it says was true at the time `written`, in clock ticks since boot; 0: at some time.
+    Everything was true at the time `written`, in clock ticks since boot; 0 if that is unknown.
     """
 
     version: str = ""
@@ -169,7 +169,7 @@ class State:
     written: int = 0
 
     def settings_in_force(self) -> Settings:
-        """The settings that there were; the defaults where another version knew others."""
+        """Return the saved settings, or the defaults if they are of another version."""
         try:
             return read_settings(self.settings)
         except TypeError:
@@ -177,7 +177,7 @@ class State:
 
 
 def header() -> Record:
-    """The writer, and the boot and namespace in which the pids are valid."""
+    """Return the record of the writer, and of the boot and namespace in which its pids are valid."""
     return {
         "spawnd": FORMAT,
         "version": __version__,
@@ -188,7 +188,7 @@ def header() -> Record:
 
 
 def read_state(data: bytes) -> State:
-    """Raises StateError where nothing in it can be true here."""
+    """Return the state. Raises StateError if it cannot be true on this host, boot or PID namespace."""
     records, damaged = read_records(data)
     first = records[0] if records else {}
     if "spawnd" not in first:
@@ -204,7 +204,7 @@ def read_state(data: bytes) -> State:
         if stored := state.stores.get(name):
             unit["store"] = list(stored.values())
     if first["spawnd"] != FORMAT:
-        # so that nothing can be taken over, and yet it is known what runs
+        # nothing can be taken over, but the running processes are still known
         state.services.clear()
         state.settings.clear()
     return state
@@ -240,7 +240,7 @@ def _take(state: State, records: Iterable[Record]) -> None:
 
 
 def _take_store(store: dict[int, list[object]], record: Record) -> None:
-    """Numbers are used again: what comes is the latest that has its number."""
+    """Update a store. Numbers are reused, and the latest entry counts."""
     for fd in record.get("dropped", ()):
         store.pop(fd, None)
     for entry in record.get("stored", ()):
