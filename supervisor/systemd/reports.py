@@ -19,9 +19,9 @@ from supervisor.loop.loop import Loop, Timer
 from supervisor.notify.service_side import Sender
 
 STATUS_INTERVAL = 1.0  # seconds
-RETRY_AFTER = 0.1  # seconds: the queue is full while systemd is busy, as it is during a boot
+RETRY_AFTER = 0.1  # seconds; the queue fills up while systemd is busy, as during a boot
 RETRIES = 300  # half a minute: longer than systemd is ever busy, shorter than it waits for READY
-EXTENSION = 30  # seconds more that a stop may take, from each time that spawnd says it is at it
+EXTENSION = 30  # seconds by which each message extends the time limit of a stop
 EXTEND_EVERY = 10.0  # seconds
 
 RETRY = 0.05  # seconds until a full queue of systemd is tried again
@@ -30,7 +30,7 @@ BATCH = 64  # messages in a turn of the loop
 
 
 class Systemd:
-    """`describe()` gives the status text, one line.  Owns its socket and its timers."""
+    """`describe()` returns the status text, one line. Owns its socket and its timers."""
 
     def __init__(self, loop: Loop, address: str = "", watchdog_usec: int = 0) -> None:
         self.address = address
@@ -51,7 +51,7 @@ class Systemd:
 
     @classmethod
     def from_environment(cls, loop: Loop) -> Systemd:
-        """For `$NOTIFY_SOCKET` and `$WATCHDOG_USEC`, which are removed: no child of ours speaks for us."""
+        """Read `$NOTIFY_SOCKET` and `$WATCHDOG_USEC` and remove them, so that no child reports in our name."""
         address = os.environ.pop("NOTIFY_SOCKET", "")
         usec = os.environ.pop("WATCHDOG_USEC", "")
         for_pid = os.environ.pop("WATCHDOG_PID", "")
@@ -59,24 +59,24 @@ class Systemd:
         return cls(loop, address, int(usec) if ours and usec.isascii() and usec.isdigit() else 0)
 
     def environment(self) -> dict[str, str]:
-        """The variables for a program that this process is to become."""
+        """Return the variables for the next program of this process."""
         found = {"NOTIFY_SOCKET": self.address, "WATCHDOG_USEC": str(self.watchdog_usec or "")}
         return {name: value for name, value in found.items() if value}
 
     def ready(self) -> None:
-        """The control socket listens and the definitions are in force, after a reload whichever they are."""
+        """Report that the control socket listens and definitions are in force, perhaps the old ones after a reload."""
         self._tell("READY=1", self._status())
 
     def reloading(self) -> None:
-        """The definitions are about to be read, or this process becomes another program; `ready` has to follow."""
+        """Report that the definitions are about to be read, or an exec is about to happen; `ready` has to follow."""
         usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._told = "Reloading the definitions"
         self._tell("RELOADING=1", f"MONOTONIC_USEC={usec}", f"STATUS={self._told}")
         if self.address and self.watchdog_usec:
-            self._sender.send_nowait("WATCHDOG=1")  # it may be a while until somebody feeds it again
+            self._sender.send_nowait("WATCHDOG=1")  # the next feed may come late
 
     def stopping(self) -> None:
-        """The orderly end has begun: it takes as long as services take, which systemd does not know."""
+        """Report that the orderly shutdown has begun. Services determine its length, which systemd cannot know."""
         self._tell("STOPPING=1", self._status())
         self._extend()
 
@@ -87,7 +87,7 @@ class Systemd:
             self._status_timer = self._loop.call_at(when, self._tell_status)
 
     def close(self) -> None:
-        """Say nothing more."""
+        """Send no more reports."""
         for timer in (self._status_timer, self._retry_timer, self._extend_timer, self._watchdog_timer):
             if timer is not None:
                 timer.cancel()
@@ -106,7 +106,7 @@ class Systemd:
             self._tell(self._status())
 
     def _feed(self) -> None:
-        """Feed the watchdog twice in its period, and soon again where the queue was full."""
+        """Feed the watchdog twice per period, and sooner after a full queue."""
         half = self.watchdog_usec / 2_000_000
         sent = self._sender.send_nowait("WATCHDOG=1")
         self._watchdog_timer = self._loop.call_later(half if sent else min(half, RETRY_AFTER), self._feed)
@@ -116,7 +116,7 @@ class Systemd:
         self._tell(f"EXTEND_TIMEOUT_USEC={EXTENSION * 1_000_000}")
 
     def _tell(self, *lines: str) -> None:
-        """Send this after all that is still to be sent."""
+        """Send these lines after all unsent ones."""
         if self.address:
             self._unsent.append(lines)
             if self._retry_timer is None:
@@ -131,7 +131,7 @@ class Systemd:
                 self._failures += 1
                 self._retry_timer = self._loop.call_later(RETRY_AFTER, self._flush)
                 return
-            # who has not listened for so long is gone
+            # without a receiver for so long, drop the message
             self._unsent.popleft()
 
 

@@ -1,15 +1,15 @@
-"""The transient scope in which services live where systemd is process 1: systemd.scope(5).
+"""The transient scope for services where systemd is process 1: systemd.scope(5).
 
-spawnd's own unit is no place for them: once controllers are enabled below its cgroup, systemd cannot start a new main
-process there.  A scope beside it outlives spawnd, with all limits in it.  It is delegated, so that systemd touches
-nothing below it, and systemd removes it as soon as it runs empty: a process that only sleeps, the holder, is in a leaf
-of its own.
+spawnd's own unit is unsuitable: once controllers are enabled below its cgroup, systemd cannot start a new
+main process there. A scope beside it outlives spawnd, with all limits in it. The scope is delegated, so
+systemd changes nothing below it. systemd removes a scope as soon as it is empty, so a process that only
+sleeps, the holder, stays in its own leaf.
 
-`systemd-run` makes it.  It speaks to systemd's private socket, so that no message bus has to run, it waits until the
-scope is there, and the process that asked becomes the holder.
+`systemd-run` makes the scope. It uses systemd's private socket, so that no message bus has to run, and waits
+until the scope exists. Its process then becomes the holder.
 
-The scope is found or made before the first service starts and kept while there is any.  systemd makes it when asked,
-and spawnd never waits for it.
+The scope is found or made before the first service starts, and kept while there are services. spawnd never
+waits for systemd to make it.
 """
 
 from __future__ import annotations
@@ -43,41 +43,41 @@ from supervisor.process.failure import step
 from supervisor.process.fork import default_signals, fork
 
 NAME = "spawnd-services"
-UNIT = "spawnd.service"  # as it is shipped
+UNIT = "spawnd.service"  # its name as shipped
 SYSTEM_SLICE = "system.slice"
-HOLDER_LEAF = "_keeper"  # its name since the first version; no service's leaf begins with a single `_`
+HOLDER_LEAF = "_keeper"  # its name since the first version; no leaf of a service begins with a single `_`
 SYSTEMD_RUN = "/usr/bin/systemd-run"
 SLEEP = "/bin/sleep"
-# systemd-run tells what is wrong on stderr; that this is closed says that the holder is there
+# systemd-run reports errors on stderr; closing stderr reports the holder
 KEEP = ("/bin/sh", "-c", f"exec {SLEEP} infinity 2>/dev/null")
 LAST_FD = 2**32 - 1
 
 MAX_COMPLAINT = 4096  # bytes
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
 Done = Callable[[int | None, str], None]
-TIME_LIMIT = 10.0  # seconds to get the scope: longer than a busy systemd takes
-AGAIN_AFTER = 0.1  # seconds: one of that name may be about to go
-GONE_WITHIN = 5.0  # seconds for an emptied scope to be removed by systemd
+TIME_LIMIT = 10.0  # seconds to get the scope; a busy systemd takes less
+AGAIN_AFTER = 0.1  # seconds; a scope of the same name may be about to disappear
+GONE_WITHIN = 5.0  # seconds for systemd to remove an empty scope
 LOOK_AGAIN = 0.01  # seconds
 Opened = Callable[[Subtree | None], None]
 
 
 def can_have_scope() -> bool:
-    """Whether systemd is process 1, would do what we say, and a cgroup2 is to be seen."""
+    """Whether systemd is process 1 and would obey this process, and a cgroup2 is visible."""
     return os.geteuid() == 0 and os.path.isdir(SYSTEMD_RUNS) and own_cgroup() is not None
 
 
 def scope_name(folder: str, system_folder: str) -> str:
-    """The scope of the spawnd with this run-time folder: each has one of its own, that of the system the plain name."""
+    """Return the scope of the spawnd with this run-time folder; the system's spawnd has the plain name."""
     if folder == system_folder:
         return f"{NAME}.scope"
     return f"{NAME}-{zlib.crc32(os.fsencode(folder)):08x}.scope"
 
 
 def find_scope(name: str) -> str | None:
-    """The folder of the scope `name`, in whichever slice.
+    """Return the folder of the scope `name`, in any slice.
 
-    None where it is not there, or without a process: systemd is about to remove it then.
+    None if it does not exist or is empty: systemd is about to remove it then.
     """
     for point in mount_points():
         for folder in _slices(point):
@@ -96,10 +96,10 @@ def _slices(folder: str) -> Iterator[str]:
 
 
 def make_scope_command(name: str, folder: str) -> tuple[str, ...]:
-    """The command that makes the scope and stays in it as its holder; `folder` is the run-time folder.
+    """Return the command that makes the scope and stays in it as its holder; `folder` is the run-time folder.
 
-    Without `Before=` systemd would end services at a shutdown of the host while spawnd stops them
-    in order.  A scope has DefaultTasksMax= unless it says otherwise.
+    Without `Before=`, systemd would end services at a shutdown of the host while spawnd stops them in order.
+    A scope has DefaultTasksMax= unless set otherwise.
     """
     slice_name, unit = place_of(cgroup_of("self") or "")
     before = dict.fromkeys((UNIT, unit or UNIT))
@@ -119,22 +119,22 @@ def make_scope_command(name: str, folder: str) -> tuple[str, ...]:
 
 
 def place_of(cgroup: str) -> tuple[str, str]:
-    """Slice and service of systemd's that a process in `cgroup` belongs to: ('system.slice', '') where to none."""
+    """Return slice and service of the unit for a process in `cgroup`; ('system.slice', '') without such a unit."""
     *slices, unit = cgroup.strip("/").split("/")
     if not unit.endswith(".service") or not all(each.endswith(".slice") for each in slices):
-        return SYSTEM_SLICE, ""  # of a session, or of a user's own systemd
+        return SYSTEM_SLICE, ""  # in a session, or in a user's own systemd
     return (slices[-1] if slices else "-.slice"), unit
 
 
 def holder_of(path: str) -> int | None:
-    """The pid of the holder of the scope in folder `path`, None where it has none."""
+    """Return the pid of the holder of the scope in folder `path`, None without one."""
     with suppress(OSError), open(f"{path}/{HOLDER_LEAF}/cgroup.procs", encoding="ascii") as procs:
         return next((int(line) for line in procs), None)
     return None
 
 
 def move_holder(path: str, pid: int) -> None:
-    """Move the holder to its leaf: there are no processes in inner cgroups.  Raises StepError."""
+    """Move the holder to its leaf, as inner cgroups must have no processes. Raises StepError."""
     leaf = f"{path}/{HOLDER_LEAF}"
     with step("make cgroup", leaf), suppress(FileExistsError):
         os.mkdir(leaf)
@@ -143,7 +143,7 @@ def move_holder(path: str, pid: int) -> None:
 
 
 def be_holder(path: str) -> None:
-    """Become the holder of a scope that has none.  To be called in a forked child; never comes back."""
+    """Become the holder of a scope without one. To be called in a forked child; never returns."""
     os.setsid()
     default_signals()
     move_holder(path, 0)
@@ -155,11 +155,11 @@ def be_holder(path: str) -> None:
 
 
 class ScopeRequest:
-    """Runs `command`, which becomes the holder of the scope `name`.
+    """A run of `command`, which becomes the holder of the scope `name`.
 
-    Calls `done` once, from the loop: with the holder's pid, or with None and what is wrong.  The
-    process is known by a pidfd and is nobody's registered child: its end is the scope's matter, and
-    it outlives spawnd.  Owns the pidfd and its end of the pipe.  Raises OSError: no process to be had.
+    Calls `done` once, from the loop: with the holder's pid, or with None and the problem. The process is held
+    by a pidfd and is no registered child, because it outlives spawnd and the scope handles its end. Owns the
+    pidfd and its end of the pipe. Raises OSError if no process can be forked.
     """
 
     def __init__(self, loop: Loop, name: str, command: tuple[str, ...], done: Done) -> None:
@@ -182,14 +182,14 @@ class ScopeRequest:
         loop.watch(self._read_end, select.EPOLLIN, lambda _events: self._read())
 
     def cancel(self) -> None:
-        """Nobody wants the scope any more: end the process, whatever it is by now."""
+        """Kill the process, whatever it executes by now: the scope is not needed any more."""
         if self._done is not None:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
             self._close()
 
     def _read(self) -> None:
-        """Collect what it says; the end of that is the holder, or the end of the process."""
+        """Collect its errors; they end when it becomes the holder or ends."""
         try:
             while data := os.read(self._read_end, MAX_COMPLAINT):
                 self._complaint += data[: MAX_COMPLAINT - len(self._complaint)]
@@ -219,7 +219,7 @@ class ScopeRequest:
 
 
 def _execute(command: tuple[str, ...], write_end: int) -> None:
-    os.setsid()  # an INT from the terminal is spawnd's alone
+    os.setsid()  # only spawnd handles INT from the terminal
     default_signals()
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -236,8 +236,8 @@ def _execute(command: tuple[str, ...], write_end: int) -> None:
 class Scope:
     """The scope `name` of the spawnd with the run-time folder `folder`.
 
-    Its holder is watched by a pidfd, as it may be the child of a spawnd that is no more.  A killed holder is replaced;
-    a scope that is gone is made again, and services that start meanwhile fail and back off.  Owns the pidfd.
+    A pidfd watches its holder, which may be the child of an earlier spawnd. A killed holder is replaced. A
+    lost scope is made again; services that start meanwhile fail and back off. Owns the pidfd.
     """
 
     def __init__(self, loop: Loop, name: str, folder: str) -> None:
@@ -254,20 +254,20 @@ class Scope:
         self._is_new = False
 
     def open(self, opened: Opened) -> None:
-        """Call `opened`, from here or from the loop, with the subtree, None where it cannot be had."""
+        """Call `opened`, at once or from the loop, with the subtree, or None if it cannot be had."""
         self._begin(opened)
 
     def take_over(self, subtree: Subtree) -> None:
-        """Go on keeping the scope that an earlier life of this process has opened."""
+        """Take over the scope that this process opened before its exec."""
         self._subtree = subtree
         self._keep()
 
     def release(self) -> None:
-        """Everything is about to stop: replace nothing any more."""
+        """Replace nothing any more: all services are about to stop."""
         self._kept = False
 
     def close(self, done: Callable[[], None]) -> None:
-        """End all that is in there, the holder too, and call `done` when systemd has removed it, or will not."""
+        """Kill all processes in the scope, also the holder; call `done` when systemd has removed it, or will not."""
         self._stop_waiting()
         if self._subtree is None:
             done()
@@ -278,7 +278,7 @@ class Scope:
         self._await_end(path, self._loop.clock() + GONE_WITHIN, done)
 
     def abandon(self) -> None:
-        """There will be no services: end a scope that was made for them just now.  An existing one stays."""
+        """End a scope that was just made, as there will be no services. A scope that existed before stays."""
         self._stop_waiting()
         if self._is_new and self._subtree is not None:
             self._kill(self._subtree.path)
@@ -298,7 +298,7 @@ class Scope:
             self._request = None
         self._unwatch()
 
-    # getting it
+    # opening the scope
 
     def _begin(self, opened: Opened) -> None:
         self._problem = ""
@@ -306,7 +306,7 @@ class Scope:
         self._get(opened)
 
     def _get(self, opened: Opened) -> None:
-        """Use the scope that is there, else have it made."""
+        """Use the existing scope, or have it made."""
         self._timer = None
         try:
             path = find_scope(self._name)
@@ -323,7 +323,7 @@ class Scope:
             opened(self._subtree)
 
     def _made(self, opened: Opened, pid: int | None, problem: str) -> None:
-        """The answer to a request."""
+        """Handle the answer to a request."""
         self._request = None
         if self._timer is not None:
             self._timer.cancel()
@@ -351,7 +351,7 @@ class Scope:
             self._subtree.lost = False
 
     def _failed(self, opened: Opened, problem: str) -> None:
-        """Try again while there is time: what is in the way may be about to go."""
+        """Try again while there is time: an obstacle may be about to disappear."""
         self._problem = problem
         if self._loop.clock() + AGAIN_AFTER < self._deadline:
             log.debug("%s: %s; trying again", self._name, problem)
@@ -366,13 +366,13 @@ class Scope:
             self._request = None
         self._failed(opened, self._problem or f"systemd did not make it within {TIME_LIMIT:g} s")
 
-    # keeping it
+    # keeping the scope
 
     def _holder_ended(self) -> None:
         self._unwatch()
         if self._kept and self._subtree is not None:
             self._subtree.lost = True
-            notice("%s: its holder has ended, there will be another", self._name)
+            notice("%s: its holder has ended; another one replaces it", self._name)
             self._timer = self._loop.call_later(AGAIN_AFTER, self._keep)
 
     def _keep(self) -> None:
