@@ -1,4 +1,4 @@
-"""From the evaluated definitions, or from an earlier life, to a running supervisor: the parts put together."""
+"""Putting the supervisor together, from evaluated definitions or from the state before an exec."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from supervisor.takeover.reexec import Reexec
 
 
 class Boot:
-    """Puts the supervisor together.  `status` is the exit status once the loop ends."""
+    """Assembles the supervisor. `status` is the exit status once the loop ends."""
 
     def __init__(self, loop: Loop, children: Children, runtime: RuntimeFolder, origin: Origin) -> None:
         self.status = 0
@@ -50,17 +50,17 @@ class Boot:
         self._systemd = Systemd.from_environment(loop)
         self._scope: Scope | None = None
         self._supervisor: Supervisor
-        self._server: Server | None = None  # for everybody
+        self._server: Server | None = None  # for all users
         self._folder_watch: FolderWatch | None = None
         self._owner_server: Server | None = None  # for root and spawnd's own user
         self._reexec = Reexec(loop, children, origin.program, self._records, lambda: runtime.lock, self._about_to)
         prctl.set_child_subreaper(1)
         _show_as(f"spawnd {runtime.path}")
 
-    # the first life
+    # a first start
 
     def start(self, result: Definitions | DefinitionsError) -> None:
-        """Start what the definitions say, or end the loop with what is wrong."""
+        """Start services by the definitions, or end the loop with the error."""
         self._guard(partial(self._begin, result))
 
     def _guard(self, step: Callable[[], None]) -> None:
@@ -74,7 +74,7 @@ class Boot:
             log.error("%s", error)
             self._give_up(EXIT_FAILED)
         except Exception:
-            # half a supervisor is worse than none: whoever started it sees that it ended
+            # half a supervisor is worse than none, and its parent notices an exit
             log.exception("cannot start: unexpected error")
             self._give_up(EXIT_FAILED)
 
@@ -83,7 +83,7 @@ class Boot:
         self._loop.stop()
 
     def _begin(self, result: Definitions | DefinitionsError) -> None:
-        """First the place where services live, which systemd may have to make."""
+        """Get the cgroup for services first, which systemd may have to make."""
         saved = read_saved(self._runtime.state)
         if isinstance(result, Definitions):
             settings = result.settings
@@ -111,7 +111,7 @@ class Boot:
         self._take_signals(self._supervisor)
         pool = {known: fd for known, (_name, fd) in passed.items()}
         self._supervisor.boot(result, saved, pool)
-        self._host.closer.close(pool.values())  # nobody wants these any more
+        self._host.closer.close(pool.values())  # no service has claimed these
         pool.clear()
         self._host.systemd_store.drop_unwanted()
         self._systemd.ready()
@@ -123,7 +123,7 @@ class Boot:
         self._folder_watch = FolderWatch(self._loop, self._runtime, self._remade)
 
     def _remade(self) -> None:
-        """Have everything again in the run-time folder, which is a new one."""
+        """Bind the sockets and write the state in the run-time folder, which was made anew."""
         for server in (self._server, self._owner_server):
             if server is not None:
                 server.look_again()
@@ -167,13 +167,13 @@ class Boot:
         on_signal(signal.SIGTERM, supervisor.shut_down)
         on_signal(signal.SIGINT, supervisor.shut_down)
         on_signal(signal.SIGHUP, supervisor.changes.reload)
-        on_signal(signal.SIGUSR1, partial(self._reexec.begin, lambda problem: None))  # it is in the log
+        on_signal(signal.SIGUSR1, partial(self._reexec.begin, lambda problem: None))  # the problem is logged elsewhere
         on_signal(signal.SIGUSR2, supervisor.log_states)
         for signum in REALTIME:
             on_signal(signum, partial(supervisor.realtime, signum))
 
     def close(self) -> None:
-        """End what control clients there are, and what was prepared for services that never came."""
+        """Disconnect control clients, and remove what was prepared for services that never started."""
         if self._folder_watch is not None:
             self._folder_watch.close()
         for server in (self._server, self._owner_server):
@@ -183,10 +183,10 @@ class Boot:
             self._scope.abandon()
         self._systemd.close()
 
-    # the next life
+    # an exec
 
     def _records(self) -> tuple[list[Record], Iterable[int]]:
-        """All that the next life of this process needs to know, and the descriptors that it needs."""
+        """Return the state that this process needs after an exec, and its descriptors."""
         assert self._server is not None
         records = list(self._supervisor.writer.everything())
         server = self._server.saved()
@@ -215,7 +215,7 @@ class Boot:
         return [*records, {"exec": saved}], fds
 
     def _about_to(self, leave: bool) -> None:
-        """Tell systemd that this process becomes another program, or that it does not after all."""
+        """Report to systemd that this process is about to exec, or that the exec has failed."""
         if leave:
             self._systemd.reloading()
             os.environ |= self._systemd.environment()
@@ -225,12 +225,15 @@ class Boot:
             self._systemd.ready()
 
     def rebuild(self, state: State) -> None:
-        """Be what this process was; nothing is done yet.  Raises whatever this version cannot understand."""
+        """Restore the state from before the exec; nothing is started yet.
+
+        Raises any exception caused by a state that this version does not understand.
+        """
         saved = state.exec
         subtree = Subtree(saved["subtree"]) if saved["subtree"] is not None else None
         if saved["scope"]:
             self._scope = self._make_scope()
-        # one that an earlier version was started without is made up for
+        # made up for if an earlier version has started without one
         has_keyring = saved["keyring"] if "keyring" in saved else _join_keyring()
         self._make(subtree, saved["journal"], saved["depot"], has_keyring)
         self._supervisor.rebuild(state, saved["supervisor"])
@@ -239,12 +242,12 @@ class Boot:
             self._owner_server = self._make_owner_server(saved["owner_server"])
 
     def activate(self, state: State) -> None:
-        """After `rebuild`: act again."""
+        """Resume work after `rebuild`."""
         close_left(state)
         self._take_signals(self._supervisor)
         self._loop.give_signals(state.signals)
         self._supervisor.activate(state.exec["supervisor"])
-        if self._owner_server is None:  # an earlier version had none
+        if self._owner_server is None:  # an earlier version had no such socket
             try:
                 self._owner_server = self._make_owner_server(None)
             except RuntimeFolderError as error:
@@ -258,7 +261,7 @@ class Boot:
 
 
 def _join_keyring() -> bool:
-    """Leave the session keyring of whoever started spawnd, whose keys are not for services; whether that went well."""
+    """Leave the session keyring of spawnd's parent, whose keys are not for services; return whether that succeeded."""
     try:
         join_session_keyring()
     except OSError as error:
@@ -268,7 +271,7 @@ def _join_keyring() -> bool:
 
 
 def _show_as(title: str) -> None:
-    """The title that `ps` shows: which of several instances this is.
+    """Set the title that `ps` shows, which identifies the instance.
 
     The name for `pgrep -x` and `killall` is the program's.
     """
@@ -277,16 +280,16 @@ def _show_as(title: str) -> None:
 
 
 def close_left(state: State) -> None:
-    """Close what came over the exec and nobody has taken in."""
+    """Close descriptors that came over the exec and were not taken over."""
     for record in state.units.values():
         for fd in numbers(record):
-            with suppress(OSError):  # closed as it was taken in
+            with suppress(OSError):  # it was closed while it was taken over
                 if os.get_inheritable(fd):
                     os.close(fd)
 
 
 def read_saved(path: str) -> State | None:
-    """The state that an earlier spawnd wrote down; None where there is nothing to continue."""
+    """Return the state that an earlier spawnd has written; None if there is nothing to continue."""
     try:
         with open(path, "rb") as file:
             state = read_state(file.read())

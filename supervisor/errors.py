@@ -11,14 +11,14 @@ EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: the definitions prevent a start
 
 
 class SpawnError(Exception):
-    """Root of everything that the supervisor raises itself."""
+    """Root of all exceptions that the supervisor itself raises."""
 
 
 class DefinitionsError(SpawnError):
-    """The definitions are wrong.  `problems` holds all of them, `FILE:LINE: message` each.
+    """The definitions are wrong. `problems` lists all problems as `FILE:LINE: message`.
 
-    `passing`: the same files may be good the next time, as a name service did not answer or
-    the evaluation was not let finish.
+    `passing`: the same files may be right the next time, because a name service did not answer or the
+    evaluation was interrupted.
     """
 
     def __init__(self, problems: list[str], passing: bool = False) -> None:
@@ -28,7 +28,7 @@ class DefinitionsError(SpawnError):
 
 
 class OtherDefinitionsError(SpawnError):
-    """The definitions are not those that were expected; `digest` is theirs."""
+    """The definitions differ from the expected ones; `digest` is the digest of the present ones."""
 
     def __init__(self, digest: str) -> None:
         super().__init__(f"definitions not changed: they are not the expected ones, their digest is {digest}")
@@ -40,9 +40,9 @@ class RuntimeFolderError(SpawnError):
 
 
 class StepError(SpawnError):
-    """A step of starting a service failed: which, on what path, with which errno (0: none); its text names that.
+    """A step of starting a service failed; the text names the step, the path and the errno (0: none).
 
-    `line` is the number of the line in the file `path` that is to be corrected, 0 where there is none.
+    `line` is the number of the line to correct in the file `path`, 0 without one.
     """
 
     def __init__(self, step: str, path: str, errno: int, cause: str, line: int = 0) -> None:

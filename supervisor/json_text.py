@@ -1,9 +1,9 @@
-r"""JSON that every parser takes, whatever is in the texts.
+r"""JSON that every parser accepts, whatever the texts contain.
 
-Python has a byte that is not UTF-8 as a lone surrogate (PEP 383), and writes it as `"\udcff"`, which is no Unicode:
-other parsers refuse it, or put something else in its place.  There are two ways to write it instead.  Text for people
-and for other programs has the four characters `\xff`, as all messages have.  Text that is read back unchanged, as the
-state file is, has a NUL with four digits behind it.  A NUL is written in that way, too.
+Python represents a byte that is not UTF-8 as a lone surrogate (PEP 383) and writes it as `"\udcff"`, which is
+invalid Unicode: other parsers refuse or replace it. There are two alternatives here. Text for people and for
+other programs has the four characters `\xff`, as in all messages. Text that has to be read back unchanged, as
+in the state file, has a NUL followed by four digits. A NUL is written in the same way.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import re
 
-TYPE_CHECKING = False  # spawnctl does not wait for `typing`
+TYPE_CHECKING = False  # spawnctl does not import `typing`, to save time
 if TYPE_CHECKING:
     from typing import Any
 
-# One escape of a text without other characters than those of ASCII: a pair of surrogates is a character.
+# One escape of a text that is otherwise ASCII: a pair of surrogates is a character.
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u([dD][89a-fA-F]..|0000)|.)")
 _EXACT = re.compile(r"\\(?:u0000([0-9a-f]{4})|.)")
 _SURROGATE, _NUL = r"\ud", r"\u0000"
@@ -34,7 +34,7 @@ def dumps_exactly(value: object) -> str:
 
 
 def loads_exactly(text: str) -> Any:
-    """Return what `dumps_exactly` was given, or any other JSON.  Raises ValueError, RecursionError."""
+    """Return the value that `dumps_exactly` was given, or any other JSON. Raises ValueError, RecursionError."""
     return json.loads(_EXACT.sub(_restored, text) if _NUL in text else text)
 
 

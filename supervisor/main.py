@@ -1,4 +1,4 @@
-"""`spawnd`: the command line, and the parts put together."""
+"""`spawnd`: the command line, and the start of its parts."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from supervisor.process.children import REALTIME, Children, signal_name
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-TRIAL_TIME = 1.0  # seconds that a trial goes on for
+TRIAL_TIME = 1.0  # seconds for which a trial runs
 DEFINITIONS = f"{SYSCONFDIR}/spawnd/services.d"
 
 
 def main() -> int:
-    """Run spawnd until it is told to stop; the exit status."""
+    """Run spawnd until it is told to stop; return the exit status."""
     try:
         enter_utf8_mode()
     except OSError as error:
@@ -44,7 +44,7 @@ def main() -> int:
     stderr_is_open = open_closed_stdio()
     open_log(arguments.log_level or "info", stderr_is_open)
     try:
-        command = program()  # before the folder changes, as `paths` and `folder`
+        command = program()  # before the folder changes, like `paths` and `folder`
         folder = os.path.abspath(arguments.runtime_dir or default_folder())
         paths = [os.path.abspath(path) for path in arguments.config or [DEFINITIONS]]
         os.chdir("/")
@@ -64,7 +64,7 @@ def main() -> int:
 
 
 def parse_arguments(words: Sequence[str] | None = None) -> SimpleNamespace:
-    """Return the command line's values; these alone, as an object of argparse would keep the module."""
+    """Return the values of the command line in a plain object: one of argparse would keep that module in memory."""
     found = parser().parse_args(words)
     if found.strict and not found.check:
         parser().error("--strict goes with --check")
@@ -72,7 +72,7 @@ def parse_arguments(words: Sequence[str] | None = None) -> SimpleNamespace:
 
 
 def parser() -> ArgumentParser:
-    import argparse  # whose memory is the first thing to be used anew
+    import argparse  # first, so that its memory is reused
 
     result = argparse.ArgumentParser(
         prog="spawnd",
@@ -94,7 +94,7 @@ def parser() -> ArgumentParser:
 
 
 def _width() -> int:
-    """Columns for the help text.  argparse finds the same, but imports `shutil` for it, even where it shows no help."""
+    """Return the columns of the help text. argparse would import `shutil` for this, even without showing help."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns):
         return int(columns) - 2
@@ -105,7 +105,7 @@ def _width() -> int:
 
 
 def _path(text: str) -> str:
-    """An empty path is an unset variable of a script, and not the present folder."""
+    """Return the path. An empty path comes from an unset variable of a script; it does not mean the present folder."""
     if not text:
         from argparse import ArgumentTypeError
 
@@ -114,7 +114,7 @@ def _path(text: str) -> str:
 
 
 def check(paths: Sequence[str], strict: bool) -> int:
-    """Evaluate the definitions and print what is wrong, or how many services there are."""
+    """Evaluate the definitions and print the problems, or the number of services."""
     results: list[Definitions | DefinitionsError] = []
     loop = Loop(on_error=_log_exception)
 
@@ -123,10 +123,10 @@ def check(paths: Sequence[str], strict: bool) -> int:
         loop.stop()
 
     children = _make_children(loop)
-    unblock_all()  # whoever started this may have blocked some, and exec keeps them blocked
+    unblock_all()  # the parent may have blocked some, and exec keeps them blocked
     Evaluation(loop, children, paths, take, programs=True)
     loop.run()
-    # only now: what cannot be written would be an error of a callback, after which a loop goes on
+    # not in the callback: an error of the print would not end the loop
     (result,) = results
     if isinstance(result, DefinitionsError):
         print(result, file=sys.stderr)
@@ -141,16 +141,16 @@ def check(paths: Sequence[str], strict: bool) -> int:
 
 
 def run(origin: Origin, folder: str) -> int:
-    """Be the supervisor."""
+    """Run as the supervisor."""
     loop = _make_loop()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     runtime = RuntimeFolder(folder)
     runtime.claim()
     children = _make_children(loop)
-    unblock_all()  # whoever started this may have blocked some, and exec keeps them blocked
+    unblock_all()  # the parent may have blocked some, and exec keeps them blocked
     evaluation = Evaluation(loop, children, origin.paths, lambda result: boot.start(result))
-    # the rest is imported while the child evaluates: that is what a start takes longest for
+    # import the rest while the child evaluates, which takes most of the start
     from supervisor.boot import Boot
 
     boot = Boot(loop, children, runtime, origin)
@@ -162,10 +162,10 @@ def run(origin: Origin, folder: str) -> int:
 
 
 def resume(fd: int, trial: bool) -> int:
-    """Be the supervisor that this process was before it executed itself anew, by the state in the memfd `fd`.
+    """Continue as the supervisor from before the exec, with the state in the memfd `fd`.
 
-    With `trial` be that in a child of it, with copies of all it has: make everything, let a
-    second go by, do nothing.
+    With `trial` this is a child of that supervisor, with copies of its descriptors: restore everything, wait
+    a second, do nothing else.
     """
     from supervisor.boot import Boot
     from supervisor.state.state import read_state
@@ -184,12 +184,12 @@ def resume(fd: int, trial: bool) -> int:
     boot = Boot(loop, children, runtime, origin)
     boot.rebuild(state)
     if trial:
-        # what the other closes meanwhile is to be closed: ports, connections
+        # descriptors that the supervisor closes meanwhile must not stay open here: ports, connections
         close_range(3, LAST_DESCRIPTOR)
         second = Loop(on_error=_log_exception)
         second.call_later(TRIAL_TIME, second.stop)
         second.run()
-        os._exit(0)  # nothing of it is to be closed in order: it is all the other's
+        os._exit(0)  # without cleaning up: everything belongs to the supervisor
     boot.activate(state)
     unblock_all()
     loop.run()
@@ -199,12 +199,12 @@ def resume(fd: int, trial: bool) -> int:
 
 
 def _make_loop() -> Loop:
-    """A loop that takes every signal whose default action ends the process: none may come too early."""
+    """Return a loop that handles every signal whose default action would end the process."""
     loop = Loop(on_error=_log_exception)
     for signum in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, *REALTIME):
         loop.on_signal(signum, partial(notice, "signal %s: too early, ignored", signal_name(signum)))
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.on_signal(signum, loop.stop)  # nothing runs yet, so there is nothing to stop in order
+        loop.on_signal(signum, loop.stop)  # nothing runs yet that would have to stop in order
     return loop
 
 

@@ -46,8 +46,8 @@ def _is_found_isolated() -> bool:
 class Origin:
     """`paths` are the definition files and folders, absolute; `level` is the log level of the command line or ''.
 
-    `nofile_soft` is the soft descriptor limit that spawnd was started with, `program` how to
-    execute it, `stderr_is_open` whether its log goes there.
+    `nofile_soft` is the soft descriptor limit at the start of spawnd, `program` the command that executes it
+    again. `stderr_is_open` is whether its log goes to stderr.
     """
 
     paths: list[str]
@@ -58,6 +58,6 @@ class Origin:
 
 
 def program() -> list[str]:
-    """How to execute what is installed where this process came from.  To be asked before the folder changes."""
+    """Return the command that executes the installed version again. To be called before the folder changes."""
     script = os.path.abspath(sys.argv[0])
     return [script] if os.access(script, os.X_OK) else [*interpreter(), script]

@@ -1,6 +1,6 @@
 """Text for people: what a terminal, a log or a process title can take, and numbers and lists of things.
 
-A path is bytes.  Python has those that are not UTF-8 as surrogates (PEP 383); people see `\\xfc`.
+A path is bytes. Python represents bytes that are not UTF-8 as surrogates (PEP 383); messages show them as `\\xfc`.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ SHOWN = 5  # of a list, before the rest is a number
 
 
 def printable(text: str) -> str:
-    """Return the text in one line, with escapes for all that would command a terminal."""
+    """Return the text in one line, with escapes for all terminal controls."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else escape(char) for char in text)
 
 
 def encodable(text: str) -> str:
-    """Return the text with escapes for what UTF-8 cannot encode; everything else stays."""
+    """Return the text with escapes for characters that UTF-8 cannot encode."""
     return "".join(escape(char) if _is_surrogate(char) else char for char in text) if _has_bytes(text) else text
 
 
 def quoted(path: str) -> str:
-    """Return a path in quotation marks, as `!r` does, with its bytes as they are."""
+    """Return a path in quotation marks, like `!r`, with its bytes as they are."""
     shown = repr(path)
     if not _has_bytes(path):
         return shown
@@ -32,7 +32,7 @@ def quoted(path: str) -> str:
 
 
 def escape(char: str) -> str:
-    """Return the escape of a character, or of the byte that a surrogate stands for."""
+    """Return the escape of a character, or of the byte that a surrogate represents."""
     if "\udc80" <= char <= "\udcff":
         return f"\\x{ord(char) - 0xDC00:02x}"
     return char.encode("unicode_escape").decode()

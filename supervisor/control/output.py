@@ -13,7 +13,7 @@ from supervisor.varlink.pending_call import PendingCall
 
 LONGEST_REST = 3  # bytes of an incomplete character
 
-INTERVAL = 0.2  # seconds between two looks; the log worker tells nobody when it has written
+INTERVAL = 0.2  # seconds between two looks; the log worker reports no writes
 
 
 def read(core: Core, name: str, position: Position = START) -> Piece | None:
@@ -53,10 +53,10 @@ def unfinished(data: bytes) -> int:
 
 
 class Follow:
-    """Ends with the call, or with an error when the service is no more or has no log any more.
+    """Follows the output until the call ends, or fails when the service or its log is gone.
 
-    Looks only while the caller has taken what was sent.  For one who reads slowly the rest
-    waits in the ring, and is lost when that has turned round; the next reply says how much.
+    Reads only while the caller keeps up. For a slow caller the output waits in the ring, and is lost once it
+    is overwritten; the next reply says how much is lost.
     """
 
     def __init__(self, pending: PendingCall, core: Core, name: str, count: int) -> None:
@@ -78,7 +78,7 @@ class Follow:
         """Send the last lines."""
         piece = read(self._core, self._name)
         if piece is None:
-            self._pending.reply(reply_of(None))  # the journal has it: there is nothing to follow
+            self._pending.reply(reply_of(None))  # the journal has it, so it cannot be followed
             return
         self._pending.reply_more(reply_of(piece, count))
         self._arrive(piece.end)
@@ -106,7 +106,7 @@ class Follow:
             self._arrive(piece.end)
 
     def _wait(self) -> None:
-        """Look again in a while, or as soon as there is room."""
+        """Look again after the interval, or as soon as the caller has read enough."""
         if self._pending.has_room:
             self._timer = self._pending.loop.call_later(INTERVAL, self._look)
 

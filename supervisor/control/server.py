@@ -30,8 +30,8 @@ from supervisor.varlink.connection import Acceptor, Callbacks, Connection, Recor
 from supervisor.varlink.pending_call import PendingCall
 
 BACKLOG = 512
-MODE = 0o666  # anybody may connect, to be told by name that they may not
-OWNER_MODE = 0o600  # root and the user that spawnd runs as
+MODE = 0o666  # any user may connect, and gets an error by name if not permitted
+OWNER_MODE = 0o600  # root and spawnd's own user
 
 Inode = tuple[int, int]  # device and number
 
@@ -47,10 +47,10 @@ REFUSED_TIMEOUT = 10.0  # seconds for a client to make that call
 
 
 def open_listener(path: str, mode: int) -> socket.socket:
-    """A listening socket at `path`, in the place of what was there; the caller owns it.
+    """Return a listening socket at `path`, in place of any other file; the caller owns it.
 
-    The socket is bound at its final path, so that getsockname(2) tells the truth, and listens before anybody connects.
-    Raises RuntimeFolderError.
+    The socket is bound at its final path, so that getsockname(2) is right, and listens before its mode lets
+    clients connect. Raises RuntimeFolderError.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -71,7 +71,7 @@ def open_listener(path: str, mode: int) -> socket.socket:
 
 
 def inode_at(path: str) -> Inode | None:
-    """The file at `path` itself; None: there is none."""
+    """Return device and inode of the file at `path` itself; None without one."""
     try:
         status = os.stat(path, follow_symlinks=False)
     except OSError:
@@ -80,7 +80,7 @@ def inode_at(path: str) -> Inode | None:
 
 
 def answers(path: str) -> bool:
-    """Whether a process listens on a socket there."""
+    """Whether a process listens on the socket at `path`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         probe.setblocking(False)
         try:

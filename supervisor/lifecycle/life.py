@@ -238,12 +238,13 @@ def keeps(service: Service, life: Life) -> bool:
 class Ended:
     """The end of a service's last process, as a plain value that can be written and read back.
 
-    A process that exited has a `status`, one that was killed a `signum` with its name, `signal`.  Where there was
-    none, or it never came to its program, `step` says what failed, on what `path`, with which `errno` (0: none) and
-    why; `line` is the line of that path to correct, 0 where there is none.  `function` is the function that it ran,
-    if any, `cause` its message.  A `cause` alone: the first process of a service with `forking` has left no other.
-    `left` counts the processes left behind, as by a program that goes into the background; `undecided` says why no
-    process of a service with `forking` was taken for its own.  All fields empty: nobody could see the process end.
+    A process that exited has a `status`. A process that was killed has a `signum` and the name `signal`. If
+    there was no process, or it never reached its program, `step` names the failed step, with its `path`,
+    `errno` (0: none) and `cause`; `line` is the line to correct in that path, 0 without one. `function` is the
+    function that it ran, if any, and `cause` its message. A `cause` alone: the first process of a service with
+    `forking` has left no other. `left` counts the leftover processes, as of a program that goes into the
+    background. `undecided` says why no process of a service with `forking` was chosen as the daemon. If all
+    fields are empty, the end was unseen.
     """
 
     status: int | None = None

@@ -178,8 +178,8 @@ def executed(service: Service, life: Life, now: float) -> Transition:
 
 
 def in_background(service: Service, life: Life, now: float) -> Transition:
-    """The process of the service is found, as the one that was executed has gone into the background."""
-    if life.state is State.STOPPING:  # and was to be ended before it was found
+    """Note that the daemon was found, after the executed process went into the background."""
+    if life.state is State.STOPPING:  # the order to stop came before it was found
         return life, (Act.STOP_SIGNAL,)
     return (come_up(service, life, now) if goes_into_background(service, life) else life), ()
 

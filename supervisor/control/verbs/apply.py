@@ -27,7 +27,7 @@ Reply = dict[str, object]
 
 
 def steps_of(plan: Plan) -> list[Step]:
-    """Return what a result needs to know of each service, as plain data."""
+    """Return the facts about each service that a result needs, as plain data."""
     return [
         {
             "name": entry.name,
@@ -42,7 +42,7 @@ def steps_of(plan: Plan) -> list[Step]:
 
 
 class Applied:
-    """`finish` is given a row for each of the steps.  Ends with the call."""
+    """The wait for the results; `finish` gets a row for each of the steps. Ends with the call."""
 
     def __init__(
         self, pending: PendingCall, core: Core, steps: list[Step], finish: Callable[[list[Row]], None]
@@ -57,21 +57,21 @@ class Applied:
         self._wait: Wait | None = None
 
     def reload(self) -> None:
-        """Ask the services to reload whose step is a reload."""
+        """Ask the services whose step includes a reload to reload."""
         for name in list(self._reloading):
             self._core.side_calls.reload(name, partial(self._reload_ended, name))
 
     def tell(self) -> None:
-        """Finish at once, with what is known so far."""
+        """Finish at once, with the results so far."""
         self._core.writer.flush()
         self._rows([result(self._core, name, self._so_far(name)) for name in self._steps])
 
     def wait(self) -> None:
-        """Finish when all have come to what was planned."""
+        """Finish when all services have reached their planned states."""
         self._wait = Wait(self._pending, self._core, self._steps, self._judge, self._rows)
 
     def forget_reloads(self) -> None:
-        """Count the reloads as asked for: an earlier process asked, and their results are lost."""
+        """Count the reloads as requested: an earlier process requested them, and their results are lost."""
         self._reloaded = dict.fromkeys(self._reloading, ASKED)
 
     def _reload_ended(self, name: str, problem: str) -> None:

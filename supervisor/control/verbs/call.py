@@ -29,8 +29,8 @@ from supervisor.varlink.pending_call import PendingCall
 
 GET_INFO = f"{SERVICE}.GetInfo"
 INTERFACE = re.compile(r"[A-Za-z][A-Za-z0-9.-]{0,254}\Z")
-# in the memo, for a spawnd that is executed anew
-SENT = "sent"  # the service may have got the call
+# keys in the memo, which survives an exec of spawnd
+SENT = "sent"  # the service may have received the call
 DEADLINE = "deadline"  # time of the loop's clock
 
 SECONDS = 10.0
@@ -38,13 +38,13 @@ SHORTEST, LONGEST = 0.001, 86400.0
 
 
 class Relay:
-    """Answers `pending` with what the service `name` says to `call`; owns the connection to it, and ends with it.
+    """Answers `pending` with the reply of the service `name` to `call`. Owns the connection; ends with the call.
 
-    `seconds` is the time limit.  Raises ControlError.
+    `seconds` is the time limit. Raises ControlError.
     """
 
     def __init__(self, pending: PendingCall, core: Core, name: str, path: str, call: Call, seconds: float) -> None:
-        if SENT in pending.memo:  # of an earlier life, whose connection is gone
+        if SENT in pending.memo:  # a call from before the exec, whose connection is gone
             raise ConnectionLost(name)
         if not pending.has_room_for_channel:
             raise Failed("too many connections to services hang while they are closed: descriptors were left in them")
@@ -65,7 +65,7 @@ class Relay:
             self._channel.call(Call(GET_INFO, {}), self._informed)
 
     def _informed(self, reply: Reply) -> None:
-        """Make the call to the first interface that is the service's own."""
+        """Make the call to the service's first own interface."""
         if reply.error:
             self._pending.fail(ServiceError(self._name, reply.error, reply.parameters))
             return

@@ -12,17 +12,16 @@ from supervisor.lifecycle.life import State
 from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
-MOST = 256  # changes in a reply, and those that wait for a slow reader before they are made fewer
+MOST = 256  # changes in a reply, and changes queued for a slow reader before they are folded
 
 Change = dict[str, Any]
 
 
 class Monitor:
-    """Ends with the call.
+    """Reports changes until the call ends.
 
-    Of each service it knows what the caller has been told, or is about to be: what differs
-    from that is a change.  For a caller who reads slowly the changes that wait are folded,
-    all of one service into one, so that there are never many more of them than services.
+    It keeps the last reported state of each service; a difference from that is a change. For a slow caller, the queued
+    changes are folded into one per service, so that there are never many more of them than services.
     """
 
     def __init__(self, pending: PendingCall, core: Core, wanted: Sequence[str], changes_only: bool) -> None:
@@ -84,7 +83,7 @@ class Monitor:
             self._waiting[:] = folded(self._waiting)
             self._fold_at = max(MOST, 2 * len(self._waiting))
         if self._pending.has_room and not self._planned:
-            # all that comes in one round of the loop goes together
+            # changes of one round of the loop share a reply
             self._planned = True
             self._pending.loop.call_later(0, self._send)
 
@@ -97,7 +96,7 @@ class Monitor:
 
 
 def folded(changes: Sequence[Change]) -> list[Change]:
-    """For each service one change, the last, that counts those which it stands for; in the order of these."""
+    """Return the last change of each service, with the number of changes folded into it, in order of these."""
     last: dict[str, Change] = {}
     for change in changes:
         name = change["name"]
