@@ -120,9 +120,9 @@ class Life(NamedTuple):
     dependents start then): others had to wait for these. Restarts, ordered or not, change none of the three.
     `set_up`: its function `start` has succeeded, and `stop` has not been called since.
     `final`: its process has ended with a status after which its definition wants no restart.
-    `reason` is for people; `cause` is kept until something else happens, `other` is the service
-    that it is about, `detail` a sentence that says more than `cause`, if there is one.
-    `stop_failure` tells how its function `stop` failed after that, if it did.
+    `reason` is for people. `cause` is kept until the next event, `other` is the service that it is about, and
+    `detail` a sentence with more than `cause`, if there is one.
+    `stop_failure` is the failure of its function `stop` after that event, if any.
     """
 
     state: State = State.STOPPED

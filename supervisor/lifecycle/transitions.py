@@ -51,7 +51,7 @@ def enter(life: Life, state: State, now: float, reason: str, deadline: float | N
 
 
 def because(life: Life, cause: Cause, reason: str = "", other: str = "", detail: str = "") -> Life:
-    """Return the life with the last thing that happened to it; an order has its own words."""
+    """Return the life with a new cause; orders have their own reasons."""
     words = reason or ORDERS[cause].format(other)
     return life._replace(cause=cause, reason=words, other=other, detail=detail, stop_failure="")
 
