@@ -27,8 +27,6 @@ class Screen:
         self.pid, self._master = pty.fork()
         if self.pid == 0:
             try:
-                for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
-                    signal.signal(signum, signal.SIG_DFL)  # whatever the test runner was started with
                 size = ("COLUMNS", "LINES")  # they would count rather than the terminal's
                 inherited = {name: value for name, value in os.environ.items() if name not in size}
                 os.execvpe(command[0], list(command), inherited | {"TERM": "dumb"} | environment)  # noqa: S606

@@ -243,11 +243,7 @@ def test_many_replies(odd: Daemon) -> None:
 
 
 def test_a_caller_that_is_interrupted_ends_the_call(odd: Daemon) -> None:
-    client = subprocess.Popen(
-        ctl(odd, "call", "o", "a.b.Silent", "--timeout", "600"),
-        stderr=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    client = subprocess.Popen(ctl(odd, "call", "o", "a.b.Silent", "--timeout", "600"), stderr=subprocess.DEVNULL)
     odd.wait_log("call of a.b.Silent of o")
     client.send_signal(signal.SIGINT)
     assert client.wait(60) == ExitCode.INTERRUPTED

@@ -196,15 +196,11 @@ def test_a_closed_descriptor_is_nothing_of_ours(daemon: AccessoryDaemon, folder:
 def test_an_interrupt_before_there_is_an_answer() -> None:
     """Ends it as it ends others, without a traceback."""
     address = f"@silent-{os.getpid()}"
-
-    def default() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
         server.bind("\0" + address[1:])
         server.listen()
         command = [str(BIN / "spawn-enter"), "--address", address, "--ipc", "a"]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=default) as run:
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as run:
             connection = server.accept()[0]
             assert connection.recv(1000)
             run.send_signal(signal.SIGINT)
