@@ -15,15 +15,15 @@ from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import Life, State, Transition
 
 MEANINGS = {
-    State.STOPPED: "It is down, and nobody wants it up.",
-    State.WAITING: "It is to start, and something has to come first: a dependency, an order, a conflict, an address.",
+    State.STOPPED: "It is down and is to stay down.",
+    State.WAITING: "It is to start, but waits for a dependency, an order, a conflict or an address.",
     State.STARTING: "Its check, its function `start` or its process runs, and it is not ready yet.",
     State.RUNNING: "It is up.",
-    State.RELOADING: "It is up, and has said that it reloads.",
-    State.STOPPING: "It was told to end, or its function `stop` runs.",
-    State.BACKOFF: "It has failed, and is started again after a delay.",
-    State.FAILED: "It has failed, and is not started again by itself.",
-    State.DONE: "It is a task and has succeeded.",
+    State.RELOADING: "It is up, and has announced a reload.",
+    State.STOPPING: "It is being stopped: its process is ending, or its function `stop` runs.",
+    State.BACKOFF: "It has failed and will be started again after a delay.",
+    State.FAILED: "It has failed and will not be started again automatically.",
+    State.DONE: "It is a task that has succeeded.",
 }
 ORDERS = {"start": machine.start, "stop": machine.stop, "restart": machine.restart, "reset": machine.reset}
 SERVICES = (
@@ -47,14 +47,14 @@ def _events() -> Iterator[tuple[str, Event]]:
         yield f"`{name}`", order
     yield "its dependencies are up", machine.dependencies_met
     yield "the program was executed", machine.executed
-    yield "its daemon is found", machine.in_background
-    yield "it says that it is ready", machine.ready
-    yield "it closes `ready_fd` unused", machine.ready_closed
-    yield "it says that it reloads", machine.reloading
-    yield "its time is over", machine.timed_out
+    yield "its background process is found", machine.in_background
+    yield "it reports that it is ready", machine.ready
+    yield "it closes `ready_fd` without a report", machine.ready_closed
+    yield "it announces a reload", machine.reloading
+    yield "its time limit or delay expires", machine.timed_out
     yield "it misses its watchdog", machine.watchdog_missed
     yield "it cannot be started", _start_failed
-    yield "its process ends well", partial(_exited, clean=True, status=0)
+    yield "its process succeeds", partial(_exited, clean=True, status=0)
     yield "its process fails", partial(_exited, clean=False, status=1)
     yield "its process fails", partial(_exited, clean=False, status=78)
 
