@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from supervisor.definitions.service import Change, Definitions, Descriptor, Service
+from supervisor.definitions.service import Change, Definitions, Descriptor, Service, Slot
 from supervisor.errors import DefinitionsError
 from supervisor.lifecycle.life import RUNS, UP, Cause, State
 from supervisor.lifecycle.plan import Plan, make_plan
@@ -20,7 +20,6 @@ from supervisor.process.files import rights_of
 from supervisor.process.held_descriptors import UNIX, Opened, close_all, open_all, wanted
 from supervisor.process.network_namespace import namespace_of_name
 from supervisor.process.paths import Sight
-from supervisor.process.slots import Slot
 
 READ = frozenset({"r", "r+"})  # access to files that have to exist
 NOTHING_SEEN: Sights = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from supervisor.definitions.service import Service, Settings
+from supervisor.definitions.service import Service, Settings, Slot
 from supervisor.errors import SpawnError
 from supervisor.lifecycle.dependencies import Obstacle
 from supervisor.lifecycle.life import Ended, Life
@@ -15,7 +15,6 @@ from supervisor.log.ring import START, Piece, Position
 from supervisor.process.launch import DescriptorRow
 from supervisor.process.paths import Sight
 from supervisor.process.run import Answer
-from supervisor.process.slots import Slot
 
 
 class Unit(Protocol):

@@ -1,4 +1,4 @@
-"""The parsers of the command line: one up to the verb, one for what the verb takes."""
+"""The parsers of the command line, one up to the verb and one for the verb, and arguments that several verbs take."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from supervisor.ctl.verbs import VERBS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from argparse import _ActionsContainer
     from collections.abc import Sequence
     from typing import Any
 
 VERB = "VERB"  # what an argument is called that is a verb
 DEFAULT = "list"
+NAMES = "a service, a quoted pattern of names, or all"
 NEAR = 2  # verbs that are suggested instead of a wrong one
 ALIKE = 0.7  # how alike they have to be
 
@@ -112,3 +114,60 @@ def _path(text: str) -> str:
 
 def sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
+
+
+def take_names(parser: argparse.ArgumentParser) -> None:
+    """At least one name."""
+    parser.add_argument("names", nargs="+", metavar="NAME", help=NAMES)
+
+
+def take_name(parser: argparse.ArgumentParser, what: str = "a service") -> None:
+    """One service."""
+    parser.add_argument("name", metavar="NAME", type=_exact, help=what)
+
+
+def _exact(text: str) -> str:
+    if text == "all" or not set("*?[").isdisjoint(text):
+        raise argparse.ArgumentTypeError(f"it takes the name of one service, not {text!r}")
+    return text
+
+
+def take_order(parser: argparse.ArgumentParser) -> None:
+    """Names, and how to wait for what is ordered for them."""
+    take_names(parser)
+    take_wait(parser)
+    take_quiet(parser)
+
+
+def take_wait(parser: argparse.ArgumentParser, until: str = "it is done") -> None:
+    """Whether to wait, and how long."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--no-wait", action="store_true", help=f"do not wait until {until}")
+    take_timeout(group)
+
+
+def take_timeout(parser: _ActionsContainer) -> None:
+    parser.add_argument(
+        "--timeout", metavar="SECONDS", type=seconds, help="stop waiting after this time; the operation continues"
+    )
+
+
+def seconds(text: str) -> float:
+    """The type of an argument."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 86400:
+        raise argparse.ArgumentTypeError(f"not a number of seconds up to a day: {text!r}")
+    return value
+
+
+def take_reload(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--reload", action="store_true", help="also reload services that have a reload_signal, as HUP does"
+    )
+
+
+def take_quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-q", "--quiet", action="store_true", help="print failures only")

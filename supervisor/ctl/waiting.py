@@ -7,8 +7,7 @@ import time
 
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import SpawnctlError, TimedOut
-from supervisor.ctl.output import NO_SERVICES, print_results, standard_output
-from supervisor.ctl.text import wrap
+from supervisor.ctl.output import NO_SERVICES, print_results, standard_output, wrap
 from supervisor.printable import count, printable
 
 TYPE_CHECKING = False

@@ -7,11 +7,10 @@ from functools import partial
 from typing import Any
 
 from supervisor.definitions import services
-from supervisor.definitions.checking import Checking
+from supervisor.definitions.checking import Checking, Constructor, Lines, Node
 from supervisor.definitions.convert import account, plain
 from supervisor.definitions.databases import Databases
 from supervisor.definitions.files import Source
-from supervisor.definitions.lines import Constructor, Lines, Node
 from supervisor.definitions.lua import NAMES, Evaluated, Function, Global, Module, missing
 from supervisor.definitions.netns import service_name
 from supervisor.definitions.problems import InvalidValue, Problems, did_you_mean, internal, place

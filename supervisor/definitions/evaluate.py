@@ -11,12 +11,11 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from supervisor.definitions.checking import Checking
+from supervisor.definitions.checking import Checking, first_local, first_return, module_names, scan, unused_specials
 from supervisor.definitions.collisions import check_addresses, check_sharing
 from supervisor.definitions.databases import Accounts, Databases, Network
 from supervisor.definitions.definition_file import SPECIAL, DefinitionFile, SettingsReader
 from supervisor.definitions.files import Files, Source
-from supervisor.definitions.lines import first_local, first_return, module_names, scan, unused_specials
 from supervisor.definitions.lua import Lua, LuaProblem
 from supervisor.definitions.netns.overlaps import check_host_addresses, check_links
 from supervisor.definitions.order import add_implied_dependencies, check_order

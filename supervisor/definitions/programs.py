@@ -1,4 +1,4 @@
-"""Programs of services: can they be executed, as far as the user that checks the definitions can know?
+"""Programs of services: workers that are installed, and files that can be executed, as far as the checking user knows.
 
 Nothing is executed.  A step before the start may make a program, so every finding is a notice.
 """
@@ -6,6 +6,7 @@ Nothing is executed.  A step before the start may make a program, so every findi
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import re
 import stat
@@ -13,13 +14,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from supervisor.definitions.checking import Checking
+from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.service import Service
+from supervisor.definitions.values import describe
 from supervisor.printable import quoted
 
 FIRST_LINE = 256  # bytes of it that the kernel looks at: BINPRM_BUF_SIZE
 DEFAULT_PATH = "/bin:/usr/bin"  # of env(1) where there is no $PATH
 ENV = "/env"
 _SHELL = re.compile(r"\$\{?(?:HOME|PATH|USER)\b|(?:\A|[:=])~/")  # what a shell would expand in a value
+
+BUILT_IN = frozenset({"log", "function"})  # the supervisor runs them itself
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def check_programs(services: dict[str, Service], checkings: dict[str, Checking]) -> None:
@@ -131,3 +138,36 @@ def _as_user(service: Service) -> Iterator[None]:
         os.seteuid(uid)
         os.setegid(gid)
         os.setgroups(groups)
+
+
+def worker(value: object, checking: Checking) -> str:
+    """The name of an installed worker: the module `workers.NAME.main`."""
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise InvalidValue(f"{describe(value)} is not the name of a worker" + did_you_mean(value, installed()))
+    if value in BUILT_IN:
+        raise InvalidValue(f"{value!r} is built in and needs no definition")
+    known = checking.databases.workers
+    if value not in known:
+        known[value] = "" if _exists(value) else f"unknown worker {value!r}" + did_you_mean(value, installed())
+    if known[value]:
+        raise InvalidValue(known[value])
+    return value
+
+
+def _exists(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(f"workers.{name}.main") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def installed() -> list[str]:
+    """The names of the workers that a definition can have."""
+    package = importlib.util.find_spec("workers")
+    folders = package.submodule_search_locations if package else None
+    return [
+        entry.name
+        for folder in folders or ()
+        for entry in os.scandir(folder)
+        if entry.name not in BUILT_IN and os.path.exists(os.path.join(entry.path, "main.py"))
+    ]

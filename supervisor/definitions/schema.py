@@ -8,7 +8,7 @@ from typing import Any
 from supervisor.definitions.checking import Checking
 from supervisor.definitions.convert import account, kernel, plain, tables
 from supervisor.definitions.convert.descriptor import entries, standard
-from supervisor.definitions.convert.worker import worker
+from supervisor.definitions.programs import worker
 from supervisor.definitions.service import KEYS, Key
 
 Convert = Callable[[Any, Checking], Any]

@@ -15,6 +15,11 @@ CONTROL = "control"  # the name of the descriptor that `control = true` adds to 
 
 Kind = Literal["file", "udp", "tcp", "stream", "dgram", "seqpacket", "log"]
 
+# the slots of a descriptor table: the numbers that a service finds its descriptors at
+STDIO = ("stdin", "stdout", "stderr")  # 0, 1 and 2
+FIRST = 3  # of the table proper, as systemd's SD_LISTEN_FDS_START
+Slot = int
+
 
 class Change(StrEnum):
     """Effect of a changed key on a running service, least first."""
@@ -350,3 +355,8 @@ class Definitions:
     notices: tuple[str, ...] = ()
     about: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     digest: str = ""
+
+
+def slot_name(slot: Slot) -> str:
+    """Return the name of a slot in messages and in the state file: `stdin`, `stdout`, `stderr`, `3`, `4`, …"""
+    return STDIO[slot] if slot < FIRST else str(slot)

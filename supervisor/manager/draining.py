@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from supervisor.definitions.service import Descriptor
+from supervisor.definitions.service import Descriptor, Slot
 from supervisor.errors import StepError
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import State, Step, Transition
@@ -20,7 +20,6 @@ from supervisor.manager.unit import Unit
 from supervisor.process.children import Children
 from supervisor.process.files import Rights, rights_of
 from supervisor.process.held_descriptors import UNIX, Opened, has_waiting, is_displaced, open_descriptor
-from supervisor.process.slots import Slot
 
 POLL = 0.02  # seconds between two looks
 

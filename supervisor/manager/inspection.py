@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from supervisor.definitions.service import Slot
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from supervisor.manager.unit import Unit
 from supervisor.process.answering_child import AnsweringChild
 from supervisor.process.children import Children
 from supervisor.process.paths import Mark, Sight, look
-from supervisor.process.slots import Slot
 
 TIME_LIMIT = 2.0  # seconds; paths that take longer count as unchanged
 MOST_TOLD = 8  # services named in a log line

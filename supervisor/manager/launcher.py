@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from select import EPOLLIN
 
-from supervisor.definitions.service import Service
+from supervisor.definitions.service import FIRST, STDIO, Service, Slot
 from supervisor.lifecycle.life import Step
 from supervisor.log.logger import LOG_VARIABLE, TO_SYSLOG, log, notice
 from supervisor.loop.loop import Loop
@@ -34,7 +34,6 @@ from supervisor.process.network_namespace import namespace_of_name
 from supervisor.process.pids import start_time_before_exec
 from supervisor.process.pipes import Pipes
 from supervisor.process.run import Role, Run, open_answer
-from supervisor.process.slots import FIRST, STDIO, Slot
 from supervisor.process.sockets import is_bound
 
 READ_PAUSE = 0.1  # seconds until a notification is taken that no child could be had for

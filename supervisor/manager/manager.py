@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from supervisor.definitions.service import Change, Service, Settings
+from supervisor.definitions.service import Change, Service, Settings, Slot
 from supervisor.errors import StepError
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.dependencies import Hold, Obstacle, conflicts, dependents, obstacle
@@ -22,17 +22,14 @@ from supervisor.lifecycle.life import AT_REST, WITH_PROCESS, Act, Cause, Ended, 
 from supervisor.lifecycle.transaction import Standing, Transaction
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop
-from supervisor.manager.announce import announce, announce_health
 from supervisor.manager.draining import Draining
 from supervisor.manager.functions import Sources
 from supervisor.manager.host import HostFacts
 from supervisor.manager.processes import Processes
-from supervisor.manager.stops import Stops
-from supervisor.manager.unit import Pending, Unit
+from supervisor.manager.unit import Pending, Stops, Unit, announce, announce_health
 from supervisor.process.children import Children
 from supervisor.process.held_descriptors import Opened
 from supervisor.process.run import Role
-from supervisor.process.slots import Slot
 from supervisor.takeover.writer import StateWriter
 
 Observer = Callable[[Unit], None]

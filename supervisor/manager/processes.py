@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Protocol
 
+from supervisor.definitions.service import Slot
 from supervisor.errors import StepError
 from supervisor.lifecycle.life import UP, State, goes_into_background, lets_end, spares_others, tells_all
 from supervisor.log.logger import log
@@ -30,7 +31,6 @@ from supervisor.process.failure import failure_of
 from supervisor.process.network_namespace import namespace_of_process
 from supervisor.process.paths import Sight, read_moved
 from supervisor.process.run import Role, Run, take_answer
-from supervisor.process.slots import Slot
 from supervisor.process.survivor import has_ended, is_same
 
 STARTS = (Role.CHECK, Role.START, Role.RESTART, Role.MAIN)  # roles of the first process of a start

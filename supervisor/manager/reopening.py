@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 
+from supervisor.definitions.service import Slot
 from supervisor.lifecycle.transaction import Outcome
 from supervisor.linux.descriptors import close_range, memfd
 from supervisor.log.logger import log, notice
@@ -31,7 +32,6 @@ from supervisor.process.fork import default_signals, fork
 from supervisor.process.held_descriptors import Opened
 from supervisor.process.rotation import Hold, begin_anew
 from supervisor.process.run import Role, Run
-from supervisor.process.slots import Slot
 
 PAUSE = 1.0  # seconds between two checks whether such a child has ended
 TIME_LIMIT = 600.0  # seconds; the output written meanwhile is copied within them

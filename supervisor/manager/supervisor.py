@@ -12,7 +12,7 @@ from functools import partial
 from supervisor.changes.changeover import inspect, renew_unreachable
 from supervisor.changes.changes import LOG_WORKER, Changes, has_log, log_reload
 from supervisor.definitions.report import read_settings
-from supervisor.definitions.service import Definitions
+from supervisor.definitions.service import Definitions, Slot
 from supervisor.errors import DefinitionsError
 from supervisor.lifecycle.life import AT_REST, Cause
 from supervisor.lifecycle.transaction import Outcome
@@ -20,16 +20,14 @@ from supervisor.log.logger import log, notice, set_level
 from supervisor.log.output import WorkerOutputs
 from supervisor.log.ring import START, Piece, Position
 from supervisor.loop.loop import Loop
-from supervisor.manager.announce import summary
 from supervisor.manager.host import HostFacts
 from supervisor.manager.inspection import inspect_paths, marks_of, still_seen
 from supervisor.manager.manager import Manager
-from supervisor.manager.unit import Unit
+from supervisor.manager.unit import Unit, summary
 from supervisor.printable import count
 from supervisor.process.children import Children, signal_name
 from supervisor.process.leftovers import kill_descendants
 from supervisor.process.paths import Sight
-from supervisor.process.slots import Slot
 from supervisor.process.sockets import is_bound
 from supervisor.state.state import Record
 from supervisor.state.state import State as Saved

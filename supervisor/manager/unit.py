@@ -1,15 +1,20 @@
-"""A service as it runs: its definitions, its life, its process and its open descriptors."""
+"""A service as it runs: its definitions, its life, its process and its open descriptors.
+
+Also log lines about services, and stops of several in order.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 
-from supervisor.definitions.service import Descriptor, Service
+from supervisor.definitions.service import FIRST, STDIO, Descriptor, Service, Slot
+from supervisor.lifecycle.cause import ENDLESS, endless, output_hint
 from supervisor.lifecycle.dependencies import Obstacle
-from supervisor.lifecycle.life import Ended, Life
+from supervisor.lifecycle.life import AT_REST, UP, Cause, Ended, Life, State, span
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop, Timer
 from supervisor.manager.background import Background
@@ -18,6 +23,7 @@ from supervisor.manager.worker import OPTIONS
 from supervisor.notify.receiver import Receiver
 from supervisor.notify.safe_close import Closer
 from supervisor.notify.store import Store
+from supervisor.printable import count
 from supervisor.process.cgroup import Leaf
 from supervisor.process.files import rights_of
 from supervisor.process.held_descriptors import Opened, Table, claim, close_all, wanted
@@ -25,10 +31,13 @@ from supervisor.process.launch import DescriptorRow
 from supervisor.process.network_namespace import namespace_of_name
 from supervisor.process.paths import Sight
 from supervisor.process.run import Role, Run
-from supervisor.process.slots import FIRST, STDIO, Slot
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 CPUCLOCK_SCHED = 2  # <linux/posix-timers.h>: the clock of a process, as clock_getcpuclockid(3) returns it
+
+NAMES = 5  # names in one list; the others are only counted
+COUNTED = (State.STARTING, State.WAITING, State.STOPPING, State.DONE, State.STOPPED)
+NAMED = (State.FAILED, State.BACKOFF)
 
 
 class Pending:
@@ -187,3 +196,140 @@ def _usage_of(pid: int) -> tuple[int | None, float | None]:
         return resident * PAGE_SIZE, time.clock_gettime(~pid << 3 | CPUCLOCK_SCHED)
     except OSError:
         return None, None
+
+
+def announce(unit: Unit) -> None:
+    """Log the state that the unit has just entered, once for each change."""
+    name, life = unit.name, unit.life
+    match life.state:
+        case State.STARTING:
+            log.log(_level(unit), "Starting %s", name)
+        case State.RUNNING:
+            log.log(_level(unit), "%s: %s", name, _running(unit))
+        case State.BACKOFF:
+            wait = (life.deadline or life.since) - life.since
+            log.warning("%s: %s; failure %d, next start in %s", name, life.reason, life.failures, span(wait))
+            if life.failures == 1:
+                _tell_of_output(unit)
+            if life.failures == ENDLESS and (question := endless(unit)):
+                notice("%s: %s", name, question)
+        case State.FAILED:
+            log.error("%s: failed: %s", name, life.reason)
+            _tell_of_output(unit)
+        case State.WAITING if life.restarts and not life.failures:
+            notice("%s: %s; starting it again", name, life.reason)
+        case State.WAITING:
+            log.debug("%s: %s", name, life.reason)
+        case State.STOPPING:
+            log.info("%s: stopping: %s", name, life.reason)
+        case State.STOPPED | State.DONE | State.RELOADING:
+            log.info("%s: %s: %s", name, life.state.value, life.reason)
+
+
+def announce_health(unit: Unit) -> None:
+    """Log that a unit runs after all, after failures."""
+    log.info("%s: %s", unit.name, _running(unit))
+
+
+def _running(unit: Unit) -> str:
+    return f"{unit.life.reason}{'' if unit.pid is None else f', pid {unit.pid}'}"
+
+
+def _level(unit: Unit) -> int:
+    """Return the log level: a retry logs its failure only, and its success once it has been healthy for a while."""
+    return logging.DEBUG if unit.life.failures else logging.INFO
+
+
+def _tell_of_output(unit: Unit) -> None:
+    """Point to the output of the program at the first failure and the last one."""
+    if hint := output_hint(unit):
+        notice("%s: %s", unit.name, hint)
+
+
+def summary(states: Iterable[tuple[str, State]]) -> str:
+    """Return the line that sums up services by name and state; services that need attention are named."""
+    names: dict[State, list[str]] = {}
+    for name, state in states:
+        names.setdefault(state, []).append(name)
+    total = sum(map(len, names.values()))
+    up = sum(len(names.get(state, ())) for state in UP)
+    text = f"{up} of {count(total, 'service')} running"
+    for state in COUNTED:
+        if state in names:
+            text += f", {len(names[state])} {state}"
+    for state in NAMED:
+        if state in names:
+            text += f"; {state}: {_some(names[state])}"
+    return text
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - NAMES
+    return ", ".join(names[:NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+Order = tuple[Unit, Cause, str]  # the unit, why it stops, and the service that the cause is about, if any
+
+
+class Stops:
+    """The services that have been ordered to stop and have not stopped yet.
+
+    A service is stopped once all its dependants that are to stop as well have stopped; dependants that are
+    not to stop delay nothing. `later` returns the dependants by name. `stop` gets the unit, the cause, and
+    the service that the cause is about, if any.
+    """
+
+    def __init__(
+        self, loop: Loop, later: Callable[[], Mapping[str, set[str]]], stop: Callable[[Unit, Cause, str], None]
+    ) -> None:
+        self._loop = loop
+        self._later = later
+        self._stop = stop
+        self._ordered: dict[str, Order] = {}
+        self._told: set[str] = set()  # names of ordered services that have been told to stop
+        self._planned = False
+
+    def add(self, units: Iterable[Unit], cause: Cause = Cause.STOP, other: str = "") -> None:
+        """Order these units to stop; units that need not wait stop at once."""
+        self.add_all((unit, cause, other) for unit in units)
+
+    def add_all(self, orders: Iterable[Order]) -> None:
+        """Order stops, each with its own cause; all in one call, so that the first waits for the others."""
+        new = {order[0].name: order for order in orders if order[0].life.state not in AT_REST}
+        if new:
+            self._ordered |= new
+            self._told -= new.keys()
+            self._advance()
+
+    def cancel(self, unit: Unit) -> None:
+        """Cancel the order to stop a unit, which is wanted again."""
+        self._ordered.pop(unit.name, None)
+        self._told.discard(unit.name)
+
+    def is_ordered(self, unit: Unit) -> bool:
+        """Whether the unit is to stop and has not stopped yet."""
+        return unit.name in self._ordered
+
+    def orders(self) -> list[tuple[str, Cause, str]]:
+        """Return the pending orders: name, cause and the service that the cause is about."""
+        return [(name, *order[1:]) for name, order in self._ordered.items() if order[0].life.state not in AT_REST]
+
+    def look_soon(self) -> None:
+        """Look again in the next round of the loop, once for all changes until then."""
+        if self._ordered and not self._planned:
+            self._planned = True
+            self._loop.call_soon(self._advance)
+
+    def _advance(self) -> None:
+        self._planned = False
+        self._ordered = {name: order for name, order in self._ordered.items() if order[0].life.state not in AT_REST}
+        self._told &= self._ordered.keys()
+        later = self._later()
+        ready = {
+            name: order
+            for name, order in self._ordered.items()
+            if name not in self._told and not later.get(name, set()) & self._ordered.keys()
+        }
+        self._told |= ready.keys()
+        for unit, cause, other in ready.values():
+            self._stop(unit, cause, other)

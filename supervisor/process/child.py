@@ -23,6 +23,7 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
+from supervisor.definitions.service import slot_name
 from supervisor.errors import StepError
 from supervisor.linux.credentials import join_session_keyring
 from supervisor.linux.place import ForeignFile
@@ -46,7 +47,6 @@ from supervisor.process.marks import SERVICE_MARK, START_MARK, start_mark
 from supervisor.process.network_namespace import bind_resolver, enter_namespace
 from supervisor.process.paths import look, moved
 from supervisor.process.pids import start_time_before_exec
-from supervisor.process.slots import slot_name
 
 FIRST_LINE = 256  # bytes of it that the kernel looks at: BINPRM_BUF_SIZE
 

@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from supervisor.definitions.service import FIRST, slot_name
 from supervisor.errors import StepError
 from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range
 from supervisor.process.failure import ErrorPipe, failed, step
 from supervisor.process.launch import Launch, Source
-from supervisor.process.slots import FIRST, slot_name
 
 SPARE = -1  # a free number
 

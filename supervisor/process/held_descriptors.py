@@ -14,7 +14,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from supervisor.definitions.service import Descriptor, Service
+from supervisor.definitions.service import FIRST, STDIO, Descriptor, Service, Slot
 from supervisor.errors import StepError
 from supervisor.linux.socket_state import backlog_length, has_lost_peer, queue_length
 from supervisor.notify.safe_close import Closer
@@ -22,7 +22,6 @@ from supervisor.printable import count
 from supervisor.process.files import EMPTIED, Rights, inode_of, open_file, rights_of
 from supervisor.process.network_namespace import namespace_of_name, namespace_of_socket, run_in_namespace
 from supervisor.process.paths import Mark, Sight, refined
-from supervisor.process.slots import FIRST, STDIO, Slot
 from supervisor.process.sockets import open_internet, open_unix, shut_down_unix, unlink_same
 
 NULL_PATH = "/dev/null"

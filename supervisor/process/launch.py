@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from supervisor.definitions.service import Service
+from supervisor.definitions.service import FIRST, Service, Slot
 from supervisor.process.files import Rights
 from supervisor.process.paths import Mark
-from supervisor.process.slots import FIRST, Slot
 
 Source = int | str  # a descriptor that is open in spawnd, or a path for the child to open: /dev/null and nothing else
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
+from supervisor.definitions.service import Slot
 from supervisor.errors import StepError
-from supervisor.process.slots import Slot
 from supervisor.process.sockets import is_bound
 
 LOOK = "find the table's files at their paths"

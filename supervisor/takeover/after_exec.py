@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from supervisor.definitions.report import SharedValues
+from supervisor.definitions.service import Slot
 from supervisor.manager.manager import Manager
 from supervisor.notify.receiver import Receiver
 from supervisor.process.run import Role, Run
-from supervisor.process.slots import Slot
 from supervisor.state.state import Record
 from supervisor.state.state import State as Saved
 from supervisor.takeover.records import RUN_FDS, Take, restore

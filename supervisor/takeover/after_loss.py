@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from supervisor.definitions.report import SharedValues
+from supervisor.definitions.service import Slot, slot_name
 from supervisor.errors import StepError
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import Ended, State, Step, in_call, lets_end, runs, spares_others
@@ -31,7 +32,6 @@ from supervisor.process.children import UNKNOWN
 from supervisor.process.leftovers import kill_processes, left_by, relatives
 from supervisor.process.pids import Process, group_lives, look_at_all, still_living
 from supervisor.process.run import Role, Run, take_answer
-from supervisor.process.slots import Slot, slot_name
 from supervisor.process.survivor import Fetcher, SurvivorFiles, find_survivor, has_ended
 from supervisor.state.state import Record
 from supervisor.state.state import State as Saved

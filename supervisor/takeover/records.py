@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from supervisor.definitions.report import SharedValues, differing, saved_fields, service_record
-from supervisor.definitions.service import Service
+from supervisor.definitions.service import Service, Slot, slot_name
 from supervisor.lifecycle.life import Cause, Ended, Life, State, Step, Then
 from supervisor.linux.file_status import number_of_process
 from supervisor.linux.open_files import PIPE, SOCKET, identity
@@ -24,7 +24,6 @@ from supervisor.notify.store import Stored
 from supervisor.process.cgroup import Leaf
 from supervisor.process.held_descriptors import Opened, wanted
 from supervisor.process.run import Role, Run
-from supervisor.process.slots import Slot, slot_name
 from supervisor.state.state import Record
 
 _LIFE = [(name, name, default) for name, default in Life()._asdict().items()]

@@ -32,7 +32,7 @@ from supervisor.loop.loop import Loop
 from supervisor.varlink.messages import ControlError
 from workers.runtime.control import Control
 from workers.runtime.control import CONTROL, ControlSocket
-from workers.runtime.descriptors import passed_descriptors
+from workers.runtime.start import passed_descriptors
 
 INTERFACE = '''
 interface org.example.counter

@@ -204,7 +204,7 @@ def test_a_netns_worker_that_stays_imports_next_to_nothing() -> None:
     """Each module costs each of hundreds of workers a tenth of a megabyte."""
     stays = {f"workers.netns.{name}" for name in ("main", "worker", "forked_task")}
     found = {name for module in modules(*stays) for name in module.imports_at_once if _is_below(name, *OURS)}
-    allowed = ("workers.runtime.descriptors", "supervisor.loop", "supervisor.log", "supervisor.notify")
+    allowed = ("workers.runtime.start", "supervisor.loop", "supervisor.log", "supervisor.notify")
     assert {name for name in found - stays - FOR_EVERYBODY if not _is_below(name, *allowed)} == {
         "supervisor.linux.capabilities",
         "supervisor.linux.signal_mask",

@@ -26,7 +26,7 @@ from workers.log.identity import leave_root
 from workers.log.outlet import PATIENCE, Outlet
 from workers.log.stream import Stream
 from workers.log.turns import Turns
-from workers.runtime.descriptors import passed_descriptors
+from workers.runtime.start import passed_descriptors
 
 PAUSE = 0.1  # seconds until it is read again where there was no child to be had
 CHUNK = 1 << 14  # bytes that are read at once: a quarter of what a pipe holds by default

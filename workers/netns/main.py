@@ -21,7 +21,7 @@ from supervisor.loop.loop import Loop
 from supervisor.notify.service_side import LAST_VARIABLE, Sender
 from workers.netns.forked_task import ForkedTask, Outcome
 from workers.netns.worker import Reports, Worker
-from workers.runtime.descriptors import CONTROL, OPTIONS, passed_descriptors, read_options
+from workers.runtime.start import CONTROL, OPTIONS, passed_descriptors, read_options
 
 RECORD = "record"  # the name of the memory file in spawnd's store
 

@@ -21,7 +21,7 @@ from workers.reaper.reaper import Reaper
 from workers.reaper.reports import start_script
 from workers.runtime.async_control import AsyncControlSocket, PatientLoop
 from workers.runtime.control import CONTROL
-from workers.runtime.descriptors import OPTIONS, passed_descriptors, read_options
+from workers.runtime.start import OPTIONS, passed_descriptors, read_options
 from workers.runtime.status import StatusLine
 
 READY_PAUSE = 0.5  # seconds

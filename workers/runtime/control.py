@@ -45,7 +45,7 @@ from supervisor.varlink.messages import (
     parse_call,
 )
 from supervisor.varlink.pending_call import PendingCall
-from workers.runtime.descriptors import CONTROL as CONTROL
+from workers.runtime.start import CONTROL as CONTROL
 
 MAX_CONNECTIONS = 64
 LIFETIME = 60.0  # seconds; spawnd makes a connection for each call

@@ -1,10 +1,17 @@
-"""Starting a worker, in a child of spawnd as well as in an interpreter of its own."""
+"""Starting a worker, in a child of spawnd or an interpreter of its own, with the descriptors that spawnd hands over."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 from collections.abc import Callable
+from typing import Any
+
+from supervisor.notify import service_side
+
+OPTIONS = "options"
+CONTROL = "control"  # the listening socket of `control = true`
 
 
 def load(name: str) -> Callable[[], int]:
@@ -44,3 +51,19 @@ def _has(name: str, module: str) -> bool:
 def _is_name(name: str) -> bool:
     # no regular expression: to compile one costs each worker half a megabyte of its own
     return name.isascii() and name.isidentifier() and name.islower() and name[0] != "_"
+
+
+def passed_descriptors() -> dict[str, list[int]]:
+    """Return all descriptors that spawnd handed over by name, in their order; they are the caller's."""
+    result: dict[str, list[int]] = {}
+    for name, fd in service_side.passed_descriptors():
+        result.setdefault(name, []).append(fd)
+    return result
+
+
+def read_options(fd: int) -> dict[str, Any]:
+    """Read the `options` of the worker's definition; closes `fd`."""
+    with open(fd, "rb") as file:
+        file.seek(0)
+        options: dict[str, Any] = json.load(file)
+    return options

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from supervisor.control.core import Core
 from supervisor.control.errors import NoSuchService
 from supervisor.control.orders import find
+from supervisor.definitions.service import Slot
 from supervisor.process.paths import Sight
-from supervisor.process.slots import Slot
 from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 

@@ -10,8 +10,7 @@ from datetime import datetime
 
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import CallFailed, ExitCode, NoSuchService, UsageError, definition
-from supervisor.ctl.output import NONE, Terminal, cpu_time, print_json, size, standard_output
-from supervisor.ctl.text import render
+from supervisor.ctl.output import NONE, Terminal, cpu_time, print_json, render, size, standard_output
 
 _AGO = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhdw])", re.A)
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}

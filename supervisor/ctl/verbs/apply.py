@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl.arguments import take_quiet, take_reload, take_wait
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import Terminal, print_json, standard_output
-from supervisor.ctl.planned import print_problems, setting_lines, title
+from supervisor.ctl.parsers import take_quiet, take_reload, take_wait
+from supervisor.ctl.verbs.plan import print_problems, setting_lines, title
 from supervisor.ctl.waiting import order
 from supervisor.printable import printable
 

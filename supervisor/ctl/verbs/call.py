@@ -6,10 +6,10 @@ import json
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
-from supervisor.ctl.arguments import seconds, take_name
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import ExitCode, SpawnctlError
 from supervisor.ctl.output import print_json
+from supervisor.ctl.parsers import seconds, take_name
 from supervisor.json_text import dumps
 
 TYPE_CHECKING = False

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl.arguments import take_name
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import ExitCode
-from supervisor.ctl.output import print_json, standard_output
-from supervisor.ctl.text import render
+from supervisor.ctl.output import print_json, render, standard_output
+from supervisor.ctl.parsers import take_name
 
 TITLES = ("FD", "NAME", "WHAT", "STORED")
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl.arguments import NAMES
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import ExitCode, SpawnctlError, UsageError
 from supervisor.ctl.graph import Span, Times, Tree, dot
-from supervisor.ctl.output import print_json, standard_output
-from supervisor.ctl.text import render
+from supervisor.ctl.output import print_json, render, standard_output
+from supervisor.ctl.parsers import NAMES
 from supervisor.printable import count, printable, quoted
 
 TYPE_CHECKING = False
@@ -107,7 +106,7 @@ def seconds(value: float | None) -> str:
 
 
 def write_plot(path: str, times: Times) -> None:
-    from supervisor.ctl.plot import plot  # few need it
+    from supervisor.ctl.graph import plot  # few need it
 
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(times.zero))
     title = f"Start of {count(len(times.spans), 'service')}, from {since} on; in red what the last one waited for"

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl.arguments import NAMES
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import ExitCode
-from supervisor.ctl.output import NONE, Terminal, cpu_time, duration, print_json, size, standard_output
-from supervisor.ctl.text import GAP, cut, render, width
+from supervisor.ctl.output import (
+    GAP,
+    NONE,
+    Terminal,
+    cpu_time,
+    cut,
+    duration,
+    print_json,
+    render,
+    size,
+    standard_output,
+    width,
+)
+from supervisor.ctl.parsers import NAMES
 from supervisor.printable import printable
 
 TYPE_CHECKING = False

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 
-from supervisor.ctl import journal
-from supervisor.ctl.arguments import take_name
 from supervisor.ctl.client import Client
-from supervisor.ctl.errors import ExitCode, NoSuchService
+from supervisor.ctl.errors import CallFailed, ExitCode, NoSuchService
 from supervisor.ctl.output import print_json
+from supervisor.ctl.parsers import take_name
 from supervisor.printable import count, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 LINES = 20
@@ -38,8 +39,8 @@ def run(client: Client, args: Namespace) -> int:
         return follow(client, args)
     reply = client.call("Logs", name=args.name, count=args.count)
     if reply["journal"] and not args.json:
-        journal.show(args.name, args.count, follow=False)
-    lines = list(journal.lines(args.name, args.count)) if reply["journal"] else reply["lines"]
+        show_journal(args.name, args.count, follow=False)
+    lines = list(journal_lines(args.name, args.count)) if reply["journal"] else reply["lines"]
     if args.json:
         print_json({"name": args.name, "journal": reply["journal"], "lines": lines})
         return ExitCode.DONE
@@ -70,8 +71,8 @@ def follow(client: Client, args: Namespace) -> int:
 
 def follow_journal(args: Namespace, printer: Printer) -> int:
     if not args.json:
-        journal.show(args.name, args.count, follow=True)
-    for line in journal.lines(args.name, args.count, follow=True):
+        show_journal(args.name, args.count, follow=True)
+    for line in journal_lines(args.name, args.count, follow=True):
         printer.print({"lines": [line], "lost": 0, "partial": False})
     return ExitCode.DONE
 
@@ -128,3 +129,41 @@ class JsonPrinter(Printer):
             print_json({"name": self.name, "line": self._rest})
             sys.stdout.flush()
             self._rest = ""
+
+
+def show_journal(name: str, count: int, follow: bool) -> None:
+    """Become a journalctl that prints it.  Raises CallFailed."""
+    command = _command(name, count, follow)
+    try:
+        os.execvp(command[0], command)  # noqa: S606 - the arguments are ours
+    except OSError as error:
+        raise _failed(name, error) from error
+
+
+def journal_lines(name: str, count: int, follow: bool = False) -> Iterator[str]:
+    """Its last lines and, to follow, those that come after them.  Raises CallFailed."""
+    from subprocess import PIPE, Popen  # takes a while to import
+
+    command = [*_command(name, count, follow), "-q", "-o", "cat"]
+    try:
+        process = Popen(command, stdout=PIPE, encoding="utf-8", errors="backslashreplace")  # whatever the locale
+    except OSError as error:
+        raise _failed(name, error) from error
+    with process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                yield line.removesuffix("\n")
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        raise CallFailed(f"the output of {name} is in the journal: journalctl ended with {process.returncode}")
+
+
+def _command(name: str, count: int, follow: bool) -> list[str]:
+    return ["journalctl", "-t", name, "-n", str(count), *(["-f"] if follow else [])]
+
+
+def _failed(name: str, error: OSError) -> CallFailed:
+    return CallFailed(f"the output of {name} is in the journal: cannot run journalctl: {error}")

@@ -6,11 +6,10 @@ import sys
 from argparse import ArgumentParser, Namespace
 from datetime import datetime
 
-from supervisor.ctl.arguments import NAMES
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import ExitCode
-from supervisor.ctl.output import Terminal, print_json, standard_output
-from supervisor.ctl.text import cut, width
+from supervisor.ctl.output import Terminal, cut, print_json, standard_output, width
+from supervisor.ctl.parsers import NAMES
 from supervisor.printable import count, printable
 
 TYPE_CHECKING = False

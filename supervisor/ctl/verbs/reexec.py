@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl.arguments import take_timeout
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import print_json
+from supervisor.ctl.parsers import take_timeout
 from supervisor.ctl.waiting import order
 from supervisor.printable import printable
 

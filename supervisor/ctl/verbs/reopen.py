@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl.arguments import take_order
 from supervisor.ctl.client import Client
+from supervisor.ctl.parsers import take_order
 from supervisor.ctl.waiting import order_and_print
 
 NOTHING = "Nothing to reopen: none of these services writes to files by descriptors of its table"

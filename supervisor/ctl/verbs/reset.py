@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl.arguments import take_names, take_quiet
 from supervisor.ctl.client import Client
 from supervisor.ctl.output import print_results
+from supervisor.ctl.parsers import take_names, take_quiet
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -7,10 +7,10 @@ import select
 import time
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl.arguments import take_wait
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import ExitCode, TimedOut
 from supervisor.ctl.output import print_json
+from supervisor.ctl.parsers import take_wait
 from supervisor.ctl.waiting import order
 
 LAST_STEPS = 10_000  # milliseconds from the end of its control socket to that of its process

@@ -6,10 +6,10 @@ import re
 import signal
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl.arguments import take_names, take_quiet
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import UsageError
 from supervisor.ctl.output import print_results
+from supervisor.ctl.parsers import take_names, take_quiet
 
 
 def is_signal(text: str) -> bool:

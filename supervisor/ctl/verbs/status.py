@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl.arguments import NAMES
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import ExitCode
-from supervisor.ctl.output import NO_SERVICES, Terminal, cpu_time, duration, print_json, size, standard_output
-from supervisor.ctl.text import wrap
+from supervisor.ctl.output import NO_SERVICES, Terminal, cpu_time, duration, print_json, size, standard_output, wrap
+from supervisor.ctl.parsers import NAMES
 from supervisor.printable import printable
 
 TYPE_CHECKING = False

@@ -5,12 +5,21 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 
-from supervisor.ctl import journal
-from supervisor.ctl.arguments import take_names
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import CallFailed, ExitCode
-from supervisor.ctl.output import NO_SERVICES, NONE, Terminal, duration, print_json, standard_output
-from supervisor.ctl.text import NARROWEST, width, wrap
+from supervisor.ctl.output import (
+    NARROWEST,
+    NO_SERVICES,
+    NONE,
+    Terminal,
+    duration,
+    print_json,
+    standard_output,
+    width,
+    wrap,
+)
+from supervisor.ctl.parsers import take_names
+from supervisor.ctl.verbs.logs import journal_lines
 from supervisor.printable import printable
 
 TYPE_CHECKING = False
@@ -57,7 +66,7 @@ def add_journal(reply: dict[str, Any]) -> None:
     if not reply["journal"]:
         return
     try:
-        reply["lines"] = list(journal.lines(reply["root"], LINES))
+        reply["lines"] = list(journal_lines(reply["root"], LINES))
     except CallFailed as error:  # the answer is there all the same
         print(f"spawnctl: {error}", file=sys.stderr)
     if advice := of_sockets(reply["root"], reply["lines"]):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from supervisor.definitions.service import Definitions, Service, Settings
+from supervisor.definitions.service import Definitions, Service, Settings, Slot
 from supervisor.errors import DefinitionsError, OtherDefinitionsError, SpawnError
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.dependencies import Obstacle, needed, obstacle
@@ -19,7 +19,6 @@ from supervisor.loop.loop import Loop
 from supervisor.process.launch import DescriptorRow
 from supervisor.process.paths import Sight
 from supervisor.process.run import Answer
-from supervisor.process.slots import Slot
 
 EPOCH = 1_700_000_000.25  # what the wall clock says at 0 of the loop's clock
 

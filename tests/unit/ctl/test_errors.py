@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.ctl.errors import ExitCode, how_to_apply, how_to_define
-from supervisor.definitions.convert.worker import installed
+from supervisor.definitions.programs import installed
 from tests.unit.control.fake_core import FakeCore
 from tests.unit.ctl.test_main import EVERY_VERB
 

@@ -12,7 +12,7 @@ import pytest
 
 from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import Terminal
-from supervisor.ctl.planned import summary, title
+from supervisor.ctl.verbs.plan import summary, title
 from supervisor.definitions.service import Definitions, Service, Settings
 from supervisor.lifecycle.life import Life, State
 from tests.machine_of_services import NEEDS, ORDER, TREE

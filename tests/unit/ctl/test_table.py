@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.ctl.output import Terminal
-from supervisor.ctl.text import render
+from supervisor.ctl.output import Terminal, render
 from supervisor.ctl.verbs import list as list_verb
 
 TITLES = ("NAME", "N", "TEXT")

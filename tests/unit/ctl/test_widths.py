@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from supervisor.ctl.output import Terminal
-from supervisor.ctl.planned import key_lines, setting_lines
-from supervisor.ctl.text import NARROWEST, width, wrap
+from supervisor.ctl.output import NARROWEST, Terminal, width, wrap
 from supervisor.ctl.verbs import list as list_verb
 from supervisor.ctl.verbs import monitor, status, why
+from supervisor.ctl.verbs.plan import key_lines, setting_lines
 
 WIDTHS = [40, 60, 79, 80, 100, 200]
 REASON = "its process exited with status 3; failure 4 of 10, next start in 2.1 s"

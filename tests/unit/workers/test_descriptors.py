@@ -11,7 +11,7 @@ from supervisor.manager.worker import options_file
 from supervisor.notify import service_side as notify_passed
 from supervisor.notify.service_side import FIRST
 from tests.unit.process.forked import in_child, open_numbers
-from workers.runtime.descriptors import passed_descriptors, read_options
+from workers.runtime.start import passed_descriptors, read_options
 
 Found = tuple[dict[str, list[int]], list[str], list[bool]]
 

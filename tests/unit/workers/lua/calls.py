@@ -6,7 +6,7 @@ import json
 import os
 
 from tests.unit.waiting import read_until, wait_exit
-from workers.function.caller import Caller, Outcome
+from workers.function.main import Caller, Outcome
 
 TEXT = 'module("m", package.seeall)\nfunction start()\n%s\nend'
 LINE = 3  # of the body

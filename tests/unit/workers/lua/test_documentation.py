@@ -198,7 +198,7 @@ def printed(kept: Hosted) -> list[str]:
 # Calls a function of the text that it is given, in namespaces of its own, where /run is empty.
 CALL = """
 import sys
-from workers.function.caller import Caller
+from workers.function.main import Caller
 caller = Caller()
 body = sys.stdin.read()
 text = 'module("example", package.seeall) function start() ' + body + " end"

@@ -11,7 +11,7 @@ from supervisor.linux.namespaces import inside
 from tests.unit.process.netns import network_namespace
 from tests.unit.process.requirements import needs_ip, needs_root
 from tests.unit.workers.netns.space import ip
-from workers.network.names import destination, plain_address, with_prefix
+from workers.lua.net import destination, plain_address, with_prefix
 from workers.network.view import NetworkError, Route, View
 
 

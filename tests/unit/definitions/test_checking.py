@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.definitions.lines import line_of, scan
+from supervisor.definitions.checking import line_of, scan
 from supervisor.definitions.problems import Path
 
 TEXT = """-- web = {

@@ -14,9 +14,9 @@ from tests.unit.waiting import checked_loop
 from tests.unit.workers.accessory.entries import entry as make_entry
 from workers.accessory.entry import Accounts, Entry, UserNamespace
 from workers.accessory.ledger import Journal, Ledger
+from workers.accessory.main import PAGE, Report
 from workers.accessory.options import Quota
 from workers.accessory.registry import Registry
-from workers.accessory.report import PAGE, Report
 from workers.accessory.rights import SHARED
 
 MOST = 1 << 20  # bytes of a reply
