@@ -1,7 +1,7 @@
-"""Starting the processes that are written in C: `init.c` and `spawn.c`, beside this module, say what they do.
+"""Starting the processes that are written in C; see `init.c` and `spawn.c` beside this module.
 
-The init of a PID namespace is known by pid and start time, and held by a pidfd: it outlives the process that started
-it.
+The init of a PID namespace is identified by pid and start time and held by a pidfd, because it outlives the
+process that started it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ DISPOSED = 64  # sockets of each, as there
 
 @dataclass(frozen=True, slots=True)
 class Init:
-    """The first process of a PID namespace.  Owns `pidfd` and the namespace's descriptor `fd`.
+    """The first process of a PID namespace. Owns `pidfd` and the namespace's descriptor `fd`.
 
-    An init that an earlier process has started has neither until it is held: it may have ended since.
+    An init that an earlier process has started has neither until it is held: it may have ended meanwhile.
     """
 
     pid: int
@@ -48,8 +48,8 @@ class Init:
     def is_ending(self) -> bool:
         """Whether it has begun to end: then no process can be started in the namespace.
 
-        A process drops its memory early in its end, and the kernel shows the size of that without waiting for the
-        process.  The pidfd becomes readable only when all processes of the namespace are reaped.
+        A process drops its memory early in its end, and the kernel shows the size of that without waiting for
+        the process. The pidfd becomes readable only once all processes of the namespace are reaped.
         """
         try:
             statm = os.open(f"/proc/{self.pid}/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -59,11 +59,11 @@ class Init:
                 os.close(statm)
         except (FileNotFoundError, ProcessLookupError):
             return True
-        except OSError:  # a process that may not be looked at is there
+        except OSError:  # a process that may not be looked at exists
             return False
 
     def go(self) -> None:
-        """Tell the init that it is known: it would end by itself otherwise.  Calling it again does no harm."""
+        """Confirm to the init that it is registered; otherwise it would end by itself. Idempotent."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGUSR1)
 
@@ -73,12 +73,12 @@ class Init:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def reap(self) -> None:
-        """Take its exit status, if it is a child of this process and has ended."""
+        """Reap it, if it is a child of this process and has ended."""
         with suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED | os.WNOHANG)
 
     def wait(self) -> None:
-        """Wait until it has ended, if it is a child of this process, and take its exit status."""
+        """Wait until it has ended, if it is a child of this process, and reap it."""
         with suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, self.pidfd, os.WEXITED)
 
@@ -88,12 +88,12 @@ class Init:
 
 
 def start_init(name: str) -> int:
-    """Start the init of `name` in a PID namespace of its own; return its pid.  Raises OSError."""
+    """Start the init of `name` in its own PID namespace; return its pid. Raises OSError."""
     return _check(_spawn_init(PROGRAM.encode(), f"init-{name}".encode()))
 
 
 def hold_child(pid: int) -> Init:
-    """Hold an init that is a child of this process.  Raises OSError, and then it is killed and reaped."""
+    """Hold an init that is a child of this process. After an error it is killed and reaped. Raises OSError."""
     try:
         return _hold(pid, start_time(pid))
     except BaseException:
@@ -103,12 +103,12 @@ def hold_child(pid: int) -> Init:
 
 
 def find_init(pid: int, started: int) -> Init | None:
-    """Hold the init with that pid and start time; None where it has ended, even if another process has its pid now.
+    """Hold the init with that pid and start time; None if it has ended, even if another process has its pid now.
 
-    Raises OSError where it lives and cannot be held.
+    Raises OSError if it lives and cannot be held.
     """
     try:
-        if start_time_of_any(pid) != started:  # an error about another process says nothing about ours
+        if start_time_of_any(pid) != started:  # an error about another process says nothing about the init
             return None
         init = _hold(pid, started)
     except (ProcessLookupError, FileNotFoundError):
@@ -116,7 +116,7 @@ def find_init(pid: int, started: int) -> Init | None:
     is_its = False
     try:
         with suppress(ProcessLookupError, FileNotFoundError):
-            # if so, the descriptors are its own: a process does not get its pid back
+            # if so, the descriptors are its own: a process never gets its pid back
             is_its = start_time_of_any(pid) == started
     finally:
         if not is_its:
@@ -125,7 +125,7 @@ def find_init(pid: int, started: int) -> Init | None:
 
 
 def start_user_namespace(uid: int, gid: int) -> int:
-    """Start an idle process in a user namespace of that user; return its pid.  The caller ends it before the next.
+    """Start an idle process in a user namespace of that user; return its pid. The caller ends it before the next.
 
     Raises OSError with the kernel's error.
     """
@@ -135,8 +135,8 @@ def start_user_namespace(uid: int, gid: int) -> int:
 def start_disposal(number: int, fds: Sequence[int]) -> int:
     """Start a child that empties these sockets, closes descriptors that it finds there, and exits; return its pid.
 
-    The sockets, at most DISPOSED, stay the caller's and open until then.  `number` is below DISPOSALS, and no other
-    child has it.  Raises OSError.
+    The caller still owns the sockets, at most DISPOSED, and keeps them open until then. `number` is below
+    DISPOSALS, and no other child has it. Raises OSError.
     """
     return _check(_spawn_disposal(number, (ctypes.c_int * len(fds))(*sorted(fds)), len(fds)))
 
@@ -150,7 +150,7 @@ def end_child(pid: int) -> None:
 def start_time(pid: int) -> int:
     """Return the start time of a child of this process, in clock ticks since boot.
 
-    Raises OSError where the child is gone, or has begun to end.
+    Raises OSError if the child is gone or has begun to end.
     """
     stat = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -161,13 +161,13 @@ def start_time(pid: int) -> int:
 
 
 def start_time_of_any(pid: int) -> int:
-    """Return that of any process, which may keep a reader waiting.  Raises OSError, TimeoutError."""
+    """Return the start time of any process, which may block the reader. Raises OSError, TimeoutError."""
     return _started(read_file(f"/proc/{pid}/stat"), pid)
 
 
 def _started(text: bytes, pid: int) -> int:
-    """Return the start time in proc_pid_stat(5).  Raises ProcessLookupError where the process has begun to end."""
-    # the name may hold anything, so count from its closing bracket: field 3 follows it
+    """Return the start time in proc_pid_stat(5). Raises ProcessLookupError if the process has begun to end."""
+    # the name may contain anything, so fields are counted from its closing bracket, which field 3 follows
     fields = text.rpartition(b")")[2].split()
     if fields[0] in (b"Z", b"X") or int(fields[6]) & PF_EXITING:
         raise ProcessLookupError(pid)

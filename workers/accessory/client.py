@@ -4,8 +4,8 @@
         setns(got.ipc, CLONE_NEWIPC)
         …
 
-The namespaces live at least until `got` is closed, with its lease, and 60 seconds more.  Descriptors are
-close-on-exec.  To join an IPC or PID namespace takes CAP_SYS_ADMIN, a user namespace its owner.
+The namespaces live at least until `got` is closed, with its lease, and 60 seconds more. Descriptors are
+close-on-exec. Joining an IPC or PID namespace takes CAP_SYS_ADMIN, joining a user namespace its owner.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from workers.accessory.protocol import (
 
 ADDRESS = "@cm4all-spawn"
 TIMEOUT = 60.0  # seconds for an answer
-OVERHEAD = 64  # bytes of a datagram that are not its name and maps, at the most
+OVERHEAD = 64  # the most bytes of a datagram besides its name and maps
 _TIMEVAL = struct.Struct("@ll")
 _SPACE = socket.CMSG_SPACE(4 * 4)  # three namespaces and a lease
 
 
 class RequestError(Exception):
-    """The accessory said no; the text says why."""
+    """The accessory refused the request; the text says why."""
 
 
 @dataclass(slots=True)
 class Namespaces:
-    """Descriptors of the namespaces of a request, -1 for the others, and of the lease, which ends with its close."""
+    """Descriptors of the namespaces of a request and of the lease, which ends when it is closed; -1 for others."""
 
     ipc: int = -1
     pid: int = -1
@@ -48,7 +48,7 @@ class Namespaces:
     lease: int = -1
 
     def close(self) -> None:
-        """Close all descriptors.  Calling it again does no harm."""
+        """Close all descriptors. Idempotent."""
         for field in ("ipc", "pid", "user", "lease"):
             fd = getattr(self, field)
             setattr(self, field, -1)
@@ -67,14 +67,14 @@ class Namespaces:
 class Accessory:
     """A connection to the accessory at `address`, a path or `@name`.
 
-    `timeout` limits each wait, in seconds; None: no limit.  Raises OSError where the accessory cannot be reached,
+    `timeout` limits each wait, in seconds; None: no limit. Raises OSError if the accessory cannot be reached,
     BlockingIOError when the time is up.
     """
 
     def __init__(self, address: str = ADDRESS, timeout: float | None = TIMEOUT) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
-            # the kernel's time limits: Python's would not wait for a full listen backlog
+            # limits of the kernel, because Python's would not wait for a full listen backlog
             for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
                 seconds, rest = divmod(timeout or 0, 1)
                 self._socket.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(seconds), int(rest * 1_000_000)))
@@ -86,10 +86,10 @@ class Accessory:
     def request(
         self, name: str, *, ipc: bool = False, pid: bool = False, user: bytes | None = None, lease: bool = False
     ) -> Namespaces:
-        """Return namespaces of `name`, the caller's to close; all requests for a name get the same ones.
+        """Return namespaces of `name`, which the caller closes; all requests for a name get the same ones.
 
-        `user` is a `uid_map`, or `uid_map NUL gid_map`, in the format of /proc/PID/uid_map.
-        Raises RequestError with the accessory's answer, OSError where the connection fails, and ends it then.
+        `user` is a `uid_map`, or `uid_map NUL gid_map`, in the format of /proc/PID/uid_map. Raises
+        RequestError with the accessory's answer. Raises OSError if the connection fails, and closes it.
         """
         check_request(name, user or b"")
         datagram = encode_request(name, ipc=ipc, pid=pid, user=user, lease=lease)
@@ -99,7 +99,7 @@ class Accessory:
                 return Namespaces()  # such a request has no answer
             reply, fds = self._receive()
         except BaseException:
-            self.close()  # or a late answer would be taken for the next request's
+            self.close()  # otherwise a late answer would be taken for that of the next request
             raise
         try:
             return take_reply(reply, fds)
@@ -136,7 +136,7 @@ class Accessory:
 
 
 def check_request(name: str, user: bytes) -> None:
-    """Raises RequestError for a request for which the accessory would end the connection."""
+    """Raise RequestError for a request for which the accessory would end the connection."""
     if not name:
         raise RequestError("empty NAME")
     if not name.isascii() or min(name) < " ":
@@ -148,7 +148,7 @@ def check_request(name: str, user: bytes) -> None:
 def encode_request(
     name: str, *, ipc: bool = False, pid: bool = False, user: bytes | None = None, lease: bool = False
 ) -> bytes:
-    """The datagram of a request."""
+    """Return the datagram of a request."""
     wanted = [encode_packet(Command.NAME, name.encode("ascii"))]
     if ipc:
         wanted.append(encode_packet(Command.IPC_NAMESPACE))
@@ -162,7 +162,7 @@ def encode_request(
 
 
 def take_reply(datagram: bytes, fds: list[int]) -> Namespaces:
-    """Read a reply; the descriptors that it names are taken out of `fds`.  Raises RequestError, ProtocolError."""
+    """Read a reply and take its descriptors out of `fds`. Raises RequestError, ProtocolError."""
     found = Namespaces()
     try:
         _take(found, datagram, fds)

@@ -1,4 +1,4 @@
-"""A name with its namespaces and leases, the account that it is charged to, and remembered answers to requests."""
+"""A name with its namespaces and leases, the account that it is charged to, and cached answers to requests."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ PID_DESCRIPTORS = 2  # the namespace and the pidfd of its init
 NO_LEASE = -1
 NAME_UNIT = 256  # bytes of a name, or of the maps of a user namespace, that count as one more
 MOST_ANSWERS = 1024
-LONGEST = 512  # bytes of a datagram that is remembered
-# Descriptors that stay free whatever clients have: for what comes along with a datagram, for this process's own, and
-# for spawnd, which has the same limit and a copy of most descriptors.
+LONGEST = 512  # bytes of a datagram whose answer is cached
+# Descriptors that stay free whatever clients hold: for descriptors that arrive with a datagram, for this
+# process itself, and for spawnd, which has the same limit and a copy of most descriptors.
 RESERVE = 512
-# Descriptors that names and leases leave to connections: a request for what is there needs nothing else.
+# Descriptors that names and leases leave to connections: a request for existing namespaces needs nothing else.
 CONNECTIONS = 256
-PART = 8  # a user with names of its own may take one part in so many
+PART = 8  # a user with own names may take one of so many parts
 KINDS = ("connections", "names", "namespaces", "leases")
 
 
 def weight(text: Sized) -> int:
-    """Return as how many a name counts, or a user namespace with such maps."""
+    """Return the number of names that a name counts as, or the number for a user namespace with such maps."""
     return 1 + len(text) // NAME_UNIT
 
 
 @dataclass(frozen=True, slots=True)
 class UserNamespace:
-    """A user namespace: one for each owner and payload, which is as `plain_maps` returns it."""
+    """A user namespace; there is one for each owner and payload, which has the form of `plain_maps`."""
 
     fd: int
     inode: int
@@ -42,14 +42,14 @@ class UserNamespace:
 
     @property
     def weight(self) -> int:
-        """As how many namespaces it counts."""
+        """The number of namespaces that it counts as."""
         return weight(self.payload)
 
 
 class Accounts:
-    """The accounts of all users, who share the descriptors of this process; `descriptors` is its limit.
+    """The accounts of all users, which share the descriptors of this process; `descriptors` is its limit.
 
-    Without a quota, a user of the shared names may have as much as there are descriptors, any other user a part.
+    Without a quota, a user of the shared names may take all descriptors, any other user a part.
     """
 
     def __init__(self, quota: Quota, descriptors: int) -> None:
@@ -60,17 +60,17 @@ class Accounts:
         self.by_uid: dict[int, Account] = {}
 
     def of(self, uid: int) -> Account:
-        """Return the account of a user; a new one is entered here with the first charge to it."""
+        """Return the account of a user; the first charge registers a new one."""
         return self.by_uid.get(uid) or Account(self, uid)
 
     @property
     def descriptors(self) -> tuple[int, int]:
-        """How many are taken, and how many there are."""
+        """The number of descriptors taken, and the limit."""
         return self.taken, self.room
 
 
 class Account:
-    """Counts of what one user has, by kind; the account is open as long as one of them is not zero.
+    """Counts of one user's possessions, by kind; the account stays open while one of them is not zero.
 
     Between `Accounts.of` and the first charge there must be no other `of` for the same user.
     """
@@ -83,7 +83,7 @@ class Account:
         self.used = dict.fromkeys(KINDS, 0)
 
     def check(self, kind: str, number: int = 1, descriptors: int = 1, *, is_shared: bool) -> None:
-        """Raises Refused where a charge would exceed the quota, or no descriptors are left for it."""
+        """Raise Refused if a charge would exceed the quota, or if no descriptors are left for it."""
         accounts = self._all
         most = accounts.quota[kind]
         if most is None:
@@ -94,7 +94,7 @@ class Account:
             raise Refused("too many open files: no descriptors are left for it")
 
     def charge(self, kind: str, number: int = 1, descriptors: int = 1) -> None:
-        """Charge something to the account, or with negative numbers give it back; `check` is a call of its own."""
+        """Charge something to the account, or refund it with negative numbers; `check` is a separate call."""
         used = self.used
         used[kind] += number
         self._all.taken += descriptors
@@ -107,10 +107,10 @@ class Account:
 class Entry:
     """A name with its namespaces and the reading ends of its leases, whose descriptors it owns.
 
-    `account` is that of the user to whom all of it is charged.  `touched` is when the last request came or the last
-    lease ended; it means nothing while the name is leased.  The log has `noted_until`, the end of the span of time in
-    which `touched` was.  `lease` is the descriptor of the only lease, or the set of several.  `answers` are the
-    datagrams whose answer is remembered, each with the table that it is in.
+    All of it is charged to `account`. `touched` is the time of the last request or of the end of the last
+    lease; it has no meaning while the name is leased. The log has `noted_until`, the end of the time span
+    that contains `touched`. `lease` is the descriptor of the only lease, or the set of several. `answers` are
+    the datagrams with a cached answer, each with the table that contains it.
     """
 
     __slots__ = (
@@ -129,7 +129,7 @@ class Entry:
         self.users: tuple[UserNamespace, ...] = ()
         self.lease: int | set[int] = NO_LEASE
         self.answers: tuple[tuple[Answers, bytes], ...] = ()
-        self.waits = False  # for its expiry to be looked at
+        self.waits = False  # for its turn in `Expiry`
 
     @property
     def is_shared(self) -> bool:
@@ -137,7 +137,7 @@ class Entry:
 
     @property
     def weight(self) -> int:
-        """As how many names it counts."""
+        """The number of names that it counts as."""
         return weight(self.name)
 
     @property
@@ -175,7 +175,7 @@ class Entry:
         )
 
     def handles(self, rights: Rights, request: Request) -> list[int]:
-        """Return the descriptors that answer a request, in the order of the reply; they stay the entry's."""
+        """Return the descriptors that answer a request, in the order of the reply; the entry still owns them."""
         fds = []
         if request.ipc:
             fds.append(self.ipc)
@@ -186,18 +186,18 @@ class Entry:
         return fds
 
     def stored(self) -> Sequence[int]:
-        """Return the namespaces to keep in the store: a PID namespace lives as long as its init does."""
+        """Return the namespaces to keep in the store; a PID namespace is not stored, as its init keeps it alive."""
         return [*([self.ipc] if self.ipc >= 0 else []), *(user.fd for user in self.users)]
 
     @property
     def namespaces(self) -> tuple[int, int]:
-        """As how many its namespaces count, and how many descriptors they take."""
+        """The number of namespaces that they count as, and the number of their descriptors."""
         others, has_init = (self.ipc >= 0) + len(self.users), self.init is not None
         extra = sum(user.weight - 1 for user in self.users)
         return others + extra + has_init, others + PID_DESCRIPTORS * has_init
 
     def holdings(self) -> Holdings:
-        """Return what spawnd's store is to have: the namespaces, and the leases, which it drops as they hang up."""
+        """Return the desired content of spawnd's store: namespaces, and leases, which it drops as they hang up."""
         return [(self.stored(), False), (list(self.leases), True)]
 
     def descriptors(self) -> Sequence[int]:
@@ -210,15 +210,15 @@ class Entry:
             table.pop(datagram, None)
 
 
-# the entry that it is about, the reply, and its descriptors as sendmsg takes them
+# the entry, the reply, and its descriptors in the format of sendmsg
 Answer = tuple[Entry, list[bytes], list[tuple[int, int, Any]]]
 Answers = dict[bytes, Answer]
 
 
 class AnswerCache:
-    """The rights of some clients, and the answers to their requests that can be given again without a further look.
+    """The rights of some clients, and answers to their requests that can be repeated without further checks.
 
-    `answers` are by datagram; those with a PID namespace are apart, as its init has to be looked at.
+    `answers` are by datagram. Answers with a PID namespace are kept apart, because its init has to be checked.
     """
 
     __slots__ = ("_with_init", "answers", "rights")
@@ -229,7 +229,7 @@ class AnswerCache:
         self._with_init: Answers = {}
 
     def answer_with_init(self, datagram: bytes) -> Answer | None:
-        """Return the answer to a request for a PID namespace; None where none is known, or the init is ending."""
+        """Return the answer to a request for a PID namespace; None if there is none, or if the init is ending."""
         answer = self._with_init.get(datagram)
         if answer is None:
             return None
@@ -237,7 +237,7 @@ class AnswerCache:
         return None if init is None or init.is_ending else answer
 
     def remember(self, datagram: bytes, answer: Answer, has_init: bool = False) -> None:
-        """Answer this datagram so, as long as everything in the answer lives."""
+        """Cache the answer to this datagram as long as everything in it lives."""
         if len(datagram) > LONGEST:
             return
         table = self._with_init if has_init else self.answers

@@ -1,4 +1,4 @@
-"""The ends of names: expiry, the hang-up of a lease, the end of an init, and inits that an earlier process has left."""
+"""The ends of names: expiry, the hang-up of a lease, the end of an init; inits that an earlier process has left."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from workers.accessory.c_helpers import Init
 from workers.accessory.entry import Entry
 from workers.accessory.protocol import Refused
 
-NAMES_AT_ONCE = 256  # names that expire before others have their turn
-ENDS_AT_ONCE = 256  # leases and inits that end before others have their turn
-INITS_AT_ONCE = 32  # inits of an earlier process, a millisecond of work, before others have their turn
-PAUSE = 1.0  # seconds until an init is tried again for which there was no descriptor
+NAMES_AT_ONCE = 256  # names that expire in a turn of the loop
+ENDS_AT_ONCE = 256  # leases and inits whose end is handled in a turn of the loop
+INITS_AT_ONCE = 32  # inits of an earlier process that are held in a turn of the loop, a millisecond of work
+PAUSE = 1.0  # seconds until another attempt to hold an init for which there was no descriptor
 
 
 class Expiry:
-    """Calls `expired(entry)` for each name that has not been touched for `after` seconds and is not leased.
+    """Calls `expired(entry)` for each name without a lease that has not been touched for `after` seconds.
 
-    A name waits here at most once.  If it was touched meanwhile, it is looked at again when it is due by that touch:
-    so a touch costs nothing here.
+    A name is queued here at most once. If it was touched meanwhile, it is queued again when it comes up. So a
+    touch costs nothing here.
     """
 
     def __init__(self, loop: Loop, after: float, expired: Callable[[Entry], None]) -> None:
@@ -36,22 +36,22 @@ class Expiry:
         loop.on_grace(self._grant)
 
     def when(self, entry: Entry) -> float:
-        """Return when a name is due, on the loop's clock, if no request for it comes."""
+        """Return when a name expires without further requests, on the loop's clock."""
         return entry.touched + self._after
 
     def left(self, entry: Entry) -> float:
-        """Return the seconds until a name is due, 0 where that is now."""
+        """Return the seconds until a name expires, at least 0."""
         return max(0.0, self.when(entry) - self._loop.clock())
 
     def wait(self, entry: Entry) -> None:
-        """Have an entry expire that is not leased."""
+        """Queue an entry without a lease for expiry."""
         if not entry.waits:
             entry.waits = True
             heapq.heappush(self._heap, (self.when(entry), entry.id, entry))
             self._arm()
 
     def _grant(self, seconds: float) -> None:
-        """Put expiries off by the time in which this process did not run, and heard no request for a name."""
+        """Postpone expiries by the time in which this process did not run and could not take requests."""
         for _due, _id, entry in self._heap:
             entry.touched += seconds
         self._heap = [(due + seconds, id, entry) for due, id, entry in self._heap]
@@ -86,8 +86,8 @@ class Expiry:
 class HangupWatch:
     """Calls `lease_ended(entry, fd)` when the pipe of a lease hangs up, and `init_ended(entry)`.
 
-    All of them are in one epoll of their own: there may be thousands, and each costs no more than its place in a list.
-    Owns the epoll, and the inits that it is to end; all other descriptors stay their owners'.
+    All of them share an extra epoll: there may be thousands, and each takes only an entry in a list. Owns the
+    epoll and the inits that it has to end; other descriptors still belong to their owners.
     """
 
     def __init__(
@@ -102,19 +102,19 @@ class HangupWatch:
         loop.watch(self._epoll.fileno(), select.EPOLLIN, lambda _events: self._take())
 
     def watch_lease(self, entry: Entry, fd: int) -> None:
-        """Raises OSError."""
-        self._epoll.register(fd, 0)  # EPOLLHUP and EPOLLERR come unasked
+        """Watch a lease. Raises OSError."""
+        self._epoll.register(fd, 0)  # EPOLLHUP and EPOLLERR are reported without being requested
         if fd >= len(self._leases):
             self._leases.extend([None] * (fd + 1 - len(self._leases)))
         self._leases[fd] = entry
 
     def watch_init(self, entry: Entry, init: Init) -> None:
-        """Raises OSError."""
+        """Watch an init. Raises OSError."""
         self._epoll.register(init.pidfd, select.EPOLLIN)
         self._inits[init.pidfd] = entry
 
     def unwatch_lease(self, fd: int) -> None:
-        """Do nothing for a lease that is not watched."""
+        """End the watch of a lease, if there is one."""
         if self._lease(fd) is not None:
             self._leases[fd] = None
             self._epoll.unregister(fd)
@@ -123,12 +123,12 @@ class HangupWatch:
         return self._leases[fd] if fd < len(self._leases) else None
 
     def end(self, init: Init) -> None:
-        """Kill an init, then reap and close it once it has ended: that takes as long as its namespace does."""
+        """Kill an init, and reap and close it once it has ended, which takes as long as its namespace does."""
         init.kill()
         if init.pidfd not in self._inits:
             try:
                 self._epoll.register(init.pidfd, select.EPOLLIN)
-            except OSError:  # no memory: then we wait for it
+            except OSError:  # no memory, so wait for it here
                 init.wait()
                 init.close()
                 return
@@ -150,9 +150,9 @@ class HangupWatch:
 
 
 def adopt_inits(loop: Loop, hold: Callable[[Entry], None], entries: Iterable[Entry]) -> None:
-    """Call `hold` for each entry whose init an earlier process has left: from the loop, some entries in each turn.
+    """Call `hold` from the loop for each entry with an init of an earlier process, some entries per turn.
 
-    Where `hold` raises Refused it is called again later.
+    After a Refused, `hold` is called again later.
     """
     _go_on(loop, hold, deque(entries), [])
 
@@ -172,7 +172,7 @@ def _hold_some(loop: Loop, hold: Callable[[Entry], None], left: deque[Entry], fa
                 hold(entry)
             except Refused as error:
                 if not failed:
-                    log.error("%s; trying again", error)  # once for all entries: there may be thousands
+                    log.error("%s; trying again", error)  # once for all entries, of which there may be thousands
                 failed.append(entry)
     finally:
         _go_on(loop, hold, left, failed)

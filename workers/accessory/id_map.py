@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from workers.accessory.protocol import Refused
 
-LARGEST = 2**32 - 2  # the last id means "none"
-MOST_BYTES = 4095  # of a map, and lines: the limits of the kernel
+LARGEST = 2**32 - 2  # the next id, the highest of all, means "none"
+MOST_BYTES = 4095  # of a map, and lines: limits of the kernel
 MOST_LINES = 340
 SUBORDINATE_UIDS = "/etc/subuid"
 SUBORDINATE_GIDS = "/etc/subgid"
@@ -31,7 +31,7 @@ class Ids:
 
 
 class Extent(NamedTuple):
-    """`count` ids from `outside` up that are known as `inside` and so on in the namespace."""
+    """`count` ids from `outside` up, known as `inside` and up in the namespace."""
 
     inside: int
     outside: int
@@ -42,7 +42,7 @@ class Extent(NamedTuple):
 
 
 def parse_map(text: bytes, what: str) -> list[Extent]:
-    """Read the extents of a map, more strictly than the kernel.  Raises Refused."""
+    """Parse the extents of a map, more strictly than the kernel. Raises Refused."""
     lines = text.decode("latin-1").removesuffix("\n").split("\n") if len(text) <= MOST_BYTES else []
     if not 0 < len(lines) <= MOST_LINES:
         raise Refused(f"{what} is too long: it may have {MOST_BYTES} bytes and {MOST_LINES} lines")
@@ -60,12 +60,12 @@ def parse_map(text: bytes, what: str) -> list[Extent]:
 
 
 def encode_map(extents: Iterable[Extent]) -> bytes:
-    """Write a map in its plain form, which is stored and compared."""
+    """Return a map in its plain form, which is stored and compared."""
     return b"".join(extent.encode() for extent in extents)
 
 
 def is_within(extent: Extent, allowed: Iterable[Ids]) -> bool:
-    """Whether all of its outside ids are among the allowed ones; ranges that touch count as one."""
+    """Whether all of its outside ids are allowed; adjacent ranges count as one."""
     first, last = extent.outside, extent.outside + extent.count - 1
     for ids in sorted(allowed, key=lambda ids: ids.first):
         if ids.first <= first <= ids.last:
@@ -74,7 +74,7 @@ def is_within(extent: Extent, allowed: Iterable[Ids]) -> bool:
 
 
 def subordinate_ids(path: str, uid: int, name: str) -> list[Ids]:
-    """Return the ranges that subuid(5) or subgid(5) gives to a user; none where there is no such file."""
+    """Return the ranges that subuid(5) or subgid(5) gives to a user; none if there is no such file."""
     found = []
     with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
@@ -86,7 +86,7 @@ def subordinate_ids(path: str, uid: int, name: str) -> list[Ids]:
 
 
 def parse_ids(text: str) -> Ids:
-    """Read a range of the options, `100000-165535` or a single id.  Raises ValueError."""
+    """Parse a range of the options, `100000-165535` or a single id. Raises ValueError."""
     found = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", text)
     if found is None:
         raise ValueError(f"{text!r} is not a range of ids, as '100000-165535'")

@@ -1,21 +1,21 @@
-"""Notes of all names that survive this process: a log in a memfd, and the descriptors, both in spawnd's store.
+"""Records of all names that survive this process: a log in a memfd, and the descriptors, both in spawnd's store.
 
-A client is told of something new once it has been noted with `made`.  Notes whose loss would only let a name live a
-little longer are written as they come up, and a failure is only logged.
+A client is told of new namespaces once they are recorded with `made`. Records whose loss would only let a
+name live a little longer are written as they come, and a failure is only logged.
 
-The memfd has a header, a magic and a u64 with the offset where the log begins, and then lines.  A log that has grown
-is written anew behind its own end, then the u64 is changed, then the space before is given back to the kernel: so one
-of the two is whole whenever this process is killed.  A last line without its end counts as not written.
+The memfd has a header, a magic and a u64 with the offset at which the log begins, and then lines. A log that
+has grown is written anew behind its own end, then the u64 is changed, then the space before is freed. So one
+of the two is complete whenever this process is killed. A last line without its end counts as not written.
 
     N ID REALM PAYER UNTIL NAME     there is a new name
-    U ID INODE UID PAYLOAD          it has a user namespace; the payload is in hexadecimal digits
+    U ID INODE UID PAYLOAD          it has a user namespace; the payload is hexadecimal
     P ID PID STARTED                it has a PID namespace with this init
-    E ID                            it has none any more
+    E ID                            it has no PID namespace any more
     L ID                            it is leased
     T ID UNTIL                      it is not leased
     X ID                            it is gone
 
-UNTIL is the latest time at which it may have been used, in milliseconds of CLOCK_BOOTTIME.  The store has the
+UNTIL is the latest time at which it may have been used, in milliseconds of CLOCK_BOOTTIME. The store has the
 descriptors of ID under `stored_name(ID)`.
 """
 
@@ -37,9 +37,9 @@ from workers.accessory.protocol import Refused
 from workers.runtime.store import Holdings, StoreClient
 
 JOURNAL = "journal"  # the name of the log in the store
-ROOM = 1 << 18  # bytes that the log may grow by in any case
-FACTOR = 4  # times the length that it had when it was written anew: the log may grow to that
-PIECE = 256  # lines that are in memory at once: the memory for thousands of them would stay ours
+ROOM = 1 << 18  # bytes by which the log may grow in any case
+FACTOR = 4  # times the length after a rewrite up to which the log may grow
+PIECE = 256  # lines in memory at a time: the memory for thousands would never be returned
 _HEADER = struct.Struct("=8sQ")
 _MAGIC = b"names 1\n"
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -48,7 +48,7 @@ Realms = Mapping[int, Mapping[str, Entry]]
 
 
 class Ledger:
-    """Owns the log.  `realms` are all entries by realm and name, which the registry changes after `made`."""
+    """Owns the log. `realms` has all entries by realm and name, which the registry changes after `made`."""
 
     def __init__(self, journal: Journal, realms: Realms, loop: Loop, notify_socket: str) -> None:
         self._journal = journal
@@ -56,11 +56,11 @@ class Ledger:
         self.store = StoreClient(loop, notify_socket, self._everything)
 
     def keep_journal(self) -> None:
-        """Have the log itself in the store."""
+        """Put the log itself into the store."""
         self.store.keep(JOURNAL, [self._journal.fd], self._journal_holdings, polled=False)
 
     def made(self, entry: Entry, new: NewNamespaces, is_new: bool) -> None:
-        """Note new namespaces, which the entry does not have yet.  Raises Refused, and then nothing is written."""
+        """Record new namespaces that the entry does not have yet. Raises Refused, and then nothing is written."""
         lines = _name_line(entry) if is_new else b""
         if new.user is not None:
             lines += user_line(entry.id, new.user.inode, new.user.uid, new.user.payload)
@@ -72,7 +72,7 @@ class Ledger:
             self._journal.append(lines)
         except OSError as error:
             raise Refused(f"cannot write it down: {error.strerror}") from error
-        # a namespace cannot hang up, whatever is said of it
+        # a namespace cannot hang up, so `polled` matters only for the lease
         fds = new.stored()
         if fds:
             self.store.keep(stored_name(entry.id), fds, entry.holdings, polled=new.lease >= 0)
@@ -88,7 +88,7 @@ class Ledger:
         self.store.drop(stored_name(entry.id))
 
     def write_anew(self) -> None:
-        """Have nothing in the log but the present state."""
+        """Rewrite the log with nothing but the present state."""
         try:
             self._journal.replace(line for entry in self._entries() for line in _lines(entry))
         except OSError as error:
@@ -114,7 +114,7 @@ class Ledger:
 
 
 def stored_name(id: int) -> str:
-    """Return the name in the store for the descriptors of a name: short, as all names must fit into one string."""
+    """Return the name in the store for the descriptors of a name: short, as all must fit into one string."""
     digits = ""
     while id or not digits:
         id, digit = divmod(id, 36)
@@ -147,7 +147,7 @@ def _name_line(entry: Entry) -> bytes:
 
 
 def _lines(entry: Entry) -> Iterator[bytes]:
-    """All that there is to say of an entry."""
+    """Yield all lines about an entry."""
     yield _name_line(entry)
     for user in entry.users:
         yield user_line(entry.id, user.inode, user.uid, user.payload)
@@ -179,7 +179,7 @@ class Journal:
 
     @classmethod
     def resume(cls, fd: int) -> tuple[Journal, Iterator[bytes]]:
-        """Go on with the log of an earlier process, and return its lines; takes `fd` over.  Raises ValueError."""
+        """Take over `fd`, the log of an earlier process, and return its lines. Raises ValueError."""
         header = os.pread(fd, _HEADER.size, 0)
         if len(header) < _HEADER.size or not header.startswith(_MAGIC):
             raise ValueError("it is no log of names")
@@ -190,7 +190,7 @@ class Journal:
         return cls(fd, start, start + whole), (line[:-1] for line in io.BytesIO(data[:whole]))
 
     def append(self, lines: bytes) -> None:
-        """Write whole lines.  Raises OSError, and then nothing was written."""
+        """Write complete lines. Raises OSError, and then nothing was written."""
         self._append([lines])
 
     @property
@@ -199,7 +199,7 @@ class Journal:
         return self._end > self._limit
 
     def replace(self, lines: Iterable[bytes]) -> None:
-        """Have these lines and no others.  Raises OSError, and then the log is as before."""
+        """Replace all lines. Raises OSError, and then the log is as before."""
         start = self._end
         self._append(_pieces(lines))
         os.pwrite(self.fd, _HEADER.pack(_MAGIC, start), 0)

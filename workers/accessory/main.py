@@ -1,4 +1,4 @@
-"""The accessory: puts its parts together from the descriptors that spawnd handed over, and runs.
+"""The accessory: assembles its parts from the descriptors that spawnd passed on, and runs.
 
 On TERM it ends all inits; on USR1 it leaves everything to its successor.
 """
@@ -126,7 +126,7 @@ def _first_users(entry: Entry) -> list[dict[str, object]]:
 
 
 class Accessory:
-    """Owns everything that spawnd handed over."""
+    """Owns everything that spawnd passed on."""
 
     def __init__(self, loop: Loop, fds: dict[str, list[int]], options: Options) -> None:
         self._loop = loop
@@ -139,7 +139,7 @@ class Accessory:
         self.ledger = Ledger(journal, realms, loop, os.environ.pop("NOTIFY_SOCKET", ""))
         self.registry = Registry(loop, self.ledger, realms, options.expiry)
         if journals and journals != [journal.fd]:
-            self.ledger.store.drop(JOURNAL)  # or the next process would find useless logs again
+            self.ledger.store.drop(JOURNAL)  # otherwise the next process would find useless logs again
         self._recover(known, fds, accounts)
         self.server = Server(loop, listener, self.registry, accounts, options)
         status = StatusLine(loop, self.ledger.store.say, self.server.status)
@@ -181,7 +181,7 @@ class Accessory:
 
 
 def _take_listener(fds: dict[str, list[int]]) -> socket.socket:
-    """Return the listening socket: the only descriptor of its name, which is none of the store's."""
+    """Return the listening socket: the only descriptor of its name, and not from the store."""
     for name, numbers in fds.items():
         if name != CONTROL and len(numbers) == 1 and _listens(numbers[0]):
             del fds[name]
@@ -198,7 +198,7 @@ def _listens(fd: int) -> bool:
 
 
 def _take_journal(fds: list[int]) -> tuple[Journal, dict[int, LoggedName]]:
-    """Return the log of the process before this one, with its names, or else a new log."""
+    """Return the log of the previous process with its names, or else a new log."""
     journal: Journal | None = None
     known: dict[int, LoggedName] = {}
     for fd in fds:
@@ -207,7 +207,7 @@ def _take_journal(fds: list[int]) -> tuple[Journal, dict[int, LoggedName]]:
                 raise ValueError("there are two of them")
             journal, lines = Journal.resume(fd)
         except (OSError, ValueError) as error:
-            log.error("a log of names is of no use: %s", error)
+            log.error("cannot use a log of names: %s", error)
             os.close(fd)
             continue
         known, damaged = read_lines(lines)

@@ -17,9 +17,9 @@ _KINDS = {CLONE_NEWIPC: "IPC", CLONE_NEWPID: "PID", CLONE_NEWUSER: "user"}
 
 @dataclass(slots=True)
 class NewNamespaces:
-    """New namespaces and a new lease for a request.  Owns them until the entry takes them over.
+    """New namespaces and a new lease for a request. Owns them until the entry takes them over.
 
-    `lease` is the reading end of the pipe, `lease_end` the client's.
+    `lease` is the reading end of the pipe, `lease_end` the client's end.
     """
 
     ipc: int = -1
@@ -30,7 +30,7 @@ class NewNamespaces:
 
     @property
     def namespaces(self) -> tuple[int, int]:
-        """As how many they count, and how many descriptors they take."""
+        """The number of namespaces that they count as, and the number of their descriptors."""
         others, has_init = (self.ipc >= 0) + (self.user is not None), self.init is not None
         extra = self.user.weight - 1 if self.user is not None else 0
         return others + extra + has_init, others + PID_DESCRIPTORS * has_init
@@ -41,7 +41,7 @@ class NewNamespaces:
         return [fd for fd in (self.ipc, user, self.lease) if fd >= 0]
 
     def discard(self) -> Init | None:
-        """Undo everything; the init is killed, and it is the caller's to reap."""
+        """Undo everything; the init is killed, and the caller reaps it."""
         for fd in (*self.stored(), *([self.lease_end] if self.lease_end >= 0 else [])):
             os.close(fd)
         if self.init is not None:
@@ -50,7 +50,7 @@ class NewNamespaces:
 
 
 def make(new: NewNamespaces, maker: NamespaceMaker, entry: Entry, rights: Rights, request: Request) -> None:
-    """Make what the entry lacks.  Raises Refused; `new` has everything that was made by then."""
+    """Make the namespaces that the entry lacks. Raises Refused; `new` has everything that was made until then."""
     kind = CLONE_NEWIPC
     try:
         if request.ipc and entry.ipc < 0:
@@ -78,7 +78,7 @@ def _make_user(maker: NamespaceMaker, rights: Rights, payload: bytes) -> UserNam
 
 
 def check_room(entry: Entry, rights: Rights, request: Request, is_new: bool) -> None:
-    """Raises Refused where the user has too much already, or no descriptors are left for everything."""
+    """Raise Refused if the user has too much already, or if no descriptors are left."""
     namespaces = descriptors = 0
     for is_lacking, number, size in (
         (request.ipc and entry.ipc < 0, 1, 1),
@@ -97,10 +97,10 @@ def check_room(entry: Entry, rights: Rights, request: Request, is_new: bool) -> 
 
 
 class NamespaceMaker:
-    """Makes namespaces; the process stays in those where it was.  Owns the descriptor of the one to return to.
+    """Makes namespaces without leaving the present ones. Owns the descriptor of the IPC namespace to return to.
 
-    Only for a process with one thread: `setns` and `unshare` change the calling thread alone.
-    New namespaces are the caller's.  The methods raise OSError, and then nothing was made.
+    Only for a process with one thread: `setns` and `unshare` change the calling thread alone. The caller owns
+    new namespaces. The methods raise OSError, and then nothing was made.
     """
 
     def __init__(self) -> None:
@@ -112,17 +112,17 @@ class NamespaceMaker:
         try:
             return os.open("/proc/thread-self/ns/ipc", os.O_RDONLY | os.O_CLOEXEC)
         finally:
-            # or the next child would inherit and hold it
+            # otherwise the next child would inherit and hold it
             _return(self._ipc, CLONE_NEWIPC)
 
     @staticmethod
     def make_pid(name: str) -> Init:
-        """Make a PID namespace with its first process, which has to be told `go` within some seconds."""
+        """Make a PID namespace with its first process, which needs a `go` within some seconds."""
         return hold_child(start_init(name))
 
     @staticmethod
     def make_user(uid: int, gid: int, uid_map: bytes, gid_map: bytes, deny_setgroups: bool) -> int:
-        """Make a user namespace of that user with these maps (none where empty); return its descriptor."""
+        """Make a user namespace of that user with these maps (none if empty); return its descriptor."""
         pid = start_user_namespace(uid, gid)
         try:
             for name, text in zip(MAP_FILES, (b"deny" if deny_setgroups else b"", uid_map, gid_map), strict=True):
@@ -137,7 +137,7 @@ class NamespaceMaker:
 
 
 def _return(fd: int, kind: int) -> None:
-    """Return to a namespace, or end this process: in another namespace it must not go on."""
+    """Return to a namespace, or end this process, which must not continue in another one."""
     try:
         setns(fd, kind)
     except OSError as error:

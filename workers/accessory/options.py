@@ -42,7 +42,7 @@ class Allowance:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """The most that a user may have at a time of each kind; None: as much as there are descriptors."""
+    """The most that a user may have at a time, by kind; None: limited only by the descriptors."""
 
     connections: int | None = None
     names: int | None = None
@@ -61,7 +61,7 @@ class Options:
 
 
 def parse_options(options: Mapping[str, Any]) -> Options:
-    """Raises OptionsError.  A user or group that the host does not have is skipped with a notice."""
+    """Return the options. Raises OptionsError. Users and groups unknown to the host are skipped with a notice."""
     for key in options:
         if key not in _KEYS:
             raise OptionsError(f"options.{key}: unknown, known are {', '.join(_KEYS)}")
@@ -71,7 +71,7 @@ def parse_options(options: Mapping[str, Any]) -> Options:
 
 
 def _table(options: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Return a table by name; an empty table of Lua may come as a list."""
+    """Return a table by name; an empty Lua table may arrive as a list."""
     value = options.get(key) or {}
     if not isinstance(value, dict):
         raise OptionsError(f"options.{key}: not a table by name")
@@ -92,7 +92,7 @@ def _allow(rules: Mapping[str, Any]) -> tuple[dict[int, Allowance], dict[int, Al
 
 
 def _ids(names: Iterable[str]) -> list[int | None]:
-    """Return the uid of each user and the gid of each `@group`; None where this host has none of that name."""
+    """Return the uid of each user and the gid of each `@group`; None if the host does not know the name."""
     found: list[int | None] = []
     for name in names:
         try:
@@ -103,9 +103,9 @@ def _ids(names: Iterable[str]) -> list[int | None]:
 
 
 def _look_up(names: list[str]) -> list[int | None]:
-    """Return the result of `_ids`, found in a child: libraries of name services would stay here, which are 0.4 MB.
+    """Return the result of `_ids`, found in a child, to keep the libraries of name services (0.4 MB) out of here.
 
-    Raises OSError where the child has no result.
+    Raises OSError if the child has no result.
     """
     read_end, write_end = os.pipe()
     pid = os.fork()

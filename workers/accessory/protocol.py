@@ -18,7 +18,7 @@ from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWUSE
 
 MAGIC = 0x63046173
 MAX_DATAGRAM = 65536  # bytes
-MAX_MESSAGE = 900  # bytes of an error's text: clients receive into 1,024
+MAX_MESSAGE = 900  # bytes of an error's text: clients receive into a buffer of 1,024
 
 _HEADER = struct.Struct("=II")
 _PACKET = struct.Struct("=HH")
@@ -62,7 +62,7 @@ class Response(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The request in a datagram.  `user` is the payload of its USER_NAMESPACE, None where there is none."""
+    """The request in a datagram. `user` is the payload of its USER_NAMESPACE, None without one."""
 
     name: str = ""
     ipc: bool = False
@@ -82,7 +82,7 @@ class Request:
 
 
 def parse_request(datagram: bytes) -> Request:
-    """Read the request in a datagram; unknown commands are ignored.  Raises ProtocolError."""
+    """Parse the request in a datagram; unknown commands are ignored. Raises ProtocolError."""
     fields: dict[str, object] = {}
     for command, payload in packets(datagram):
         take = _COMMANDS.get(command)
@@ -99,7 +99,7 @@ def parse_request(datagram: bytes) -> Request:
 
 
 def packets(datagram: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield command and payload of each packet.  Raises ProtocolError where the framing is wrong."""
+    """Yield command and payload of each packet. Raises ProtocolError if the framing is wrong."""
     if len(datagram) < _HEADER.size:
         raise ProtocolError(f"datagram of {len(datagram)} bytes: shorter than its header")
     if len(datagram) > MAX_DATAGRAM:
@@ -156,7 +156,7 @@ def split_maps(payload: bytes) -> tuple[bytes, bytes]:
 
 @lru_cache(maxsize=16)
 def encode_reply(kinds: tuple[int, ...], lease: bool) -> bytes:
-    """Return the answer to a request that was fulfilled; its descriptors have the same order."""
+    """Return the answer to a fulfilled request; its descriptors are in the same order."""
     reply = []
     if kinds:
         reply.append(encode_packet(Response.NAMESPACE_HANDLES, b"".join(map(_FLAG.pack, kinds))))

@@ -1,8 +1,8 @@
-"""Going on with the names of an earlier process: from its log, spawnd's store and the inits that live.
+"""Restoring the names of an earlier process: from its log, spawnd's store and the inits that live.
 
-No client was ever told of anything that is not in the log.  A name may come back with less than the log says: the
-rest was not stored before the client was told, or has ended, and the next request makes it anew.
-Finding an init takes as long as all else about its name, so that is left for later.
+Clients were told only of names and namespaces that are in the log. A name may come back with less than the
+log says: the rest was not stored before the client was told, or has ended, and the next request makes it
+anew. Finding an init takes as long as everything else about its name, so that is done later.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STORED_NAME = re.compile(r"n[0-9a-z]{1,12}")
 
 @dataclass(slots=True)
 class LoggedName:
-    """A name as the log has it.  `users` are uid and payload by the inode of the namespace."""
+    """A name as in the log. `users` has uid and payload by the inode of the namespace."""
 
     id: int
     realm: int
@@ -38,7 +38,7 @@ class LoggedName:
 
 
 def read_lines(lines: Iterable[bytes]) -> tuple[dict[int, LoggedName], int]:
-    """Return the names of the log by id, and the number of lines that could not be read."""
+    """Return the names of the log by id, and the number of unreadable lines."""
     known: dict[int, LoggedName] = {}
     damaged = 0
     for line in lines:
@@ -55,8 +55,8 @@ def _take(known: dict[int, LoggedName], line: bytes) -> None:
     if kind == b"N":
         realm, payer, until, name = rest[0].split(b" ", 3)
         new = LoggedName(id, int(realm), int(payer), int(until), name.decode("ascii"))
-        # A name that is known begins a log written anew whose end was never written: all of it is known.  A known id
-        # of another name is that of a request that was undone, given again.
+        # A known name begins a rewrite of the log that was never finished: all of it is known. A known id
+        # with another name was reused after its request was undone.
         if id not in known or (known[id].realm, known[id].name) != (new.realm, new.name):
             known[id] = new
         return
@@ -83,20 +83,20 @@ def _change(entry: LoggedName, kind: bytes, values: list[bytes]) -> None:
 
 
 def read_stored_name(text: str) -> int | None:
-    """Return the id in a name of the store; None where it is no such name."""
+    """Return the id in a name of the store; None for any other name."""
     return int(text[1:], 36) if _STORED_NAME.fullmatch(text) else None
 
 
 def recover(
     known: Mapping[int, LoggedName], stored: Mapping[str, Sequence[int]], accounts: Accounts, now: float
 ) -> tuple[list[Entry], list[str]]:
-    """Return the entries, which own those of the stored descriptors that are of use, and names that no entry has.
+    """Return the entries, which own the useful ones of the stored descriptors, and names without an entry.
 
-    `stored` are descriptors by name in the store; those that are of no use stay where they are.
+    `stored` has the descriptors by name in the store; useless ones stay in it.
     """
     entries = []
     unknown = []
-    times: dict[int, float] = {}  # one object for each: many names have the same
+    times: dict[int, float] = {}  # one object per time: many names have the same
     for logged in known.values():
         until = times.setdefault(logged.until, logged.until / 1000)
         account = accounts.of(logged.payer)
@@ -114,7 +114,7 @@ def recover(
             _give(found, known[found.id], fd)
     for entry in entries:
         if known[entry.id].leased and not entry.is_leased:
-            entry.touched = entry.noted_until = now  # its last lease has ended since
+            entry.touched = entry.noted_until = now  # its last lease has ended meanwhile
     return entries, unknown
 
 

@@ -1,7 +1,7 @@
-"""All names: giving out namespaces, making those that are missing, and giving names up.
+"""All names: handing out namespaces, making missing ones, and giving names up.
 
-The order is the same everywhere: make, note in the log, store, answer.  So a client is told of nothing that a crash of
-this process would lose.
+The order is the same everywhere: make, write to the log, store, answer. So clients are told of nothing that a
+crash of this process would lose.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from workers.accessory.new_namespaces import NamespaceMaker, NewNamespaces, chec
 from workers.accessory.protocol import Refused, Request
 from workers.accessory.rights import Rights, plain_maps
 
-GRAIN = 60  # a touch is noted at most once in this part of the time until expiry
+GRAIN = 60  # touches are written to the log at most once per this fraction of the time until expiry
 _NOBODY: dict[str, Entry] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """The answer to a request: `handles` stay the entry's, `lease_end` (-1: none was asked for) is the caller's.
+    """The answer to a request. The entry still owns `handles`, the caller owns `lease_end` (-1: not requested).
 
-    `is_made`: not all of it was there already.
+    `is_made`: a part of it is new.
     """
 
     entry: Entry
@@ -38,9 +38,9 @@ class Grant:
 
 
 class Registry:
-    """Owns all entries, which are in `realms` by realm and name.  `loop` has CLOCK_BOOTTIME.
+    """Owns all entries, which are in `realms` by realm and name. `loop` has CLOCK_BOOTTIME.
 
-    `leases` is the number of open leases; `changed` is called when there are more or fewer of anything.
+    `leases` is the number of open leases. `changed` is called when a number changes.
     """
 
     def __init__(self, loop: Loop, ledger: Ledger, realms: dict[int, dict[str, Entry]], expiry: float) -> None:
@@ -64,7 +64,7 @@ class Registry:
         return (entry for names in self._realms.values() for entry in names.values())
 
     def fulfil(self, rights: Rights, account: Account, request: Request) -> Grant:
-        """Give a client what it asks for; a new name goes on its `account`.
+        """Fulfil a client's request; a new name is charged to its `account`.
 
         Raises Refused, and then everything is as it was before.
         """
@@ -86,7 +86,7 @@ class Registry:
         return Grant(entry, entry.handles(rights, request), lease_end, is_made)
 
     def touch(self, entry: Entry) -> None:
-        """A request for the name has come in this turn of the loop."""
+        """Note a request for the name in this turn of the loop."""
         if entry.lease != NO_LEASE:
             return
         now = entry.touched = self._loop.woken
@@ -95,13 +95,13 @@ class Registry:
             self._ledger.touched(entry)
 
     def _end_of_grain(self, now: float) -> float:
-        """Return the end of the span of time that `now` is in: one number object for all names."""
+        """Return the end of the time span that contains `now`, as the same object for all names."""
         if now > self._until:
             self._until = (int(now * 1000) // self._grain + 1) * self._grain / 1000
         return self._until
 
     def adopt(self, entries: Sequence[Entry]) -> None:
-        """Go on with names of an earlier process, which are charged already; their inits are looked for soon."""
+        """Take over names of an earlier process, which are charged already; their inits are held soon."""
         for entry in entries:
             self._adopt(entry)
         adopt_inits(self._loop, self.hold, [entry for entry in entries if entry.init is not None])
@@ -119,9 +119,9 @@ class Registry:
             self.expiry.wait(entry)
 
     def hold(self, entry: Entry) -> None:
-        """Look for the init that an earlier process has left, unless that has been done.
+        """Hold the init that an earlier process has left, unless that has been done.
 
-        Raises Refused where the init lives and cannot be held, and then the entry is as before.
+        Raises Refused if the init lives and cannot be held; then the entry is as before.
         """
         if entry.init is None or entry.init.is_held:
             return
@@ -136,7 +136,7 @@ class Registry:
             self._ledger.init_gone(entry)
 
     def _hold_living(self, entry: Entry) -> None:
-        """Hold the init, but give it up if it is ending: then the request makes the next one.  Raises Refused."""
+        """Hold the init, but give it up if it is ending, so that the request makes a new one. Raises Refused."""
         self.hold(entry)
         if entry.init is not None and entry.init.is_ending and (init := self._take_init(entry)) is not None:
             self.hangups.end(init)
@@ -149,7 +149,7 @@ class Registry:
             init.close()
             raise
         entry.init = init
-        init.go()  # it may not have been told yet
+        init.go()  # it may not have been confirmed yet
 
     def end_all(self) -> None:
         """End all inits, and with them all processes in their namespaces."""
@@ -194,7 +194,7 @@ class Registry:
             self.hangups.end(init)
 
     def _take_over(self, entry: Entry, new: NewNamespaces, is_new: bool) -> None:
-        """Have the entry own what is noted by now: from here on nothing can fail."""
+        """Have the entry own what is written down by now; this cannot fail."""
         if new.ipc >= 0:
             entry.ipc = new.ipc
         if new.user is not None:
@@ -204,7 +204,7 @@ class Registry:
         account = entry.account
         if new.lease >= 0:
             entry.add_lease(new.lease)
-            entry.touched = entry.noted_until  # one number object for many names
+            entry.touched = entry.noted_until  # the same object for many names
             self.leases += 1
             account.charge("leases")
         number, descriptors = new.namespaces

@@ -1,4 +1,4 @@
-"""The rights of a client: the names that it sees, and the ids that it may map, by the options' rules."""
+"""The rights of a client: the names that it sees and the ids that it may map, by the rules of the options."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Maps:
 class Rights:
     """The rights of a client with these effective ids.
 
-    `realm` is the set of names that the client sees: SHARED, or its uid.  `own`: it may map its own ids and the
-    subordinate ones.  `ids` are further ids that it may map.  Neither counts in SHARED, where any id may be mapped.
+    `realm` is the set of names that the client sees: SHARED, or its uid. `own`: it may map its own ids and its
+    subordinate ones. `ids` are further ids that it may map. Neither matters in SHARED, where any id may be mapped.
     """
 
     uid: int
@@ -48,7 +48,7 @@ class Rights:
     ids: tuple[Ids, ...] = ()
 
     def maps(self, payload: bytes) -> Maps:
-        """Return the maps for a payload of `plain_maps`.  Raises Refused for ids that the client may not map."""
+        """Return the maps for a payload of `plain_maps`. Raises Refused for ids that the client may not map."""
         uid_map, gid_map = split_maps(payload)
         if self.realm == SHARED:
             return Maps(uid_map, gid_map)
@@ -60,16 +60,16 @@ class Rights:
         own_gid = [Ids(self.gid, self.gid)] if self.own else []
         uid_extents = _allowed(uid_map, "uid_map", uids)
         gid_extents = _allowed(gid_map, "gid_map", [*gids, *own_gid])
-        # a process could gain rights by leaving a group to which a file denies them: user_namespaces(7)
+        # a process could gain access by leaving a group that a file excludes: user_namespaces(7)
         deny = not all(is_within(extent, gids) for extent in gid_extents)
         return Maps(encode_map(uid_extents), encode_map(gid_extents), deny)
 
 
 def rights_of(client: Credentials, groups: Callable[[], Iterable[int]], options: Options) -> Rights:
-    """Return the most that any rule gives the client.
+    """Return the most that any rule grants the client.
 
-    `groups` returns its supplementary groups and is called only where a rule needs them.  Raises NotAllowed where no
-    rule applies, OSError where `groups` does.
+    `groups` returns its supplementary groups and is called only if a rule needs them. Raises NotAllowed if no
+    rule applies, and the OSError of `groups`.
     """
     found = []
     if client.uid in options.users:
@@ -91,7 +91,7 @@ def _sum_of(client: Credentials, found: list[Allowance]) -> Rights:
 
 @lru_cache(maxsize=16)  # many names have the same maps
 def plain_maps(payload: bytes) -> bytes:
-    """Return the same maps in their one plain form: without blanks and leading zeros.  Raises Refused."""
+    """Return the same maps in their unique plain form, without blanks and leading zeros. Raises Refused."""
     uid_map, gid_map = split_maps(payload)
     return b"\0".join((_plain(uid_map, "uid_map"), _plain(gid_map, "gid_map"))).rstrip(b"\0")
 

@@ -31,12 +31,12 @@ from workers.accessory.registry import Registry
 from workers.accessory.rights import SHARED, Rights, rights_of
 
 PAUSE = 0.1  # seconds; without descriptors the socket stays readable, and accepting would spin
-MOST_CACHES = 1024  # that are remembered
-MOST_STRANGERS = 64  # connections of clients that may not ask, all of them together, until they do
+MOST_CACHES = 1024  # caches that are kept
+MOST_STRANGERS = 64  # connections of clients without rights, in total, until they send a request
 EVENTS = select.EPOLLIN | select.EPOLLRDHUP
 NOTHING = Allowance()
-UNKNOWN = -1  # the user to whom a client without credentials is charged
-# as numbers: combining two members of an enumeration costs as much as a system call
+UNKNOWN = -1  # the user that a client without credentials is charged to
+# numbers, because combining two members of an enumeration costs as much as a system call
 _SEND = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 _SOCKET = int(socket.SOL_SOCKET)
 _UCRED = struct.Struct("iII")  # pid, uid, gid: unix(7)
@@ -54,7 +54,7 @@ class Counters:
 
 
 class Server:
-    """Owns the listening socket and all connections, except those that `disposal` has.
+    """Owns the listening socket and all connections, except those in `disposal`.
 
     `changed` is called when a connection comes or goes.
     """
@@ -70,13 +70,14 @@ class Server:
         self._accounts = accounts
         self._options = options
         self._caches: dict[Rights, AnswerCache] = {}
-        self._spawners: dict[bytes, AnswerCache] = {}  # by the kernel's bytes of uid and gid, for clients that may all
+        # by the kernel's bytes of uid and gid, for clients that may map any id
+        self._spawners: dict[bytes, AnswerCache] = {}
         self._connections: set[ClientConnection] = set()
         self._strangers = 0
         self.disposal = Disposal(loop, self._drain)
         self.changed: Callable[[], None] = lambda: None
         listener.setblocking(False)
-        listener.setsockopt(_SOCKET, socket.SO_PASSCRED, 1)  # which connections inherit
+        listener.setsockopt(_SOCKET, socket.SO_PASSCRED, 1)  # connections inherit it
         self._go_on()
 
     @property
@@ -89,7 +90,7 @@ class Server:
         return f"{names}, {leases}, {count(self.clients, 'client')}"
 
     def forget(self, connection: ClientConnection) -> bool:
-        """Take a connection out that ends; return False where that has been done."""
+        """Remove a connection that ends; return False if that was done before."""
         if connection not in self._connections:
             return False
         self._loop.unwatch(connection.sock.fileno())
@@ -104,7 +105,7 @@ class Server:
         self._loop.unwatch(self._listener.fileno())
 
     def finish(self) -> None:
-        """Prepare the exit of this process, which must not wait for descriptors that strangers have sent."""
+        """Prepare the exit of this process, which must not wait for descriptors from untrusted clients."""
         self.stop()
         for connection in [connection for connection in self._connections if not connection.is_trusted]:
             connection.end()
@@ -114,7 +115,7 @@ class Server:
         self._loop.watch(self._listener.fileno(), select.EPOLLIN, self._accept)
 
     def _accept(self, _events: int) -> None:
-        """Accept one client: looking whether there are more would cost a system call for each."""
+        """Accept one client: checking for more would cost a system call for each."""
         try:
             fd, _address = self._listener._accept()  # type: ignore[attr-defined]
         except (BlockingIOError, ConnectionAbortedError):
@@ -124,7 +125,7 @@ class Server:
             self.stop()
             self._loop.call_later(PAUSE, self._go_on)
             return
-        # as `accept` does it, without asking the listener three times for its kind, nor a class of Python on top
+        # like `accept`, without asking the listener three times for its kind, and without a Python subclass
         sock = socket.SocketType(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
         try:
             self._take_in(sock)
@@ -136,7 +137,7 @@ class Server:
                 self.disposal.take(sock, self._accounts.of(UNKNOWN))
 
     def _take_in(self, sock: socket.SocketType) -> None:
-        """Raises OSError, and then the socket is still the caller's."""
+        """Serve a new client. Raises OSError, and then the caller still owns the socket."""
         account, known = self._identify(sock)
         connection = ClientConnection(self, sock, account, known)
         is_stranger = isinstance(known, NotAllowed)
@@ -150,7 +151,7 @@ class Server:
         if is_one_too_many:
             connection.end()
         else:
-            connection.on_event(0)  # most send their request at once
+            connection.on_event(0)  # most clients send their request at once
 
     def _drain(self, sock: socket.SocketType) -> bool:
         return self.inbox.drain(sock, receiver(sock, is_trusted=False))
@@ -158,7 +159,7 @@ class Server:
     def _identify(self, sock: socket.SocketType) -> tuple[Account, AnswerCache | NotAllowed]:
         """Return the client's account, and its rights or the reason why it has none.
 
-        It is told the reason when it asks, as then it listens.
+        The client gets the reason with its first request, because it listens then.
         """
         credentials = sock.getsockopt(_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         known = self._spawners.get(credentials[_PID_SIZE:])
@@ -177,7 +178,7 @@ class Server:
         return account, known
 
     def _cache(self, sock: socket.SocketType, peer: Credentials) -> AnswerCache:
-        """Raises NotAllowed, OSError."""
+        """Return the cache of the client's rights. Raises NotAllowed, OSError."""
         rights = rights_of(peer, lambda: peer_groups(sock), self._options)
         cache = self._caches.get(rights)
         if cache is None:
@@ -189,7 +190,7 @@ class Server:
 
 
 class ClientConnection:
-    """One client.  Owns its socket.  `known` has its rights, or is the reason why it may not ask for anything."""
+    """One client. Owns its socket. `known` has its rights, or the reason why it has none."""
 
     __slots__ = ("_answers", "_inbox", "_receive", "_registry", "_server", "account", "is_trusted", "known", "sock")
 
@@ -210,7 +211,7 @@ class ClientConnection:
         self._receive = receiver(sock, self.is_trusted)
 
     def on_event(self, _events: int) -> None:
-        """Take one datagram: a client that sends many has its turn like all others."""
+        """Take one datagram, so that a client with many does not delay the others."""
         is_last = False
         try:
             datagram = self._inbox.take(self._receive)
@@ -240,7 +241,7 @@ class ClientConnection:
             self.end()
 
     def end(self, is_empty: bool = False) -> None:
-        """End the connection; `is_empty`: nothing is left in it to be received.  Calling it again does no harm."""
+        """End the connection; `is_empty`: nothing is left in it to be received. Idempotent."""
         if not self._server.forget(self):
             return
         if is_empty or self._inbox.drain(self.sock, self._receive):
@@ -282,7 +283,7 @@ class ClientConnection:
         return self._send([encode_error(str(error))], [])
 
     def _send(self, reply: Sequence[bytes], rights: Ancillary) -> bool:
-        """Send an answer.  Return False where it cannot be sent; then the connection has ended."""
+        """Send an answer. If that fails, end the connection and return False."""
         try:
             self.sock.sendmsg(reply, rights, _SEND)
         except OSError as error:
@@ -291,9 +292,9 @@ class ClientConnection:
         return True
 
     def _lose(self, error: OSError) -> None:
-        """End a connection that an answer cannot be sent on."""
+        """End a connection on which an answer cannot be sent."""
         if isinstance(error, BlockingIOError):
-            self._server.counters.dropped += 1  # it does not read, and we do not wait for it
+            self._server.counters.dropped += 1  # a client that does not read is not waited for
         self.end()
 
 

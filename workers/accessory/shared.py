@@ -1,3 +1,3 @@
-"""The imports of the accessory, for spawnd: each accessory would have them as memory of its own otherwise."""
+"""The imports of the accessory, made in spawnd: otherwise each accessory would have its own copy in memory."""
 
 import workers.accessory.main  # noqa: F401

@@ -1,7 +1,7 @@
 """The way to the command, in the child: its session, namespaces, user, environment and exec.
 
-The kernel sets the order.  IPC and PID namespaces belong to the host's root, so the user namespace comes last: in it a
-process has no rights over them any more.  A PID namespace takes in children only.
+The kernel dictates the order. IPC and PID namespaces belong to the host's root, so the user namespace comes
+last: inside it, a process has no rights over them any more. A PID namespace takes in children only.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ LOCALE = "LC_"
 
 
 class JoinError(Exception):
-    """A namespace cannot be joined; the text says which, and which right is missing."""
+    """A namespace cannot be joined; the text says which, and which privilege is missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Everything that the command is started with; `mask` are the signals that the caller held back."""
+    """The input for the start of the command; `mask` is the caller's signal mask."""
 
     arguments: Arguments
     program: str
@@ -53,7 +53,7 @@ class Start:
 
 
 def join_before_fork(namespaces: Namespaces) -> None:
-    """In the parent.  Raises JoinError."""
+    """Join the IPC and PID namespaces, in the parent. Raises JoinError."""
     if namespaces.ipc >= 0:
         _join(namespaces.ipc, CLONE_NEWIPC, "IPC")
     if namespaces.pid >= 0:
@@ -61,7 +61,7 @@ def join_before_fork(namespaces: Namespaces) -> None:
 
 
 def begin(start: Start) -> NoReturn:
-    """In the child: begin the session of the command, and lead it or become the command."""
+    """Begin the session of the command, in the child, and lead it or execute the command."""
     status = CANNOT_ENTER
     terminal, user = start.terminal, start.namespaces.user
     try:
@@ -88,7 +88,7 @@ def begin(start: Start) -> NoReturn:
 
 
 def _run(start: Start) -> NoReturn:
-    """Become the command."""
+    """Execute the command."""
     status = CANNOT_ENTER
     arguments = start.arguments
     try:
@@ -101,7 +101,7 @@ def _run(start: Start) -> NoReturn:
         for signum in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them
             signal.signal(signum, signal.SIG_DFL)
         environment = environment_of(os.getuid(), arguments.env, os.environ)
-        signal.pthread_sigmask(signal.SIG_SETMASK, start.mask)  # from here on the file system may make it wait
+        signal.pthread_sigmask(signal.SIG_SETMASK, start.mask)  # from here on the file system may block
         _enter_folder(arguments.cwd)
         os.execvpe(start.program, arguments.command, environment)  # noqa: S606  # no shell is the point
     except JoinError as error:
@@ -114,12 +114,12 @@ def _run(start: Start) -> NoReturn:
 
 
 def _host_uid(arguments: Arguments) -> int:
-    """The user of the command, as the host knows it."""
+    """Return the user of the command on the host."""
     return os.getuid() if arguments.maps is None else arguments.maps.uids[0].outside
 
 
 def _close_all_but(kept: set[int]) -> None:
-    """Close all other descriptors of the caller: they are not the command's.  The exec closes the kept ones."""
+    """Close all other descriptors of the caller, which are not for the command. The exec closes the kept ones."""
     first = FIRST_OTHER
     for fd in sorted(fd for fd in kept if fd >= FIRST_OTHER):
         if fd > first:
@@ -129,7 +129,7 @@ def _close_all_but(kept: set[int]) -> None:
 
 
 def _leave_keyring() -> None:
-    """Have a session keyring of the command's own: a process that has a key's keyring may read the key."""
+    """Join a new session keyring for the command: a process that has a key's keyring may read the key."""
     try:
         join_session_keyring()
     except OSError as error:
@@ -144,24 +144,24 @@ def _enter_folder(path: str) -> None:
 
 
 def _mount_proc(namespaces: Namespaces) -> None:
-    """In the child: have a private /proc of the PID namespace.  Raises JoinError."""
+    """Mount a private /proc of the PID namespace, in the child. Raises JoinError."""
     if namespaces.pid < 0:
         return
     try:
         unshare(CLONE_NEWNS)
-        mount("none", "/", "", MS_REC | MS_SLAVE)  # nothing of ours is seen outside
+        mount("none", "/", "", MS_REC | MS_SLAVE)  # mounts do not propagate to the outside
         mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     except OSError as error:
         raise JoinError(f"cannot mount /proc: {error.strerror}") from error
 
 
 def _enter_user_namespace(fd: int, maps: Maps) -> None:
-    """In the command's process: be the first user of the maps.  Raises JoinError.
+    """Become the first user of the maps, in the command's process. Raises JoinError.
 
-    The namespace's owner may trace a dumpable process in it, which must not be root of the host by then: so the user
-    changes before.
+    The namespace's owner may trace a dumpable process in it, which must not be root of the host by then. So
+    the user changes first.
     """
-    with suppress(PermissionError):  # without root a process can be another user inside only
+    with suppress(PermissionError):  # without root, a process can change its user only inside
         _leave_root(maps.uids[0].outside, maps.gids[0].outside)
     set_dumpable(False)  # a change of user sets it to fs.suid_dumpable
     _join(fd, CLONE_NEWUSER, "user")
@@ -169,7 +169,7 @@ def _enter_user_namespace(fd: int, maps: Maps) -> None:
 
 
 def _leave_root(uid: int, gid: int) -> None:
-    """Be this user of the host, with the capabilities to join its namespace.  Raises PermissionError."""
+    """Become this user of the host, with the capabilities to join its namespace. Raises PermissionError."""
     prctl.set_keepcaps(True)
     try:
         os.setgroups([])
@@ -184,7 +184,7 @@ def _leave_root(uid: int, gid: int) -> None:
 
 def _become(uid: int, gid: int) -> None:
     try:
-        with suppress(PermissionError):  # it may be denied: then the groups stay, and are nobody's inside
+        with suppress(PermissionError):  # if it is denied, the groups stay, and are unmapped inside
             os.setgroups([])
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
@@ -201,7 +201,7 @@ def _join(fd: int, kind: int, what: str) -> None:
 
 
 def environment_of(uid: int, wanted: Iterable[str], ours: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a command that runs as `uid`; `wanted` are NAME=VALUE, or NAME for our own value."""
+    """Return the environment of a command that runs as `uid`; `wanted` has NAME=VALUE, or NAME for our own value."""
     found = {"PATH": PATH}
     found |= {name: value for name, value in ours.items() if name in PASSED_ON or name.startswith(LOCALE)}
     found |= _login(uid)

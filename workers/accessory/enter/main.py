@@ -1,8 +1,8 @@
 """`spawn-enter [--ipc] [--pid] [--user MAP] [--env NAME[=VALUE]] [--cwd DIR] [--address ADDRESS] NAME [-- COMMAND …]`.
 
-This process stays where it is, holds the lease and has the caller's terminal, if there is one.  The command has a
-session of its own, and where it has a terminal of its own in place of the caller's, the session's leader is a process
-between the two.
+This process stays outside the namespaces, holds the lease and keeps the caller's terminal, if there is one.
+The command has its own session. If it gets a pseudo-terminal in place of the caller's terminal, the leader of
+its session is a process between the two.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from workers.accessory.protocol import ProtocolError
 def main() -> int:
     _open_standard()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback, and a command that it ends like any other signal
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback; it also ends a command like any other signal
     arguments = parse_arguments()
     name = arguments.command[0]
-    program = os.path.abspath(name) if "/" in name else name  # a path is the caller's, not one in the command's folder
-    set_dumpable(False)  # in the namespaces others may trace a dumpable process
+    program = os.path.abspath(name) if "/" in name else name  # a path is relative to the caller's folder
+    set_dumpable(False)  # processes in the namespaces may trace a dumpable process
     try:
         namespaces = _ask(arguments)
         terminal = find_terminal()
@@ -42,19 +42,19 @@ def main() -> int:
         begin(start)
     if terminal is not None:
         terminal.close_theirs()
-    # the lease is ours alone, and ends with us
+    # only this process has the lease, which ends with it
     return end_like(Running(child, terminal).wait())
 
 
 def _open_standard() -> None:
-    """Have 0 to 2 open, or the next files would get their numbers, and the command would inherit them."""
+    """Open 0 to 2 if necessary; otherwise the next files would get these numbers and the command inherit them."""
     while (fd := os.open(os.devnull, os.O_RDWR)) < FIRST_OTHER:
         os.set_inheritable(fd, True)
     os.close(fd)
 
 
 def _ask(arguments: Arguments) -> Namespaces:
-    """Raises JoinError, RequestError, ProtocolError."""
+    """Request the namespaces. Raises JoinError, RequestError, ProtocolError."""
     user = arguments.maps.payload() if arguments.maps is not None else None
     try:
         with Accessory(arguments.address) as accessory:

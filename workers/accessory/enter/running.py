@@ -1,8 +1,8 @@
 """Waiting for the command, in `spawn-enter` itself and in the leader of the command's session.
 
-`spawn-enter` passes on signals and copies its terminal meanwhile.  The leader is the command's parent, beside it in its
-PID namespace: the kernel stops a process for the keyboard only where its parent is of the same session.  It stays root
-of the host, cannot be traced, and has nothing but the command's terminal.
+`spawn-enter` passes on signals and copies its terminal meanwhile. The leader is the command's parent, and is
+with it in its PID namespace: the kernel stops a process from the keyboard only if its parent is in the same
+session. The leader stays root of the host, cannot be traced, and has nothing but the command's terminal.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from functools import partial
 from supervisor.loop.loop import Loop
 from workers.accessory.enter.terminal import Copy, Terminal
 
-LOOK_AGAIN = 0.2  # seconds: nothing tells that a job, or the command, has come to the foreground
-LAST_WORDS = 5.0  # seconds that a terminal is waited for at the end, and at a stop
-MOST_LAST_WORDS = 65536  # bytes: several times what a pseudo-terminal holds
+LOOK_AGAIN = 0.2  # seconds; nothing reports that a job, or the command, has come to the foreground
+LAST_WORDS = 5.0  # seconds to wait for a terminal at the end and at a stop
+MOST_LAST_WORDS = 65536  # bytes; several times the content of a pseudo-terminal
 # Signals that a terminal sends to all processes in its foreground.
 OF_TERMINALS = frozenset(
     {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH}
 )
-# Signals that a process causes by itself: a handler of Python would return to the cause, again and again.
+# Signals that a process causes itself: a handler of Python would return to the cause again and again.
 FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGTRAP, signal.SIGSYS})
 # Signals of a terminal to processes in the background that read from it or set its modes.
 ASKING = frozenset({signal.SIGTTIN, signal.SIGTTOU})
@@ -31,9 +31,9 @@ WAITED_FOR = frozenset(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP
 
 
 class Running:
-    """Owns the terminal.  `child` is the leader of the command's session: without a terminal, the command itself.
+    """Owns the terminal. `child` is the leader of the command's session or, without a terminal, the command itself.
 
-    All signals are held back until `wait`.
+    All signals are blocked until `wait`.
     """
 
     def __init__(self, child: int, terminal: Terminal | None) -> None:
@@ -46,9 +46,10 @@ class Running:
         self._runs = False
         self._typed_stop = False
         if terminal is not None:
-            self._master = os.dup(terminal.master)  # reading and writing at the same time takes two watches
+            # a second descriptor, because reading and writing at the same time takes two watches
+            self._master = os.dup(terminal.master)
             self._output = Copy(self._loop, terminal.master, terminal.output, self._lost)
-            # ends in the background, when somebody else has set other modes, and when the terminal is gone
+            # ends in the background, when another process has set other modes, and when the terminal is gone
             self._input = Copy(self._loop, 0, self._master, self._follow, self._typed)
             self._loop.watch(terminal.begun, select.EPOLLIN, self._begin)
 
@@ -70,7 +71,7 @@ class Running:
 
     def _take_signals(self) -> None:
         signal.signal(signal.SIGTTIN, signal.SIG_IGN)  # in the background, where an error says the same
-        # SIGTTOU stops the whole job where it is to be (`stty tostop`): what the command writes is waiting here
+        # SIGTTOU stops the whole job if it is meant to (`stty tostop`): the output of the command waits here
         for signum in WAITED_FOR - FAULTS - ASKING:
             self._loop.on_signal(signum, partial(self._pass_on, signum))
         self._loop.on_signal(signal.SIGCHLD, self._look)
@@ -80,18 +81,18 @@ class Running:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, WAITED_FOR - FAULTS)
 
     def _pass_on(self, signum: int) -> None:
-        if self._status is not None:  # it has been reaped: its number may be another's
+        if self._status is not None:  # the child is reaped, and another process may have its pid
             return
         if self._terminal is not None:
             os.kill(self._child, signum)
         elif signum == signal.SIGTSTP:
-            # which the kernel ignores in a session without a parent in it; others may be between vfork and exec
+            # In a session without a parent the kernel ignores SIGTSTP. STOP could hit others between vfork and exec.
             os.kill(self._child, signal.SIGSTOP)
         else:
             pass_on(self._child, signum)
 
     def _look(self) -> None:
-        """See whether the child has ended, or stopped: the leader stops when the command does."""
+        """Handle the end or a stop of the child; the leader stops when the command does."""
         while self._status is None:
             change = os.waitid(os.P_PID, self._child, os.WEXITED | os.WSTOPPED | os.WNOHANG)
             if change is None:
@@ -103,10 +104,10 @@ class Running:
                 self._loop.stop()
 
     def _stop(self) -> None:
-        """Stop as the command does, so that a shell has its terminal back; the kernel does not where there is none.
+        """Stop like the command, so that a shell gets its terminal back; the kernel ignores it without a shell.
 
-        The whole job stops at the key for that, which has reached the command alone.  A command that stops itself stops
-        this process alone: the job may have other processes, which are none of its business.
+        The stop key stops the whole job, although only the command received it. A command that stops itself
+        stops only this process: the job may have other processes, which it does not affect.
         """
         stopped = 0 if self._typed_stop else os.getpid()  # 0: the process group
         self._typed_stop = False
@@ -117,7 +118,7 @@ class Running:
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(stopped, signal.SIGTSTP)
         self._loop.on_signal(signal.SIGTSTP, partial(self._pass_on, signal.SIGTSTP))
-        # Earlier keys are done with, and the command is continued once: see `wait_child`.
+        # Earlier keys are obsolete, and the command is continued once: see `wait_child`.
         done = {signal.SIGTSTP, signal.SIGCONT}
         self._loop.give_signals([signum for signum in self._loop.take_signals() if signum not in done])
         self._go_on()
@@ -131,7 +132,7 @@ class Running:
         self._pass_on(signal.SIGCONT)
 
     def _begin(self, _events: int) -> None:
-        """The command runs: from now on keys are its own, and signals that they cause."""
+        """Pass on keys, and the signals that they cause, now that the command runs."""
         assert self._terminal is not None
         self._loop.unwatch(self._terminal.begun)
         self._runs = True
@@ -165,7 +166,7 @@ class Running:
         self._typed_stop |= self._terminal.has_stop_key(data)
 
     def _lost(self) -> None:
-        """The terminal is gone: the command learns that from its own, which hangs up."""
+        """Handle the loss of the terminal; the command's own terminal hangs up."""
         self._input.stop()
         self._close_master()
 
@@ -194,21 +195,22 @@ class Running:
 
 
 def hold_signals() -> set[signal.Signals]:
-    """Block all signals that can be, from before the fork on; return the mask before."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it was ignored, nothing would be told of children
+    """Block all signals that can be blocked, before the fork; return the previous mask."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it were ignored, the ends of children would not be reported
     mask: set[signal.Signals] = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED_FOR)  # type: ignore[assignment]
     return mask
 
 
 def wait_child(pid: int, terminal: int) -> int:
-    """Wait for the end of the command; its exit status, negative for the signal that ended it.
+    """Wait for the end of the command; return its exit status, negative for the signal that ended it.
 
-    Other signals are passed on.  When the command stops, so does this process, except when it asks for the foreground
-    of its `terminal`, a descriptor, while this process is there: it gets it.  The SIGCONT that continues it is
-    passed on like the others, once: a second one would undo the command's next stop.
+    Other signals are passed on. When the command stops, this process stops too. The exception is a command
+    that asks for the foreground of its `terminal`, a descriptor, while this process has it: the command gets
+    the foreground. The SIGCONT that continues this process is passed on like other signals, once: a second
+    one would undo the command's next stop.
     """
-    with suppress(PermissionError):  # it has been executed, so it has done that itself
-        os.setpgid(pid, pid)  # else a signal could come before there is a group that it could be passed on to
+    with suppress(PermissionError):  # the command has been executed, so it did that itself
+        os.setpgid(pid, pid)  # otherwise a signal could come before its group exists
     while True:
         signum = signal.sigwaitinfo(WAITED_FOR).si_signo
         if signum != signal.SIGCHLD:
@@ -234,7 +236,7 @@ def _gave_foreground(pid: int, terminal: int) -> bool:
 
 
 def pass_on(pid: int, signum: int) -> None:
-    """Send a signal to a child that has not been reaped, as it came: to its process group if a terminal sends it so."""
+    """Send a signal to a child that has not been reaped, or to its process group if a terminal sends it to groups."""
     if signum in OF_TERMINALS:
         with suppress(ProcessLookupError):  # it does not lead its group yet, or has left it
             os.killpg(pid, signum)
@@ -243,10 +245,10 @@ def pass_on(pid: int, signum: int) -> None:
 
 
 def end_like(status: int) -> int:
-    """The exit status; where a signal ended the command, it ends this process, too."""
+    """Return the exit status. If a signal ended the command, end this process with the same signal."""
     if status < 0:
         signal.signal(-status, signal.SIG_DFL) if -status != signal.SIGKILL else None
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {-status})
         os.kill(os.getpid(), -status)
-        return 128 - status  # the signal ends no process
+        return 128 - status  # the signal does not end a process
     return status

@@ -1,7 +1,7 @@
-"""The caller's terminal, and the pseudo-terminal that the command has in its place.
+"""The caller's terminal, and the pseudo-terminal that the command gets in its place.
 
-A command with the terminal itself could read later input from it, and type into it (TIOCSTI): so could anybody who may
-trace the command.
+A command with the caller's terminal could read later input from it, and inject input (TIOCSTI). So could any
+process that may trace the command.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ from typing import Any
 from supervisor.loop.loop import Loop
 
 STANDARD = (0, 1, 2)
-SIZE = 4096  # bytes that are copied at once
+SIZE = 4096  # bytes per copy
 OPOST = termios.OPOST
-CC = 6  # where the control characters are in what tcgetattr returns
+CC = 6  # index of the control characters in the result of tcgetattr
 
 
 class Terminal:
     """The terminal among our standard descriptors.
 
-    `stand_ins` are the descriptors of 0 to 2 that are a terminal.  `has_input`: the command gets the keys, as its
-    standard input is the terminal.  `asks`: it gets them only once it reads, or sets modes, because its output goes to
-    another program, which may want keys as well (`… | less`).  The command's output is written to `output`.  `begun`
-    is at its end when the command runs.  Owns these, the master of the pseudo-terminal and, until `close_theirs`, the
-    child's descriptors: the slave, and the end of a pipe that closes when the command is executed.
+    `stand_ins` are the descriptors of 0 to 2 that are a terminal. `has_input`: the command gets the keys, as
+    its standard input is the terminal. `asks`: it gets them only once it reads, or sets modes, because its
+    output goes to another program, which may want keys as well (`… | less`). The command's output is written
+    to `output`. `begun` is at its end when the command runs. Owns these, the master of the pseudo-terminal
+    and, until `close_theirs`, the child's descriptors: the slave, and the end of a pipe that closes when the
+    command is executed.
     """
 
     def __init__(self, stand_ins: list[int]) -> None:
-        """Raises OSError where there is no pseudo-terminal to be had."""
+        """Open a pseudo-terminal. Raises OSError if there is none."""
         self.stand_ins = stand_ins
         self.has_input = 0 in stand_ins
         self.asks = self.has_input and 1 not in stand_ins
         self._has_all_output = self.has_input and not self.asks
         self._fd = stand_ins[0]
-        self._before: list[Any] | None = None  # its modes, while it is raw
+        self._before: list[Any] | None = None  # its modes before it became raw
         self._raw: list[Any] | None = None
         self.output = _open_output(stand_ins)
         self.master, self.slave = os.openpty()
@@ -59,8 +60,8 @@ class Terminal:
             termios.tcsetattr(self.slave, termios.TCSANOW, modes)
 
     def give_to(self, uid: int) -> None:
-        """Have the slave belong to the command's user: programs open it by its path."""
-        with suppress(PermissionError):  # a user who may map ids of others cannot give anything to them
+        """Give the slave to the command's user, because programs open it by its path."""
+        with suppress(PermissionError):  # a user who may map foreign ids still cannot give files to them
             os.fchown(self.slave, uid, -1)
 
     def close_theirs(self) -> None:
@@ -68,15 +69,15 @@ class Terminal:
         os.close(self.begins)
 
     def follow_size(self) -> None:
-        """Have the size of the terminal; the kernel tells the command's foreground processes."""
+        """Adopt the size of the terminal; the kernel notifies the command's foreground processes."""
         with suppress(OSError):
             size = fcntl.ioctl(self._fd, termios.TIOCGWINSZ, bytes(8))
             fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
 
     def is_ours(self) -> bool:
-        """Whether this process is in the terminal's foreground: else others read from it and set its modes.
+        """Whether this process is in the terminal's foreground; otherwise others read from it and set its modes.
 
-        A terminal that is not that of our session has no foreground for us.
+        A terminal of another session has no foreground for us.
         """
         try:
             return os.tcgetpgrp(self._fd) == os.getpgrp()
@@ -85,7 +86,7 @@ class Terminal:
 
     def has_asked(self, leader: int) -> bool:
         """Whether the command is in the foreground of its terminal, in place of its session's leader."""
-        return os.tcgetpgrp(self.master) not in {0, leader}  # 0: no process is, as when the leader has ended
+        return os.tcgetpgrp(self.master) not in {0, leader}  # 0: no process is, as after the end of the leader
 
     @property
     def is_raw(self) -> bool:
@@ -100,11 +101,11 @@ class Terminal:
         return False
 
     def has_stop_key(self, typed: bytes) -> bool:
-        """Whether the key is there that would stop the job, were the terminal not raw."""
+        """Whether the input contains the key that would stop the job if the terminal were not raw."""
         return self._before is not None and self._before[CC][termios.VSUSP] in typed
 
     def make_raw(self) -> None:
-        """Pass every key on as it is typed, and remember the modes before, also those that were set meanwhile."""
+        """Pass on every key as it is typed, and remember the previous modes, including modes set meanwhile."""
         with suppress(termios.error):
             modes = termios.tcgetattr(self._fd)
             if modes != self._raw:
@@ -116,10 +117,9 @@ class Terminal:
                     termios.tcsetattr(self._fd, termios.TCSANOW, self._raw)
 
     def restore(self) -> None:
-        """Have the modes that were before `make_raw`.  More than once does no harm.
+        """Restore the modes from before `make_raw`. Idempotent.
 
-        At once: waiting for output would last as long as it is stopped (^S), and keys that were typed ahead are the
-        shell's.
+        At once: waiting for output would last as long as it is stopped (^S), and keys typed ahead are for the shell.
         """
         before, self._before, self._raw = self._before, None, None
         if before is not None and self.is_ours():
@@ -128,13 +128,13 @@ class Terminal:
 
 
 def find_terminal() -> Terminal | None:
-    """The terminal that the command is to have another for; None where there is none.  Raises OSError."""
+    """Return the terminal for which the command gets another one; None without one. Raises OSError."""
     stand_ins = [fd for fd in STANDARD if os.isatty(fd)]
     return Terminal(stand_ins) if stand_ins else None
 
 
 def become_terminal(slave: int, stand_ins: list[int]) -> None:
-    """In the leader of a new session: have the slave as its terminal and in place of these descriptors."""
+    """Make the slave the controlling terminal and these descriptors, in the leader of a new session."""
     fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
     for fd in stand_ins:
         os.dup2(slave, fd, inheritable=True)
@@ -146,15 +146,15 @@ def _open_output(stand_ins: list[int]) -> int:
     for fd in sorted(stand_ins, key=lambda fd: fd == 0):
         with suppress(OSError):
             return os.open(f"/proc/self/fd/{fd}", flags)
-    # it is another user's, as after su(1): then writes may block
+    # the terminal is another user's, as after su(1), so writes may block
     return os.dup(stand_ins[-1])
 
 
 class Copy:
-    """Copies from one descriptor to another, `source` to `target`; both stay their owners'.
+    """Copying from the descriptor `source` to `target`; the caller owns both.
 
-    It reads again only when everything was written.  `ended()` is called at the end of the input, or when the other end
-    of the output is closed, `seen(data)` with all input.
+    It reads again only when everything is written. `ended()` is called at the end of the input, or when the
+    other end of the output is closed; `seen(data)` is called with all input.
     """
 
     def __init__(
@@ -175,17 +175,17 @@ class Copy:
         self._runs = False
 
     def start(self) -> None:
-        """Copy from now on.  Calling it again does no harm."""
+        """Copy from now on. Idempotent."""
         self._runs = True
         self._watch()
 
     def stop(self) -> None:
-        """Read and write nothing; input that was read is written by `start`.  Calling it again does no harm."""
+        """Read and write nothing; a later `start` writes input that was read before. Idempotent."""
         self._runs = False
         self._watch()
 
     def finish(self, seconds: float, most: int) -> None:
-        """Copy the present input and stop; for so long at most, and about `most` bytes: others may go on writing."""
+        """Copy the present input and stop, within `seconds` and about `most` bytes: others may go on writing."""
         self.stop()
         end = time.monotonic() + seconds
         poll = select.poll()
@@ -195,7 +195,7 @@ class Copy:
                 if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
                     return
                 most -= self._write()
-        except OSError:  # the other end has gone
+        except OSError:  # the other end is gone
             return
 
     def _watch(self) -> None:
@@ -219,13 +219,13 @@ class Copy:
         self._watch()
 
     def _read(self) -> bool:
-        """Read the present input; return whether there is any.  Raises OSError at the end."""
+        """Read the present input; return whether there is any. Raises OSError at the end."""
         try:
             self._left = os.read(self._source, SIZE)
         except BlockingIOError:
             return False
         if not self._left:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))  # as of a terminal
+            raise OSError(errno.EIO, os.strerror(errno.EIO))  # like a terminal
         self._seen(self._left)
         return True
 
