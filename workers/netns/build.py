@@ -1,6 +1,6 @@
-"""Making a network namespace as its plan says: whatever is there and fits stays as it is.
+"""Making a network namespace by its plan; existing parts that match the plan stay as they are.
 
-For a task: it imports pyroute2 where something has to be made.  Everything is checked before anything is made, and a
+For a task: it imports pyroute2 if something has to be made. Everything is checked before anything is made. A
 failure removes the namespace, the link and the file that this run has made.
 """
 
@@ -31,13 +31,13 @@ from workers.network.view import Link, Route, View, already_gone
 if TYPE_CHECKING:
     from workers.network.stack import Stack
 
-# kinds of objects that are made
+# kinds of objects
 NAMESPACE, LINK, RESOLVER = "namespace", "link", "resolver"
 
 
 @dataclass(slots=True)
 class Built:
-    """The missing parts and the work done, in words, and whether namespace and link are new."""
+    """The missing parts and the work done, as text, and whether namespace and link are new."""
 
     missing: list[str]
     did: list[str] = field(default_factory=list)
@@ -48,11 +48,11 @@ class Built:
 def build(
     plan: Plan, before: Plan | None, inner_socket: int = -1, makes: Callable[[str], None] = lambda kind: None
 ) -> Built:
-    """Carry out the plan; `before` is the plan of until now.  Raises NetnsError, NetworkError or OSError.
+    """Carry out the plan; `before` is the previous plan. Raises NetnsError, NetworkError or OSError.
 
-    `inner_socket` is a socket in the namespace, of a worker that has set it up before: with it, a namespace that has
-    lost its name gets it back, and files that others have changed do not keep the rest from being repaired.
-    `makes` is called with the kind of an object before it is made, should this process not come to its end.
+    `inner_socket` is a socket in the namespace, from a worker that has set the namespace up before. With it,
+    a namespace that has lost its name gets it back, and files that others have changed do not stop the other
+    repairs. `makes` is called with the kind of an object before it is made, in case this process is killed.
     """
     with ExitStack() as held:
         home = own_namespace()
@@ -76,10 +76,10 @@ def build(
 
 
 def _check(plan: Plan, before: Plan | None, seen: Observed | None, repairs: bool) -> None:
-    """Raises NetnsError or OSError where the plan cannot be carried out."""
+    """Raise NetnsError or OSError if the plan cannot be carried out."""
     if os.geteuid() != 0:
         raise SetUpError("cannot set up a network namespace: that takes root")
-    if seen is None or not seen.is_pair or before is None or before.setup != plan.setup:  # else its work is done
+    if seen is None or not seen.is_pair or before is None or before.setup != plan.setup:  # otherwise its work is done
         check_script(plan)
     if not repairs:
         for path in plan.sysctl:
@@ -100,7 +100,7 @@ def _check(plan: Plan, before: Plan | None, seen: Observed | None, repairs: bool
 
 
 def _is_stray(plan: Plan, seen: Observed) -> bool:
-    """Whether the interface inside with the name of our end is our end, its other end having been renamed."""
+    """Whether the inner interface with the name of our end is our end, whose other end was renamed."""
     assert seen.inner is not None
     with View() as view:
         other = view.link(index=seen.inner.peer) if seen.inner.peer else None
@@ -108,7 +108,7 @@ def _is_stray(plan: Plan, seen: Observed) -> bool:
 
 
 def check_script(plan: Plan) -> None:
-    """Raises SetUpError where there is a setup script that cannot be run."""
+    """Raise SetUpError if there is a setup script that cannot be run."""
     path = plan.script()
     if path and not (os.path.isfile(path) and os.access(path, os.X_OK)):
         cause = "it is not executable" if os.path.isfile(path) else "there is no such file"
@@ -116,7 +116,7 @@ def check_script(plan: Plan) -> None:
 
 
 class _Builder:
-    """`before` is the plan of until now, `home` the namespace of the host, in which the calling process is."""
+    """`before` is the previous plan, `home` the namespace of the host, in which the calling process is."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class _Builder:
         self._stacks: dict[int, Stack] = {}
 
     def _stack(self, namespace: int) -> Stack:
-        """Return what changes a namespace: made for the first change, as that takes its time."""
+        """Return the Stack of a namespace, made at the first change, because making it is slow."""
         from workers.network.stack import Stack
 
         if namespace not in self._stacks:
@@ -186,7 +186,7 @@ class _Builder:
         return namespace
 
     def _link(self, namespace: int, seen: Observed, undo: ExitStack) -> Observed:
-        """Have a pair with both ends where they belong, marked as our own."""
+        """Make the pair unless both ends are where they belong, and mark it as our own."""
         plan = self._plan
         if not seen.is_pair:
             self._clear(seen)
@@ -204,7 +204,7 @@ class _Builder:
         return seen
 
     def _clear(self, seen: Observed) -> None:
-        """Remove interfaces of our own that do not fit, under the present or the former name."""
+        """Remove interfaces of our own that do not match, under the present or the former name."""
         plan = self._plan
         with View() as view:
             peer = view.link(index=seen.inner.peer) if seen.inner is not None and seen.inner.peer else None
@@ -216,7 +216,7 @@ class _Builder:
             self._did(f"link {link.name}, which did not fit, removed")
 
     def _take_away(self, seen: Observed) -> bool:
-        """Remove what only the former plan has; return whether there was anything."""
+        """Remove parts that only the former plan has; return whether there were any."""
         plan, before, inner, host = self._plan, self._before, seen.inner, seen.host
         assert inner is not None
         assert host is not None
@@ -284,9 +284,9 @@ class _Builder:
         self._routes(link.index, seen.routes)
 
     def _connected(self, stack: Stack, link: Link, route: Connected) -> None:
-        """Have a route of an address again, and the address with it where only the kernel can make the route.
+        """Restore a route of an address, together with the address if only the kernel can make the route.
 
-        Users of the address go on: removing an IPv4 address would remove others of its network with it.
+        Connections that use the address survive: removing an IPv4 address would remove other addresses of its network.
         """
         if route.is_local and ":" in route.to:
             with already_gone():
@@ -297,7 +297,7 @@ class _Builder:
             stack.add_kernel_route(route.to, index=link.index, source=source, is_local=route.is_local)
 
     def _routes(self, index: int, there: Collection[Route]) -> None:
-        """A gateway is reached over routes that come before it: those that are on the link are first."""
+        """Add the missing routes; those on the link come first, because gateways are reached over them."""
         for route in sorted(self._plan.routes, key=lambda route: bool(route.via)):
             if route.at(index) not in there:
                 more = {"metric": route.metric, "table": route.table, "source": route.source}
@@ -311,7 +311,7 @@ class _Builder:
         except ForeignError:
             if not self._repairs:
                 raise
-            return  # another program has written one since
+            return  # another program has written one meanwhile
         if plan.dns is None and there is not None:
             remove_resolver(plan.name)
             self._did("resolv.conf removed")

@@ -23,9 +23,9 @@ interface io.spawnd.netns
 type Link (name: string, index: int, up: bool, carrier: bool, mtu: int, mac: string, addresses: []string)
 type Repair (time: string, missing: []string, did: []string, problem: ?string)
 
-# How it is now.  `set_up`: the setup has been run to its end.  `host` and `inside` are the ends of the link, null
-# where there is none; the host's has its addresses only where they are of the definition.  `missing` is what of the
-# definition is not there.
+# The present state.  `set_up`: the setup has been finished.  `host` and `inside` are the ends of the link, null
+# if missing; `host` lists addresses only if the definition does.  `missing` are the parts of the definition that
+# do not exist.
 method GetState() -> (
   namespace: string,
   path: string,
@@ -37,7 +37,7 @@ method GetState() -> (
   repaired: int
 )
 
-# Repairs of parts that were taken away, the latest last; at most so many.
+# Repairs of parts that were removed by others, the latest last, at most `count`.
 method GetRepairs(count: ?int) -> (repaired: int, repairs: []Repair)
 """
 
@@ -52,7 +52,7 @@ def serve(fd: int, options: dict[str, Any], record_fd: int) -> None:
 
 
 def control(plan: Plan, record: Record) -> Control:
-    """The methods."""
+    """Return the methods."""
     methods = {
         "GetState": lambda _parameters: _state(plan, record),
         "GetRepairs": lambda parameters: _repairs(record, parameters["count"]),

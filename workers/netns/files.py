@@ -1,8 +1,8 @@
-"""The files of a network namespace: its name, its resolv.conf, its settings of the kernel.
+"""The files of a network namespace: its name, its resolv.conf, its kernel settings.
 
-The name is a mount on a file in `/run/netns`, where ip-netns(8) and other programs look for it.  Both ip-netns(8) and
-spawnd bind `/etc/netns/NAME/resolv.conf` over `/etc/resolv.conf` for processes inside.  `/proc/sys/net` shows the
-settings of the namespace of the process that opens it.
+The name is a mount on a file in `/run/netns`, where ip-netns(8) and other programs look for it. Both
+ip-netns(8) and spawnd bind `/etc/netns/NAME/resolv.conf` over `/etc/resolv.conf` for processes inside.
+`/proc/sys/net` shows the settings of the namespace of the process that opens it.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def path_of(name: str) -> str:
 
 
 def open_namespace(name: str) -> int | None:
-    """A descriptor of the namespace of that name, which is the caller's; None where there is none.
+    """Return a descriptor of the namespace with that name, owned by the caller; None if there is none.
 
-    A file on which nothing is mounted is left over: the mount went and it stayed.  Raises OSError,
-    ForeignError for a file that is something else.
+    A file without a mount is left over from a namespace that is gone. Raises OSError, or ForeignError for a
+    file that is something else.
     """
     path = path_of(name)
     try:
@@ -58,13 +58,13 @@ def _is_network(fd: int) -> bool:
 
 
 def identity(fd: int) -> tuple[int, int]:
-    """Device and inode, which no two namespaces have at a time."""
+    """Return device and inode, unique among the namespaces of a moment."""
     found = os.fstat(fd)
     return found.st_dev, found.st_ino
 
 
 def give_name(name: str, source: str = OWN) -> None:
-    """Give a namespace the name; that of the calling thread where no other `source` is said.  Raises OSError."""
+    """Give a namespace the name; by default that of the calling thread. Raises OSError."""
     path = path_of(name)
     with _folder():
         os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0))
@@ -77,7 +77,7 @@ def give_name(name: str, source: str = OWN) -> None:
 
 
 def take_name(name: str) -> None:
-    """Take the name away, with every mount on it; the namespace ends with its last process.  Raises OSError."""
+    """Remove the name with every mount on it; the namespace ends with its last process. Raises OSError."""
     path = path_of(name)
     while True:
         try:
@@ -91,15 +91,15 @@ def take_name(name: str) -> None:
 
 
 def namespace_of_socket(sock: int) -> int:
-    """A descriptor of the network namespace that a socket is in; it is the caller's.  Raises OSError."""
+    """Return a descriptor of a socket's network namespace, owned by the caller. Raises OSError."""
     return fcntl.ioctl(sock, SIOCGSKNS)
 
 
 @contextmanager
 def _folder() -> Iterator[None]:
-    """The folder, made and locked: a shared mount, so that names reach processes with mounts of their own.
+    """Make and lock the folder as a shared mount, so that names reach processes with their own mounts.
 
-    As `ip netns add` does it, which takes the same lock.
+    `ip netns add` does the same and takes the same lock.
     """
     os.makedirs(FOLDER, 0o755, exist_ok=True)
     fd = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -129,7 +129,7 @@ def _resolver_path(name: str) -> str:
 
 
 def read_resolver(name: str) -> str | None:
-    """Return the text of our own file, None where there is none.  Raises OSError, ForeignError."""
+    """Return the text of our own file, None without one. Raises OSError, ForeignError."""
     path = _resolver_path(name)
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -154,7 +154,7 @@ def write_resolver(name: str, text: str) -> None:
         _create(path, data)
         return
     try:
-        # at once: a reader in between finds empty lines behind the new text, and nothing of the old one
+        # In one write: a reader in between finds empty lines behind the new text, and nothing of the old one.
         os.pwrite(fd, data.ljust(os.fstat(fd).st_size, b"\n"), 0)
         os.ftruncate(fd, len(data))
     finally:
@@ -178,7 +178,7 @@ def _create(path: str, data: bytes) -> None:
 
 
 def remove_resolver(name: str) -> None:
-    """Remove the file if it is our own, and the folder if nothing else is in it.  Raises OSError."""
+    """Remove the file if it is our own, and the folder if it is empty then. Raises OSError."""
     path = _resolver_path(name)
     with suppress(ForeignError):
         if read_resolver(name) is not None:
@@ -187,13 +187,13 @@ def remove_resolver(name: str) -> None:
                 os.rmdir(os.path.dirname(path))
 
 
-# settings of the kernel
+# kernel settings
 
 
 def check_setting(path: str, inside: str) -> None:
-    """Raises SetUpError for a setting that this kernel does not have.
+    """Raise SetUpError for a setting that this kernel does not have.
 
-    One of the interface `inside` is looked up as that of `default`, as there is no such interface here.
+    A setting of the interface `inside`, which does not exist here, is looked up as that of `default`.
     """
     parts = ["default" if part == inside else part for part in path.split("/")]
     if not os.path.isfile("/".join((SETTINGS_FOLDER, *parts))):
@@ -201,7 +201,7 @@ def check_setting(path: str, inside: str) -> None:
 
 
 def is_set(path: str, value: str) -> bool:
-    """Whether a setting has this value in the namespace that the calling thread is in; False: or there is none."""
+    """Whether a setting exists and has this value in the namespace of the calling thread."""
     try:
         with open(f"{SETTINGS_FOLDER}/{path}", encoding="ascii") as file:
             return file.read().split() == value.split()
@@ -210,7 +210,7 @@ def is_set(path: str, value: str) -> bool:
 
 
 def apply_setting(path: str, value: str) -> bool:
-    """Make it so, in the namespace that the calling thread is in; whether it was otherwise.  Raises SetUpError."""
+    """Set a setting in the namespace of the calling thread; return whether that changed it. Raises SetUpError."""
     try:
         with open(f"{SETTINGS_FOLDER}/{path}", "r+", encoding="ascii") as file:
             if file.read().split() == value.split():

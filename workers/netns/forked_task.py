@@ -1,7 +1,7 @@
-"""A function in a short-lived child: its imports, its namespaces and the memory that it writes to are gone with it.
+"""A function in a short-lived child: its imports, namespaces and memory are gone with the child.
 
-The child has a process group of its own, so that it can be ended with everything that it has started, and is killed
-when the worker dies, as nobody would hear of it then.
+The child leads its own process group, so that it can be killed with everything that it has started. It is
+killed when the worker dies, because its result could reach nothing then.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ RECEIVE = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
 
 
 class Outcome:
-    """The result of a task: its value and a descriptor, -1 for none; or in `problem` why there is neither.
+    """The result of a task: its value and a descriptor, -1 for none; or in `problem` the reason why there is none.
 
-    The descriptor belongs to the owner of the outcome.  An ordinary class: making any other one runs the compiler, and
-    the pages that this writes to are the worker's own from then on.
+    The owner of the outcome owns the descriptor. This is an ordinary class, because making any other class
+    runs the compiler, and the pages that the compiler writes to are no longer shared with the worker.
     """
 
     __slots__ = ("fd", "problem", "value")
@@ -45,10 +45,10 @@ class Outcome:
 class ForkedTask:
     """Runs `function` and calls `done(outcome)` from the loop, unless it is stopped before that.
 
-    The value is plain data, and not much; `WithDescriptor` hands over a descriptor besides.  The child is killed after
-    `limit` seconds.  With `slow`, which is called then, it has as much again, as long as it gets on and has not used
-    that much of the processor: on a machine where hundreds do the same, all of them would be killed shortly before
-    they are done, again and again.  Owns the child.
+    The value is plain data, and small; `WithDescriptor` passes on a descriptor as well. The child is killed
+    after `limit` seconds. With `slow`, which is called then, it gets the same time again, as long as it uses
+    CPU time and less than the limit. Otherwise, on a machine where hundreds do the same, all of them would be
+    killed shortly before they finish, again and again. Owns the child.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class ForkedTask:
             theirs.close()
         try:
             self._pidfd = os.pidfd_open(self._pid)
-        except OSError:  # no descriptor is left: its end would not be heard of
+        except OSError:  # no free descriptor, so its end would not be noticed
             self._kill()
             os.waitpid(self._pid, 0)
             self._answer.close()
@@ -86,7 +86,7 @@ class ForkedTask:
         loop.watch(self._pidfd, select.EPOLLIN, lambda _events: self._ended())
 
     def stop(self) -> None:
-        """Kill it and wait until it is gone; `done` is not called."""
+        """Kill the child and wait until it is gone; `done` is not called."""
         self._kill()
         outcome = self._reap()
         if outcome.fd >= 0:
@@ -114,7 +114,7 @@ class ForkedTask:
         self._done(self._reap())
 
     def _reap(self) -> Outcome:
-        """Wait for its end, and close its descriptors."""
+        """Wait for the end of the child, and close its descriptors."""
         self._loop.unwatch(self._pidfd)
         self._timer.cancel()
         status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
@@ -135,7 +135,7 @@ class ForkedTask:
 
 
 def _processor_time(pid: int) -> float:
-    """Seconds, in clock ticks, of a child that is not reaped."""
+    """Return the CPU time in seconds, with a resolution of clock ticks, of a child that is not reaped."""
     fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
     try:
         fields = os.read(fd, 4096).rpartition(b")")[2].split()
@@ -145,12 +145,12 @@ def _processor_time(pid: int) -> float:
 
 
 def _receive(sock: socket.socket) -> tuple[bytes, int]:
-    """Return the answer and its descriptor; nothing where the task gave none.
+    """Return the answer and its descriptor; nothing if the task sent none.
 
-    It does not wait, as another process may still have the task's end of the socket.
+    It does not wait, because another process may still have the task's end of the socket.
     """
     try:
-        # not socket.recv_fds, which forgets flags in Python 3.11
+        # not socket.recv_fds, which ignores flags in Python 3.11
         data, ancillary, *_ = sock.recvmsg(LONGEST_ANSWER, socket.CMSG_LEN(INT.size), RECEIVE)
     except BlockingIOError:
         return b"", -1
@@ -158,7 +158,7 @@ def _receive(sock: socket.socket) -> tuple[bytes, int]:
 
 
 def _fork(child: Callable[[], NoReturn]) -> int:
-    """As spawnd forks: all signals are blocked until the handlers in the child are the default ones."""
+    """Fork like spawnd: all signals are blocked until the handlers in the child are the default ones."""
     parent = os.getpid()
     before = block_all()
     try:
@@ -174,7 +174,7 @@ def _fork(child: Callable[[], NoReturn]) -> int:
                 os._exit(1)
     finally:
         set_mask(before)
-    with suppress(OSError):  # it has done so itself, or has gone already
+    with suppress(OSError):  # the child has done so itself, or is gone already
         os.setpgid(pid, pid)
     return pid
 
@@ -192,7 +192,7 @@ def _leave(parent: int) -> None:
 
 
 class WithDescriptor:
-    """The result of a task: its value, and a descriptor that goes over to the worker."""
+    """The result of a task: its value, and a descriptor that is passed on to the worker."""
 
     def __init__(self, value: Any, fd: int) -> None:
         self.value = value

@@ -1,8 +1,8 @@
 """The netns worker: keeps one network namespace.
 
-TERM removes link and namespace, USR1 (a restart) leaves them to the next worker, HUP sets up again.  However the worker
-ends otherwise, everything stays as it is.  An early signal waits until it can be heard: a worker that is stopped while
-it starts has something to remove.
+TERM removes link and namespace, USR1 (a restart) leaves them to the next worker, HUP sets up again. If the
+worker ends in another way, everything stays as it is. An early signal stays pending until it can be handled:
+a worker that is stopped while it starts has something to remove.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from workers.netns.forked_task import ForkedTask, Outcome
 from workers.netns.worker import Reports, Worker
 from workers.runtime.start import CONTROL, OPTIONS, passed_descriptors, read_options
 
-RECORD = "record"  # the name of the memory file in spawnd's store
+RECORD = "record"  # name of the memory file in spawnd's store
 
-# <linux/capability.h>.  The tasks work on files in folders of others, scripts that have become another user, messages
-# of other namespaces, interfaces, and namespaces and mounts.  A setup script has all capabilities of root.
+# <linux/capability.h>. The tasks work on files in foreign folders, scripts that have changed their user, messages of
+# other namespaces, interfaces, namespaces and mounts. A setup script has all capabilities of root.
 CAP_DAC_OVERRIDE, CAP_KILL, CAP_NET_BROADCAST, CAP_NET_ADMIN, CAP_SYS_ADMIN = 1, 5, 11, 12, 21
 NEEDED = (CAP_DAC_OVERRIDE, CAP_KILL, CAP_NET_BROADCAST, CAP_NET_ADMIN, CAP_SYS_ADMIN)
 
 
-ANSWER_LIMIT = 90.0  # seconds; a connection has a minute
+ANSWER_LIMIT = 90.0  # seconds; a connection lasts at most a minute
 PAUSE = 1.0  # seconds; without processes or memory the socket stays readable, and this would spin
 
 
 class Answers:
     """Answers calls on the control socket in a task, with all imports for Varlink: such calls are rare.
 
-    The task accepts the clients that wait, has a copy of the worker's facts, looks at the kernel's own, and ends with
-    its last connection.  Owns the listening socket `fd`.
+    The task accepts the queued clients, has a copy of the worker's facts, reads the state from the kernel,
+    and ends with its last connection. Owns the listening socket `fd`.
     """
 
     def __init__(self, loop: Loop, fd: int, options: dict[str, Any], record: int) -> None:
@@ -53,7 +53,7 @@ class Answers:
         self._loop.watch(self._fd, select.EPOLLIN, lambda _events: self._called())
 
     def _called(self) -> None:
-        self._loop.unwatch(self._fd)  # the task accepts them, and those that come meanwhile
+        self._loop.unwatch(self._fd)  # the task accepts the clients that are queued, and those that come meanwhile
         try:
             ForkedTask(self._loop, "answering calls", self._answer, ANSWER_LIMIT, self._answered)
         except OSError as error:
@@ -76,7 +76,7 @@ def main() -> int:
     limit_effective(NEEDED)
     fds = passed_descriptors()
     for fd in (fd for named in fds.values() for fd in named):
-        os.set_inheritable(fd, False)  # the setup script is to have none of them
+        os.set_inheritable(fd, False)  # the setup script must not inherit them
     options = read_options(fds[OPTIONS][0])
     name = options["name"]
     setproctitle.setproctitle(f"spawnd: netns@{name}")
@@ -94,7 +94,7 @@ def main() -> int:
         loop.on_signal(signum, callback)
     unblock_all()
     if LAST_VARIABLE in os.environ:
-        worker.stop()  # a set-up could fail, and end this process before the signal comes
+        worker.stop()  # a set-up could fail and end this process before the signal arrives
     else:
         worker.start()
     loop.run()

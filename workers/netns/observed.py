@@ -17,7 +17,7 @@ LOOPBACK = 1  # its index in every network namespace
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """The route that the kernel makes for an address of an interface, and that others can remove.
+    """A route that the kernel makes for an address of an interface, and that other programs can remove.
 
     It leads to the network of `address`, which has a prefix, or with `is_local` to the address itself.
     """
@@ -31,7 +31,7 @@ class Connected:
 
 
 def missing_routes(link: Link | None, addresses: Iterable[str], there: Iterable[Route]) -> list[Connected]:
-    """Return the missing routes; none of a link without carrier, for which the kernel makes some later."""
+    """Return the missing routes; none for a link without carrier, for which the kernel makes some later."""
     if link is None or not (link.is_up and link.has_carrier):
         return []
     known = {(route.to, route.kind == RTN_LOCAL) for route in there if not route.via}
@@ -55,7 +55,7 @@ def _routes_of(address: str) -> list[Connected]:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """The two ends of the link, None where there is none, and their addresses and routes.
+    """The two ends of the link, None if missing, with their addresses and routes.
 
     `is_pair`: they are the ends of one pair.
     """
@@ -68,19 +68,19 @@ class Observed:
     host_addresses: frozenset[str]
     routes: frozenset[Route]
     host_routes: frozenset[Route] = frozenset()
-    other_settings: tuple[str, ...] = ()  # those of the plan that have another value
+    other_settings: tuple[str, ...] = ()  # settings of the plan that have another value
 
     def belongs(self, plan: Plan) -> bool:
-        """Whether the link on the host is this namespace's own.
+        """Whether the link on the host belongs to this namespace.
 
-        It says so itself, or it is what others make for this namespace too: a pair whose other
-        end is inside, under the name that it is to have there.
+        Either its alias says so, or another program has made it for this namespace: a pair whose other end is
+        inside, under the planned name.
         """
         assert self.host is not None
         return self.host.kind == "veth" and (self.host.alias == plan.owner or self.is_pair)
 
     def missing(self, plan: Plan) -> list[str]:
-        """Return the parts of the plan that are missing, in words."""
+        """Return the missing parts of the plan, as text."""
         if self.host is None or self.inner is None or not self.is_pair:
             return [f"link {plan.link}"]
         found = []
@@ -106,23 +106,23 @@ class Observed:
         return found
 
     def missing_connected(self, plan: Plan) -> list[Connected]:
-        """Return the missing routes of the addresses that are there."""
+        """Return the missing routes of existing addresses."""
         return missing_routes(self.inner, [each for each in plan.addresses if each in self.addresses], self.routes)
 
     def missing_host_connected(self, plan: Plan) -> list[Connected]:
-        """The same on the host."""
+        """Return the missing routes of existing addresses on the host."""
         there = [each for each in plan.host_addresses if each in self.host_addresses]
         return missing_routes(self.host, there, self.host_routes)
 
     def changed_settings(self, plan: Plan) -> list[str]:
-        """Return the settings of the kernel that are not as in the plan, in words."""
+        """Return the kernel settings that differ from the plan, as text."""
         return [f"{path} = {plan.sysctl[path]}" for path in self.other_settings]
 
 
 def observe(plan: Plan, namespace: int, before: Plan | None = None) -> Observed:
-    """Look at both ends, from where the calling process is and in `namespace`, a descriptor.  Raises OSError.
+    """Observe both ends, from the namespace of the calling process and in `namespace`, a descriptor.
 
-    Only parts that this plan or the one before has are looked at.
+    Only parts of this plan or the previous one are observed. Raises OSError.
     """
     before = before or plan
     home = own_namespace()
@@ -156,6 +156,6 @@ def observe(plan: Plan, namespace: int, before: Plan | None = None) -> Observed:
 
 
 def _are_ends(host: Link, inside_id: int | None, inner: Link, outside_id: int | None) -> bool:
-    """Whether each is the other end of the other: index and namespace."""
+    """Whether the interfaces are each other's peers, by index and namespace."""
     there = (host.peer, host.peer_nsid) == (inner.index, inside_id)
     return there and (inner.peer, inner.peer_nsid) == (host.index, outside_id)

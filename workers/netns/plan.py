@@ -1,4 +1,4 @@
-"""The plan of a network namespace: the options of its definition, checked."""
+"""The plan of a network namespace: the checked options of its definition."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SetUpError(NetnsError):
 
 @dataclass(frozen=True, slots=True)
 class PlannedRoute:
-    """A route inside.  The kernel chooses the values that are None."""
+    """A route inside. The kernel chooses the values that are None."""
 
     to: str
     via: str = ""
@@ -45,17 +45,17 @@ class PlannedRoute:
         return route_text(self.to, self.via)
 
     def at(self, index: int) -> Route:
-        """Return the route as the kernel shows it, by way of the interface `index`."""
+        """Return the route as the kernel shows it, over the interface `index`."""
         metric = self.metric or (IPV6_METRIC if ":" in self.to else 0)
         return Route(self.to, self.via, index, metric, self.table or MAIN_TABLE)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`link` is the end on the host, `inside` the other, which may have a second name, `peer`.
+    """`link` is the end on the host, `inside` the other end, which may have a second name, `peer`.
 
-    `setup` is the path of the setup script; None: the one in SETUP_FOLDER, if there is one;
-    empty: there is none.  `dns` is what `/etc/netns/NAME/resolv.conf` holds.
+    `setup` is the path of the setup script; None stands for the script in SETUP_FOLDER, if it exists, and ''
+    for none. `dns` is the text of `/etc/netns/NAME/resolv.conf`.
     """
 
     name: str
@@ -75,16 +75,16 @@ class Plan:
 
     @property
     def owner(self) -> str:
-        """The alias of a link that is this namespace's own: ip-link(8)."""
+        """The alias of a link that belongs to this namespace: ip-link(8)."""
         return f"spawnd netns@{self.name}"
 
     @property
     def keeps_host(self) -> bool:
-        """Whether we set up the end on the host; otherwise systemd-networkd, for example, does."""
+        """Whether this worker sets up the end on the host; otherwise systemd-networkd does, for example."""
         return bool(self.host_addresses)
 
     def script(self) -> str:
-        """Return the path of the setup script, empty where there is none to be run."""
+        """Return the path of the setup script, '' if there is none."""
         if self.setup is not None:
             return self.setup
         path = f"{SETUP_FOLDER}/{self.name}"
@@ -92,7 +92,7 @@ class Plan:
 
 
 def read_plan(options: dict[str, Any]) -> Plan:
-    """Read the options of a definition.  Raises OptionsError."""
+    """Return the plan in the options of a definition. Raises OptionsError."""
     try:
         return _plan(options)
     except (KeyError, TypeError, ValueError, OSError) as error:
@@ -124,14 +124,14 @@ def _route(to: str, via: str = "", **more: Any) -> PlannedRoute:
 
 
 def _plain(address: str) -> str:
-    """Write an address, with or without a prefix, as inet_ntop(3) does, and as the kernel's messages are shown here."""
+    """Return an address, with or without a prefix, in the form of inet_ntop(3), as the kernel's messages show it."""
     host, slash, prefix = address.partition("/")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.inet_ntop(family, socket.inet_pton(family, host)) + slash + prefix
 
 
 def written_by(name: str) -> str:
-    """Return the first line of a resolv.conf that is this worker's own."""
+    """Return the first line of a resolv.conf that this worker has written."""
     return f"# Written by spawnd for netns@{name}; it is removed with the network namespace.\n"
 
 

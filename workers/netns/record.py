@@ -1,7 +1,7 @@
-"""The facts that the next worker of a namespace has to know: in a memory file that spawnd holds meanwhile.
+"""The facts that the next worker of a namespace needs, in a memory file that spawnd holds meanwhile.
 
-Each line is a JSON object, and the last whole one counts: a worker that is killed while it writes leaves the one
-before.
+Each line is a JSON object, and the last complete one counts: a worker that is killed during a write leaves
+the previous one.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import os
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-LONGEST = 1 << 18  # bytes; then the file begins anew
-MAX_REPAIRS = 100  # that are remembered
+LONGEST = 1 << 18  # bytes; after that the file begins anew
+MAX_REPAIRS = 100  # repairs that are remembered
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """A repair of missing parts, with its Unix time; `problem` says why it failed, where it did."""
+    """A repair of missing parts, with its Unix time; `problem` says why it failed, or is ''."""
 
     time: float
     missing: list[str]
@@ -27,11 +27,11 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The options of the plan that is in force, and whether the setup has been run to its end.
+    """The options of the plan in force, and whether the setup has been finished.
 
-    None: nothing is known, the namespace may have been made by others.  `repaired` is the number of all repairs,
-    `repairs` are the latest.  `made` are the kinds of objects that unfinished starts have made: they are removed
-    unless a start comes to its end.
+    None stands for unknown: another program may have made the namespace. `repaired` is the number of all
+    repairs, `repairs` has the latest. `made` has the kinds of objects that unfinished starts have made: they
+    are removed unless a start finishes.
     """
 
     options: dict[str, Any] | None = None
@@ -49,14 +49,14 @@ class Facts:
 
 
 class Record:
-    """The memory file `fd`, which stays the caller's; `facts` are the last ones in it."""
+    """The memory file `fd`, which the caller still owns; `facts` are the last ones in it."""
 
     def __init__(self, fd: int) -> None:
         self.facts = _read(fd)
         self._fd = fd
 
     def write(self, facts: Facts) -> None:
-        """Have the facts survive this process."""
+        """Save the facts beyond the life of this process."""
         self.facts = facts
         line = json.dumps(asdict(facts))
         size = os.fstat(self._fd).st_size
@@ -73,12 +73,12 @@ def _read(fd: int) -> Facts:
         return Facts()
     try:
         return _facts(json.loads(whole.rpartition(b"\n")[2]))
-    except (ValueError, TypeError, KeyError, AttributeError):  # another version wrote it: nothing is known
+    except (ValueError, TypeError, KeyError, AttributeError):  # written by another version: nothing is known
         return Facts()
 
 
 def _facts(found: dict[str, Any]) -> Facts:
-    """Read the facts; fields of another version are left out."""
+    """Return the facts without the fields of another version."""
     known = {key: value for key, value in found.items() if key in Facts.__slots__}
     repairs = tuple(Repair(**repair) for repair in found["repairs"])
     return Facts(**known | {"repairs": repairs, "made": tuple(found.get("made", ()))})

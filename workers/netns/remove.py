@@ -1,10 +1,10 @@
-"""Removing a namespace: first the processes that setup scripts have left in it, then the link, the name and the files.
+"""Removing a namespace: first the processes that setup scripts have left in it, then the link, name and files.
 
-A process is ended where there is proof whose it is.  It is in the network namespace of the link: its inode says so.  It
-was started by a script of that namespace if it has the script's mark in its environment, or if all above it up to
-spawnd, which adopts orphans, are in there as well, and it is no service's: those have cgroups or marks of their own.
-A user's shell in the namespace has none of this, and stays.  A process that does not show where it is, as
-its execve hangs, stays too.  For tasks.
+A process is killed only with proof of its origin. It has to be in the network namespace of the link, by
+inode. It was started by a script of that namespace if it has the script's mark in its environment. Another
+proof is that all its ancestors up to spawnd, which adopts orphans, are in there as well, and that it belongs
+to no service: services have their own cgroups or marks. A user's shell in the namespace has neither proof,
+and stays. A process whose namespace cannot be read, because its execve hangs, stays too. For tasks.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from workers.netns.record import Record
 from workers.network.view import View
 
 MARK = "SPAWND_SETUP"  # in the environment of a script: the mark of the run
-SERVICE_MARK = "SPAWND_MARK"  # in that of a service without a cgroup, see supervisor/process/marks.py
+SERVICE_MARK = "SPAWND_MARK"  # in the environment of a service without a cgroup, see supervisor/process/marks.py
 PATIENCE = {signal.SIGTERM: 2.0, signal.SIGKILL: 5.0}  # seconds
-LONGEST_WAY = 1000  # processes above one another
+LONGEST_WAY = 1000  # ancestors of a process
 SPAWND, FORK_SERVER = b"spawnd", b"spawnd: fork server"
 
 Identity = tuple[int, int]
 
 
 def remove(plan: Plan, kinds: Collection[str] | None = None) -> list[str]:
-    """Remove the objects of our own, all or those of these kinds; return the problems, in words."""
+    """Remove our own objects, all or those of these kinds; return the problems, as text."""
     problems = []
     removed = []
     if kinds is None or NAMESPACE in kinds:
@@ -61,7 +61,7 @@ def remove(plan: Plan, kinds: Collection[str] | None = None) -> list[str]:
 
 
 def remove_made(plan: Plan, record: Record) -> list[str]:
-    """Remove the objects of starts that have failed, or were cut off."""
+    """Remove the objects of starts that failed or were interrupted."""
     made = record.facts.made
     problems = remove(plan, made)
     if made and not problems:
@@ -96,11 +96,11 @@ _STEPS: dict[str, Callable[[Plan], None]] = {
 }
 
 
-# processes that scripts have left
+# leftover processes of scripts
 
 
 def end_run(name: str, run: str) -> None:
-    """End the processes that one run of a setup script has left.  Raises OSError."""
+    """End the leftover processes of one run of a setup script. Raises OSError."""
     namespace = open_namespace(name)
     if namespace is not None:
         identity = identity_of(namespace)
@@ -109,7 +109,7 @@ def end_run(name: str, run: str) -> None:
 
 
 def end_all(name: str) -> None:
-    """End the processes that setup scripts have left in a namespace that is to be removed.  Raises OSError."""
+    """End the leftover processes of setup scripts in a namespace that is to be removed. Raises OSError."""
     namespace = open_namespace(name)
     if namespace is not None:
         identity = identity_of(namespace)
@@ -134,14 +134,14 @@ def _is_in(pid: int, identity: Identity) -> bool:
 
 
 def _inside(pids: Sequence[int], identity: Identity) -> list[int]:
-    """Return the processes of these that are in the network namespace; zombies are in none."""
+    """Return those of these processes that are in the network namespace; zombies are in none."""
     wanted = f"net:[{identity[1]}]".encode()
     answers = glance([f"{READ_LINK}/proc/{pid}/ns/net" for pid in pids])
     return [pid for pid, answer in zip(pids, answers, strict=True) if answer == wanted]
 
 
 def _variables(pid: int) -> dict[str, str]:
-    """Return the environment that a program was started with, unless it has changed it: the first 16 KiB."""
+    """Return the environment with which a program was started, unless it has changed it: the first 16 KiB."""
     try:
         entries = os.fsdecode(read_file(f"/proc/{pid}/environ")).split("\0")
     except OSError:
@@ -150,7 +150,7 @@ def _variables(pid: int) -> dict[str, str]:
 
 
 def _cgroup(pid: int | str) -> bytes:
-    """Return the line of the unified hierarchy, '' where there is none; reading it never blocks."""
+    """Return the line of the unified hierarchy, b'' without one; reading it never blocks."""
     try:
         with open(f"/proc/{pid}/cgroup", "rb") as file:
             return next((line for line in file if line.startswith(b"0::")), b"")
@@ -159,7 +159,7 @@ def _cgroup(pid: int | str) -> bytes:
 
 
 def adopters() -> list[int]:
-    """Return the processes that adopt orphans of this worker: spawnd, and the fork server."""
+    """Return the processes that adopt orphans of this worker: spawnd and the fork server."""
     worker = os.getppid()
     found: list[int] = []
     pid = _parent(worker)[0]
@@ -172,7 +172,7 @@ def adopters() -> list[int]:
 
 
 def _way_out(pid: int, identity: Identity) -> list[tuple[int, int]]:
-    """Return the processes from this one up to the first outside, by pid and start time."""
+    """Return the processes from this one up to the first one outside, by pid and start time."""
     parent, started = _parent(pid)
     way = [(pid, started)]
     while parent and _is_in(pid, identity) and len(way) < LONGEST_WAY:
@@ -183,7 +183,7 @@ def _way_out(pid: int, identity: Identity) -> list[tuple[int, int]]:
 
 
 def _parent(pid: int) -> tuple[int, int]:
-    """Return the parent of a process, and its own start time; zeroes: it is gone."""
+    """Return the parent of a process and its own start time; zeroes if it is gone."""
     try:
         fields = read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     except OSError:
@@ -199,8 +199,8 @@ def _title(pid: int) -> bytes:
 
 
 def _end(name: str, identity: Identity, is_left: Callable[[int], bool]) -> None:
-    """Send TERM to the processes, then KILL to the rest, and to those that they have started meanwhile."""
-    raise_effective()  # CAP_SYS_PTRACE, without which processes of other users show nothing
+    """Send TERM to the processes, then KILL to the rest and to processes that they have started meanwhile."""
+    raise_effective()  # CAP_SYS_PTRACE, without which processes of other users cannot be inspected
     ended: set[int] = set()
     for signum, patience in PATIENCE.items():
         deadline = time.monotonic() + patience
@@ -216,7 +216,7 @@ def _end(name: str, identity: Identity, is_left: Callable[[int], bool]) -> None:
 
 
 def tell_ended(name: str, count: int) -> None:
-    """Log how many processes were ended, if any."""
+    """Log the number of ended processes, if any."""
     if count:
         processes = "process" if count == 1 else "processes"
         log.info("netns@%s: ended %d %s that a setup script had left", name, count, processes)
@@ -226,20 +226,20 @@ def _signal(pid: int, signum: signal.Signals, is_left: Callable[[int], bool]) ->
     with suppress(OSError):
         fd = os.pidfd_open(pid)
         try:
-            if is_left(pid):  # else its number was given again before this had it
+            if is_left(pid):  # else its pid was reused before the pidfd was opened
                 signal.pidfd_send_signal(fd, signum)
         finally:
             os.close(fd)
 
 
 def _find(identity: Identity, is_left: Callable[[int], bool]) -> list[int]:
-    """Return the processes that are left, without this one."""
+    """Return the leftover processes, without this one."""
     pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
     return [pid for pid in _inside(pids, identity) if pid != os.getpid() and is_left(pid)]
 
 
 def _wait_any(pids: Iterable[int], seconds: float) -> None:
-    """Wait until one of them has ended, but not longer than that."""
+    """Wait until one of the processes has ended, at most `seconds`."""
     poll = select.poll()
     fds = []
     for pid in pids:

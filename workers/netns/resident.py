@@ -1,7 +1,7 @@
-"""The imports that all netns workers have in common: for the worker that stays, and for each of its tasks.
+"""The imports that all netns workers have in common, for the resident worker and for each of its tasks.
 
-The process that forks the workers stays as well, so this is nobody's own memory.  pyroute2 is not imported: few tasks
-change anything, and it would be twice as much as all the rest.
+The process that forks the workers is resident as well, so these pages are shared by all. pyroute2 is not
+imported: few tasks change anything, and it would take twice as much as everything else.
 """
 
 import prctl  # noqa: F401

@@ -1,9 +1,9 @@
-"""The setup script, run as `ip netns exec` would: inside, with the mounts that make `/sys` and `/etc` fit.
+"""The setup script, run as by `ip netns exec`: inside, with mounts that make `/sys` and `/etc` match.
 
-The mount namespace is private, so nothing of it is seen outside.  The task guards the script: all of its descendants
-are known, whatever they do to get away.  The task is a child subreaper, so that each descendant whose parent has ended
-comes to it, whatever its session, environment and namespaces are; nobody else's processes are below it.  Only children
-are signalled here: their pids are their own until they are reaped.
+The mount namespace is private, so its mounts are invisible outside. The task guards the script: it knows all
+descendants, whatever they do to escape. The task is a child subreaper, so that each descendant whose parent
+has ended becomes its child, whatever its session, environment and namespaces are; no other processes are
+below it. Only children are signalled here: their pids are their own until they are reaped.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from workers.netns.plan import SetUpError, read_plan
 from workers.netns.remove import MARK, tell_ended
 
 PATIENCE = ((signal.SIGTERM, 2.0), (signal.SIGKILL, 5.0))  # seconds
-LONGEST_PAUSE = 0.1  # seconds between two looks: a child may come here without a signal
+LONGEST_PAUSE = 0.1  # seconds between two checks: a child may be adopted without a signal
 SIGCHLD = {signal.SIGCHLD}
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def run_script(options: dict[str, Any], path: str, run: str, limit: float) -> None:
-    """Run the script, with the name of the link inside as its argument.  Raises OSError, SetUpError.
+    """Run the script, with the name of the inner link as its argument. Raises OSError, SetUpError.
 
-    All processes of the script have the mark `run` in their environment.  `limit` is in seconds.  Its stdout and stderr
-    go to the output of the service.  If it fails, all of its processes are ended.
+    All processes of the script have the mark `run` in their environment. `limit` is in seconds. Its stdout
+    and stderr go to the output of the service. If it fails, all of its processes are ended.
     """
     plan = read_plan(options)
     namespace = open_namespace(plan.name)
@@ -74,7 +74,7 @@ def _how_it_ended(path: str, status: int | None, limit: float) -> str:
 
 
 def _bind_files(name: str) -> None:
-    """Bind the files over those of /etc; the log names a file that has no counterpart there, and the rest are bound."""
+    """Bind the files over those of /etc; a file without a counterpart there is logged and skipped."""
     folder = f"{RESOLVER_FOLDER}/{name}"
     try:
         names = sorted(os.listdir(folder))
@@ -89,7 +89,7 @@ def _bind_files(name: str) -> None:
 
 
 class Guard:
-    """A child that `become` makes a program, and its descendants.  Raises OSError where it cannot be executed."""
+    """A child that becomes a program by `become`, and its descendants. Raises OSError if it cannot be executed."""
 
     def __init__(self, become: Callable[[], NoReturn]) -> None:
         prctl.set_child_subreaper(1)
@@ -106,7 +106,7 @@ class Guard:
             raise OSError(int(number), os.strerror(int(number)))
 
     def wait(self, limit: float) -> int | None:
-        """Return its exit status as `subprocess` does; None where it took longer than `limit` seconds and is killed."""
+        """Return its exit status like `subprocess`; None if it took longer than `limit` seconds and was killed."""
         deadline = time.monotonic() + limit
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -128,17 +128,17 @@ class Guard:
             told: set[int] = set()
             while (children := _children()) and time.monotonic() < deadline:
                 for pid in children - told:
-                    with suppress(PermissionError):  # a process that has become another user, and we are not root
+                    with suppress(PermissionError):  # a process has changed its user, and this one is not root
                         os.kill(pid, signum)
-                        os.kill(pid, signal.SIGCONT)  # a stopped one is to hear it, too
-                told = children  # numbers of those that are gone may come again
+                        os.kill(pid, signal.SIGCONT)  # so that a stopped process handles the signal
+                told = children  # pids of ended processes may be reused
                 seen |= children
                 signal.sigtimedwait(SIGCHLD, LONGEST_PAUSE)
         return len(seen)
 
 
 def _be_program(become: Callable[[], NoReturn], parent: int, report: int) -> NoReturn:
-    prctl.set_pdeathsig(signal.SIGKILL)  # its end would not be heard of
+    prctl.set_pdeathsig(signal.SIGKILL)  # its end would not be noticed
     unblock_all()
     try:
         if os.getppid() == parent:

@@ -1,10 +1,10 @@
-"""The work of a task: look, make what is missing, watch, and say what is to be done next.
+"""The work of a task: observe, make missing parts, watch, and return the next step.
 
-The watch is a netlink socket that hears of changes to the namespace and to the host's end of its link: rtnetlink(7).
-It is inside.  NETLINK_LISTEN_ALL_NSID lets it hear of other namespaces with an id there, and the host is given one.  A
-classic BPF program leaves out the messages about others: the host may have a thousand interfaces that come and go, a
-namespace a million routes, and nobody is to be woken for those, or for something new.  A message is no more than a
-reason to look.
+The watch is a netlink socket that receives changes to the namespace and to the host's end of its link:
+rtnetlink(7). The socket is inside. NETLINK_LISTEN_ALL_NSID lets it receive messages of other namespaces with
+an id there, and the host is given one. A classic BPF program filters out messages about other objects, and
+about additions: a host may have a thousand interfaces that come and go, and a namespace a million routes,
+which must not wake up this worker. A message is only a reason to observe again.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ RTA_DST, HEADER = 1, 4
 RTM_NEWLINK, RTM_DELLINK, RTM_DELADDR, RTM_NEWROUTE, RTM_DELROUTE = 16, 17, 21, 24, 25
 NLM_F_REPLACE = 0x100
 ALL = (RET, 0, 0, 0xFFFFFFFF)
-MOST_EXACT = 700  # networks that are compared; with more of them, their prefixes are: a program has 4096 instructions
+MOST_EXACT = 700  # networks that are compared; beyond that, only their prefixes are: a program has 4096 instructions
 
 
 def work(
@@ -63,14 +63,14 @@ def work(
     runs_script: bool,
     ran_script: bool,
 ) -> Any:
-    """Carry out the plan.  `is_ready`: that was done before, so missing parts have been taken away.
+    """Carry out the plan. `is_ready`: that was done before, so missing parts were removed by others.
 
-    `runs_script`: an operator asks for the setup script, `ran_script`: it has just been run with success.
-    `watched` is what the socket `watch` watches; -1: there is none yet.
+    `runs_script`: an operator has requested the setup script. `ran_script`: it has just been run with
+    success. `watched` is what the socket `watch` watches; -1: there is no socket yet.
 
-    Returns whether it `did` anything and `made_link`; `script`, the path of the script to run now, or empty, and its
-    `script_limit` in seconds; the `status` text; and, where something else is to be `watched`, a socket that does so,
-    with what was `missing` at the last look.
+    Return whether it `did` anything and `made_link`; `script`, the path of the script to run now, or '', and its
+    `script_limit` in seconds; the `status` text; what to watch, `watched`; and the parts that were `missing` at the
+    last look. If other objects have to be watched, the result also has a socket that does so.
     Raises NetnsError, NetworkError or OSError.
     """
     plan, record = read_plan(options), Record(record_fd)
@@ -79,14 +79,14 @@ def work(
     _tell(plan, built, is_ready)
     is_due = _is_due(plan, before, record.facts, built, ran_script)
     script = plan.script() if runs_script or is_due else ""
-    # if a script that an operator has asked for fails, the namespace stays as it was
+    # if a script that an operator has requested fails, the namespace stays as it was
     facts = replace(record.facts, options=options, is_set_up=not (script and is_due))
     if is_ready and built.did and built.missing:
         facts = facts.with_repair(Repair(time.time(), built.missing, built.did))
     if facts != record.facts:
         record.write(facts)
     watched, sock, missing = _watch(plan, watched)
-    if facts.made and not script and not missing:  # the start has come to its end
+    if facts.made and not script and not missing:  # the start is finished
         record.write(replace(facts, made=()))
     found = {"did": bool(built.did), "made_link": built.made_link, "watched": watched, "missing": missing}
     found |= {"script": script, "script_limit": plan.setup_timeout, "status": _status(plan, facts)}
@@ -94,17 +94,17 @@ def work(
 
 
 def _build(plan: Plan, before: Plan | None, record: Record, watch: int, is_ready: bool) -> Built:
-    """Build, with a note of each step before it and of a failure after it.  Raises what `build` does."""
+    """Build, recording each step before it and a failure after it. Raises the exceptions of `build`."""
     facts = record.facts
 
     def makes(kind: str) -> None:
-        """Note a step: after a `kill -9` the next task knows which objects are our own and which steps are left."""
+        """Record a step: after a `kill -9` the next task knows our own objects and the remaining steps."""
         begun = record.facts if is_ready else record.facts.with_made(kind)
         record.write(replace(begun, is_set_up=False) if kind == LINK else begun)
 
     try:
         return build(plan, before, watch, makes)
-    except (SpawnError, OSError) as error:  # everything that this has made is gone again
+    except (SpawnError, OSError) as error:  # everything that this run has made is gone again
         failed = facts.with_repair(Repair(time.time(), [], [], str(error))) if is_ready else facts
         if failed != record.facts:
             record.write(failed)
@@ -112,7 +112,7 @@ def _build(plan: Plan, before: Plan | None, record: Record, watch: int, is_ready
 
 
 def _plan_of(facts: Facts) -> Plan | None:
-    """Return the plan of the worker before; None where that was of another version."""
+    """Return the plan of the previous worker; None if that was of another version."""
     try:
         return read_plan(facts.options) if facts.options is not None else None
     except SpawnError:
@@ -120,9 +120,9 @@ def _plan_of(facts: Facts) -> Plan | None:
 
 
 def _is_due(plan: Plan, before: Plan | None, facts: Facts, built: Built, ran_script: bool) -> bool:
-    """Whether the setup script has to be run: it worked on a link that is gone, or did not finish, or has changed.
+    """Whether the setup script has to run: its link is gone, it did not finish, or it has changed.
 
-    Where nothing is known of a namespace the link tells: its maker has set it up.
+    For a namespace without known facts the link decides: its maker has set it up.
     """
     if built.made_link:
         return True
@@ -141,7 +141,7 @@ def _tell(plan: Plan, built: Built, is_ready: bool) -> None:
 
 
 def _status(plan: Plan, facts: Facts) -> str:
-    """The status text: the names of the link's ends, and how often they were repaired."""
+    """Return the status text: the names of the link's ends, and the number of repairs."""
     text = f"link {plan.link}, {plan.inside} inside"
     if not facts.repaired:
         return text
@@ -150,9 +150,9 @@ def _status(plan: Plan, facts: Facts) -> str:
 
 
 def _watch(plan: Plan, watched: Watched) -> tuple[Watched, socket.socket | None, list[str]]:
-    """Watch namespace and link, unless they are watched already.  Raises OSError, SetUpError.
+    """Watch namespace and link, unless they are watched already. Raises OSError, SetUpError.
 
-    The last result are the parts that were taken away before the watch began.
+    The last result has the parts that were removed before the watch began.
     """
     namespace = open_namespace(plan.name)
     if namespace is None:
@@ -178,9 +178,9 @@ def _indices(seen: Observed) -> list[int]:
 
 
 def open_watch(namespace: int, links: Iterable[int], networks: Iterable[str]) -> socket.socket:
-    """Open a socket that is readable after a change that the filter lets pass; it does not block.
+    """Open a non-blocking socket that is readable after a change that passes the filter.
 
-    `namespace` is a descriptor, `links` are indices of interfaces, `networks` those of routes.  Raises OSError.
+    `namespace` is a descriptor, `links` are indices of interfaces, `networks` those of routes. Raises OSError.
     """
     home = own_namespace()
     try:
@@ -206,7 +206,7 @@ def network_of(to: str) -> Network:
 
 
 def watch_program(links: Iterable[int], networks: Iterable[Network]) -> bytes:
-    """Let pass changes to these interfaces and their addresses, and removed routes to these networks."""
+    """Return a program that passes changes to these interfaces and addresses, and removed routes to these networks."""
     by_index = _any_of(LD_W, INDEX, [_word(link) for link in links])
     replaced = [(LD_H, 0, 0, FLAGS), (JSET, 1, 0, _short(NLM_F_REPLACE)), (RET, 0, 0, 0)]
     code = [
@@ -225,13 +225,13 @@ def watch_program(links: Iterable[int], networks: Iterable[Network]) -> bytes:
 
 
 def _to_any_of(networks: list[Network]) -> list[Instruction]:
-    """Let pass a route to one of the networks."""
+    """Return code that passes a route to one of the networks."""
     if len(networks) > MOST_EXACT:
         return _any_of(LD_B, PREFIX, sorted({prefix for prefix, _ in networks}))
     code = [
         (LDX_IMM, 0, 0, RTA_DST),
         (LD_IMM, 0, 0, ATTRIBUTES),
-        (LD_W, 0, 0, FIND_ATTRIBUTE),  # its offset, 0 where there is none: a default route
+        (LD_W, 0, 0, FIND_ATTRIBUTE),  # its offset, 0 for a default route, which has none
         (JEQ, 2, 0, 0),
         (TAX, 0, 0, 0),
         (LD_IND, 0, 0, HEADER),
@@ -243,13 +243,13 @@ def _to_any_of(networks: list[Network]) -> list[Instruction]:
 
 
 def _any_of(load: int, offset: int, values: list[int]) -> list[Instruction]:
-    """Let pass messages with one of the values there."""
+    """Return code that passes messages with one of the values at this offset."""
     jumps = [(JEQ, len(values) - position, 0, value) for position, value in enumerate(values)]
     return [(load, 0, 0, offset), *jumps, (RET, 0, 0, 0), ALL]
 
 
 def _short(value: int) -> int:
-    """Return a number of the host's byte order as the program loads it, in the network's byte order."""
+    """Return a number in the host's byte order as the program loads it, in the network's byte order."""
     return int.from_bytes(struct.pack("=H", value), "big")
 
 

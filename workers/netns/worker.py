@@ -2,9 +2,9 @@
 
     work → (setup script → work) → ready; on an event: work
 
-All looking and making is done in forked tasks, one at a time.  So this process, of which there is one for each
-namespace, imports next to nothing: each module would be a tenth of a megabyte of its own.  Everything that was made
-outlives it, and the next worker finds it again: a worker that ends removes nothing unless it is told to stop.
+Forked tasks do all observing and making, one at a time. So this process, which exists once per namespace,
+imports next to nothing: each module would take a tenth of a megabyte of its own. Everything that it makes
+outlives it, and the next worker takes it over. A worker that ends removes nothing unless it is told to stop.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from supervisor.loop.loop import Loop, Timer
 from supervisor.notify.service_side import Sender
 from workers.netns.forked_task import ForkedTask, Outcome
 
-END_LIMIT = 15.0  # seconds to end what a script has left that has failed
-WORK_LIMIT = 30.0  # seconds in which it has to get on; the script has a limit of its own
+END_LIMIT = 15.0  # seconds to end the leftovers of a failed script
+WORK_LIMIT = 30.0  # seconds in which a task has to use CPU time; the script has its own limit
 AT_ONCE = 64  # messages in a turn of the loop
 LONGEST_MESSAGE = 1 << 15
 STORE = ("FDSTORE=1", "FDNAME=record", "FDPOLL=0")
 Options = dict[str, Any]
-SEND_AGAIN = 1.0  # seconds until a message is sent again
-MOST_WAITING = 64  # messages; older ones are of no interest any more
-SETTLE = 0.02  # seconds: things that are taken away together are repaired together
-EVERY = 0.25  # seconds from one look to the next: a program may change things all the time
-BURST = 10  # repairs in a row that are made at once
-FIRST = 0.5  # seconds that the next one waits
+SEND_AGAIN = 1.0  # seconds until the next attempt to send a message
+MOST_WAITING = 64  # messages; older ones are obsolete
+SETTLE = 0.02  # seconds: parts that are removed together are repaired together
+EVERY = 0.25  # seconds from one look to the next: a program may keep changing things
+BURST = 10  # repairs in a row without a delay
+FIRST = 0.5  # seconds of the first delay
 LONGEST = 30.0
-CALM = 60.0  # seconds without a repair after which the next one is the first again
+CALM = 60.0  # seconds without a repair after which counting starts again
 
 
 class Reports:
-    """Messages to spawnd, in order; they wait while no spawnd takes them.
+    """Messages to spawnd, in order; they are queued while no spawnd receives them.
 
-    Owns its socket; descriptors that go along stay the caller's, and open.
+    Owns its socket. Descriptors that are sent along stay open and belong to the caller.
     """
 
     def __init__(self, loop: Loop, sender: Sender) -> None:
@@ -73,7 +73,7 @@ class Reports:
 
 
 class RepairBackoff:
-    """When to repair: at once, but not for ever in a loop with a program that takes everything away again."""
+    """Delay of repairs: none at first, growing while another program keeps removing everything."""
 
     def __init__(self) -> None:
         self._begun = float("-inf")
@@ -81,16 +81,16 @@ class RepairBackoff:
         self._last = float("-inf")
 
     def begins(self, now: float) -> None:
-        """A look begins."""
+        """Note the begin of a look."""
         self._begun = now
 
     def repaired(self, now: float) -> None:
-        """A repair has ended, well or not."""
+        """Note the end of a repair, successful or not."""
         self._in_a_row = 1 if now - self._last > CALM else self._in_a_row + 1
         self._last = now
 
     def due(self, now: float) -> float:
-        """Return when the next look may be, and with it a repair."""
+        """Return the time of the next look, and so of a repair."""
         soon = max(now + SETTLE, self._begun + EVERY)
         excess = self._in_a_row - BURST
         if now - self._last > CALM or excess < 0:
@@ -99,9 +99,9 @@ class RepairBackoff:
 
 
 class Worker:
-    """Owns the task that is under way and the socket that tells of changes.  `record` is the memory file.
+    """Owns the current task and the socket that reports changes. `record` is the memory file.
 
-    `exit_status` is the worker's once the loop has been stopped.
+    `exit_status` is that of the worker once the loop has stopped.
     """
 
     def __init__(self, loop: Loop, options: Options, record: int, reports: Reports) -> None:
@@ -115,8 +115,8 @@ class Worker:
         self._is_ready = False
         self._is_stopping = False
         self._reloads = False
-        self._again = False  # something has happened since the present task began
-        self._is_unfinished = False  # the link is new, and its setup script has to be run to its end
+        self._again = False  # something has happened since the current task began
+        self._is_unfinished = False  # the link is new, and its setup script has to finish
         self._task: ForkedTask | None = None
         self._watched: tuple[int, ...] = ()
         self._watch = -1
@@ -129,7 +129,7 @@ class Worker:
         self._work()
 
     def unexpected(self, error: BaseException) -> None:
-        """Log a mistake of ours; before the worker is ready end it, as nobody would hear from it any more."""
+        """Log a defect; before the worker is ready also end it, because it would never become ready."""
         log.error("%s: unexpected error", self._label, exc_info=error)
         if not self._is_ready:
             self.exit_status = 1
@@ -138,7 +138,7 @@ class Worker:
     # orders
 
     def reload(self) -> None:
-        """Set up anew, with the script, and say when that is done."""
+        """Set up anew, with the script, and report when that is done."""
         if self._is_stopping:
             return
         self._reloads = True
@@ -147,26 +147,26 @@ class Worker:
             self._work()
 
     def _reloading(self) -> None:
-        """Say so; services that need this one look around when it is ready again."""
+        """Report the reload; services that need this one check their namespace when it is ready again."""
         self._reports.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def leave(self) -> None:
-        """End, and leave everything to the next worker, unless an order to stop comes at the same time."""
+        """End, and leave everything to the next worker, unless an order to stop arrives at the same time."""
         if not self._is_stopping:
             self._drop()
             self._loop.call_soon(lambda: None if self._is_stopping else self._loop.stop())
 
     def stop(self) -> None:
-        """End, and remove link and namespace."""
+        """Remove link and namespace, and end."""
         if self._is_stopping:
             return
         self._is_stopping = True
         self._drop()
-        self._listen(-1)  # a socket keeps the namespace
+        self._listen(-1)  # a socket keeps the namespace alive
         self._remove(_remove)
 
     def _drop(self) -> None:
-        """Drop the present task and timer."""
+        """Drop the current task and timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -195,7 +195,7 @@ class Worker:
             done(Outcome(problem=f"cannot begin with {what}: {error.strerror}"))
 
     def _work(self, is_script_done: bool = False) -> None:
-        """Look at everything, and make the missing parts."""
+        """Observe everything, and make the missing parts."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -206,7 +206,7 @@ class Worker:
         self._run("setting up", work, WORK_LIMIT, self._worked, self._slow)
 
     def _slow(self) -> None:
-        """Ask spawnd for more time: the task gets on, but the machine has much else to do."""
+        """Ask spawnd for more time: the task makes progress, but the machine is busy."""
         log.warning("%s: it takes longer than %g s; going on", self._label, WORK_LIMIT)
         self._reports.send(f"EXTEND_TIMEOUT_USEC={int(2 * WORK_LIMIT * 1_000_000)}")
 
@@ -232,7 +232,7 @@ class Worker:
         elif self._reloads:
             self._work()
         elif work["missing"]:
-            self._changed()  # taken away before it was watched
+            self._changed()  # removed before it was watched
         else:
             self._settled(work["status"])
 
@@ -248,20 +248,20 @@ class Worker:
             log.error("%s: %s", self._label, left.problem)
         if self._is_ready and not self._is_unfinished:
             log.error("%s: %s", self._label, problem)
-            self._settled(problem)  # what there was is there
+            self._settled(problem)  # the previous set-up still exists
         else:
             self._failed(problem)
 
     def _settled(self, status: str) -> None:
         self._is_ready = True
         self._is_unfinished = False
-        # stored once more: the first time may have been lost with the spawnd of then
+        # stored again, because the first message may have been lost with an earlier spawnd
         self._reports.send("READY=1", f"STATUS={status}", *STORE, fds=[self._record])
         if self._again or self._reloads:
             self._changed()
 
     def _failed(self, problem: str) -> None:
-        """A start has failed: remove what it has made.  Later everything stays, and the work is tried again."""
+        """Handle a failure: a failed start is undone; after that everything stays, and the work is tried again."""
         log.error("%s: %s", self._label, problem)
         self._reports.send(*(["READY=1"] if self._is_ready else []), f"STATUS={problem}")
         if self._is_ready:
@@ -283,7 +283,7 @@ class Worker:
     # watching
 
     def _listen(self, fd: int) -> None:
-        """Hear of changes from this socket from now on, and of removed names of namespaces; -1: of none."""
+        """Receive changes from this socket from now on, and removed names of namespaces; -1: receive none."""
         if self._watch >= 0:
             self._loop.unwatch(self._watch)
             os.close(self._watch)
@@ -291,25 +291,25 @@ class Worker:
         if fd >= 0:
             self._loop.watch(fd, select.EPOLLIN, lambda _events: self._heard())
         if fd >= 0 and self._names < 0:
-            # not inotify: a user has 128 of those, and there is a worker for each namespace
+            # not inotify: a user has 128 instances, and there is a worker for each namespace
             self._names = os.open(os.path.dirname(self._path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._loop.on_signal(signal.SIGIO, self._name_has_gone)
             fcntl.fcntl(self._names, fcntl.F_NOTIFY, fcntl.DN_DELETE | fcntl.DN_MULTISHOT)
 
     def _heard(self) -> None:
-        """Something that is watched has changed; a look finds out what."""
+        """Handle a change of a watched object; a look finds out what it is."""
         for _ in range(AT_ONCE):
             try:
                 os.read(self._watch, LONGEST_MESSAGE)
             except BlockingIOError:
                 break
             except OSError as error:
-                if error.errno != errno.ENOBUFS:  # some were lost: as good a reason to look
+                if error.errno != errno.ENOBUFS:  # messages were lost: also a reason to look
                     raise
         self._changed()
 
     def _name_has_gone(self) -> None:
-        """A namespace has lost its name, perhaps this one."""
+        """Handle the removal of a namespace's name, perhaps that of this one."""
         try:
             found = os.stat(self._path)
             is_there = (found.st_dev, found.st_ino) == self._watched[:2]
@@ -319,7 +319,7 @@ class Worker:
             self._changed()
 
     def _changed(self) -> None:
-        """Something may have been taken away."""
+        """Schedule a look: something may have been removed."""
         if self._task is not None:
             self._again = True
         elif self._timer is None:
