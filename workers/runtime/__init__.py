@@ -1,1 +1,1 @@
-"""Starting a worker, and the parts that all workers share."""
+"""The start of a worker, and the parts that all workers share."""

@@ -1,8 +1,8 @@
-"""Workers on asyncio: a loop that may be stopped for a while, and the control socket with slow methods.
+"""Workers on asyncio: a loop that tolerates stops, and the control socket with slow methods.
 
-The socket has the rules of `ControlSocket`: root and the worker's own user, `MAX_CONNECTIONS` at once, those behind
-them wait in the listen backlog, `LIFETIME` for each.  Descriptors are looked for before anything is read, and left to
-a child.
+The socket follows the rules of `ControlSocket`: it serves root and the worker's own user, `MAX_CONNECTIONS`
+at a time, each for `LIFETIME`; further clients wait in the listen backlog. Descriptors are looked for before
+anything is read, and left to a child.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from supervisor.varlink.messages import Call, Framer, Malformed, encode_error, p
 from workers.runtime import control as limits
 from workers.runtime.control import Control
 
-IN_TIME = 0.01  # seconds by which a wait may be late that nothing has interrupted
+IN_TIME = 0.01  # seconds by which an uninterrupted wait may be late
 
 Ready = list[tuple[selectors.SelectorKey, int]]
 
@@ -33,7 +33,7 @@ class AsyncControl(Control):
     """A Control whose methods return the reply or an awaitable of it."""
 
     async def answer_async(self, call: Call) -> tuple[bytes, bool]:
-        """As `answer`."""
+        """Do the same as `answer`, and await the reply."""
         try:
             reply = self._begin(call)
             return self._reply(call, await reply if inspect.isawaitable(reply) else reply)
@@ -80,7 +80,7 @@ class AsyncControlSocket:
         self._room.release()
 
     async def _serve(self, client: socket.socket) -> None:
-        """Answer all calls of a client.  Owns its socket."""
+        """Answer all calls of a client. Owns its socket."""
         try:
             client.setblocking(False)
             read_out_of_band_inline(client)
@@ -88,7 +88,7 @@ class AsyncControlSocket:
                 async with asyncio.timeout(limits.LIFETIME):
                     await self._answer_all(client)
         except (OSError, TimeoutError):
-            pass  # it hung up, or had its time
+            pass  # the client hung up, or its time is over
         finally:
             safe_close(self._closing, client)
 
@@ -113,7 +113,7 @@ class AsyncControlSocket:
 
 
 class _Watcher:
-    """Watches descriptors as the project's own loop does."""
+    """Watches descriptors like the project's own loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -126,7 +126,7 @@ class _Watcher:
 
 
 async def _receive(client: socket.socket) -> bytes:
-    """Wait for a message and return it, as `receive` does.  Raises Malformed, OSError."""
+    """Wait for a message and return it, like `receive`. Raises Malformed, OSError."""
     while True:
         try:
             return receive(client)
@@ -145,7 +145,7 @@ async def _until_readable(client: socket.socket) -> None:
 
 
 def _is_allowed(client: socket.socket) -> bool:
-    """Whether it is root or our own user: a socket in a closed folder, but a descriptor can be passed on."""
+    """Whether the client is root or our own user: the folder is closed, but a descriptor can be passed on."""
     peer = peer_credentials(client)
     if peer.uid in (0, os.geteuid()):
         return True
@@ -154,11 +154,11 @@ def _is_allowed(client: socket.socket) -> bool:
 
 
 class PatientLoop(asyncio.SelectorEventLoop):
-    """A loop whose time leaves out the stops that it notices, and which judges timers after all input until then.
+    """A loop whose clock stands still during noticed stops, and that judges timers after all input until then.
 
-    asyncio calls back for input before it calls back for timers, but a wait that a stop has interrupted ends
-    without a look at the input.  A task that input has woken up goes on in the next turn only: so timers that came
-    due during a stop get a moment more.
+    asyncio handles input before timers, but a wait that was interrupted by a stop ends without looking at the
+    input. A task that input has woken up runs in the next turn only. So timers that came due during a stop
+    get a moment more.
     """
 
     def __init__(self) -> None:
@@ -166,11 +166,11 @@ class PatientLoop(asyncio.SelectorEventLoop):
         super().__init__(_Selector(self))
 
     def time(self) -> float:
-        """Seconds on a clock that stands still while this process is stopped."""
+        """Return seconds on a clock that stands still while this process is stopped."""
         return time.monotonic() - self._stopped_s
 
     def grant(self, seconds: float) -> None:
-        """Have all timers ring later."""
+        """Postpone all timers."""
         self._stopped_s += seconds
 
 
@@ -190,7 +190,7 @@ class _Selector(selectors.EpollSelector):
         return ready if ready or not timeout or late <= IN_TIME else super().select(0)
 
     def _notice_stop(self, late: float) -> None:
-        """Have timers ring later; `late` are the seconds by which a wait was too long, suspensions included."""
+        """Postpone timers; `late` is the number of seconds by which a wait was too long, suspensions included."""
         suspended = clock_with_suspends() - time.monotonic()
         asleep, self._suspended = suspended - self._suspended, suspended
         stopped = late - asleep

@@ -13,8 +13,8 @@
 
     control = Control("example", INTERFACE, {"Greet": greet})
 
-`ControlSocket` serves it on the project's own loop, `workers.runtime.async_control` on asyncio; a worker with another
-loop cuts its input with `Framer` and gives each message to `Control.answer_message`.
+`ControlSocket` serves it on the project's own loop, `workers.runtime.async_control` on asyncio. A worker with
+another loop splits its input with `Framer` and passes each message to `Control.answer_message`.
 """
 
 from __future__ import annotations
@@ -49,15 +49,14 @@ from workers.runtime.start import CONTROL as CONTROL
 
 MAX_CONNECTIONS = 64
 LIFETIME = 60.0  # seconds; spawnd makes a connection for each call
-Method = Callable[[dict[str, Any]], Any]  # Mapping[str, object] or, for AsyncControl, what can be awaited for one
+Method = Callable[[dict[str, Any]], Any]  # Mapping[str, object] or, for AsyncControl, an awaitable of one
 
 
 class Control:
     """The methods of a worker, by their names in its interface `description`.
 
-    Each is given its parameters as the description has them, None for those that are left out, and returns those of the
-    reply at once, or raises ControlError.  Any other error, and a reply that is not as described, is logged and
-    answered as Failed.
+    Each gets its parameters as described, None for omitted ones, and returns those of the reply, or raises
+    ControlError. Any other error, and a reply that does not match the description, is logged and answered as Failed.
     """
 
     def __init__(self, product: str, description: str, methods: Mapping[str, Method]) -> None:
@@ -74,7 +73,7 @@ class Control:
         self._methods[f"{SERVICE}.GetInterfaceDescription"] = self._get_interface_description
 
     def answer_message(self, message: bytes) -> tuple[bytes, bool]:
-        """Return the answer to a message (empty: none is wanted), and whether the connection ends with it."""
+        """Return the answer to a message, b'' for a oneway call, and whether the connection ends with it."""
         try:
             call = parse_call(message)
         except Malformed as error:
@@ -90,7 +89,7 @@ class Control:
             return self._error(call, error)
 
     def _begin(self, call: Call) -> Any:
-        """Call the method and return its result.  Raises ControlError and whatever the method raises."""
+        """Call the method and return its result. Raises ControlError and the exceptions of the method."""
         if call.upgrade:
             raise InvalidParameter("upgrade")
         name, _, method = call.method.rpartition(".")
@@ -130,7 +129,7 @@ class Control:
 
 
 def checked(interface: Interface, method: str, values: Mapping[str, object]) -> dict[str, Any]:
-    """Return all parameters of a call that the description has.  Raises InvalidParameter."""
+    """Return all parameters in the description, None for omitted ones. Raises InvalidParameter."""
     taken = interface.methods[method][0]
     try:
         interface.check(values, taken)
@@ -140,12 +139,12 @@ def checked(interface: Interface, method: str, values: Mapping[str, object]) -> 
 
 
 class ControlSocket:
-    """A worker's control socket on the project's own loop.  Owns the listening socket `fd` and the connections to it.
+    """A worker's control socket on the project's own loop. Owns the listening socket `fd` and the connections to it.
 
-    Only root and the worker's own user can connect: the socket is spawnd's, in a folder that only they can enter.  The
-    client is checked again, as a descriptor can be passed on.  No peer is waited for, whatever it does and leaves in
-    its connection: it has `LIFETIME` for its calls, `MAX_CONNECTIONS` at once are served, and those behind them wait in
-    the listen backlog.
+    Only root and the worker's own user can connect: the socket is spawnd's, in a folder that only they can
+    enter. The client is checked again, as a descriptor can be passed on. No peer can block the worker,
+    whatever it does and leaves in its connection. Each has `LIFETIME` for its calls, `MAX_CONNECTIONS` are
+    served at a time, and further ones wait in the listen backlog.
     """
 
     def __init__(self, loop: Loop, fd: int, control: Control) -> None:
@@ -159,7 +158,7 @@ class ControlSocket:
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is no connection; a client may wait for one."""
+        """Whether there is no connection; a client may be queued."""
         return not self._connections
 
     def close(self) -> None:

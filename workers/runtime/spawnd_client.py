@@ -7,7 +7,7 @@
     client.call("List", listed, failed, timeout=5.0)
     monitor = client.follow("Monitor", changed, failed, timeout=5.0)
 
-A worker knows spawnd's interface by its description alone: `supervisor/control/io.spawnd.varlink`.
+A worker knows spawnd's interface only by its description: `supervisor/control/io.spawnd.varlink`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from supervisor.varlink.messages import Call, Reply
 LARGEST = 64 << 20  # bytes of a reply: a host may have thousands of services
 INTERFACE = "io.spawnd"
 CAUSES: Mapping[type[ChannelError], str] = {
-    NotListening: "nobody listens on its control socket",
+    NotListening: "no process listens on its control socket",
     TimedOut: "it does not answer in time",
     ConnectionLost: "it has closed the connection",
 }
@@ -33,7 +33,7 @@ Replied = Callable[[Mapping[str, Any]], None]
 
 
 class SpawndError(SpawnError):
-    """A call has no result.  `name` is that of spawnd's error, '' where spawnd could not be asked."""
+    """A call has no result. `name` is that of spawnd's error, '' if spawnd could not be reached."""
 
     def __init__(self, text: str, name: str = "", parameters: Mapping[str, Any] | None = None) -> None:
         super().__init__(text)
@@ -45,7 +45,7 @@ Failed = Callable[[SpawndError], None]
 
 
 class SpawndClient:
-    """Makes a connection for each call.  `path` is that of the control socket; the loop stays its owner's."""
+    """Makes a connection for each call. `path` is that of the control socket; the caller still owns the loop."""
 
     def __init__(self, loop: Loop, path: str) -> None:
         self._loop = loop
@@ -53,16 +53,16 @@ class SpawndClient:
         self._turns = Turns(loop)
 
     def call(self, method: str, replied: Replied, failed: Failed, timeout: float, **parameters: object) -> Following:
-        """Call `io.spawnd.METHOD`: `replied` gets the parameters of its reply, or `failed` why there is none.
+        """Call `io.spawnd.METHOD`: `replied` gets the parameters of its reply, or `failed` the error.
 
         One of them is called, once, from the loop, within `timeout` seconds.
         """
         return self._make(Call(f"{INTERFACE}.{method}", parameters), replied, failed, timeout)
 
     def follow(self, method: str, replied: Replied, failed: Failed, timeout: float, **parameters: object) -> Following:
-        """Call a method that makes several replies: `replied` gets each, until the last one or `close`.
+        """Call a method with several replies: `replied` gets each, until the last one or `close`.
 
-        The first has to come within `timeout` seconds; between two others any time may pass.
+        The first has to arrive within `timeout` seconds; there is no limit between two others.
         """
         return self._make(Call(f"{INTERFACE}.{method}", parameters, more=True), replied, failed, timeout)
 
@@ -75,7 +75,7 @@ class SpawndClient:
 
 
 class Following:
-    """A call under way.  Owns its connection, which ends with the last reply."""
+    """A call in progress. Owns its connection, which ends with the last reply."""
 
     def __init__(self, method: str, replied: Replied, failed: Failed) -> None:
         self._method = method
@@ -92,13 +92,13 @@ class Following:
             channel.call(call, self._take)
 
     def close(self) -> None:
-        """Give the call up: nothing is called back any more."""
+        """Give up the call: nothing is called back any more."""
         self._is_over = True
         if self._channel is not None:
             self._channel.close()
 
     def lost(self, error: ChannelError) -> None:
-        """The connection has ended without a reply."""
+        """Fail the call: the connection has ended without a reply."""
         if not self._is_over:
             self.close()
             cause = CAUSES.get(type(error)) or str(error)

@@ -23,7 +23,7 @@ def load(name: str) -> Callable[[], int]:
 
 
 def load_shared(name: str) -> None:
-    """Import `workers.NAME.shared`, if there is such a module, with what each process of a worker would import anew.
+    """Import `workers.NAME.shared`, if it exists: the modules that each process of a worker would import anew.
 
     For spawnd, before it forks one.
     """
@@ -32,24 +32,24 @@ def load_shared(name: str) -> None:
 
 
 def has_resident(name: str) -> bool:
-    """Whether there is `workers.NAME.resident`: what the many processes of a worker share."""
+    """Whether `workers.NAME.resident` exists: the modules that the many processes of a worker share."""
     return _has(name, "resident")
 
 
 def load_resident(name: str) -> None:
-    """Import that, in the process that forks them and does nothing else."""
+    """Import `workers.NAME.resident`, in the process that forks the workers and does nothing else."""
     importlib.import_module(f"workers.{name}.resident")
 
 
 def _has(name: str, module: str) -> bool:
     try:
         return _is_name(name) and importlib.util.find_spec(f"workers.{name}.{module}") is not None
-    except ModuleNotFoundError:  # no such worker: the child that is to be one says so
+    except ModuleNotFoundError:  # no such worker, which its child will report
         return False
 
 
 def _is_name(name: str) -> bool:
-    # no regular expression: to compile one costs each worker half a megabyte of its own
+    # no regular expression: compiling one costs each worker half a megabyte of its own
     return name.isascii() and name.isidentifier() and name.islower() and name[0] != "_"
 
 

@@ -1,4 +1,4 @@
-"""A worker's signs of life, sd_notify(3): its status text, and the watchdog of the definition."""
+"""A worker's status text, and messages to its watchdog: sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ PAUSE = 1.0  # seconds
 
 
 class Later(Protocol):
-    """The loop of spawnd's own workers, or that of asyncio."""
+    """The project's own loop, or that of asyncio."""
 
     def call_later(self, delay: float, callback: Callable[[], None], /) -> object: ...
 
 
 class StatusLine:
-    """Sends `STATUS=`: the text is looked at once a second at most, and sent where it has changed.
+    """Sends `STATUS=`: the text is computed at most once a second, and sent after a change.
 
-    `text` returns the present one; `changed` is to be called when that may differ.  `say` sends a line to spawnd; where
-    it returns False, the line is sent again.
+    `text` returns the present text; `changed` has to be called when it may differ. `say` sends a line to
+    spawnd; if it returns False, the line is sent again.
     """
 
     def __init__(self, loop: Later, say: Callable[[str], object], text: Callable[[], str]) -> None:
@@ -31,7 +31,7 @@ class StatusLine:
         self._look()
 
     def changed(self) -> None:
-        """Look soon; calls before that cost nothing."""
+        """Compute the text soon; further calls until then cost nothing."""
         if self._timer is None:
             self._timer = self._loop.call_later(PAUSE, self._look)
 
@@ -47,7 +47,7 @@ class StatusLine:
 
 
 def feed_watchdog(loop: Later, say: Callable[[str], object]) -> None:
-    """Say `WATCHDOG=1` twice in each interval, if spawnd wants to hear it: sd_watchdog_enabled(3)."""
+    """Send `WATCHDOG=1` twice per interval, if spawnd has requested it: sd_watchdog_enabled(3)."""
     interval = os.environ.pop("WATCHDOG_USEC", "")
     if not interval.isdecimal() or not int(interval) or os.environ.pop("WATCHDOG_PID", "") != str(os.getpid()):
         return

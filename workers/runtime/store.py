@@ -1,9 +1,9 @@
 """A worker's messages to spawnd, and the descriptors that it keeps in spawnd's store.
 
-A descriptor is spawnd's as soon as it is in the queue of the notification socket, whatever becomes of this process.
-The queue is short, so a worker waits a while for room; a spawnd that hangs or is gone keeps no worker from its work.
-Descriptors that could not be stored are stored as soon as there is a spawnd again.  It may have lost the queue of the
-one before: everything is sent once more, and the store keeps nothing twice.
+A descriptor belongs to spawnd once it is in the queue of the notification socket, whatever happens to this
+process. The queue is short, so a worker waits a while for room; a spawnd that hangs or is gone does not stop
+a worker's work. Descriptors that could not be stored are stored as soon as there is a spawnd again. That
+spawnd may have lost the queue of its predecessor, so everything is sent again; the store keeps nothing twice.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from supervisor.loop.loop import Loop
 from supervisor.notify.untrusted import MAX_DESCRIPTORS
 from supervisor.printable import count
 
-PATIENCE_MS = 500  # for room in the queue, before the worker goes on without
-RECONNECT = 0.1  # seconds until it is looked again whether there is a spawnd
-LASTING = ("READY", "STATUS")  # messages for the next spawnd, too, which may never have heard them
+PATIENCE_MS = 500  # to wait for room in the queue, before the worker goes on without
+RECONNECT = 0.1  # seconds until the next check for a spawnd
+LASTING = ("READY", "STATUS")  # messages that a new spawnd gets as well, because it may never have received them
 _BUFFER = 16384  # bytes of inotify events
 _FLAGS = int(socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
-# descriptors, and whether spawnd is to drop those that hang up
+# descriptors, and whether spawnd has to drop those that hang up
 Holdings = Iterable[tuple[Sequence[int], bool]]
 GetHoldings = Callable[[], Holdings]
 
 
 class StoreClient:
-    """Speaks to the notification socket at `address`; with none, nothing is said and nothing stored.
+    """Sender to the notification socket at `address`; without one, it sends and stores nothing.
 
-    `everything` returns the names that are to be in the store, each with a function that returns its descriptors,
-    which stay the worker's.  Names are not to be used again.
+    `everything` returns the names that belong in the store, each with a function that returns its
+    descriptors, which the worker still owns. Names must not be reused.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class StoreClient:
         self._everything = everything
         self._socket: socket.socket | None = None
         self._waits_for_room = False
-        self._hangs = False  # nothing has been read since it was waited for in vain
-        # messages that could not be sent, in the order in which they are tried
+        self._hangs = False  # nothing has been read since a wait for room failed
+        # unsent messages, in the order of the attempts
         self._unsaid: dict[str, None] = {}
         self._undropped: dict[str, None] = {}
         self._unsent: dict[str, GetHoldings] = {}
-        self._sent: set[int] = set()  # of the first of them, which may have more descriptors than there is room for
+        self._sent: set[int] = set()  # of the first of them, which may have more descriptors than fit into the queue
         self._lasting: dict[str, str] = {}
         self._parent = -1
         self._rebinding: Rebinding | None = None
@@ -73,13 +73,13 @@ class StoreClient:
 
     @property
     def is_behind(self) -> bool:
-        """Whether spawnd lacks something that it ought to have."""
+        """Whether spawnd lacks something that should be in the store."""
         return bool(self._unsent) or (bool(self._address) and self._socket is None)
 
     def keep(self, name: str, fds: Sequence[int], holdings: GetHoldings, polled: bool) -> None:
-        """Store descriptors under a name: before this returns, unless spawnd is gone or hangs.
+        """Store descriptors under a name before this returns, unless spawnd is gone or hangs.
 
-        `holdings` returns all descriptors of the name, these among them, should they have to be sent later.
+        `holdings` returns all descriptors of the name, including these, in case they have to be sent later.
         """
         if not self._address:
             return
@@ -88,7 +88,7 @@ class StoreClient:
                 log.warning("spawnd does not take what is to be stored; going on without")
                 self._hangs = True
             self._unsent[name] = holdings
-            self._sent.difference_update(fds)  # numbers that another descriptor had
+            self._sent.difference_update(fds)  # numbers of earlier descriptors
             self._wait_for_room()
 
     def drop(self, name: str) -> None:
@@ -110,7 +110,7 @@ class StoreClient:
             self._wait_for_room()
 
     def finish(self) -> None:
-        """Wait a while for everything to be stored: before the end of this process."""
+        """Wait a while for everything to be stored, before this process ends."""
         while self._waits_for_room and self._has_room(PATIENCE_MS):
             self._flush()
         if self.is_behind:
@@ -123,7 +123,10 @@ class StoreClient:
             self._rebinding.close()
 
     def _watch_parent(self) -> None:
-        """Hear of the end of the spawnd that started this process; of a later one when its successor is there."""
+        """Watch for the end of the spawnd that started this process.
+
+        The end of a later one shows when its successor appears.
+        """
         with suppress(OSError):  # it is gone already, or in another PID namespace
             self._parent = os.pidfd_open(os.getppid())
             self._loop.watch(self._parent, select.EPOLLIN, lambda _events: self._parent_ended())
@@ -170,7 +173,7 @@ class StoreClient:
             self._wait_for_room()
 
     def _send(self, message: bytes, fds: Sequence[int] = (), patience_ms: int = 0) -> bool:
-        """Return whether it was sent; if not, there is no spawnd, or no room within that time."""
+        """Return whether the message was sent; if not, there is no spawnd, or no room within that time."""
         if self._socket is None:
             return False
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
@@ -196,7 +199,7 @@ class StoreClient:
         return bool(poll.poll(patience_ms))
 
     def _lost(self, why: str) -> None:
-        """There is no spawnd any more, and none will read the queue."""
+        """Give up the connection: spawnd is gone, and nothing will read the queue."""
         log.warning("spawnd does not answer (%s); going on without", why)
         self._disconnect()
         self._unsaid.clear()
@@ -215,7 +218,7 @@ class StoreClient:
             self._loop.unwatch(self._socket.fileno())
 
     def _flush(self) -> None:
-        """Send as much as there is room for."""
+        """Send as many messages as fit."""
         self._hangs = False
         sent = (
             _send_each(self._unsaid, lambda line: self._send(line.encode()))
@@ -239,9 +242,10 @@ class StoreClient:
 
 
 class Rebinding:
-    """Calls `rebound` when a new file is at `path`; never where that cannot be watched.  Owns its descriptor.
+    """Calls `rebound` when a new file is at `path`; never if that cannot be watched. Owns its descriptor.
 
-    A client of a socket that was bound anew is connected to nobody; unix(7) has no hang-up for datagram sockets.
+    A client of a socket that was bound anew is still connected to the old one; unix(7) has no hang-up for
+    datagram sockets.
     """
 
     def __init__(self, loop: Loop, path: str, rebound: Callable[[], None]) -> None:
@@ -249,13 +253,13 @@ class Rebinding:
         self._name = os.path.basename(path)
         self._rebound = rebound
         self._fd = -1
-        with suppress(OSError):  # none are left: the next message tells
+        with suppress(OSError):  # no free instance: the failure of the next message tells instead
             self._fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK)
             inotify_add_watch(self._fd, os.path.dirname(path) or ".", IN_CREATE | IN_ONLYDIR)
             loop.watch(self._fd, select.EPOLLIN, lambda _events: self._take())
 
     def forget(self) -> None:
-        """Ignore the files that have come until now."""
+        """Ignore the files that have appeared until now."""
         self._has_come()
 
     def close(self) -> None:
@@ -269,7 +273,7 @@ class Rebinding:
             self._rebound()
 
     def _has_come(self) -> bool:
-        """Take all events; lost ones may have been anything, and count."""
+        """Read all events; return whether a new file may have appeared, also if events were lost."""
         found = False
         with suppress(BlockingIOError):
             while self._fd >= 0:
@@ -279,7 +283,7 @@ class Rebinding:
 
 
 def _send_each(names: dict[str, Any], send: Callable[[str], bool]) -> bool:
-    """Send messages as long as there is room, and take out those that were sent; return whether all were."""
+    """Send messages while there is room, and remove the sent ones; return whether all were sent."""
     while names:
         name = next(iter(names))
         if not send(name):
