@@ -1,1 +1,1 @@
-"""One call of a function of a definition file's module, in a process of its own."""
+"""One call of a function of a definition file's module, in its own process."""

@@ -1,8 +1,8 @@
-"""Runs one function of a module: which one is in the descriptor before the last, the answer goes to the last.
+"""Runs one function of a module. The order is in the last descriptor but one, the answer goes to the last one.
 
-`{"path", "module", "function", "shared", "text"}` comes as JSON in a file; `text` is left out where it is one
-that `share` was given, under the key `shared`.  The answer is that of `supervisor.process.run`.  An error is
-written to stderr with its traceback.
+The order `{"path", "module", "function", "shared", "text"}` is JSON in a file. It has no `text` if `share`
+has received the text, under the key `shared`. The format of the answer is in `supervisor.process.run`. An
+error is written to stderr with its traceback.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from workers.lua.libraries import FUNCTION, make_libraries
 from workers.lua.state import LuaState
 from workers.lua.syslog import Syslog
 
-# as login shells of root have it: a start-up script finds its programs where its author does
+# like login shells of root: a start-up script finds the same programs as its author
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-LONGEST = 8192  # characters of what a function says
-SHARED_TIME = 0.05  # seconds of CPU time for a text that is evaluated for all calls: the first one waits for it
+LONGEST = 8192  # characters of a function's message
+SHARED_TIME = 0.05  # seconds of CPU time to evaluate a text for all calls, while the first one waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def _unexpected(name: str, error: BaseException) -> None:
 
 
 class Function:
-    """A function to call.  The slow steps happen when this is made, so that they can be before a fork."""
+    """A function to call. The slow steps happen in the constructor, so that they can precede a fork."""
 
     def __init__(self) -> None:
         self._caller = Caller()
@@ -91,27 +91,27 @@ class Function:
         self._texts: dict[str, str] = {}
 
     def share(self, key: str, data: bytes) -> None:
-        """Evaluate a text now, so that the processes forked from now on need not: `{"path", "text"}` as JSON."""
+        """Evaluate a text now for all processes that are forked later: `{"path", "text"}` as JSON."""
         order = json.loads(data)
         caller = Caller()
         if caller.evaluate(order["text"], order["path"], SHARED_TIME).ok:
             self._shared[key] = caller
         else:
-            self._texts[key] = order["text"]  # each call has the time that it takes
+            self._texts[key] = order["text"]  # each call takes the time that it needs
 
     def main(self) -> int:
-        """Make the call and tell what came of it; the exit status says no less."""
+        """Make the call and report its result, which is also in the exit status."""
         _hear_signals()
         *table, (_, order_fd), (_, answer_fd) = passed_descriptors()
         with open(order_fd, "rb") as file:
             order: dict[str, Any] = json.load(file)
         setproctitle.setproctitle(f"spawnd: {order['module']}: {order['function']}")
         for _name, fd in table:
-            os.set_inheritable(fd, True)  # what a program that it executes is to find
+            os.set_inheritable(fd, True)  # for a program that the function executes
         os.environ.setdefault("PATH", PATH)
         own, place = os.getpid(), os.fstat(answer_fd)
         outcome = self._call(order)
-        is_own = os.getpid() == own  # else the function has forked, and the new process came back from it
+        is_own = os.getpid() == own  # else the function has forked, and this is the new process
         _flush(order["function"])
         if is_own or outcome.text:
             _complain(order["function"], outcome)
@@ -131,13 +131,13 @@ class Function:
 
 
 def _hear_signals() -> None:
-    """Heard and not ignored: a write fails as before, and what `os.execute` or `io.popen` runs has the default."""
+    """Handle signals instead of ignoring them: writes fail as before, and programs run by Lua have the default."""
     for signum in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(signum, lambda _signum, _frame: None)
 
 
 def _flush(function: str) -> None:
-    """Flush the files that it has not closed, as the end of a Lua program does."""
+    """Flush the files that the function has not closed, like the end of a Lua program."""
     sys.stdout.flush()
     try:
         fflush()
@@ -151,14 +151,14 @@ def _complain(function: str, outcome: Outcome) -> None:
 
 
 def _say(lines: str) -> None:
-    with suppress(OSError):  # it may have closed that
+    with suppress(OSError):  # the function may have closed it
         os.write(2, f"{lines}\n".encode(errors="backslashreplace"))
 
 
 def _answer(outcome: Outcome, fd: int, place: os.stat_result) -> None:
-    """Write the answer where it still can be: else the exit status says whether it went well.
+    """Write the answer if its descriptor is intact; otherwise only the exit status reports the result.
 
-    A function may have closed all descriptors, and opened something else that has the number by now.
+    A function may have closed all descriptors, and opened another file with the same number.
     """
     with suppress(OSError):
         if os.path.samestat(os.fstat(fd), place):
@@ -166,5 +166,5 @@ def _answer(outcome: Outcome, fd: int, place: os.stat_result) -> None:
 
 
 def main() -> int:
-    """For a process that was executed anew."""
+    """Run as a process that was executed anew."""
     return Function().main()
