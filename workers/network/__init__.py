@@ -1,1 +1,1 @@
-"""Interfaces, addresses and routes of a network namespace: what workers and scripts share."""
+"""Interfaces, addresses and routes of a network namespace, for workers and scripts."""

@@ -1,6 +1,6 @@
-"""Changes to a network namespace: interfaces, addresses, routes, through pyroute2.
+"""Changes to a network namespace: interfaces, addresses and routes, through pyroute2.
 
-The import takes its time and memory: it is for a process that is soon gone, or needs pyroute2 anyway.
+The import takes time and memory: it is for a process that ends soon, or needs pyroute2 anyway.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# The package's own module imports everything in it, even databases and file servers: it is left out, and its parts
-# are imported by themselves.
+# The package's own module imports all of its parts, even databases and file servers. It is skipped, and the
+# needed parts are imported directly.
 if "pyroute2" not in sys.modules and (_found := importlib.util.find_spec("pyroute2")) is not None:
     sys.modules["pyroute2"] = importlib.util.module_from_spec(_found)
 
@@ -34,7 +34,7 @@ CONNECTED_IPV6_METRIC = 256  # IP6_RT_PRIO_ADDRCONF
 
 
 class Stack:
-    """The network namespace that the calling thread was in when this was made.  Owns its sockets.
+    """The network namespace in which the calling thread was when this was made. Owns its sockets.
 
     Every method raises NetworkError, which names the change, the object and the cause.
     """
@@ -63,7 +63,7 @@ class Stack:
             self._route.link("del", index=index)
 
     def set_link(self, index: int, name: str, what: str, **values: Any) -> None:
-        """Change an interface; `what` are the words for it: `mtu 9000`."""
+        """Change an interface; `what` describes the change: `mtu 9000`."""
         with _doing(f"set {what} of link {name!r}"):
             self._route.link("set", index=index, **values)
 
@@ -73,12 +73,12 @@ class Stack:
             self._route.link("set", index=index, state=state)
 
     def add_name(self, index: int, name: str, other: str) -> None:
-        """Give an interface one more name."""
+        """Give an interface another name."""
         with _doing(f"give link {name!r} the name {other!r}"):
             self._route.link("property_add", index=index, altname=other)
 
     def add_address(self, index: int, name: str, address: str) -> None:
-        """Add `ADDRESS/PREFIX`.  It is usable at once: there is no duplicate address detection."""
+        """Add `ADDRESS/PREFIX`, usable at once: there is no duplicate address detection."""
         with _doing(f"add address {address} to {name!r}"):
             self._route.addr("add", index=index, **_address(address))
 
@@ -88,15 +88,15 @@ class Stack:
             self._route.addr("del", index=index, address=host, prefixlen=int(prefix))
 
     def add_route(self, to: str, *, index: int | None, via: str = "", onlink: bool = False, **more: Any) -> None:
-        """Add a route, in the place of one to the same network; `more` are `metric`, `table` and `source`.
+        """Add a route, in place of one to the same network; `more` has `metric`, `table` and `source`.
 
-        Without the index of an interface the kernel takes the one over which the gateway is reached.
+        Without the index of an interface, the kernel takes the one over which the gateway is reached.
         """
         with _doing(f"add route {route_text(to, via)}"):
             self._route.route("replace", **_route(to, index, via, onlink, more))
 
     def add_kernel_route(self, to: str, *, index: int, source: str, is_local: bool) -> None:
-        """Add a route that the kernel makes for an address: that of its network, or with `is_local` of itself."""
+        """Add a route like the kernel's own for an address: that to its network, or with `is_local` to the address."""
         family = socket.AF_INET6 if ":" in to else socket.AF_INET
         route: dict[str, Any] = {"dst": to, "family": family, "oif": index, "proto": RTPROT_KERNEL}
         if is_local:
@@ -111,7 +111,7 @@ class Stack:
             self._route.route("replace", **route)
 
     def delete_route(self, to: str, *, index: int | None, via: str = "", own: bool = True, **more: Any) -> None:
-        """Delete a route that `add_route` has made; without `own`, the first that fits, whoever has made it."""
+        """Delete a route of `add_route`; without `own`, the first match of any origin."""
         route = _route(to, index, via, False, more)
         if not own:
             route |= {"proto": RTPROT_UNSPEC, "scope": RTSCOPE_NOWHERE}

@@ -1,7 +1,7 @@
 """The links, addresses and routes of a network namespace, as rtnetlink(7) shows them, and errors of changes.
 
-Addresses are text as inet_ntop(3) writes it, networks and addresses of interfaces with their
-prefix: `192.0.2.2/24`, `::/0`.
+Addresses are text in the form of inet_ntop(3). Networks and addresses of interfaces have a prefix:
+`192.0.2.2/24`, `::/0`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_PREFSRC, RTA_TABLE = 1, 4, 5, 6
 RTN_UNICAST, RTN_LOCAL = 1, 2
 RTM_F_CLONED = 0x200
 MAIN_TABLE = 254
-IPV6_METRIC = 1024  # of a route that says nothing of it: IP6_RT_PRIO_USER
+IPV6_METRIC = 1024  # of a route without a metric: IP6_RT_PRIO_USER
 
 _LINK = struct.Struct("=BxHiII")  # struct ifinfomsg
 _ADDRESS = struct.Struct("=BBBBI")  # struct ifaddrmsg
@@ -42,9 +42,9 @@ GONE = frozenset({errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT})
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An interface.  `peer` is the index of the other end of a pair, in the namespace with the id `peer_nsid`.
+    """An interface. `peer` is the index of the other end of a pair, in the namespace with the id `peer_nsid`.
 
-    `peer_nsid` is None where that is the interface's own.  `others` are its alternative names.
+    `peer_nsid` is None for the interface's own namespace. `others` are its alternative names.
     """
 
     index: int
@@ -69,7 +69,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route by way of the interface `index`, and of the gateway `via` unless that is empty.
+    """A route over the interface `index`, and the gateway `via` unless that is ''.
 
     `kind` is RTN_UNICAST, or RTN_LOCAL for an address of this host.
     """
@@ -83,7 +83,7 @@ class Route:
 
 
 class View:
-    """Looks at the network namespace that the calling thread was in when this was made.  Owns a socket."""
+    """Views the network namespace in which the calling thread was when this was made. Owns a socket."""
 
     def __init__(self) -> None:
         self._socket = NetlinkSocket()
@@ -98,7 +98,7 @@ class View:
         self._socket.close()
 
     def link(self, name: str = "", index: int = 0) -> Link | None:
-        """Return an interface by name, also an alternative one, or index; None where there is none.  Raises OSError."""
+        """Return an interface by name, also an alternative one, or by index; None if there is none. Raises OSError."""
         body = _LINK.pack(0, 0, index, 0, 0) + attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
         if not index:
             kind = IFLA_IFNAME if len(name) < IFNAMSIZ else IFLA_ALT_IFNAME
@@ -128,12 +128,12 @@ class View:
         return [route for route in found if route.kind == RTN_UNICAST]
 
     def routes_over(self, index: int) -> set[Route]:
-        """Return the routes of all tables by way of one interface, also those of its own addresses.  Raises OSError.
+        """Return the routes of all tables over one interface, also those of its own addresses. Raises OSError.
 
-        The kernel leaves out the others, of which there may be a million.
+        The kernel omits the other routes, of which there may be a million.
         """
         with closing(NetlinkSocket()) as strict:
-            with suppress(OSError):  # an older kernel returns all
+            with suppress(OSError):  # an older kernel returns all routes
                 strict.be_strict()
             oif = attribute(RTA_OIF, struct.pack("=I", index))
             bodies = [_ROUTE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + oif for family in _ANY]
@@ -142,7 +142,7 @@ class View:
         return {route for route in found if route.index == index}
 
     def namespace_id(self, fd: int) -> int | None:
-        """Return the id here of the namespace of the descriptor `fd`; None where it has none.  Raises OSError."""
+        """Return the id here of the namespace of the descriptor `fd`; None if it has none. Raises OSError."""
         body = bytes(4) + attribute(netlink.NETNSA_FD, struct.pack("=I", fd))
         (answer, *_) = self._socket.request(netlink.RTM_GETNSID, body, 0)
         (found,) = struct.unpack("=i", attributes(answer.body, 4)[netlink.NETNSA_NSID])
@@ -159,7 +159,7 @@ class View:
                 raise
 
     def delete_link(self, index: int) -> None:
-        """Remove an interface, and the other end of a pair with it; do nothing where it is gone.  Raises OSError."""
+        """Remove an interface, and the other end of its pair; do nothing if it is gone. Raises OSError."""
         try:
             self._socket.request(netlink.RTM_DELLINK, _LINK.pack(0, 0, index, 0, 0))
         except OSError as error:
@@ -168,12 +168,12 @@ class View:
 
 
 def route_text(to: str, via: str) -> str:
-    """`192.0.2.0/24 via 198.51.100.1`."""
+    """Return a route as text: `192.0.2.0/24 via 198.51.100.1`."""
     return f"{to} via {via}" if via else to
 
 
 def link_of(message: Message) -> Link:
-    """Read the interface that a message is about."""
+    """Return the interface in a message."""
     _family, _type, index, flags, _change = _LINK.unpack_from(message.body)
     found = attributes(message.body, _LINK.size)
     info = attributes(found.get(IFLA_LINKINFO, b""), 0)
@@ -193,7 +193,7 @@ def link_of(message: Message) -> Link:
 
 
 def address_of(message: Message) -> tuple[int, str]:
-    """Read the interface and the address that a message is about."""
+    """Return the interface and the address in a message."""
     family, prefix, _flags, _scope, index = _ADDRESS.unpack_from(message.body)
     found = attributes(message.body, _ADDRESS.size)
     packed = found.get(IFA_LOCAL, found.get(IFA_ADDRESS, b""))
@@ -203,7 +203,7 @@ def address_of(message: Message) -> tuple[int, str]:
 
 
 def route_of(message: Message) -> Route | None:
-    """Read the route that a message is about; None for a route that leads nowhere, or to many."""
+    """Return the route in a message; None for a route that leads nowhere, or to several gateways."""
     family, prefix, _src, _tos, table, _protocol, _scope, kind, flags = _ROUTE.unpack_from(message.body)
     found = attributes(message.body, _ROUTE.size)
     if family not in _ANY or kind not in (RTN_UNICAST, RTN_LOCAL) or flags & RTM_F_CLONED or RTA_OIF not in found:
