@@ -1,1 +1,1 @@
-"""The Lua host of a worker's script, and the libraries that the script sees."""
+"""The Lua host of a worker's script, and the libraries for the script."""

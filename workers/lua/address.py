@@ -1,10 +1,10 @@
-"""Socket addresses as scripts write them, and the host's resolver for those that have a name in them.
+"""Socket addresses in the notation of scripts, and the host's resolver for addresses with names.
 
     192.0.2.1  192.0.2.1:80  2001:db8::1  [2001:db8::1]  [fe80::1%eth0]:80  host  host:80  host:http  /path  @abstract
 
-The C function of the resolver is called in threads of our own, so it never blocks the loop.  A name server that does
-not answer holds a thread for as long as the resolver tries.  Nothing waits for these threads, at the end of the
-process neither, as asyncio does for those of its executor.
+The C function of the resolver is called in our own threads, so it never blocks the loop. A name server that
+does not answer occupies a thread until the resolver gives up. Nothing waits for these threads, not even at
+the end of the process, where asyncio would wait for those of its executor.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 from workers.lua.state import Failure, Opaque
 
 CONTROL_PORT = 5478  # of beng-proxy's control protocol
-_LONGEST_PATH = 107  # bytes in sockaddr_un, one of them the NUL at its end or, of an abstract name, at its beginning
+_LONGEST_PATH = 107  # bytes in sockaddr_un without the NUL, which ends a path and begins an abstract name
 _THREADS = 4  # that may wait for name servers at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Address(Opaque):
-    """An address of `family`, as the functions of `socket` take it."""
+    """An address of `family`, in the format of the module `socket`."""
 
     family: int
     sockaddr: tuple[Any, ...] | bytes
@@ -46,14 +46,14 @@ class Address(Opaque):
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """The question to the resolver."""
+    """The query to the resolver."""
 
     host: str
     port: str
 
 
 def parse(text: bytes, port: int | None = None) -> Address | Name:
-    """`port` is the default, without which one has to be given.  Raises Failure, which says what is wrong."""
+    """Parse an address; `port` is the default, without which a port is required. Raises Failure with the problem."""
     if b"\0" in text or not text:
         raise Failure(f"cannot use address {_shown(text)}: it is empty or has a NUL in it")
     if text[:1] in (b"/", b"@"):
@@ -70,7 +70,7 @@ def parse(text: bytes, port: int | None = None) -> Address | Name:
 
 
 def _numeric(host: str, port: str) -> Address | None:
-    """Return the address; None where the resolver is needed, for host or port.  Raises Failure."""
+    """Return the address; None if the resolver is needed, for host or port. Raises Failure."""
     address, percent, scope = host.partition("%")
     try:
         flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
@@ -129,7 +129,7 @@ _Request = tuple[Name, int, "asyncio.Future[list[Address]]"]
 
 
 class Resolver:
-    """Owns its threads, which begin with the first name that is asked for."""
+    """The resolver. Owns its threads, which start with the first name to look up."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -137,7 +137,7 @@ class Resolver:
         self._threads: list[threading.Thread] = []
 
     async def addresses(self, text: bytes, kind: int, port: int | None = None) -> list[Address]:
-        """Return the addresses of `text`, at least one; `kind` is SOCK_STREAM, …, `port` a default.  Raises Failure."""
+        """Return at least one address of `text`; `kind` is SOCK_STREAM, …, `port` a default. Raises Failure."""
         parsed = parse(text, port)
         if isinstance(parsed, Address):
             return [parsed]

@@ -1,8 +1,8 @@
-"""The cgroup that a handler is given: what was measured, its extended attributes and its parents.
+"""The cgroup for a handler: its measurements, its extended attributes and its parents.
 
-A handle is a number that is never used again, so that an object that a script has kept beyond
-its handler is known to be stale.  Parents are opened with `..`, which finds them also where they
-have been deleted meanwhile: an open folder holds on to those above it.
+A handle is a number that is never reused, so that an object kept by a script beyond its handler is known to
+be stale. Parents are opened with `..`, which finds them even if they have been deleted meanwhile: an open
+folder keeps those above it alive.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from workers.lua.released import LEFT_OUT, Released
 from workers.lua.state import Fault, Functions, Value
 
 _STALE = "Stale object"
-# absent, not permitted, or no name that there can be, xattr(7)
+# absent, not permitted, or an impossible name, xattr(7)
 _NO_XATTR = (ENODATA, EPERM, EACCES, EOPNOTSUPP, EINVAL, ERANGE)
 
 
@@ -27,12 +27,12 @@ class _Cgroup:
         self.path = path
         self.left_out = left_out
         self.fd = fd
-        self.measured = measured  # None for a parent, whose `fd` is ours
+        self.measured = measured  # None for a parent, whose `fd` belongs to this module
         self.parent: int | None = None
 
 
 class Cgroups:
-    """Owns the descriptors of parents; a released cgroup's own is its maker's."""
+    """Owns the descriptors of parents; the maker of a released cgroup owns that of the cgroup."""
 
     name = "cgroup"
     waiting: Functions = {}
@@ -47,11 +47,11 @@ class Cgroups:
         }
 
     def admit(self, released: Released) -> int:
-        """Return a handle for a released cgroup, good until it is retired."""
+        """Return a handle for a released cgroup, valid until it is retired."""
         return self._add(_Cgroup(released.path, released.fd, released, released.left_out))
 
     def retire(self, handle: int) -> None:
-        """Make the objects of a handle, and those of the parents, stale."""
+        """Make the objects of a handle and those of its parents stale."""
         cgroup = self._cgroups.pop(handle)
         if cgroup.measured is None:
             os.close(cgroup.fd)
@@ -80,7 +80,7 @@ class Cgroups:
             return cgroup.path
         if cgroup.measured is None:
             return None
-        if name == b"btime":  # whole seconds, as a Lua timestamp is
+        if name == b"btime":  # whole seconds, like a Lua timestamp
             return None if cgroup.measured.btime is None else int(cgroup.measured.btime)
         if name == b"age":
             return cgroup.measured.age
@@ -92,13 +92,13 @@ class Cgroups:
         if cgroup.parent is None and above:
             try:
                 fd = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=cgroup.fd)
-            except OSError as error:  # nil would say that there is none
+            except OSError as error:  # nil would mean that there is none
                 raise Fault(f"cannot open the parent of {cgroup.path}: {error.strerror}") from error
             cgroup.parent = self._add(_Cgroup(above, fd, None, left_out))
         return cgroup.parent
 
     def _xattr(self, handle: int, name: bytes) -> bytes | None:
-        """Return an extended attribute; a name without a dot is one of `user.`."""
+        """Return an extended attribute; a name without a dot is in the namespace `user.`."""
         cgroup = self._find(handle)
         if b"." not in name:
             name = b"user." + name
@@ -113,7 +113,7 @@ class Cgroups:
 
 
 def _above(path: str, left_out: int | None) -> tuple[str, int | None]:
-    """Return the path of the cgroup above, and how many names that leaves out."""
+    """Return the path of the cgroup above, and the number of names omitted from it."""
     if left_out is None:
         return path.rpartition("/")[0], None
     start = path.rpartition(LEFT_OUT)[0]

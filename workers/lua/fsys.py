@@ -1,4 +1,4 @@
-"""`fsys`: files and folders, mounts, descriptors.  The Lua part has checked the arguments; paths are bytes."""
+"""`fsys`: files and folders, mounts, descriptors. The Lua part has checked the arguments; paths are bytes."""
 
 from __future__ import annotations
 
@@ -174,14 +174,14 @@ def _mkdir(path: bytes, mode: int | None, parents: bool, follow: bool) -> None:
         with contextlib.suppress(*(FileExistsError,) if parents else ()):
             os.mkdir(place.name, 0o777 if mode is None else mode, dir_fd=place.folder)
             if mode is not None:
-                _set_mode(place, mode)  # what is said counts, whatever the umask
+                _set_mode(place, mode)  # the given mode counts, whatever the umask
             return
         if not stat.S_ISDIR(_status(place).st_mode):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
 
 def _make_parents(place: Place, path: str) -> None:
-    """Make the folders above `path` that are missing, and go there."""
+    """Make the missing folders above `path`, and enter them."""
     if path.startswith("/"):
         place.enter("/")
     for name in filter(None, path.rpartition("/")[0].split("/")):
@@ -243,7 +243,7 @@ def _chmod(path: bytes, mode: int, follow: bool) -> None:
 
 
 def _chown(path: bytes, user: bytes | None, group: bytes | None, link: bool, follow: bool) -> None:
-    """Return the id of a name or of a number in digits; None leaves the owner as it is."""
+    """Change the owner, given by name or number in digits; None leaves user or group unchanged."""
     uid = -1 if user is None else uid_of(user)
     gid = -1 if group is None else gid_of(group)
     if link:
@@ -259,7 +259,7 @@ def _chown(path: bytes, user: bytes | None, group: bytes | None, link: bool, fol
 
 
 def _dir(path: bytes, follow: bool) -> bytes:
-    """Return the names in a folder, each with a NUL behind it, which no name holds."""
+    """Return the names in a folder, each followed by a NUL, which no name contains."""
     with held(path, follow, looks=True) as (fd, _):
         names = os.listdir(os.fsencode(f"{by_number(fd)}/."))
     return b"".join(name + b"\0" for name in sorted(names))
@@ -273,7 +273,7 @@ def _mount(source: bytes, target: bytes, kind: bytes, options: bytes, follow: bo
             source = by_number(fd).encode()
         elif source.startswith(b"/"):
             with contextlib.suppress(FileNotFoundError), held(source, follow):
-                pass  # a device, whose name the kernel keeps: looked at before it is used
+                pass  # a device, whose name the kernel keeps, is checked before it is used
         place = stack.enter_context(_mount_point(target, follow))
         mount_all(os.fsdecode(source), lambda: held_again(place), os.fsdecode(kind), parsed)
 
@@ -286,8 +286,8 @@ def _umount(target: bytes, lazy: bool, force: bool, follow: bool) -> None:
 
 @contextlib.contextmanager
 def _mount_point(path: bytes, follow: bool) -> Iterator[Place]:
-    """Return where a path leads, without holding it: a held mount cannot be unmounted."""
-    with about(path), place_for(follow, looks=True) as place:  # it is covered, and in the end uncovered
+    """Yield the place of a path without holding it: a held mount cannot be unmounted."""
+    with about(path), place_for(follow, looks=True) as place:  # the place is only covered, and later uncovered
         place.enter(stripped(path))
         os.close(place.hold())
         yield place
@@ -315,7 +315,7 @@ def _read(path: bytes, follow: bool) -> bytes:
 
 
 def _write(path: bytes, data: bytes, mode: int | None, append: bool, follow: bool) -> None:
-    """Not by way of another name: files of `/proc` and `/sys` are written, too."""
+    """Write directly rather than through a temporary name, because the file may be in `/proc` or `/sys`."""
     flags = FLAGS["a" if append else "w"]
     with opened(path, flags, follow, 0o666 if mode is None else mode) as fd:
         if mode is not None:
@@ -326,7 +326,7 @@ def _write(path: bytes, data: bytes, mode: int | None, append: bool, follow: boo
 
 
 def _copy(source: bytes, target: bytes, follow: bool) -> None:
-    """A regular file with its permissions.  The target is written under another name and then takes its place."""
+    """Copy a regular file with its permissions. The copy is written under another name and then renamed."""
     with opened(source, os.O_RDONLY, follow) as fd, named(target, follow, exists=False) as place:
         with about(source):
             status = os.fstat(fd)
@@ -337,7 +337,7 @@ def _copy(source: bytes, target: bytes, follow: bool) -> None:
         try:
             with open(fd, "rb", closefd=False) as file, open(copy, "wb") as written:
                 shutil.copyfileobj(file, written, CHUNK)
-                os.fchmod(copy, status.st_mode & 0o777)  # another owner gives no other user its rights
+                os.fchmod(copy, status.st_mode & 0o777)  # without set-ID bits, because the copy has another owner
             os.rename(new, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -351,12 +351,12 @@ def _chdir(path: bytes, follow: bool) -> None:
 
 
 def _open(path: bytes, mode: bytes, follow: bool) -> int:
-    """A FIFO is opened both ways, as `file` of the definitions does it, and so waits for no other end."""
+    """Open a file. A FIFO is opened for both directions, like `file` in definitions, and so does not block."""
     with about(path), place_for(follow) as place:
         fd, _ = place.open(os.fsdecode(path), FLAGS[mode.decode()], 0o666)
     os.set_blocking(fd, True)
     copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(max(fd, copy))  # a script gets the lowest number that is free, as from open(2)
+    os.close(max(fd, copy))  # a script gets the lowest free number, as from open(2)
     return min(fd, copy)
 
 
@@ -371,7 +371,7 @@ def _dup(fd: int, number: int | None) -> int:
 
 
 def _close(first: int, last: int | None) -> None:
-    """Close one descriptor, or all from the first to the last, whether they are open or not."""
+    """Close one descriptor, or all from the first to the last, open or not."""
     if last is None:
         os.close(first)
     else:

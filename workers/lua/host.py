@@ -1,15 +1,14 @@
-"""The Lua host: runs a worker's script on asyncio, and calls what the script defines.
+"""The Lua host: runs a worker's script on asyncio, and calls the script's functions.
 
     host = LuaHost(Path("/etc/cm4all/spawn/reaper.lua"), log.log, asyncio.get_running_loop())
     await host.execute()
     if host.has("cgroup_released"):
         await host.call("cgroup_released", released)
 
-Everything that a script does runs in a task, a coroutine of Lua: while one waits, for the
-database or a peer, the others run.  An error ends its task, is logged with its traceback and
-harms nothing else.  A handler that calls `coroutine.yield` is suspended until another one resumes it.
-Python keeps no object of Lua for a task, nor Lua one of Python that knows Lua: no cycle goes through both,
-which neither collector would find.
+All code of a script runs in tasks, which are coroutines of Lua: while one waits for the database or a peer,
+the others run. An error ends its task, is logged with its traceback and does no other harm. A handler that
+calls `coroutine.yield` is suspended until another one resumes it. For a task, Python keeps no object of Lua,
+and Lua keeps no Python object that refers to Lua: a cycle through both would be found by neither collector.
 """
 
 from __future__ import annotations
@@ -33,19 +32,19 @@ from workers.lua.state import WAITS, Answering, LuaState, ScriptError, Value
 
 _FOLDERS_OF_LUA = ("/usr/local/share/lua/5.1", "/usr/share/lua/5.1")
 _FOLDERS_OF_C = tuple(f"{root}/{folder}/lua/5.1" for root in ("/usr/local", "/usr") for folder in ("lib/{arch}", "lib"))
-SUSPENDED = 64  # suspended calls from which on those are looked for that nothing can resume
+SUSPENDED = 64  # suspended calls above which the host looks for calls that nothing can resume
 
 
 class _Task:
-    """A call of Lua that is under way; `result` is whether it ended well."""
+    """A call of Lua in progress; `result` is whether it succeeded."""
 
     __slots__ = ("awaits", "handle", "name", "number", "problem", "result")
 
     def __init__(self, name: str, number: int, result: asyncio.Future[bool], handle: int | None) -> None:
-        self.name = name  # for the log; without one its maker tells of the error
+        self.name = name  # for the log; without a name, the caller reports the error
         self.number = number
         self.result = result
-        self.handle = handle  # of the cgroup that it was given
+        self.handle = handle  # of the cgroup that was passed to it
         self.awaits: asyncio.Future[Value] | None = None
         self.problem = ""  # the traceback of its error
 
@@ -54,14 +53,14 @@ class LuaHost:
     """Owns the Lua state and what the libraries hold for it."""
 
     def __init__(self, script: Path | bytes, log: Log, loop: asyncio.AbstractEventLoop) -> None:
-        """`script` is a file, or the text of one; `log` takes a level of `logging` and a text."""
+        """`script` is a file, or the text of a script; `log` takes a level of `logging` and a text."""
         self._script = script
         self._log = log
         self._loop = loop
         self._numbers = itertools.count(1)
         self._tasks: dict[int, _Task] = {}
-        self._asked: asyncio.Future[Value] | None = None  # what the task that runs now has begun to wait for
-        self._kinds: dict[str, str] = {}  # of the globals that were asked for since Lua ran
+        self._asked: asyncio.Future[Value] | None = None  # the future for which the running task has begun to wait
+        self._kinds: dict[str, str] = {}  # types of globals, cached until Lua runs again
         self._suspended: set[int] = set()  # tasks that wait for the script
         self._most_suspended = SUSPENDED
         self._state = LuaState(self._unexpected)
@@ -76,7 +75,7 @@ class LuaHost:
             self._state.install(library.name, library.functions, waiting)
 
     async def execute(self) -> None:
-        """Execute the script, once.  Raises ScriptError."""
+        """Execute the script, once. Raises ScriptError."""
         script = self._script
         try:
             text = script.read_bytes() if isinstance(script, Path) else script
@@ -88,20 +87,20 @@ class LuaHost:
             raise ScriptError(f"cannot execute the script: {task.problem}")
 
     def has(self, name: str) -> bool:
-        """Whether the script defines that global function now."""
+        """Whether the script has a global function with that name now."""
         return self.kind(name) == "function"
 
     def kind(self, name: str) -> str:
-        """Lua's type of a global now: "function", "nil", …"""
+        """Return Lua's type of a global now: "function", "nil", …"""
         known = self._kinds.get(name)
         if known is None:
             known = self._kinds[name] = self._lua.kind(name.encode()).decode()
         return known
 
     def call(self, name: str, released: Released | None = None) -> asyncio.Future[bool]:
-        """Call a global function, with that cgroup where there is one; an error is logged.
+        """Call a global function, with the cgroup if there is one; an error is logged.
 
-        The result is whether it ended well, and comes when it has ended; `released.fd` is used until then.
+        The result is whether it succeeded, and comes at its end; `released.fd` is used until then.
         """
         handle = None if released is None else self._cgroups.admit(released)
         return self._start(name, handle, self._lua.call, name.encode(), handle).result
@@ -124,7 +123,7 @@ class LuaHost:
         for library in self._libraries:
             library.close()
         self._resolver.close()
-        del self._lua  # it holds the state
+        del self._lua  # it refers to the state
         self._state.close()
 
     # tasks
@@ -135,11 +134,11 @@ class LuaHost:
         return task
 
     def _go(self, task: _Task, entry: Any, *args: object) -> None:
-        """Let a task run until it waits or ends."""
+        """Run a task until it waits or ends."""
         self._kinds.clear()
         try:
             outcome = entry(task.number, *args)
-        except self._state.error as error:  # Lua has no memory left, or cannot tell of an error
+        except self._state.error as error:  # Lua has no memory left, or cannot report an error
             outcome = str(error).encode()
         self._settle(task, outcome)
         if len(self._suspended) >= self._most_suspended:
@@ -147,7 +146,7 @@ class LuaHost:
             self._most_suspended = max(SUSPENDED, 2 * len(self._suspended))
 
     def _settle(self, task: _Task, outcome: bytes | bool | None) -> None:
-        """See to a task that runs no more: `outcome` is what the functions of `lua/tasks.lua` return."""
+        """Handle a task that stopped running; `outcome` is the result of a function of `lua/tasks.lua`."""
         if outcome is True and self._asked is not None:
             task.awaits, self._asked = self._asked, None
             self._tasks[task.number] = task
@@ -171,14 +170,14 @@ class LuaHost:
         task.result.set_result(problem is None)
 
     def _told(self, number: int, outcome: bytes | bool | None) -> None:
-        """Hear from Lua, while another task runs, how a suspended task went on that the other one has resumed."""
+        """Handle the outcome of a suspended task that another, still running task has resumed."""
         self._settle(self._tasks[number], outcome)
 
     def _go_on(self, task: _Task, future: asyncio.Future[Value]) -> None:
         if task.number not in self._tasks:
             return
         error = future.exception()
-        # not raised again: its traceback would hold this future, which holds it
+        # not raised again: its traceback would refer to this future, which refers to it
         refusal = None if error is None else self._state.refusal(task.name, error)
         self._go(task, self._lua.resume, *(refusal or self._state.answer(task.name, future.result)))
 
@@ -199,7 +198,7 @@ class LuaHost:
 
         return answer
 
-    # what becomes of their errors
+    # results and errors of the script
 
     def _call_back(self, name: str, number: int) -> asyncio.Future[bool]:
         return self._start(name, None, self._lua.call_back, number).result
@@ -220,7 +219,7 @@ def _text(text: bytes) -> str:
 
 
 def folders() -> tuple[bytes, bytes]:
-    """Return the templates of Debian's folders for Lua 5.1, as `lua/modules.lua` takes them."""
+    """Return the templates of Debian's folders for Lua 5.1, in the format of `lua/modules.lua`."""
     arch = getattr(sys.implementation, "_multiarch", "")  # of Debian's Python; `sysconfig` would cost half a megabyte
     for_lua = [f"{folder}/{name}" for folder in _FOLDERS_OF_LUA for name in ("?.lua", "?/init.lua")]
     for_c = [f"{folder.format(arch=arch)}/?.so" for folder in _FOLDERS_OF_C if arch or "{arch}" not in folder]
@@ -228,10 +227,10 @@ def folders() -> tuple[bytes, bytes]:
 
 
 def export_symbols() -> None:
-    """Let libraries that are loaded from now on use the functions of Lua, which are in an extension of Python.
+    """Let libraries that are loaded later use the functions of Lua, which are in an extension of Python.
 
-    Python loads extensions for themselves.  A module of Lua in C is linked against no library of Lua: it
-    expects these functions in the process.  A second dlopen(3) shares its functions, and loads nothing.
+    Python loads extensions with private symbols. A Lua module in C is linked against no Lua library: it
+    expects these functions in the process. A second dlopen(3) makes them global, and loads nothing.
     """
     from lupa import luajit21
 

@@ -1,4 +1,4 @@
-"""Libraries that Lua sees besides its own, by host; their interface, and the part of the host that they may use."""
+"""Libraries for Lua beyond its own, by host; their interface, and the part of the host that they may use."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 Log = Callable[[int, str], None]  # a level of `logging`, and the text
 
-SCRIPT = "script"  # the reaper's
-FUNCTION = "function"  # of a module
+SCRIPT = "script"  # the host of the reaper's script
+FUNCTION = "function"  # the host of a module's function
 
-# Each is a module of this package and a class in it, which is loaded only where it is used.
+# Each is a module of this package and a class in it, which is loaded only when used.
 LIBRARIES: Mapping[str, Sequence[tuple[str, str]]] = {
     SCRIPT: (
         ("cgroup", "Cgroups"),
@@ -47,15 +47,15 @@ class Context:
     loop: asyncio.AbstractEventLoop
     resolver: Resolver
     log: Log
-    call_back: Callable[[str, int], asyncio.Future[bool]]  # call what was kept with that number; a name for the log
+    # call the function kept under that number; the name is for the log
+    call_back: Callable[[str, int], asyncio.Future[bool]]
 
 
 class Library(Protocol):
-    """`lua/NAME.lua` is called with (kernel, python): `functions` and `waiting` are what stands behind it.
+    """The Python part of a library. `lua/NAME.lua` gets `functions` and `waiting`, with the kernel.
 
-    A function in `functions` answers at once.  One in `waiting` may return a coroutine object
-    or a future instead, whose result the script's coroutine waits for.  See `state` for what they take,
-    return and raise.
+    A function in `functions` answers at once. A function in `waiting` may return a coroutine object or a future
+    instead, and the script's coroutine waits for its result. See `state` for their arguments, results and exceptions.
     """
 
     @property
@@ -68,12 +68,12 @@ class Library(Protocol):
     def waiting(self) -> Functions: ...
 
     def close(self) -> None:
-        """Give back everything; nothing is called after that."""
+        """Release everything; no function is called after that."""
 
 
 def make_libraries(host: str, *arguments: object) -> list[Library]:
-    """Make one of each library of a host; a library may use what one before it has added to the kernel.
+    """Make one of each library of a host; a library may use what an earlier one has added to the kernel.
 
-    Those of SCRIPT take a `Context`.
+    The libraries of SCRIPT take a `Context`.
     """
     return [getattr(import_module(f"workers.lua.{module}"), name)(*arguments) for module, name in LIBRARIES[host]]

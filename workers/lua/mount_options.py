@@ -1,7 +1,6 @@
-"""The options of a mount as mount(8) takes them, and the calls of mount(2) that it takes to have them.
+"""The options of a mount in the format of mount(8), and the calls of mount(2) for them.
 
-One call of the kernel does one thing: of a bind it ignores every other flag, and where a change of propagation
-is asked for it does nothing else.
+Each call of the kernel does one thing: a bind ignores every other flag, and a change of propagation does nothing else.
 """
 
 from __future__ import annotations
@@ -52,12 +51,13 @@ PROPAGATION = {
     b"rshared": mount.MS_SHARED | mount.MS_REC,
 }
 OF_A_BIND = mount.MS_BIND | mount.MS_REC | mount.MS_SILENT
-INHERITED = mount.MS_RDONLY | mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC  # as statvfs(3) has them, too
+# flags with the same values in statvfs(3)
+INHERITED = mount.MS_RDONLY | mount.MS_NOSUID | mount.MS_NODEV | mount.MS_NOEXEC
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`data` is the text that the file system gets, `propagation` flags of calls of their own."""
+    """`data` is the text for the file system, `propagation` has flags for separate calls."""
 
     flags: int = 0
     data: bytes = b""
@@ -65,12 +65,12 @@ class Options:
 
     @property
     def is_of_a_folder(self) -> bool:
-        """Whether the source is a path that is mounted elsewhere, and no device."""
+        """Whether the source is a path to be mounted elsewhere, rather than a device."""
         return bool(self.flags & (mount.MS_BIND | mount.MS_MOVE)) and not self.flags & mount.MS_REMOUNT
 
 
 def parse(options: bytes) -> Options:
-    """`b"ro,nosuid,size=1m"`; later ones win."""
+    """Parse options like `b"ro,nosuid,size=1m"`; later ones win."""
     flags, own, propagation = 0, [], []
     for option in filter(None, options.split(b",")):
         if option in SET:
@@ -85,16 +85,16 @@ def parse(options: bytes) -> Options:
 
 
 def mount_all(source: str, target: Callable[[], AbstractContextManager[int]], kind: str, options: Options) -> None:
-    """Mount it with all of its options, or not at all; without a type and flags change the propagation alone.
+    """Mount with all options, or not at all; without a type and flags, change only the propagation.
 
-    `target` opens an O_PATH descriptor anew for each call: the one before is below what was mounted.
+    `target` opens an O_PATH descriptor anew for each call: the previous one is below the new mount.
     """
     makes = kind not in ("", "none") or bool(options.flags or options.data) or not options.propagation
     if makes:
         _mount(source, target, kind, options.flags, options.data)
     try:
         if _is_bind_with_more(options.flags):
-            # what the original is mounted with stays: a bind that is to be read-only is not to have devices
+            # the flags of the original mount stay: a read-only bind must not permit devices
             with target() as fd:
                 inherited = os.statvfs(fd).f_flag & INHERITED
             flags = options.flags & ~mount.MS_REC | inherited

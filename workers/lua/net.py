@@ -1,7 +1,7 @@
 """`net`: interfaces, addresses and routes, for start-up scripts.
 
-Functions return true or values, or `nil, message, errno` where the kernel refuses.  Lists go
-to the Lua part as bytes, with a NUL behind each item and, in an item, a tab between its fields.
+Functions return true or values, or `nil, message, errno` after an error. Lists go to the Lua part as bytes:
+each item is followed by a NUL, and its fields are separated by tabs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from workers.network.stack import Stack
 
 Value = Any  # None, bool, int, bytes, str, or a tuple of these
-SETTINGS = {"mtu": "mtu", "mac": "address", "alias": "ifalias", "name": "ifname"}  # and what the kernel calls them
+SETTINGS = {"mtu": "mtu", "mac": "address", "alias": "ifalias", "name": "ifname"}  # with the kernel's names
 
 ANYWHERE = {socket.AF_INET: "0.0.0.0/0", socket.AF_INET6: "::/0"}
 _OCTETS = 6  # of a hardware address of Ethernet
@@ -48,7 +48,7 @@ class Net:
 
     @cached_property
     def _stack(self) -> Stack:
-        from workers.network.stack import Stack  # 0.2 s, for scripts that change something
+        from workers.network.stack import Stack  # 0.2 s, only for scripts that change something
 
         return Stack()
 
@@ -60,7 +60,7 @@ class Net:
     # interfaces
 
     def links(self) -> bytes:
-        """Their names."""
+        """Return the names of the interfaces."""
         return _listed([link.name] for link in self._view.links())
 
     def link(self, name: bytes) -> tuple[Value, ...]:
@@ -78,7 +78,7 @@ class Net:
         self._stack.set_up(link.index, link.name, False)
 
     def set(self, name: bytes, mtu: int | None, mac: bytes | None, alias: bytes | None, new: bytes | None) -> None:
-        """Change what is not nil; the new name comes last."""
+        """Change the values that are not nil; the new name comes last."""
         link = self._link(name)
         octets = None if mac is None else hardware_address(_text(mac)).encode()
         for what, value in (("mtu", mtu), ("mac", octets), ("alias", alias), ("name", new)):
@@ -87,7 +87,7 @@ class Net:
                 self._stack.set_link(link.index, link.name, f"{what} {plain}", **{SETTINGS[what]: plain})
 
     def add(self, name: bytes, kind: bytes, peer: bytes | None, parent: bytes | None, number: int | None) -> None:
-        """Make a virtual interface; a pair has a `peer`, a vlan a `parent` and its number."""
+        """Make a virtual interface; a pair has a `peer`, a VLAN has a `parent` and a number."""
         options: dict[str, Any] = {}
         if peer is not None:
             options["peer"] = {"ifname": _text(peer)}
@@ -117,7 +117,7 @@ class Net:
     # routes
 
     def routes(self, table: int) -> bytes:
-        """Network, gateway (empty for none), interface and metric of each."""
+        """Return network, gateway ('' for none), interface and metric of each route."""
         names = {link.index: link.name for link in self._view.links()}
         found = [route for route in self._view.routes() if route.table == table]
         return _listed([route.to, route.via, names.get(route.index, ""), str(route.metric)] for route in found)
@@ -146,10 +146,10 @@ class Net:
         index = self._link(name).index if name is not None else None
         self._stack.delete_route(network, index=index, via=gateway, own=False, metric=metric, table=table)
 
-    # pieces of the above
+    # parts of the functions above
 
     def _way(self, name: bytes | None, gateway: str) -> int | None:
-        """Return the index of the given interface, or None: the kernel finds that of the gateway by itself."""
+        """Return the index of the given interface, or None to have the kernel find that of the gateway."""
         if name is not None:
             return self._link(name).index
         if not gateway:
@@ -165,7 +165,7 @@ class Net:
 
 
 def _ends(to: bytes, via: bytes | None) -> tuple[str, str]:
-    """Return the network and the gateway of a route; the latter is empty for none.  Raises NetworkError."""
+    """Return the network and the gateway of a route, '' without one. Raises NetworkError."""
     gateway = plain_address(_text(via)) if via is not None else ""
     network = destination(_text(to), gateway)
     if gateway:
@@ -174,7 +174,7 @@ def _ends(to: bytes, via: bytes | None) -> tuple[str, str]:
 
 
 def _told(function: Callable[..., Value]) -> Callable[..., Value]:
-    """Wrap a function so that it returns `nil, message, errno` instead of raising, and true for nothing."""
+    """Wrap a function so that it returns `nil, message, errno` instead of raising, and true instead of nothing."""
 
     def call(*args: object) -> Value:
         try:

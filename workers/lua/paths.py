@@ -1,8 +1,8 @@
-"""The paths of `fsys`: where they lead, whose errors name them, and where root's trust in them ends.
+"""The paths of `fsys`: how they are walked, how errors name them, and how far root trusts them.
 
-`follow` is what the script has said: every link is followed then, else only links that root alone can have set, and
-what another user can have put into a folder that everybody may write to is not used.  `looks`: nothing is used of what
-is there, so whose it is does not matter.
+With `follow`, the script's choice, every link is followed. Without it, only links that root alone can have
+set are followed, and files that another user can have put into a world-writable folder are refused. `looks`:
+the file is not used, so its owner does not matter.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ HINTS: dict[type[OSError], str] = {
 
 
 def stripped(path: bytes) -> str:
-    """Return the path without slashes at its end, which would have the kernel follow a link there."""
+    """Return the path without slashes at its end, which would make the kernel follow a link there."""
     text = os.fsdecode(path)
     return text.rstrip("/") or "/"
 
 
 def by_number(fd: int) -> str:
-    """Return a path of an open descriptor, for system calls that take no O_PATH descriptor."""
+    """Return a path of an open descriptor, for system calls that accept no O_PATH descriptor."""
     return f"/proc/self/fd/{fd}"
 
 
@@ -38,7 +38,7 @@ def is_folder(place: Place) -> bool:
 
 @contextlib.contextmanager
 def about(path: bytes) -> Iterator[None]:
-    """Name the path in an OSError, whatever the system call was given."""
+    """Name the path in an OSError, whatever argument the system call had."""
     try:
         yield
     except OSError as error:
@@ -48,16 +48,16 @@ def about(path: bytes) -> Iterator[None]:
 
 @contextlib.contextmanager
 def place_for(follow: bool, *, looks: bool = False) -> Iterator[Place]:
-    """Begin a walk where a relative path does."""
+    """Begin a walk at the start of a relative path."""
     with Place(".", follows_all=follow, owners=None if follow or looks else ()) as place:
         yield place
 
 
 @contextlib.contextmanager
 def named(path: bytes, follow: bool, *, exists: bool = True, looks: bool = False) -> Iterator[Place]:
-    """Yield the folder of a name that is not followed, and the name.
+    """Yield the folder of a name, and the name, which is not followed.
 
-    A slash behind it says that a folder is meant; a link is none, where the name `exists` already.
+    A trailing slash requires a folder rather than a link, if the name `exists` already.
     """
     with about(path), place_for(follow, looks=looks) as place:
         place.enter(stripped(path))
@@ -68,7 +68,7 @@ def named(path: bytes, follow: bool, *, exists: bool = True, looks: bool = False
 
 @contextlib.contextmanager
 def held(path: bytes, follow: bool, *, looks: bool = False) -> Iterator[tuple[int, Place]]:
-    """Yield an O_PATH descriptor of the end of a path, links at its end followed, and the place of that."""
+    """Yield an O_PATH descriptor of the end of a path, following links there, and its place."""
     with about(path), place_for(follow, looks=looks) as place:
         place.enter(os.fsdecode(path))
         with held_again(place) as fd:
@@ -77,7 +77,7 @@ def held(path: bytes, follow: bool, *, looks: bool = False) -> Iterator[tuple[in
 
 @contextlib.contextmanager
 def held_again(place: Place) -> Iterator[int]:
-    """Yield an O_PATH descriptor of the file that is at a place now."""
+    """Yield an O_PATH descriptor of the file that is now at a place."""
     fd = place.hold()
     try:
         yield fd
@@ -87,7 +87,7 @@ def held_again(place: Place) -> Iterator[int]:
 
 @contextlib.contextmanager
 def opened(path: bytes, flags: int, follow: bool, mode: int = 0o600) -> Iterator[int]:
-    """Yield a descriptor that does not block, not even of a FIFO."""
+    """Yield a descriptor that does not block, even of a FIFO."""
     with about(path), place_for(follow) as place:
         fd, _ = place.open(os.fsdecode(path), flags, mode, both_ways=False)
         try:

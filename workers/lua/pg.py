@@ -28,12 +28,12 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-MOST_PARAMETERS = 65535  # parameters of a statement in the protocol; more are for the server to refuse
+MOST_PARAMETERS = 65535  # in the protocol; the server refuses more
 _COMMENT = re.compile(rb"/\*|\*/")
 
 
 class _Handle(Opaque):
-    """The view of a script's object on its connection, which ends with it unless it listens."""
+    """A script's reference to its connection, which ends with it unless it has listeners."""
 
     __slots__ = ("_drop", "connection")
 
@@ -46,17 +46,17 @@ class _Handle(Opaque):
 
 
 class PgArray:
-    """The library `pg_array`, which is all Lua."""
+    """The library `pg_array`, which is pure Lua."""
 
     name = "pg_array"
     functions: Functions = {}
     waiting: Functions = {}
 
     def __init__(self, _context: Context) -> None:
-        """It holds nothing."""
+        """Do nothing: there is no state."""
 
     def close(self) -> None:
-        """It holds nothing."""
+        """Do nothing: there is no state."""
 
 
 class Pg:
@@ -75,14 +75,14 @@ class Pg:
             self._connections.pop().close()
 
     def _new(self, conninfo: bytes, schema: bytes | None) -> _Handle:
-        from workers.lua.pg_connection import PgConnection  # psycopg costs 14 MB, and many scripts need no database
+        from workers.lua.pg_connection import PgConnection  # psycopg takes 14 MB, and many scripts need no database
 
         connection = PgConnection(self._context, conninfo, schema)
         self._connections.add(connection)
         return _Handle(connection, self._drop)
 
     def _drop(self, connection: PgConnection) -> None:
-        """Close a connection that the script has no reference to any more, after Lua's collector has ended its run."""
+        """Close a connection without a reference in the script, once Lua's collector has finished its run."""
         if connection in self._connections and not connection.listens:
             self._connections.remove(connection)
             self._context.loop.call_soon(connection.close)
@@ -99,11 +99,11 @@ class Pg:
 
 @lru_cache(maxsize=1024)
 def placeholders(sql: bytes) -> int:
-    """How many parameters an SQL text wants: the highest of `$1`, `$2`, …
+    """Return how many parameters an SQL text needs: the highest of `$1`, `$2`, …
 
-    A script's array does not tell how many values it has where the last ones are nil, and the server wants all of them.
-    Placeholders count outside of strings, quoted names and comments, as PostgreSQL reads them (Lexical Structure, in
-    its manual).
+    A script's array does not tell its length if the last values are nil, and the server wants all of them.
+    Placeholders count outside of strings, quoted names and comments, as PostgreSQL reads them (Lexical
+    Structure, in its manual).
     """
     highest = at = 0
     while (token := _TOKEN.search(sql, at)) is not None:
@@ -116,7 +116,7 @@ def placeholders(sql: bytes) -> int:
 
 
 def _end_of_comment(sql: bytes, at: int) -> int:
-    """Comments contain each other."""
+    """Return the end of a comment, which may contain other comments."""
     depth = 1
     while depth and (mark := _COMMENT.search(sql, at)) is not None:
         depth += 1 if mark[0] == b"/*" else -1

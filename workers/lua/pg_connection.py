@@ -1,7 +1,7 @@
 """The connection behind a script's `db`: made, lost and made again, while its queries wait.
 
-A query that was not sent yet when the connection is lost waits for the next one, for `PATIENCE`
-at most; a sent one fails, because its result is unknown.
+When the connection is lost, queries that were not sent yet wait for the next one, for at most `PATIENCE`.
+Sent queries fail, because their results are unknown.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from workers.lua.serial_call import SerialCall
 from workers.lua.state import Failure, Fault
 
 PATIENCE = 30.0  # seconds that a query waits for a connection; a restart of the server takes less
-MOST_WAITING = 50_000  # queries; more would cost the host its memory rather than the script some rows
-# where the conninfo does not say: a host that is cut off sends nothing, and each handler would wait for hours
+MOST_WAITING = 50_000  # queries; more would exhaust the host's memory rather than lose the script some rows
+# Defaults of the conninfo: a host that is cut off sends nothing, and each handler would wait for hours.
 _DEFAULTS = {
     "connect_timeout": "10",  # seconds
     "keepalives_idle": "30",
@@ -28,13 +28,13 @@ _DEFAULTS = {
     "keepalives_count": "3",
     "tcp_user_timeout": "60000",  # milliseconds
 }
-_LONGEST_NAME = 63  # bytes of an identifier; the server would cut a longer one, and notify of that
-_HEALTHY = 1.0  # seconds; a connection that lasted is made again at once, another waits its turn
+_LONGEST_NAME = 63  # bytes of an identifier; the server would truncate a longer one, and notify under that name
+_HEALTHY = 1.0  # seconds; after such a connection the next one is made at once, after another with a delay
 _FIRST, _FACTOR, _LONGEST, _JITTER = 0.1, 2, 10.0, 0.1  # seconds between attempts
 
 
 class PgConnection:
-    """Owns the session and the queries.  Raises Fault for a conninfo that cannot be read."""
+    """Owns the session and the queries. Raises Fault for a conninfo that cannot be parsed."""
 
     def __init__(self, context: Context, conninfo: bytes, schema: bytes | None) -> None:
         self._loop = context.loop
@@ -52,7 +52,7 @@ class PgConnection:
         self._keeping = self._loop.create_task(self._keep())
 
     def execute(self, sql: bytes, params: list[bytes | None] | None) -> asyncio.Future[Packed]:
-        """Raises Failure where too many wait already, or a text cannot be sent."""
+        """Queue a query. Raises Failure if too many are waiting, or if a text cannot be sent."""
         if b"\0" in sql or (params and any(value is not None and b"\0" in value for value in params)):
             raise Failure("the query or a parameter has a NUL in it, which PostgreSQL's text cannot hold")
         if len(self._queue) >= MOST_WAITING:
@@ -66,7 +66,7 @@ class PgConnection:
         return query.answer
 
     def listen(self, channel: bytes, callback: int) -> None:
-        """Have `callback` called for each notification.  Raises Fault for no channel, or one that is taken."""
+        """Call `callback` for each notification. Raises Fault for an invalid channel, or one with a listener."""
         if not 0 < len(channel) <= _LONGEST_NAME or b"\0" in channel:
             raise Fault(f"bad argument #1 to 'listen' (channel of 1 to {_LONGEST_NAME} bytes expected)")
         if channel in self._listeners:
@@ -100,23 +100,23 @@ class PgConnection:
             try:
                 reason = await self._connected()
             except (OSError, ValueError, psycopg.Error) as error:
-                reason = " ".join(f"cannot connect: {error}".split())  # libpq's has lines
+                reason = " ".join(f"cannot connect: {error}".split())  # the text of libpq has several lines
                 lasted = 0.0
             else:
                 lasted = self._loop.time() - begin
                 before = ""
-            level = logging.DEBUG if reason == before else logging.WARNING  # the first of several says enough
+            level = logging.DEBUG if reason == before else logging.WARNING  # repetitions need no warning
             self._context.log(level, f"database {self._name()}: {reason}; connecting again")
             before = reason
             delay = 0.0 if lasted > _HEALTHY else min(delay * _FACTOR or _FIRST, _LONGEST)
 
     async def _connected(self) -> str:
-        """Connect, and serve the queue until the connection is lost; the reason of that."""
+        """Connect, and serve the queue until the connection is lost; return the reason."""
         connection = await self._connect()
         lost: asyncio.Future[str] = self._loop.create_future()
         self._session = Session(self._loop, connection, self._queue, Listener(self._notified, lost.set_result))
         self._context.log(logging.INFO, f"database {self._name()}: connected")
-        # by the session, as psycopg would keep to itself what is notified from now on
+        # through the session, because psycopg would keep notifications to itself from now on
         self._session.begin([self._listen_query(channel) for channel in self._listeners])
         try:
             return await lost
@@ -142,7 +142,7 @@ class PgConnection:
             self._listeners[channel].request()
 
     def _lose_patience(self) -> None:
-        """Fail the queries whose time is up: the first ones."""
+        """Fail the queries whose time is up, which are the first ones."""
         now = self._loop.time()
         while self._session is None and self._queue and self._queue[0].deadline <= now:
             self._queue.popleft().fail(f"no connection to the database for {PATIENCE:g} s")
@@ -163,7 +163,7 @@ class PgConnection:
     def _log_failure(self, channel: bytes, listening: asyncio.Future[Packed]) -> None:
         if listening.cancelled() or (error := listening.exception()) is None:
             return
-        # a lost connection, with which it ends as well, has its own line
+        # the loss of a connection, which ends this as well, has its own line
         if self._session is not None and self._session.is_open:
             text = f"database {self._name()}: cannot listen to {_text(channel)!r}: {error}"
             self._context.log(logging.ERROR, text)

@@ -1,13 +1,12 @@
-"""A connection to the PostgreSQL server that is up: queries out, results and notifications in.
+"""An open connection to the PostgreSQL server: queries out, results and notifications in.
 
-Queries are pipelined: each is sent before the results of those before it are there, so that a
-server at the other end of a country does not make a few of them a second.  A query without
-parameters may hold several statements, which the protocol has no pipeline for: it is alone on the
-connection.
+Queries are pipelined: each is sent before the results of earlier ones have arrived, because round trips to a
+distant server would allow only a few queries per second. A query without parameters may contain several
+statements, for which the protocol has no pipeline: it is alone on the connection.
 
-A commit waits for the server's disk, some hundred times a second.  INSERTs that wait at the same time therefore share
-one, and each still has a result of its own: where one of them fails, or the commit, the server has undone them all,
-and each is sent again by itself.
+A commit waits for the server's disk, some hundred times a second. INSERTs that wait at the same time
+therefore share a commit, and each still has its own result. If one of them or the commit fails, the server
+has undone them all, and each is sent again alone.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from psycopg.pq.abc import PGconn, PGresult
 
 from workers.lua.state import Failure
 
-NULL = 0xFFFFFFFF  # in the place of a length
+NULL = 0xFFFFFFFF  # in place of a length
 Packed = tuple[int, int, bytes, bytes]  # columns, rows, the length of each string as little-endian u32, the strings
-_MOST = 256  # queries in a group: the first one waits for the last
+_MOST = 256  # queries in a group, in which the first one waits for the last
 _UNDER_WAY = 256  # groups that the server has not answered; more would only wait there
-_SHARED_UNDER_WAY = 2  # of those that can grow: one that the server is at and the next; meanwhile others come together
-_IN_TURN = 64  # results that are handled before everything else on the loop has its turn
+_SHARED_UNDER_WAY = 2  # of those that can grow: the present one and the next; others are collected meanwhile
+_IN_TURN = 64  # results that are handled before other events of the loop
 _COPY = (ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH)
 _INSERT = re.compile(rb"\s*INSERT\b", re.IGNORECASE)
 _FINE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY)
@@ -40,19 +39,19 @@ _FINE = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK, ExecStatus.EMPTY_QUERY)
 class Query:
     """One query of a script, from `db:execute` to its result.
 
-    `params` None: a text by itself, which may hold several statements; the last one's result counts.
+    `params` None: a text without parameters, which may have several statements; the result of the last one counts.
     """
 
     sql: bytes
     params: list[bytes | None] | None
-    deadline: float  # of the loop's clock; until then it waits for a connection
+    deadline: float  # on the loop's clock; until then it waits for a connection
     answer: asyncio.Future[Packed]
     result: PGresult | None = None
-    by_itself: bool = False  # it has failed, or another with it, in a transaction that they shared
+    by_itself: bool = False  # its shared transaction has failed
 
     @property
     def shares(self) -> bool:
-        """Whether it may be in a transaction with others: a row more or less makes no difference to an INSERT."""
+        """Whether it may share a transaction with others: INSERTs do not depend on each other's rows."""
         return self.params is not None and not self.by_itself and _INSERT.match(self.sql) is not None
 
     @property
@@ -60,7 +59,7 @@ class Query:
         return self.result is not None and self.result.status in _FINE
 
     def finish(self) -> None:
-        """Answer the query: its results are complete, and committed."""
+        """Answer the query, whose results are complete and committed."""
         if self.answer.done():
             return
         if self.result is None:
@@ -77,9 +76,10 @@ class Query:
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """The queries between two synchronisations with the server: one, or INSERTs that share a transaction.
+    """The queries between two synchronizations with the server: one, or INSERTs that share a transaction.
 
-    `alone`: nothing else is under way, and its end has no mark of its own."""
+    `alone`: nothing else is in progress, and its end has no mark of its own.
+    """
 
     queries: list[Query]
     answered: int = 0
@@ -93,18 +93,18 @@ class Group:
         return self.queries[0].shares
 
     def take(self, result: PGresult | None) -> bool:
-        """Take the next result; None: those of a query are complete.  Return whether the group ends with it."""
+        """Take the next result, or None at the end of a query's results; return whether the group ends with it."""
         if result is None:
             self.answered += 1
             return self.alone
         if result.status == ExecStatus.PIPELINE_SYNC:
             return True
-        # after the last one it is that of the commit
+        # after the last query, it is that of the commit
         self.queries[min(self.answered, len(self.queries) - 1)].result = result
         return False
 
     def finish(self) -> list[Query]:
-        """Tell all queries of their results; those that are to be sent again, each by itself."""
+        """Deliver the results of all queries; return the queries that have to be sent again, each alone."""
         if len(self.queries) > 1 and not all(query.is_fine for query in self.queries):
             for query in self.queries:
                 query.result = None
@@ -116,7 +116,7 @@ class Group:
 
 
 def next_group(queue: deque[Query]) -> Group:
-    """Take the first query from the queue, and those behind it that may share its transaction."""
+    """Take the first query from the queue, and following ones that may share its transaction."""
     queries = [queue.popleft()]
     if queries[0].shares:
         while queue and queue[0].shares and len(queries) < _MOST:
@@ -133,7 +133,7 @@ class Listener:
 
 
 class Session:
-    """Owns the connection.  Takes queries from `queue`, which stays its maker's, as it can send them."""
+    """Owns the connection. Takes queries from `queue`, which the caller still owns, as it can send them."""
 
     def __init__(
         self,
@@ -143,19 +143,19 @@ class Session:
         listener: Listener,
     ) -> None:
         self._loop = loop
-        self._connection = connection  # keeps what `_pg` belongs to
+        self._connection = connection  # keeps the owner of `_pg` alive
         self._pg: PGconn = connection.pgconn
         self._queue = queue
         self._listener = listener
         self._first: deque[Query] = deque()
         self._sent: deque[Group] = deque()
-        self._shared = 0  # of those
+        self._shared = 0  # the number of shared ones among them
         self.is_open = True
         self._writing = False
         self._fd = self._pg.socket
         self._pg.nonblocking = 1
         loop.add_reader(self._fd, self._readable)
-        # what came with the last answer before this is in libpq's buffer, and the kernel has nothing to tell of
+        # data that came with the last answer is in libpq's buffer, and the kernel reports nothing
         loop.call_soon(self._readable)
 
     def begin(self, queries: list[Query]) -> None:
@@ -164,7 +164,7 @@ class Session:
         self.send()
 
     def send(self) -> None:
-        """Send what is in the queue and can be sent now."""
+        """Send the queries that can be sent now."""
         if not self.is_open:
             return
         try:
@@ -178,7 +178,7 @@ class Session:
             self._lose(str(error))
 
     def close(self, reason: str) -> None:
-        """End the connection; what is under way fails."""
+        """End the connection; queries in progress fail."""
         if not self.is_open:
             return
         self.is_open = False
@@ -192,7 +192,7 @@ class Session:
 
     def _lose(self, reason: str) -> None:
         if self.is_open:
-            reason = " ".join(reason.split())  # libpq's has lines
+            reason = " ".join(reason.split())  # the text of libpq has several lines
             self.close(reason)
             self._listener.lost(reason)
 
@@ -217,7 +217,7 @@ class Session:
         self._pg.pipeline_sync()
 
     def _flush(self) -> None:
-        """Have the kernel take what is to be sent; what it has no room for it gets when it has."""
+        """Pass data to the kernel; the rest follows when there is room."""
         writing = self._pg.flush() == 1
         if writing != self._writing:
             self._writing = writing
@@ -236,7 +236,7 @@ class Session:
             self._lose(str(error))
 
     def _take(self) -> None:
-        """Take a part of what has come."""
+        """Handle some of the results that have arrived."""
         taken = 0
         while self._sent and taken < _IN_TURN and not self._pg.is_busy():
             self._handle(self._pg.get_result())
@@ -261,11 +261,11 @@ class Session:
 
 
 def pack(result: PGresult) -> Packed:
-    """Return a result in the form that Lua takes it in.
+    """Return a result in the format for Lua.
 
-    A script may keep a result as long as it likes, and may read only a part of it.  So the whole of it becomes two
-    strings of Lua, which its collector knows the size of, and the Lua part takes them apart row by row: the names of
-    the columns first, then all values.
+    A script may keep a result for any time, and may read only a part of it. So the result becomes two Lua
+    strings, whose sizes Lua's collector knows, and the Lua part takes them apart row by row: the names of the
+    columns first, then all values.
     """
     columns, rows = result.nfields, result.ntuples
     cells: list[bytes | None] = [result.fname(column) or b"" for column in range(columns)]

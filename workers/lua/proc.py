@@ -1,4 +1,4 @@
-"""`proc`: processes of this host, programs, this process's user and limits.  The Lua part has checked the arguments."""
+"""`proc`: processes of this host, programs, this process's user and limits. The Lua part has checked the arguments."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from supervisor.linux.libc import fflush
 from workers.lua.paths import by_number, held
 from workers.lua.state import Fault, Value, bad_argument, with_errno
 
-LONGEST_ERROR = 400  # characters of what it said on stderr that the message has
+LONGEST_ERROR = 400  # characters of a program's stderr in a message
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
-CPUCLOCK_SCHED = 2  # <linux/posix-timers.h>: of a process, as clock_getcpuclockid(3) gives it
+CPUCLOCK_SCHED = 2  # <linux/posix-timers.h>: the clock of a process, as clock_getcpuclockid(3) returns it
 
 
 class Proc:
@@ -70,7 +70,7 @@ def _setgid(real: int, effective: int, saved: int) -> None:
 
 
 def _flush() -> None:
-    """Write the buffers of Python and Lua, which would be written twice otherwise, or never."""
+    """Write the buffers of Python and Lua, which would otherwise be written twice, or never."""
     sys.stdout.flush()
     with suppress(OSError):
         fflush()
@@ -82,7 +82,7 @@ def _fork() -> int:
 
 
 def _wait(pid: int, at_once: bool) -> Value:
-    """Return the pid, how it ended (`exit` or `signal`) and the number; false where `at_once` and it has not."""
+    """Return the pid, `exit` or `signal`, and the number; false if `at_once` and the process has not ended."""
     found, status = os.waitpid(pid, os.WNOHANG if at_once else 0)
     if found == 0:
         return False
@@ -91,7 +91,7 @@ def _wait(pid: int, at_once: bool) -> Value:
 
 
 def _exec(program: bytes, arguments: bytes, environment: bytes | None) -> NoReturn:
-    """Lists come as text with a NUL behind each word.  Never comes back but with an OSError."""
+    """Execute a program. Lists are text with a NUL after each word. Raises OSError."""
     _flush()
     for signum in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(signum, signal.SIG_DFL)  # Python ignores them, and so would the program
@@ -127,7 +127,7 @@ def _limit(name: bytes, hard: bool) -> Value:
 def _set_limit(name: bytes, hard: bool, value: bytes | float) -> None:
     """Set a limit, in the units of the definitions.
 
-    The other limit changes along if the soft one would exceed the hard one otherwise.
+    The other limit changes too if the soft one would otherwise exceed the hard one.
     """
     number = _number(name)
     wanted = _parse(os.fsdecode(name), os.fsdecode(value) if isinstance(value, bytes) else value)
@@ -153,7 +153,7 @@ def _parse(name: str, value: str | float) -> int:
 
 
 def _above(one: int, other: int) -> bool:
-    """-1 is no limit."""
+    """Compare limits, where -1 means no limit."""
     if other == resource.RLIM_INFINITY:
         return False
     return one == resource.RLIM_INFINITY or one > other
@@ -165,11 +165,11 @@ def _above(one: int, other: int) -> bool:
 def _run_program(
     arguments: bytes, given: bytes, environment: bytes | None, folder: bytes | None, timeout: float | None, follow: bool
 ) -> Value:
-    """Run a program without a shell: its output where it exits with status 0; else nil, a message, status and output.
+    """Run a program without a shell; return its output, or nil, a message, status and output if it failed.
 
-    The status of one that was killed is 128 and the signal's number, as shells have it.  Lists come as text with
-    a NUL behind each word.  `follow` is about links on the way to `folder`, as `paths` has it.  Raises OSError
-    where it cannot be executed.
+    The status of a killed program is 128 plus the signal's number, as in shells. Lists are text with a NUL
+    after each word. `follow` concerns links on the way to `folder`, see `paths`. Raises OSError if the
+    program cannot be executed.
     """
     argv = _words(arguments)
     env = None if environment is None else dict(word.partition(b"=")[::2] for word in _words(environment))
@@ -201,10 +201,10 @@ def _status(code: int) -> int:
 
 
 def _processes() -> bytes:
-    """Return the processes of this host, as `/proc` shows them, with a NUL behind each field.
+    """Return the processes of this host, as `/proc` shows them, with a NUL after each field.
 
-    pid, ppid, uid, gid, state, memory (bytes), CPU time (seconds), name, command line (words between blanks; the
-    first 16 KiB).
+    pid, ppid, uid, gid, state, memory (bytes), CPU time (seconds), name, command line (words separated by
+    spaces; the first 16 KiB).
     """
     pids = sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
     answers = glance([f"{CONTENT}/proc/{pid}/{name}" for pid in pids for name in ("stat", "cmdline")])
@@ -227,7 +227,7 @@ class _Facts(NamedTuple):
 
 
 def _of_stat(text: bytes) -> _Facts:
-    # the name may hold anything, so count from its closing bracket: field 3 follows it
+    # the name may contain anything, so fields are counted from its closing bracket, which field 3 follows
     name = text[text.index(b"(") + 1 : text.rindex(b")")]
     fields = text[text.rindex(b")") + 2 :].split()
     cpu = (int(fields[11]) + int(fields[12])) / TICKS
@@ -235,7 +235,7 @@ def _of_stat(text: bytes) -> _Facts:
 
 
 def _of_status(pid: int) -> _Facts:
-    """Return the facts of a process whose `stat` would not be answered, as its execve hangs.  Raises OSError."""
+    """Return the facts of a process whose `stat` cannot be read because its execve hangs. Raises OSError."""
     with open(f"/proc/{pid}/status", "rb") as file:
         status = dict(line.rstrip(b"\n").split(b":\t", 1) for line in file if b":\t" in line)
     cpu = time.clock_gettime(~pid << 3 | CPUCLOCK_SCHED)

@@ -1,4 +1,4 @@
-"""A cgroup that has run empty, as a script is told of it: plain data."""
+"""A cgroup that has become empty, as plain data for a script."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ LEFT_OUT = "/…"
 class Released:
     """The measurements of a released cgroup; None for a value that the kernel does not tell.
 
-    `path` is the path below the root of the cgroup file system, as `/proc/PID/cgroup` shows it.  A path that is too
-    long for that has LEFT_OUT in the place of `left_out` names before the last one.  `fd` is an open
-    descriptor (O_PATH or O_RDONLY) of its folder, which may be deleted by now; it stays the maker's, who keeps it open
-    until the handlers that were given this object have ended.  `counted` are numbers by the names that
-    scripts know them by, times in seconds.
+    `path` is the path below the root of the cgroup file system, as in `/proc/PID/cgroup`. A path that is too long for
+    that has LEFT_OUT in place of `left_out` names before the last one. `fd` is an open descriptor (O_PATH or O_RDONLY)
+    of its folder, which may be deleted by now. The maker owns it, and keeps it open until the handlers with this
+    object have ended. `counted` has numbers by their names in scripts, times in seconds.
     """
 
     path: str

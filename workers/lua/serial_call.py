@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 
 class SerialCall:
-    """`call` starts the call and returns its end.  Requests during a call give one more call after it."""
+    """A call that never overlaps with itself. Requests during a call cause one more call after it.
+
+    `call` starts the call and returns its end.
+    """
 
     def __init__(self, call: Callable[[], asyncio.Future[bool]]) -> None:
         self._call = call

@@ -1,6 +1,6 @@
-"""`socket`, `control_client` and `control_resolve`: connected sockets that scripts send on, and address objects.
+"""`socket`, `control_client` and `control_resolve`: connected sockets for sending, and address objects.
 
-Nothing that is done with a socket blocks the loop.
+No operation on a socket blocks the loop.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from workers.lua.address import CONTROL_PORT, Address
 from workers.lua.libraries import Context
 from workers.lua.state import Failure, Fault, Functions, Opaque
 
-_LOOK_AGAIN = 0.01  # seconds; the kernel does not tell when a backlog has room for a Unix socket again
-PATIENCE = 30.0  # seconds for a peer that takes nothing: handlers that wait for it keep others from beginning
+_LOOK_AGAIN = 0.01  # seconds; the kernel does not report room in the backlog of a Unix socket
+PATIENCE = 30.0  # seconds for a peer that reads nothing: waiting handlers keep others from starting
 _CLOSED = "the socket is closed"
 _TAKES_NOTHING = f"the peer has taken nothing for {PATIENCE:g} s"
-# the peer has gone, or was not there when the datagram before was sent; this one has not left
+# the peer has gone, or was not there for the previous datagram; this one was not sent
 _GONE = (ECONNREFUSED, ECONNRESET, ENOTCONN)
 _KINDS = {b"stream": socket.SOCK_STREAM, b"dgram": socket.SOCK_DGRAM, b"seqpacket": socket.SOCK_SEQPACKET}
 
 
 class Connection(Opaque):
-    """Owner of a connected socket.  A script that loses all of its references loses the socket as well."""
+    """Owner of a connected socket. When a script loses all references to it, the socket is closed."""
 
     __slots__ = ("_address", "_given_up", "_loop", "_senders", "_sending", "_socket", "_waiter")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, address: Address, kind: int) -> None:
-        """Raises OSError."""
+        """Make the socket. Raises OSError."""
         self._loop = loop
         self._address = address
         self._sending = asyncio.Lock()
         self._senders = 0
-        self._given_up = 0  # times that the peer has taken nothing for too long
+        self._given_up = 0  # how often the peer has read nothing for too long
         self._waiter: asyncio.Future[None] | None = None
         self._socket = socket.socket(address.family, kind | socket.SOCK_NONBLOCK)
 
@@ -45,7 +45,7 @@ class Connection(Opaque):
             self._socket.close()
 
     async def connect(self) -> None:
-        """Raises OSError, Failure where it is closed meanwhile."""
+        """Connect. Raises OSError, or Failure if the socket is closed meanwhile."""
         end = self._loop.time() + PATIENCE
         number = self._socket.connect_ex(self._address.sockaddr)
         while number == EAGAIN and self._loop.time() < end:
@@ -61,11 +61,11 @@ class Connection(Opaque):
             raise OSError(number, os.strerror(number))
 
     def connect_nowait(self) -> None:
-        """Connect again, for a datagram socket, which never waits.  Raises OSError."""
+        """Connect a datagram socket again, which never waits. Raises OSError."""
         self._socket.connect(self._address.sockaddr)
 
     def send_nowait(self, data: bytes) -> int:
-        """Send what there is room for, nothing while others send; how much that was.  Raises OSError, Failure."""
+        """Send as much as fits, nothing while others send; return the number of bytes. Raises OSError, Failure."""
         if self._socket.fileno() < 0:
             raise Failure(_CLOSED)
         if self._senders:
@@ -76,8 +76,8 @@ class Connection(Opaque):
             return 0
 
     def send(self, data: bytes, sent: int = 0) -> Coroutine[None, None, int]:
-        """Send all of it but what is sent already, after what others send; its size.  Raises OSError, Failure."""
-        self._senders += 1  # at once: no other data gets in between the sent part and the rest
+        """Send all but the `sent` bytes, after other senders; return the size of `data`. Raises OSError, Failure."""
+        self._senders += 1  # at once, so that no other data gets between the sent part and the rest
         return self._send(memoryview(data)[sent:], len(data))
 
     async def _send(self, rest: memoryview, size: int) -> int:
@@ -92,7 +92,7 @@ class Connection(Opaque):
                         rest = rest[self._socket.send(rest, socket.MSG_NOSIGNAL) :]
         except _Stuck:
             self._given_up += 1
-            if len(rest) < size:  # a stream: what comes next would be taken for the rest of this
+            if len(rest) < size:  # on a stream, later data would be taken for the rest of this
                 self.close()
             raise Failure(_TAKES_NOTHING) from None
         finally:
@@ -100,7 +100,7 @@ class Connection(Opaque):
         return size
 
     def close(self) -> None:
-        """May be called again; what waits for the socket fails."""
+        """Close the socket; operations that wait for it fail. Idempotent."""
         if self._waiter is not None:
             self._loop.remove_writer(self._socket.fileno())
             _fail(self._waiter, Failure(_CLOSED))
@@ -108,7 +108,10 @@ class Connection(Opaque):
         self._socket.close()
 
     async def _wait_writable(self) -> None:
-        """Raises Failure where it is closed meanwhile, _Stuck where it does not become writable."""
+        """Wait until the socket is writable.
+
+        Raises Failure if it is closed meanwhile, _Stuck if that takes too long.
+        """
         if self._socket.fileno() < 0:
             raise Failure(_CLOSED)
         waiter = self._waiter = self._loop.create_future()
@@ -122,12 +125,12 @@ class Connection(Opaque):
             if self._waiter is waiter:
                 self._waiter = None
                 self._loop.remove_writer(fd)
-        if self._socket.fileno() < 0:  # between its becoming writable and our turn
+        if self._socket.fileno() < 0:  # between becoming writable and this turn
             raise Failure(_CLOSED)
 
 
 class _Stuck(Exception):
-    """The peer has taken nothing for `PATIENCE`."""
+    """The peer has read nothing for `PATIENCE`."""
 
 
 def _ring(waiter: asyncio.Future[None]) -> None:
@@ -141,7 +144,7 @@ def _fail(waiter: asyncio.Future[None], error: Exception) -> None:
 
 
 class Sockets:
-    """The connections are owned by the script's objects."""
+    """The library `socket`; the script's objects own the connections."""
 
     name = "socket"
 
@@ -155,10 +158,10 @@ class Sockets:
         self.waiting: Functions = {"connect": self._connect, "send": Connection.send}
 
     def close(self) -> None:
-        """Open connections are closed with the script's objects."""
+        """Do nothing: connections are closed with the script's objects."""
 
     async def _connect(self, address: bytes | Address, kind: bytes) -> Connection:
-        """Connect to the first address of a host that answers."""
+        """Connect to the first address of a host that accepts."""
         wanted = _KINDS[kind]
         addresses = [address] if isinstance(address, Address) else await self._resolver.addresses(address, wanted)
         problem: str | None = "no address"
@@ -167,7 +170,7 @@ class Sockets:
                 connection = Connection(self._loop, each, wanted)
                 await connection.connect()
             except OSError as error:
-                problem = error.strerror  # not the error itself, which would hold this frame and the connection
+                problem = error.strerror  # not the error itself, which would refer to this frame and the connection
             else:
                 return connection
         raise Failure(f"cannot connect to {each}: {problem}")
@@ -176,8 +179,8 @@ class Sockets:
 class ControlClients:
     """Datagrams of beng-proxy's control protocol, which the Lua part makes.
 
-    The connections are owned by the script's objects.  A client outlives its peer: a peer that was started again at
-    the same address gets the next datagram, which a connected socket would refuse for ever.
+    The script's objects own the connections. A client outlives its peer: a peer that was restarted at the
+    same address gets the next datagram, which a connected socket would refuse for ever.
     """
 
     name = "control_client"
@@ -189,7 +192,7 @@ class ControlClients:
         self.waiting: Functions = {"connect": self._connect, "send": self._send}
 
     def close(self) -> None:
-        """Open connections are closed with the script's objects."""
+        """Do nothing: connections are closed with the script's objects."""
 
     async def _connect(self, address: bytes | Address) -> Connection:
         if not isinstance(address, Address):
@@ -202,7 +205,7 @@ class ControlClients:
         return connection
 
     def _send_nowait(self, connection: Connection, datagram: bytes) -> bool:
-        """Send a datagram; False: there is no room for it now."""
+        """Send a datagram; return False if there is no room for it now."""
         try:
             return connection.send_nowait(datagram) > 0
         except OSError as error:
@@ -227,7 +230,7 @@ class ControlResolve:
         self.waiting: Functions = {"resolve": self._resolve}
 
     def close(self) -> None:
-        """It holds nothing."""
+        """Do nothing: there is no state."""
 
     async def _resolve(self, text: bytes) -> Address:
         try:

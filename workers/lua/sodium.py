@@ -1,4 +1,4 @@
-"""`sodium`: what scripts use of libsodium, through PyNaCl."""
+"""`sodium`: functions of libsodium for scripts, through PyNaCl."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Sodium:
         self.functions: Functions = {each.__name__: each for each in functions}
 
     def close(self) -> None:
-        """It holds nothing."""
+        """Do nothing: there is no state."""
 
 
 def bin2hex(data: bytes) -> bytes:
@@ -70,7 +70,7 @@ def crypto_box_seal_open(sealed: bytes, public: bytes, secret: bytes) -> bytes |
     _check("crypto_box_seal_open", 3, "secret", secret, _KEY)
     try:
         message: bytes = bindings.crypto_box_seal_open(sealed, public, secret)
-    except (CryptoError, TypeError):  # the latter where it is too short to hold anything
+    except (CryptoError, TypeError):  # TypeError: too short
         return None
     return message
 

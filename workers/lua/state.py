@@ -1,13 +1,12 @@
-"""A Lua state for scripts, and the way from it to the functions of Python behind the libraries.
+"""A Lua state for scripts, and its access to the Python functions of the libraries.
 
-A script gets at no object of Python: `python` is gone, attributes are refused, and the
-functions are hidden in closures of the libraries.  It is trusted nevertheless, as it has
-`ffi` and `debug`: this keeps accidents apart, not attackers.
+A script cannot reach objects of Python: `python` is removed, attributes are refused, and the functions are
+hidden in closures of the libraries. It is still trusted, because it has `ffi` and `debug`: this prevents
+accidents, not attacks.
 
-A function of Python takes plain values (None, bool, int, float, bytes) and `Opaque` objects
-and returns them: one, or a tuple of several.  No exception gets into Lua, where it would hold
-its traceback, and with that everything else, for as long as Lua likes.  Where the number of an error matters to the
-script, `with_errno` returns it.
+A Python function takes plain values (None, bool, int, float, bytes) and `Opaque` objects and returns such:
+one, or a tuple of several. Exceptions never get into Lua, where each would keep its traceback, and everything
+that it refers to, for any time. If the number of an error matters to the script, `with_errno` returns it.
 """
 
 from __future__ import annotations
@@ -45,16 +44,16 @@ def bad_argument(name: str, number: int, what: str) -> Fault:
 
 
 class Opaque:
-    """A handle that a library's Lua part can only hold and hand back."""
+    """A handle that a library's Lua part can only hold and pass back."""
 
     __slots__ = ()
 
 
 class LuaState:
-    """Owns a LuaJIT runtime.  `unexpected` is told of exceptions that no library foresaw, with where they came from."""
+    """Owns a LuaJIT runtime. `unexpected` gets unexpected exceptions, with the name of the function."""
 
     def __init__(self, unexpected: Unexpected) -> None:
-        from lupa import luajit21  # 6 ms, and a worker without a script needs none
+        from lupa import luajit21  # takes 6 ms, and a worker without a script needs none
 
         self.error: type[Exception] = luajit21.LuaError
         self._unexpected = unexpected
@@ -69,25 +68,25 @@ class LuaState:
         self._kernel = self.load("kernel.lua")
 
     def close(self) -> None:
-        """Free the runtime with everything in it, where no other part holds an object of it."""
-        del self._kernel, self._runtime  # its functions hold this object
+        """Free the runtime with everything in it, provided that nothing else refers to its objects."""
+        del self._kernel, self._runtime  # its functions refer to this object
 
     def load(self, name: str, *args: object) -> Any:
-        """Run a Lua file that ships; what it returns."""
+        """Run a shipped Lua file; return its result."""
         return self._runtime.execute(lua_file(name), *args, name=f"=[lua/{name}]".encode())
 
     def globals(self) -> Any:
         return self._runtime.globals()
 
     def load_tasks(self, log: Callable[[bytes], None], told: Callable[[int, Any], None]) -> Any:
-        """Have calls run in coroutines that can wait: the functions of `lua/tasks.lua` for the host."""
+        """Let calls run in coroutines that can wait; return the functions of `lua/tasks.lua` for the host."""
         return self.load("tasks.lua", self._kernel, log, told)
 
     def install(self, name: str, functions: Functions, waiting: Mapping[str, Answering] | None = None) -> None:
         """Load the library `lua/NAME.lua` and set its globals.
 
-        It is called with (kernel, python), its functions of Python, those in `functions` wrapped as `answer` does
-        it.  Those in `waiting` answer themselves, WAITS among it, which takes `load_tasks`.
+        It gets the kernel and its Python functions. Those in `functions` are wrapped as in `answer`. Those in
+        `waiting` return such answers themselves, including WAITS, which needs `load_tasks`.
         """
         plain = {each: self._plain(each, function) for each, function in functions.items()}
         python = self._kernel.functions(self._table(plain))
@@ -98,14 +97,14 @@ class LuaState:
             self.globals()[each] = value
 
     def answer(self, name: str, function: Callable[..., Value], *args: object) -> tuple[Value, ...]:
-        """Call a function; what Lua is told of it."""
+        """Call a function; return the answer for Lua."""
         try:
             return (DONE, *values(function(*args)))
         except Exception as error:
             return self.refusal(name, error)
 
     def refusal(self, name: str, error: BaseException) -> tuple[Value, ...]:
-        """Return the text about an exception for Lua."""
+        """Return the answer about an exception for Lua."""
         match error:
             case Fault():
                 return RAISED, os.fsencode(str(error))
@@ -124,7 +123,7 @@ class LuaState:
 
 
 def values(result: Value) -> tuple[Value, ...]:
-    """Return a function's result as Lua takes it.  Raises TypeError for what would give Lua an object of Python."""
+    """Return a function's result in the types of Lua. Raises TypeError for an object of Python."""
     return tuple(_value(item) for item in result) if isinstance(result, tuple) else (_value(result),)
 
 
@@ -141,7 +140,7 @@ def _refuse(_object: object, name: object, _setting: bool) -> str:
 
 
 def failure(error: OSError) -> tuple[None, str, int]:
-    """`nil, message, errno`, as Lua's own `io` has it: the message names the file, where it is about one."""
+    """Return `nil, message, errno` like Lua's own `io`; the message names the file, if any."""
     text = error.strerror or str(error)
     name = error.filename
     if name is None:
@@ -150,7 +149,7 @@ def failure(error: OSError) -> tuple[None, str, int]:
 
 
 def with_errno(functions: Mapping[str, Callable[..., Value]]) -> dict[str, Callable[..., Value]]:
-    """Wrap functions so that each returns `failure` instead of raising an OSError, and true for nothing."""
+    """Wrap functions so that each returns `failure` instead of raising an OSError, and true instead of nothing."""
     return {name: _with_errno(function) for name, function in functions.items()}
 
 

@@ -1,6 +1,6 @@
-"""`syslog`: messages for the system's log, over `/dev/log` as syslog(3) sends them (RFC 3164's priorities).
+"""`syslog`: messages for the system's log, over `/dev/log` like syslog(3) (RFC 3164's priorities).
 
-libc's own function says nothing where no daemon listens, so it is not used: the caller hears it.
+The function of libc does not report that no daemon listens, so it is not used.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from workers.lua.state import Value, with_errno
 
 PLACE = "/dev/log"
 DAEMON = 3 << 3  # LOG_DAEMON
-LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")  # by their numbers
+LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")  # by number
 
 
 class Syslog:
-    """Messages bear `ident`; without a socket at `place` they go to stderr, with their level in front."""
+    """Messages have `ident`; without a socket at `place` they go to stderr, after their level."""
 
     name = "syslog"
     waiting: Mapping[str, Callable[..., Value]] = {}

@@ -1,4 +1,4 @@
-"""`unix`: users and groups of this host, from whatever its name service asks; `fsys` takes them, too."""
+"""`unix`: users and groups of this host, from its name service; also for `fsys`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from workers.lua.state import Value
 
-MAX_ID = 2**32 - 2  # -1 leaves the owner as it is: chown(2)
+MAX_ID = 2**32 - 2  # -1 means unchanged: chown(2)
 
 
 class Unix:
@@ -25,7 +25,7 @@ class Unix:
 
 
 def _user(text: bytes) -> Value:
-    """Return the fields in the order in which the Lua part names them; nil where there is no such user."""
+    """Return the fields in the order in which the Lua part names them; nil if there is no such user."""
     found = user_of(text)
     if found is None:
         return None
@@ -33,7 +33,7 @@ def _user(text: bytes) -> Value:
 
 
 def _group(text: bytes) -> Value:
-    """Name, number and members, each with a NUL behind it."""
+    """Return name, number and members, each member followed by a NUL."""
     found = group_of(text)
     if found is None:
         return None
@@ -62,7 +62,7 @@ def group_of(text: bytes) -> grp.struct_group | None:
 
 
 def uid_of(text: bytes) -> int:
-    """Return the number of a user; a number stands for itself, whether there is such a user or not.  Raises OSError."""
+    """Return the number of a user; a number stands for itself, even if there is no such user. Raises OSError."""
     name = os.fsdecode(text)
     if is_number(name):
         return _id(name, "user")
@@ -73,7 +73,7 @@ def uid_of(text: bytes) -> int:
 
 
 def gid_of(text: bytes) -> int:
-    """Return the number of a group, as `uid_of`."""
+    """Return the number of a group, like `uid_of`."""
     name = os.fsdecode(text)
     if is_number(name):
         return _id(name, "group")
