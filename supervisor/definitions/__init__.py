@@ -1,1 +1,1 @@
-"""Definition files: keys, Lua, checks, and the values that come of them."""
+"""Definition files: keys, Lua, checks, and the resulting values."""

@@ -253,16 +253,16 @@ class Checking:
         return line or self.line
 
     def problem(self, message: str, *path: str | int) -> None:
-        """Add a problem of the value that `path` leads to from this table."""
+        """Add a problem of the value at `path` in this table."""
         self.invalid(InvalidValue(message), *path)
 
     def invalid(self, error: InvalidValue, *path: str | int) -> None:
-        """Add a problem that a converter has raised; `path` leads from this table to where its own path begins."""
+        """Add a problem that a converter has raised; `path` leads from this table to the start of the error's path."""
         whole = path + error.path
         where = f"{show(whole)}: " if whole else ""
         self.problems.add(self.file, self.line_of(whole, error.line), f"{self.name}: {where}{error.message}")
 
     def notice(self, message: str, *path: str | int, about: Sequence[str] = ()) -> None:
-        """Add a notice; `about` are the services that it compares, where it does."""
+        """Add a notice; `about` are the services that it compares, if any."""
         where = f"{show(path)}: " if path else ""
         self.problems.notice(self.file, self.line_of(path), f"{self.name}: {where}{message}", about)

@@ -1,7 +1,7 @@
-"""Things that several services must not share: an address, or a user where one of them has a secret.
+"""Things that services must not share: an address, or a user if one of the services has a secret.
 
-A process reaches everything of another process of the same user and group: its environment in /proc/PID/environ, its
-descriptors by pidfd_getfd(2), see "Ptrace access mode checking" in ptrace(2).
+A process can reach everything of another process of the same user and group: its environment in
+/proc/PID/environ, its descriptors by pidfd_getfd(2), see "Ptrace access mode checking" in ptrace(2).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ANY_V4, ANY_V6 = "0.0.0.0", "::"  # noqa: S104  compared with, not bound to
 
 _Place = tuple[str, str | int, str | None]  # kind, port or path, network namespace
 
-TOLD_OF = frozenset({"r", "r+", "a+", "w+"})  # access to a file that lets its content be read
+TOLD_OF = frozenset({"r", "r+", "a+", "w+"})  # access modes through which the content of a file can be read
 MayRead = Callable[[str], bool]
 
 
@@ -33,7 +33,7 @@ class _Bound:
 
 
 def check_addresses(services: dict[str, Service], checkings: dict[str, Checking]) -> None:
-    """Report every descriptor whose address an earlier descriptor has."""
+    """Report every descriptor with the address of an earlier descriptor."""
     places: dict[_Place, list[_Bound]] = {}
     for service in services.values():
         for bound in _bound(service):
@@ -76,7 +76,7 @@ def _collide(one: _Bound, other: _Bound) -> bool:
 
 
 def _covers(one: Descriptor, other: Descriptor) -> bool:
-    """Whether `one` takes the address of `other`, which has the same port."""
+    """Whether `one` occupies the address of `other`, which has the same port."""
     if one.host == other.host:
         return True
     if one.host == ANY_V4:
@@ -103,7 +103,7 @@ def _address(descriptor: Descriptor) -> str:
 
 
 def check_sharing(services: dict[str, Service], checkings: dict[str, Checking]) -> None:
-    """Give a notice for each user, with its group, that several services run as if one of them has a secret."""
+    """Give a notice for each user and group that several services share if one of these has a secret."""
     users: dict[tuple[int, int], list[Service]] = {}
     for service in services.values():
         if service.uid != 0 and (service.has_process or service.functions):
@@ -139,7 +139,7 @@ def _secrets(service: Service, may_read: MayRead) -> Iterator[str]:
 
 
 def _may_read(path: str, uid: int, gids: set[int]) -> bool:
-    """Whether a user could open an existing file by themselves, as far as its mode and those of the folders say."""
+    """Whether a user could open an existing file directly, by its mode and the modes of its folders."""
     path = os.path.realpath(path)
     try:
         status = os.stat(path)

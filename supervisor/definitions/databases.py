@@ -1,6 +1,6 @@
 """The databases of this host: users and groups, addresses and ports, by name or number.
 
-Look-ups go through NSS: in the child that evaluates definitions, and nowhere else.
+Look-ups go through NSS, and only in the child that evaluates definitions.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.values import describe, is_digits
 
-OVERFLOW_ID = 65534  # of user and group nobody where no database knows them
-MAX_ID = 2**32 - 2  # -1 means "leave it" to chown(2) and setuid(2)
+OVERFLOW_ID = 65534  # of user and group nobody if no database knows them
+MAX_ID = 2**32 - 2  # -1 means "unchanged" to chown(2) and setuid(2)
 
 OTHER = {"udp": "tcp", "tcp": "udp"}
 MAX_PORT = 65535
@@ -33,7 +33,7 @@ class Accounts:
         self._nobody: tuple[str, int, str, int] | None = None
 
     def user(self, name: str) -> int:
-        """The id of a user.  Raises InvalidValue."""
+        """Return the id of a user. Raises InvalidValue."""
         if name not in self._users:
             self._users[name] = _number(name) if is_digits(name) else _user(name)
         found = self._users[name]
@@ -42,7 +42,7 @@ class Accounts:
         return found
 
     def group(self, name: str) -> int:
-        """The id of a group.  Raises InvalidValue."""
+        """Return the id of a group. Raises InvalidValue."""
         if name not in self._groups:
             self._groups[name] = _number(name) if is_digits(name) else _group(name)
         found = self._groups[name]
@@ -51,7 +51,7 @@ class Accounts:
         return found
 
     def entry(self, uid: int) -> pwd.struct_passwd | None:
-        """The entry of a user in the user database; None where there is none."""
+        """Return the entry of a user in the user database; None without one."""
         if uid not in self._entries:
             try:
                 self._entries[uid] = pwd.getpwuid(uid)
@@ -60,7 +60,7 @@ class Accounts:
         return self._entries[uid]
 
     def nobody(self) -> tuple[str, int, str, int]:
-        """User and group that services have by default, with their ids."""
+        """Return the default user and group of services, with their ids."""
         if self._nobody is None:
             self._nobody = *_first(_user, "nobody"), *_first(_group, "nobody", "nogroup")
         return self._nobody
@@ -93,7 +93,7 @@ def _group(name: str) -> int | None:
 
 
 def _names(file: str) -> list[str]:
-    """Return the local names alone: a directory service may know a hundred thousand."""
+    """Return only the local names: a directory service may know a hundred thousand."""
     try:
         with open(file, encoding="utf-8", errors="replace") as lines:
             return [line.partition(":")[0] for line in lines]
@@ -102,9 +102,9 @@ def _names(file: str) -> list[str]:
 
 
 class Network:
-    """Ports and addresses; each is looked up once.  `progress` gets place and action before a slow look-up.
+    """Ports and addresses; each is looked up once. `progress` gets place and action before a slow look-up.
 
-    `unavailable`: a name service did not answer, as at a boot whose network is not up yet.
+    `unavailable`: a name service did not answer, as during a boot before the network is up.
     """
 
     def __init__(self, progress: Callable[[str, str], None]) -> None:
@@ -114,7 +114,10 @@ class Network:
         self._ports: dict[tuple[str, str], int | None] = {}
 
     def port(self, name: str, protocol: str) -> int:
-        """Number of a port of the services database: of `protocol` first, then of the other.  Raises InvalidValue."""
+        """Return the number of a port in the services database, first of `protocol`, then of the other.
+
+        Raises InvalidValue.
+        """
         if is_digits(name):
             if len(name) > 5 or int(name) > MAX_PORT:
                 raise InvalidValue(f"{describe(name)} is not a port, they go from 0 to {MAX_PORT}")
@@ -129,7 +132,7 @@ class Network:
         return found
 
     def address(self, host: str, at: str) -> str:
-        """Numeric address of `host`, which a file has `at` FILE:LINE; `*` is every address.  Raises InvalidValue."""
+        """Return the numeric address of `host`, which is `at` FILE:LINE; `*` is every address. Raises InvalidValue."""
         if host not in self._addresses:
             self._addresses[host] = self._resolve(host, at)
         found = self._addresses[host]
@@ -160,7 +163,7 @@ class Network:
 
 
 def _numeric(host: str) -> str:
-    """A numeric address in its shortest notation, a scope (`fe80::1%eth0`) with it; empty for a name."""
+    """Return a numeric address in its shortest notation, with its scope (`fe80::1%eth0`); '' for a name."""
     for family in (socket.AF_INET, socket.AF_INET6):
         address, percent, scope = host.partition("%") if family == socket.AF_INET6 else (host, "", "")
         if percent and not _is_scope(scope):
@@ -173,7 +176,7 @@ def _numeric(host: str) -> str:
 
 
 def _is_scope(scope: str) -> bool:
-    """The name of an interface, which need not exist yet, or its number."""
+    """Whether it is the name of an interface, which need not exist yet, or its number."""
     if is_digits(scope):
         return len(scope) <= 10 and int(scope) < 2**32
     return _INTERFACE.fullmatch(scope) is not None
@@ -204,9 +207,9 @@ def _services() -> list[str]:
 
 @dataclass(slots=True)
 class Databases:
-    """The databases of this host.  Where `root` is False no user is switched, and unknown users are only noted."""
+    """The databases of this host. If `root` is False, no user is switched, and unknown users are only noted."""
 
     accounts: Accounts
     network: Network
     root: bool
-    workers: dict[str, str] = field(default_factory=dict)  # worker to what is wrong with it, remembered
+    workers: dict[str, str] = field(default_factory=dict)  # problem of each worker, '' without one: a cache

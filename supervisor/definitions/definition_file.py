@@ -24,7 +24,7 @@ NETNS = "netns"
 RESERVED = {"log": "the built-in log worker has it", "all": "spawnctl means every service by it"}
 
 FUNCTIONS = ("start", "stop", "restart", "reload", "status")
-BOTH = ("restart", "status")  # which are keys, too
+BOTH = ("restart", "status")  # these are keys as well
 
 
 class DefinitionFile:
@@ -41,7 +41,7 @@ class DefinitionFile:
         self._globals = evaluated.globals
         self._netns = evaluated.netns
         self._modules = evaluated.modules
-        self.broken: list[str] = []  # services that a defect of ours kept from conversion
+        self.broken: list[str] = []  # services whose conversion failed by an internal error
         self._special = {item.name: item for item in evaluated.globals if item.name in SPECIAL}
         for line, text in evaluated.prints:
             problems.notice(file, line, f"print: {text}")
@@ -86,7 +86,7 @@ class DefinitionFile:
     def _guarded(self, checking: Checking, make: Callable[[], Service]) -> Iterator[tuple[Checking, Service]]:
         try:
             yield checking, make()
-        except Exception as error:  # the others are to be checked nevertheless
+        except Exception as error:  # the others have to be checked nevertheless
             checking.problem(internal(error))
             self.broken.append(checking.name)
 
@@ -116,7 +116,7 @@ class DefinitionFile:
         return values or {}, checking
 
     def _checking_of(self, item: Global) -> Checking:
-        """Return the table that a global is defined in: as it is written down, or else by the line that ran."""
+        """Return the table of a global: by its place in the text, or else by the line that ran."""
         name = str(item.name)
         return self._checking_at(name, item.line, self._lines.find(name, item.line))
 
@@ -128,7 +128,7 @@ class DefinitionFile:
         return Checking(self._databases, self._problems, self._file, name, found.first, found.node)
 
     def _is_service(self, item: Global) -> bool:
-        """Return whether a global can be a service, and report it where it cannot."""
+        """Return whether a global can be a service, and report why not."""
         wrong = _wrong_value(item) or _wrong_name(str(item.name))
         if not wrong and item.before:
             wrong = f"{item.name}: is defined on line {item.before} as well"
@@ -142,7 +142,7 @@ class DefinitionFile:
 
 
 def _wrong_value(item: Global) -> str:
-    """Return the reason why a global of this value cannot be a service; '' where it can."""
+    """Return why a global with this value cannot be a service; '' if it can."""
     name, value = item.name, item.value
     if not isinstance(name, str):
         return f"the name of a service has to be text, not {describe(name)}"
@@ -161,7 +161,7 @@ def _wrong_name(name: str) -> str:
 
 
 def _taken(name: str) -> str:
-    """Return the reason why a service cannot have this name, however it is defined; '' where it can."""
+    """Return why a service cannot have this name in any definition; '' if it can."""
     if name in RESERVED:
         return f"{describe(name)} cannot be the name of a service: {RESERVED[name]}"
     if not is_service_name(name):
@@ -171,14 +171,14 @@ def _taken(name: str) -> str:
 
 
 def digest_of_text(text: str) -> str:
-    """The SHA-256, in hex, of a file's text."""
+    """Return the SHA-256, in hex, of a file's text."""
     from hashlib import sha256
 
     return sha256(text.encode()).hexdigest()
 
 
 def keys_of(module: Module, checking: Checking) -> dict[str, Any]:
-    """Return the keys of a module with their values, as a table would have them.  Report keys that are given twice."""
+    """Return the keys of a module with their values, like those of a table. Report keys that are given twice."""
     entries = [(entry.name, entry.line, entry.before) for entry in module.keys]
     for name, line, before in (*entries, *((entry.name, entry.line, entry.before) for entry in module.functions)):
         if before:
@@ -209,7 +209,7 @@ def _unknown(function: Function, checking: Checking) -> str:
 
 
 def node_of(module: Module, lines: Lines) -> Node:
-    """Return the lines of a module's keys: where they are written down, else where they were set."""
+    """Return the lines of a module's keys: their places in the text, or else the lines that set them."""
     node: Node = {}
     for entry in module.keys:
         name = str(entry.name)

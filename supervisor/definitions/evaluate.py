@@ -1,6 +1,6 @@
-"""Evaluates and checks definition files.  Runs in a short-lived child of spawnd: Lua and NSS stay there.
+"""Evaluates and checks definition files, in a short-lived child of spawnd that contains Lua and NSS.
 
-The child writes the records that `report` describes; its parent kills a child that takes too long.
+The child writes the records described in `report`; its parent kills a child that takes too long.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def write_report(
 ) -> None:
     """Evaluate the files and folders `paths` and write the report to `out_fd`, which stays open.
 
-    Each file has `deadline_s` seconds of CPU time for its Lua code, all together have `lua.AS_LONG` times that.
-    Where `root` is False no user is switched, and unknown users and groups are notices.  `digest`: the report has a
-    digest of the definitions.  `programs`: programs are looked for.  Their file systems may hang, so the report is
-    complete before that and the notices follow.
+    Each file has `deadline_s` seconds of CPU time for its Lua code, all together have `lua.AS_LONG` times
+    that. If `root` is False, no user is switched, and unknown users and groups are only noted. `digest`: the
+    report gets a digest of the definitions. `programs`: programs are searched. Their file systems may hang,
+    so the report is complete before the search, and the notices follow.
     """
-    gc.disable()  # the process ends with this; collecting would only cost
+    gc.disable()  # the process ends afterwards, so collecting only costs time
     emit = partial(_write, out_fd)
     evaluate(paths, emit, deadline_s=deadline_s, root=root, digest=digest, programs=programs)
 
@@ -59,7 +59,7 @@ def _write(out_fd: int, record: Record) -> None:
 def evaluate(
     paths: Sequence[str], emit: Emit, *, deadline_s: float, root: bool, digest: bool = False, programs: bool = False
 ) -> None:
-    """As `write_report`, each record to `emit`."""
+    """Do the same as `write_report`, with each record passed to `emit`."""
     evaluation = Evaluation(emit, root=root)
     evaluation.load(paths, deadline_s)
     evaluation.check(paths)
@@ -69,7 +69,7 @@ def evaluate(
 
 
 class Evaluation:
-    """All files: the services that they define, and all problems with them."""
+    """All files: the services that they define, and all problems in them."""
 
     def __init__(self, emit: Emit, *, root: bool) -> None:
         self._emit = emit
@@ -80,7 +80,7 @@ class Evaluation:
         self._sources: list[Source] = []
         self._services: dict[str, Service] = {}
         self._checkings: dict[str, Checking] = {}
-        self._missing: set[str] = set()  # services that files seem to define which cannot be evaluated
+        self._missing: set[str] = set()  # services apparently defined in files that cannot be evaluated
         self._complete = True
 
     def _doing(self, at: str, doing: str) -> None:
@@ -103,18 +103,18 @@ class Evaluation:
                 elif not self._evaluate(source, lua):
                     self._leave_out(found[number:])
                     break
-            except Exception as error:  # the other files are to be checked nevertheless
+            except Exception as error:  # the other files have to be checked nevertheless
                 self._problems.add(path, 0, internal(error))
                 self._complete = False
 
     def _leave_out(self, paths: Sequence[str]) -> None:
-        """Report files that were not evaluated, so that nobody takes them for good."""
+        """Report files that were not evaluated, so that they are not taken for correct."""
         if paths:
             others = f", nor any of the {count(len(paths) - 1, 'file')} after it" if len(paths) > 1 else ""
             self._problems.add(paths[0], 0, f"was not evaluated, as those before it were too much{others}")
 
     def _evaluate(self, source: Source, lua: Lua) -> bool:
-        """Evaluate one file.  Return False where no other file can be evaluated."""
+        """Evaluate one file. Return False if no more files can be evaluated."""
         self._sources.append(source)
         lines = scan(source.text)
         name = os.path.basename(source.path).removesuffix(".lua")
@@ -136,7 +136,7 @@ class Evaluation:
                 return False
             self._add(checking, service)
         self._missing.update(contents.broken)
-        self._emit({"file": source.path})  # a host look-up of it has ended
+        self._emit({"file": source.path})  # ends the host look-up that was reported
         return True
 
     def _add(self, checking: Checking, service: Service) -> None:
@@ -149,7 +149,7 @@ class Evaluation:
         self._services[service.name] = service
 
     def check(self, paths: Sequence[str]) -> None:
-        """Check several services together."""
+        """Check the services together."""
         if not self._problems:
             self._note_empty(paths)
         missing = self._missing if self._complete else None
@@ -174,15 +174,15 @@ class Evaluation:
                     self._problems.notice(source.path, line, f"{name!r} is the file's own, and means nothing{meant}")
 
     def _note_hidden(self, source: Source) -> None:
-        """Note tables that look like services and are none, in a file that defines none."""
+        """Note tables that look like services but are none, in a file that defines none."""
         if local := first_local(source.text):
             name, line = local
             self._problems.notice(source.path, line, f"{name!r} is local, and no service: {_GLOBAL}, without 'local'")
         elif line := first_return(source.text):
-            self._problems.notice(source.path, line, f"what it returns is read by nobody: {_GLOBAL}")
+            self._problems.notice(source.path, line, f"the returned table has no effect: {_GLOBAL}")
 
     def check_programs(self) -> None:
-        """Report faults of programs, after everything else: no start depends on them, as they may change before it."""
+        """Report faults of programs, at the end: programs may change until a start, so no start depends on this."""
         from supervisor.definitions.programs import check_programs  # a start does without
 
         if self._problems:
@@ -200,7 +200,7 @@ class Evaluation:
     def _guarded(self, check: Callable[[], None]) -> None:
         try:
             check()
-        except Exception as error:  # other problems are to be reported nevertheless
+        except Exception as error:  # other problems have to be reported nevertheless
             self._problems.add(self._sources[0].path, 0, internal(error))
 
     def report(self, digest: bool) -> None:
@@ -224,13 +224,13 @@ class Evaluation:
 
 
 def digest_of(services: Iterable[Record], settings: Record) -> str:
-    """Return the SHA-256, in hex, of services in their order and of settings; their places do not count."""
+    """Return the SHA-256, in hex, of services in their order and of settings, without their places in files."""
     from hashlib import sha256  # takes a while to import
 
     digest = sha256()
     for record in services:
         kept = {key: value for key, value in record.items() if key not in PLACE}
-        if "worker" in record:  # that it has the key counts, as without it a worker shares spawnd's log
+        if "worker" in record:  # the presence of the keys counts: without them, a worker shares spawnd's log
             kept["lines"] = [key for key in OUTPUTS if key in record.get("lines", ())]
         digest.update(_canonical(kept))
     digest.update(_canonical({key: value for key, value in settings.items() if key != SETTINGS_PLACE}))

@@ -1,4 +1,4 @@
-"""Reading definition files: their names, their text, and whether others could write them."""
+"""Reading definition files: their names, their text, and a check who can write to them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from supervisor.definitions.problems import Problems
 MAX_FILE = 1024 * 1024
 MAX_ALL = 8 * 1024 * 1024
 TRIES = 5
-SETTLE_S = 0.02  # an editor writes a file anew within milliseconds
+SETTLE_S = 0.02  # an editor finishes a file within milliseconds
 
 Read = Callable[[int, int], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A definition file and the text that is checked."""
+    """A definition file with its text."""
 
     path: str
     text: str
 
 
 class _Unusable(Exception):
-    """A file cannot be used, for the reason that the message says."""
+    """A file cannot be used; the message says why."""
 
     def __init__(self, message: str, line: int = 0) -> None:
         super().__init__(message)
@@ -35,7 +35,7 @@ class _Unusable(Exception):
 
 
 class Files:
-    """Reads definition files one after the other; problems go to `problems`."""
+    """Reads definition files one after the other; adds problems to `problems`."""
 
     def __init__(self, problems: Problems, *, root: bool, read: Read = os.read) -> None:
         self._problems = problems
@@ -45,7 +45,7 @@ class Files:
         self._seen: dict[tuple[int, int], str] = {}
 
     def expand(self, paths: Sequence[str]) -> list[str]:
-        """The files that `paths` stand for, those of a folder in the order of their names."""
+        """Return the files in `paths`, those of a folder in the order of their names."""
         found: list[str] = []
         for path in paths:
             try:
@@ -63,7 +63,7 @@ class Files:
         return [os.path.join(path, name) for name in names]
 
     def read(self, path: str) -> Source | None:
-        """The text of one file; None where there is a problem."""
+        """Return the text of a file; None after a problem."""
         try:
             return Source(path, _decode(self._read(path)))
         except _Unusable as error:
@@ -76,7 +76,7 @@ class Files:
         for attempt in range(TRIES):
             if attempt:
                 time.sleep(SETTLE_S)
-            # not blocking: a FIFO has no writer, perhaps for ever
+            # non-blocking, because a FIFO may never get a writer
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
             try:
                 data = self._read_unchanged(fd)
@@ -88,7 +88,7 @@ class Files:
         raise _Unusable(f"cannot read: it changed while it was read, {TRIES} times in a row")
 
     def _read_unchanged(self, fd: int) -> bytes | None:
-        """All of a file; None where it changed meanwhile."""
+        """Return the content of a file; None if it changed meanwhile."""
         before = os.fstat(fd)
         if not stat.S_ISREG(before.st_mode):
             raise _Unusable("cannot read: not a regular file")
@@ -112,7 +112,7 @@ class Files:
         self._warn(path, status)
 
     def _warn(self, path: str, status: os.stat_result) -> None:
-        """Note a file or folder that others can write: they become root through it."""
+        """Note a file or folder that others can write to, who could become root through it."""
         if not self._root:
             return
         if status.st_uid not in (0, os.geteuid()):

@@ -1,7 +1,7 @@
-"""Evaluates one definition file in a Lua state of its own: nothing of the outside is in it.
+"""Evaluates one definition file in its own isolated Lua state.
 
-Runs in the short-lived child alone.  The result is plain data as `values` describes it.  No Python object is
-reachable from Lua: the Lua files that ship return text.
+Runs only in the short-lived child. The result is plain data as described in `values`. No Python object is
+reachable from Lua: the shipped Lua files return text.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from supervisor.places import lua_file
 
 MAX_MEMORY = 64 * 1024 * 1024
 MAX_RESULT = 16 * 1024 * 1024
-AS_LONG = 3  # so many files may each take all the time that one has: others are to be evaluated nevertheless
-LEAST = 0.01  # seconds that are worth a try
-GRACE = 0.3  # seconds of CPU time for the hook to end the Lua code by itself, which can tell the line
+AS_LONG = 3  # so many files may use up the whole time of one: the others have to be evaluated nevertheless
+LEAST = 0.01  # seconds; with less, no file is tried
+GRACE = 0.3  # seconds of CPU time in which the hook can end the Lua code itself, and name the line
 
 _PLACE = re.compile("\1:([0-9]+): ?")
-_OURS = re.compile(r'\[string "[^"]*"\]:[0-9]+: ')  # the place of a call that the file has made by a tail call
+_OURS = re.compile(r'\[string "[^"]*"\]:[0-9]+: ')  # the place of a call that the file made as a tail call
 _UNKNOWN = re.compile(r"attempt to (?:call|index) (global|field) '(\w+)' \(a (?:nil|table) value\)")
 CONSTRUCTORS = ("file", "udp", "tcp", "stream", "dgram", "seqpacket", "log")
 NAMES = frozenset(CONSTRUCTORS) | frozenset(
@@ -36,19 +36,19 @@ NAMES = frozenset(CONSTRUCTORS) | frozenset(
 
 
 class LuaProblem(Exception):
-    """The file cannot be evaluated; `line` is 0 where nobody knows it."""
+    """The file cannot be evaluated; `line` is 0 if unknown."""
 
     def __init__(self, message: str, line: int = 0, *, final: bool = False) -> None:
         super().__init__(message)
         self.line = line
-        self.final = final  # the time of all files is up: nothing else can be evaluated either
+        self.final = final  # the time of all files is used up, so no other can be evaluated either
 
 
 @dataclass(frozen=True, slots=True)
 class Global:
     """A global variable or a field of `netns`.
 
-    `line` is where it was set, `before` where another table had been set before that, or 0.
+    `line` is where it was set. `before` is where another table was set before, or 0.
     """
 
     name: object
@@ -59,7 +59,7 @@ class Global:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function of a module; `line` and `before` as with `Global`."""
+    """A function of a module; `line` and `before` as in `Global`."""
 
     name: str
     line: int
@@ -68,7 +68,7 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """Definitions after `module(name)`, on `line`: globals, functions apart, and the names in `depends(_M, …)`."""
+    """Definitions after `module(name)`, on `line`: globals, functions, and the names in `depends(_M, …)`."""
 
     name: str
     line: int
@@ -79,7 +79,7 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """Result of one file: its globals, modules and network namespaces, its prints, and names that it read unset."""
+    """Result of one file: its globals, modules and network namespaces, its prints, and the unset names that it read."""
 
     globals: list[Global]
     modules: list[Module]
@@ -91,11 +91,11 @@ class Evaluated:
 class Lua:
     """Evaluates files.
 
-    The Lua code of each may use `deadline_s` seconds of CPU time, that of all AS_LONG times that.
+    The Lua code of each file may use `deadline_s` seconds of CPU time, that of all files AS_LONG times that.
     """
 
     def __init__(self, deadline_s: float) -> None:
-        from lupa import luajit21  # 6 ms, and nobody but this child needs it
+        from lupa import luajit21  # takes 6 ms, and only this child needs it
 
         self._lua = luajit21
         self._preludes = [lua_file("sandbox.lua"), lua_file("definitions.lua")]
@@ -104,7 +104,7 @@ class Lua:
         self._left_s = AS_LONG * deadline_s
 
     def evaluate(self, text: str, name: str = "") -> Evaluated:
-        """Evaluate a file's text; `name` is what `...` is in it.  Raises LuaProblem."""
+        """Evaluate a file's text; `name` is the value of `...` in it. Raises LuaProblem."""
         limit_s = min(self._deadline_s, self._left_s)
         try:
             result = self._run(text.encode(), limit_s, name.encode(errors="surrogateescape"))
@@ -132,7 +132,7 @@ class Lua:
         return result
 
     def _compile(self) -> None:
-        """Compile the Lua files that ship: a thousand files then take 0.1 ms each for them, instead of 0.6."""
+        """Compile the shipped Lua files: with a thousand files, each then takes 0.1 ms instead of 0.6."""
         if not self._compiled:
             dump = self._lua.LuaRuntime(encoding=None).execute(_DUMP)
             self._preludes = list(map(dump, self._preludes))
@@ -157,7 +157,7 @@ class Lua:
 
 @contextmanager
 def _bounded(seconds: float) -> Iterator[None]:
-    """Have SIGPROF end this process after so much CPU time: no hook is called inside a function of a library."""
+    """Have SIGPROF end this process after this CPU time: no hook is called inside a library function."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
@@ -176,7 +176,7 @@ def _module(item: dict[str, Any]) -> Module:
 
 
 def _problem(message: str, line: int) -> LuaProblem:
-    """Return Lua's own message without its place, with a word on missing names."""
+    """Return Lua's own message without its place, and with a hint about missing names."""
     if message == "not enough memory":
         return LuaProblem(_TOO_MUCH, line)
     place = _PLACE.match(message)
@@ -190,7 +190,7 @@ def _problem(message: str, line: int) -> LuaProblem:
 
 
 def missing(name: str, is_field: bool = False) -> str:
-    """Return a word on a global, or on the field of a table, that definitions do not have."""
+    """Return a hint about a global, or a field of a table, that definitions do not have."""
     from supervisor.definitions import synonyms  # only an error needs it
 
     if is_field:

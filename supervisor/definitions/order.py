@@ -1,4 +1,4 @@
-"""Dependencies over all files: those that namespaces imply, unknown names, cycles, contradictions."""
+"""Dependencies over all files: those implied by namespaces, unknown names, cycles, contradictions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_order(
 ) -> None:
     """Report unknown names, cycles and contradictions.
 
-    `elsewhere` are services of files that could not be evaluated; None: nobody knows which.
+    `elsewhere` are services of files that could not be evaluated; None if they are unknown.
     """
     for name, service in services.items():
         if service.depends or service.after or service.conflicts:
@@ -46,7 +46,7 @@ def _check_names(
 
 
 def cycles(services: dict[str, Service]) -> Iterator[list[str]]:
-    """Cycles over `depends` and `after`, each from a service back to it; every cyclic graph has at least one."""
+    """Yield cycles over `depends` and `after`, each from a service back to it; every cyclic graph has at least one."""
     done: set[str] = set()
     for start in services:
         if start in done:
@@ -74,7 +74,7 @@ def _before(service: Service, services: dict[str, Service]) -> Iterator[str]:
 
 
 def add_implied_dependencies(services: dict[str, Service], checkings: dict[str, Checking]) -> None:
-    """Have each service depend on the services that keep the network namespaces of it and of its sockets.
+    """Make each service depend on the services that keep its network namespace and those of its sockets.
 
     A namespace that no file defines has to exist already, and nothing is added for it.
     """

@@ -15,7 +15,7 @@ ALIKE = 0.6  # ratio of difflib from which on two names are near
 
 
 class InvalidValue(Exception):
-    """A value is wrong.  `path` leads to it from where it was looked at, `line` is its line where that is known."""
+    """A value is wrong. `path` leads to it from the value being converted, `line` is its line or 0 if unknown."""
 
     def __init__(self, message: str, *path: str | int, line: int = 0) -> None:
         super().__init__(message)
@@ -25,7 +25,7 @@ class InvalidValue(Exception):
 
 
 class Problems:
-    """Problems and notices of all files, `FILE:LINE: message` each."""
+    """Problems and notices of all files, as `FILE:LINE: message`."""
 
     def __init__(self) -> None:
         self._problems: list[tuple[int, int, str]] = []
@@ -42,7 +42,7 @@ class Problems:
         self._problems.append((order, line, _text(file, line, message)))
 
     def notice(self, file: str, line: int, message: str, about: Sequence[str] = ()) -> None:
-        """Add a notice; `about` are the services that it compares, where it does."""
+        """Add a notice; `about` are the services that it compares, if any."""
         text = _text(file, line, message)
         self._notices.append(text)
         self._about[text] = tuple(about)
@@ -52,11 +52,11 @@ class Problems:
         return self._about.get(notice, ())
 
     def suspect(self, file: str, line: int, message: str) -> None:
-        """Add something odd: the likely cause where the file has a problem, a notice where it has none."""
+        """Add something odd: the likely cause if the file has a problem, otherwise a notice."""
         self._suspects.append((file, line, message))
 
     def texts(self) -> list[str]:
-        """Every problem once, in the order of files and lines."""
+        """Return every problem once, in the order of files and lines."""
         found = list(self._problems)
         for file, line, message in self._suspects:
             if file in self._files:
@@ -65,7 +65,7 @@ class Problems:
         return list(dict.fromkeys(text for _, _, text in found))
 
     def notices(self) -> list[str]:
-        """Every notice once, for when there is no problem."""
+        """Return every notice once, for definitions without problems."""
         suspects = [_text(file, line, message) for file, line, message in self._suspects]
         return list(dict.fromkeys(self._notices + suspects))
 
@@ -75,12 +75,12 @@ def _text(file: str, line: int, message: str) -> str:
 
 
 def place(file: str, line: int) -> str:
-    """`FILE:LINE`; a problem of a whole file (line 0) is on its first line."""
+    """Return `FILE:LINE`; a problem of a whole file (line 0) is on its first line."""
     return f"{printable(file)}:{max(line, 1)}"
 
 
 def internal(error: Exception) -> str:
-    """Return the text for an exception that nobody expected."""
+    """Return the text for an unexpected exception."""
     import traceback  # only a defect needs it
 
     frames = traceback.extract_tb(error.__traceback__)
@@ -89,7 +89,7 @@ def internal(error: Exception) -> str:
 
 
 def show(path: Path) -> str:
-    """`("fd", 2, "backlog")` as `fd[2].backlog`."""
+    """Return `("fd", 2, "backlog")` as `fd[2].backlog`."""
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step

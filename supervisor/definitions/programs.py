@@ -1,6 +1,6 @@
 """Programs of services: workers that are installed, and files that can be executed, as far as the checking user knows.
 
-Nothing is executed.  A step before the start may make a program, so every finding is a notice.
+Nothing is executed. A step before the start may make a program, so every finding is only a notice.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from supervisor.definitions.service import Service
 from supervisor.definitions.values import describe
 from supervisor.printable import quoted
 
-FIRST_LINE = 256  # bytes of it that the kernel looks at: BINPRM_BUF_SIZE
-DEFAULT_PATH = "/bin:/usr/bin"  # of env(1) where there is no $PATH
+FIRST_LINE = 256  # bytes of it that the kernel reads: BINPRM_BUF_SIZE
+DEFAULT_PATH = "/bin:/usr/bin"  # of env(1) without $PATH
 ENV = "/env"
-_SHELL = re.compile(r"\$\{?(?:HOME|PATH|USER)\b|(?:\A|[:=])~/")  # what a shell would expand in a value
+_SHELL = re.compile(r"\$\{?(?:HOME|PATH|USER)\b|(?:\A|[:=])~/")  # a part that a shell would expand
 
 BUILT_IN = frozenset({"log", "function"})  # the supervisor runs them itself
 
@@ -34,12 +34,12 @@ def check_programs(services: dict[str, Service], checkings: dict[str, Checking])
     for service in services.values():
         _check_expansion(service, checkings[service.name])
         if service.chroot:
-            continue  # paths are those of another root
+            continue  # the paths are in another root
         for key, path in (("exec", service.exec), ("check", service.check[0] if service.check else "")):
             problem = _problem(path, service, checkings[service.name].databases.root) if path else ""
             if problem:
                 checkings[service.name].notice(problem, key)
-        if not service.functions:  # they may make these
+        if not service.functions:  # functions may make these
             _check_paths(service, checkings[service.name])
 
 
@@ -52,7 +52,7 @@ def _check_paths(service: Service, checking: Checking) -> None:
         except FileNotFoundError:
             checking.notice(f"{path!r} does not exist", key)
         except OSError:
-            continue  # nobody but another user can see it
+            continue  # only another user can see it
 
 
 def _check_expansion(service: Service, checking: Checking) -> None:
@@ -61,7 +61,7 @@ def _check_expansion(service: Service, checking: Checking) -> None:
         if _SHELL.search(value):
             checking.notice("is passed as written: neither variables nor ~ are expanded in env", "env", name)
     if "-c" in service.arg:
-        return  # a shell gets it
+        return  # for a shell
     for number, value in enumerate(service.arg, 1):
         if _SHELL.search(value) and not (service.expand_env and "~/" not in value):
             hint = "~ is not expanded" if "~/" in value else "expand_env = true expands variables"
@@ -69,14 +69,14 @@ def _check_expansion(service: Service, checking: Checking) -> None:
 
 
 def _problem(path: str, service: Service, root: bool) -> str:
-    """The obstacle to the execution of a program; '' where none is known."""
+    """Return the obstacle to the execution of a program; '' if none is known."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
         return _absent(path, error)
     if stat.S_ISDIR(mode):
         return f"{path!r} is a folder, not a program"
-    if not stat.S_ISREG(mode):  # to open it could take for ever, or do something
+    if not stat.S_ISREG(mode):  # opening it could block for ever, or have side effects
         return f"{path!r} is not a regular file"
     if not mode & 0o111:
         return f"{path!r} is not executable: chmod a+x"
@@ -96,11 +96,11 @@ def _absent(path: str, error: OSError) -> str:
         return f"{path!r} does not exist, {program!r} does: arguments go into arg, a list, here {rest!r}"
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
         return f"{path!r} does not exist{'; arguments go into arg, a list' if space else ''}"
-    return ""  # nobody but another user can see it
+    return ""  # only another user can see it
 
 
 def _script_problem(path: str, begin: bytes, service: Service) -> str:
-    """The fault of the first line of a script."""
+    """Return the fault in the first line of a script."""
     if not begin.startswith(b"#!"):
         text = bool(begin) and b"\0" not in begin and begin.isascii()
         return f"{path!r} is text without an interpreter: its first line has to be like '#!/bin/sh'" if text else ""
@@ -118,7 +118,7 @@ def _script_problem(path: str, begin: bytes, service: Service) -> str:
 
 
 def _not_found(path: str, name: str, service: Service) -> str:
-    """The fault where env(1) looks for the interpreter."""
+    """Return the fault if env(1) does not find the interpreter."""
     places = service.env.get("PATH", DEFAULT_PATH)
     if service.env_file or any(os.access(os.path.join(folder, name), os.X_OK) for folder in places.split(":")):
         return ""
@@ -127,7 +127,7 @@ def _not_found(path: str, name: str, service: Service) -> str:
 
 @contextmanager
 def _as_user(service: Service) -> Iterator[None]:
-    """Have the effective rights of a service.  The real user stays root, so nobody can take hold of this process."""
+    """Take on the effective rights of a service. The real user stays root, so the user cannot trace this process."""
     groups, gid, uid = os.getgroups(), os.getegid(), os.geteuid()
     try:
         os.setgroups(service.gids)

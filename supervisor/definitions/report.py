@@ -1,14 +1,14 @@
-"""The report of the child that evaluates definitions, one JSON record a line, and how it is read.
+"""The report of the child that evaluates definitions, one JSON record per line, and its reader.
 
     {"file": PATH}                    evaluation of a file begins
-    {"at": PLACE, "doing": TEXT}      something begins that may take long
+    {"at": PLACE, "doing": TEXT}      an action begins that may take long
     {"problem": TEXT}, {"notice": TEXT, "about": [NAME, …]}, {"source": PATH, "text": TEXT}
     {"service": {…}}                  its fields that differ from the default
     {"settings": {…}}
-    {"digest": TEXT}                  where it was asked for
-    {"end": true}                     what has no end was cut off
+    {"digest": TEXT}                  if requested
+    {"end": true}                     a report without it is truncated
 
-Imports nothing that spawnd does not hold anyhow.
+Imports only modules that spawnd imports anyway.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Saved = tuple[str, str, Any]  # a field, its name in a record, its default
 
 
 def saved_fields(kind: type[Any]) -> list[Saved]:
-    """The fields of a dataclass: each keeps its name in records, even where the field is called otherwise by now."""
+    """Return the fields of a dataclass; each keeps its name in records, even if the field was renamed."""
     return [(field.name, field.metadata.get("saved") or field.name, default_of(field)) for field in fields(kind)]
 
 
@@ -62,7 +62,7 @@ def read_settings(record: Record) -> Settings:
 
 
 def differing(value: object, known: list[Saved]) -> Record:
-    """A record of the fields that differ from their defaults."""
+    """Return a record of the fields that differ from their defaults."""
     record = {}
     for name, saved, default in known:
         item = getattr(value, name)
@@ -72,10 +72,9 @@ def differing(value: object, known: list[Saved]) -> Record:
 
 
 def read_report(data: bytes, failure: str = "") -> Definitions:
-    """Return the definitions that the child found.  Raises DefinitionsError with all problems of all files.
+    """Return the definitions in the child's report. Raises DefinitionsError with all problems of all files.
 
-    `failure` says what happened to a child that did not end well; the problem names the file that it was busy with,
-    and the line where that is known.
+    `failure` says how a child failed; the problem then names the file that it was working on, and the line if known.
     """
     reader = ReportReader()
     reader.feed(data)
@@ -83,13 +82,13 @@ def read_report(data: bytes, failure: str = "") -> Definitions:
 
 
 class ReportReader:
-    """As `read_report`, for a report that comes in pieces: each is worked on as it comes."""
+    """A reader like `read_report` for a report that arrives in pieces, each of which is processed at once."""
 
     def __init__(self) -> None:
         self._rest = b""
         self._at = "definitions"
         self._ended = False
-        self.looked = False  # for programs, which is the last thing
+        self.looked = False  # the search for programs is finished, as the last step
         self._passing = False
         self._problems: list[str] = []
         self._notices: list[str] = []
@@ -101,20 +100,20 @@ class ReportReader:
         self._shared = SharedValues()
 
     def feed(self, data: bytes) -> None:
-        """Take the next piece, of any length."""
+        """Process the next piece, of any length."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._take(json.loads(line))
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything except the look for programs is there."""
+        """Whether everything except the search for programs has arrived."""
         return self._ended
 
     def definitions(self, failure: str = "", *, final: bool = False) -> Definitions:
-        """Return the definitions, after the last piece.  Raises DefinitionsError.
+        """Return the definitions, after the last piece. Raises DefinitionsError.
 
-        `final`: the child would fail another time, too.
+        `final`: the child would fail again.
         """
         if not self._ended:
             self._problems.append(f"{self._at}: {failure or 'the evaluation ended without a result'}")
@@ -155,7 +154,7 @@ class ReportReader:
 
 
 class SharedValues:
-    """Builds services so that equal values are one object: a thousand of them differ in little."""
+    """Builds services so that equal values are one object: a thousand services differ little."""
 
     def __init__(self) -> None:
         self._values: dict[Any, Any] = {}
@@ -189,7 +188,7 @@ class SharedValues:
     def _one(self, value: Any) -> Any:
         if isinstance(value, str):
             return sys.intern(value)
-        # the type belongs to the key: 1, 1.0 and True are equal
+        # the type is part of the key, because 1, 1.0 and True are equal
         return self._values.setdefault((type(value), value), value)
 
     def _descriptor(self, record: Record) -> Descriptor:

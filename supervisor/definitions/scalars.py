@@ -1,8 +1,8 @@
-"""Values that text stands for: sizes, durations, signals, file permissions.
+"""Scalar values that are written as text: sizes, durations, signals, file permissions.
 
-A size is a number of bytes, or text with `k`, `m`, `g` or `t`, 1024 each.  A duration is a number of seconds, or text
-with `ms`, `s`, `m`, `h` or `d`; a fraction is allowed.  Signals have names or numbers, numbered as `kill -l` numbers
-them: RTMIN is 34.  Permissions are the nine characters that `ls` shows, or an octal string.
+A size is a number of bytes, or text with `k`, `m`, `g` or `t`, each 1024 of the one before. A duration is a number of
+seconds, or text with `ms`, `s`, `m`, `h` or `d`; a fraction is allowed. Signals have names or numbers, the numbers of
+`kill -l`: RTMIN is 34. Permissions are the nine characters of `ls`, or an octal string.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.values import describe, is_integer, is_number
 
-LARGEST = 2**63 - 1  # of rlim_t, off_t and the files of a cgroup; above it is RLIM_INFINITY
+LARGEST = 2**63 - 1  # of rlim_t, off_t and the files of a cgroup; the next number is RLIM_INFINITY
 LONGEST_S = 100 * 366 * 86400.0
 
 SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -34,7 +34,7 @@ _OCTAL = re.compile(r"0?[0-7]{1,3}")
 
 
 def size(value: object) -> int:
-    """Bytes.  Raises InvalidValue."""
+    """Return bytes. Raises InvalidValue."""
     if is_integer(value):
         assert isinstance(value, int)
         number = value
@@ -49,7 +49,7 @@ def size(value: object) -> int:
 
 
 def duration(value: object) -> float:
-    """Seconds.  Raises InvalidValue."""
+    """Return seconds. Raises InvalidValue."""
     if is_number(value):
         assert isinstance(value, int | float)
         seconds = float(value)
@@ -58,7 +58,7 @@ def duration(value: object) -> float:
         if not match:
             raise _not(value, "a duration", '"500ms", "10s", "5m"; a plain number is seconds')
         unit = match[2].lower()
-        # dividing keeps "100ms" the same number as 0.1
+        # dividing makes "100ms" the same number as 0.1
         seconds = float(match[1]) / 1000 if unit == "ms" else float(match[1]) * DURATIONS[unit]
     if not math.isfinite(seconds) or not 0 <= seconds <= LONGEST_S:
         raise InvalidValue(f"{describe(value)} is not a possible duration")
@@ -66,7 +66,7 @@ def duration(value: object) -> float:
 
 
 def _not(value: object, what: str, examples: str) -> InvalidValue:
-    """Return the error for a value that is no size or duration: how to write the probable meaning, or examples."""
+    """Return the error for a value that is no size or duration, with its probable notation or examples."""
     from supervisor.definitions import synonyms  # only an error needs it
 
     meant = (synonyms.size if what == "a size" else synonyms.duration)(value) if isinstance(value, str) else ""
@@ -74,7 +74,7 @@ def _not(value: object, what: str, examples: str) -> InvalidValue:
 
 
 def count(value: object) -> int:
-    """A whole number from 0.  Raises InvalidValue."""
+    """Return a whole number from 0 up. Raises InvalidValue."""
     number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20 else value
     if not is_integer(number):
         raise InvalidValue(f"{describe(value)} is not a whole number")
@@ -120,7 +120,7 @@ LIMIT_UNITS: dict[str, Callable[[object], int]] = {
 
 
 def signal_number(value: object) -> int:
-    """The number of a signal: `"TERM"`, `"SIGTERM"`, `"RTMIN+1"` or a number.  Raises InvalidValue."""
+    """Return the number of a signal: `"TERM"`, `"SIGTERM"`, `"RTMIN+1"` or a number. Raises InvalidValue."""
     if is_integer(value) or (isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 4):
         assert isinstance(value, int | str)
         found = int(value)
@@ -139,7 +139,7 @@ def signal_number(value: object) -> int:
 
 
 def real_time_signal(value: object) -> int:
-    """A real-time signal.  Raises InvalidValue."""
+    """Return the number of a real-time signal. Raises InvalidValue."""
     found = signal_number(value)
     if found < RTMIN:
         raise InvalidValue(f'{describe(value)} is not a real-time signal ("RTMIN+1" to "RTMAX", {RTMIN} to {RTMAX})')
@@ -155,24 +155,24 @@ def _signal_of_match(value: str, match: re.Match[str]) -> int:
 
 
 def signal_name(number: int) -> str:
-    """The name of a signal, as a definition has it: `TERM`, `RTMIN+1`."""
+    """Return the name of a signal as in a definition: `TERM`, `RTMIN+1`."""
     if number >= RTMIN:
         return f"RTMIN+{number - RTMIN}" if number > RTMIN else "RTMIN"
     return signal.Signals(number).name.removeprefix("SIG")
 
 
 def umask(value: object) -> int:
-    """The bits that are masked: `---rwxrwx` is 0o077.  Raises InvalidValue."""
+    """Return the masked bits: `---rwxrwx` is 0o077. Raises InvalidValue."""
     return _bits(value, "022", '"---rwxrwx" shows the bits that are masked, "077" is the same')
 
 
 def permissions(value: object) -> int:
-    """The bits that are set: `rw-rw----` is 0o660.  Raises InvalidValue."""
+    """Return the set bits: `rw-rw----` is 0o660. Raises InvalidValue."""
     return _bits(value, "660", '"rw-rw----" or "660"')
 
 
 def show_permissions(bits: int) -> str:
-    """The nine characters for `bits`."""
+    """Return the nine characters for `bits`."""
     return "".join(letter if bits & 0o400 >> place else "-" for place, letter in enumerate("rwxrwxrwx"))
 
 

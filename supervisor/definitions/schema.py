@@ -49,7 +49,7 @@ CONVERTERS: dict[str, Convert] = {
     "weight": kernel.weight,
     "worker": worker,
 }
-MAKERS: dict[str, Callable[..., Convert]] = {  # kinds whose converter is made from a key's name and arguments
+MAKERS: dict[str, Callable[..., Convert]] = {  # kinds whose converter is made from the name and arguments of a key
     "choice": plain.choice,
     "integer": lambda name, low, high: plain.integer(low, high),
     "services": tables.services,

@@ -1,7 +1,7 @@
-"""The result of definitions, checked and resolved: plain values, no Lua, no names left to look up.
+"""The result of definitions, checked and resolved: plain values without Lua, and without names to look up.
 
-Times are seconds, sizes bytes, signals and ids numbers.  Two services that are equal here need nothing done at a
-reload.  Each key of a definition is declared once, at the field of `Service` that it fills.
+Times are seconds, sizes bytes, signals and ids numbers. Services that are equal here need no action at a
+reload. Each key of a definition is declared once, at the field of `Service` that it fills.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 UNLIMITED = -1  # RLIM_INFINITY
-CONTROL = "control"  # the name of the descriptor that `control = true` adds to the table
+CONTROL = "control"  # name of the descriptor that `control = true` adds to the table
 
 Kind = Literal["file", "udp", "tcp", "stream", "dgram", "seqpacket", "log"]
 
@@ -25,10 +25,10 @@ class Change(StrEnum):
     """Effect of a changed key on a running service, least first."""
 
     NOTHING = "nothing"
-    ADOPT = "adopt"  # spawnd alone needs to know it
+    ADOPT = "adopt"  # only spawnd needs to know it
     LIMITS = "limits"  # written to the cgroup of the running service
     RESTART = "restart"
-    REBUILD = "rebuild"  # descriptors opened or closed, and a restart
+    REBUILD = "rebuild"  # descriptors are opened or closed, and the service restarts
 
 
 class Reset(StrEnum):
@@ -36,7 +36,7 @@ class Reset(StrEnum):
 
     NEVER = "never"
     ALWAYS = "always"  # the key is about a program
-    BESIDE_PROCESS = "beside process"  # functions of a service with a process: the key is that one's alone
+    BESIDE_PROCESS = "beside process"  # functions of a service with a process, which alone has the key
     OTHER_USER = "other user"  # functions that run as another user than the process
 
 
@@ -44,10 +44,11 @@ class Reset(StrEnum):
 class Key:
     """A key of a definition, or a field that follows from one.
 
-    `kind` names the converter that reads the value (`schema`) and the notation that shows it (`notation.keys`);
-    `arguments` belong to that converter.  `kind` is empty for a field that no key fills directly: its changes are
-    those of the key `name`.  `field` is the field of `Service`, `part` the entry of a field that is a dict.
-    `about_process`: the key means nothing without a process, so a default of the file is left out there.
+    `kind` names the converter that reads the value (`schema`) and the notation that shows it
+    (`notation.keys`); `arguments` belong to that converter. `kind` is empty for a field that no key fills
+    directly: its changes are those of the key `name`. `field` is the field of `Service`, `part` the entry of
+    a field that is a dict. `about_process`: the key has no meaning without a process, so a default of the
+    file is omitted there.
     """
 
     kind: str = ""
@@ -61,7 +62,7 @@ class Key:
 
 
 def _field(default: Any, **metadata: object) -> Any:
-    """A field with a default, which for a dict is a new one each time."""
+    """Return a field with a default; for a dict, each object gets a new one."""
     if isinstance(default, dict):
         return field(default_factory=dict, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -76,17 +77,17 @@ def _key(
     reset: Reset = Reset.NEVER,
     about_process: bool = False,
 ) -> Any:
-    """A field that a key fills: one of its own name, or `name`."""
+    """Return a field that the key with its name, or `name`, fills."""
     return _field(default, key=Key(kind, arguments, change, reset, about_process, name))
 
 
 def _follows(default: Any, name: str, change: Change, reset: Reset = Reset.NEVER, saved: str = "") -> Any:
-    """A field that follows from the key `name`; `saved` is its name in records, where that is another one."""
+    """Return a field that follows from the key `name`; `saved` is its name in records, if different."""
     return _field(default, key=Key(change=change, reset=reset, name=name), saved=saved)
 
 
 def _parts(kinds: dict[str, str], change: Change) -> Any:
-    """A dict with an entry for each of several keys, given with their kinds."""
+    """Return a dict with an entry for each of several keys, given with their kinds."""
     return _field({}, parts=[Key(kind, change=change, name=name, part=name) for name, kind in kinds.items()])
 
 
@@ -94,11 +95,11 @@ def _parts(kinds: dict[str, str], change: Change) -> Any:
 class Descriptor:
     """One entry of a service's descriptor table, or its stdin, stdout or stderr.
 
-    `path` belongs to `file` and to the three Unix kinds (`@name` is abstract), `host`
-    (numeric) and `port` to `udp` and `tcp`.  `access` is the mode of a file in the
-    notation of `fopen` (`r`, `r+`, `w`, `w+`, `a`, `a+`).  `mode`, `owner` and `group`
-    are set on a file that is created and on a Unix socket that is bound; None leaves them.
-    `netns` is where a socket is made, None where spawnd is: the service's own is filled in.
+    `path` belongs to `file` and to the three Unix kinds (`@name` is abstract), `host` (numeric) and `port` to
+    `udp` and `tcp`. `access` is the mode of a file in the notation of `fopen` (`r`, `r+`, `w`, `w+`, `a`,
+    `a+`). `mode`, `owner` and `group` are set on a file that is created and on a Unix socket that is bound;
+    None leaves them unchanged. `netns` is the network namespace of a socket, by default the service's own;
+    None stands for that of spawnd.
     """
 
     kind: Kind
@@ -129,7 +130,7 @@ class Descriptor:
         return self.kind in ("udp", "tcp") or self.path.startswith("@")
 
     def describe(self) -> str:
-        """For people to read: `udp 127.0.0.1:69`, `stream /run/x`, `file /etc/y r`, `log`."""
+        """Return text for people: `udp 127.0.0.1:69`, `stream /run/x`, `file /etc/y r`, `log`."""
         where = f" in netns {self.netns}" if self.netns else ""
         match self.kind:
             case "udp" | "tcp":
@@ -143,13 +144,13 @@ class Descriptor:
                 return f"{self.kind} {self.path}{' connected' if self.connect else ''}{where}"
 
     def address(self) -> tuple[object, ...]:
-        """The address that two descriptors cannot both have open; equal for two that would collide."""
+        """Return the address, of which only one descriptor can be open; equal for two that would collide."""
         return (self.kind, self.path, self.host, self.port, self.netns)
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Waits between failures: `first` seconds, times `factor` each, at most `max`, spread by `jitter` (a share)."""
+    """Back-off after failures: `first` seconds, growing by `factor`, at most `max`, varied by `jitter` (a share)."""
 
     first: float = 0.1
     factor: float = 2.0
@@ -164,19 +165,19 @@ NULL_ERR = Descriptor("file", name="stderr", path="/dev/null", access="w")
 
 _ADOPT = Change.ADOPT
 _BESIDE = Reset.BESIDE_PROCESS
-FUNCTIONS = "functions"  # the name for changes of a module's functions, beside the keys
+FUNCTIONS = "functions"  # the name for changes of a module's functions, which are no keys
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One service.  At most one of `exec` and `worker` is set; with neither it has no process of its own.
+    """One service. At most one of `exec` and `worker` is set; without either, it has no process of its own.
 
-    `lines` has the line of each key that is given.  `functions` are those of its module, `source_digest` is the
-    SHA-256 of the text that they are in.  `functions_as_root`: its process has another user, as it always has, but
-    the functions are root's.  `function_ids` are user and group of `function_user`.  `login_env` has the variables
-    that the key of this name adds, none without it.  `limits` maps names such as `nofile` to the soft and the hard
-    limit, `resources` keys such as `memory_max` to what the kernel's file takes.  Equal values share their dicts:
-    nobody changes them.
+    `lines` has the line of each given key. `functions` are those of its module, `source_digest` is the
+    SHA-256 of their text. `functions_as_root`: its process runs as its default user, but the functions run as
+    root. `function_ids` are user and group of `function_user`. `login_env` has the variables that the key of
+    this name adds, none without it. `limits` maps names such as `nofile` to the soft and the hard limit,
+    `resources` maps keys such as `memory_max` to the text of the kernel's file. Equal values share their
+    dicts, which must not be changed.
     """
 
     name: str
@@ -280,25 +281,25 @@ class Service:
         return bool(self.exec or self.worker)
 
     def own_descriptors(self) -> tuple[Descriptor, ...]:
-        """The table without the control socket, which is there because of `control` and not because of `fd`."""
+        """Return the table without the control socket, which belongs to `control` rather than `fd`."""
         return tuple(spec for spec in self.fd if not (self.control and spec.name == CONTROL))
 
     @property
     def loses_stderr(self) -> bool:
-        """Whether the stderr of the process goes to `/dev/null` without the definition saying so."""
+        """Whether the stderr of the process goes to `/dev/null` only by default."""
         return bool(self.exec) and self.stderr == NULL_ERR and "stderr" not in self.lines
 
     def shares_log(self, slot: str) -> bool:
-        """Whether `stdout` or `stderr` is spawnd's own log: that of a worker whose definition says nothing else."""
+        """Whether `stdout` or `stderr` is spawnd's own log, which is the default of a worker."""
         return bool(self.worker) and slot in ("stdout", "stderr") and slot not in self.lines
 
     def without(self, reset: Reset) -> Service:
-        """The service as if none of the keys with this `reset` were given."""
+        """Return the service as if none of the keys with this `reset` were given."""
         return replace(self, **{name: default_of(item) for name, item in _FIELDS.items() if _reset_of(item) is reset})
 
 
 def default_of(item: Field[Any]) -> Any:
-    """The default of a field; MISSING where it has none."""
+    """Return the default of a field; MISSING without one."""
     return item.default if item.default_factory is MISSING else item.default_factory()
 
 
@@ -311,7 +312,7 @@ _FIELDS: dict[str, Field[Any]] = {item.name: item for item in fields(Service)}
 
 
 def _declared() -> list[Key]:
-    """Every key at a field, each with the name of its field, and with its own."""
+    """Return every key at a field, with the name of its field and its own."""
     found = []
     for name, item in _FIELDS.items():
         keys = item.metadata.get("parts", [item.metadata["key"]] if "key" in item.metadata else [])
@@ -320,8 +321,8 @@ def _declared() -> list[Key]:
 
 
 _DECLARED = _declared()
-KEYS: dict[str, Key] = {key.name: key for key in _DECLARED if key.kind}  # in the order in which `show` has them
-FIELDS = tuple(dict.fromkeys(key.field for key in _DECLARED))  # all that keys fill, or decide on
+KEYS: dict[str, Key] = {key.name: key for key in _DECLARED if key.kind}  # in the order of `show`
+FIELDS = tuple(dict.fromkeys(key.field for key in _DECLARED))  # all fields that keys fill or determine
 KEY_OF_FIELD: dict[str, str] = {key.field: key.name for key in _DECLARED if not key.part}
 CHANGES: dict[str, Change] = {key.name: key.change for key in _DECLARED}
 
@@ -330,9 +331,8 @@ CHANGES: dict[str, Change] = {key.name: key.change for key in _DECLARED}
 class Settings:
     """`_SUPERVISOR`: settings of spawnd itself.
 
-    `control_group` is the gid whose members may use the control socket.  `cgroup` is the
-    folder of a delegated cgroup v2 subtree, below the mount point of cgroup2.  `places` has
-    the FILE:LINE of each setting that is given.
+    `control_group` is the gid whose members may use the control socket. `cgroup` is the folder of a delegated
+    cgroup v2 subtree, below the mount point of cgroup2. `places` has the FILE:LINE of each given setting.
     """
 
     control_group: int | None = None
@@ -343,10 +343,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Definitions:
-    """The content of all definition files.  `sources` maps each file to the text that was checked.
+    """The content of all definition files. `sources` maps each file to the text that was checked.
 
-    `about` has the services that a notice compares.  `digest` is equal for equal definitions, wherever they stand; it
-    is empty unless it was asked for.
+    `about` has the services that a notice compares. `digest` is equal for equal definitions, wherever they
+    are written; it is empty unless requested.
     """
 
     services: dict[str, Service] = field(default_factory=dict)

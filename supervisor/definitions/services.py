@@ -1,4 +1,4 @@
-"""One table or module of a definition file to one `Service`: key by key, then the keys together."""
+"""Conversion of one table or module of a definition file to one `Service`: key by key, then the keys together."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from supervisor.printable import count
 FIRST_FD = 3
 STANDARD = frozenset({"stdin", "stdout", "stderr"})
 
-GROUP = frozenset({"description", "depends", "after", "conflicts", "status"})  # all that a group has
+GROUP = frozenset({"description", "depends", "after", "conflicts", "status"})  # all keys of a group
 PROCESS = frozenset(name for name, key in KEYS.items() if key.about_process)
 
-# as login(1) sets it: system programs are for root
+# like login(1), which gives system programs to root
 ROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 USER_PATH = "/usr/local/bin:/usr/bin:/bin"
-DEFAULT_SHELL = "/bin/sh"  # of an entry without one: passwd(5)
+DEFAULT_SHELL = "/bin/sh"  # for an entry without one: passwd(5)
 
 Converted = dict[str, Any]  # values by key
 Account = tuple[str, int]
@@ -39,9 +39,9 @@ class Defaults:
 
 
 def convert(values: dict[str, Any], checking: Checking) -> Converted:
-    """Return the good keys of a table, converted; report the bad ones."""
+    """Return the valid keys of a table, converted; report the invalid ones."""
     good: Converted = {}
-    for key, value in sorted(values.items()):  # Lua has no order, messages need one
+    for key, value in sorted(values.items()):  # Lua tables have no order, but messages need one
         try:
             if key in KEYS:
                 good[key] = CONVERT[key](value, checking)
@@ -90,7 +90,7 @@ def of_module(
 
 
 def _without_services(raw: dict[str, Any], checking: Checking) -> dict[str, Any]:
-    """Leave out and report keys of a module that would be services in front of it."""
+    """Omit and report keys of a module that should have been services before it."""
     good = {}
     for key, value in raw.items():
         if key in KEYS or not {"exec", "worker", "depends"} & (table(value) or {}).keys():
@@ -106,13 +106,13 @@ def _has_process(merged: Converted) -> bool:
 
 
 def _without_process(merged: Converted, raw: dict[str, Any]) -> Converted:
-    """Leave out defaults about a process where there is none: nobody would feed the watchdog of a group."""
+    """Omit defaults about a process if there is none: a group would never feed its watchdog."""
     unused = PROCESS if "check" in merged else PROCESS | STANDARD
     return {key: value for key, value in merged.items() if key in raw or key not in unused}
 
 
 def function_key(name: str) -> str:
-    """The key of a module's function among the lines: `restart` and `status` are keys as well."""
+    """Return the key of a module's function among the lines: `restart` and `status` are also keys."""
     return f"{name}()"
 
 
@@ -166,7 +166,7 @@ def _primary_group(uid: int, databases: Databases) -> int:
 
 
 def _login(uid: int, user: str, checking: Checking) -> dict[str, str]:
-    """The variables that login(1) sets for a user."""
+    """Return the variables that login(1) sets for a user."""
     entry = checking.databases.accounts.entry(uid)
     if entry is None:
         checking.problem(f"user {user!r} has no entry that would say a home and a shell", "login_env")
@@ -195,7 +195,7 @@ def _merge(given: Converted, raw: dict[str, Any], defaults: Converted) -> Conver
 
 
 def _check(merged: Converted, raw: dict[str, Any], checking: Checking) -> None:
-    """Check keys together."""
+    """Check the keys together."""
     has = raw.keys() | merged.keys()
     if "exec" in has and "worker" in has:
         checking.problem("a service has either exec or worker, not both", "worker")
@@ -248,7 +248,7 @@ def _check_ready(merged: Converted, checking: Checking) -> None:
 
 
 def first_free(merged: Converted) -> int:
-    """The first descriptor number that neither the table nor the store can reach."""
+    """Return the first descriptor number that neither the table nor the store can reach."""
     added = bool(merged.get("control")) + bool(merged.get("worker"))  # the control socket, a worker's options
     return FIRST_FD + len(merged.get("fd", ())) + added + int(merged.get("fdstore_max", 0))
 
@@ -267,10 +267,10 @@ def _derive(fields: dict[str, Any]) -> None:
 
 
 def in_namespace(descriptor: Descriptor, netns: str | None) -> Descriptor:
-    """`descriptor` in a service of the namespace `netns`; None is where spawnd is.
+    """Return `descriptor` for a service of the namespace `netns`; None stands for that of spawnd.
 
-    Until a service is complete a descriptor's `netns` is None where its definition does not say, and empty where it
-    says `false`: a default of the file may be read before the service whose namespace counts.
+    Until a service is complete, a descriptor's `netns` is None if its definition names none, and '' if it is
+    `false`: a default of the file may be read before the service whose namespace counts.
     """
     if not descriptor.belongs_to_namespace:
         return descriptor

@@ -1,8 +1,8 @@
 """Words of other supervisors for keys and values of definitions: supervisord, systemd, docker, OpenRC, dinit, pm2.
 
-The one place for all messages: words for keys, for values, for functions, for units of sizes and durations.  Words
-for keys are written without `_` and `-` and in lower case.  Our keys in the advice are in single quotes, those with a
-value in backticks: `task = true`.  A test looks for each of them in the schema.
+All such hints in messages are here: words for keys, values, functions, and units of sizes and durations.
+Words for keys are written without `_` and `-` and in lower case. In the advice, our keys are in single
+quotes, and keys with a value in backticks: `task = true`. A test looks for each of them in the schema.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Container
 from supervisor.definitions.notation import quantity
 from supervisor.definitions.problems import did_you_mean, nearest
 
-MISSPELT = 0.9  # how alike a word has to be to one of these; the least for our own keys is lower
+MISSPELT = 0.9  # minimum similarity of a word to one of these; that for our own keys is lower
 
 _PROGRAM = "the program goes into 'exec', its arguments into 'arg', a list"
 _STARTED = "'status' says whether it is started with spawnd: \"start\" or \"stop\""
@@ -282,7 +282,7 @@ _MISTAKES = tuple(
 
 
 def key(name: object) -> str:
-    """The hint for a key of another tool, with its mark in front; '' where the key is unknown."""
+    """Return the hint for a key of another tool, with its punctuation; '' if the key is unknown."""
     if not isinstance(name, str):
         return ""
     if name.startswith(_LIMIT) and name[len(_LIMIT) :].isupper():
@@ -293,25 +293,25 @@ def key(name: object) -> str:
 
 
 def misspelt_key(name: str) -> str:
-    """The hint for a key of another tool with a letter or two wrong, with its mark in front; '' where none is near."""
+    """Return the hint for a misspelt key of another tool, with its punctuation; '' if none is similar."""
     near = nearest(name.replace("_", "").replace("-", ""), KEYS, alike=MISSPELT)
     return f": {KEYS[near[0]]}" if near else ""
 
 
 def word(key: str, value: object, words: tuple[str, ...]) -> str:
-    """The hint for a value of a key that takes one of the words, with its mark in front; '' if there is none."""
+    """Return the hint for a value of a key with a choice of words, with its punctuation; '' if there is none."""
     other = VALUES.get(key, {}).get(str(value).lower(), "")
     return f": {other}" if other and other not in words else did_you_mean(other or value, words)
 
 
 def function(name: str) -> str:
-    """The hint for a function that definitions do not have, with its mark in front; '' where it is unknown."""
+    """Return the hint for a function that definitions do not have, with its punctuation; '' if it is unknown."""
     advice = FUNCTIONS.get(name)
     return f"; {advice}" if advice else ""
 
 
 def duration(text: str) -> str:
-    """The duration that other tools write as several numbers, or with a unit of their own; '' where it is none."""
+    """Return the duration in another tool's notation, of several numbers or with its own units; '' if it is none."""
     parts = _DURATION.findall(text)
     if not parts or _DURATION.sub("", text).strip() or any(unit.lower() not in _UNITS for _, unit in parts):
         return ""
@@ -319,19 +319,19 @@ def duration(text: str) -> str:
 
 
 def size(text: str) -> str:
-    """The size that other tools write with a unit of their own; '' where it is none."""
+    """Return the size in another tool's notation, with its own units; '' if it is none."""
     match = _SIZE.fullmatch(text.strip())
     return quantity.size(round(float(match[1]) * _BYTES[match[2].lower()])) if match else ""
 
 
 def resource(name: object) -> str:
-    """The hint for a resource limit of another tool, with its mark in front; '' where it is unknown."""
+    """Return the hint for a resource limit of another tool, with its punctuation; '' if it is unknown."""
     advice = RESOURCES.get(name.replace("_", "").lower()) if isinstance(name, str) else None
     return f": {advice}" if advice else ""
 
 
 def service(name: str, known: Container[str]) -> str:
-    """The hint for the name of a unit of systemd, with its mark in front; '' where it is none."""
+    """Return the hint for the name of a systemd unit, with its punctuation; '' if it is none."""
     stem, _, kind = name.rpartition(".")
     if kind not in UNITS:
         return ""
@@ -339,7 +339,7 @@ def service(name: str, known: Container[str]) -> str:
 
 
 def syntax(text: str, line: int, message: str) -> str:
-    """The hint for a file that Lua does not take on this line; '' where there is none."""
+    """Return the hint for a syntax error of Lua on this line; '' if there is none."""
     if _SECTION.match(text):
         return '; this is no INI file: a service is a table, web = { exec = "/usr/sbin/web" }'
     lines = text.split("\n")
@@ -358,7 +358,7 @@ def syntax(text: str, line: int, message: str) -> str:
 
 
 def _follows_comma(text: str, before: list[str], written: str, message: str) -> bool:
-    """Whether a comma stands in front of the place where Lua expects none: between keys of a module, or services."""
+    """Whether a comma precedes the place where Lua expects none: between keys of a module, or between services."""
     if "unexpected symbol near '<eof>'" in message:
         return bool(_COMMA.search(text))
     if "unexpected symbol near '='" not in message or _TWICE.search(written):

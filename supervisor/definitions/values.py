@@ -1,8 +1,9 @@
-"""Lua values after their way through JSON, and their names in messages.
+"""Lua values after their conversion through JSON, and their names in messages.
 
-A table is a list or a dict with text keys.  Everything else that Lua has is a dict with the key `TAG`, which no other
-dict holds: the call of a constructor (`{TAG: kind, "line": …, "args": […]}`), a table that is neither list nor dict
-(`{TAG: "pairs", "pairs": …}`), and things that cannot be a value at all (`{TAG: "odd", "what": "a function"}`).
+A table is a list or a dict with text keys. Every other type of Lua is a dict with the key `TAG`, which no
+other dict has: the call of a constructor (`{TAG: kind, "line": …, "args": […]}`), a table that is neither
+list nor dict (`{TAG: "pairs", "pairs": …}`), or a thing that cannot be a value at all (`{TAG: "odd", "what":
+"a function"}`).
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ def is_integer(value: object) -> bool:
 
 
 def is_digits(text: str) -> bool:
-    """Whether `text` is a number for int(), which does not take all that isdigit() does."""
+    """Whether `text` is a number for int(), which does not accept everything that isdigit() does."""
     return text.isascii() and text.isdigit()
 
 
 def is_service_name(name: str) -> bool:
-    """Whether a service can be called so."""
+    """Whether a service can have this name."""
     return _SERVICE.fullmatch(name) is not None
 
 
@@ -48,7 +49,7 @@ def table(value: object) -> dict[str, Any] | None:
 
 
 def describe(value: object) -> str:
-    """Return `value` as a message shows it."""
+    """Return `value` as shown in a message."""
     if value is None:
         return "nil"
     if isinstance(value, bool):

@@ -1,5 +1,5 @@
-"""Converters: one Lua value to one checked value of a `Service`.
+"""Converters from one Lua value to one checked value of a `Service`.
 
-A converter takes the value and the `Checking` that it stands in, returns what the service
-holds and raises `InvalidValue`; one that reads a table reports every bad entry first.
+A converter takes the value and its `Checking`. It returns the value for the service or raises `InvalidValue`.
+A converter of a table reports every bad entry first.
 """

@@ -1,7 +1,7 @@
-"""Users and groups: each as its name and its id.
+"""Users and groups, each as name and id.
 
-Without root nothing is switched: the ids are then those of the caller, and a name that this
-host does not know is only noted.
+Without root no user is switched: the ids are those of the caller, and a name that this host does not know is
+only noted.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ def groups(value: object, checking: Checking) -> tuple[Account, ...]:
 
 
 def owner_id(value: object, checking: Checking) -> int | None:
-    """The user that a file or socket is given to; None leaves it."""
+    """Return the user who gets a file or socket; None leaves it unchanged."""
     uid = _find(checking, "owner", _name(value), checking.databases.accounts.user)
     return None if uid == UNKNOWN else uid
 
 
 def group_id(value: object, checking: Checking) -> int | None:
-    """The group that a file, a socket or the control socket is given to; None leaves it."""
+    """Return the group that gets a file, a socket or the control socket; None leaves it unchanged."""
     gid = _find(checking, "group", group_name(value, checking), checking.databases.accounts.group)
     return None if gid == UNKNOWN else gid
 
 
 def group_name(value: object, checking: Checking) -> str:
-    """Return the name that this host uses: `nobody` is `nogroup` on Debian."""
+    """Return the name on this host: `nobody` is `nogroup` on Debian."""
     name = _name(value)
     return checking.databases.accounts.nobody()[2] if name == "nobody" else name
 

@@ -18,14 +18,14 @@ from supervisor.definitions.values import describe, is_integer, table, tag
 from supervisor.printable import count
 
 ACCESS = ("r", "r+", "w", "w+", "a", "a+")
-SUN_PATH = 107  # unix(7): 108 bytes, one of them a NUL
+SUN_PATH = 107  # unix(7): 108 bytes with a NUL
 MAX_NAME = 255
 MAX_ENTRIES = 4096
 
 _NOT_IN_NAMES = re.compile(r"[:\x00-\x1f\x7f]")
 _Parts = dict[str, Any]
 
-MAX_BUFFER = 2**30  # the kernel doubles it and counts in an int
+MAX_BUFFER = 2**30  # the kernel doubles it and stores it in an int
 _INTERNET = frozenset({"udp", "tcp"})
 _BOUND = frozenset({"stream", "dgram", "seqpacket"})
 _CONNECTED = frozenset({f"connected {kind}" for kind in _BOUND})
@@ -33,12 +33,12 @@ _SOCKETS = _INTERNET | _BOUND | _CONNECTED
 
 
 def _is_made(value: object) -> bool:
-    """Whether a constructor of a descriptor has made it."""
+    """Whether the value was made by a descriptor constructor."""
     return tag(value) in _KINDS
 
 
 def entries(value: object, checking: Checking) -> tuple[Descriptor, ...]:
-    """The descriptor table: numbers from 3 up, in this order."""
+    """Return the descriptor table: numbers from 3 up, in this order."""
     found = []
     for index, item in enumerate(items(value, "fd", _is_made), 1):
         try:
@@ -51,7 +51,7 @@ def entries(value: object, checking: Checking) -> tuple[Descriptor, ...]:
 
 
 def standard(slot: str) -> Callable[[object, Checking], Descriptor]:
-    """A converter for `stdin`, `stdout` or `stderr`."""
+    """Return a converter for `stdin`, `stdout` or `stderr`."""
 
     def convert(value: object, checking: Checking) -> Descriptor:
         found = descriptor(value, checking, slot)
@@ -66,7 +66,7 @@ def standard(slot: str) -> Callable[[object, Checking], Descriptor]:
 
 
 def descriptor(value: object, checking: Checking, *path: str | int) -> Descriptor:
-    """Return the descriptor that the constructor call at `path` describes.  Raises InvalidValue."""
+    """Return the descriptor of the constructor call at `path`. Raises InvalidValue."""
     kind = tag(value)
     if kind not in _KINDS:
         raise InvalidValue(f"has to be made by a constructor, {_example(value, path[0])}, not {describe(value)}")
@@ -88,7 +88,7 @@ def descriptor(value: object, checking: Checking, *path: str | int) -> Descripto
 
 
 def _example(value: object, slot: str | int) -> str:
-    """Return how to write the value that was probably meant."""
+    """Return the notation of the value that was probably meant."""
     out = slot in ("stdout", "stderr")
     if describe(value) == "a function":
         return 'which is called with its arguments, like log() or tcp("*", 80)'
@@ -170,7 +170,7 @@ _KINDS: dict[str, Callable[[str, list[Any], Checking], _Parts]] = {
 
 
 def _arguments(given: list[Any], usage: str, least: int, most: int) -> list[Any]:
-    """Two arguments, None for what is left out.  Raises InvalidValue."""
+    """Return two arguments, None for omitted ones. Raises InvalidValue."""
     while given and given[-1] is None:
         given.pop()
     if not least <= len(given) <= most:
@@ -184,13 +184,13 @@ def _last(path: str) -> str:
 
 
 def _name(text: str) -> str:
-    """A name as LISTEN_FDNAMES can hold it."""
+    """Return a name that fits into LISTEN_FDNAMES."""
     return _NOT_IN_NAMES.sub("_", text)[:MAX_NAME]
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option: the kinds of descriptor that it is for, and its converter."""
+    """An option: the kinds of descriptor that can have it, and its converter."""
 
     where: frozenset[str]
     convert: Callable[[object, Checking], Any]
@@ -211,7 +211,7 @@ def _given_name(value: object, checking: Checking) -> str:
 
 
 def _netns(value: object, checking: Checking) -> str:
-    return "" if value is False else file_name(value, checking)  # as `namespace` reads it
+    return "" if value is False else file_name(value, checking)  # read like `namespace`
 
 
 OPTIONS: dict[str, Option] = {
@@ -250,7 +250,7 @@ def options(kind: str, parts: dict[str, Any], given: dict[str, Any], checking: C
 
 
 def _check_place(name: str, parts: dict[str, Any], value: object) -> None:
-    """Check options that need more than the right kind.  Raises InvalidValue."""
+    """Check the options that need more than the right kind. Raises InvalidValue."""
     path = parts.get("path", "")
     if name in ("mode", "owner", "group"):
         if path.startswith("@"):

@@ -1,4 +1,4 @@
-"""Grants of the kernel to a service: CPUs, scheduling, capabilities, limits and weights of its cgroup."""
+"""Scheduling, CPUs, capabilities, and the limits and weights of a cgroup."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ CAPABILITIES = (
     "checkpoint_restore",
 )  # fmt: skip
 PERIOD_US = 100_000  # the kernel's own default
-MIN_QUOTA_US = 1_000  # the kernel takes no less
+MIN_QUOTA_US = 1_000  # the kernel accepts no less
 _PERCENT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)\s*%")
 
 
 def cpu_affinity(value: object, checking: Checking) -> tuple[int, ...]:
-    """Numbers of CPUs, from a list or text like `"0-3,5"`."""
+    """Return numbers of CPUs, from a list or text like `"0-3,5"`."""
     if isinstance(value, str):
         cpus = {cpu for part in value.split(",") for cpu in _range(part, value)}
     elif isinstance(value, list):
@@ -63,7 +63,7 @@ def _range(part: str, whole: str) -> range:
 
 
 def scheduling(value: object, checking: Checking) -> str:
-    """`"batch"`, `"idle"`, or a real-time policy with its priority."""
+    """Return `"batch"`, `"idle"`, or a real-time policy with its priority."""
     if value in ("batch", "idle"):
         return str(value)
     match = _REAL_TIME_POLICY.fullmatch(value) if isinstance(value, str) else None
@@ -75,7 +75,7 @@ def scheduling(value: object, checking: Checking) -> str:
 
 
 def capabilities(value: object, checking: Checking) -> tuple[str, ...]:
-    """The names without `CAP_`, in lower case."""
+    """Return the names without `CAP_`, in lower case."""
     given = names(value, '{ keep = { "net_bind_service" } }')
     for name in given:
         if name != "keep":
@@ -111,7 +111,7 @@ def processes(value: object, checking: Checking) -> str:
 
 
 def cpu_share(value: object, checking: Checking) -> str:
-    """A share of one CPU: `"150%"` is one and a half."""
+    """Return a share of one CPU: `"150%"` is one and a half."""
     if is_unlimited(value):
         return f"max {PERIOD_US}"
     match = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None

@@ -1,4 +1,4 @@
-"""Plain values: text, paths, names, choices, numbers, durations, yes and no."""
+"""Plain values: text, paths, names, choices, numbers, durations, true and false."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DIGITS = re.compile(r"-?[0-9]{1,9}", re.A)
 
 
 def usable(value: str) -> str:
-    """Return `value` if the kernel can take it.  Raises InvalidValue."""
+    """Return `value` if the kernel accepts it. Raises InvalidValue."""
     if "\0" in value:
         raise InvalidValue(f"{describe(value)} holds a NUL character")
     try:
@@ -34,7 +34,7 @@ def text(value: object, checking: Checking) -> str:
 
 
 def word(value: object) -> str:
-    """Text, or a number as Lua would print it."""
+    """Return text, or a number as Lua would print it."""
     if isinstance(value, str):
         return usable(value)
     if is_number(value):
@@ -43,7 +43,7 @@ def word(value: object) -> str:
 
 
 def description(value: object, checking: Checking) -> str:
-    """Return one line of text: a long text in brackets spans several."""
+    """Return one line of text: a long string in brackets may have several."""
     return " ".join(text(value, checking).split())
 
 
@@ -57,7 +57,7 @@ def absolute(value: object, checking: Checking) -> str:
 
 
 def file_name(value: object, checking: Checking) -> str:
-    """The name of something in a folder that the supervisor knows."""
+    """Return the name of an entry in a folder of the supervisor's choice."""
     name = text(value, checking)
     if not name or name in (".", "..") or "/" in name or len(name.encode()) > NAME_MAX:
         raise InvalidValue(f"{describe(value)} is not a name")
@@ -72,7 +72,7 @@ def service_name(value: object, checking: Checking) -> str:
 
 
 def choice(key: str, *names: str) -> Callable[[object, Checking], str]:
-    """A converter for a key that takes one of `names`."""
+    """Return a converter for a key that takes one of `names`."""
 
     def convert(value: object, checking: Checking) -> str:
         if isinstance(value, str) and value in names:
@@ -92,7 +92,7 @@ def boolean(value: object, checking: Checking) -> bool:
 
 
 def integer(low: int, high: int) -> Callable[[object, Checking], int]:
-    """A converter that takes whole numbers from `low` to `high`."""
+    """Return a converter for whole numbers from `low` to `high`."""
 
     def convert(value: object, checking: Checking) -> int:
         if not is_integer(value):
@@ -112,12 +112,12 @@ def duration(value: object, checking: Checking) -> float:
 
 
 def timeout(value: object, checking: Checking) -> float | None:
-    """A duration, or None for no limit: `false` or `"unlimited"`."""
+    """Return a duration, or None for no limit: `false` or `"unlimited"`."""
     return None if value is False or scalars.is_unlimited(value) else scalars.duration(value)
 
 
 def stop_timeout(value: object, checking: Checking) -> float | None:
-    """As `timeout`, with a notice about 0: other supervisors mean no limit by it."""
+    """Return a timeout, with a notice about 0, which in other supervisors means no limit."""
     seconds = timeout(value, checking)
     if seconds == 0:
         checking.notice("0 kills at once, without time to stop; false means no limit", "stop_timeout")
@@ -125,7 +125,7 @@ def stop_timeout(value: object, checking: Checking) -> float | None:
 
 
 def positive_timeout(value: object, checking: Checking) -> float | None:
-    """As `timeout`, but not 0, which would let nothing happen."""
+    """Return a timeout other than 0, with which every start would fail."""
     seconds = timeout(value, checking)
     if seconds == 0:
         raise InvalidValue("0 is too short; false means no limit")
@@ -142,7 +142,7 @@ def watchdog(value: object, checking: Checking) -> float | None:
 
 
 def timer_slack(value: object, checking: Checking) -> float:
-    """Seconds, at least a nanosecond: 0 would be the kernel's default."""
+    """Return seconds, at least a nanosecond: 0 would be the kernel's default."""
     seconds = scalars.duration(value)
     if round(seconds * 1e9) < 1:
         raise InvalidValue("has to be at least a nanosecond; without the key the kernel's default counts")
@@ -150,7 +150,7 @@ def timer_slack(value: object, checking: Checking) -> float:
 
 
 def start_limit(value: object, checking: Checking) -> int | None:
-    """Failures in a row, or None for any number of them: `false`."""
+    """Return the number of failures in a row, or None for any number: `false`."""
     return None if value is False else integer(1, 1_000_000)(value, checking)
 
 

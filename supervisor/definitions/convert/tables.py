@@ -1,4 +1,4 @@
-"""Lists and tables with names."""
+"""Lists, and tables with names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from supervisor.definitions.service import UNLIMITED, Backoff
 from supervisor.definitions.values import describe, is_number, table, tag
 
 _VARIABLE = re.compile(r"[^=\0]+")
-_SHELL = frozenset("\"'\\`$|&;<>()")  # a command line that has one of these is not split at its blanks
+_SHELL = frozenset("\"'\\`$|&;<>()")  # a command line with one of these is not split at its spaces
 _BACKOFF = ("first", "factor", "max", "jitter")
 Limit = tuple[int, int]
 
@@ -29,7 +29,7 @@ def _is_word(value: object) -> bool:
 
 
 def items(value: object, key: str, is_entry: Callable[[object], bool] = _is_text) -> list[Any]:
-    """Return the list that `value` is.  Raises InvalidValue, with an example if `value` is a right entry itself."""
+    """Return the list. Raises InvalidValue, with an example if `value` itself is a valid entry."""
     if isinstance(value, list):
         return value
     if tag(value) == "pairs":
@@ -39,20 +39,20 @@ def items(value: object, key: str, is_entry: Callable[[object], bool] = _is_text
 
 
 def _words(value: object) -> str:
-    """Return how a list has the value that stands alone: a command line as one entry for each word."""
+    """Return the entries of a list for a single value: a command line has one entry per word."""
     words = value.split() if isinstance(value, str) and not set(value) & _SHELL else []
     return ", ".join(map(describe, words)) if len(words) > 1 else describe(value)
 
 
 def one_or_more(value: object, checking: Checking, convert: Callable[[Any, Checking], Any], *path: str) -> list[Any]:
-    """Convert a list, or a single value, at `path`.  Raises InvalidValue; bad values of a list are left out."""
+    """Convert a list, or a single value, at `path`. Raises InvalidValue; bad values of a list are omitted."""
     if isinstance(value, list) or tag(value) == "pairs":
         return each(items(value, path[-1]), checking, convert, *path)
     return [convert(value, checking)]
 
 
 def each(values: list[Any], checking: Checking, convert: Callable[[Any, Checking], Any], *path: str) -> list[Any]:
-    """Convert every value of the list at `path`; report bad values and leave them out."""
+    """Convert every value of the list at `path`; report bad values and omit them."""
     good = []
     for index, value in enumerate(values, 1):
         try:
@@ -71,7 +71,7 @@ def arguments(value: object, checking: Checking) -> tuple[str, ...]:
 
 
 def command(value: object, checking: Checking) -> tuple[str, ...]:
-    """A program with its arguments."""
+    """Return a program with its arguments."""
     words = items(value, "check")
     if not words:
         raise InvalidValue("has to name a program")
@@ -80,7 +80,7 @@ def command(value: object, checking: Checking) -> tuple[str, ...]:
 
 
 def environment_files(value: object, checking: Checking) -> tuple[str, ...]:
-    """Absolute paths, or a single one; a `-` before one says that the file need not exist."""
+    """Return absolute paths, or a single one; a `-` before a path makes the file optional."""
     return tuple(one_or_more(value, checking, _environment_file, "env_file"))
 
 
@@ -91,7 +91,7 @@ def _environment_file(value: object, checking: Checking) -> str:
 
 
 def statuses(key: str) -> Callable[[object, Checking], tuple[int, ...]]:
-    """A converter that takes exit statuses, or a single one."""
+    """Return a converter for exit statuses, or a single one."""
     status = integer(0, 255)
 
     def convert(value: object, checking: Checking) -> tuple[int, ...]:
@@ -101,7 +101,7 @@ def statuses(key: str) -> Callable[[object, Checking], tuple[int, ...]]:
 
 
 def services(key: str) -> Callable[[object, Checking], tuple[str, ...]]:
-    """A converter that takes names of services, or a single one."""
+    """Return a converter for names of services, or a single one."""
 
     def convert(value: object, checking: Checking) -> tuple[str, ...]:
         return tuple(dict.fromkeys(one_or_more(value, checking, service_name, key)))
@@ -110,7 +110,7 @@ def services(key: str) -> Callable[[object, Checking], tuple[str, ...]]:
 
 
 def names(value: object, example: str) -> dict[str, Any]:
-    """The table with names that `value` is.  Raises InvalidValue."""
+    """Return the table, which has to have names. Raises InvalidValue."""
     found = table(value)
     if found is None:
         raise InvalidValue(f"has to be a table with names, like {example}, not {describe(value)}")
@@ -130,7 +130,7 @@ def environment(value: object, checking: Checking) -> dict[str, str]:
 
 
 def options(value: object, checking: Checking) -> dict[str, Any]:
-    """Free data for a worker: text, numbers, true and false, lists, tables with names."""
+    """Return free data for a worker: text, numbers, true and false, lists, tables with names."""
     found = names(value, "{ name = value }")
     _check_plain(found, checking, ("options",))
     return found
@@ -184,7 +184,7 @@ def _backoff_part(name: str, value: object) -> float:
 
 
 def limits(value: object, checking: Checking) -> dict[str, Limit]:
-    """Soft and hard value of each resource."""
+    """Return the soft and the hard value of each resource."""
     good: dict[str, Limit] = {}
     for name, setting in sorted(names(value, '{ nofile = 1024, stack = "8m" }').items()):
         try:

@@ -1,4 +1,4 @@
-"""Addresses, routes and hardware addresses of interfaces, as a worker takes them: text in its shortest form."""
+"""Addresses, routes and hardware addresses of interfaces, in the format of the worker: text in its shortest form."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Route = dict[str, Any]
 
 ANYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 MAX_U32 = 2**32 - 1
-LEAST_METRIC = {4: 0, 6: 1024}  # of a route that says nothing of it
+LEAST_METRIC = {4: 0, 6: 1024}  # of a route without a metric
 MAIN_TABLE = 254
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
 def addresses(key: str) -> Callable[[object, Checking], list[str]]:
-    """A converter that takes addresses of an interface, `ADDRESS/PREFIX`, a list or a single one."""
+    """Return a converter for addresses of an interface, `ADDRESS/PREFIX`, a list or a single one."""
 
     def convert(value: object, checking: Checking) -> list[str]:
         found = one_or_more(value, checking, _interface_address, key)
@@ -55,7 +55,7 @@ def _interface_address(value: object, checking: Checking) -> str:
 
 
 def gateways(value: object, checking: Checking) -> list[Route]:
-    """The default routes by way of an address, or of one of each family."""
+    """Return the default routes via one address, or one of each family."""
     found = one_or_more(value, checking, _address, "gateway")
     families = [ip_address(address).version for address in found]
     if len(families) != len(set(families)):
@@ -75,7 +75,7 @@ def _address(value: object, checking: Checking) -> str:
 
 
 def routes(value: object, checking: Checking) -> list[Route]:
-    """Routes inside: `"NETWORK via GATEWAY"`, `"NETWORK"` for one that is on the link, or a table."""
+    """Return the routes inside: `"NETWORK via GATEWAY"`, `"NETWORK"` for a route on the link, or a table."""
     return each(items(value, "routes"), checking, _route, "routes")
 
 
@@ -137,13 +137,13 @@ def _check_route(route: Route) -> None:
 
 
 def place(route: Route) -> tuple[str, int, int]:
-    """Return the place of a route in the kernel: a second route of the same place would replace the first."""
+    """Return the key of a route in the kernel: a second route with the same key would replace the first."""
     metric = route.get("metric", LEAST_METRIC[ip_network(route["to"]).version])
     return route["to"], metric, route.get("table", MAIN_TABLE)
 
 
 def unreachable(route: Route, own: Iterable[str], others: Iterable[Route]) -> bool:
-    """Return whether nothing leads to the gateway of a route, so that the kernel would refuse it."""
+    """Return whether no route leads to the gateway of a route, so that the kernel would refuse it."""
     if "via" not in route or route.get("onlink"):
         return False
     gateway = ip_address(route["via"])
@@ -154,7 +154,7 @@ def unreachable(route: Route, own: Iterable[str], others: Iterable[Route]) -> bo
 
 
 def hardware_address(value: object, checking: Checking) -> str:
-    """The hardware address of one interface, not of a group."""
+    """Return the hardware address of one interface rather than a group."""
     written = text(value, checking).lower()
     if not _MAC.fullmatch(written):
         raise InvalidValue(f'{describe(value)} is not a hardware address, like "02:00:00:00:00:01"')

@@ -1,4 +1,4 @@
-"""One field of `netns` to the service that keeps the namespace of that name."""
+"""Conversion of one field of `netns` to the service that keeps the namespace of that name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Values = dict[str, Any]
 
 
 def wrong(item: Global) -> str:
-    """Return the reason why a field of `netns` cannot be a network namespace; '' where it can."""
+    """Return why a field of `netns` cannot be a network namespace; '' if it can."""
     name, value = item.name, item.value
     where = f"netns[{describe(name)}]"
     if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -42,10 +42,10 @@ def wrong(item: Global) -> str:
 
 
 def namespace(name: str, values: Values, checking: Checking) -> Service:
-    """Return the service; problems go to `checking`, whose name is the service's."""
+    """Return the service; problems go to `checking`, which has the name of the service."""
     common: Values = {}
     options: Values = {}
-    for key, value in sorted(values.items()):  # Lua has no order, messages need one
+    for key, value in sorted(values.items()):  # Lua tables have no order, but messages need one
         try:
             if key in OPTIONS:
                 options[key] = OPTIONS[key](value, checking)
@@ -60,7 +60,7 @@ def namespace(name: str, values: Values, checking: Checking) -> Service:
 
 
 def _check(options: Values, checking: Checking) -> None:
-    """Check keys together."""
+    """Check the keys together."""
     own = options.get("addresses", [])
     listed = options.get("routes", [])
     for index, route in enumerate(listed, 1):
@@ -114,7 +114,7 @@ _NOWHERE = "{} is in the network of none of the addresses"
 
 
 def _options(name: str, given: Values, checking: Checking) -> Values:
-    """Return the worker's options: complete, except for options that leave a setting as it is."""
+    """Return the worker's options: complete, except for options that leave a setting unchanged."""
     options: Values = {"name": name, "link": link_name(name), "inside": "net0", "loopback": True} | given
     options.setdefault("setup_timeout", SETUP_TIMEOUT)
     options["routes"] = options.pop("gateway", []) + options.get("routes", [])
@@ -132,7 +132,7 @@ def _service(options: Values, common: Values, values: Values, checking: Checking
         "start_timeout": 60.0 + options["setup_timeout"],
         "stop_timeout": 60.0,
         "stdout": Descriptor("log", name="stdout"),
-        # others need it: it is never given up, and one that has been ready is there again at once
+        # Other services need it, so it is never given up. One that was ready before restarts at once.
         "start_limit": None,
         "healthy_after": HEALTHY_AFTER,
     } | common

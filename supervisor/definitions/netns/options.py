@@ -20,7 +20,7 @@ from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.values import describe
 
 LONGEST = 15  # IFNAMSIZ is 16, with a NUL
-RESERVED = frozenset({".", "..", "all", "default", "lo"})  # the second two are folders of net.ipv4.conf
+RESERVED = frozenset({".", "..", "all", "default", "lo"})  # `all` and `default` are folders of net.ipv4.conf
 
 _LEGAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,14}")
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_.-]")
@@ -37,7 +37,7 @@ COMMON = (
 
 
 def is_interface_name(name: str) -> bool:
-    """Whether an interface can have this name, and tools can be given it."""
+    """Whether an interface can have this name, and tools accept it."""
     return _LEGAL.fullmatch(name) is not None and name not in RESERVED
 
 
@@ -55,7 +55,7 @@ def _reserved() -> list[str]:
 
 
 def link_name(namespace: str) -> str:
-    """The name of the link on the host: the namespace's, or one that is derived from it, the same each time."""
+    """Return the name of the link on the host: the namespace's name, or one that is derived from it reproducibly."""
     if is_interface_name(namespace):
         return namespace
     digest = hashlib.sha256(namespace.encode()).hexdigest()
@@ -63,7 +63,7 @@ def link_name(namespace: str) -> str:
 
 
 def dns(value: object, checking: Checking) -> Words:
-    """A list of name servers, or a table with `nameservers`, `search` and `options`."""
+    """Return a list of name servers, or a table with `nameservers`, `search` and `options`."""
     if isinstance(value, list | str):
         return {"nameservers": one_or_more(value, checking, _server, "dns")}
     found: Words = {}
@@ -98,7 +98,10 @@ _PARTS: dict[str, Callable[[object, Checking], str]] = {"nameservers": _server, 
 
 
 def sysctl(value: object, checking: Checking) -> dict[str, str]:
-    """By path below `/proc/sys`.  A name has dots or, where an interface's has one, slashes: sysctl(8)."""
+    """Return settings by path below `/proc/sys`.
+
+    Names have dots, or slashes if an interface's name has dots: sysctl(8).
+    """
     found: dict[str, str] = {}
     given: dict[str, Any] = names(value, '{ ["net.ipv4.ip_forward"] = 1 }')
     for name, setting in sorted(given.items()):

@@ -58,7 +58,7 @@ def _note_overlap(
     checkings: dict[str, Checking],
     where: tuple[str, int],
 ) -> None:
-    """Note an overlap.  An address that is a network by itself may be on many links: it makes no route to a network."""
+    """Note an overlap. An address with a full-length prefix may be on many links: it makes no route to a network."""
     name, index = where
     for other, namespace in known:
         if _overlap(address, other):
@@ -89,7 +89,7 @@ def _overlap(one: Interface, other: Interface) -> bool:
 def addresses_of_host() -> Iterator[tuple[Interface, str]]:
     """Yield the addresses of this network namespace and their interfaces, except loopback and link-local addresses.
 
-    There are none where the kernel does not tell.
+    Yields nothing if the kernel does not tell.
     """
     try:
         with closing(NetlinkSocket()) as kernel:

@@ -1,1 +1,1 @@
-"""Services in the notation of the definition files: read once, written down again."""
+"""Services in the notation of the definition files: the reverse of reading them."""

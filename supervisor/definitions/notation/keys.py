@@ -35,11 +35,11 @@ _NOT_IN_NAMES = re.compile(r"[:\x00-\x1f\x7f]")
 _MAX_NAME = 255
 
 Show = Callable[[Service], str]
-ShowEntries = Callable[[Service], dict[str, str]]  # by name, the entries of `fd` by their number from 1 up
+ShowEntries = Callable[[Service], dict[str, str]]  # by name; the entries of `fd` by their number from 1 up
 
 
 def constructor(spec: Descriptor, netns: str = "") -> str:
-    """`tcp("127.0.0.1", 80, { backlog = 16 })`, for a service of the network namespace `netns`."""
+    """Return `tcp("127.0.0.1", 80, { backlog = 16 })`, for a service of the network namespace `netns`."""
     arguments = _arguments(spec)
     options = _options(spec, netns)
     if options:
@@ -73,7 +73,7 @@ def _options(spec: Descriptor, netns: str) -> dict[str, str]:
 
 
 def _own_name(spec: Descriptor) -> str:
-    """The name that it has unless the definition says another."""
+    """Return the name of a descriptor without an explicit one."""
     if spec.kind in INTERNET:
         return str(spec.port)
     last = spec.path.removeprefix("@").rstrip("/").rpartition("/")[2]
@@ -97,7 +97,7 @@ def _capabilities(keep: tuple[str, ...] | None) -> str:
 
 
 def _cpu_affinity(cpus: tuple[int, ...]) -> str:
-    """`"0-3,5"`."""
+    """Return text like `"0-3,5"`."""
     ranges: list[list[int]] = []
     for cpu in cpus:
         if ranges and ranges[-1][-1] == cpu - 1:
@@ -172,7 +172,7 @@ def _resource(service: Service, key: Key) -> str:
     return resource(key.part, service.resources.get(key.part))
 
 
-WHOLE: dict[str, Callable[[Service, Key], str]] = {  # kinds for which the value alone does not say enough
+WHOLE: dict[str, Callable[[Service, Key], str]] = {  # kinds whose text needs more than the value
     "cpu_share": _resource,
     "descriptors": _descriptors,
     "memory": _resource,
@@ -192,11 +192,11 @@ SHOW: dict[str, Show] = {name: partial(_show, key) for name, key in KEYS.items()
 
 
 def functions(service: Service) -> str:
-    """The functions of a service's module and the digest of their text, for people: they are no key."""
+    """Return the functions of a service's module and the digest of their text, for people: they are no key."""
     return f"{', '.join(service.functions)} -- {service.source_digest[:12]}" if service.functions else lua.NIL
 
 
-# keys that hold many entries, entry by entry
+# keys with many entries, entry by entry
 
 
 def _env_entries(service: Service) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Plain values as Lua writes them."""
+"""Plain values in the notation of Lua."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 NIL = "nil"
-ROOM = 72  # characters that a table may have on one line
+ROOM = 72  # columns for a table on one line
 
 _BREAK = re.compile(r"\n *")
 _LAST_BREAK = re.compile(r",\n *}")
@@ -18,7 +18,7 @@ _RESERVED = frozenset(
 
 
 def string(text: str) -> str:
-    """A string in quotes: what cannot be printed is escaped, byte by byte."""
+    """Return a string in quotes; unprintable characters are escaped byte by byte."""
     return f'"{"".join(map(_letter, text))}"'
 
 
@@ -31,7 +31,7 @@ def _letter(letter: str) -> str:
 
 
 def number(value: float) -> str:
-    """The shortest text that means this number."""
+    """Return the shortest text for this number."""
     return str(int(value)) if value == int(value) and abs(value) < 1e15 else repr(value)
 
 
@@ -40,7 +40,7 @@ def boolean(value: bool) -> str:
 
 
 def braces(items: Iterable[str]) -> str:
-    """A table of these entries, each on a line of its own where there is no room for all on one."""
+    """Return a table of these entries, each on its own line unless all fit on one."""
     entries = list(items)
     if not entries:
         return "{}"
@@ -51,12 +51,12 @@ def braces(items: Iterable[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """A value that goes over several lines, on one: line breaks stand between entries alone."""
+    """Return a value of several lines on one: line breaks stand only between entries."""
     return _BREAK.sub(" ", _LAST_BREAK.sub(" }", text))
 
 
 def indented(text: str) -> str:
-    """A value that goes over several lines, one step further to the right but for its first line."""
+    """Return a value of several lines, indented except for its first line."""
     return text.replace("\n", "\n  ")
 
 
@@ -65,7 +65,7 @@ def strings(values: Iterable[str]) -> str:
 
 
 def table(values: Mapping[str, str]) -> str:
-    """A table with names; the values are Lua already."""
+    """Return a table with names; the values are Lua already."""
     return braces(f"{key(name)} = {text}" for name, text in values.items())
 
 
@@ -78,7 +78,7 @@ def is_name(text: str) -> bool:
 
 
 def data(value: object) -> str:
-    """Free data: text, numbers, true and false, lists, tables with names."""
+    """Return free data: text, numbers, true and false, lists, tables with names."""
     match value:
         case bool():
             return boolean(value)

@@ -1,4 +1,4 @@
-"""Sizes, durations, limits: with the unit that makes them shortest."""
+"""Sizes, durations and limits, with the unit that makes them shortest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SIZE_LIMITS = frozenset({"as", "core", "data", "fsize", "memlock", "msgqueue", "
 
 
 def size(count: int) -> str:
-    """`"64k"`; a number where no unit fits."""
+    """Return a size like `"64k"`; a number if no unit fits."""
     for unit, factor in SIZES.items():
         if count and count % factor == 0:
             return lua.string(f"{count // factor}{unit}")
@@ -21,13 +21,13 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`"5m"`, `"90s"`, `"1.5s"`, `"100ms"`; a number of seconds where that would not be exact."""
+    """Return `"5m"`, `"90s"`, `"1.5s"`, `"100ms"`; a number of seconds if that would be inexact."""
     for unit, factor in DURATIONS.items():
         if seconds and seconds % factor == 0:
             return lua.string(f"{int(seconds) // factor}{unit}")
     text = lua.number(seconds)
     if "e" in text or len(text.partition(".")[2]) > 9:
-        return text  # a text may have nine decimals
+        return text  # text may have nine decimals
     milliseconds = round(seconds * 1000)
     if 0 < seconds < 1 and milliseconds / 1000 == seconds:
         return lua.string(f"{milliseconds}ms")
@@ -39,7 +39,7 @@ def timeout(seconds: float | None) -> str:
 
 
 def limit(name: str, values: tuple[int, int]) -> str:
-    """A resource limit: one value, or a pair."""
+    """Return a resource limit: one value, or a pair."""
     soft, hard = (_limit(name, value) for value in values)
     return soft if soft == hard else lua.table({"soft": soft, "hard": hard})
 
@@ -55,7 +55,7 @@ def _limit(name: str, value: int) -> str:
 
 
 def resource(key: str, value: str | None) -> str:
-    """Return the value for the kernel's file of a cgroup, as the definition has it."""
+    """Return the value of a kernel's cgroup file in the notation of the definition."""
     if value is None:
         return lua.NIL
     first, *rest = value.split()

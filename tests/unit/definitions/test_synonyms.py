@@ -222,7 +222,7 @@ def test_a_service_after_a_module(files: Files) -> None:
     [
         ('_DEFAULTS = { user = "www" }', f"1: '_DEFAULTS' {OWN}, did you mean '_DEFAULT'?"),
         ("\n_SUPERVISER = {}", f"2: '_SUPERVISER' {OWN}, did you mean '_SUPERVISOR'?"),
-        ('\nreturn { web = { exec = "/bin/true" } }', "2: what it returns is read by nobody: a service is a global"),
+        ('\nreturn { web = { exec = "/bin/true" } }', "2: the returned table has no effect: a service is a global"),
         ('_DEFAULTS = { user = "www" }\nfor key in pairs(_DEFAULTS) do end', None),
         ("_PORTS = {}", None),
     ],
