@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import supervisor
 
-ISOLATED = "-IXutf8"  # one argument, as the first line of a script takes no more
+ISOLATED = "-IXutf8"  # one argument, as the first line of a script allows no more
 UTF8 = "-Xutf8"
 
 
@@ -23,20 +23,19 @@ def interpreter() -> list[str]:
 
 
 def enter_utf8_mode() -> None:
-    """Execute this program again where UTF-8 mode is off, as scripts of pip give the interpreter no options.
+    """Execute this program again if UTF-8 mode is off, because scripts of pip give the interpreter no options.
 
-    A module that was named with `-m` may be found by what isolation leaves out, so it is not isolated.
-    Raises OSError.
+    A module that was named with `-m` is not isolated, because isolation may hide it. Raises OSError.
     """
     if sys.flags.utf8_mode:
         return
     again = interpreter() if sys.modules["__main__"].__spec__ is None else [sys.executable, UTF8]
-    if sys.orig_argv[1:2] != again[1:]:  # an option after ours has switched it off, and would do so again
+    if sys.orig_argv[1:2] != again[1:]:  # a later option has switched it off, and would do so again
         os.execv(again[0], [*again, *sys.orig_argv[1:]])  # noqa: S606  # our own program
 
 
 def _is_found_isolated() -> bool:
-    """Whether this package is installed where an isolated interpreter finds it too."""
+    """Whether an isolated interpreter finds this package too."""
     home = os.path.dirname(os.path.dirname(os.path.abspath(supervisor.__file__)))
     left_out = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), site.getusersitepackages(), sys.path[0]]
     return home in site.getsitepackages() or home not in map(os.path.abspath, filter(None, left_out))

@@ -16,7 +16,7 @@ _LUA_FOLDERS = (os.path.join(_HERE, "lua"), os.path.join(_HERE, "..", "lua"))  #
 
 
 def default_folder() -> str:
-    """The run-time folder of a spawnd that this user starts: `$RUNTIME_DIRECTORY` wins (systemd.exec(5))."""
+    """Return the run-time folder of a spawnd started by this user; `$RUNTIME_DIRECTORY` wins (systemd.exec(5))."""
     given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     if given:
         return given
@@ -27,7 +27,7 @@ def default_folder() -> str:
 
 
 def default_socket() -> str:
-    """The control socket that this user most likely means: that of a spawnd of their own, else the system's."""
+    """Return the control socket that this user most likely means: that of an own spawnd, or else the system's."""
     *own, system = default_sockets()
     for path in own:
         if _is_ours(os.path.dirname(path)) and os.path.exists(path):
@@ -36,7 +36,7 @@ def default_socket() -> str:
 
 
 def default_sockets() -> list[str]:
-    """Return where `default_socket` looks, that of the system at the end."""
+    """Return the places where `default_socket` looks, the system's last."""
     folders = [SYSTEM_FOLDER]
     if os.geteuid() != 0:
         session = os.environ.get("XDG_RUNTIME_DIR")
@@ -45,16 +45,16 @@ def default_sockets() -> list[str]:
 
 
 def owner_socket(path: str) -> str:
-    """The socket beside the control socket at `path` that only the user of spawnd can connect to."""
+    """Return the socket beside the control socket at `path` to which only the user of spawnd can connect."""
     return f"{path}{OWNER_SUFFIX}"
 
 
 def _temporary_folder() -> str:
-    return f"/tmp/spawnd-{os.geteuid()}"  # noqa: S108  (whoever uses it sees to its owner and mode)
+    return f"/tmp/spawnd-{os.geteuid()}"  # noqa: S108  (its user checks owner and mode)
 
 
 def _is_ours(folder: str) -> bool:
-    """Whether the folder is this user's: in /tmp anybody could have made one of that name."""
+    """Whether the folder belongs to this user: in /tmp any user could have made a folder with that name."""
     try:
         return os.lstat(folder).st_uid == os.geteuid()
     except OSError:

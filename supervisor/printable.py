@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-SHOWN = 5  # of a list, before the rest is a number
+SHOWN = 5  # words of a list; the others are only counted
 
 
 def printable(text: str) -> str:
@@ -47,12 +47,12 @@ def _has_bytes(text: str) -> bool:
 
 
 def count(number: int, noun: str) -> str:
-    """`1 service`, `2 services`, `0 services`: of nouns with a plural in s."""
+    """Return a number with a noun whose plural ends in s: `1 service`, `2 services`, `0 services`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def listed(words: Sequence[str]) -> str:
-    """`a`, `a and b`, `a, b and c`; of many the first and how many others there are."""
+    """Return a list as text: `a`, `a and b`, `a, b and c`; a long one as its first words and a number."""
     shown = words if len(words) <= SHOWN + 1 else words[:SHOWN]
     if len(shown) < len(words):
         return f"{', '.join(shown)} and {len(words) - len(shown)} others"

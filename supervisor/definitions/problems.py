@@ -9,9 +9,9 @@ from supervisor.printable import printable
 
 Path = tuple[str | int, ...]
 
-MOST = 200  # names that are compared in full: a comparison takes tens of microseconds
-LONGEST = 100  # characters of a name that others are compared with
-ALIKE = 0.6  # ratio of difflib from which on two names are near
+MOST = 200  # names that are compared in full, for some tens of microseconds each
+LONGEST = 100  # characters of a name for which suggestions are searched
+ALIKE = 0.6  # ratio of difflib from which on two names are similar
 
 
 class InvalidValue(Exception):
@@ -97,15 +97,15 @@ def show(path: Path) -> str:
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
-    """`, did you mean 'x'?` where one of the known names is near, else nothing."""
+    """Return `, did you mean 'x'?` if a known name is similar, else ''."""
     found = nearest(name, known) if isinstance(name, str) else []
     return f", did you mean {found[0]!r}?" if found else ""
 
 
 def nearest(name: str, known: Iterable[str], most: int = 1, alike: float = ALIKE) -> list[str]:
-    """Return the known names that are near, the nearest first, at most `most` of them; `alike` is 1 for the same name.
+    """Return at most `most` similar known names, the nearest first; `alike` is 1 for the same name.
 
-    The time is bounded, however many names there are: of many, those that look alike at first sight are compared.
+    The time is bounded for any number of names: of many, only those that look similar at first sight are compared.
     """
     if not 0 < len(name) <= LONGEST:
         return []

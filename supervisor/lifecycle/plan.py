@@ -18,7 +18,7 @@ from supervisor.lifecycle.life import RUNS, UP, WITH_PROCESS, Cause, Life, State
 from supervisor.lifecycle.transaction import Down, Standing, Transaction, Up
 from supervisor.printable import listed
 
-RESOURCES = "resources"  # whose entries are keys
+RESOURCES = "resources"  # a dict whose entries are keys
 OUTPUTS = ("stdout", "stderr")
 ORDER = list(Change)
 
@@ -43,20 +43,20 @@ RELEASED = "nothing holds it back any more"
 def change_of_key(key: str) -> Change:
     """Return the effect of a change of this key.
 
-    A key that only another version knows asks for a restart: the safe side.
+    A key of another version asks for a restart, to be on the safe side.
     """
     return CHANGES.get(key, Change.RESTART)
 
 
 def changed_keys(old: Service, new: Service) -> list[str]:
     """Return the keys in which two definitions of one service differ, each once."""
-    if not old.worker and _values(old) == _values(new):  # most of them, and soon seen
+    if not old.worker and _values(old) == _values(new):  # the usual case, decided quickly
         return []
     return list(dict.fromkeys(_differing(old, new)))
 
 
 def change(old: Service, new: Service) -> Change:
-    """Return the least that makes the new definition that of a running service."""
+    """Return the least change that applies the new definition to a running service."""
     return greatest(changed_keys(old, new))
 
 
@@ -75,12 +75,12 @@ def _differing(old: Service, new: Service) -> Iterator[str]:
         elif before != after or (field == "options" and not _same(before, after)):
             yield KEY_OF_FIELD[field]
     if old.worker and new.worker:
-        # a worker without the key shares spawnd's log, one that has it does not, whatever it says
+        # A worker without the key shares spawnd's log; a worker with the key does not, whatever its value.
         yield from (key for key in OUTPUTS if (key in old.lines) != (key in new.lines))
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Return whether free data that is equal is the same for a worker: true is not 1 there."""
+    """Return whether equal free data is the same for a worker, to which true differs from 1."""
     if isinstance(one, dict):
         return all(_same(value, other[key]) for key, value in one.items())
     if isinstance(one, list):
@@ -91,9 +91,9 @@ def _same(one: Any, other: Any) -> bool:
 class Comparison:
     """Old and new definitions with the lives of all their services.
 
-    `keys` has the changed keys of each service that stays, `kinds` their effect together.  `leaving` are services
-    that are in neither set, or only in the new one, and are not gone yet.  `conflicts` are those of both sets, the
-    new definition first.  `moved` maps services to a sentence about a path that leads elsewhere by now.
+    `keys` has the changed keys of each service that stays, `kinds` their combined effect. `leaving` are
+    services outside the old set that are not gone yet. `conflicts` are those of both sets, the new definition
+    first. `moved` maps services to a sentence about a path that leads elsewhere by now.
     """
 
     def __init__(

@@ -110,7 +110,7 @@ def _with_needs(asked: Collection[str], services: Mapping[str, Service]) -> list
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """`message` says why the outcome is not `ok`, or that nothing had to be done, for people to read."""
+    """`message` is for people: why the outcome is not `ok`, or that there was nothing to do."""
 
     ok: bool
     message: str = ""
@@ -135,14 +135,14 @@ def started(service: Service, life: Life, units: Mapping[str, Member]) -> Outcom
 
 
 def restarted(service: Service, life: Life, units: Mapping[str, Member], starts: int) -> Outcome | None:
-    """Return the outcome of a restart: as `started`, with a start newer than the `starts` before the order."""
+    """Return the outcome of a restart: like `started`, but with a newer start than the `starts` before the order."""
     if life.starts == starts and satisfies(service, life):
         return None
     return started(service, life, units)
 
 
 def stopped(life: Life, was_going_down: bool) -> Outcome | None:
-    """Return the outcome of a stop: the service is at rest.  `was_going_down`: `goes_down` has held since the order."""
+    """Return the outcome of a stop: the service is at rest. `was_going_down`: `goes_down` has held since the order."""
     if life.state is State.FAILED and was_going_down:
         return Outcome(False, life.reason)
     if life.state in AT_REST:

@@ -106,7 +106,7 @@ def signalled(service: Service, life: Life, now: float) -> Life:
 
 
 def launch_last(service: Service, life: Life, now: float) -> Transition:
-    """Start one more process, to be stopped as soon as it is ready."""
+    """Start one more process, to be stopped as soon as it runs."""
     deadline = after(now, service.start_timeout)
     return life._replace(step=Step.LAST, starts=life.starts + 1, deadline=deadline), (Act.LAUNCH,)
 

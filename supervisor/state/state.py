@@ -34,9 +34,9 @@ from supervisor.json_text import dumps_exactly, loads_exactly
 
 Record = dict[str, Any]
 
-ROOM = 1 << 20  # bytes that the file may grow by in any case
+ROOM = 1 << 20  # bytes by which the file may grow in any case
 TICKS = os.sysconf("SC_CLK_TCK")
-FACTOR = 4  # times its first length that it may grow to
+FACTOR = 4  # times its first length up to which it may grow
 
 FORMAT = 1
 
@@ -56,7 +56,7 @@ class StateFile:
         self._limit = 0
 
     def replace(self, records: Iterable[Record]) -> None:
-        """Write the file anew: all of it or, with an OSError, none."""
+        """Write the file anew completely, or raise OSError and leave the old one."""
         new = f"{self.path}~"
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -71,7 +71,7 @@ class StateFile:
         self._fd, self._size, self._limit = fd, size, max(size * FACTOR, size + ROOM)
 
     def append(self, records: Iterable[Record]) -> None:
-        """Add to the file.  Raises OSError, and then nothing was added; `replace` comes first, ever."""
+        """Append to the file. Raises OSError, and then nothing was appended. `replace` has to be called first."""
         data = b"".join(map(encode, records))
         try:
             self._size += write_all(self._fd, data)
@@ -82,7 +82,7 @@ class StateFile:
             raise
 
     def is_in_place(self) -> bool:
-        """Whether the path leads to the file that is written to."""
+        """Whether the path leads to the file that is being written."""
         try:
             found, ours = os.lstat(self.path), os.fstat(self._fd)
         except OSError:
@@ -95,9 +95,9 @@ class StateFile:
         return self._size > self._limit
 
     def remove(self) -> None:
-        """There is nothing left to be known.
+        """Remove the file, as no state is left.
 
-        A file that cannot be removed would tell the next spawnd of services that have gone.
+        A file that remained would tell the next spawnd about services that are gone.
         """
         self._close()
         with suppress(OSError):
@@ -110,7 +110,7 @@ class StateFile:
 
 
 def now() -> Record:
-    """That all is true now, by the clock that the kernel dates processes with: nobody can set it."""
+    """Return the record that all is true now, by the clock of the kernel's start times, which cannot be set."""
     return {"at": int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)}
 
 
@@ -119,7 +119,7 @@ def encode(record: Record) -> bytes:
 
 
 def write_all(fd: int, data: bytes) -> int:
-    """Write all of it and return how much that is.  Raises OSError, also where only a part had room."""
+    """Write all data and return its length. Raises OSError, also if only a part had room."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
@@ -127,7 +127,7 @@ def write_all(fd: int, data: bytes) -> int:
 
 
 def read_records(data: bytes) -> tuple[list[Record], int]:
-    """The records of a state file, and how many lines are none: only the last one may be cut off."""
+    """Return the records of a state file and the number of damaged lines; only the last line may be truncated."""
     records: list[Record] = []
     damaged = 0
     for line in data.split(b"\n")[:-1]:

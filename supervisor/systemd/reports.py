@@ -25,7 +25,7 @@ EXTENSION = 30  # seconds by which each message extends the time limit of a stop
 EXTEND_EVERY = 10.0  # seconds
 
 RETRY = 0.05  # seconds until a full queue of systemd is tried again
-TRIES = 200  # in a row: somebody is not there at all
+TRIES = 200  # in a row; after that, there is no receiver
 BATCH = 64  # messages in a turn of the loop
 
 
@@ -157,7 +157,7 @@ class SystemdStore:
         self._sender = sender
         self._wanted: dict[str, dict[str, int]] = {}  # descriptors by identity, by owner
         self._next = 1 + max((int(name) for name in names.values() if name.isdecimal()), default=0)
-        self._untold: dict[str, None] = {}  # identities of which systemd is to be told, in order
+        self._untold: dict[str, None] = {}  # identities with a change that systemd has to learn, in order
         self._tries = TRIES
         self._waits = False
 
@@ -167,7 +167,7 @@ class SystemdStore:
         return self._sender.leads_somewhere
 
     def want(self, owner: str, sockets: Mapping[str, int]) -> None:
-        """These are all the sockets that `owner` has now, by identity."""
+        """Set all sockets of `owner`, by identity."""
         before = self._wanted.get(owner, {})
         if self._sender.leads_somewhere and sockets != before:
             self._wanted[owner] = dict(sockets)
@@ -175,7 +175,7 @@ class SystemdStore:
             self._flush()
 
     def drop_unwanted(self) -> None:
-        """All owners have been heard: what nobody wants may go."""
+        """Drop unwanted sockets, now that all owners have named theirs."""
         self._untold |= dict.fromkeys(self.names)
         self._flush()
 
@@ -204,7 +204,7 @@ class SystemdStore:
         self._flush()
 
     def _tell(self, name: str) -> bool:
-        """Have systemd keep what is wanted and not kept, drop what is kept and not wanted; False: it has no room."""
+        """Have systemd store a wanted socket, or drop an unwanted one; return False if its queue is full."""
         fd = next((sockets[name] for sockets in self._wanted.values() if name in sockets), None)
         number = self.names.get(name)
         if fd is not None and number is None and _is(fd, name):
@@ -220,7 +220,7 @@ class SystemdStore:
 
 
 def _is(fd: int, name: str) -> bool:
-    """Whether the descriptor is what it was: it may have been closed since."""
+    """Whether the descriptor still is what it was: it may have been closed since."""
     try:
         return identity(fd) == name
     except OSError:

@@ -26,15 +26,15 @@ _FLAG = struct.Struct("=I")
 
 
 class AccessoryError(Exception):
-    """Root of everything that the accessory raises itself; its text is for the client."""
+    """Root of all exceptions that the accessory itself raises; the text is for the client."""
 
 
 class ProtocolError(AccessoryError):
-    """The client broke the protocol; the answer says so, and its connection ends."""
+    """The client broke the protocol; it gets the error, and its connection ends."""
 
 
 class NotAllowed(AccessoryError):
-    """No rule lets the client ask; the answer says so, and its connection ends."""
+    """No rule admits the client; it gets the error, and its connection ends."""
 
 
 class Refused(AccessoryError):

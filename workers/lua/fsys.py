@@ -45,7 +45,7 @@ CHUNK = 1 << 20
 
 @dataclass(slots=True)
 class _Level:
-    """A folder on the way down: its name in the one above it, which file it is, and the names still to be removed."""
+    """A folder on the way down: its name in the folder above, its identity, and the names still to be removed."""
 
     name: str
     identity: tuple[int, int]
@@ -53,10 +53,10 @@ class _Level:
 
 
 def remove_tree(name: str, folder: int) -> None:
-    """Remove the folder `name` in the open folder `folder` with all that it holds.  Raises OSError.
+    """Remove the folder `name` in the open folder `folder` with everything in it. Raises OSError.
 
-    One descriptor is open at a time however deep the tree is.  The way back up is by `..`, and ends with ESTALE
-    where the folder was moved meanwhile.
+    One descriptor is open at a time, however deep the tree is. The way back up is `..`, and fails with ESTALE
+    if the folder was moved meanwhile.
     """
     top = os.fstat(folder)
     fd = os.open(name, _FOLDER, dir_fd=folder)
@@ -86,7 +86,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _next_folder(level: _Level, fd: int) -> str | None:
-    """Remove what is no folder; the first name that is one, None after the last."""
+    """Remove everything but folders; return the first folder's name, None after the last."""
     while level.names:
         name = level.names.pop()
         try:
@@ -94,7 +94,7 @@ def _next_folder(level: _Level, fd: int) -> str | None:
                 return name
             os.unlink(name, dir_fd=fd)
         except FileNotFoundError:
-            pass  # another process was quicker
+            pass  # another process was faster
     return None
 
 

@@ -27,19 +27,19 @@ Unexpected = Callable[[str, BaseException], None]
 
 
 class ScriptError(SpawnError):
-    """The script cannot be read, is not Lua, or raised an error when it was executed; the text has Lua's traceback."""
+    """The script cannot be read, is not Lua, or raised an error; the text has Lua's traceback."""
 
 
 class Fault(SpawnError):
-    """The script called a function wrongly: an error is raised in it, at the line of the call."""
+    """The script called a function wrongly; the error is raised in it, at the line of the call."""
 
 
 class Failure(SpawnError):
-    """The request of the script cannot be met now: the function returns nil and this text."""
+    """The script's request cannot be fulfilled now; the function returns nil and this text."""
 
 
 def bad_argument(name: str, number: int, what: str) -> Fault:
-    """Return a Fault in the words of Lua's own libraries; a method's arguments are counted without its object."""
+    """Return a Fault worded like Lua's own libraries; a method's arguments are counted without its object."""
     return Fault(f"bad argument #{number} to '{name}' ({what})")
 
 

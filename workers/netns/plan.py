@@ -15,11 +15,11 @@ SETUP_FOLDER = f"{SYSCONFDIR}/cm4all/spawn/netns/setup.d"
 
 
 class NetnsError(SpawnError):
-    """Root of what this worker raises itself."""
+    """Root of all exceptions that this worker itself raises."""
 
 
 class OptionsError(NetnsError):
-    """The options of its definition are wrong."""
+    """The options of the definition are wrong."""
 
 
 class ForeignError(NetnsError):

@@ -228,7 +228,7 @@ def _text(value: bytes) -> str:
 
 
 class NetworkError(SpawnError):
-    """`cannot DO: CAUSE`; `errno` is the kernel's, 0 where it is not the kernel that refuses."""
+    """`cannot DO: CAUSE`; `errno` is the kernel's, 0 for other causes."""
 
     def __init__(self, what: str, cause: str, errno: int = 0) -> None:
         super().__init__(f"cannot {what}: {cause}")
@@ -237,7 +237,7 @@ class NetworkError(SpawnError):
 
 @contextmanager
 def already_gone() -> Iterator[None]:
-    """Ignore an error for an object that is gone already: removing it is all that was wanted."""
+    """Ignore the error for an object that is gone already, because it was to be removed anyway."""
     try:
         yield
     except NetworkError as error:
