@@ -1,1 +1,1 @@
-"""`spawnctl`, the operator's tool: one file a verb."""
+"""The operator's tool `spawnctl`, with one module for each verb."""

@@ -1,4 +1,4 @@
-"""The connection to the supervisor: one call after the other, each waited for."""
+"""The connection to the supervisor, with one synchronous call at a time."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from supervisor.json_text import dumps
 from supervisor.places import owner_socket
 from supervisor.printable import quoted
 
-TYPE_CHECKING = False  # `typing` would take longer to import than the rest of this takes to run
+TYPE_CHECKING = False  # the import of `typing` would take longer than the rest of a run
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
 CHUNK = 1 << 18
-PATIENCE = 2.0  # seconds for the answer to a question that takes no time
-SILENT = 4.0  # seconds without a reply, after which the supervisor is asked whether it answers at all, and again
-LARGEST = 64 << 20  # bytes of a reply; no supervisor has more to say, and anybody may listen on a socket
+PATIENCE = 2.0  # seconds to wait for a reply that should come at once
+SILENT = 4.0  # seconds without a reply until a second connection tests whether the supervisor answers
+LARGEST = 64 << 20  # bytes of a reply; a supervisor sends less, but any program may listen on a socket
 TOO_LONG = f"the reply has more than {LARGEST >> 20} MiB"
 
 
 class Client:
-    """Connects at the first call.  Owns its socket until `close`.
+    """A client that connects at its first call and owns its socket until `close`.
 
-    `patience` is how many seconds a call may take; None: any time.  `replied` is the method whose reply came last.
+    `patience` limits a call, in seconds; None: no limit. `replied` is the method of the last reply.
     """
 
     def __init__(self, path: str, patience: float | None = None) -> None:
@@ -45,24 +45,24 @@ class Client:
         self.replied = ""
         self._patience = patience
         self._sock: socket.socket | None = None
-        self._looks = patience is None  # for a supervisor that does not answer: that has not been said yet
+        self._looks = patience is None  # whether a silent supervisor still has to be reported
 
     def call(self, method: str, /, **parameters: object) -> dict[str, Any]:
-        """The parameters of the reply to method `io.spawnd.METHOD`.  Raises SpawnctlError."""
+        """Call method `io.spawnd.METHOD` and return the parameters of the reply. Raises SpawnctlError."""
         self.begin(method, **parameters)
         return self.finish(method)
 
     def begin(self, method: str, /, **parameters: object) -> None:
-        """Make a call; `finish` has to follow, or `close`.  Raises SpawnctlError."""
+        """Send a call; `finish` or `close` has to follow. Raises SpawnctlError."""
         try:
             self._send({"method": f"io.spawnd.{method}", "parameters": parameters})
         except (OSError, ValueError, RecursionError) as error:
             raise self._no_answer(error) from error
 
     def has_reply(self, seconds: float | None) -> bool:
-        """Wait so long (None: any time) for the reply to begin, or for the connection to end; whether it has.
+        """Wait for the reply to begin or the connection to end; return False after `seconds` (None: no limit).
 
-        Where the supervisor answers nobody meanwhile, that is said on stderr, once.
+        If the supervisor answers no other call meanwhile either, a message on stderr says so, once.
         """
         end = None if seconds is None else time.monotonic() + seconds
         while self._looks and (end is None or end - time.monotonic() > SILENT):
@@ -78,16 +78,16 @@ class Client:
         return bool(poll.poll(None if seconds is None else seconds * 1000))
 
     def _look(self) -> None:
-        """Say on stderr, once, that the supervisor does not answer, where it answers no other call either."""
+        """Report once on stderr that the supervisor is silent, if it answers no other call either."""
         if answers(self.path):
             return
-        from supervisor.ctl.silence import tell_of_silence  # few have to wait
+        from supervisor.ctl.silence import tell_of_silence  # rarely needed
 
         tell_of_silence(self.path, self.server_pid())
         self._looks = False
 
     def finish(self, method: str) -> dict[str, Any]:
-        """The parameters of the reply to the call that was begun.  Raises SpawnctlError."""
+        """Return the parameters of the reply to the call of `begin`. Raises SpawnctlError."""
         if self._looks:
             self.has_reply(None)
         try:
@@ -97,9 +97,9 @@ class Client:
         return self._result(method, reply)
 
     def stream(self, method: str, /, **parameters: object) -> Iterator[dict[str, Any]]:
-        """The parameters of one reply after the other.  Raises SpawnctlError, BrokenPipeError: nobody reads our output.
+        """Yield the parameters of each reply. Raises SpawnctlError; BrokenPipeError if our output has no reader.
 
-        To be gone through to its end, or `close` has to follow.
+        The caller exhausts the iterator, or calls `close`.
         """
         rest = bytearray()
         try:
@@ -118,7 +118,7 @@ class Client:
             raise self._no_answer(error) from error
 
     def server_pid(self) -> int:
-        """The process id of the supervisor, as far as this process can see it; 0 where it cannot."""
+        """Return the process id of the supervisor, or 0 if it is in an invisible PID namespace."""
         import struct  # takes a while to import
 
         sock = self._sock = self._sock or self._connect()
@@ -127,7 +127,7 @@ class Client:
         return pid
 
     def wait_closed(self, end: float | None = None) -> bool:
-        """Wait until the supervisor has closed the connection, or until `end` (monotonic time); whether it has."""
+        """Wait until the supervisor closes the connection; return False at `end` (monotonic time)."""
         assert self._sock is not None
         try:
             while self._poll(None if end is None else max(end - time.monotonic(), 0.0)):
@@ -143,13 +143,13 @@ class Client:
             self._sock = None
 
     def _connect(self) -> socket.socket:
-        """Connect to the owner's socket where this is its user: nobody else can keep it busy."""
+        """Connect to the owner's socket if this user owns it, because no other user can keep that socket busy."""
         owner = owner_socket(self.path)
         if _is_ours(owner):
             try:
                 return self._connect_to(owner)
             except SpawnctlError:
-                pass  # that of a supervisor which is gone
+                pass  # a stale socket of a supervisor that has ended
         return self._connect_to(self.path)
 
     def _connect_to(self, path: str) -> socket.socket:
@@ -171,17 +171,17 @@ class Client:
         self.replied = method
         parameters = (reply.get("parameters") or {}) if isinstance(reply, dict) else None
         if not isinstance(reply, dict) or not isinstance(parameters, dict):
-            raise self.malformed("it is no object")
+            raise self.malformed("it is not an object")
         if "error" not in reply:
             return parameters
         try:
             error = from_reply(self.path, str(reply["error"]), parameters)
         except (TypeError, ValueError) as wrong:
-            raise self.malformed(f"{reply['error']} is no error that spawnd sends") from wrong
+            raise self.malformed(f"{reply['error']} is not an error of spawnd") from wrong
         raise error
 
     def malformed(self, cause: object) -> MalformedReply:
-        """The error for a reply that nobody here understands."""
+        """Return the error for a reply that spawnctl cannot understand."""
         reply = f"the reply of the supervisor at {quoted(self.path)} to {self.replied}"
         return MalformedReply(f"cannot understand {reply}: {cause}")
 
@@ -191,7 +191,7 @@ class Client:
         try:
             self._sock.sendall(dumps(call).encode() + b"\0")
         except (BrokenPipeError, ConnectionResetError):
-            pass  # who refuses us may have closed already, after saying why
+            pass  # a supervisor that refuses a client sends the reason before it closes
 
     def _receive(self) -> bytes:
         assert self._sock is not None
@@ -208,7 +208,7 @@ class Client:
         raise self._closed() if room > 0 else ValueError(TOO_LONG)
 
     def _next(self, rest: bytearray) -> bytes:
-        """The next of several messages; `rest` is what came of those after it."""
+        """Return the next of several messages; `rest` holds the bytes already received after it."""
         assert self._sock is not None
         while b"\0" not in rest:
             if len(rest) > LARGEST:
@@ -227,15 +227,15 @@ class Client:
 
 
 def answers(path: str) -> bool:
-    """Whether the supervisor at `path` answers a call over a new connection."""
+    """Whether the supervisor at `path` answers a call on a new connection."""
     client = Client(path, PATIENCE)
     try:
         client.call("GetVersion")
-    except NoSupervisor as error:  # the end of the connection will be seen; a backlog may be full
+    except NoSupervisor as error:  # the caller notices the end of the connection; the backlog may be full
         return not isinstance(error.__cause__, TimeoutError)
     except ConnectionLost:
         return False
-    except SpawnctlError:  # it answers, though with an error
+    except SpawnctlError:  # an error is an answer as well
         return True
     finally:
         client.close()
@@ -243,7 +243,7 @@ def answers(path: str) -> bool:
 
 
 def _is_ours(path: str) -> bool:
-    """Whether this user has made the file itself: in a folder of others anybody could have."""
+    """Whether this user made the file: in a shared folder, any user could have."""
     try:
         return os.lstat(path).st_uid == os.geteuid()
     except OSError:
@@ -251,13 +251,13 @@ def _is_ours(path: str) -> bool:
 
 
 def wait_readable(sock: socket.socket) -> None:
-    """Wait for something to read.  Raises BrokenPipeError when nobody reads standard output any more."""
+    """Wait for input from `sock`. Raises BrokenPipeError if standard output has lost its reader."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     try:
-        poll.register(sys.stdout.fileno(), 0)  # errors are told unasked
+        poll.register(sys.stdout.fileno(), 0)  # poll reports errors in any case
     except (OSError, ValueError):
-        pass  # it is closed, or no file
+        pass  # closed, or not a file
     for fd, events in poll.poll():
         if fd != sock.fileno() and events & select.POLLERR:
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))

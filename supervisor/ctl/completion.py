@@ -1,11 +1,10 @@
 """Completion of a command line: shells ask for candidates with `spawnctl --complete WORD...`.
 
-The words are those after `spawnctl` up to the cursor; the last one is being typed, and so
-maybe empty.  Each candidate is a line: the word, a tab, what it means.  They are not chosen by
-what there is of the last word already: shells do that in ways of their own.  Nothing is
-said about what goes wrong: somebody is typing.  Shells insert candidates into the command line
-as they are, so names of services are offered only where they can be names: anybody may listen
-on a socket, and a name could hold commands.
+The words are those between `spawnctl` and the cursor. The last one is incomplete and may be empty. Each line
+of output is a candidate: a word, a tab and its meaning. Shells themselves select the candidates that match
+the last word. Errors are not printed, because they would disturb the line being typed. Shells insert
+candidates literally. As any program may listen on a socket and a name may contain commands, only valid names
+of services are offered.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ if TYPE_CHECKING:
 
     Candidates = Iterator[tuple[str, str]]
 
-PATIENCE = 1.0  # seconds for the supervisor to tell the names: whoever types waits for it
-REAL_TIME = 15  # signals after RTMIN that are offered; there may be more
-MOST = 10_000  # names; no supervisor has more
-SERVICES, SIGNALS = "NAME", "SIG"  # with VERB, what arguments are called that there are candidates for
+PATIENCE = 1.0  # seconds to wait for the names while the user waits for the candidates
+REAL_TIME = 15  # real-time signals offered after RTMIN; there may be more
+MOST = 10_000  # names; a supervisor has fewer
+SERVICES, SIGNALS = "NAME", "SIG"  # with VERB, the arguments that have candidates
 
 
 def complete(words: Sequence[str]) -> int:
@@ -42,7 +41,7 @@ def complete(words: Sequence[str]) -> int:
 
 
 def candidates(words: Sequence[str]) -> Candidates:
-    """Words and what they mean.  Raises SpawnctlError."""
+    """Yield words and their meanings. Raises SpawnctlError."""
     *before, current = words or [""]
     general = Typed(general_parser(), before, ends_at_first=True)
     if general.value_follows:
@@ -79,7 +78,7 @@ def takes_several(argument: argparse.Action) -> bool:
 
 
 def _services(path: str | None, given: Sequence[str]) -> Candidates:
-    """All but those that are given already."""
+    """Yield the services, without those already given."""
     from supervisor.definitions.values import is_service_name  # takes a while to import
 
     client = Client(path or default_socket(), PATIENCE)
@@ -106,10 +105,10 @@ def _signals() -> Candidates:
 
 
 class Typed:
-    """The words before the one being typed, as the parser will understand them.
+    """The words before the incomplete one, interpreted like the parser does.
 
-    `given` are the arguments that are no options, `taken` is how many words there are up to
-    the last of them.  With `ends_at_first` what follows the first of them is another parser's.
+    `given` are the positional arguments, `taken` is the number of words up to the last of them. With
+    `ends_at_first`, the words after the first positional argument belong to another parser.
     """
 
     def __init__(self, parser: argparse.ArgumentParser, words: Sequence[str], ends_at_first: bool = False) -> None:
@@ -136,7 +135,7 @@ class Typed:
                 yield max(action.option_strings, key=len), action.help or ""
 
     def argument(self) -> tuple[argparse.Action, list[str]] | None:
-        """The argument whose turn it is, and what it has got already; None: there is to be no other."""
+        """Return the next positional argument and its values so far; None if no more are allowed."""
         given = self.given
         for action in self._actions:
             if not action.option_strings:
@@ -146,7 +145,7 @@ class Typed:
         return None
 
     def _take(self, word: str, awaited: argparse.Action | None) -> argparse.Action | None:
-        """Understand one word; the option that the next word is the value of."""
+        """Process one word; return the option whose value the next word is."""
         if awaited is not None:
             self._set(awaited, word)
             return None
@@ -169,4 +168,4 @@ class Typed:
 
     def _set(self, action: argparse.Action, value: str) -> None:
         if action.dest == "socket":
-            self.socket = os.path.expanduser(value)  # no shell has done that yet
+            self.socket = os.path.expanduser(value)  # the shell has not expanded it

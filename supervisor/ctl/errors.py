@@ -1,4 +1,4 @@
-"""Errors of spawnctl, each with its exit code, and advice about a service that nobody has defined."""
+"""Errors of spawnctl, each with its exit code, and advice about undefined services."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from supervisor.errors import SpawnError
 from supervisor.places import CONTROL, default_sockets
 from supervisor.printable import printable, quoted
 
-MOST_FILES = 1000  # that are looked into for a service that is not defined
+MOST_FILES = 1000  # definition files that are searched for an undefined service
 LARGEST = 1 << 20  # bytes of a definition file
 NETNS = "netns@"
 LOG = "log"
@@ -28,12 +28,12 @@ class ExitCode(IntEnum):
     NOT_PERMITTED = 5
     NO_SUPERVISOR = 6
     TIMED_OUT = 7
-    INTERRUPTED = 130  # 128 + SIGINT, as the shell has it
+    INTERRUPTED = 130  # 128 + SIGINT, as in shells
     BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 class SpawnctlError(SpawnError):
-    """`reply` is the error as it came, where it came from somebody."""
+    """Root of spawnctl's errors; `reply` is the error as received, if any."""
 
     code = ExitCode.FAILED
     reply: Mapping[str, object] | None = None
@@ -63,11 +63,11 @@ class NotPermitted(SpawnctlError):
 
 
 class ConnectionLost(SpawnctlError):
-    """The supervisor went away with the answer outstanding."""
+    """The supervisor closed the connection before it answered."""
 
 
 class MalformedReply(SpawnctlError):
-    """The supervisor sent something that fits no interface known here."""
+    """The supervisor sent a reply that matches no known interface."""
 
 
 class NoSuchService(SpawnctlError):
@@ -75,7 +75,7 @@ class NoSuchService(SpawnctlError):
 
 
 class TimedOut(SpawnctlError):
-    """An order is not carried out yet, and nobody waits for it any longer; `why` says what it waits for, if known."""
+    """The client stopped waiting for an order, which continues; `why` says what delays it, if known."""
 
     code = ExitCode.TIMED_OUT
 
@@ -85,13 +85,13 @@ class TimedOut(SpawnctlError):
 
 
 class CallFailed(SpawnctlError):
-    """The supervisor answered with an error that is none of the above."""
+    """The supervisor answered with another error."""
 
 
 def from_reply(path: str, error: str, parameters: Mapping[str, object]) -> SpawnctlError:
-    """The error of a Varlink reply."""
+    """Return the exception for a Varlink error."""
     explained = _explain(path, error, parameters)
-    own = error == "io.spawnd.ServiceError"  # which holds the service's, and that is the one that matters
+    own = error == "io.spawnd.ServiceError"  # a wrapper for the error of the service, which is the relevant one
     explained.reply = {
         "error": parameters.get("error") if own else error,
         "parameters": parameters.get("parameters") if own else parameters,
@@ -110,7 +110,7 @@ def _explain(path: str, error: str, parameters: Mapping[str, object]) -> Spawnct
             suggestion = parameters.get("suggestion")
             new = how_to_apply(str(name)) if path == default_sockets()[-1] else ""
             meant = new or (f"; did you mean {suggestion!r}?" if suggestion else how_to_define(str(name)))
-            return NoSuchService(f"no such service '{printable(str(name))}'{meant}")  # its escapes are made already
+            return NoSuchService(f"no such service '{printable(str(name))}'{meant}")  # the name is escaped already
         case "io.spawnd.Needed":
             by = parameters.get("by")
             others = ", ".join(map(str, by)) if isinstance(by, list) else ""
@@ -126,14 +126,14 @@ def _explain(path: str, error: str, parameters: Mapping[str, object]) -> Spawnct
             state = parameters.get("state")
             why = "it has failed" if state == "failed" else f"it is {state}"
             if state in ("running", "reloading"):
-                why = "nobody listens on its control socket"
+                why = "no process listens on its control socket"
             return CallFailed(f"{name} cannot be called: {why}; `spawnctl why {name}` says more")
         case "io.spawnd.TimedOut":
             return CallFailed(f"{name} did not answer within {parameters.get('timeout'):g} s")
         case "io.spawnd.ConnectionLost":
             return CallFailed(f"{name} closed the connection before it answered")
         case "io.spawnd.BadReply":
-            return CallFailed(f"what {name} sent is no reply: {parameters.get('message')}")
+            return CallFailed(f"the reply of {name} is invalid: {parameters.get('message')}")
         case "io.spawnd.ServiceError":
             own = _detailed(parameters.get("error"), parameters.get("parameters"))
             return CallFailed(f"{name}: {own}")
@@ -146,14 +146,14 @@ def _explain(path: str, error: str, parameters: Mapping[str, object]) -> Spawnct
 
 
 def _detailed(error: object, parameters: object) -> str:
-    """An error that nobody here knows, of whomever."""
+    """Return the text of an unknown error, from the supervisor or a service."""
     items = parameters.items() if isinstance(parameters, dict) else ()
     detail = ", ".join(f"{key} {value!r}" for key, value in items)
     return printable(f"{error}: {detail}" if detail else str(error))
 
 
 def how_to_define(name: str) -> str:
-    """Return how such a service comes about, with `; ` in front; '' where the name tells nothing."""
+    """Return advice how to define such a service, after `; `; '' if the name gives no hint."""
     if name == LOG:
         return "; the log worker runs where there is no journal and a service has log()"
     if name.startswith(NETNS):
@@ -166,17 +166,17 @@ def how_to_define(name: str) -> str:
 
 
 def definition(worker: str) -> str:
-    """Return how to define a worker that ships."""
+    """Return advice how to define a worker of this package."""
     line = f'{worker} = {{ worker = "{worker}", … }}'
     return f"no definition has `{line}`: `make install PLATFORM=1` installs one, docs/{worker}.md explains it"
 
 
 def how_to_apply(name: str, folder: str = "") -> str:
-    """Return how a service comes about that a file defines already, with `; ` in front; else ''.
+    """Return advice how to apply a file that defines the service, after `; `; '' if no file does.
 
-    The file is in `folder`, or where spawnd looks unless it is told otherwise.
+    The file is in `folder`, or in spawnd's default folder.
     """
-    from supervisor.places import SYSCONFDIR  # only an error needs it
+    from supervisor.places import SYSCONFDIR  # needed for errors only
 
     folder = folder or f"{SYSCONFDIR}/spawnd/services.d"
     written = re.escape(name)

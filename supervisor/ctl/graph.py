@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 INDENT = "  "
-WHOLE = 1000  # lines of a tree in which everything is repeated; a longer one shows what is below a service once
-DEEPEST = 40  # levels that are indented; what is deeper has its level in front
-SHOWN = " ..."  # after a name: what is under it has been shown further up
+WHOLE = 1000  # lines up to which a tree repeats everything; a longer one shows the children of a service once
+DEEPEST = 40  # levels of indentation; deeper lines begin with their level
+SHOWN = " ..."  # after a name whose children are further up
 
 # of the picture, all in pixels
 ROW = 18
@@ -29,10 +29,10 @@ ARROW = "#9a9a9a"
 
 
 class Tree:
-    """`names` in order of definition; `edges` are pairs: a name, and what it is to be under.  Has no cycle."""
+    """An acyclic graph; `names` are in order of definition, `edges` are pairs of a child and its parent."""
 
     def __init__(self, names: Iterable[str], edges: Iterable[tuple[str, str]]) -> None:
-        self.over: dict[str, list[str]] = {name: [] for name in names}  # what each is under
+        self.over: dict[str, list[str]] = {name: [] for name in names}  # the parents of each name
         self.under: dict[str, list[str]] = {name: [] for name in self.over}
         for name, other in edges:
             self.over[name].append(other)
@@ -44,7 +44,7 @@ class Tree:
         return [name for name, others in self.over.items() if not others]
 
     def levels(self) -> list[list[str]]:
-        """Each name one level after the last of those that it is under; in order of definition."""
+        """Return the names by level, in order of definition; a name is one level below its lowest parent."""
         level: dict[str, int] = dict.fromkeys(self.over, 0)
         for name in self._sorted():
             for other in self.under[name]:
@@ -55,7 +55,7 @@ class Tree:
         return found
 
     def lines(self, show: Callable[[str], str]) -> Iterator[str]:
-        """Each name under each that it is under, as often as that is: in full as long as the tree has few lines."""
+        """Yield the lines of the tree, each name below each of its parents; a long tree repeats no children."""
         whole = self._size() <= WHOLE
         expanded: set[str] = set()
         todo = [(name, 0) for name in reversed(self.roots())]
@@ -69,10 +69,10 @@ class Tree:
                 todo.extend((other, depth + 1) for other in reversed(below))
 
     def _sorted(self) -> list[str]:
-        """Each name after all that it is under."""
+        """Return the names, each after all of its parents."""
         left = {name: len(others) for name, others in self.over.items()}
         order = self.roots()
-        for name in order:  # grows meanwhile
+        for name in order:  # the list grows during the iteration
             for other in self.under[name]:
                 left[other] -= 1
                 if not left[other]:
@@ -80,7 +80,7 @@ class Tree:
         return order
 
     def _size(self) -> int:
-        """Lines of the whole tree with everything repeated."""
+        """Return the number of lines of the tree with all repetitions."""
         size: dict[str, int] = {}
         for name in reversed(self._sorted()):
             size[name] = 1 + sum(size[other] for other in self.under[name])
@@ -88,7 +88,7 @@ class Tree:
 
 
 def dot(names: Iterable[str], edges: Iterable[tuple[str, str, str]]) -> Iterator[str]:
-    """Graphviz: an arrow from what is needed to what needs it, dashed where that is order alone."""
+    """Yield a Graphviz graph: an arrow from a dependency to its dependant, dashed for order alone."""
     yield "digraph services {"
     yield "  rankdir = LR;"
     yield "  node [shape = box];"
@@ -101,7 +101,7 @@ def dot(names: Iterable[str], edges: Iterable[tuple[str, str, str]]) -> Iterator
 
 
 def _quoted(name: str) -> str:
-    """A name in the language of Graphviz, in which only a quote ends it."""
+    """Return a name quoted for Graphviz, where only a quote ends it."""
     return '"' + printable(name).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -113,9 +113,9 @@ def _indent(depth: int) -> str:
 
 
 class Span:
-    """The last start of a service from rest, in seconds since the first of all: `ready` is None where it never was.
+    """The last start of a service from rest, in seconds since the first start; `ready` is None if it never was ready.
 
-    Restarts since then are no part of it: nobody waited for them.
+    Later restarts do not count, because no other service waited for them.
     """
 
     def __init__(self, name: str, state: str, asked: float, started: float, ready: float | None) -> None:
@@ -128,7 +128,7 @@ class Span:
 
     @property
     def has_failed(self) -> bool:
-        """Also where it was ready for a moment: it is not what the others wait for any more."""
+        """Whether the service has failed, even if it was ready for a moment: dependants wait for its next start."""
         return self.state in ("failed", "backoff")
 
     @property
@@ -136,27 +136,28 @@ class Span:
         return None if self.ready is None else self.ready - self.started
 
     def waited_for(self, other: Span) -> bool:
-        """Whether the other one became ready while this one, asked for already, had not begun."""
+        """Whether the other service became ready while this one, already requested, had not begun."""
         return other.ready is not None and self.asked < other.ready <= self.started
 
 
 class Times:
-    """`spans` in the order of their starts; `zero` is the Unix time that they count from.
+    """Start times of services: `spans` in order of their starts; `zero` is their origin as a Unix time.
 
-    `edges` are pairs of spans, each with one that it waited for.  `nodes` are those of the control interface, and
-    the edges given are pairs: a name, and what it needs or comes after.  The critical path leads to the
-    one of `wanted` that was ready last; where that is empty, to the last one of the first start.
+    `edges` are pairs of a span and a span for which it waited. `nodes` come from the control interface. The
+    `edges` argument has pairs of a name and a name that it needs or comes after. The critical path leads to
+    the service of `wanted` that was ready last; if `wanted` is empty, to the last one of the first start.
     """
 
     def __init__(
         self, nodes: Sequence[Mapping[str, Any]], edges: Iterable[tuple[str, str]], wanted: Collection[str] = ()
     ) -> None:
         begun = [node for node in nodes if node["began"] is not None]
-        # spawnd may have taken over a life from an older version, which did not write down when it was asked for
+        # an older spawnd, whose service this one took over, did not record the time of the request
         known = (node[key] for node in begun for key in ("asked", "began") if node[key] is not None)
         self.zero: float = min(known, default=0.0)
         found = {node["name"]: self._span(node) for node in begun}
-        self.spans = sorted(found.values(), key=lambda span: span.started)  # stable: else in order of definition
+        # a stable sort: equal starts stay in order of definition
+        self.spans = sorted(found.values(), key=lambda span: span.started)
         pairs = ((found[name], found[other]) for name, other in edges if name in found and other in found)
         self.edges = [(span, other) for span, other in pairs if span.waited_for(other)]
         ends = [span for span in self.spans if span.name in wanted] if wanted else first_start(self.spans)
@@ -168,7 +169,7 @@ class Times:
 
 
 def first_start(spans: Iterable[Span]) -> list[Span]:
-    """Services that were asked for before all earlier ones were ready: of most machines the boot."""
+    """Return the services requested before all earlier ones were ready; on most machines, those of the boot."""
     first: list[Span] = []
     end = 0.0
     for span in sorted(spans, key=lambda span: span.asked):
@@ -180,7 +181,7 @@ def first_start(spans: Iterable[Span]) -> list[Span]:
 
 
 def _mark(ends: Iterable[Span], edges: Iterable[tuple[Span, Span]]) -> None:
-    """Mark the critical spans: of those that a service waited for, the one that was ready last."""
+    """Mark the critical spans: from the end, always the latest of those for which a service waited."""
     over: dict[Span, list[Span]] = {}
     for span, other in edges:
         over.setdefault(span, []).append(other)

@@ -1,4 +1,4 @@
-"""`spawnctl`: the command line.  Only the verb that is used is imported."""
+"""`spawnctl`: the command line. Only the module of the requested verb is imported."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from supervisor.ctl.parsers import general_parser, verb_parser
 from supervisor.places import default_socket
 from supervisor.printable import printable
 
-COMPLETE = "--complete"  # a shell wants to know what may follow
+COMPLETE = "--complete"  # the request of a shell for candidates
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out the command line; the exit code."""
+    """Execute the command line and return the exit code."""
     _open_closed_output()
     try:
         code = run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
         return code
-    except SystemExit as end:  # argparse has said what is wrong, or has helped
+    except SystemExit as end:  # argparse has printed an error or a help text
         return end.code if isinstance(end.code, int) else ExitCode.USAGE
     except SpawnctlError as error:
         lines = [printable(line) for line in f"spawnctl: {error}".split("\n")]
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _throw_output_away()
         return ExitCode.BROKEN_PIPE
-    except OSError as error:  # a full disk; what concerns the supervisor is a SpawnctlError
+    except OSError as error:  # e.g. a full disk; errors of the supervisor are SpawnctlErrors
         _throw_output_away()
         print(f"spawnctl: cannot write: {error.strerror}", file=sys.stderr)
         return ExitCode.FAILED
@@ -53,11 +53,11 @@ def _throw_output_away() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Parse the command line in two steps, for the verb's own part is in its module.  Raises SystemExit too."""
+    """Parse the command line in two steps, because the verb's part is in its module. Also raises SystemExit."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     if arguments[:1] == [COMPLETE]:
-        from supervisor.ctl.completion import complete  # only shells ask for it
+        from supervisor.ctl.completion import complete  # needed by shells only
 
         return complete(arguments[1:])
     general = general_parser().parse_args(arguments)
@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
     except (SpawnctlError, OSError):
         raise
     except Exception as error:
-        if client.replied:  # whoever listens on a socket may answer anything
+        if client.replied:  # any program may listen on the socket and send anything
             raise client.malformed(f"{type(error).__name__}: {error}") from error
         raise
     finally:

@@ -48,7 +48,7 @@ def print_json(value: object) -> None:
 def print_results(
     results: Sequence[Mapping[str, Any]], as_json: bool, quiet: bool = False, nothing: str = NO_SERVICES
 ) -> int:
-    """Print what came of an order for each service, failures on stderr, or `nothing`; return the exit code."""
+    """Print the results of an order for each service, failures on stderr; `nothing` for none. Return the exit code."""
     if as_json:
         print_json(list(results))
     elif not results and not quiet:
@@ -67,23 +67,23 @@ def print_results(
 
 
 class Terminal:
-    """The width of standard output, None where no line is cut, and whether it shows colours."""
+    """The width of standard output, None if lines are not cut, and whether it shows colours."""
 
     def __init__(self, width: int | None = None, colours: bool = False) -> None:
         self.width = width
         self.colours = colours
 
     def paint(self, colour: str, text: str) -> str:
-        """The text in a colour of ECMA-48 (`31`), where colours are wanted."""
+        """Return the text in a colour of ECMA-48 (`31`), if colours are wanted."""
         return f"\x1b[{colour}m{text}\x1b[0m" if self.colours and colour else text
 
     def state(self, state: str, text: str) -> str:
-        """The text in the colour of a state."""
+        """Return the text in the colour of a state."""
         return self.paint(COLOURS.get(state, ""), text)
 
 
 def standard_output() -> Terminal:
-    """Return the properties of standard output, with `$COLUMNS`, `$NO_COLOR` and `$TERM` obeyed."""
+    """Return the properties of standard output, according to `$COLUMNS`, `$NO_COLOR` and `$TERM` as well."""
     if not sys.stdout.isatty():
         return Terminal()
     colours = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

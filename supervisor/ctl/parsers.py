@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-VERB = "VERB"  # what an argument is called that is a verb
+VERB = "VERB"  # the name of an argument that is a verb
 DEFAULT = "list"
 NAMES = "a service, a quoted pattern of names, or all"
 NEAR = 2  # verbs that are suggested instead of a wrong one
@@ -52,7 +52,7 @@ OTHER_VERBS = {
 
 
 def general_parser() -> argparse.ArgumentParser:
-    """For everything: `verb`, and `rest`, which is the verb's."""
+    """Return the parser up to the verb: `verb`, and `rest` for the arguments of the verb."""
     longest = max(map(len, VERBS))
     verbs = "\n".join(f"  {name:{longest}}  {what}" for name, what in VERBS.items())
     parser = argparse.ArgumentParser(
@@ -68,12 +68,12 @@ def general_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=version, help="print the version of spawnctl")
     verb = parser.add_argument("verb", metavar=VERB, default=DEFAULT, help=f"one of the verbs below ({DEFAULT})")
     rest = parser.add_argument("rest", nargs=argparse.REMAINDER, default=[], help=argparse.SUPPRESS)
-    verb.required = rest.required = False  # as with nargs="?", which would be done with before the first option
+    verb.required = rest.required = False  # like nargs="?", which would be finished before the first option
     return parser
 
 
 def verb_parser(name: str, rest: Sequence[str] = ()) -> tuple[Any, argparse.ArgumentParser]:
-    """The module of a verb, and the parser of the words `rest` that follow it.  Raises UsageError."""
+    """Return the module of a verb, and the parser for its arguments `rest`. Raises UsageError."""
     if name not in VERBS:
         raise no_such_verb(name, rest)
     verb = import_module(f"supervisor.ctl.verbs.{name}")
@@ -84,8 +84,8 @@ def verb_parser(name: str, rest: Sequence[str] = ()) -> tuple[Any, argparse.Argu
 
 
 def no_such_verb(name: str, rest: Sequence[str] = ()) -> UsageError:
-    """The error for a wrong verb, with the most probable meaning of the words."""
-    from supervisor.definitions.problems import nearest  # only an error needs it
+    """Return the error for an unknown verb, with the most probable meaning of the words."""
+    from supervisor.definitions.problems import nearest  # needed for errors only
 
     near = [repr(verb) for verb in nearest(name, VERBS, NEAR, ALIKE)]
     if rest and rest[0] in VERBS:
@@ -100,13 +100,13 @@ def no_such_verb(name: str, rest: Sequence[str] = ()) -> UsageError:
 
 
 def take_general(parser: argparse.ArgumentParser, default: object = None) -> None:
-    """The options that may come before the verb or after it."""
+    """Add the options that may come before or after the verb."""
     parser.add_argument("--socket", type=_path, metavar="PATH", default=default, help="the supervisor's control socket")
     parser.add_argument("--json", action="store_true", default=default or False, help="print JSON")
 
 
 def _path(text: str) -> str:
-    """An empty path is an unset variable of a script, and not the system's supervisor."""
+    """Refuse an empty path: a script's unset variable must not mean the system's supervisor."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
     return text

@@ -1,4 +1,4 @@
-"""Why a supervisor does not answer: what is known of its process, and what to do."""
+"""Diagnosis of a supervisor that does not answer: the state of its process, and the remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from supervisor.printable import printable, quoted
 
 
 def tell_of_silence(path: str, pid: int) -> None:
-    """Say on stderr that the supervisor at `path`, process `pid`, does not answer; 0: its process is out of sight."""
+    """Report on stderr that the supervisor at `path`, process `pid`, does not answer; 0: the process is invisible."""
     who = f"the supervisor at {quoted(path)}" + (f" (pid {pid})" if pid else "")
     text = f"spawnctl: {who} does not answer{_reason(pid)}. Still waiting; Ctrl-C ends the wait."
     print(printable(text), file=sys.stderr, flush=True)
@@ -19,23 +19,23 @@ def tell_of_silence(path: str, pid: int) -> None:
 def _reason(pid: int) -> str:
     frozen = _frozen_by(pid)
     if frozen:
-        return f": its cgroup is frozen; \"echo 0 > {frozen}/cgroup.freeze\" lets it go on"
+        return f": its cgroup is frozen; \"echo 0 > {frozen}/cgroup.freeze\" resumes it"
     match _state(pid):
         case "T":
-            return f': it is stopped; "kill -CONT {pid}" lets it go on'
+            return f': it is stopped; "kill -CONT {pid}" resumes it'
         case "t":
-            return ": a debugger has stopped it, and lets it go on"
+            return ": a debugger has stopped it"
         case "D":
             return f': it is in an uninterruptible call of the kernel; "cat /proc/{pid}/stack" tells root in which'
         case "R":
             return ": it is busy"
         case "Z":
-            return ": it has ended, and nobody has reaped it"
+            return ": it has ended, and its parent has not reaped it"
     return ""
 
 
 def _state(pid: int) -> str:
-    """The letter of a process, proc_pid_status(5); empty where nothing is known of it."""
+    """Return the state letter of a process, proc_pid_status(5), or '' if it is unknown."""
     try:
         with open(f"/proc/{pid}/status", "rb") as status:
             line = next(line for line in status if line.startswith(b"State:"))
@@ -45,7 +45,7 @@ def _state(pid: int) -> str:
 
 
 def _frozen_by(pid: int) -> str:
-    """The folder of the cgroup at or above that of a process that somebody has frozen; empty where none is."""
+    """Return the folder of the frozen cgroup at or above that of a process, or '' if none is frozen."""
     try:
         with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as lines:
             cgroup = next(line[3:].rstrip("\n") for line in lines if line.startswith("0::"))

@@ -221,11 +221,11 @@ def test_a_service_that_is_given_up_while_a_call_waits(spawnd: Start, program: P
     ("method", "message"),
     [
         ("a.b.Silent", "o did not answer within 0.5 s"),
-        ("a.b.Garbage", "what o sent is no reply: not JSON: Expecting value: line 1 column 1 (char 0)"),
+        ("a.b.Garbage", "the reply of o is invalid: not JSON: Expecting value: line 1 column 1 (char 0)"),
         ("a.b.Close", "o closed the connection before it answered"),
-        ("a.b.Flood", "what o sent is no reply: a reply is longer than 1048576 bytes"),
+        ("a.b.Flood", "the reply of o is invalid: a reply is longer than 1048576 bytes"),
         ("a.b.Error", "o: org.example.Bad\\x1b[2J: why '\\x1b[2J'"),
-        ("a.b.Stream", "what o sent is no reply: more than one reply"),
+        ("a.b.Stream", "the reply of o is invalid: more than one reply"),
         ("Silent", "o did not answer within 0.5 s"),
     ],
 )

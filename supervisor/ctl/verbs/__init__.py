@@ -1,7 +1,7 @@
-"""The verbs of spawnctl, each in a file of its own with two functions.
+"""The verbs of spawnctl, one module for each, with two functions.
 
-`arguments(parser)` adds what the verb takes, `run(client, args)` does it and returns the
-exit code.  They are listed here with their help, so that none is imported but the one used.
+`arguments(parser)` adds the arguments of the verb; `run(client, args)` executes it and returns the exit code.
+This module lists the verbs with their help, so that only the requested verb is imported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`accounting`: what released cgroups used, as the reaper or its database tells it."""
+"""`accounting`: resource usage of released cgroups, from the reaper or its database."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SERVICE = "reaper"
 TOP, MOST = 20, 1000
-PATIENCE = 55.0  # seconds: a database of many hosts has much to add up, and a worker ends a connection after 60
+PATIENCE = 55.0  # seconds: sums over many hosts take a while, and a worker closes a connection after 60
 SORTS = {"cpu": "cpu_usage_usec", "memory": "memory_peak", "procs": "pids_peak", "forks": "pids_forks",
          "oom": "memory_events_oom", "cgroups": "cgroups"}  # fmt: skip
 TITLES = ("NAME", "CGROUPS", "CPU", "USER", "SYSTEM", "MEMORY", "PROCS", "FORKS", "OOM")
@@ -35,9 +35,9 @@ FIELDS = (
 
 
 def moment(text: str) -> float:
-    """Seconds since 1970 of `24h` (ago), `2026-11-21`, the beginning of that day, or `2026-11-21T22:40`, in local time.
+    """Convert `24h` (ago), `2026-11-21` or `2026-11-21T22:40` (local time) to seconds since 1970.
 
-    Raises ArgumentTypeError.
+    A date means the beginning of the day. Raises ArgumentTypeError.
     """
     ago = _AGO.fullmatch(text)
     if ago:
@@ -108,7 +108,7 @@ def run(client: Client, args: Namespace) -> int:
 
 
 def nothing(args: Namespace) -> str:
-    """The line for a query that no cgroup matched."""
+    """Return the message for a query that matched no cgroup."""
     narrowed = args.where or args.since is not None or args.until is not None
     where = f" at or below {args.path!r}" if args.path else ""
     hint = "it is a path of /proc/PID/cgroup, like /system.slice/x.scope"
@@ -118,7 +118,7 @@ def nothing(args: Namespace) -> str:
 
 
 def query(args: Namespace) -> dict[str, Any]:
-    """The parameters of the reaper's method."""
+    """Return the parameters of the reaper's method."""
     by, _, xattr = (args.by or ("path" if args.path else "scope")).partition(":")
     if args.depth is not None and by != "path":
         raise UsageError("--depth is for --by path, or for a PATH without --by")
@@ -152,8 +152,8 @@ def ask_reaper(client: Client, service: str, parameters: dict[str, Any]) -> dict
 
 
 def ask_database(address: str, parameters: dict[str, Any]) -> dict[str, Any]:
-    """As the reaper would, but here.  Raises CallFailed."""
-    from workers.reaper.accounting.database import ask  # with it come database drivers
+    """Query the database in this process, in place of the reaper. Raises CallFailed."""
+    from workers.reaper.accounting.database import ask  # imports database drivers
     from workers.reaper.errors import ReaperError
 
     try:
@@ -180,7 +180,7 @@ def cells(total: dict[str, Any], name: str) -> list[str]:
 
 
 def print_csv(groups: list[dict[str, Any]]) -> None:
-    """A line of titles, and one for each group."""
+    """Print the titles, and a line for each group."""
     import csv  # takes a while to import
 
     writer = csv.writer(sys.stdout, lineterminator="\n")

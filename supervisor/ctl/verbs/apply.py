@@ -1,4 +1,4 @@
-"""`apply`: change to the definition files as they are now, exactly as `plan` shows it."""
+"""`apply`: apply the current definition files, exactly as `plan` shows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(client: Client, args: Namespace) -> int:
 
 
 def say(reply: dict[str, Any], quiet: bool) -> None:
-    """Print what was done for each service and its result, failures on stderr."""
+    """Print each service's change and its result, failures on stderr."""
     terminal = standard_output()
     for row in reply["services"]:
         if not row["ok"]:

@@ -1,4 +1,4 @@
-"""`call`: have a service answer a call itself, over its control socket."""
+"""`call`: call a method of a service over its control socket."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def run(client: Client, args: Namespace) -> int:
 
 
 def show(reply: dict[str, Any], as_json: bool) -> None:
-    """As JSON in any case: nobody knows what it is about.  For people letters are as they are; no command is."""
+    """Print the reply as JSON, indented for people, with letters in clear and control characters escaped."""
     if as_json:
         print_json(reply)
         return

@@ -1,4 +1,4 @@
-"""`check`: check the definition files that the supervisor was started with."""
+"""`check`: check the definition files of the running supervisor."""
 
 from __future__ import annotations
 

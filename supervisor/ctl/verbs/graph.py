@@ -1,4 +1,4 @@
-"""`graph`: what needs what, as a tree, in the order of the start, with its times, for Graphviz, as a picture."""
+"""`graph`: dependencies as a tree, in start order, with start times, for Graphviz, or as a picture."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(client: Client, args: Namespace) -> int:
     if args.json and args.dot:
-        raise UsageError("--dot is no JSON: one of the two")
+        raise UsageError("--dot and --json exclude each other")
     reply = client.call("Graph", names=args.names)
     nodes = [node for node in reply["nodes"] if args.names or not node["internal"]]
     names = [node["name"] for node in nodes]
@@ -69,7 +69,7 @@ def show_tree(tree: Tree, nodes: list[dict[str, Any]]) -> None:
 
 
 def painter(nodes: Iterable[dict[str, Any]]) -> Callable[[str], str]:
-    """Shows a name in the colour of its state."""
+    """Return a function that paints a name in the colour of its state."""
     terminal = standard_output()
     states = {node["name"]: node["state"] for node in nodes}
     return lambda name: terminal.state(states[name], printable(name))
@@ -88,7 +88,7 @@ def show_times(times: Times, as_json: bool) -> None:
 
 
 def time_record(span: Span, zero: float) -> dict[str, object]:
-    """`asked_s`, `started_s` and `ready_s` count from the first start of all, `since` is that as a Unix time."""
+    """Return a JSON record; `asked_s`, `started_s` and `ready_s` count from `since`, the first start's Unix time."""
     return {
         "name": span.name,
         "state": span.state,

@@ -1,4 +1,4 @@
-"""`help`: what a verb takes, or which verbs there are."""
+"""`help`: the arguments of a verb, or the list of verbs."""
 
 from __future__ import annotations
 

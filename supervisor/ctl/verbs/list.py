@@ -30,8 +30,8 @@ TITLES = ("NAME", "STATE", "PID", "FOR", "RESTARTS", "MEMORY", "CPU", "DESCRIPTI
 ALIGNS = "<<>>>>><"
 NAME, STATE = TITLES.index("NAME"), TITLES.index("STATE")
 LEAST_WANTED = ("CPU", "MEMORY", "RESTARTS", "PID", "FOR")
-LONGEST_REASON = 60  # columns that others are left out for
-NARROWEST = 20  # columns of a name that are shown in any case
+LONGEST_REASON = 60  # columns for which other columns are left out
+NARROWEST = 20  # columns of a name that are always shown
 TROUBLED = ("waiting", "backoff", "failed")
 
 
@@ -52,9 +52,10 @@ def run(client: Client, args: Namespace) -> int:
 
 
 def table(services: list[dict[str, Any]], terminal: Terminal) -> list[str]:
-    """The lines.  FOR is how long a service has been up or, where it is not, in its state.
+    """Return the lines. FOR is the uptime of a service, or the time in its state if it is not up.
 
-    Instead of its description, a service that does not come up has the reason, and a service that is up what it says.
+    The last column is the description; a service that does not come up has its reason there, a service that
+    is up its status text.
     """
 
     def paint(row: int, column: int, cell: str) -> str:
@@ -73,7 +74,7 @@ def table(services: list[dict[str, Any]], terminal: Terminal) -> list[str]:
 
 
 def fitting(rows: list[list[str]], reasons: list[str], columns: int) -> list[int]:
-    """The columns of the table to show: those of LEAST_WANTED make room for the reasons of what does not come up."""
+    """Return the columns to show: those of LEAST_WANTED give way to the reasons of services that do not come up."""
     widths = [max(width(cell) for cell in (title, *column)) for title, *column in zip(TITLES, *rows, strict=True)]
     wanted = min(max(map(width, reasons), default=0), LONGEST_REASON)
     shown = list(range(len(TITLES)))
@@ -85,7 +86,7 @@ def fitting(rows: list[list[str]], reasons: list[str], columns: int) -> list[int
 
 
 def is_troubled(row: dict[str, Any]) -> bool:
-    """Whether its reason is shown rather than its description."""
+    """Whether the reason replaces the description."""
     return row["state"] in TROUBLED
 
 

@@ -1,4 +1,4 @@
-"""`logs`: the last lines of a service's output, and those that follow."""
+"""`logs`: the last lines of a service's output and, with --follow, the later ones."""
 
 from __future__ import annotations
 
@@ -78,16 +78,16 @@ def follow_journal(args: Namespace, printer: Printer) -> int:
 
 
 def shown(text: str) -> str:
-    """As it is, but on a terminal nothing that would command it."""
+    """Return the text unchanged, or for a terminal without control characters."""
     return printable(text.expandtabs()) if sys.stdout.isatty() else text
 
 
 class Printer:
-    """Prints what comes, at once, also the beginning of a line."""
+    """Prints output immediately, even incomplete lines."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._open = False  # the last line has no end yet
+        self._open = False  # the last line is incomplete
 
     def print(self, reply: dict[str, Any]) -> None:
         if reply["lost"]:
@@ -106,7 +106,7 @@ class Printer:
 
 
 class JsonPrinter(Printer):
-    """One object a line: a line of output, or how many were lost."""
+    """Prints one object per line: a line of output, or the number of lost lines."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

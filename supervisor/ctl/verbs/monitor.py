@@ -1,4 +1,4 @@
-"""`monitor`: the states of services, and every change of them."""
+"""`monitor`: the states of services, and each change."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-STATE_WIDTH = len("reloading -> stopping")  # none is longer
+STATE_WIDTH = len("reloading -> stopping")  # the longest text
 LONGEST_STATE = len("reloading")
-WIDE = 80  # columns from which on everything is shown
+WIDE = 80  # columns from which on all is shown
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -42,9 +42,9 @@ def run(client: Client, args: Namespace) -> int:
 
 
 def line(change: dict[str, Any], name_width: int, terminal: Terminal) -> str:
-    """Time of the day, name, state, process and reason; what stays the same is told once.
+    """Return time of day, name, state, process and reason, without repetitions.
 
-    A narrow terminal shows the new state alone and whole seconds; what does not fit even so is cut.
+    A narrow terminal shows only the new state and whole seconds; text that still does not fit is cut.
     """
     columns = terminal.width or WIDE
     at = datetime.fromisoformat(change["at"]).astimezone()

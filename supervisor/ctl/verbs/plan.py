@@ -1,4 +1,4 @@
-"""`plan`: what a change to the definition files as they are now would do, key by key."""
+"""`plan`: the effect of applying the current definition files, key by key."""
 
 from __future__ import annotations
 

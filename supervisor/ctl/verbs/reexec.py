@@ -1,4 +1,4 @@
-"""`reexec`: have the supervisor become its installed version."""
+"""`reexec`: re-execute the supervisor as the installed version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`reload`: have services reload."""
+"""`reload`: ask services to reload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`reopen`: have the files that services write to at their paths again."""
+"""`reopen`: create new log files after a rotation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`restart`: have services up anew."""
+"""`restart`: stop and start services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`show`: the definition of a service that is in force, in the notation of the definition files."""
+"""`show`: the current definition of a service, in the notation of the definition files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-COLUMN = 48  # where the places begin, unless a value is longer
+COLUMN = 48  # start of the places, unless a value is longer
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -35,7 +35,7 @@ def run(client: Client, args: Namespace) -> int:
 
 
 def define(reply: dict[str, Any]) -> list[str]:
-    """The definition, with the place of each key as a comment."""
+    """Return the definition, with the place of each key as a comment."""
     name = reply["name"]
     where = "built in" if reply["internal"] else f"{reply['file']}:{reply['line']}"
     if reply["functions"]:
@@ -55,7 +55,7 @@ def define(reply: dict[str, Any]) -> list[str]:
 
 
 def entry(setting: dict[str, Any], indent: str = "  ", end: str = ",") -> list[str]:
-    """`key = value,` with its place, over as many lines as the value has."""
+    """Return `key = value,` with its place; a long value takes several lines."""
     value = setting["value"].replace("\n", f"\n{indent}")
     first, *rest = f"{indent}{setting['key']} = {value}{end}".split("\n")
     return [commented(first, place(setting)), *map(printable, rest)]

@@ -1,4 +1,4 @@
-"""`shutdown`: have the supervisor stop everything and end."""
+"""`shutdown`: stop all services and end the supervisor."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from supervisor.ctl.output import print_json
 from supervisor.ctl.parsers import take_wait
 from supervisor.ctl.waiting import order
 
-LAST_STEPS = 10_000  # milliseconds from the end of its control socket to that of its process
+LAST_STEPS = 10_000  # milliseconds between the end of the supervisor's control socket and of its process
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def run(client: Client, args: Namespace) -> int:
 
 
 def open_process(pid: int) -> int | None:
-    """A pidfd of the supervisor, which lives as long as its socket; None where it cannot be seen from here."""
+    """Return a pidfd of the supervisor, or None if its process is invisible."""
     try:
         return os.pidfd_open(pid) if pid > 0 else None
     except OSError:
@@ -44,9 +44,9 @@ def open_process(pid: int) -> int | None:
 
 
 def wait_ended(process: int | None, end: float | None) -> bool:
-    """Wait until its process is gone, too, or until `end`, which is False.
+    """Wait for the end of the supervisor's process; return False at `end` (monotonic time).
 
-    The run-time folder is free then for the next spawnd.
+    After its end, the run-time folder is free for the next spawnd.
     """
     if process is None:
         return True

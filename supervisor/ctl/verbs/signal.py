@@ -13,7 +13,7 @@ from supervisor.ctl.parsers import take_names, take_quiet
 
 
 def is_signal(text: str) -> bool:
-    """Whether `signal_number` would take `text`."""
+    """Whether `signal_number` accepts `text`."""
     try:
         signal_number(text)
     except UsageError:
@@ -22,7 +22,7 @@ def is_signal(text: str) -> bool:
 
 
 def signal_number(text: str) -> int:
-    """The number of `TERM`, `SIGTERM`, `15`, `RTMIN+1`, `RTMAX-2`.  Raises UsageError."""
+    """Return the number of `TERM`, `SIGTERM`, `15`, `RTMIN+1`, `RTMAX-2`. Raises UsageError."""
     name = text.upper().removeprefix("SIG")
     if name.isdecimal() and name.isascii():
         number = int(name)
@@ -49,7 +49,7 @@ def run(client: Client, args: Namespace) -> int:
 
 
 def _number(args: Namespace) -> int:
-    """The number of the signal.  Raises UsageError, with a hint where a name was given in the signal's place."""
+    """Return the signal's number. Raises UsageError, with a hint if the name comes before the signal."""
     *others, last = args.names
     if not is_signal(args.signal) and is_signal(last):
         names = " ".join([args.signal, *others])

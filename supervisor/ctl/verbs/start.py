@@ -1,4 +1,4 @@
-"""`start`: have services up, with what they depend on."""
+"""`start`: start services and their dependencies."""
 
 from __future__ import annotations
 

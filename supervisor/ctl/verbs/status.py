@@ -1,4 +1,4 @@
-"""`status`: all about services."""
+"""`status`: details of services."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def run(client: Client, args: Namespace) -> int:
 
 def show_list(client: Client, args: Namespace) -> int:
     """Do what `list` does, with its exit code."""
-    from supervisor.ctl.verbs import list as list_verb  # not needed where services are named
+    from supervisor.ctl.verbs import list as list_verb  # needed only without names
 
     args.all = False
     return list_verb.run(client, args)
 
 
 def describe(row: dict[str, Any], terminal: Terminal) -> list[str]:
-    """The lines about one service; what there is nothing to say of is left out."""
+    """Return the lines about one service, without empty facts."""
     title = f"{row['name']} - {row['description']}" if row["description"] else row["name"]
     facts = [(label, printable(str(value))) for label, value in facts_of(row) if value not in (None, "")]
     state = terminal.state(row["state"], printable(row["state"]))
@@ -73,7 +73,7 @@ def facts_of(row: dict[str, Any]) -> list[tuple[str, object]]:
         ("CPU", None if row["cpu_s"] is None else cpu_time(row["cpu_s"])),
         ("Restarts", f"{row['restarts']}{failures}"),
         ("Last exit", row["last_exit"]),
-        ("Last call", row.get("last_call")),  # an older spawnd has none
+        ("Last call", row.get("last_call")),  # absent in an older spawnd
         ("Disconnected", row["disconnected"]),
         ("Policy", policy(row)),
         ("Depends", ", ".join(row["depends"])),
@@ -84,9 +84,9 @@ def facts_of(row: dict[str, Any]) -> list[tuple[str, object]]:
 
 
 def policy(row: dict[str, Any]) -> str:
-    """Return how it starts and restarts; without a process there are no readiness and no restarts."""
+    """Return the start and restart policy; a service without a process has neither readiness nor restarts."""
     kind = "task" if row["task"] else "service"
-    if row.get("has_process", True):  # an older spawnd does not tell
+    if row.get("has_process", True):  # absent in an older spawnd
         return f"{kind}, ready on {row['ready']}, restart {row['restart']}"
     setup = f", {'done' if row['task'] else 'ready'} after its function start" if "start" in row["functions"] else ""
     return f"{kind} without a process{setup}"

@@ -1,4 +1,4 @@
-"""`stop`: have services down."""
+"""`stop`: stop services."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`version`: of spawnctl and of the supervisor that runs."""
+"""`version`: the versions of spawnctl and of the running supervisor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`why`: what it is that services are not running for."""
+"""`why`: the reason why services are not running."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(client: Client, args: Namespace) -> int:
-    """Print one answer after the other: each is a call of its own, as the chains of many services are long."""
+    """Print one answer after the other; each is a separate call, because the chains of many services are long."""
     names = [row["name"] for row in client.call("List", names=args.names)["services"]]
-    shown: set[str] = set()  # services whose last lines have been printed
+    shown: set[str] = set()  # services whose last lines are printed already
     terminal = standard_output()
     for number, name in enumerate(names):
         reply = client.call("Why", name=name)
@@ -62,7 +62,7 @@ def run(client: Client, args: Namespace) -> int:
 
 
 def add_journal(reply: dict[str, Any]) -> None:
-    """Add to an answer what the journal has of the root, where its output goes there."""
+    """Add to an answer the root's last lines in the journal, if its output goes there."""
     if not reply["journal"]:
         return
     try:
@@ -74,17 +74,17 @@ def add_journal(reply: dict[str, Any]) -> None:
 
 
 def of_sockets(name: str, lines: list[str]) -> str:
-    """The remedy for a program that could not open its stream of the journal by a path; '' where no line says so."""
+    """Return the remedy for a program that could not open its journal stream by a path; '' for other output."""
     if not any(ENXIO in line and any(path in line for path in STREAMS) for line in lines):
         return ""
     return (
-        "a stream of the journal is a socket, which nobody can open as /dev/stdout or /dev/stderr: have the program "
+        "a stream of the journal is a socket, which cannot be opened as /dev/stdout or /dev/stderr: have the program "
         f'write to its stderr or to syslog, or give it a file: `stderr = file("/var/log/{name}.log", "a")`'
     )
 
 
 def explain(reply: dict[str, Any], terminal: Terminal) -> list[str]:
-    """The answer, the way to it where there is one, what to do, and what the root of it said last."""
+    """Return the answer, the chain that leads to it, the remedy, and the last lines of the root."""
     columns = terminal.width
     lines = wrap(printable(reply["answer"]), columns)
     if len(reply["chain"]) > 1:
@@ -99,7 +99,7 @@ def explain(reply: dict[str, Any], terminal: Terminal) -> list[str]:
 
 
 def chain(links: list[dict[str, Any]], terminal: Terminal) -> list[str]:
-    """Each service with its state and for how long, and what it is that it waits for."""
+    """Return each service with its state, its time in the state, and what it waits for."""
     cells = [(printable(link["name"]), printable(link["state"] or NONE), duration(link["state_s"])) for link in links]
     widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
     lines = []

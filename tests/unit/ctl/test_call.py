@@ -72,12 +72,12 @@ def test_many_replies_are_a_line_each(spawnctl: Spawnctl, supervise: Supervise, 
         (NotRunning("web", "stopped"), "web cannot be called: it is stopped; `spawnctl why web` says more"),
         (
             NotRunning("web", "running"),
-            "web cannot be called: nobody listens on its control socket; `spawnctl why web` says more",
+            "web cannot be called: no process listens on its control socket; `spawnctl why web` says more",
         ),
         (TimedOut("web", 10.0), "web did not answer within 10 s"),
         (TimedOut("web", 2.5), "web did not answer within 2.5 s"),
         (ConnectionLost("web"), "web closed the connection before it answered"),
-        (BadReply("web", "not JSON"), "what web sent is no reply: not JSON"),
+        (BadReply("web", "not JSON"), "the reply of web is invalid: not JSON"),
     ],
 )
 @pytest.mark.parametrize("more", [(), ("--more",)])

@@ -165,7 +165,7 @@ def test_the_cause_is_told(path: str, spawnctl: Spawnctl, capsys: Capture) -> No
     other = Client(f"{path}2")
     with answering(path, b'{"parameters": {}}\0'):
         assert spawnctl("graph", "--dot") == ExitCode.FAILED
-        with pytest.raises(MalformedReply, match="it is no object"), answering(f"{path}2", b"[]\0"):
+        with pytest.raises(MalformedReply, match="it is not an object"), answering(f"{path}2", b"[]\0"):
             other.call("Graph")
         other.close()
     said = capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_one_that_is_stopped(
         said = read_until(error, lambda data: data.endswith(b"\n")).decode()
         assert said == (
             f"spawnctl: the supervisor at '{path}' (pid {pid}) does not answer: it is stopped; "
-            f'"kill -CONT {pid}" lets it go on. Still waiting; Ctrl-C ends the wait.\n'
+            f'"kill -CONT {pid}" resumes it. Still waiting; Ctrl-C ends the wait.\n'
         )
         assert not running.has_output()
         os.kill(pid, signal.SIGCONT)
