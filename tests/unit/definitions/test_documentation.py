@@ -81,7 +81,7 @@ def test_the_example_file_of_network_namespaces(files: Files) -> None:
 
 
 ROOT = Path(__file__).parents[3]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHIPPED = sorted((ROOT / "conf").rglob("*.lua"))
 
 
