@@ -39,6 +39,7 @@ def measure(count: int, kills: int, settle: float, idle: float, more: str = "") 
         try:
             wait_until(lambda: len(children(daemon.pid)) >= count and len(running(daemon.pid)) == count, "all up", 120)
             result: dict[str, Any] = {"services": count, "all_up_s": round(time.perf_counter() - begun, 3)}
+            result["up_cpu_s"] = round(cpu_s(daemon.pid), 3)
             time.sleep(settle)  # what is measured next is a service that had been healthy
             result |= respawn(daemon, kills)
             time.sleep(settle)  # a second after a start it is written down once more

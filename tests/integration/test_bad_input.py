@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import BIN, Daemon, children, wait_until
+from tests.daemon import BIN, PATIENCE, Daemon, children, wait_until
 from tests.integration.conftest import Start
 
 SLEEP = 'exec = "/bin/sleep", arg = { "100000" }'
@@ -100,7 +100,7 @@ def test_a_function_of_a_library_that_never_ends_prevents_a_start_for_good(folde
     """No hook is called inside it.  To start again would not help: 78, as with every wrong definition."""
     daemon = Daemon(folder, 'string.find(("a"):rep(30000), (".-"):rep(8) .. "b")').start()
     assert daemon.process is not None
-    assert daemon.process.wait(25) == 78
+    assert daemon.process.wait(PATIENCE) == 78
     assert "services.lua:1: took longer than 4.5 s; an endless loop" in daemon.log()
 
 

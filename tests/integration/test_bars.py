@@ -28,6 +28,7 @@ pytestmark = pytest.mark.bench
 def test_a_hundred_services() -> None:
     result = fleet.measure(100, kills=20, settle=1.5, idle=5)
     assert result["all_up_s"] < 20
+    assert result["up_cpu_s"] < 1.5
     assert result["pss_kb"] < 18 * 1024
     assert result["respawn_median_ms"] < 100
     assert result["idle_wakeups_per_s"] == 0
@@ -37,6 +38,7 @@ def test_a_hundred_services() -> None:
 def test_a_thousand_services() -> None:
     result = fleet.measure(1000, kills=3, settle=1.5, idle=5)
     assert result["all_up_s"] < 120
+    assert result["up_cpu_s"] < 8
     assert result["pss_kb"] < 40 * 1024
     assert result["idle_cpu_percent"] < 0.1
     assert result["list_median_ms"] < 2000
