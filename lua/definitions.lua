@@ -1,9 +1,9 @@
--- Runs one definition file.  The chunk gets the sandbox that `sandbox.lua` made and returns a function (text, seconds, name)
--- that gives back one string of JSON: {"globals": [[name, line, value, before], …], "modules": [{"name", "line",
--- "keys": as globals, "functions": [[name, line, before], …], "depends": [[line, name], …]}, …], "netns": as globals,
+-- Runs one definition file.  The chunk gets what `sandbox.lua` and `reached.lua` return, and returns a function (text,
+-- seconds, name) that gives back one string of JSON: {"globals": [[name, line, value, before], …], "modules": [{"name", "line",
+-- "keys": as globals, "functions": [[name, line, before], …], "depends": [[line, name], …], "reached"}, …], "netns": as globals,
 -- "prints": …, "undefined": …}, or {"error": message, "line": line}.  `name` is what `...` is in the file.
 
-local sandbox = ...
+local sandbox, reached = ...
 local DEPTH, COUNT = 24, 200000
 local CHUNK = "=\1" -- a source name that no message holds by accident; messages read "\1:LINE: …"
 
@@ -173,6 +173,8 @@ local function put_module(module)
   put_entries(keys)
   put_named("functions", functions)
   put_named("depends", module.depends)
+  put(',"reached":')
+  put_string(#functions > 0 and reached(module, CHUNK) or "")
   put("}")
 end
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -92,8 +93,11 @@ class DefinitionFile:
 
     def _of_module(self, module: Module, defaults: Defaults, checking: Checking) -> Service:
         functions = functions_of(module, checking)
-        text = digest_of_text(self._source.text) if functions else ""
-        return services.of_module(keys_of(module, checking), functions, text, defaults, checking)
+        service = services.of_module(keys_of(module, checking), functions, defaults, checking)
+        if not functions:
+            return service
+        reached = digest_of_text(module.reached) if module.reached else ""
+        return replace(service, source_digest=digest_of_text(self._source.text), functions_digest=reached)
 
     def _checking_of_module(self, module: Module) -> Checking:
         node = node_of(module, self._lines)
@@ -171,10 +175,10 @@ def _taken(name: str) -> str:
 
 
 def digest_of_text(text: str) -> str:
-    """Return the SHA-256, in hex, of a file's text."""
+    """Return the SHA-256 of a text, in hex."""
     from hashlib import sha256
 
-    return sha256(text.encode()).hexdigest()
+    return sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def keys_of(module: Module, checking: Checking) -> dict[str, Any]:

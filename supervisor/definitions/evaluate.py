@@ -30,7 +30,8 @@ Emit = Callable[[Record], object]
 
 _GLOBAL = "a service is a global"
 _TOO_MANY = f"cannot use: all definitions together have more than {MAX_SERVICES} services, of which this is the next"
-PLACE = frozenset({"file", "line", "lines"})
+# places, and a digest that differs with each evaluation where an upvalue is the time
+NOT_COUNTED = frozenset({"file", "line", "lines", "functions_digest"})
 SETTINGS_PLACE = "places"
 OUTPUTS = ("stdout", "stderr")
 
@@ -229,7 +230,7 @@ def digest_of(services: Iterable[Record], settings: Record) -> str:
 
     digest = sha256()
     for record in services:
-        kept = {key: value for key, value in record.items() if key not in PLACE}
+        kept = {key: value for key, value in record.items() if key not in NOT_COUNTED}
         if "worker" in record:  # the presence of the keys counts: without them, a worker shares spawnd's log
             kept["lines"] = [key for key in OUTPUTS if key in record.get("lines", ())]
         digest.update(_canonical(kept))

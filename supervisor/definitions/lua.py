@@ -68,13 +68,17 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """Definitions after `module(name)`, on `line`: globals, functions, and the names in `depends(_M, …)`."""
+    """Definitions after `module(name)`, on `line`: globals, functions, and the names in `depends(_M, …)`.
+
+    `reached` has everything that its functions depend on, as `lua/reached.lua` writes it; '' if that is unknown.
+    """
 
     name: str
     line: int
     keys: list[Global]
     functions: list[Function]
     depends: list[tuple[int, Any]]
+    reached: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ class Lua:
         from lupa import luajit21  # takes 6 ms, and only this child needs it
 
         self._lua = luajit21
-        self._preludes = [lua_file("sandbox.lua"), lua_file("definitions.lua")]
+        self._preludes = [lua_file("sandbox.lua"), lua_file("reached.lua"), lua_file("definitions.lua")]
         self._compiled = False
         self._deadline_s = deadline_s
         self._left_s = AS_LONG * deadline_s
@@ -121,8 +125,9 @@ class Lua:
         runtime = self._lua.LuaRuntime(
             encoding=None, max_memory=MAX_MEMORY, register_eval=False, register_builtins=False
         )
-        sandbox, definitions = self._preludes
-        run = runtime.execute(definitions, runtime.execute(sandbox))
+        sandbox, reached, definitions = self._preludes
+        made = runtime.execute(sandbox)
+        run = runtime.execute(definitions, made, runtime.execute(reached, made))
         begin = time.process_time()
         try:
             with _bounded(limit_s + GRACE):
@@ -172,7 +177,8 @@ _TOO_MUCH = f"needs more than {MAX_MEMORY >> 20} MiB of memory"
 def _module(item: dict[str, Any]) -> Module:
     keys = [Global(*entry) for entry in item["keys"]]
     functions = [Function(*entry) for entry in item["functions"]]
-    return Module(item["name"], item["line"], keys, functions, [(line, name) for line, name in item["depends"]])
+    depends = [(line, name) for line, name in item["depends"]]
+    return Module(item["name"], item["line"], keys, functions, depends, item["reached"])
 
 
 def _problem(message: str, line: int) -> LuaProblem:

@@ -173,11 +173,11 @@ class Service:
     """One service. At most one of `exec` and `worker` is set; without either, it has no process of its own.
 
     `lines` has the line of each given key. `functions` are those of its module, `source_digest` is the
-    SHA-256 of their text. `functions_as_root`: its process runs as its default user, but the functions run as
-    root. `function_ids` are user and group of `function_user`. `login_env` has the variables that the key of
-    this name adds, none without it. `limits` maps names such as `nofile` to the soft and the hard limit,
-    `resources` maps keys such as `memory_max` to the text of the kernel's file. Equal values share their
-    dicts, which must not be changed.
+    SHA-256 of their text, `functions_digest` that of everything that they depend on, '' if that is unknown.
+    `functions_as_root`: its process runs as its default user, but the functions run as root. `function_ids` are
+    user and group of `function_user`. `login_env` has the variables that the key of this name adds, none
+    without it. `limits` maps names such as `nofile` to the soft and the hard limit, `resources` maps keys such
+    as `memory_max` to the text of the kernel's file. Equal values share their dicts, which must not be changed.
     """
 
     name: str
@@ -274,6 +274,7 @@ class Service:
     functions: tuple[str, ...] = _follows((), FUNCTIONS, _ADOPT)
     functions_as_root: bool = _follows(False, FUNCTIONS, _ADOPT)
     source_digest: str = _follows("", FUNCTIONS, _ADOPT, saved="text")
+    functions_digest: str = _follows("", FUNCTIONS, _ADOPT)
 
     @property
     def has_process(self) -> bool:

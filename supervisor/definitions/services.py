@@ -68,9 +68,9 @@ def of_table(raw: dict[str, Any], defaults: Defaults, checking: Checking) -> Ser
 
 
 def of_module(
-    raw: dict[str, Any], functions: dict[str, int], digest: str, defaults: Defaults, checking: Checking
+    raw: dict[str, Any], functions: dict[str, int], defaults: Defaults, checking: Checking
 ) -> Service:
-    """Return the service of a module; `functions` are its own with their lines, `digest` is that of their text."""
+    """Return the service of a module; `functions` are its own with their lines."""
     raw = _without_services(raw, checking)
     merged, lines = _merged(raw, defaults, checking)
     has_process = _has_process(merged)
@@ -86,7 +86,7 @@ def of_module(
     _check(merged, raw, checking)
     service = _service(merged, checking, {**lines, **{function_key(name): line for name, line in functions.items()}})
     as_root = bool(functions) and has_process and not {"user", "function_user"} & merged.keys()
-    return replace(service, functions=tuple(functions), functions_as_root=as_root, source_digest=digest)
+    return replace(service, functions=tuple(functions), functions_as_root=as_root)
 
 
 def _without_services(raw: dict[str, Any], checking: Checking) -> dict[str, Any]:

@@ -12,7 +12,16 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Any
 
-from supervisor.definitions.service import CHANGES, FIELDS, KEY_OF_FIELD, Change, Definitions, Service, Settings
+from supervisor.definitions.service import (
+    CHANGES,
+    FIELDS,
+    FUNCTIONS,
+    KEY_OF_FIELD,
+    Change,
+    Definitions,
+    Service,
+    Settings,
+)
 from supervisor.lifecycle.dependencies import conflicts, satisfies, waits_for_ever
 from supervisor.lifecycle.life import RUNS, UP, WITH_PROCESS, Cause, Life, State, Then, goes_down
 from supervisor.lifecycle.transaction import Down, Standing, Transaction, Up
@@ -20,6 +29,7 @@ from supervisor.printable import listed
 
 RESOURCES = "resources"  # a dict whose entries are keys
 OUTPUTS = ("stdout", "stderr")
+DIGESTS = ("source_digest", "functions_digest")
 ORDER = list(Change)
 
 _values = attrgetter(*FIELDS)
@@ -72,11 +82,21 @@ def _differing(old: Service, new: Service) -> Iterator[str]:
         elif field == "fd":
             if old.own_descriptors() != new.own_descriptors():
                 yield field
+        elif field in DIGESTS:
+            if _have_other_functions(old, new):
+                yield FUNCTIONS
         elif before != after or (field == "options" and not _same(before, after)):
             yield KEY_OF_FIELD[field]
     if old.worker and new.worker:
         # A worker without the key shares spawnd's log; a worker with the key does not, whatever its value.
         yield from (key for key in OUTPUTS if (key in old.lines) != (key in new.lines))
+
+
+def _have_other_functions(old: Service, new: Service) -> bool:
+    """Return whether functions may have changed. Those of the same text have not: an upvalue may be the time."""
+    if old.source_digest == new.source_digest:
+        return False
+    return not new.functions_digest or old.functions_digest != new.functions_digest
 
 
 def _same(one: Any, other: Any) -> bool:

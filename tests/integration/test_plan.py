@@ -300,3 +300,29 @@ def test_apply_while_it_shuts_down(spawnd: Start) -> None:
     result = daemon.ctl("apply")
     assert result.returncode == 1
     assert "shutting down" in result.stderr
+
+
+def test_a_change_elsewhere_in_the_file_is_none_of_its_functions(spawnd: Start) -> None:
+    text = f'''
+        a = {{ {SLEEP} }}
+        local said = "old"
+        module("b", package.seeall)
+        function start() end
+        function status() return nil, said end
+        module("c", package.seeall)
+        function start() end
+    '''
+    daemon = spawnd(text)
+    daemon.wait_state("c", "running")
+    write(daemon, text.replace("a = {", "\na = { nice = 1,"))
+    assert steps(plan(daemon)) == {"a": "restart"}
+    assert daemon.ctl("apply").returncode == 0
+    assert "old" in daemon.ctl("status", "b").stdout
+    daemon.lose()
+    daemon.again()
+    assert "old" in daemon.ctl("status", "b").stdout
+    write(daemon, text.replace("a = {", "\na = { nice = 1,").replace("old", "new"))
+    assert steps(plan(daemon)) == {"b": "adopt"}
+    assert "functions changed" in daemon.ctl("plan").stdout
+    assert daemon.ctl("apply").returncode == 0
+    assert "new" in daemon.ctl("status", "b").stdout

@@ -192,8 +192,9 @@ SHOW: dict[str, Show] = {name: partial(_show, key) for name, key in KEYS.items()
 
 
 def functions(service: Service) -> str:
-    """Return the functions of a service's module and the digest of their text, for people: they are no key."""
-    return f"{', '.join(service.functions)} -- {service.source_digest[:12]}" if service.functions else lua.NIL
+    """Return the functions of a service's module and their digest, for people: they are no key."""
+    digest = service.functions_digest or service.source_digest
+    return f"{', '.join(service.functions)} -- {digest[:12]}" if service.functions else lua.NIL
 
 
 # keys with many entries, entry by entry

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from supervisor.lifecycle.plan import changed_keys
 from tests.unit.definitions.loading import Files, load_paths
 
 SYSLOG = """
@@ -47,6 +48,90 @@ def test_the_text_of_functions_is_named_by_its_digest(files: Files) -> None:
     assert len(services["syslog"].source_digest) == 64
     assert services["iptables"].source_digest == ""
     assert files.load(SYSLOG + "\n").services["syslog"].source_digest != services["syslog"].source_digest
+
+
+REACHED = """
+local shared = { level = 1, path = "/run/a" }
+local function helper(text) return text .. shared.path end
+web = { exec = "/bin/web" }
+_setting = { "used by name" }
+module("one", package.seeall)
+function start()
+  proc.exec(helper("x"))
+end
+module("two", package.seeall)
+local count = 5
+function start() return function() return count, _setting[1] end end
+module("three")
+exec = "/bin/three"
+function stop() return string.rep("x", 3) end
+function status() return _mine() end
+function _mine() return 1 end
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changed"),
+    [
+        ('"/bin/web"', '"/bin/other"', ""),
+        ("function start()\n", "-- says more\n\nfunction start()\n", ""),
+        ('exec = "/bin/three"', 'exec = "/bin/four"', ""),
+        ("count = 5", "count = 6", "two"),
+        ('"x")', '"y")', "one"),
+        ('"/run/a"', '"/run/b"', "one"),
+        ("level = 1", "level = 2", "one"),
+        ("used by name", "changed", "two"),
+        ("return 1", "return 2", "three"),
+        ("string.rep", "string.lower", "three"),
+        ("function status()", "function start() end function status()", "three"),
+        ("return text ..", "return _G[text] ..", "one"),
+    ],
+)
+def test_functions_are_known_by_all_that_they_depend_on(files: Files, old: str, new: str, changed: str) -> None:
+    assert REACHED.count(old) >= 1
+    before, after = (files.load(text).services for text in (REACHED, REACHED.replace(old, new, 1)))
+    names = ["one", "two", "three"]
+    assert all(before[name].functions_digest for name in names)
+    assert all(before[name].source_digest != after[name].source_digest for name in names)
+    assert [name for name in names if "functions" in changed_keys(before[name], after[name])] == changed.split()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "return _G.web",
+        "return _M.web",
+        "return netns.a",
+        "return loadstring('web')()",
+        "return debug.getfenv(1)",
+        "return _M == environment",
+        "return thread",
+        "return by_table",
+        "local l = {} return function() return large, l end",
+    ],
+)
+def test_functions_that_may_reach_anything_depend_on_the_whole_file(files: Files, body: str) -> None:
+    text = f"""
+    local thread = coroutine.create(function() end)
+    local by_table = {{ [{{}}] = 1 }}
+    local large = {{}}
+    for i = 1, 30000 do large[i] = i end
+    module("one", package.seeall)
+    local environment = _M
+    function start() {body} end
+    """
+    service = files.load(text).services["one"]
+    assert (len(service.source_digest), service.functions_digest) == (64, "")
+
+
+def test_what_functions_lead_to_may_lead_back(files: Files) -> None:
+    text = """
+    local a, b = {}, setmetatable({}, { __index = function() error("is not called") end })
+    a.b, b.a = b, a
+    module("one")
+    function start() return start, a, b, b end
+    """
+    assert len(files.load(text).services["one"].functions_digest) == 64
 
 
 def test_one_with_a_process_has_the_keys_of_a_table(files: Files) -> None:

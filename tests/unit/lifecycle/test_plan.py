@@ -84,6 +84,7 @@ CHANGES: dict[str, tuple[Any, Change]] = {
     "functions": (("start",), Change.ADOPT),
     "functions_as_root": (True, Change.ADOPT),
     "source_digest": ("a digest", Change.ADOPT),
+    "functions_digest": ("a digest", Change.NOTHING),  # of the same text: an upvalue may be the time
     # where it stands, which is nothing of the service's
     "file": ("/etc/other.lua", Change.NOTHING),
     "line": (7, Change.NOTHING),
@@ -98,9 +99,26 @@ FILLED_BY = {
     "functions_as_root": "functions",
     "function_ids": "function_user",
     "source_digest": "functions",
+    "functions_digest": "functions",
 }
 
 OLD = Service("a", exec="/bin/a")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "keys"),
+    [
+        (("text", "code"), ("other", "code"), []),
+        (("text", "code"), ("other", "more"), ["functions"]),
+        (("text", ""), ("other", ""), ["functions"]),  # nobody knows
+        (("text", "code"), ("text", "later"), []),
+    ],
+)
+def test_another_text_is_no_other_function(old: tuple[str, str], new: tuple[str, str], keys: list[str]) -> None:
+    def service(digests: tuple[str, str]) -> Service:
+        return replace(OLD, functions=("start",), source_digest=digests[0], functions_digest=digests[1])
+
+    assert changed_keys(service(old), service(new)) == keys
 
 
 @pytest.mark.parametrize("field", CHANGES)

@@ -1,0 +1,160 @@
+-- All that the functions of a module depend on, as one string: their bytecode, the values of their upvalues, and the
+-- globals that they name, with all that these lead to.  Equal strings are equal functions, wherever they stand.  The
+-- chunk gets the sandbox before that is sealed.  It returns a function (module, source) that returns the string, or nil
+-- if a function may reach more than it names.  `source` is the name of the file's chunk.
+
+local sandbox = ...
+local MOST, LONGEST = 20000, 4194304 -- values and bytes of all modules together
+
+local funcbc, funck = require("jit.util").funcbc, require("jit.util").funck
+local band, rshift = bit.band, bit.rshift
+local getfenv, getinfo, getmetatable = debug.getfenv, debug.getinfo, debug.getmetatable
+local getupvalue, dump = debug.getupvalue, string.dump
+local error, next, pcall, rawget, tostring, type = error, next, pcall, rawget, tostring, type
+local concat, format, sort = table.concat, string.format, table.sort
+
+local base, made, globals = sandbox.base, sandbox.made, sandbox.base._G
+local DYNAMIC = { debug = true, loadstring = true } -- with which a function reaches what it does not name
+
+local READS_GLOBAL = band(funcbc(function() return anything end, 1), 0xff) -- the opcode of such a read
+
+-- What definitions are given, by name; ways to everything, such as `_G`; modules by their environments; globals of the
+-- file.  Many files have no functions, so these are found for the first one.
+local known, everything, modules, store
+
+local function find_all()
+  known, everything, modules, store = {}, { [globals] = true, [base.netns] = true }, {}, sandbox.file().store
+  for _, module in next, sandbox.modules() do
+    modules[module.env], everything[module.env] = module, true
+  end
+  for name, value in next, base do
+    if (type(value) == "table" or type(value) == "function") and not everything[value] then
+      known[value] = name
+      if type(value) == "table" and not getmetatable(value) then
+        for field, member in next, value do known[member] = name .. "." .. field end
+      end
+    end
+  end
+end
+
+local values, bytes = 0, 0
+local out, ids, count, source
+local put_value
+
+local function put(text)
+  bytes = bytes + #text
+  if bytes > LONGEST then error("too long", 0) end
+  out[#out + 1] = text
+end
+
+local function put_text(kind, text) put(kind .. #text .. ":" .. text) end
+
+local function sorted(set)
+  local list = {}
+  for name in next, set do list[#list + 1] = name end
+  sort(list)
+  return list
+end
+
+-- The names of the globals that a function, or one inside it, reads.
+local function names_in(code, found)
+  local at, ins = 1, funcbc(code, 1)
+  while ins do
+    if band(ins, 0xff) == READS_GLOBAL then found[funck(code, -rshift(ins, 16) - 1)] = true end
+    at = at + 1
+    ins = funcbc(code, at)
+  end
+  local number, constant = -1, funck(code, -1)
+  while constant ~= nil do
+    if type(constant) == "proto" then names_in(constant, found) end
+    number = number - 1
+    constant = funck(code, number)
+  end
+  return found
+end
+
+local function global(env, name)
+  if DYNAMIC[name] then error("dynamic", 0) end
+  local value
+  if env ~= globals then
+    local module = modules[env]
+    value = module.store[name]
+    if value == nil then value = module.own[name] end
+    if value ~= nil or not module.sees_all then return value end
+  end
+  value = store[name]
+  if value == nil then value = base[name] end
+  return value
+end
+
+local function put_function(called)
+  if getinfo(called, "S").source ~= source then error("not of the file", 0) end
+  put_text("f", dump(called, "sd"))
+  local at = 1
+  local name, value = getupvalue(called, at)
+  while name do
+    put_value(value)
+    at = at + 1
+    name, value = getupvalue(called, at)
+  end
+  for _, read in next, sorted(names_in(called, {})) do
+    put_text("g", read)
+    put_value(global(getfenv(called), read))
+  end
+end
+
+local function put_table(fields)
+  local handle = made[fields]
+  if handle then
+    put_text("m", handle.kind)
+    for i = 1, handle.count do put_value(handle[i]) end
+    return
+  end
+  local keys = {}
+  for key in next, fields do
+    local kind = type(key)
+    if kind ~= "string" and kind ~= "number" and kind ~= "boolean" then error("a key without an order", 0) end
+    keys[kind .. tostring(key)] = key
+  end
+  put("{")
+  for _, name in next, sorted(keys) do
+    put_value(keys[name])
+    put_value(rawget(fields, keys[name]))
+  end
+  put("}")
+  put_value(getmetatable(fields))
+end
+
+function put_value(value)
+  values = values + 1
+  if values > MOST or everything[value] then error("too much", 0) end
+  local kind = type(value)
+  if kind == "string" then put_text("s", value)
+  elseif kind == "number" then put_text("n", format("%.17g", value))
+  elseif kind == "nil" or kind == "boolean" then put(tostring(value))
+  elseif known[value] then put_text("k", known[value])
+  elseif ids[value] then put_text("@", tostring(ids[value]))
+  elseif kind ~= "function" and kind ~= "table" then error("a " .. kind, 0)
+  else
+    count = count + 1
+    ids[value] = count
+    if kind == "function" then put_function(value) else put_table(value) end
+  end
+end
+
+local function put_functions(module)
+  local functions = {}
+  for name, value in next, module.store do
+    if type(value) == "function" then functions[name] = true end
+  end
+  for _, name in next, sorted(functions) do
+    put_text("s", tostring(name))
+    put_value(module.store[name])
+  end
+end
+
+return function(module, name)
+  out, ids, count, source = {}, {}, 0, name
+  if not known then find_all() end
+  return pcall(put_functions, module) and concat(out) or nil
+end
