@@ -1,1 +1,1 @@
-"""Varlink (https://varlink.org), as spawnd and its workers speak it: messages, errors, connections."""
+"""Varlink (https://varlink.org) as used by spawnd and its workers: messages, errors, connections."""

@@ -1,4 +1,4 @@
-"""Calling a Varlink service that nobody trusts, from a loop that must not wait for it."""
+"""Asynchronous calls to an untrusted Varlink service."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from supervisor.loop.loop import Loop, Timer
 from supervisor.varlink.connection import read_out_of_band_inline, receive
 from supervisor.varlink.messages import MAX_REPLY, MAX_REQUEST, Call, Framer, Malformed, Reply, encode_call, parse_reply
 
-FIRST_PAUSE = 0.01  # seconds until a full backlog is tried again, twice as long each time
+FIRST_PAUSE = 0.01  # seconds until connect(2) is tried again after a full backlog; doubled each time
 LONGEST_PAUSE = 0.25
-PATIENCE = 30.0  # seconds for the rest of a reply that is not the first
+PATIENCE = 30.0  # seconds for the rest of a reply after the first one
 GONE = select.EPOLLHUP | select.EPOLLERR
 
 
 class ChannelError(SpawnError):
-    """Why there is no reply."""
+    """Root of the errors for which there is no reply."""
 
 
 class Unreachable(ChannelError):
-    """The socket cannot be connected, for a reason of ours."""
+    """The socket cannot be connected, because of a local error."""
 
 
 class NotListening(ChannelError):
-    """Nobody listens at the path."""
+    """No process listens at the path."""
 
 
 class TimedOut(ChannelError):
-    """Not within the time limit."""
+    """The time limit has passed."""
 
 
 class ConnectionLost(ChannelError):
-    """The other end closed the connection with the reply outstanding."""
+    """The other end closed the connection while a reply was outstanding."""
 
 
 class BadReply(ChannelError):
-    """The message is no reply."""
+    """The message is not a valid reply."""
 
 
 class Channel:
-    """A connection to the listening socket at `path`, made with the first call; one call after the other.
+    """A connection to the listening socket at `path`, opened by the first call; one call at a time.
 
-    `deadline` (of the loop's clock) is for everything until the first reply to the last call;
-    for the rest of a later one that has begun there are `PATIENCE` seconds.  `failed` is called
-    once, if anything goes wrong, and after it nothing else.  `in_turn` has something done soon,
-    `discard` closes the socket.  `limit` is that of a reply in bytes.
+    `deadline` (of the loop's clock) limits the time until the first reply to the last call. The rest of a
+    later reply that has begun gets `PATIENCE` seconds. `failed` is called at most once, for any error; no
+    callback follows it. `in_turn` queues an action for a later turn, `discard` closes the socket. `limit` is
+    the maximal size of a reply in bytes.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Channel:
         self._going_out: Callable[[], None] = lambda: None
         self._output = bytearray()
         self._framer = Framer(limit, "reply")
-        self._ended = False  # nothing else will come
+        self._ended = False  # the other end has closed the connection
         self._scheduled = False
         self._paused = False
         self._streaming = False
@@ -85,10 +85,12 @@ class Channel:
     def call(
         self, call: Call, replied: Callable[[Reply], None], going_out: Callable[[], None] = lambda: None
     ) -> None:
-        """Make a call, the last one being answered.  `replied` gets each reply; for a oneway call one, once it is out.
+        """Send a call after the last one was answered.
 
-        `going_out` is called when the other end may get to see it.  Raises Malformed: the call
-        is nested too deeply, or longer than what is taken from others.
+        `replied` gets each reply; a oneway call has one, once it is sent.
+
+        `going_out` is called before the other end can receive the call. Raises Malformed if the call is
+        nested too deeply or exceeds MAX_REQUEST.
         """
         message = encode_call(call)
         if len(message) > MAX_REQUEST:
@@ -101,7 +103,7 @@ class Channel:
             self._connect()
 
     def pause(self) -> None:
-        """Take no more replies until `go_on`."""
+        """Accept no more replies until `go_on`."""
         self._paused = True
 
     def go_on(self) -> None:
@@ -130,7 +132,7 @@ class Channel:
                 self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
                 read_out_of_band_inline(self._sock)
             self._sock.connect(self._path)
-        except BlockingIOError:  # the backlog is full: whoever is to accept is busy, or not there for a moment
+        except BlockingIOError:  # the backlog is full: the server is busy, or absent for a moment
             self._retry = self._loop.call_later(self._pause, self._connect)
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
         except (FileNotFoundError, ConnectionRefusedError):
@@ -160,7 +162,8 @@ class Channel:
         except BlockingIOError:
             pass
         except OSError:
-            self._output.clear()  # it may have said why it does not listen, and the end of that will be seen
+            # the server may have sent a reason before it closed, and then the end of the stream follows
+            self._output.clear()
         if not self._output and self._call is not None and self._call.oneway:
             self._call = None
             self._in_turn(lambda: self._replied(Reply({})))
@@ -184,14 +187,14 @@ class Channel:
         self._take_soon()
 
     def _settle(self) -> None:
-        """Read when there is somebody to hear it, write when there is something to say."""
+        """Watch for input when a reply can be delivered, and for output when data waits."""
         if self._closed or self._sock is None:
             return
         reads = not (self._ended or self._scheduled or self._paused)
         events = (select.EPOLLIN if reads else 0) | (select.EPOLLOUT if self._output else 0)
         before, self._events = self._events, events
         fd = self._sock.fileno()
-        if before and not events:  # that the other end is gone would be told all the time
+        if before and not events:  # epoll would report the hang-up continuously
             self._loop.unwatch(fd)
         elif events and not before:
             self._loop.watch(fd, events, self._ready)
@@ -201,7 +204,7 @@ class Channel:
             self._limit_rest()
 
     def _limit_rest(self) -> None:
-        """Between two replies of a stream any time may pass, in the middle of one not."""
+        """Limit the time within a reply of a stream; the time between two replies is unlimited."""
         if self._framer.empty or self._paused:
             self._stop_limit()
         elif self._limit is None:
@@ -216,7 +219,7 @@ class Channel:
         self._settle()
 
     def _take(self) -> None:
-        """Take one reply: the next is another turn's."""
+        """Take one reply, and leave the next to another turn."""
         self._scheduled = False
         if self._closed:
             return

@@ -1,19 +1,19 @@
 """Clients of a control socket: how they are accepted, take turns and are served.
 
-Calls are answered in the order in which they came, one at a time, and each in its turn among those of all clients.
-The next is taken only when the client has taken the last reply, and nothing is read meanwhile: a client that does not
-read keeps nobody busy.  A client that closes only its sending half gets its replies; one that is gone altogether has
-its waiting call cancelled, while what it had sent before is still carried out.  A call that streams makes its replies
-as the client takes them: a slow reader is waited for.
+The calls of a client are answered one at a time and in order, each in its turn among the calls of all
+clients. The next call is read only after the client has received the last reply, so a client that does not
+read causes no work. A client that closes only its sending half still gets its replies. If a client is gone,
+its waiting call is cancelled, but the calls it sent before are carried out. A streaming call produces replies
+at the pace of the client.
 
-Bytes are taken from such peers, descriptors are not.  A peer that sends a descriptor over a Unix socket (SCM_RIGHTS)
-leaves its last close to the receiver.  That close may wait for hours, as that of a socket with SO_LINGER does, and it
-comes in whatever way the descriptor goes: received and closed, discarded by a recv(2) that has no room for it, or with
-the connection in whose queue it is.  So it is looked for before it is touched; getting rid of such a connection is the
-business of its owner.
+Peers may send bytes, but no descriptors. A peer that sends a descriptor over a Unix socket (SCM_RIGHTS) may
+leave its last close to the receiver. That close can block for hours, like that of a socket with SO_LINGER. It
+happens however the descriptor is dropped: closed after it was received, discarded by a recv(2) without room
+for it, or released with the queue of a closed connection. Therefore input is peeked for descriptors before it
+is read, and the owner of a connection has to dispose of one that contains any.
 
-A byte out of band (MSG_OOB) may carry a descriptor, too.  A look passes over it, while the next recv(2) or the close
-frees it; with SO_OOBINLINE it is read like any other byte.  An accepted socket does not inherit that option.
+An out-of-band byte (MSG_OOB) may carry a descriptor as well. A peek skips that byte, while the next recv(2) or close
+frees it. With SO_OOBINLINE it is read like any other byte. An accepted socket does not inherit that option.
 """
 
 from __future__ import annotations
@@ -32,33 +32,32 @@ from supervisor.loop.loop import Loop, Timer
 from supervisor.varlink.messages import MAX_REQUEST, Call, Framer, Malformed, encode_error, parse_call
 from supervisor.varlink.pending_call import PendingCall
 
-CHUNK = 1 << 14  # bytes at a time: what one peer has to say must not keep the others waiting
+CHUNK = 1 << 14  # bytes per read, so that one peer does not delay the others
 
-MAX_OUTPUT = 4 << 20  # bytes that may wait when another reply comes; one reply alone may be longer
-PATIENCE = 30.0  # seconds for the rest of a call, and between two reads of a client with replies waiting
+MAX_OUTPUT = 4 << 20  # bytes that may wait when another reply is added; a single reply may be longer
+PATIENCE = 30.0  # seconds for the rest of a call, and between two reads of a client for which replies wait
 GONE = select.EPOLLHUP | select.EPOLLERR
 Record = dict[str, Any]
 
-ACCEPTS = 128  # clients taken in one after the other before others have their turn
-SLICE = 0.002  # seconds for that: clients that leave descriptors behind take long
-ACCEPT_PAUSE = 1.0  # seconds; without descriptors or memory the socket stays readable, and accepting would spin
+ACCEPTS = 128  # clients accepted in a row before others have their turn
+SLICE = 0.002  # seconds for that, because clients that leave descriptors behind take long
+ACCEPT_PAUSE = 1.0  # seconds; without descriptors or memory, the socket stays readable and accept(2) fails at once
 NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
-SHARE = 0.002  # seconds of each round of the loop; what takes longer has a round to itself
+SHARE = 0.002  # seconds of each round of the loop; a longer action has a round for itself
 
 
 def read_out_of_band_inline(sock: socket.socket) -> None:
-    """Make looks into a stream see bytes out of band.  Needed once for each socket, before `receive`."""
+    """Let peeks see out-of-band bytes. Required once for each socket, before `receive`."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
 
 
 def receive(sock: socket.socket, size: int = CHUNK) -> bytes:
-    """Read at most `size` bytes; empty at the end.  Raises Malformed, and takes nothing: a descriptor came.
+    """Read at most `size` bytes; b"" at the end. Raises Malformed, without reading, if the peer sent a descriptor.
 
-    The caller has made `sock` with `read_out_of_band_inline`.
-    Raises OSError, BlockingIOError where nothing is there.
+    The caller has called `read_out_of_band_inline` for `sock`. Raises OSError, BlockingIOError if there is no input.
     """
-    # a look has references of its own to what it sees, so dropping those closes nothing: unix(7), MSG_CTRUNC
+    # a peek takes references of its own, so dropping them closes nothing: unix(7), MSG_CTRUNC
     data, _, flags, _ = sock.recvmsg(size, 0, socket.MSG_PEEK)
     if flags & socket.MSG_CTRUNC:
         raise Malformed("descriptors are not taken")
@@ -73,10 +72,10 @@ def _nothing(_connection: Connection, _of_a_call: int, _of_replies: int) -> None
 class Callbacks:
     """The callbacks of a connection to its acceptor.
 
-    `serve` is given every call, `closed` is called once at the end.  `in_turn` has something
-    done soon, `holds` is told how many bytes of a call and of replies are kept for the client
-    whenever that changes, `discard` closes the socket.  `limit` is that of a call in bytes.
-    `discard_channel` closes a connection that a call has made, where `has_room_for_channel` has said that it may.
+    `serve` gets each call; `closed` is called once, at the end. `in_turn` queues an action for a later turn.
+    `holds` gets the bytes of calls and of replies that are kept for the client, whenever they change.
+    `discard` closes the socket. `discard_channel` closes a connection opened by a call, which is allowed if
+    `has_room_for_channel` returned True. `limit` is the maximal size of a call in bytes.
     """
 
     serve: Callable[[PendingCall], None]
@@ -90,20 +89,20 @@ class Callbacks:
 
 
 class Connection:
-    """Owns the client's socket."""
+    """A client; owns its socket."""
 
     def __init__(self, loop: Loop, sock: socket.socket, client: Credentials, callbacks: Callbacks) -> None:
         self.client = client
-        self.since = loop.clock()  # when it came or, if that was later, when its last call was begun
+        self.since = loop.clock()  # when the client connected, or when its last call began
         self._loop = loop
         self._sock = sock
         self._callbacks = callbacks
         self._framer = Framer(callbacks.limit)
         self._output = bytearray()
         self._pending: PendingCall | None = None
-        self._overdue: Timer | None = None  # runs while the rest of a call is awaited
-        self._stalled: Timer | None = None  # runs while the client is to read
-        self._message: bytes | None = None  # the next call, as long as it waits for its turn
+        self._overdue: Timer | None = None  # runs while the rest of a call is outstanding
+        self._stalled: Timer | None = None  # runs while the client has to read
+        self._message: bytes | None = None  # the next call, while it waits for its turn
         self._ended_sending = False
         self._ending = False
         self._closed = False
@@ -115,11 +114,11 @@ class Connection:
 
     @property
     def idle(self) -> bool:
-        """Whether it is the client's turn to say something, or to finish saying it."""
+        """Whether the client is expected to send a call, or the rest of one."""
         return self._pending is None and not self._output and self._message is None
 
     def saved(self) -> Record:
-        """All that another process needs to go on with this connection, for `resume`; the socket stays as it is."""
+        """Return the state that another process needs for `resume`; the socket is not changed."""
         pending = self._pending
         waiting = self._message + b"\0" if self._message is not None else b""
         return {
@@ -133,7 +132,7 @@ class Connection:
         }
 
     def resume(self, saved: Record) -> None:
-        """Go on where the connection was, when the loop runs.  A call that was being answered is served again."""
+        """Continue a saved connection once the loop runs. A call that was being answered is served again."""
         self._framer.feed(saved["input"].encode("latin-1"))
         self._output += saved["output"].encode("latin-1")
         self._ended_sending, self._ending = saved["ended_sending"], saved["ending"]
@@ -153,11 +152,11 @@ class Connection:
             self._callbacks.serve(self._pending)
 
     def read_now(self) -> None:
-        """Take what the client has sent by now: among many events it may be a while until its own comes round."""
+        """Read the client's input now; among many events, its own may come much later."""
         self._receive()
 
     def close(self) -> None:
-        """Cancel what waits and close the socket, at once."""
+        """Cancel the pending call and close the socket immediately."""
         if self._closed:
             return
         self._closed = True
@@ -169,7 +168,7 @@ class Connection:
             self._pending.cancel()
         self._callbacks.closed(self)
 
-    # what the pending call uses
+    # interface for the pending call
 
     def send(self, message: bytes) -> None:
         if self._closed:
@@ -233,7 +232,7 @@ class Connection:
         self._go_on()
 
     def _flush(self) -> None:
-        """Send what the socket takes.  The client has `PATIENCE` to make room, anew after each read of its."""
+        """Send as much as the socket accepts. The client has `PATIENCE` seconds for each read."""
         try:
             while self._output:
                 sent = self._sock.send(self._output)
@@ -249,7 +248,7 @@ class Connection:
     # calls
 
     def _go_on(self) -> None:
-        """Take the next call, to be served in its turn, once there is nothing left to do for the last one."""
+        """Take the next call, to be served in its turn, once the last one is finished."""
         if self._ending and not self._output:
             self.close()
         if self._closed:
@@ -285,13 +284,13 @@ class Connection:
         self._callbacks.serve(pending)
 
     def _refuse(self, error: Malformed) -> None:
-        """Say what is wrong with what came; nothing else of it is looked at."""
+        """Answer invalid input with an error, and ignore all further input."""
         self._ending = True
         self.send(encode_error(error))
         self._go_on()
 
     def _settle(self) -> None:
-        """See to what is waited for, and say how much is held, once something has changed."""
+        """Update the watched events and the numbers of held bytes after a change."""
         if self._closed:
             return
         reads = self.idle and not (self._ended_sending or self._ending)
@@ -316,7 +315,10 @@ class Connection:
 
 
 class Acceptor:
-    """Gives each new client of the listening socket to `take_in`, which owns it.  The listener stays the caller's."""
+    """Accepts clients of a listening socket and gives each to `take_in`, which owns it.
+
+    The caller keeps the listener.
+    """
 
     def __init__(self, loop: Loop, listener: socket.socket, take_in: Callable[[socket.socket], None]) -> None:
         self._loop = loop
@@ -328,14 +330,14 @@ class Acceptor:
         self.go_on()
 
     def go_on(self) -> None:
-        """Accept, also after `stop`."""
+        """Accept clients, also after `stop`."""
         self._pause = None
         if not self._watching:
             self._watching = True
             self._loop.watch(self._listener.fileno(), select.EPOLLIN, self._accept)
 
     def stop(self) -> None:
-        """Leave those who come in the backlog."""
+        """Leave new clients in the backlog."""
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
@@ -354,11 +356,11 @@ class Acceptor:
                 log.warning("cannot accept on the control socket: %s; trying again in 1 s", error.strerror)
                 self.stop()
                 self._pause = self._loop.call_later(ACCEPT_PAUSE, self.go_on)
-            # any other is of this one client (it hung up), or says that there are no more
+            # any other error concerns only this client, which hung up, or means that there are no more
 
 
 class Turns:
-    """Does what it is given in the order given, in later rounds of the loop, and leaves most of each to others."""
+    """Executes actions in order in later rounds of the loop, and leaves most of each round to others."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop

@@ -1,6 +1,6 @@
-"""Interface definitions (https://varlink.org/Interface-Definition): read, checked against values, and described.
+"""Interface definitions (https://varlink.org/Interface-Definition): parser, check of values, and description.
 
-`org.varlink.service` is what every Varlink service says of itself.
+Every Varlink service implements `org.varlink.service`, which describes it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SERVICE = "org.varlink.service"
 
 
 class DefinitionError(SpawnError):
-    """The definition is wrong."""
+    """The interface definition is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ Type = Named | Maybe | Array | Dictionary | Enum | Struct
 
 
 class Mismatch(SpawnError):
-    """A value is not of its type; `field` is the one it is in, of the outermost struct."""
+    """A value has the wrong type; `field` is the field of the outermost struct that contains it."""
 
     def __init__(self, field: str) -> None:
         super().__init__(field)
@@ -87,7 +87,7 @@ class Mismatch(SpawnError):
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """A definition.  `methods` have what they take and what they give."""
+    """An interface definition; `methods` have the structs of their parameters and of their replies."""
 
     name: str
     types: Mapping[str, Type]
@@ -95,7 +95,7 @@ class Interface:
     errors: Mapping[str, Struct]
 
     def check(self, values: Mapping[str, object], struct: Struct) -> None:
-        """Raises Mismatch for the first field that is unknown, missing or of another type; null counts as missing."""
+        """Raise Mismatch for the first field that is unknown, missing or of another type; null counts as missing."""
         for field in values:
             if field not in struct.fields:
                 raise Mismatch(field)
@@ -129,7 +129,7 @@ class Interface:
 
 
 def parse(text: str) -> Interface:
-    """The interface that a text defines.  Raises DefinitionError."""
+    """Return the interface that the text defines. Raises DefinitionError."""
     return _Reader(text).read()
 
 
@@ -150,7 +150,7 @@ class _Reader:
         while self._next:
             keyword, member = self._take(), self._take(_NAME)
             if member in types or member in methods or member in errors:
-                raise self._wrong(f"{member} is there already")
+                raise self._wrong(f"{member} is defined already")
             match keyword:
                 case "type":
                     types[member] = self._block()
@@ -169,18 +169,18 @@ class _Reader:
     def _struct(self) -> Struct:
         block = self._block()
         if not isinstance(block, Struct):
-            raise self._wrong("an enum is no parameters")
+            raise self._wrong("parameters cannot be an enum")
         return block
 
     def _block(self) -> Struct | Enum:
-        """The content of brackets: fields, or the members of an enum."""
+        """Return the content of parentheses: the fields of a struct, or the members of an enum."""
         self._expect("(")
         fields: dict[str, Type] = {}
         members: list[str] = []
         while self._next != ")":
             name = self._take(_FIELD)
             if name in fields or name in members:
-                raise self._wrong(f"{name} is there already")
+                raise self._wrong(f"{name} is defined already")
             if self._next == ":":
                 self._advance()
                 fields[name] = self._type()
@@ -198,7 +198,7 @@ class _Reader:
             case "?":
                 self._advance()
                 if self._next == "?":
-                    raise self._wrong("?? is no type")
+                    raise self._wrong("?? is not a type")
                 return Maybe(self._type())
             case "[]":
                 self._advance()
@@ -211,7 +211,7 @@ class _Reader:
         name = self._take()
         if name not in _SIMPLE:
             if not _NAME.match(name):
-                raise self._wrong(f"{name!r} is no type")
+                raise self._wrong(f"{name!r} is not a type")
             self._used.add(name)
         return Named(name)
 
@@ -241,7 +241,7 @@ class _Reader:
 
 
 def info(product: str, interfaces: list[str]) -> dict[str, object]:
-    """The reply to GetInfo of one of this project's services."""
+    """Return the reply to GetInfo for a service of this project."""
     return {
         "vendor": "spawn-supervisor",
         "product": product,
@@ -252,11 +252,11 @@ def info(product: str, interfaces: list[str]) -> dict[str, object]:
 
 
 def service_description() -> str:
-    """The definition of this very interface."""
+    """Return the definition of `org.varlink.service`."""
     return read_description(os.path.dirname(__file__), SERVICE)
 
 
 def read_description(folder: str, interface: str) -> str:
-    """A definition, from the file that is installed with the code."""
+    """Return a definition from the file that is installed with the code."""
     with open(os.path.join(folder, f"{interface}.varlink"), encoding="utf-8") as file:
         return file.read()

@@ -1,6 +1,6 @@
-"""Varlink's messages (https://varlink.org/Method-Call): JSON objects, each ended by a NUL byte, and its errors.
+"""Varlink messages (https://varlink.org/Method-Call) and errors: JSON objects, each terminated by a NUL byte.
 
-Values and bytes only; sockets are elsewhere.
+This module only converts values and bytes, and uses no sockets.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from supervisor.errors import SpawnError
 from supervisor.json_text import dumps
 
-MAX_REQUEST = 1 << 20  # bytes; the longest sensible call, a list of all names, is a tenth of that
-MAX_REPLY = 1 << 20  # bytes, of one that is not trusted
+MAX_REQUEST = 1 << 20  # bytes; ten times the longest sensible call, a list of all names
+MAX_REPLY = 1 << 20  # bytes, of an untrusted reply
 
 
 class ControlError(SpawnError):
-    """A call is answered with error `name`.  `ends`: and the connection is closed after that."""
+    """The error `name` that answers a call; `ends`: the connection is closed after it."""
 
     ends = False
 
@@ -29,7 +29,7 @@ class ControlError(SpawnError):
         self.parameters = parameters
 
 
-# the caller's mistakes, named by the protocol itself
+# the caller's errors, which the protocol itself names
 
 
 class MethodNotFound(ControlError):
@@ -48,7 +48,7 @@ class InvalidParameter(ControlError):
 
 
 class ExpectedMore(ControlError):
-    """The method has many replies, and the caller takes one."""
+    """The method has many replies, but the caller accepts one only."""
 
     def __init__(self) -> None:
         super().__init__("org.varlink.service.ExpectedMore")
@@ -61,11 +61,11 @@ class PermissionDenied(ControlError):
         super().__init__("org.varlink.service.PermissionDenied")
 
 
-# what spawnd and its workers say alike
+# errors of both spawnd and its workers
 
 
 class Malformed(ControlError):
-    """The message is no call."""
+    """The message is not a valid call."""
 
     ends = True
 
@@ -80,7 +80,7 @@ class Failed(ControlError):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A method call.  `more`: the caller takes several replies; `oneway`: it takes none."""
+    """A method call. `more`: the caller accepts several replies; `oneway`: it accepts none."""
 
     method: str
     parameters: dict[str, object]
@@ -91,7 +91,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply, or an error where `error` has its name.  `continues`: another one follows."""
+    """A reply, or an error if `error` has its name. `continues`: another reply follows."""
 
     parameters: dict[str, object]
     error: str = ""
@@ -99,19 +99,19 @@ class Reply:
 
 
 class Framer:
-    """Cuts what comes in into messages (`what` they are, for people) of at most `limit` bytes."""
+    """Splits input into messages of at most `limit` bytes; `what` names them in errors."""
 
     def __init__(self, limit: int = MAX_REQUEST, what: str = "call") -> None:
         self._limit = limit
         self._what = what
         self._buffer = bytearray()
-        self._searched = 0  # so that bytes that come one by one are looked at once each
+        self._searched = 0  # length already searched, so that each byte is searched once
 
     def feed(self, data: bytes) -> None:
         self._buffer += data
 
     def take(self) -> bytes | None:
-        """The next message, without its NUL; None: it is not all there.  Raises Malformed: too long."""
+        """Return the next message without its NUL, or None if it is incomplete. Raises Malformed if it is too long."""
         end = self._buffer.find(0, self._searched)
         if max(end, len(self._buffer) if end < 0 else 0) > self._limit:
             raise Malformed(f"a {self._what} is longer than {self._limit} bytes")
@@ -124,12 +124,12 @@ class Framer:
         return message
 
     def rest(self) -> bytes:
-        """The received bytes that were not taken."""
+        """Return the received bytes that were not taken."""
         return bytes(self._buffer)
 
     @property
     def size(self) -> int:
-        """Bytes that are kept."""
+        """Number of bytes kept."""
         return len(self._buffer)
 
     @property
@@ -138,7 +138,7 @@ class Framer:
 
 
 def parse_call(message: bytes) -> Call:
-    """The call in a message.  Raises Malformed.  Keys that the protocol does not name are ignored, as it wants."""
+    """Return the call in a message. Raises Malformed. Unknown keys are ignored, as the protocol requires."""
     value = _object(message)
     method = value.get("method")
     if not isinstance(method, str):
@@ -147,11 +147,11 @@ def parse_call(message: bytes) -> Call:
 
 
 def parse_reply(message: bytes) -> Reply:
-    """The reply or the error in a message.  Raises Malformed."""
+    """Return the reply or error in a message. Raises Malformed."""
     value = _object(message)
     error = value.get("error", "")
     if not isinstance(error, str) or ("error" in value and not error):
-        raise Malformed("'error' is not the name of one")
+        raise Malformed("'error' is not a name")
     return Reply(_parameters(value), error, _flag(value, "continues"))
 
 
@@ -182,7 +182,7 @@ def _flag(value: Mapping[str, object], key: str) -> bool:
 
 
 def _finite(text: str) -> float:
-    """Nobody could pass on what JSON has no way to write."""
+    """Refuse numbers that JSON cannot represent."""
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"number out of range: {text[:40]}")
@@ -197,13 +197,13 @@ _JSON = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse)
 
 
 def encode_call(call: Call) -> bytes:
-    """A call, with the flags that are set, and texts as they came.  Raises Malformed: nested too deeply."""
+    """Return the bytes of a call, with only the flags that are set. Raises Malformed if it is nested too deeply."""
     flags = {flag: True for flag in ("more", "oneway", "upgrade") if getattr(call, flag)}
     return _encode({"method": call.method, "parameters": call.parameters, **flags}, json.dumps)
 
 
 def encode_reply(parameters: Mapping[str, object], continues: bool = False) -> bytes:
-    """A reply; `continues`: it is not the last one to its call."""
+    """Return the bytes of a reply; `continues`: it is not the last reply to its call."""
     return _encode({"parameters": parameters, "continues": True} if continues else {"parameters": parameters})
 
 
@@ -214,35 +214,35 @@ def encode_error(error: ControlError) -> bytes:
 def _encode(message: Mapping[str, object], write: Callable[..., str] = dumps) -> bytes:
     try:
         return write(message, separators=(",", ":")).encode() + b"\0"
-    except RecursionError as error:  # what could just be read may be too deep when it is wrapped once more
+    except RecursionError as error:  # wrapping adds a level, which may be too many for a value that could just be read
         raise Malformed("nested too deeply") from error
 
 
 class Parameters:
-    """Each method raises InvalidParameter where the value has another type or is out of range.
+    """Parameters of a call; each method raises InvalidParameter if the value has another type or is out of range.
 
-    A null counts as absent.  `end` is to follow the last one.
+    A null counts as absent. `end` has to be called after the others.
     """
 
     def __init__(self, values: Mapping[str, object]) -> None:
         self._values = {key: value for key, value in values.items() if value is not None}
 
     def string(self, key: str, default: str | None = None) -> str:
-        """A parameter that may be left out where there is a default."""
+        """Return a parameter that may be absent if it has a default."""
         value = self._values.pop(key, default)
         if not isinstance(value, str):
             raise InvalidParameter(key)
         return value
 
     def strings(self, key: str, default: list[str] | None = None) -> list[str]:
-        """A list of strings; one that may be left out where there is a default."""
+        """Return a list of strings, which may be absent if it has a default."""
         value = self._values.pop(key, default)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise InvalidParameter(key)
         return value
 
     def boolean(self, key: str) -> bool:
-        """False where it is absent."""
+        """Return a flag, False if absent."""
         value = self._values.pop(key, False)
         if not isinstance(value, bool):
             raise InvalidParameter(key)
@@ -255,20 +255,20 @@ class Parameters:
         return value
 
     def number(self, key: str, low: float, high: float, default: float) -> float:
-        """Any number, with a fraction or not."""
+        """Return a number, integral or not."""
         value = self._values.pop(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high:
             raise InvalidParameter(key)
         return float(value)
 
     def table(self, key: str) -> dict[str, object]:
-        """An object of whatever content, empty where it is absent."""
+        """Return an object with any content, empty if absent."""
         value = self._values.pop(key, {})
         if not isinstance(value, dict):
             raise InvalidParameter(key)
         return value
 
     def end(self) -> None:
-        """There are no others: who misspells one is told so."""
+        """Raise InvalidParameter for unknown parameters, so that misspellings are reported."""
         for key in self._values:
             raise InvalidParameter(key)

@@ -1,4 +1,4 @@
-"""One call while it is being answered."""
+"""A call that is being answered."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from supervisor.varlink.messages import Call, ControlError, ExpectedMore, encode
 
 
 class Sender(Protocol):
-    """The connection, as a pending call sees it."""
+    """The connection as seen by a pending call."""
 
     def send(self, message: bytes) -> None: ...
 
     @property
     def has_room(self) -> bool:
-        """Whether the caller has taken all that was sent."""
+        """Whether the caller has received all that was sent."""
 
     def in_turn(self, action: Callable[[], None]) -> None: ...
 
     @property
     def has_room_for_channel(self) -> bool:
-        """Whether another connection may be made that `discard_channel` closes."""
+        """Whether another connection that `discard_channel` closes may be opened."""
 
     def discard_channel(self, sock: socket.socket) -> None: ...
 
     def answered(self, ends: bool) -> None:
-        """The call is done with; `ends`: so is the connection."""
+        """The call has ended; `ends`: the connection as well."""
 
 
 class PendingCall:
-    """A call, and the way back to the one who made it.
+    """A call, and the way to answer it.
 
-    `reply` or `fail` ends it, and so does `cancel`, when the caller is gone.  After that
-    all of them do nothing: an answer that comes late has nobody to hear it.
+    `reply`, `fail` or `cancel` (the caller is gone) end it. After that, they have no effect, so a late answer
+    is ignored.
 
-    It outlives an exec of spawnd: the call is served again then, as `resumed`, with the
-    plain data that was put into `memo`, and what it orders is not ordered again (`once`).
+    It survives an exec of spawnd: the call is then served again as `resumed`, with the plain data in `memo`,
+    and its orders are not repeated (`once`).
     """
 
     def __init__(
@@ -62,22 +62,22 @@ class PendingCall:
         self._on_room: Callable[[], None] | None = None
 
     def once(self, action: Callable[[], object]) -> None:
-        """Do what the call orders, unless an earlier process has done it."""
+        """Execute the call's order, unless an earlier process has executed it."""
         if not self.resumed:
             action()
 
     def on_end(self, callback: Callable[[], None]) -> None:
-        """Call back once when the call ends, in whatever way; at once where it has."""
+        """Call back once when the call ends in any way, or now if it has ended."""
         if self.ended:
             callback()
         else:
             self._on_end.append(callback)
 
     def stream(self, on_room: Callable[[], None]) -> None:
-        """There will be replies for as long as the caller wants, each made only while there is room for it.
+        """Announce replies for as long as the caller wants, each made only while there is room for it.
 
-        A caller that does not read is then no burden and has no time limit; `on_room` is called once all is read.
-        Raises ExpectedMore: the caller wants one reply, or none.
+        A caller that does not read then costs nothing and has no time limit; `on_room` is called once it has
+        read all. Raises ExpectedMore if the caller accepts at most one reply.
         """
         if not self.call.more or self.call.oneway:
             raise ExpectedMore()
@@ -89,41 +89,41 @@ class PendingCall:
 
     @property
     def has_room(self) -> bool:
-        """Whether another reply may be sent: the caller is there and has taken those before."""
+        """Whether another reply may be sent: the caller is connected and has received the earlier ones."""
         return not self.ended and self._sender.has_room
 
     def room(self) -> None:
-        """The caller has taken all that was sent."""
+        """Called when the caller has received all that was sent."""
         if self._on_room is not None and not self.ended:
             self._on_room()
 
     def in_turn(self, action: Callable[[], None]) -> None:
-        """Have something done soon that takes a while: in its turn among what all clients want."""
+        """Queue a longer action, to be executed in its turn among those of all clients."""
         self._sender.in_turn(action)
 
     @property
     def has_room_for_channel(self) -> bool:
-        """Whether another connection to a service may be made: not too many of them wait to be closed."""
+        """Whether another connection to a service may be opened: few enough are still to be closed."""
         return self._sender.has_room_for_channel
 
     def discard_channel(self, sock: socket.socket) -> None:
-        """Close a connection to a service, which nobody trusts, without waiting for what that left in it."""
+        """Close a connection to an untrusted service, without waiting for the data left in it."""
         self._sender.discard_channel(sock)
 
     def reply_more(self, parameters: Mapping[str, object]) -> None:
-        """One reply of several; only for a call with `more`."""
+        """Send one reply of several; only for a call with `more`."""
         if not self.ended and not self.call.oneway:
             self._sender.send(encode_reply(parameters, continues=True))
 
     def reply(self, parameters: Mapping[str, object]) -> None:
-        """The reply, or the last of several."""
+        """Send the only or last reply."""
         self.finish(encode_reply(parameters))
 
     def fail(self, error: ControlError) -> None:
         self.finish(encode_error(error), error.ends)
 
     def cancel(self) -> None:
-        """The caller is gone."""
+        """End the call without an answer, because the caller is gone."""
         if self.ended:
             return
         self.ended = True
@@ -132,7 +132,7 @@ class PendingCall:
             callback()
 
     def finish(self, message: bytes, ends: bool = False) -> None:
-        """The last message, reply or error, as it goes out; `ends`: the connection closes after it."""
+        """Send the last message, an encoded reply or error; `ends`: the connection closes after it."""
         if self.ended:
             return
         self.cancel()
