@@ -1,1 +1,1 @@
-"""One thin wrapper for each system call that Python lacks, with the kernel's name."""
+"""Thin wrappers for system calls that Python lacks, with the kernel's names."""

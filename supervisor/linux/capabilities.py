@@ -1,4 +1,4 @@
-"""capabilities(7): what python-prctl has no call for, or would be imported for alone."""
+"""capabilities(7): calls that python-prctl lacks, or for which alone it would be imported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 # <linux/capability.h>
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
 _HEADER = struct.pack("=Ii", LINUX_CAPABILITY_VERSION_3, 0)
-_DATA = struct.Struct("=6I")  # two times effective, permitted and inheritable set, 32 capabilities each
+_DATA = struct.Struct("=6I")  # twice the effective, permitted and inheritable set, with 32 capabilities each
 
 _capget = function("capget", ctypes.c_char_p, ctypes.c_char_p)
 _capset = function("capset", ctypes.c_char_p, ctypes.c_char_p)
@@ -26,10 +26,9 @@ _prctl = function("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.
 
 
 def cap_ambient_raise(capability: int) -> None:
-    """Add a capability (its number) to the ambient set.
+    """Add a capability, by its number, to the ambient set.
 
-    Raises OSError: EPERM unless it is in the permitted and in the inheritable set, EINVAL
-    for a number that the kernel does not know.
+    Raises OSError: EPERM unless it is in the permitted and in the inheritable set, EINVAL for an unknown number.
     """
     check(_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0))
 
@@ -45,10 +44,10 @@ def cap_ambient_clear_all() -> None:
 
 
 def limit_effective(wanted: Iterable[int]) -> None:
-    """Have no capabilities in force but these, by their numbers, of those that this process has.
+    """Reduce the effective set to the given capabilities, by number.
 
-    The permitted set stays.  So a program that root executes has no more of them than this process, and the signal at
-    the death of the parent, which the kernel forgets where capabilities are gained, stays too.  Raises OSError.
+    The permitted set stays. So a program that root executes has no more capabilities than this process, and the signal
+    at the death of the parent remains, which the kernel clears when capabilities are gained. Raises OSError.
     """
     _, low, low_inheritable, _, high, high_inheritable = _DATA.unpack(capget())
     mask = sum(1 << number for number in set(wanted))
@@ -57,29 +56,29 @@ def limit_effective(wanted: Iterable[int]) -> None:
 
 
 def drop_inheritable() -> None:
-    """Keep what this process has to itself: programs that it executes get none of it, unless they are root's.
+    """Empty the inheritable set, so that executed programs get no capabilities from it, unless root executes them.
 
-    The kernel empties the ambient set with the inheritable one.  Raises OSError.
+    The kernel empties the ambient set with the inheritable one. Raises OSError.
     """
     effective, permitted, _, high_effective, high_permitted, _ = _DATA.unpack(capget())
     capset(_DATA.pack(effective, permitted, 0, high_effective, high_permitted, 0))
 
 
 def raise_effective() -> None:
-    """Have all capabilities in force that are permitted: a change of user takes them out of force.  Raises OSError."""
+    """Make all permitted capabilities effective again after a change of user cleared them. Raises OSError."""
     _, low, low_inheritable, _, high, high_inheritable = _DATA.unpack(capget())
     capset(_DATA.pack(low, low, low_inheritable, high, high, high_inheritable))
 
 
 def capget() -> bytes:
-    """Return the sets of the calling thread, as `capset` takes them."""
+    """Return the capability sets of the calling thread, in the format of `capset`."""
     data = ctypes.create_string_buffer(_DATA.size)
     check(_capget(_HEADER, data))
     return data.raw
 
 
 def capset(data: bytes) -> None:
-    """Set the sets of the calling thread.  Raises OSError."""
+    """Set the capability sets of the calling thread. Raises OSError."""
     check(_capset(_HEADER, data))
 
 
@@ -90,10 +89,10 @@ def has_effective(number: int) -> bool:
 
 
 def drop_all() -> None:
-    """Empty the permitted, effective and inheritable set; the kernel empties the ambient one with them."""
+    """Empty the permitted, effective and inheritable sets; the kernel empties the ambient set with them."""
     capset(bytes(_DATA.size))
 
 
 def set_no_new_privs() -> None:
-    """Have no program that this process executes gain privileges, for good.  Raises OSError."""
+    """Permanently prevent programs executed by this process from gaining privileges. Raises OSError."""
     check(_prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))

@@ -1,10 +1,10 @@
-"""Where the kernel shows cgroup v2: proc_pid_mountinfo(5)."""
+"""Mount points of cgroup v2, from proc_pid_mountinfo(5)."""
 
 from __future__ import annotations
 
 
 def mount_points() -> dict[str, str]:
-    """Where cgroup2 is mounted, and which cgroup is to be seen there.  Raises OSError."""
+    """Return the mount points of cgroup2, each with the cgroup that is its root. Raises OSError."""
     found = {}
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
         for line in mounts:
@@ -16,7 +16,7 @@ def mount_points() -> dict[str, str]:
 
 
 def _unescape(field: str) -> str:
-    """Blank, tab, newline and backslash are octal in mountinfo."""
+    """Decode blank, tab, newline and backslash, which are octal in mountinfo."""
     for escape, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         field = field.replace(escape, char)
     return field

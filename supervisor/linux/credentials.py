@@ -1,7 +1,7 @@
-"""Credentials that neither `os` nor capabilities cover: ids of one thread, who may trace a process, its keyring.
+"""Credentials that neither `os` nor capabilities cover: ids of a thread, dumpability, session keyring.
 
-glibc's own `setgroups` changes all threads of a process, so the system call is made by its number, and so is
-keyctl(2), as libkeyutils is not everywhere.
+glibc's `setgroups` changes all threads of a process, so this module makes the system call by number. The same
+applies to keyctl(2), because libkeyutils may be missing.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Iterable
 
 from supervisor.linux.libc import check, function, syscall_number
 
-# 32-bit processes have a call of their own for ids of 32 bits, `setgroups32`
+# 32-bit processes have the separate call `setgroups32` for ids of 32 bits
 _NR_SETGROUPS = syscall_number({"x86_64": 116, "ppc64le": 81, "s390x": 206}, 159, {}, 206)
 _NR_KEYCTL = syscall_number({"x86_64": 250, "ppc64le": 271, "s390x": 280}, 219, {"i686": 288, "x86_64": 288}, 311)
 
 _setfsuid = function("setfsuid", ctypes.c_uint)
 _setfsgid = function("setfsgid", ctypes.c_uint)
 _setgroups = function("syscall", ctypes.c_long, ctypes.c_long, ctypes.c_char_p)
-_ASK = 2**32 - 1  # no id: changes nothing, and returns the one in force
+_ASK = 2**32 - 1  # an invalid id: changes nothing, and returns the current one
 
 # <linux/prctl.h>
 PR_GET_DUMPABLE = 3
@@ -35,16 +35,16 @@ _keyctl = function("syscall", ctypes.c_long, ctypes.c_int, ctypes.c_char_p)
 
 
 def setfsuid(uid: int) -> None:
-    """Set the user id that the kernel judges access to files by, of the calling thread.
+    """Set the user id for file access of the calling thread.
 
-    Raises OSError, EPERM where the id is not in force afterwards, of which the kernel itself says nothing.
+    Raises OSError; EPERM if the id has not changed, which the kernel itself does not report.
     """
     _setfsuid(uid)
     _check(_setfsuid(_ASK), uid)
 
 
 def setfsgid(gid: int) -> None:
-    """Raises OSError, as `setfsuid`."""
+    """Set the group id for file access, like `setfsuid`. Raises OSError."""
     _setfsgid(gid)
     _check(_setfsgid(_ASK), gid)
 
@@ -61,7 +61,7 @@ def _check(found: int, wanted: int) -> None:
 
 
 def is_dumpable() -> bool:
-    """Whether others of its user may trace this process and find its memory in a core dump: prctl(2)."""
+    """Whether processes of the same user may trace this one, and a core dump may contain its memory: prctl(2)."""
     return check(_prctl(PR_GET_DUMPABLE, 0, 0, 0, 0)) == 1
 
 
@@ -70,8 +70,8 @@ def set_dumpable(wanted: bool) -> None:
 
 
 def join_session_keyring() -> None:
-    """Have a new session-keyring(7), which belongs to the real user of this process, instead of the inherited one.
+    """Replace the inherited session-keyring(7) by a new one of the real user of this process.
 
-    Raises OSError: ENOSYS on a kernel without keyrings, EPERM where a container forbids them, EDQUOT.
+    Raises OSError: ENOSYS on a kernel without keyrings, EPERM if a container forbids them, EDQUOT.
     """
     check(_keyctl(_NR_KEYCTL, KEYCTL_JOIN_SESSION_KEYRING, None))

@@ -1,6 +1,6 @@
-"""Descriptors: how to get one and be rid of many, what two of them share, and pages of a file that is open.
+"""Descriptors: creation, closing in bulk, comparison, and holes in open files.
 
-Where C libraries have no function, or learned its name late, the call is made by its number: close_range(2),
+C libraries lack functions for some calls, or gained them late, so these are made by number: close_range(2),
 pidfd_getfd(2), openat2(2), kcmp(2).
 """
 
@@ -21,7 +21,7 @@ NR_PIDFD_GETFD = 438
 CLOSE_RANGE_UNSHARE = 1 << 1
 CLOSE_RANGE_CLOEXEC = 1 << 2  # Linux 5.11
 SO_DOMAIN = 39  # <asm-generic/socket.h>
-LAST_DESCRIPTOR = 0xFFFFFFFF  # ~0U: up to the last one that there is
+LAST_DESCRIPTOR = 0xFFFFFFFF  # ~0U: up to the highest possible descriptor
 
 _close_range = function("syscall", ctypes.c_long, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 _getsockopt = function(
@@ -36,7 +36,7 @@ FALLOC_FL_PUNCH_HOLE = 2
 _fallocate = function("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_long, ctypes.c_long)  # off_t
 
 KCMP_FILE = 0
-# the C library has no function for it; 272 is the number on the architectures of the generic table
+# the C library has no function; 272 is the number on architectures with the generic table
 _KCMP_NUMBERS = {"x86_64": 312, "i686": 349, "armv7l": 378, "ppc64le": 354, "s390x": 343}
 _NR_KCMP = _KCMP_NUMBERS.get(os.uname().machine, 272)
 _kcmp = function(
@@ -55,26 +55,27 @@ _openat2 = function(
 
 
 def close_range(first: int, last: int, flags: int = 0) -> None:
-    """Close the descriptors `first` to `last`, both included (Linux 5.9).
+    """Close the descriptors from `first` to `last`, inclusive (Linux 5.9).
 
-    Numbers that are not open are no error.  Raises OSError, EINVAL for `first` above `last`.
+    Numbers without an open descriptor are ignored. Raises OSError, EINVAL if `first` exceeds `last`.
     """
     check(_close_range(NR_CLOSE_RANGE, first, last, flags))
 
 
 def pidfd_getfd(pidfd: int, targetfd: int, flags: int = 0) -> int:
-    """A duplicate, close-on-exec, of descriptor `targetfd` of the process `pidfd` (Linux 5.6); the caller owns it.
+    """Return a close-on-exec duplicate of descriptor `targetfd` of the process `pidfd` (Linux 5.6); the caller owns it.
 
-    Raises OSError: EBADF where the process has no such descriptor, EPERM without the right to
-    ptrace(2) it, ESRCH when it is dead.
+    Raises OSError: EBADF if the process has no such descriptor, EPERM without the right to ptrace(2) it,
+    ESRCH if it is dead.
     """
     return check(_pidfd_getfd(NR_PIDFD_GETFD, pidfd, targetfd, flags))
 
 
 def socket_family(fd: int) -> int:
-    """The address family of a socket, AF_UNIX for one.  Raises OSError.
+    """Return the address family of a socket, e.g. AF_UNIX. Raises OSError.
 
-    The kernel takes no lock of the socket for that; `socket.socket(fileno=fd)` calls getsockname(2), which may.
+    The kernel needs no lock of the socket for this; `socket.socket(fileno=fd)` calls getsockname(2), which
+    may need it.
     """
     family = ctypes.c_int()
     size = ctypes.c_uint(ctypes.sizeof(family))
@@ -83,7 +84,7 @@ def socket_family(fd: int) -> int:
 
 
 def memfd(name: str, data: bytes) -> int:
-    """A memfd with the data, close-on-exec, at its beginning; the caller owns it.  Raises OSError."""
+    """Return a close-on-exec memfd with the data, positioned at its start; the caller owns it. Raises OSError."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC)
     try:
         rest = memoryview(data)
@@ -97,15 +98,15 @@ def memfd(name: str, data: bytes) -> int:
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:
-    """Give back what `length` bytes from `offset` on take up; they read as zeros, and no size changes.
+    """Release the storage of `length` bytes at `offset`; they read as zeros, and the file keeps its size.
 
-    Raises OSError, EOPNOTSUPP where the file system cannot.
+    Raises OSError, EOPNOTSUPP if the file system does not support holes.
     """
     check(_fallocate(fd, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, offset, length))
 
 
 class Order(IntEnum):
-    """How the kernel orders two open files: in an order of its own, which stays as long as both are open."""
+    """The kernel's order of two open files, which is arbitrary but constant while both are open."""
 
     EQUAL = 0
     LESS = 1
@@ -114,10 +115,11 @@ class Order(IntEnum):
 
 
 def kcmp_files(fd1: int, fd2: int) -> Order:
-    """How the open file descriptions of two descriptors of this process are ordered; EQUAL where they share one.
+    """Return the order of two descriptors' open file descriptions; EQUAL if the descriptors share one.
 
-    UNKNOWN also where that cannot be told: a kernel without CONFIG_KCMP, or a filter against it.  Descriptors of
-    another process are compared as duplicates only: the kernel would wait for its execve, which may take for ever.
+    The descriptors are those of this process. UNKNOWN without CONFIG_KCMP, or if a filter forbids the call.
+    Compare descriptors of another process as duplicates, because the kernel would wait for an execve of that
+    process, possibly forever.
     """
     pid = os.getpid()
     try:
@@ -127,7 +129,7 @@ def kcmp_files(fd1: int, fd2: int) -> Order:
 
 
 def openat2(folder: int, path: str, flags: int, resolve: int) -> int:
-    """Open `path`, from `folder` where it is relative (Linux 5.6); the caller owns the descriptor.
+    """Open `path`, relative to `folder` (Linux 5.6); the caller owns the descriptor.
 
     Raises OSError: ELOOP for a step that `resolve` forbids.
     """

@@ -1,6 +1,6 @@
-"""What `os.stat` and `os.statvfs` leave out: fstatfs(2), statx(2), and pidfs for the number of a process.
+"""fstatfs(2) and statx(2), for fields that `os.stat` and `os.statvfs` lack, and pidfs for numbers of processes.
 
-The inode of its pidfds is the number that the kernel gives a process for as long as the host runs.
+The inode of a process's pidfds is a number that no other process of the running kernel has had.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _statx = function("statx", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c
 
 
 def file_system_of(fd: int) -> int:
-    """Return the type, such as PROC_SUPER_MAGIC, of the file system that `fd` is on; an O_PATH one will do.
+    """Return the type of the file system of `fd`, e.g. PROC_SUPER_MAGIC; an O_PATH descriptor is sufficient.
 
-    Unlike the device, the type is the same for every mount: each mount of proc has a device of its own (Linux 5.8).
-    Raises OSError.
+    Unlike the device, the type is the same for every mount: each mount of proc has its own device (Linux
+    5.8). Raises OSError.
     """
     status = ctypes.create_string_buffer(_SIZE)
     check(_fstatfs(fd, status))
@@ -48,12 +48,12 @@ def file_system_of(fd: int) -> int:
 
 
 def is_proc(fd: int) -> bool:
-    """Whether `fd` is on proc, mounted anywhere: its links may lead to what only this process has open."""
+    """Whether `fd` is on any mount of proc, whose links may lead to files that only this process has open."""
     return file_system_of(fd) == PROC_SUPER_MAGIC
 
 
 def birth_time(fd: int) -> float | None:
-    """When the file that `fd` refers to was made, seconds since 1970; None where its file system does not say.
+    """Return the birth time of the file behind `fd`, in seconds since 1970; None if its file system has none.
 
     Raises OSError.
     """
@@ -66,9 +66,9 @@ def birth_time(fd: int) -> float | None:
 
 
 def inode_and_mount(path: str) -> tuple[int, int]:
-    """Inode and mount of a file, as far as the kernel knows them: a server, as that of FUSE, is not asked.
+    """Return inode and mount of a file from the kernel's cache, without a request to a server such as FUSE's.
 
-    The mount is 0 before Linux 5.8.  Raises OSError.
+    The mount is 0 before Linux 5.8. Raises OSError.
     """
     status = ctypes.create_string_buffer(_SIZE)
     check(_statx(_AT_FDCWD, os.fsencode(path), AT_STATX_DONT_SYNC, STATX_INO | STATX_MNT_ID, status))
@@ -77,15 +77,15 @@ def inode_and_mount(path: str) -> tuple[int, int]:
 
 
 def number_of_pidfd(pidfd: int) -> int:
-    """Return the number of its process, which no other has had since boot; 0 before Linux 6.9.
+    """Return the number of the pidfd's process, which no other process has had since boot; 0 before Linux 6.9.
 
-    Unlike the start time, it is told without a question to the process.  Raises OSError.
+    Unlike the start time, the number needs no access to the process. Raises OSError.
     """
     return os.fstat(pidfd).st_ino if _has_pidfs() else 0
 
 
 def number_of_process(pid: int) -> int:
-    """Return the number of a process that is not reaped; 0 where there is none to be had."""
+    """Return the number of a process that is not yet reaped, or 0 if there is none."""
     try:
         pidfd = os.pidfd_open(pid)
         try:
@@ -98,7 +98,7 @@ def number_of_process(pid: int) -> int:
 
 @cache
 def _has_pidfs() -> bool:
-    """Whether pidfds are on pidfs, which is so for all of them or for none as long as the kernel runs."""
+    """Whether pidfds are on pidfs, which is constant for a running kernel."""
     own = os.pidfd_open(os.getpid())
     try:
         return file_system_of(own) == PID_FS_MAGIC

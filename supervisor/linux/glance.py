@@ -1,11 +1,12 @@
-"""Looking at `/proc` entries of other processes with a time limit: `glance.c`, beside this module.
+"""Reads of `/proc` entries of other processes with a time limit, with `glance.c` beside this module.
 
-The kernel shows `stat`, `environ`, the links and more of a process only while it holds none of its own locks: that of
-an execve, and that of its mappings.  A process may hold them for ever, as its exec closes a file whose FUSE server does
-not answer.  Only KILL ends the wait for them, so a child waits, which costs the caller some 0.1 ms.
+The kernel shows `stat`, `environ`, links and other entries of a process only if it gets the process's locks:
+that of execve and that of the mappings. A process may hold a lock forever, for example because its exec
+closes a file whose FUSE server does not answer. Only SIGKILL ends a wait for such a lock, so a child does the
+wait. This costs the caller about 0.1 ms.
 
-Reads that never wait need no child: `status`, `statm`, `cgroup`, `task/*/children`, the names in `fd`, getsid(2),
-pidfd_open(2).
+Reads that never wait need no child: `status`, `statm`, `cgroup`, `task/*/children`, the names in `fd`,
+getsid(2), pidfd_open(2).
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-CONTENT, LINK, OPEN_FILE = "c", "l", "f"  # what is asked for of a path
-ROOM = 65536  # bytes of answers that a child gives
-PATIENCE_MS = 100  # for the first process that lets a child wait; half as long for each other one
+CONTENT, LINK, OPEN_FILE = "c", "l", "f"  # kinds of requests
+ROOM = 65536  # bytes of answers from one child
+PATIENCE_MS = 100  # for the first process that blocks a child; halved for each further one
 LEAST_MS = 2
-REMEMBERED = 1.0  # seconds during which such a process is not asked again
-AT_ONCE = 1024  # requests to a child
+REMEMBERED = 1.0  # seconds until such a process is tried again
+AT_ONCE = 1024  # maximal number of requests to a child
 
 _OPEN_FILE = struct.Struct("=QQIi")
 
@@ -31,11 +32,11 @@ _library = ctypes.CDLL(os.path.join(os.path.dirname(__file__), "libglance.so"))
 _glance = _library.glance
 _glance.argtypes = (ctypes.c_char_p, ctypes.c_int, ctypes.POINTER(ctypes.c_int), ctypes.c_char_p, ctypes.c_int)
 _answers = ctypes.create_string_buffer(ROOM)
-_waited: dict[str, float] = {}  # by the folder of a process, until when it is not asked again
+_waited: dict[str, float] = {}  # by the folder of a process: the time until which it is not tried again
 
 
 class OpenFile(NamedTuple):
-    """A link in `/proc/PID/fd`: its text, '' where it is too long, its own mode, and inode and mount of the file."""
+    """A link in `/proc/PID/fd`: its text ('' if too long), its own mode, and inode and mount of the file."""
 
     link: str
     mode: int
@@ -46,8 +47,8 @@ class OpenFile(NamedTuple):
 def glance(requests: Sequence[str]) -> list[bytes | int]:
     """Return for each request, a kind and a path of `/proc/PID`, at most 16 KiB, or an errno.
 
-    ETIMEDOUT: the process does not show it now; EBUSY: it did not a moment ago, and was not asked again.
-    Raises OSError where there is no child to be had.
+    ETIMEDOUT: the process does not show the entry now. EBUSY: it timed out a moment ago, and was not tried
+    again. Raises OSError if no child can be started.
     """
     now = time.monotonic()
     for folder in [folder for folder, until in _waited.items() if until <= now]:
@@ -80,7 +81,7 @@ def read_link(path: str) -> str:
 
 
 def parse_open_file(answer: bytes) -> OpenFile:
-    """Return what the answer to an `OPEN_FILE` request says."""
+    """Decode the answer to an `OPEN_FILE` request."""
     inode, mount, mode, size = _OPEN_FILE.unpack_from(answer)
     return OpenFile(os.fsdecode(answer[_OPEN_FILE.size :]) if size >= 0 else "", mode, inode, mount)
 
@@ -97,7 +98,7 @@ def _folder(request: str) -> str:
 
 
 def _ask(requests: Sequence[str], patience: int) -> list[bytes | int]:
-    """The answers of one child, at least one; the last is ETIMEDOUT where it has waited for so long."""
+    """Return the answers of one child, at least one; the last one is ETIMEDOUT if the child waited too long."""
     text = b"".join(os.fsencode(request) + b"\0" for request in requests)
     sizes = (ctypes.c_int * len(requests))()
     done = _glance(text, len(requests), sizes, _answers, patience)

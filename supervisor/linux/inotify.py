@@ -1,4 +1,4 @@
-"""inotify(7): being told what happens in folders and to files."""
+"""inotify(7): notification of changes in folders and files."""
 
 from __future__ import annotations
 
@@ -30,29 +30,28 @@ _inotify_rm_watch = function("inotify_rm_watch", ctypes.c_int, ctypes.c_int)
 
 
 def inotify_init1(flags: int = IN_CLOEXEC) -> int:
-    """A descriptor to read events from; the caller owns it.  Raises OSError, EMFILE: the user has too many."""
+    """Return a descriptor to read events from; the caller owns it. Raises OSError, EMFILE if the user has too many."""
     return check(_inotify_init1(flags))
 
 
 def inotify_add_watch(fd: int, path: str, mask: int) -> int:
-    """Watch what is at `path`; the number of the watch, the same one for an inode that is watched already.
+    """Watch the file at `path`; return the watch's number, the existing one if the inode is watched already.
 
-    Numbers are not used again.  Raises OSError, ENOSPC: the user has as many watches as
-    fs.inotify.max_user_watches lets them have.
+    Numbers are not reused. Raises OSError, ENOSPC if the user has reached fs.inotify.max_user_watches.
     """
     return check(_inotify_add_watch(fd, os.fsencode(path), mask), path)
 
 
 def inotify_rm_watch(fd: int, wd: int) -> None:
-    """End a watch; an event with IN_IGNORED follows.  Raises OSError, EINVAL: it has ended already."""
+    """End a watch; an event with IN_IGNORED follows. Raises OSError, EINVAL if the watch has ended already."""
     check(_inotify_rm_watch(fd, wd))
 
 
 def parse_events(data: bytes) -> list[tuple[int, int, str]]:
-    """Watch, mask and name of each event in what was read, which always is whole events.
+    """Return watch, mask and name of each event in data read from the descriptor, which has whole events only.
 
-    The name is '' where the event is of the watched thing itself.  Watch -1 with IN_Q_OVERFLOW:
-    events were lost.  That a watch has ended (IN_IGNORED) is left out.
+    The name is '' for an event of the watched file itself. Watch -1 with IN_Q_OVERFLOW means that events were
+    lost. Ends of watches (IN_IGNORED) are omitted.
     """
     events = []
     at, end = 0, len(data)

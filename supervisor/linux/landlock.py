@@ -1,6 +1,6 @@
-"""landlock(7): a process that gives up the right to change files, for itself and all that it starts.
+"""landlock(7): a process gives up the right to change files, for itself and its later children.
 
-The C library has no functions for these calls, whose numbers are the same on all architectures.
+The C library has no functions for these calls; their numbers are the same on all architectures.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WRITE_FILE, REMOVE_DIR, REMOVE_FILE = 1 << 1, 1 << 4, 1 << 5
 MAKE_ANY = 0x7F << 6  # character devices, folders, files, sockets, FIFOs, block devices, links
 REFER, TRUNCATE = 1 << 13, 1 << 14  # from version 2 and 3 on
 TRUNCATE_VERSION = 3  # Linux 6.2
-ON_FILES = WRITE_FILE | TRUNCATE  # rights that a rule for a file may have
+ON_FILES = WRITE_FILE | TRUNCATE  # rights that are valid in a rule for a file
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 
 _create = function("syscall", ctypes.c_long, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint)
@@ -27,32 +27,32 @@ _restrict = function("syscall", ctypes.c_long, ctypes.c_int, ctypes.c_uint)
 
 
 def landlock_version() -> int:
-    """Raises OSError: ENOSYS, or EOPNOTSUPP where it was switched off when the host was booted."""
+    """Return the version of landlock. Raises OSError: ENOSYS, or EOPNOTSUPP if it is disabled at boot."""
     return check(_create(_CREATE_RULESET, None, 0, CREATE_RULESET_VERSION))
 
 
 def writing(version: int) -> int:
-    """All rights to change files that this version can take away."""
+    """Return all rights to change files that this version can restrict."""
     return WRITE_FILE | REMOVE_DIR | REMOVE_FILE | MAKE_ANY | (REFER if version >= 2 else 0) | (
         TRUNCATE if version >= TRUNCATE_VERSION else 0
     )  # fmt: skip
 
 
 def landlock_create_ruleset(rights: int) -> int:
-    """A set of rules that takes these rights away; its descriptor is the caller's.  Raises OSError."""
+    """Return a rule set that takes the rights away; the caller owns the descriptor. Raises OSError."""
     attributes = struct.pack("=Q", rights)
     return check(_create(_CREATE_RULESET, attributes, len(attributes), 0))
 
 
 def landlock_add_rule(ruleset: int, folder: int, rights: int) -> None:
-    """Leave rights to what `folder`, a descriptor, refers to and all below it.  Raises OSError."""
+    """Keep rights for the file of the descriptor `folder` and everything below it. Raises OSError."""
     check(_add(_ADD_RULE, ruleset, RULE_PATH_BENEATH, struct.pack("=Qi", rights, folder), 0))
 
 
 def landlock_restrict_self(ruleset: int) -> None:
-    """Put the rules in force for the calling thread and its children, for good.  Raises OSError.
+    """Enforce the rules for the calling thread and its later children, permanently. Raises OSError.
 
-    Programs get no rights by set-user-ID and the like from then on.
+    From then on, programs gain no privileges by set-user-ID and the like.
     """
     set_no_new_privs()
     check(_restrict(_RESTRICT_SELF, ruleset, 0))

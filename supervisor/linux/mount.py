@@ -37,12 +37,12 @@ _umount2 = function("umount2", ctypes.c_char_p, ctypes.c_int)
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
-    """Mount, bind or change the propagation of a mount, as `flags` say.  Raises OSError."""
+    """Mount, bind or change the propagation of a mount, according to `flags`. Raises OSError."""
     words = (os.fsencode(word) if word else None for word in (kind, data))
     type_of, options = words
     check(_mount(os.fsencode(source), os.fsencode(target), type_of, flags, options), target)
 
 
 def umount2(target: str, flags: int = 0) -> None:
-    """Unmount.  Raises OSError, EINVAL where nothing is mounted on `target`."""
+    """Unmount `target`. Raises OSError, EINVAL if it is not a mount point."""
     check(_umount2(os.fsencode(target), flags), target)

@@ -1,4 +1,4 @@
-"""Namespaces: setns(2) and unshare(2), which `os` has from Python 3.12 on, the kind of one, a way in and back."""
+"""Namespaces: setns(2) and unshare(2), which `os` has since Python 3.12, ioctl_nsfs(2), and temporary entry."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ _unshare = function("unshare", ctypes.c_int)
 
 
 def setns(fd: int, nstype: int = 0) -> None:
-    """Move the calling thread into the namespace that `fd` refers to; `nstype` 0 accepts every type.
+    """Move the calling thread into the namespace of `fd`; `nstype` 0 accepts every type.
 
-    `fd` may be a pidfd (Linux 5.8), then `nstype` names one or more types.  Raises OSError:
-    EINVAL for a descriptor of another type, EPERM without CAP_SYS_ADMIN over the namespace.
+    For a pidfd (Linux 5.8), `nstype` names one or more types. Raises OSError: EINVAL for a descriptor of
+    another type, EPERM without CAP_SYS_ADMIN over the namespace.
     """
     check(_setns(fd, nstype))
 
 
 def unshare(flags: int) -> None:
-    """Give the calling thread new namespaces of the types in `flags`.  Raises OSError."""
+    """Move the calling thread into new namespaces of the types in `flags`. Raises OSError."""
     check(_unshare(flags))
 
 
 def ns_get_nstype(fd: int) -> int:
-    """The kind of namespace that `fd` refers to, as a CLONE_* flag: ioctl_nsfs(2).
+    """Return the type of the namespace of `fd` as a CLONE_* flag: ioctl_nsfs(2).
 
-    Raises OSError, ENOTTY for what is no namespace.
+    Raises OSError, ENOTTY if `fd` is not a namespace.
     """
     return fcntl.ioctl(fd, NS_GET_NSTYPE)
 
 
 @contextmanager
 def inside(fd: int) -> Iterator[None]:
-    """Be in the network namespace of the descriptor `fd`: sockets that are opened there stay there.  Raises OSError.
+    """Enter the network namespace of `fd` temporarily; sockets opened there remain there. Raises OSError.
 
-    For a process with a single thread.
+    The process has a single thread.
     """
     here = own_namespace()
     try:
@@ -66,5 +66,5 @@ def inside(fd: int) -> Iterator[None]:
 
 
 def own_namespace() -> int:
-    """Open the network namespace that the calling thread is in; the descriptor is the caller's."""
+    """Open the network namespace of the calling thread; the caller owns the descriptor."""
     return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)

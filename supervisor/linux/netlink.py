@@ -1,8 +1,8 @@
-"""rtnetlink(7): the little of it that a process needs which only looks on and takes away.
+"""rtnetlink(7): the part required to observe and to remove objects.
 
-Everything is in native byte order and aligned to 4 bytes.  A message is its type, its flags
-and what follows `struct nlmsghdr`; attributes follow the header of that, by number.
-A classic BPF program filters what comes to a socket, socket(7).
+All data are in native byte order and aligned to 4 bytes. A message consists of type, flags and the data after
+`struct nlmsghdr`; numbered attributes follow the header in the data. A classic BPF program filters the input
+of a socket, socket(7).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _PROGRAM = struct.Struct("@HP")  # struct sock_fprog
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message."""
+    """A message: type, flags and the data after `struct nlmsghdr`."""
 
     type: int
     flags: int
@@ -51,7 +51,7 @@ class Message:
 
 
 class NetlinkSocket:
-    """A socket in the network namespace that the calling thread is in.  Owns its descriptor."""
+    """A socket in the network namespace of the calling thread. Owns its descriptor."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
@@ -63,11 +63,11 @@ class NetlinkSocket:
         self._socket.close()
 
     def be_strict(self) -> None:
-        """Have the kernel apply the attributes of a dump as a filter, from Linux 4.20 on.  Raises OSError."""
+        """Have the kernel filter dumps by attributes, from Linux 4.20 on. Raises OSError."""
         self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
 
     def request(self, kind: int, body: bytes, flags: int = NLM_F_ACK) -> list[Message]:
-        """Ask for something, or have it done: the answers.  Raises OSError with what the kernel says."""
+        """Send a request and return the answers. Raises OSError with the kernel's error."""
         self._sequence += 1
         header = _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | flags, self._sequence, 0)
         self._socket.send(header + body)
@@ -89,16 +89,16 @@ class NetlinkSocket:
                     return answers
 
     def dump(self, kind: int, body: bytes) -> list[Message]:
-        """All that there is of something; asked for again where it changed meanwhile.  Raises OSError."""
+        """Return all objects of a kind; repeated if they changed meanwhile. Raises OSError."""
         while True:
             self._interrupted = False
             found = self.request(kind, body, NLM_F_DUMP)
-            if not self._interrupted:  # also the end of it may be where that is said
+            if not self._interrupted:  # the last message may report it as well
                 return found
 
 
 def _split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """Type, flags, sequence number and body of each message in a datagram."""
+    """Yield type, flags, sequence number and data of each message in a datagram."""
     at = 0
     while at + _HEADER.size <= len(data):
         length, kind, flags, sequence, _port = _HEADER.unpack_from(data, at)
@@ -109,12 +109,12 @@ def _split(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
 
 
 def attributes(body: bytes, offset: int = 0) -> dict[int, bytes]:
-    """The attributes that follow a header of `offset` bytes, by number."""
+    """Return the attributes after a header of `offset` bytes, by number."""
     return dict(attribute_list(body, offset))
 
 
 def attribute_list(body: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-    """The same in their order: a number may be there many times."""
+    """Yield the attributes in order; a number may occur several times."""
     while offset + _ATTRIBUTE.size <= len(body):
         length, kind = _ATTRIBUTE.unpack_from(body, offset)
         if length < _ATTRIBUTE.size:
@@ -124,7 +124,7 @@ def attribute_list(body: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
 
 
 def attribute(kind: int, value: bytes) -> bytes:
-    """One attribute as the kernel takes it."""
+    """Return the bytes of an attribute."""
     padding = bytes(_aligned(len(value)) - len(value))
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + padding
 
@@ -134,7 +134,7 @@ def _aligned(length: int) -> int:
 
 
 def attach_filter(fd: int, code: bytes) -> None:
-    """Have the socket `fd` filtered, in the place of an earlier filter.  Raises OSError."""
+    """Set the filter of the socket `fd`, in place of an earlier one. Raises OSError."""
     memory = ctypes.create_string_buffer(code, len(code))
     program = _PROGRAM.pack(len(code) // INSTRUCTION.size, ctypes.addressof(memory))
     sock = socket.socket(fileno=fd)

@@ -1,8 +1,8 @@
-"""Which open file a descriptor is of, in a form that can be written down and found again in another process.
+"""The identity of a descriptor's open file, in a form that can be stored and found again in another process.
 
-It is what the kernel calls it in `/proc/PID/fd`, `socket:[4711]` for one, with how it was opened, and inode and mount
-in the place of a path, which a file may lose or change: proc_pid_fd(5).  No file system is asked, as one may never
-answer, and no fdinfo is read, which takes as long as whoever made the descriptor likes.
+It consists of the kernel's name in `/proc/PID/fd`, e.g. `socket:[4711]`, and the access mode; inode and mount
+replace a path, which a file may lose or change: proc_pid_fd(5). No file system is asked, because it may never
+answer. No fdinfo is read, because the maker of the descriptor may delay that at will.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from supervisor.linux.glance import AT_ONCE, OPEN_FILE, OpenFile, glance, parse_
 
 SOCKET = "socket:"
 PIPE = "pipe:"
-FILE = "file "  # how the identity of what has a path begins
+FILE = "file "  # start of the identity of a file with a path
 ANONYMOUS = "anon_inode:"
 PIDFD = "anon_inode:[pidfd]"
-ACCESS = ("r", "w", "rw", "")  # by O_ACCMODE: the two ends of a pipe have one name
-TOO_LONG = "/"  # only a path is that long, over 4096 bytes
-MOST = 1 << 14  # descriptors of another process that are looked at: it may have as many as it likes
+ACCESS = ("r", "w", "rw", "")  # by O_ACCMODE, because both ends of a pipe have the same name
+TOO_LONG = "/"  # only a path is that long: more than 4096 bytes
+MOST = 1 << 14  # descriptors of another process that are inspected; it may have any number
 LONGEST_LOOK = 0.5  # seconds
 
 
 def identity(fd: int, process: int | None = None) -> str:
-    """Return the identity of the file behind descriptor `fd` of a process, this one if none is given.
+    """Return the identity of the file behind descriptor `fd` of a process, by default this one.
 
-    Raises OSError where there is no such descriptor or process, TimeoutError where the process does not show it.
+    Raises OSError if there is no such descriptor or process, TimeoutError if the process does not show it.
     """
     if process is not None:
         answer = glance([f"{OPEN_FILE}/proc/{process}/fd/{fd}"])[0]
@@ -62,14 +62,14 @@ def _identity(name: str, access: str, inode: int, mount: int) -> str:
 
 
 def is_unique(name: str) -> bool:
-    """Whether an identity is of one open file: the kernel does not tell one timer or eventfd from another."""
+    """Whether an identity belongs to a single open file; timers and eventfds have no names of their own."""
     return not name.startswith(ANONYMOUS)
 
 
 def open_files(pid: int) -> dict[str, list[int]]:
-    """The numbers of the descriptors of process `pid` by identity, of the first `MOST`; none where it is gone.
+    """Return the numbers of process `pid`'s first `MOST` descriptors by identity; none if it is gone.
 
-    A look that takes longer than `LONGEST_LOOK` ends with what it has found.
+    The search ends after `LONGEST_LOOK` with the results so far.
     """
     files = OpenFiles(pid)
     deadline = time.monotonic() + LONGEST_LOOK
@@ -79,9 +79,9 @@ def open_files(pid: int) -> dict[str, list[int]]:
 
 
 class OpenFiles:
-    """The same, found bit by bit: a process may have as many descriptors as it likes.
+    """An incremental `open_files`, because a process may have any number of descriptors.
 
-    `found` are those that have been looked at.  It is complete, too, where the process does not show the others.
+    `found` has the descriptors inspected so far. The search is also complete if the process does not show the others.
     """
 
     def __init__(self, pid: int) -> None:
@@ -94,7 +94,7 @@ class OpenFiles:
         return not self._left
 
     def look(self, most: int = AT_ONCE) -> None:
-        """Look at some more, at most `AT_ONCE`."""
+        """Inspect more descriptors, at most `AT_ONCE`."""
         some, self._left = self._left[:most], self._left[most:]
         answers = glance([f"{OPEN_FILE}/proc/{self._pid}/fd/{number}" for number in some])
         if errno.ETIMEDOUT in answers or errno.EBUSY in answers:
@@ -121,7 +121,7 @@ def _name(link: str) -> str:
 
 
 def _access(mode: int) -> str:
-    """How a descriptor was opened, by the permissions of its link; without any it was with O_PATH."""
+    """Return the access mode of a descriptor from the permissions of its link; none means O_PATH."""
     may_write = mode & stat.S_IWUSR
     if mode & stat.S_IRUSR:
         return "rw" if may_write else "r"

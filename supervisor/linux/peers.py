@@ -1,6 +1,6 @@
 """The peer of a Unix socket: SO_PEERCRED and SO_PEERGROUPS, socket(7) and unix(7).
 
-Both tell what held when the peer called connect(2), listen(2) or socketpair(2).
+Both describe the peer at the time of its connect(2), listen(2) or socketpair(2).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _getsockopt = function(
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The peer's process and its effective ids, as seen from our namespaces (pid 0: not visible from here)."""
+    """The peer's process and effective ids in our namespaces; pid 0: the process is in an invisible PID namespace."""
 
     pid: int
     uid: int
@@ -38,16 +38,16 @@ class Credentials:
 
 
 def peer_credentials(sock: socket.socket) -> Credentials:
-    """Process and ids of the peer.  Raises OSError."""
+    """Return process and ids of the peer. Raises OSError."""
     return Credentials(*_UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))
 
 
 def peer_groups(sock: socket.SocketType) -> tuple[int, ...]:
-    """The peer's supplementary groups, any number of them (`socket.getsockopt` ends at 1024 bytes).
+    """Return all supplementary groups of the peer (`socket.getsockopt` is limited to 1024 bytes).
 
-    Raises OSError: ENODATA where the peer's credentials are not known.
+    Raises OSError: ENODATA if the credentials of the peer are unknown.
     """
-    room = 32  # enough for most; the kernel says how much is wanted where it is not
+    room = 32  # usually sufficient; otherwise the kernel returns the required size
     while True:
         groups = array.array("I", bytes(room * _GID_SIZE))
         size = ctypes.c_uint(room * _GID_SIZE)

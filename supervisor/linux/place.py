@@ -1,11 +1,11 @@
-"""Where a path leads, step by step, as far as root can trust the way: see path_resolution(7).
+"""Resolution of a path step by step, as far as root can trust it: see path_resolution(7).
 
-A folder on the way may belong to an ordinary user, who would like to lead root astray.  Root follows
-a symbolic link only where root alone can have put it there.  A process that is not root has nothing
-to lend, and follows every link.
+A folder on the way may belong to an ordinary user, who may try to mislead root. Therefore root follows a
+symbolic link only if root alone could have created it. A process without root's privileges follows every
+link, because nobody gains by misleading it.
 
-In a folder such as /tmp anybody can have put a file at the path before.  The kernel's protected_regular and
-protected_fifos, see proc_sys_fs(5), are about an open with O_CREAT alone, and not about sockets and folders.
+In a folder such as /tmp any user can have created a file at the path before. The kernel's protected_regular
+and protected_fifos, see proc_sys_fs(5), apply only to open(2) with O_CREAT, and not to sockets and folders.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from typing import Self
 
 from supervisor.linux.file_status import is_proc
 
-MAX_LINKS = 40  # on one path, as the kernel has it
+MAX_LINKS = 40  # on one path, like in the kernel
 _HOLD = os.O_PATH | os.O_CLOEXEC
-# Without O_NONBLOCK, a FIFO, a modem line or a lease at the path could hold up the caller.
+# Without O_NONBLOCK, a FIFO, a modem line or a lease at the path could block the caller.
 ALWAYS = os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
 
 class ForeignFile(OSError):
-    """EACCES for anything that a user can have put into a folder that everybody may write to."""
+    """EACCES for a file that another user can have created in a folder that all users may write to."""
 
 
 class UntrustedLink(OSError):
-    """A link that a user other than root can have set: ELOOP for a symbolic one, EPERM for a hard one.
+    """A link that a user other than root can have made: ELOOP for a symbolic link, EPERM for a hard link.
 
-    `rest` is the path from the place where the walk has stopped: the link, and the names after it.
+    `rest` is the path from where the walk stopped: the link, and the names after it.
     """
 
     def __init__(self, number: int, message: str, rest: str) -> None:
@@ -41,15 +41,16 @@ class UntrustedLink(OSError):
 
 
 class Place:
-    """A folder, held open, and a name in it: the end of a path that nobody else can bend.
+    """An open folder and a name in it: the end of a path that other users cannot redirect.
 
-    Owns `folder`.  Each symbolic link on the way is followed only if it is root's in a folder
-    of root's where nobody else can exchange it.  The kernel's own protected_symlinks and
-    protected_hardlinks, see proc_sys_fs(5), cover sticky folders and what the user has no
-    permission to write, where they are set.  `follows_all`: every link is followed, as the kernel does.
+    Owns `folder`. A symbolic link on the way is followed only if it belongs to root, in a folder of root in
+    which no other user can replace it. The kernel's own protected_symlinks and protected_hardlinks, see
+    proc_sys_fs(5), cover sticky folders and files that the user may not write, and may be disabled.
+    `follows_all`: every link is followed, like in the kernel.
 
-    `owners` are users whose files are taken in a folder that everybody may write to, besides those of root, of this
-    process and of the folder's owner.  None: everybody's, for a caller who makes no use of what is there.
+    `owners` are users, besides root, the user of this process and the owner of the folder, whose files are
+    accepted in a folder that all users may write to. None: the files of all users, for a caller that does not
+    use their content.
     """
 
     def __init__(self, start: str = "/", *, follows_all: bool = False, owners: Collection[int] | None = None) -> None:
@@ -66,7 +67,7 @@ class Place:
         os.close(self.folder)
 
     def enter(self, path: str) -> None:
-        """Go to `path`, from here where it is relative.  Raises OSError, UntrustedLink and ForeignFile among them."""
+        """Go to `path`, relative to the current place. Raises OSError, including UntrustedLink and ForeignFile."""
         if path.startswith("/"):
             self._move("/")
         names = path.split("/")[::-1]
@@ -87,9 +88,9 @@ class Place:
         self.name = names.pop() or "."
 
     def hold(self) -> int:
-        """Return an O_PATH descriptor, the caller's, of the file here or behind links, to which this place moves.
+        """Return an O_PATH descriptor of the file here, after following links; the caller owns it.
 
-        Raises OSError, UntrustedLink and ForeignFile among them.
+        The place moves to the file behind the links. Raises OSError, including UntrustedLink and ForeignFile.
         """
         while True:
             fd = os.open(self.name, _HOLD | os.O_NOFOLLOW, dir_fd=self.folder)
@@ -108,10 +109,10 @@ class Place:
             self.enter(target)
 
     def open(self, path: str, flags: int, mode: int = 0o600, *, both_ways: bool = True) -> tuple[int, bool]:
-        """Return a descriptor of `path`, which does not block and is the caller's, and whether the file was created.
+        """Return a nonblocking descriptor of `path`, which the caller owns, and whether the file was created.
 
-        With O_CREAT in `flags` a file that is missing is created with `mode`, but never one behind a link.
-        `both_ways`: a FIFO is opened for reading and writing, whatever `flags` say.  Raises OSError.
+        With O_CREAT in `flags`, a missing file is created with `mode`, but never behind a link. `both_ways`:
+        a FIFO is opened for reading and writing, regardless of `flags`. Raises OSError.
         """
         if flags & os.O_DIRECTORY:
             path += "/"
@@ -127,16 +128,16 @@ class Place:
             try:
                 return self._open_found(flags & ~os.O_CREAT, both_ways), False
             except FileNotFoundError:
-                pass  # removed in between, say by a rotation of logs; or a link that leads nowhere
+                pass  # removed meanwhile, e.g. by a rotation of logs; or a dangling link
         raise FileNotFoundError(errno.ENOENT, "a symbolic link that leads nowhere")
 
     def _open_found(self, flags: int, both_ways: bool) -> int:
         """Open the existing file here.
 
-        A FIFO that is opened both ways never waits for its other end and never fails for want of a reader; and a
-        reader gets no end of file each time that the last writer leaves.
+        A FIFO that is opened both ways never waits for its other end, and never fails without a reader. A
+        reader then gets no end of file whenever the last writer leaves.
         """
-        held = self.hold()  # looked at before it is opened, as opening with O_TRUNC is harm already
+        held = self.hold()  # checked before it is opened, because O_TRUNC would already do harm
         if flags & os.O_PATH:
             return held
         try:
@@ -149,7 +150,7 @@ class Place:
             os.close(held)
 
     def check_owner(self, status: os.stat_result, name: str) -> None:
-        """Raise ForeignFile for what another user can have put here under this name."""
+        """Raise ForeignFile for a file that another user can have created here under this name."""
         if self.is_foreign(status):
             raise ForeignFile(
                 errno.EACCES,
@@ -158,14 +159,14 @@ class Place:
             )
 
     def is_foreign(self, status: os.stat_result) -> bool:
-        """Whether a file that is here belongs to a user who can have put it here, and whose files are not taken."""
+        """Whether a file here belongs to a user who can have created it here, and whose files are not accepted."""
         if self._owners is None or status.st_uid in self._owners:
             return False
         folder = os.fstat(self.folder)
         return _is_shared(folder.st_mode) and status.st_uid != folder.st_uid
 
     def check_hard_links(self, status: os.stat_result) -> None:
-        """Raise UntrustedLink for a file of several names that another user can have linked to here."""
+        """Raise UntrustedLink for a file with several names to which another user can have made the link here."""
         if self._follows_all or stat.S_ISDIR(status.st_mode) or status.st_nlink == 1:
             return
         folder = os.fstat(self.folder)
@@ -174,10 +175,10 @@ class Place:
             raise UntrustedLink(errno.EPERM, message, self.name)
 
     def _move(self, name: str, nofollow: int = os.O_NOFOLLOW) -> None:
-        # O_DIRECTORY also has an automounter mount what belongs here
+        # O_DIRECTORY also makes an automounter mount the folder
         fd = os.open(name, _HOLD | os.O_DIRECTORY | nofollow, dir_fd=self.folder)
         try:
-            if name not in ("/", ".."):  # they are not in the folder here
+            if name not in ("/", ".."):  # these are not entries of the folder
                 self.check_owner(os.fstat(fd), name)
         except BaseException:
             os.close(fd)
@@ -186,10 +187,10 @@ class Place:
         self.folder = fd
 
     def _follow(self, name: str, rest: str) -> str | None:
-        """Return the target of the link `name`, with which the rest of the path begins.
+        """Return the target of the link `name`, the first name of `rest`.
 
-        None stands for a link that only the kernel can follow, as /proc/self/fd/1.  Raises OSError: ENOTDIR for
-        anything but a link, ELOOP for one link too many, UntrustedLink, ForeignFile.
+        None stands for a link that only the kernel can follow, e.g. /proc/self/fd/1. Raises OSError: ENOTDIR
+        for anything but a link, ELOOP for too many links, UntrustedLink, ForeignFile.
         """
         link = os.open(name, _HOLD | os.O_NOFOLLOW, dir_fd=self.folder)
         try:
@@ -220,10 +221,10 @@ class Place:
         try:
             folder = os.readlink(f"/proc/self/fd/{self.folder}")
         except OSError:
-            return name  # in a new root there may be no /proc
+            return name  # in a new root, /proc may be missing
         return f"{folder.rstrip('/')}/{name}"
 
 
 def _is_shared(mode: int) -> bool:
-    """Whether users who need not trust each other write to a folder, as the kernel's protected_regular has it."""
+    """Whether users who do not trust each other may write to a folder, by the rule of protected_regular."""
     return bool(mode & stat.S_IWOTH or (mode & stat.S_IWGRP and mode & stat.S_ISVTX))

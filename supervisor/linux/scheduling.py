@@ -1,4 +1,4 @@
-"""How the kernel hands out time on disks, ioprio_set(2), and how late a timer may be, prctl(2)."""
+"""I/O priority, ioprio_set(2), and timer slack, prctl(2)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from supervisor.linux.libc import check, function, syscall_number
 IOPRIO_WHO_PROCESS = 1
 IOPRIO_CLASS_SHIFT = 13
 CLASSES = {"realtime": 1, "best-effort": 2, "idle": 3}
-NORMAL = 4  # the priority of a class that is given without one
+NORMAL = 4  # the priority of a class without an explicit one
 
-# glibc has no function for them; ioprio_get is the next number everywhere
+# glibc has no function; ioprio_get has the next number on all architectures
 _NR_IOPRIO_SET = syscall_number({"x86_64": 251, "ppc64le": 273, "s390x": 282}, 30, {"i686": 289, "x86_64": 289}, 314)
 
 _ioprio_set = function("syscall", ctypes.c_long, ctypes.c_int, ctypes.c_int, ctypes.c_int)
@@ -26,19 +26,19 @@ _prctl = function("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.
 
 
 def ioprio_set(name: str, priority: int) -> None:
-    """Set class and priority of the calling thread.  Raises OSError, EPERM for what takes a capability."""
+    """Set class and priority of the calling thread. Raises OSError, EPERM without the required capability."""
     value = CLASSES[name] << IOPRIO_CLASS_SHIFT | priority
     check(_ioprio_set(_NR_IOPRIO_SET, IOPRIO_WHO_PROCESS, 0, value))
 
 
 def ioprio_get() -> tuple[int, int]:
-    """Return the number of the class, and the priority, of the calling thread."""
+    """Return the number of the I/O class and the priority of the calling thread."""
     value = check(_ioprio_get(_NR_IOPRIO_SET + 1, IOPRIO_WHO_PROCESS, 0))
     return value >> IOPRIO_CLASS_SHIFT, value & 7
 
 
 def set_timer_slack(nanoseconds: int) -> None:
-    """Set how late timers of the calling thread may be, so that they ring with others."""
+    """Set the time by which timers of the calling thread may be late, so that they can expire with others."""
     check(_prctl(PR_SET_TIMERSLACK, nanoseconds, 0, 0, 0))
 
 

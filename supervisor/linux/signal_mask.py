@@ -1,4 +1,4 @@
-"""`pthread_sigmask(3)` and `signal(2)`, without a Python object for each of 64 signals: each start calls them."""
+"""pthread_sigmask(3) and signal(2) for all signals at once, without a Python object for each; used at each start."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _NUMBERS = [int(signum) for signum in signal.valid_signals() - {signal.SIGKILL, 
 
 
 def block_all() -> Any:
-    """Block every signal that can be blocked; returns the mask before, for `set_mask`."""
+    """Block all signals that can be blocked; return the previous mask, for `set_mask`."""
     before = SigSet()
     _set(_ALL, before)
     return before
 
 
 def set_mask(mask: Any) -> None:
-    """Have the mask that `block_all` returned again."""
+    """Restore the mask that `block_all` returned."""
     _set(mask, None)
 
 
@@ -35,7 +35,7 @@ def unblock_all() -> None:
 
 
 def default_all() -> None:
-    """SIG_DFL for every signal.  Python goes on believing in its handlers: for a child alone, which sets its own."""
+    """Set SIG_DFL for all signals, without Python's knowledge: only for a child, which sets its own handlers."""
     for number in _NUMBERS:
         _signal(number, None)
 

@@ -1,4 +1,4 @@
-"""How much waits in a queue: sock_diag(7) for a Unix socket, also for its peer, and TCP_INFO of tcp(7)."""
+"""Queue lengths of sockets: sock_diag(7) for Unix sockets and their peers, TCP_INFO of tcp(7)."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _ATTRIBUTE = struct.Struct("=HH")
 _RQLEN = struct.Struct("=II")
 _INODE = struct.Struct("=I")
 
-_UNACKED_AT = 24  # tcpi_unacked of struct tcp_info, <linux/tcp.h>: of a listening socket the length of its backlog
+_UNACKED_AT = 24  # tcpi_unacked of struct tcp_info, <linux/tcp.h>: for a listening socket, the length of its backlog
 
 
 def queue_length(fd: int) -> int:
-    """Return the number of clients in the backlog of a listening socket, of another the bytes to be read.
+    """Return the number of clients in the backlog of a listening socket, or the readable bytes of another one.
 
-    Raises OSError, ENOENT where the kernel has no sock_diag for Unix sockets.
+    Raises OSError, ENOENT if the kernel has no sock_diag for Unix sockets.
     """
     found = _ask(os.fstat(fd).st_ino, UDIAG_SHOW_RQLEN, UNIX_DIAG_RQLEN)
     return int(_RQLEN.unpack_from(found)[0]) if found else 0
 
 
 def has_lost_peer(fd: int) -> bool:
-    """Whether the socket that a datagram socket is connected to was closed, which no poll tells.
+    """Whether the peer of a connected datagram socket was closed, which poll(2) does not report.
 
-    Raises OSError, ENOENT where the kernel has no sock_diag for Unix sockets.
+    Raises OSError, ENOENT if the kernel has no sock_diag for Unix sockets.
     """
     found = _ask(os.fstat(fd).st_ino, UDIAG_SHOW_PEER, UNIX_DIAG_PEER)
     if not found:
-        return False  # it is not connected
+        return False  # not connected
     peer = _INODE.unpack_from(found)[0]
     if peer == 0:
         return True
@@ -52,12 +52,12 @@ def has_lost_peer(fd: int) -> bool:
 
 
 def _ask(inode: int, show: int, wanted: int) -> bytes:
-    """Return one attribute of a socket, nothing where it has none."""
+    """Return an attribute of a socket, or b"" if it has none."""
     request = _REQUEST.pack(socket.AF_UNIX, 0, 0, NO_COOKIE, inode, show, NO_COOKIE, NO_COOKIE)
     header = _HEADER.pack(_HEADER.size + len(request), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG) as netlink:
         netlink.sendto(header + request, (0, 0))
-        data = netlink.recv(4096, socket.MSG_DONTWAIT)  # the answer is there when the request is taken
+        data = netlink.recv(4096, socket.MSG_DONTWAIT)  # the request is handled synchronously, so the answer is there
     kind = _HEADER.unpack_from(data)[1]
     if kind != SOCK_DIAG_BY_FAMILY:
         number = -struct.unpack_from("=i", data, _HEADER.size)[0]
@@ -72,10 +72,10 @@ def _ask(inode: int, show: int, wanted: int) -> bytes:
 
 
 def backlog_length(fd: int) -> int:
-    """Return the number of connections to a TCP socket that nobody has accepted yet.  Raises OSError."""
+    """Return the number of connections in the backlog of a listening TCP socket. Raises OSError."""
     with socket.socket(fileno=fd) as sock:
         try:
             data = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED_AT + 4)
         finally:
-            sock.detach()  # the caller's
+            sock.detach()  # the caller owns the descriptor
     return int(struct.unpack_from("=I", data, _UNACKED_AT)[0])
