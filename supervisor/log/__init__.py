@@ -1,1 +1,1 @@
-"""The log of spawnd and of its workers, and what is kept of the output of services."""
+"""The log of spawnd and its workers, and the kept output of services."""

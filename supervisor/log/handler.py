@@ -1,9 +1,8 @@
-"""Lines of the log on their way out: each with its beginning, in the size of a write, to a sink that never blocks.
+"""Output of log lines, each with a prefix and in a single write, to a sink that never blocks.
 
-On a stream of the journal each line begins with its priority (`sd-daemon(3)`), elsewhere
-with the time.  A log that nobody reads (a stopped terminal, a full pipe) or that cannot be
-written (a full disk) never stops the supervisor: lines are dropped and counted, and their
-number is logged as soon as there is room again.
+On a stream of the journal, each line begins with its priority (`sd-daemon(3)`), elsewhere with the time. A
+log without a reader (a stopped terminal, a full pipe) and a log that cannot be written (a full disk) never
+stop the supervisor: lines are dropped and counted, and their number is logged as soon as there is room again.
 """
 
 from __future__ import annotations
@@ -24,20 +23,20 @@ from typing import Protocol
 
 from supervisor.printable import count, encodable, escape
 
-NOTICE = 25  # between INFO and WARNING, as syslog has it
+NOTICE = 25  # between INFO and WARNING, like in syslog
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, NOTICE: 5, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 JOURNAL_SOCKET = "/run/systemd/journal/stdout"
 
-MAX_LINE = 4096  # what a pipe takes whole or not at all (PIPE_BUF)
-CUT = "…"  # where a line was cut
+MAX_LINE = 4096  # bytes that a pipe accepts atomically (PIPE_BUF)
+CUT = "…"  # end of a truncated line
 _TOGETHER = 32  # lines in one write
 _LONGEST_CHARACTER = 4  # bytes in UTF-8
 _DAEMON = 3 << 3  # syslog's facility "daemon"
-_SPARE = 4  # a pipe has much room as long as no more than this part of it is taken
+_SPARE = 4  # a pipe has much room if at most this fraction of it (1/4) is used
 
 
 class LineHandler(logging.Handler):
-    """Writes each line of a record by itself to the descriptor, None: to syslog."""
+    """Writes each line of a record separately to the descriptor, or to syslog for None."""
 
     def __init__(self, fd: int | None) -> None:
         super().__init__()
@@ -47,14 +46,14 @@ class LineHandler(logging.Handler):
         self._with_priority = fd is None or self._to_journal
         self._lost = 0
         self._second = -1
-        self._shown = ""  # that second, as a line begins with it
+        self._shown = ""  # that second as text, the prefix of lines
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             text = self.format(record)
-        except Exception as error:  # a message and its arguments that do not fit lose no more than themselves
+        except Exception as error:  # only the message that does not match its arguments is lost
             text = f"cannot format log message {record.msg!r}: {error}"
-        # at newlines alone: at its form feeds a service's line would go on as one of ours
+        # at newlines only: split at form feeds, a service's line could pass for a line of spawnd
         for line in text.rstrip("\n").split("\n"):
             self.write(record.levelno, line)
 
@@ -63,12 +62,12 @@ class LineHandler(logging.Handler):
         super().close()
 
     def write(self, level: int, line: str) -> None:
-        """Write a line, without a newline; it is lost where it is not taken at once."""
+        """Write a line, given without newline, or drop it if the sink does not accept it at once."""
         if not self.offer(level, line):
             self.lose()
 
     def write_all(self, level: int, lines: Sequence[str]) -> None:
-        """Write lines, without newlines; plain ones together, as far as a pipe takes them whole."""
+        """Write lines, given without newlines; printable ASCII lines together, up to the size of an atomic write."""
         for first in range(0, len(lines), _TOGETHER):
             some = lines[first : first + _TOGETHER]
             text = "".join(some)
@@ -81,7 +80,7 @@ class LineHandler(logging.Handler):
                 self.write(level, line)
 
     def offer(self, level: int, line: str) -> bool:
-        """Write one line if it is taken at once; before it, how many were lost."""
+        """Write one line if the sink accepts it at once, after the number of lost lines, if any."""
         if self._lost:
             told = f"{count(self._lost, 'line')} of log {'was' if self._lost == 1 else 'were'} lost"
             if self._sink.write(self._line(logging.WARNING, told)):
@@ -89,17 +88,17 @@ class LineHandler(logging.Handler):
         return not self._lost and self._sink.write(self._line(level, line))
 
     def lose(self) -> None:
-        """Count a line that is never written."""
+        """Count a line that will not be written."""
         self._lost += 1
 
     @property
     def is_full(self) -> bool:
-        """Whether the last line was not taken for want of room, which a reader may make."""
+        """Whether the last line was refused because the sink was full, which its reader can change."""
         return self._sink.is_full
 
     @property
     def has_much_room(self) -> bool:
-        """Whether most of what its reader has still to read could be somebody else's."""
+        """Whether the sink has enough room for writers besides this one."""
         return self._sink.has_much_room()
 
     def _time(self) -> str:
@@ -109,22 +108,23 @@ class LineHandler(logging.Handler):
         return self._shown
 
     def _line(self, level: int, line: str) -> bytes:
-        """Return the bytes of a line, its newline included, with escapes for what the sink cannot take.
+        """Return the bytes of a line with newline, with escapes for characters that the sink does not accept.
 
-        A terminal shows files and pipes sooner or later.  Programs that show the journal escape commands themselves.
+        Files and pipes end up on terminals sooner or later. Programs that show the journal escape control
+        characters themselves.
         """
         shown = encodable(line) if self._to_journal else without_commands(line)
         return cut(f"{self._begin(level)}{shown}".encode(), MAX_LINE - 1) + b"\n"
 
     def _begin(self, level: int) -> str:
-        """The beginning of a line."""
+        """Return the prefix of a line."""
         return f"<{_PRIORITIES.get(level, 6)}>" if self._with_priority else f"{self._time()} {_name(level)} "
 
 
 def on_journal_stream(fd: int) -> bool:
-    """Whether `fd` is the stream that `$JOURNAL_STREAM` names by device and inode, or any other of the journal.
+    """Whether `fd` is a stream of the journal, either that of `$JOURNAL_STREAM` (device and inode) or another one.
 
-    A worker, whose environment is its definition's, has spawnd's or one that was made for it.
+    A worker has the environment of its definition, and a stream of spawnd or one of its own.
     """
     status = os.fstat(fd)
     if os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}":
@@ -134,7 +134,7 @@ def on_journal_stream(fd: int) -> bool:
     try:
         with socket.socket(fileno=os.dup(fd)) as stream:
             return bool(stream.getpeername() == JOURNAL_SOCKET)
-    except OSError:  # of a pair, or its other end is gone
+    except OSError:  # one of a socket pair, or the other end is gone
         return False
 
 
@@ -147,24 +147,23 @@ def _name(level: int) -> str:
 
 
 class Sink(Protocol):
-    is_full: bool  # the last line was refused for want of room
+    is_full: bool  # the last line was refused because the sink was full
 
     def write(self, line: bytes) -> bool:
-        """Write one line of at most MAX_LINE bytes, its newline included; False where that would block or fails."""
+        """Write one line of at most MAX_LINE bytes with newline; return False if that would block or fails."""
 
     def has_much_room(self) -> bool:
-        """Whether one who writes much leaves enough room for others."""
+        """Whether a frequent writer leaves enough room for others."""
 
     def close(self) -> None:
-        """Close what the sink opened."""
+        """Close what the sink has opened."""
 
 
 class StreamSink:
-    """A descriptor that other processes write to as well, which stays its owner's.
+    """A descriptor that other processes write to as well; its owner keeps it.
 
-    O_NONBLOCK cannot be set on it: the flag is shared with them.  A pipe or a terminal is
-    opened once more instead, where that is permitted, and this is the sink's; a socket has a flag
-    for each message.
+    O_NONBLOCK cannot be set, because it is shared with those processes. The sink opens a pipe or terminal
+    again instead, if it is permitted, and owns the new descriptor. A socket has a flag for each message.
     """
 
     def __init__(self, fd: int) -> None:
@@ -193,7 +192,7 @@ class StreamSink:
             return False
 
     def has_much_room(self) -> bool:
-        """A pipe tells; of anything else it is known when a line is refused."""
+        """Whether a pipe has much room; other files report that they are full only when they refuse a line."""
         if not self._is_pipe:
             return True
         try:
@@ -220,7 +219,7 @@ def _send(fd: int, line: bytes) -> bool:
 
 
 class SyslogSink:
-    """The syslog daemon at `/dev/log`, found again when it was restarted.  Lines begin with `<PRIORITY>`."""
+    """The syslog daemon at `/dev/log`, found again after its restart. Lines begin with `<PRIORITY>`."""
 
     def __init__(self, name: str, address: str = "/dev/log") -> None:
         self._name = name
@@ -250,7 +249,7 @@ class SyslogSink:
 
 
 class _Escapes(dict[int, str]):
-    """By code point, as `str.translate` looks it up, each made when it is first needed."""
+    """Escapes by code point for `str.translate`, each made at its first use."""
 
     def __missing__(self, code: int) -> str:
         char = chr(code)
@@ -262,12 +261,12 @@ _ESCAPES = _Escapes()
 
 
 def without_commands(line: str) -> str:
-    """Return a line that UTF-8 can encode, with escapes for all that would command a terminal; a tab stays."""
+    """Return a line encodable in UTF-8, with escapes for control characters other than tab."""
     return line if line.isprintable() else line.translate(_ESCAPES)
 
 
 def boundary(data: bytes, at: int) -> int:
-    """Return the last place up to `at` where a UTF-8 character begins; `at` itself in other data."""
+    """Return the last position up to `at` where a UTF-8 character begins, or `at` in other data."""
     for place in range(at, max(0, at - _LONGEST_CHARACTER), -1):
         if place == len(data) or data[place] & 0xC0 != 0x80:
             return place
@@ -275,7 +274,7 @@ def boundary(data: bytes, at: int) -> int:
 
 
 def cut(line: bytes, size: int) -> bytes:
-    """Return at most `size` bytes of a line, with a mark at the end of a longer line."""
+    """Return at most `size` bytes of a line; a truncated line ends with a mark."""
     if len(line) <= size:
         return line
     mark = CUT.encode()
@@ -283,7 +282,7 @@ def cut(line: bytes, size: int) -> bytes:
 
 
 def pieces(line: str, size: int) -> list[str]:
-    """Return the line in pieces of at most `size` bytes."""
+    """Split a line into pieces of at most `size` bytes."""
     data = line.encode()
     found = []
     while len(data) > size:

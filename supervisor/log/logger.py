@@ -1,4 +1,4 @@
-"""spawnd's own log: on stderr, to syslog where stderr is closed."""
+"""spawnd's own log: on stderr, or in syslog if stderr is closed."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ LEVELS = {
     "warning": logging.WARNING,
     "err": logging.ERROR,
 }
-# In the environment of a worker that shares spawnd's log, where that is syslog: its stderr is /dev/null then.
+# In the environment of a worker that shares spawnd's log, if that is syslog; its stderr is /dev/null then.
 LOG_VARIABLE = "SPAWND_LOG"
 TO_SYSLOG = "syslog"
 
 log = logging.getLogger("spawnd")
-notice = partial(log.log, NOTICE)  # for lines that are normal, but worth reading
+notice = partial(log.log, NOTICE)  # for lines that are normal, but worth attention
 
 
 def info_lines(lines: Sequence[str]) -> None:
-    """Do what `log.info` does for lines without newlines.
+    """Log lines, given without newlines, like `log.info`.
 
-    Where nobody but our own handler sees them, they cost no record, and few writes.
+    If this module's handler is the only one, the lines need no records, and few writes.
     """
     match log.handlers:
         case [LineHandler() as handler] if not log.propagate:
@@ -44,7 +44,7 @@ def set_level(level: str) -> None:
 
 
 def open_log(level: str, stderr_is_open: bool) -> LineHandler:
-    """Send what is logged from `level` on to where this process's log goes."""
+    """Send records from `level` on to the log of this process."""
     for handler in list(log.handlers):
         log.removeHandler(handler)
         handler.close()
@@ -56,18 +56,18 @@ def open_log(level: str, stderr_is_open: bool) -> LineHandler:
 
 
 def open_log_later(stderr_is_open: bool) -> None:
-    """Do what `open_log` does, with the level that there is, as soon as there is a line to log.
+    """Open the log like `open_log` at its first line, with the current level.
 
-    For workers of which there are many.
+    This saves time for workers with many instances.
     """
     log.handlers[:] = [_Opening(stderr_is_open)]  # type: ignore[list-item]
 
 
 def close_inherited_log() -> None:
-    """Close the child's copies of what its parent's log has open, and open the log anew with the first line.
+    """Close a forked child's copies of descriptors of its parent's log, and reopen the log at the first line.
 
-    To be called in a forked child before descriptors are closed or moved: the parent's numbers are soon used for
-    other things there, and a log that kept them would write to, or close, a descriptor of somebody else.
+    The child calls it before descriptors are closed or moved. Their numbers are reused soon, so a log that
+    kept them would write to, or close, an unrelated descriptor.
     """
     for place, handler in enumerate(log.handlers):
         if isinstance(handler, LineHandler):
@@ -76,12 +76,12 @@ def close_inherited_log() -> None:
 
 
 def worker_logs_to_stderr() -> bool:
-    """Whether the log of this worker is on its stderr: spawnd tells a worker by LOG_VARIABLE that it is syslog."""
+    """Whether this worker logs to its stderr; LOG_VARIABLE from spawnd stands for syslog."""
     return os.environ.get(LOG_VARIABLE) != TO_SYSLOG
 
 
 class _Opening:
-    """Stands in for the handler that it makes: an object of the library's own would cost as much as that."""
+    """A placeholder for the handler that it opens; cheaper than a handler of the library."""
 
     level = logging.NOTSET
 
@@ -95,13 +95,13 @@ class _Opening:
         log.handle(record)
 
     def close(self) -> None:
-        """It holds nothing."""
+        """Do nothing, as no descriptor is open."""
 
 
 def open_closed_stdio() -> bool:
-    """Open `/dev/null` on those of 0, 1, 2 that are closed, lest a socket lands there.  False: stderr was closed.
+    """Open `/dev/null` on those of 0, 1, 2 that are closed, to keep sockets out; return whether stderr was open.
 
-    Python has no `sys.stdout` in a process that was started without one, and gets it here.
+    In a process that was started without them, Python has no `sys.stdout` etc., which are set here.
     """
     stderr_is_open = True
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
@@ -109,12 +109,12 @@ def open_closed_stdio() -> bool:
             os.fstat(fd)
         except OSError:
             stderr_is_open = stderr_is_open and fd != 2
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # lands on the lowest free number: this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number is this one
             setattr(sys, name, open(fd, "w" if fd else "r", closefd=False))
     return stderr_is_open
 
 
-# what no line has in it is not looked up: see "Optimization" in the documentation of `logging`
+# leave out data that no line shows: see "Optimization" in the documentation of `logging`
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 setattr(logging, "_srcfile", None)  # noqa: B010 - which mypy does not know
 logging.addLevelName(NOTICE, "NOTICE")

@@ -1,4 +1,4 @@
-"""Where the output of services with `log()` goes: the journal where there is one, else the log worker."""
+"""Output of services with `log()`: to the journal if there is one, else to the log worker."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ from supervisor.log.handler import JOURNAL_SOCKET
 from supervisor.log.ring import START, Piece, Position, make_ring, since
 from supervisor.loop.loop import Loop
 
-INFO = 6  # the priority of lines that name none
+INFO = 6  # the priority of lines without a prefix
 # spawnd writes this mark into the pipe of a service between two processes.  If the first process ends without a
 # newline, its last text is a line of its own, and not the beginning of the next process's first line.
 PROCESS_ENDED = b"\0spawnd: the process has ended\n"
 FEED_SIZE = 256  # bytes of a message to the log worker: `+NAME` with descriptors, or `-NAME`
 
-Close = Callable[[Iterable[int]], None]  # of descriptors whose other holders may keep whoever closes them
+Close = Callable[[Iterable[int]], None]  # closes descriptors, even if a process at the other end could block that
 
 
 class Outputs(Protocol):
-    """The streams by service name.  The outputs own them; they stay open over restarts of the service."""
+    """Streams by service name. They belong to the outputs, and stay open over restarts of the service."""
 
     def stream(self, name: str, gid: int | None = None) -> int:
-        """Return the descriptor for a service.  Raises StepError.
+        """Return the descriptor for a service. Raises StepError.
 
-        Processes of the group may open a pipe again, as programs do with `/dev/stderr`.
+        Processes of the group `gid` may reopen a pipe, as programs do with `/dev/stderr`.
         """
 
     def since(self, name: str, position: Position = START) -> Piece | None:
-        """Return the kept output from a position on; None where the journal has it."""
+        """Return the kept output from a position on, or None if the journal has the output."""
 
     def end_line(self, name: str) -> None:
-        """End the last line of a process that ended without a newline.  Never blocks."""
+        """End the last line of a process that ended without a newline. Never blocks."""
 
     def drop(self, name: str) -> None:
         """Close the stream of a service and forget its kept output."""
 
     def saved_streams(self, name: str) -> Sequence[int]:
-        """Return the descriptors that are open for a service, for `give` in the next spawnd."""
+        """Return the open descriptors of a service, for `give` in the next spawnd."""
 
     def give(self, name: str, fds: Sequence[int]) -> None:
         """Take over the descriptors of `saved_streams`."""
 
 
-GROUP_WRITES = 0o620  # a pipe stays spawnd's: a service can neither read it nor change its mode
+GROUP_WRITES = 0o620  # spawnd keeps the pipe: a service can neither read it nor change its mode
 
 
 def _let_open(fd: int, gid: int) -> None:
-    """Let processes of a group open a pipe to write.  Raises StepError."""
+    """Allow processes of a group to open a pipe for writing. Raises StepError."""
     status = os.fstat(fd)
     if (status.st_gid, stat.S_IMODE(status.st_mode)) == (gid, GROUP_WRITES):
         return
@@ -67,7 +67,7 @@ def _let_open(fd: int, gid: int) -> None:
 
 
 class JournalOutputs:
-    """One stream of the journal for each service, under its name (`systemd-cat(1)` does the same)."""
+    """One stream of the journal for each service, under its name, like `systemd-cat(1)`."""
 
     def __init__(self, close: Close, address: str = JOURNAL_SOCKET) -> None:
         self._close = close
@@ -79,7 +79,7 @@ class JournalOutputs:
         return os.path.exists(JOURNAL_SOCKET)
 
     def stream(self, name: str, gid: int | None = None) -> int:
-        """A socket, which nobody can open anew."""
+        """Return a socket, which cannot be reopened by a path."""
         if name in self._streams and _hung_up(self._streams[name]):
             self.drop(name)
         if name not in self._streams:
@@ -93,7 +93,7 @@ class JournalOutputs:
     def _connect(self, name: str) -> int:
         stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            # a journal that accepts nobody must not hold up spawnd: connect(2) fails with EAGAIN then
+            # a journal that accepts no connections must not block spawnd: connect(2) fails with EAGAIN then
             stream.setblocking(False)
             stream.connect(self._address)
             # identifier, unit, priority, level prefix, forward to syslog, to kmsg, to console
@@ -109,7 +109,7 @@ class JournalOutputs:
         return None
 
     def end_line(self, name: str) -> None:
-        """The journal ends a line where the sender is another process, and keeps no empty ones."""
+        """Send a newline; the journal ends lines at a change of the sender, and keeps no empty ones."""
         if name in self._streams:
             with socket.socket(fileno=os.dup(self._streams[name])) as stream, suppress(OSError):
                 stream.send(b"\n", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -126,29 +126,29 @@ class JournalOutputs:
         if len(fds) == 1:
             (self._streams[name],) = fds
             return
-        self._close(fds)  # of a log worker, from before there was a journal
+        self._close(fds)  # from before there was a journal: the descriptors belong to the log worker's streams
 
 
 def _hung_up(fd: int) -> bool:
-    """Whether the journal has closed its end: it was restarted and did not take its streams over."""
+    """Whether the journal has closed its end, because a restarted journal has not kept its streams."""
     poll = select.poll()
     poll.register(fd, 0)
     return bool(poll.poll(0))
 
 
 class WorkerOutputs:
-    """A pipe and a ring for each service; the log worker gets the pipe's reading end and the ring.
+    """A pipe and a ring for each service; the log worker gets the read end of the pipe and the ring.
 
-    Both are made here and stay here, so that a worker that is killed loses nothing: the
-    next one is fed with all of them again and goes on reading where the last one stopped.
+    spawnd makes and keeps both, so a killed worker loses nothing: the next one gets them all, and continues
+    where the last one stopped.
     """
 
     def __init__(self, loop: Loop, close: Close) -> None:
         self._loop = loop
         self._close = close
-        self._streams: dict[str, tuple[int, int, int]] = {}  # reading end, writing end, ring
-        self._ended: set[str] = set()  # whose pipes have the mark, and have been given to no process since
-        self._marks: dict[str, PipeCall] = {}  # of pipes that somebody keeps
+        self._streams: dict[str, tuple[int, int, int]] = {}  # read end, write end, ring
+        self._ended: set[str] = set()  # services whose pipe has the mark, and has had no new process since
+        self._marks: dict[str, PipeCall] = {}  # calls that wait for the lock of a pipe
         self._feed: socket.socket | None = None
         self._queue: deque[tuple[str, str]] = deque()
 
@@ -167,13 +167,13 @@ class WorkerOutputs:
         return since(stream[2], position) if stream is not None else Piece(b"", 0, START)
 
     def end_line(self, name: str) -> None:
-        """In the pipe, so that it is between what the two processes write.
+        """Write a mark to the pipe, between the outputs of the two processes.
 
-        A pipe that is full, or that somebody keeps locked, goes without.
+        A full or locked pipe gets none.
         """
         if name not in self._streams or name in self._ended or not self._is_marked(name):
             return
-        with suppress(OSError):  # there is no child to be had
+        with suppress(OSError):  # no child can be started
             mark = start_write(self._streams[name][1], PROCESS_ENDED)
             if not mark.has_ended():
                 self._marks[name] = mark
@@ -181,7 +181,7 @@ class WorkerOutputs:
                 self._ended.add(name)
 
     def _is_marked(self, name: str) -> bool:
-        """Whether no child waits to write the last mark."""
+        """Whether no child is waiting to write the previous mark."""
         if name in self._marks and self._marks[name].has_ended(0):
             del self._marks[name]
         return name not in self._marks
@@ -219,7 +219,7 @@ class WorkerOutputs:
     # the log worker
 
     def feed(self) -> list[tuple[str, int]]:
-        """Return the descriptor on which a new worker learns of every stream.  The caller owns it."""
+        """Return the descriptor from which a new worker receives all streams. The caller owns it."""
         self._close_feed()
         self._feed, theirs = socket.socketpair(
             socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -230,14 +230,14 @@ class WorkerOutputs:
         return [("feed", theirs.detach())]
 
     def saved_feed(self) -> int | None:
-        """The connection to the log worker, None where there is none; `feed_queue` is what it has not been told yet."""
+        """The connection to the log worker, or None; `feed_queue` has the messages not yet sent on it."""
         return self._feed.fileno() if self._feed is not None else None
 
     def resume_feed(self, fd: int, queue: Iterable[Sequence[str]]) -> None:
-        """Go on with the connection to a log worker that lives; takes `fd` over."""
+        """Continue the connection to a living log worker; takes ownership of `fd`."""
         self._feed = socket.socket(fileno=fd)
         self._queue = deque((operation, name) for operation, name in queue)
-        # what could not be sent yet goes as soon as there is room
+        # sends the queued messages as soon as there is room
         self._loop.watch(fd, select.EPOLLOUT, self._on_feed)
 
     @property
@@ -246,7 +246,7 @@ class WorkerOutputs:
 
     def _on_feed(self, events: int) -> None:
         if events & (select.EPOLLHUP | select.EPOLLERR):
-            self._close_feed()  # the worker is gone, and epoll would say so for ever
+            self._close_feed()  # the worker is gone, and epoll would report that forever
         else:
             self._flush()
 
@@ -255,7 +255,7 @@ class WorkerOutputs:
         self._flush()
 
     def _flush(self) -> None:
-        """Send what the socket takes and wait for room for the rest; without a worker, wait for the next one."""
+        """Send what the socket accepts, and wait for room for the rest; without a worker, wait for the next one."""
         if self._feed is None:
             self._queue.clear()
             return
@@ -263,7 +263,7 @@ class WorkerOutputs:
             while self._queue:
                 operation, name = self._queue[0]
                 stream = self._streams.get(name)
-                # one that was dropped before its `+` could be sent is told of by its `-` alone
+                # for a stream that was dropped before its `+` was sent, only `-` is sent
                 fds = [stream[0], stream[2]] if operation == "+" and stream is not None else []
                 if operation == "-" or fds:
                     socket.send_fds(self._feed, [(operation + name).encode()], fds)

@@ -1,10 +1,10 @@
 """The last 64 KiB of a service's output, in a memfd that spawnd owns and the log worker writes.
 
-It outlives both the worker, who goes on in it, and the service.  Layout, native endian: three
-u64, then the data, each byte at its number modulo the size.  The first says up to which
-byte number data may have been overwritten, the second up to which it has been written: the
-one is set before, the other after, so a reader knows what may be torn.  The third is the
-number of newlines in all that has been written, so a reader knows how many it has missed.
+It outlives both the worker, whose successor continues it, and the service. Layout in native byte order: three
+u64, then the data, each byte at its number modulo the size. The first u64 is the byte number up to which data
+may have been overwritten, and is set before a write. The second is the number up to which data has been
+written, and is set after a write. So a reader can tell which data may be torn. The third is the number of
+newlines written so far, so a reader can tell how many it has missed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from dataclasses import dataclass
 SIZE = 64 * 1024
 MAX_NAME = 249  # bytes of a memfd's name
 _HEADER = struct.Struct("=QQQ")
-_READS = 8  # of the header, until two are equal: a write of it is not seen as one where it is at the wrong moment
+_READS = 8  # of the header, until two are equal, because a write of it may be seen in part
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in all that was ever written: how many bytes, and how many newlines, come before it."""
+    """A place in all output ever written: the number of bytes and of newlines before it."""
 
     byte: int = 0
     line: int = 0
@@ -32,9 +32,9 @@ START = Position()
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The bytes written between two positions, the later of which is `end`; `lost` lines before it are gone.
+    """The bytes written between two positions, of which `end` is the later; `lost` lines before them are gone.
 
-    `cut`: it begins within a line that is longer than what is kept.
+    `cut`: it begins within a line that is longer than the kept data.
     """
 
     data: bytes
@@ -44,7 +44,7 @@ class Piece:
 
 
 def make_ring(name: str) -> int:
-    """A new empty ring; the caller owns the descriptor."""
+    """Return a new, empty ring; the caller owns the descriptor."""
     fd = os.memfd_create(f"log-{name}".encode()[:MAX_NAME].decode(errors="ignore"), os.MFD_CLOEXEC)
     try:
         os.ftruncate(fd, _HEADER.size + SIZE)
@@ -55,10 +55,10 @@ def make_ring(name: str) -> int:
 
 
 def append(fd: int, data: bytes) -> None:
-    """Write at the end of the ring, over what is oldest."""
+    """Append data to the ring, over the oldest data."""
     reserved, begin, lines = _counts(fd)
     end = begin + len(data)
-    # a writer that was killed may have overwritten more than this one will
+    # a killed writer may have overwritten more than this one will
     reserved = max(reserved, end)
     os.pwrite(fd, _HEADER.pack(reserved, begin, lines), 0)
     kept = data[-SIZE:]
@@ -71,18 +71,18 @@ def append(fd: int, data: bytes) -> None:
 
 
 def since(fd: int, position: Position = START) -> Piece:
-    """The bytes written since `position`, or those that are left: then from the beginning of a line.
+    """Return the bytes written since `position`, or those still kept, from the beginning of a line.
 
-    Of a line that is longer than the ring it is the end.
+    For a line longer than the ring, the piece is the end of the line.
     """
     _, end, lines = _counts(fd)
     if position.byte > end:
-        position = START  # of another ring, in whose place this one is
+        position = START  # a position in another ring, which this one has replaced
     if position.byte == end:
         return Piece(b"", 0, position)
     data = os.pread(fd, SIZE, _HEADER.size)
     reserved, _, _ = _counts(fd)
-    oldest = max(0, reserved - SIZE)  # what is older may be overwritten already
+    oldest = max(0, reserved - SIZE)  # older data may be overwritten already
     if oldest >= end:
         return Piece(b"", 0, position)
     at = end % SIZE
@@ -96,13 +96,13 @@ def since(fd: int, position: Position = START) -> Piece:
 
 
 def is_in_line(fd: int) -> bool:
-    """Whether the last line has no end yet."""
+    """Whether the last line is incomplete."""
     end = _counts(fd)[1]
     return end > 0 and os.pread(fd, 1, _HEADER.size + (end - 1) % SIZE) != b"\n"
 
 
 def _begins(data: bytes) -> int:
-    """Where its first UTF-8 character begins; 0 in what is not UTF-8."""
+    """Return where the first UTF-8 character begins; 0 for other data."""
     return next((at for at, byte in enumerate(data[:4]) if byte & 0xC0 != 0x80), 0)
 
 
