@@ -22,7 +22,7 @@ _SURROGATE, _NUL = r"\ud", r"\u0000"
 
 
 def dumps(value: object, separators: tuple[str, str] | None = None) -> str:
-    r"""Return JSON with `\\xff` for each byte that is not UTF-8.  Raises TypeError, ValueError, RecursionError."""
+    r"""Return JSON with `\\xff` for each byte that is not UTF-8. Raises TypeError, ValueError, RecursionError."""
     text = json.dumps(value, separators=separators)
     return _ESCAPE.sub(_shown, text) if _SURROGATE in text else text
 

@@ -1,7 +1,7 @@
-"""How spawnd was started, which stays the same when it executes itself anew, and by which Python interpreter.
+"""The start of spawnd: its arguments, which remain when it executes itself anew, and its Python interpreter.
 
-Definitions are UTF-8 in every locale, so arguments and paths are UTF-8 too (`-X utf8`).  `-I` keeps modules of
-the current user, of `$PYTHONPATH` and of the working directory out of a process that is root's.
+Definitions are UTF-8 in every locale, so arguments and paths are UTF-8 as well (`-X utf8`). `-I` keeps modules
+of the current user, of `$PYTHONPATH` and of the working directory out of a process of root.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def _is_ours(folder: str) -> bool:
 
 
 def lua_file(name: str) -> bytes:
-    """The text of a Lua file that ships.  Raises FileNotFoundError."""
+    """Return the text of an installed Lua file. Raises FileNotFoundError."""
     for folder in _LUA_FOLDERS:
         try:
             with open(os.path.join(folder, name), "rb") as file:

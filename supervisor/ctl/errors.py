@@ -160,7 +160,7 @@ def how_to_define(name: str) -> str:
         return f"; it is there where a definition file has `netns.{name.removeprefix(NETNS)} = {{ … }}`"
     if name == "netns":
         return "; network namespaces are services of names like netns@blue"
-    from supervisor.definitions.programs import installed  # only an error needs it
+    from supervisor.definitions.programs import installed  # needed for errors only
 
     return f"; {definition(name)}" if name in installed() else ""
 

@@ -19,11 +19,11 @@ ROW = 18
 BAR = 12
 MARGIN = 24
 TOP = 56
-WIDE = 900  # what the time of the whole start takes
-LETTER = 7.5  # of the names, about
-LEAST = 2  # that the shortest start is seen at all
+WIDE = 900  # the time of the whole start
+LETTER = 7.5  # width of a letter, about
+LEAST = 2  # minimal width, so that the shortest start is visible
 STEPS = (1, 2, 5)
-TICKS = 12  # lines of the scale, at most
+TICKS = 12  # maximal number of lines of the scale
 COLOURS = {"bar": "#7aa6c2", "critical": "#c0504d", "unready": "#c9c9c9", "failed": "#3f3f3f"}
 ARROW = "#9a9a9a"
 
@@ -197,7 +197,7 @@ def _ready(span: Span) -> float:
 
 
 def plot(spans: Sequence[Span], title: str, edges: Iterable[tuple[Span, Span]] = ()) -> Iterator[str]:
-    """The lines of the file; an edge is a span with one that it waited for."""
+    """Yield the lines of the file; an edge is a span and a span for which it waited."""
     end = max([span.ready if span.ready is not None else span.started for span in spans], default=0.0) or 1e-3
     longest = max((len(span.name) for span in spans), default=0)
     width = int(2 * MARGIN + WIDE + (longest + 10) * LETTER)
@@ -227,7 +227,7 @@ def _scale(end: float, height: int) -> Iterator[str]:
 
 
 def _step(end: float) -> float:
-    """1, 2 or 5 times a power of ten: the shortest that makes no more than TICKS lines."""
+    """Return the smallest step of 1, 2 or 5 times a power of ten that needs at most TICKS lines."""
     power = 1e-6
     while True:
         for step in STEPS:
@@ -255,14 +255,14 @@ def _kind(span: Span) -> str:
 
 
 def _heads() -> Iterator[str]:
-    """The heads of the arrows, one for each colour: a line does not hand its own on."""
+    """Yield the heads of the arrows, one for each colour, because a head does not inherit its line's colour."""
     for name, colour in (("arrow", ARROW), ("critical", COLOURS["critical"])):
         yield f'<marker id="{name}" viewBox="0 0 6 6" refX="6" refY="3" markerWidth="6" markerHeight="6" orient="auto">'
         yield f'<path d="M0,0 L6,3 L0,6 z" fill="{colour}"/></marker>'
 
 
 def _arrow(other: Span, from_y: int, span: Span, to_y: int, end: float) -> str:
-    """From the end of one bar to the beginning of another, down or up and then to the right."""
+    """Return an arrow from the end of a bar to the beginning of another: vertical, then to the right."""
     assert other.ready is not None
     from_x = _x(other.ready, end)
     to_x = _x(span.started, end)
@@ -278,7 +278,7 @@ def _x(seconds: float, end: float) -> float:
 
 
 def escape(text: str) -> str:
-    """Return the text as XML takes it: without markup and unknown characters."""
+    """Return the text escaped for XML, with unprintable characters replaced."""
     for letter, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
         text = text.replace(letter, entity)
     return "".join(letter if letter.isprintable() else "�" for letter in text)

@@ -31,7 +31,7 @@ COLOURS = {
 }
 
 ELLIPSIS = "…"
-NARROWEST = 20  # columns that a text is wrapped to, however narrow the terminal is
+NARROWEST = 20  # columns: the minimal width of wrapped text, however narrow the terminal is
 GAP = "  "  # between the columns of a table
 RIGHT = ">"
 LEFT = "<"
@@ -141,12 +141,12 @@ def size(count: int | None) -> str:
 
 
 def width(text: str) -> int:
-    """Return the columns that a text takes up."""
+    """Return the number of columns of a text."""
     return len(text) if text.isascii() else sum(map(_width, text))
 
 
 def cut(text: str, columns: int) -> str:
-    """Return at most so many columns of a text, with an ellipsis at the end where there is more."""
+    """Return a text cut to `columns`, with an ellipsis at the end of a cut text."""
     if width(text) <= columns:
         return text
     kept, room = "", columns - 1
@@ -159,9 +159,9 @@ def cut(text: str, columns: int) -> str:
 
 
 def wrap(text: str, columns: int | None, before: int = 0) -> list[str]:
-    """Return the text in lines of so many columns (None: one line), broken at blanks where there are some.
+    """Return the text in lines of at most `columns` (None: one line), broken at blanks if possible.
 
-    The caller fills the first `before` columns of each line itself.
+    The caller fills the first `before` columns of each line.
     """
     room = None if columns is None else max(columns - before, NARROWEST)
     if room is None or width(text) <= room:
@@ -177,7 +177,7 @@ def wrap(text: str, columns: int | None, before: int = 0) -> list[str]:
 
 
 def _begin(text: str, columns: int) -> str:
-    """Return the beginning of a text that has room, at least one character."""
+    """Return the beginning of a text that fits, at least one character."""
     for index, char in enumerate(text):
         columns -= _width(char)
         if columns < 0:
@@ -203,10 +203,10 @@ def render(
     columns: int | None = None,
     paint: Paint | None = None,
 ) -> list[str]:
-    """Return the lines of a table, the titles first, each column as wide as its widest cell.
+    """Return the lines of a table, titles first; each column is as wide as its widest cell.
 
-    `aligns` has a `<` or `>` for each column.  Lines are cut to `columns` (None: never).  Only cells of `rows` are
-    painted.
+    `aligns` has a `<` or `>` for each column. Lines are cut to `columns` (None: never). Only cells of `rows`
+    are painted.
     """
     cells = [list(titles), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
@@ -227,7 +227,7 @@ def _pad(cell: str, columns: int, align: str) -> str:
 
 
 def _fit(cells: list[str], columns: int) -> list[str]:
-    """Return as many cells as there is room for, at least one, the last of them cut."""
+    """Return the cells that fit, at least one, with the last one cut."""
     shown: list[str] = []
     room = columns
     for cell in cells:

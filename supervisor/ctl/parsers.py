@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 VERB = "VERB"  # the name of an argument that is a verb
 DEFAULT = "list"
 NAMES = "a service, a quoted pattern of names, or all"
-NEAR = 2  # verbs that are suggested instead of a wrong one
-ALIKE = 0.7  # how alike they have to be
+NEAR = 2  # verbs that are suggested for a wrong one
+ALIKE = 0.7  # their minimal similarity
 
 _CHANGED = "`spawnctl plan` shows what changed definition files would do, and `spawnctl apply` does it"
 _AT_BOOT = "the definition says whether a service starts with spawnd: `status = \"start\"` or `status = \"stop\"`"
@@ -117,12 +117,12 @@ def sentence(text: str) -> str:
 
 
 def take_names(parser: argparse.ArgumentParser) -> None:
-    """At least one name."""
+    """Add an argument for one name or more."""
     parser.add_argument("names", nargs="+", metavar="NAME", help=NAMES)
 
 
 def take_name(parser: argparse.ArgumentParser, what: str = "a service") -> None:
-    """One service."""
+    """Add an argument for one service."""
     parser.add_argument("name", metavar="NAME", type=_exact, help=what)
 
 
@@ -133,14 +133,14 @@ def _exact(text: str) -> str:
 
 
 def take_order(parser: argparse.ArgumentParser) -> None:
-    """Names, and how to wait for what is ordered for them."""
+    """Add the arguments of an order: names, how to wait, and `--quiet`."""
     take_names(parser)
     take_wait(parser)
     take_quiet(parser)
 
 
 def take_wait(parser: argparse.ArgumentParser, until: str = "it is done") -> None:
-    """Whether to wait, and how long."""
+    """Add the options that say whether to wait, and how long."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--no-wait", action="store_true", help=f"do not wait until {until}")
     take_timeout(group)
@@ -153,7 +153,7 @@ def take_timeout(parser: _ActionsContainer) -> None:
 
 
 def seconds(text: str) -> float:
-    """The type of an argument."""
+    """Convert an argument to seconds. Raises ArgumentTypeError."""
     try:
         value = float(text)
     except ValueError:

@@ -1,7 +1,7 @@
-"""The table that a value belongs to, for the converters, and the line of each key: a scanner of definition files.
+"""The table being checked, for the converters, and a scanner of definition files for the line of each key.
 
-It follows braces, parentheses, `NAME =` and `["name"] =` and skips strings and comments.  Values that a definition
-computes have no line here; the line that ran stands for them.
+The scanner follows braces, parentheses, `NAME =` and `["name"] =`, and skips strings and comments. It finds no
+line for a computed value; the executed line stands for that.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Node = dict[str | int, tuple[int, "Node"]]
 
 @dataclass(slots=True)
 class Constructor:
-    """An outermost table constructor or assignment: the name that it is given to, its lines and what is in it."""
+    """An outermost table constructor or assignment: its target, its lines and its content."""
 
     name: str
     first: int
@@ -66,12 +66,12 @@ class Lines:
     named: dict[str, list[Constructor]] = field(default_factory=dict)
 
     def find_key(self, name: str, first: int, line: int) -> Constructor | None:
-        """Find the place where a module that begins on the line `first` sets its global `name`, set when `line` ran."""
+        """Find the place where the module from line `first` on sets its global `name`, which was set on `line`."""
         found = [entry for entry in self.named.get(name, ()) if first <= entry.first <= line]
         return found[-1] if found else None
 
     def find(self, name: str, line: int) -> Constructor | None:
-        """Find the place where the global `name`, assigned when `line` ran, is written down."""
+        """Find the place of the global `name` in the text, which was assigned on `line`."""
         for constructor in reversed(self.named.get(name, ())):
             if constructor.node or len(self.named[name]) == 1:
                 return constructor
@@ -81,7 +81,7 @@ class Lines:
         return None
 
     def entry(self, table: str, key: str, line: int) -> Constructor | None:
-        """Find the place where the field `key` of the global `table`, assigned when `line` ran, is written down."""
+        """Find the place of the field `key` of the global `table` in the text, which was assigned on `line`."""
         for constructor in self.named.get(table, ()):
             if key in constructor.node:
                 first, node = constructor.node[key]
@@ -91,7 +91,7 @@ class Lines:
 
 
 def line_of(node: Node, path: Path) -> tuple[int, bool]:
-    """The line of the deepest step of `path` that is written down, and whether that is its end; 0 for none."""
+    """Return the line of the deepest step of `path` in the text, 0 without any, and whether it is the last step."""
     line = 0
     for step in path:
         if step not in node:
@@ -101,12 +101,12 @@ def line_of(node: Node, path: Path) -> tuple[int, bool]:
 
 
 def module_names(text: str, own: str) -> set[str]:
-    """The modules that a text seems to define; `own` is what `...` is in it."""
+    """Return the modules that a text apparently defines; `own` is the value of `...` in it."""
     return {found or own for found in _MODULE.findall(text)}
 
 
 def first_local(text: str) -> tuple[str, int] | None:
-    """The first table that is given to a local variable, and its line; None where the text sets globals as well."""
+    """Return the first table assigned to a local variable, and its line; None if the text also sets globals."""
     found = _LOCAL.search(text)
     if found is None or _ASSIGNED.search(text):
         return None
@@ -114,19 +114,19 @@ def first_local(text: str) -> tuple[str, int] | None:
 
 
 def first_return(text: str) -> int:
-    """The line on which a text returns a table, 0 where it does not."""
+    """Return the line on which a text returns a table, 0 if it does not."""
     found = _RETURN.search(text)
     return text.count("\n", 0, found.start()) + 1 if found else 0
 
 
 def unused_specials(text: str) -> list[tuple[str, int]]:
-    """Global tables with names like `_DEFAULT`, and their lines, that are named nowhere else in the text."""
+    """Return global tables with names like `_DEFAULT` that occur nowhere else in the text, and their lines."""
     found = [(match[1], text.count("\n", 0, match.start()) + 1) for match in _CAPITALS.finditer(text)]
     return [(name, line) for name, line in found if len(re.findall(rf"\b{name}\b", text)) == 1]
 
 
 def scan(text: str) -> Lines:
-    """Return the lines of everything that a file's text gives a name."""
+    """Return the lines of everything that is named in a file's text."""
     return _Scanner(text).run()
 
 
@@ -184,12 +184,12 @@ class _Scanner:
         self._target = ""
 
     def _value(self) -> None:
-        """A string, a number, a word: the next item of a list, unless a key came before it."""
+        """Handle a string, number or word: the next item of a list, unless it follows a key."""
         if self._levels and self._levels[-1].item is None:
             self._item()
 
     def _item(self) -> Node:
-        """The node of the value that begins here or goes on here."""
+        """Return the node of the value that begins or continues here."""
         level = self._levels[-1]
         if not level.brace:
             return level.node
@@ -212,7 +212,7 @@ class _Scanner:
         level.node[key] = (self._line, level.item)
 
     def _assignment(self, target: str) -> None:
-        """`web = …`, or one more key of a table that was there before: `web.limits.cpu = …`."""
+        """Handle `web = …`, or another key of an existing table: `web.limits.cpu = …`."""
         name, *path = target.removeprefix("_G.").split(".")
         self._target = name
         before = self._lines.named.get(name)

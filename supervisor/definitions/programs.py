@@ -141,7 +141,7 @@ def _as_user(service: Service) -> Iterator[None]:
 
 
 def worker(value: object, checking: Checking) -> str:
-    """The name of an installed worker: the module `workers.NAME.main`."""
+    """Return the name of an installed worker: the module `workers.NAME.main`."""
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise InvalidValue(f"{describe(value)} is not the name of a worker" + did_you_mean(value, installed()))
     if value in BUILT_IN:
@@ -162,7 +162,7 @@ def _exists(name: str) -> bool:
 
 
 def installed() -> list[str]:
-    """The names of the workers that a definition can have."""
+    """Return the names of the workers that a definition can have."""
     package = importlib.util.find_spec("workers")
     folders = package.submodule_search_locations if package else None
     return [

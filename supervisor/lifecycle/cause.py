@@ -1,4 +1,4 @@
-"""The reason why a service does or does not run, followed to its root, and advice for the operator.  Pure."""
+"""The reason why a service does or does not run, followed to its root, and advice for the operator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Order between services: obstacles to a start, dependencies, dependents, and all of it as a graph.  Pure."""
+"""Order between services: obstacles to a start, dependencies, dependents, and the graph of all services."""
 
 from __future__ import annotations
 

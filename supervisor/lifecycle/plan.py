@@ -1,7 +1,7 @@
-"""The plan of a reload: differences between definitions, and the least that puts them into force.  Pure.
+"""The plan of a reload: differences between definitions, and the least change that applies them. No side effects.
 
-`plan` shows it, a reload carries it out.  Keys are those of the definition files: `status`, not the field
-`autostart`.  Each field of `Service` declares the effect of a change.
+The verb `plan` shows it, a reload executes it. Keys are those of the definition files, e.g. `status` in place
+of the field `autostart`. Each field of `Service` declares the effect of a change.
 """
 
 from __future__ import annotations

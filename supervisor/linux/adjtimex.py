@@ -15,7 +15,7 @@ _adjtimex = function("adjtimex", ctypes.c_void_p)
 
 
 def adjtimex() -> int:
-    """Return the status bits of the clock, STA_…, without a change.  Raises OSError."""
+    """Return the status bits of the clock, STA_…, without a change. Raises OSError."""
     buffer = ctypes.create_string_buffer(_SIZE)  # modes is 0
     check(_adjtimex(ctypes.addressof(buffer)))
     status: int = _STATUS.unpack_from(buffer)[-1]

@@ -34,7 +34,7 @@ def cap_ambient_raise(capability: int) -> None:
 
 
 def cap_ambient_is_set(capability: int) -> bool:
-    """Whether a capability is in the ambient set.  Raises OSError, EINVAL for an unknown number."""
+    """Whether a capability is in the ambient set. Raises OSError, EINVAL for an unknown number."""
     return check(_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, capability, 0, 0)) == 1
 
 

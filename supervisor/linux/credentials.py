@@ -50,7 +50,7 @@ def setfsgid(gid: int) -> None:
 
 
 def setgroups(gids: Iterable[int]) -> None:
-    """Set the supplementary groups of the calling thread.  Raises OSError."""
+    """Set the supplementary groups of the calling thread. Raises OSError."""
     values = array.array("I", gids)
     check(_setgroups(_NR_SETGROUPS, len(values), values.tobytes()))
 

@@ -71,12 +71,12 @@ def glance(requests: Sequence[str]) -> list[bytes | int]:
 
 
 def read_file(path: str) -> bytes:
-    """Return the content of a small file of `/proc/PID`.  Raises OSError, TimeoutError."""
+    """Return the content of a small file of `/proc/PID`. Raises OSError, TimeoutError."""
     return _checked(CONTENT, path)
 
 
 def read_link(path: str) -> str:
-    """Return the text of a link in `/proc/PID`.  Raises OSError, TimeoutError."""
+    """Return the text of a link in `/proc/PID`. Raises OSError, TimeoutError."""
     return os.fsdecode(_checked(LINK, path))
 
 

@@ -18,8 +18,8 @@ from supervisor.log.ring import START, Piece, Position, make_ring, since
 from supervisor.loop.loop import Loop
 
 INFO = 6  # the priority of lines without a prefix
-# spawnd writes this mark into the pipe of a service between two processes.  If the first process ends without a
-# newline, its last text is a line of its own, and not the beginning of the next process's first line.
+# spawnd writes this mark into the pipe of a service between two processes. If the first process ends without a
+# newline, the mark separates its last text from the first line of the next process.
 PROCESS_ENDED = b"\0spawnd: the process has ended\n"
 FEED_SIZE = 256  # bytes of a message to the log worker: `+NAME` with descriptors, or `-NAME`
 

@@ -14,14 +14,13 @@ from supervisor.systemd.scope import Scope
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """Facts that spawnd found out at its start.
+    """Facts that spawnd has determined at its start.
 
-    `nofile_soft` is the soft descriptor limit that it was started with, `subtree` the
-    delegated cgroup, None where there is none, `scope` systemd's, where the subtree is that.
-    `closer` closes what others have made or put descriptors into.
-    `systemd_store` is what systemd keeps.  `has_keyring`: the kernel has given spawnd a session keyring of its own.
-    `spared`: the kernel spares it when memory is short.
-    `stderr_is_open`: its log is there, and not in syslog.
+    `nofile_soft` is its original soft limit of descriptors; `subtree` is the delegated cgroup, or None; `scope` is
+    systemd's scope if the subtree belongs to one. `closer` closes descriptors that other processes made or filled.
+    `systemd_store` has the sockets that systemd stores. `has_keyring`: the kernel has given spawnd a session
+    keyring of its own. `spared`: the kernel spares spawnd when memory is short. `stderr_is_open`: the log goes to
+    stderr, not to syslog.
     """
 
     is_root: bool

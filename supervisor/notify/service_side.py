@@ -55,9 +55,9 @@ class Sender:
 
 
 def passed_descriptors() -> list[tuple[str, int]]:
-    """Names and descriptors that whoever started this process handed over, in their order; they are the caller's.
+    """Return names and descriptors passed to this process at its start, in order; the caller owns the descriptors.
 
-    Takes the variables out of the environment.  Empty where there are none or they were meant for another process.
+    Removes the variables from the environment. The list is empty if they are absent or for another process.
     """
     pid = os.environ.pop("LISTEN_PID", "")
     count = os.environ.pop("LISTEN_FDS", "0")

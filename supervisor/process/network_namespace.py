@@ -26,7 +26,7 @@ Identity = tuple[int, int]  # device and inode, unique among the namespaces of a
 
 
 def enter_namespace(name: str) -> None:
-    """Move the calling thread into the network namespace `name`.  Raises StepError."""
+    """Move the calling thread into the network namespace `name`. Raises StepError."""
     path = f"{FOLDER}/{name}"
     with step("enter network namespace", path):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -107,7 +107,7 @@ def _clients_with_descriptors(listener: socket.socket) -> list[int]:
 
 
 def unlink_same(path: str, inode: Inode) -> None:
-    """Remove `path` if it is still the file `inode`.  Raises OSError."""
+    """Remove `path` if it is still the file `inode`. Raises OSError."""
     with Place() as place:
         place.enter(path)
         _unlink_same(place, inode)

@@ -42,11 +42,11 @@ FORMAT = 1
 
 
 class StateFile:
-    """The file at `path`, which is its owner's alone.  Owns the descriptor.
+    """The state file at `path`, which only its owner can access. Owns the descriptor.
 
-    It is written at once when something changes, so that it is true whenever spawnd may be killed.  The last line
-    about a thing counts.  The file grows until it is several times as long as what it says; then it is written anew
-    under another name, which takes its place.  A line that was cut off was never written.
+    Each change is written immediately, so that the file is correct whenever spawnd is killed. The last line about
+    an object counts. Once the file has grown to several times its first length, it is written anew under another
+    name and renamed. A truncated line counts as not written.
     """
 
     def __init__(self, path: str) -> None:

@@ -1,8 +1,8 @@
-"""What the systemd that started spawnd gets by `sd_notify(3)`: reports, and descriptors to keep.
+"""Messages by `sd_notify(3)` to the systemd that started spawnd: reports, and descriptors to store.
 
-Both are silent where nobody listens.  The loop feeds the watchdog, so that one that hangs is seen.  The status text
-is told at most once in STATUS_INTERVAL and only when it has changed: with nothing to tell nothing wakes up.
-`address` and `watchdog_usec` are all that a spawnd that executes itself anew has to hand on.
+Nothing is sent without a receiver. The loop feeds the watchdog, so that systemd detects a loop that hangs. The
+status text is sent at most once per STATUS_INTERVAL, and only if it has changed, so an idle spawnd never wakes up.
+A spawnd that executes itself anew passes on only `address` and `watchdog_usec`.
 """
 
 from __future__ import annotations
@@ -140,15 +140,15 @@ class Clock(Protocol):
 
 
 class SystemdStore:
-    """Copies of sockets that systemd keeps, for the case that spawnd and their service die together.
+    """Copies of sockets in systemd's store, in case spawnd and the service die together.
 
-    systemd hands them to the next spawnd as sd_listen_fds(3) has it.  Their names are short numbers, because one
-    environment string has to hold all of them; what they are is known by their identity.  Each message has one name
-    and so one descriptor, and systemd's queue is short: what has no room waits.
+    systemd passes them to the next spawnd according to sd_listen_fds(3). Their names are short numbers, because
+    one environment string contains all of them; their identity tells what they are. Each message has one name and
+    thus one descriptor. systemd's queue is short, so messages wait until it has room.
 
-    The descriptors stay their owners'.  `names` are those that systemd has already, by identity.
+    The owners keep the descriptors. `names` are those that systemd has already, by identity.
 
-    Where `sender` leads nowhere, nothing is kept.
+    Without a receiver of `sender`, nothing is stored.
     """
 
     def __init__(self, loop: Clock, sender: Sender, names: Mapping[str, str]) -> None:

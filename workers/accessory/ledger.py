@@ -158,7 +158,7 @@ def _lines(entry: Entry) -> Iterator[bytes]:
 
 
 class Journal:
-    """The log itself.  Owns the memfd `fd`."""
+    """The log of the ledger. Owns the memfd `fd`."""
 
     def __init__(self, fd: int, start: int, end: int) -> None:
         self.fd = fd
@@ -168,7 +168,7 @@ class Journal:
 
     @classmethod
     def create(cls) -> Journal:
-        """Make an empty log.  Raises OSError."""
+        """Make an empty log. Raises OSError."""
         fd = os.memfd_create("names", os.MFD_CLOEXEC)
         try:
             os.pwrite(fd, _HEADER.pack(_MAGIC, _HEADER.size), 0)

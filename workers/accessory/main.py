@@ -38,15 +38,15 @@ from workers.runtime.status import StatusLine, feed_watchdog
 
 INTERFACE = os.path.join(os.path.dirname(__file__), "io.spawnd.accessory.varlink")
 PAGE = 1000  # names
-PAGE_SIZE = 1 << 19  # bytes of rows in one reply, which has 1 MiB
+PAGE_SIZE = 1 << 19  # bytes of rows in one reply, whose limit is 1 MiB
 
-# Seconds since boot, suspensions included: this clock outlives the process, and nobody can set it.
+# Seconds since boot including suspensions: this clock outlives the process and cannot be set.
 boot_time: Clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
 
 
 class Report:
-    """Lists names, and counts; an init that an earlier process has left is looked for first."""
+    """Lists names and counts; inits that an earlier process has left are held first."""
 
     def __init__(self, registry: Registry, server: Server, accounts: Accounts, ledger: Ledger) -> None:
         self._registry = registry
@@ -55,7 +55,7 @@ class Report:
         self._ledger = ledger
 
     def control(self) -> Control:
-        """The methods of the control socket."""
+        """Return the methods of the control socket."""
         methods = {"List": self._list, "Counters": self._counters}
         with open(INTERFACE, encoding="ascii") as interface:
             return Control("accessory", interface.read(), methods)
@@ -80,7 +80,7 @@ class Report:
         return {"names": rows, "next": after if after < len(found) else None}
 
     def _row(self, entry: Entry) -> dict[str, Any]:
-        with suppress(Refused):  # then its namespace is left out
+        with suppress(Refused):  # then its namespace is omitted
             self._registry.hold(entry)
         init = entry.init
         users = _first_users(entry)
@@ -112,7 +112,7 @@ class Report:
 
 
 def _first_users(entry: Entry) -> list[dict[str, object]]:
-    """Return the user namespaces of a name, as many as there is room for in a row: at most half a page."""
+    """Return the user namespaces of a name that fit into a row: at most half a page."""
     users: list[dict[str, object]] = []
     size = 0
     for user in entry.users:

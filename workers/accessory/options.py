@@ -52,7 +52,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`users` and `groups` are allowances by id.  `expiry` is in seconds."""
+    """Options of the accessory; `users` and `groups` are allowances by id, `expiry` is in seconds."""
 
     users: Mapping[int, Allowance] = field(default_factory=lambda: {0: Allowance(any=True)})
     groups: Mapping[int, Allowance] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
     u32 magic, u32 CRC-32 of all that follows, then packets: u16 size, u16 command, payload, zeros up to a multiple of 4
 
-All integers are native endian.  The packets of one datagram make one request, in any order.
+All integers are in native byte order. The packets of one datagram form one request, in any order.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ SHARED_TIME = 0.05  # seconds of CPU time to evaluate a text for all calls, whil
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Result of a call: whether it went well, its text, and the traceback of an error."""
+    """Result of a call: whether it succeeded, its text, and the traceback of an error."""
 
     ok: bool
     text: str = ""
@@ -40,7 +40,7 @@ class Outcome:
 
 
 class Caller:
-    """Owns a Lua state, good for one text and one call."""
+    """Owns a Lua state, for one text and one call."""
 
     def __init__(self) -> None:
         self._state = LuaState(_unexpected)
@@ -53,12 +53,12 @@ class Caller:
         sandbox.seal()
 
     def evaluate(self, text: str, path: str, seconds: float | None = None) -> Outcome:
-        """Run the text, which defines its modules; it has `seconds` of CPU time where that is given."""
+        """Run the text, which defines its modules, with a limit of `seconds` of CPU time if given."""
         name = os.path.basename(path).removesuffix(".lua")
         return self._do(self._lua.evaluate, *map(_bytes, (text, path, name)), seconds)
 
     def call(self, module: str, function: str) -> Outcome:
-        """Call a function of the text that was evaluated."""
+        """Call a function of the evaluated text."""
         self._syslog.ident = module
         return self._do(self._lua.call, _bytes(module), _bytes(function))
 

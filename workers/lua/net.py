@@ -205,7 +205,7 @@ def family_of(address: str) -> socket.AddressFamily:
 
 
 def plain_address(text: str) -> str:
-    """Write an address as inet_ntop(3) does.  Raises NetworkError."""
+    """Return an address in the form of inet_ntop(3). Raises NetworkError."""
     family = family_of(text)
     try:
         return socket.inet_ntop(family, socket.inet_pton(family, text))
@@ -214,7 +214,7 @@ def plain_address(text: str) -> str:
 
 
 def with_prefix(text: str) -> str:
-    """Return `ADDRESS/PREFIX`; an address alone is that of one host.  Raises NetworkError."""
+    """Return `ADDRESS/PREFIX`; an address alone stands for one host. Raises NetworkError."""
     host, slash, prefix = text.partition("/")
     most = LONGEST[family_of(host)]
     if slash and not (prefix.isascii() and prefix.isdigit() and len(prefix) <= 3 and int(prefix) <= most):
@@ -223,15 +223,15 @@ def with_prefix(text: str) -> str:
 
 
 def destination(text: str, via: str) -> str:
-    """Return a network with its prefix.  Raises NetworkError.
+    """Return a network with its prefix. Raises NetworkError.
 
-    `default` is every address of the gateway's family, and of IPv4 without a gateway.
+    `default` stands for every address of the gateway's family, or of IPv4 without a gateway.
     """
     return ANYWHERE[family_of(via)] if text == "default" else with_prefix(text)
 
 
 def hardware_address(text: str) -> str:
-    """Write six octets as `02:00:00:00:00:01`.  Raises NetworkError."""
+    """Return six octets in the form `02:00:00:00:00:01`. Raises NetworkError."""
     octets = text.lower().split(":")
     if len(octets) != _OCTETS or not all(len(octet) in (1, 2) and set(octet) <= _HEX for octet in octets):
         raise NetworkError(f"use {text!r}", "it is not a hardware address, like 02:00:00:00:00:01", EINVAL)
@@ -239,7 +239,7 @@ def hardware_address(text: str) -> str:
 
 
 def check_family(address: str, network: str, what: str) -> None:
-    """Raise NetworkError where `address`, which is `what` of a route to `network`, is of the other family."""
+    """Raise NetworkError if `address`, the `what` of a route to `network`, is of the other family."""
     if family_of(address) != family_of(network):
         family = "IPv6" if family_of(network) == socket.AF_INET6 else "IPv4"
         raise NetworkError(f"use {what} {address} for {network}", f"it is no {family} address", EINVAL)

@@ -112,17 +112,17 @@ class View:
         return link_of(answers[0])
 
     def links(self) -> list[Link]:
-        """Return all interfaces.  Raises OSError."""
+        """Return all interfaces. Raises OSError."""
         mask = attribute(IFLA_EXT_MASK, struct.pack("=I", RTEXT_FILTER_SKIP_STATS))
         return list(map(link_of, self._socket.dump(netlink.RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0) + mask)))
 
     def addresses(self, index: int) -> list[str]:
-        """Return the addresses of an interface.  Raises OSError."""
+        """Return the addresses of an interface. Raises OSError."""
         found = map(address_of, self._socket.dump(netlink.RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0)))
         return [address for owner, address in found if owner == index]
 
     def routes(self) -> list[Route]:
-        """Return the routes of all tables, without multipath routes.  Raises OSError."""
+        """Return the routes of all tables, without multipath routes. Raises OSError."""
         dump = self._socket.dump(netlink.RTM_GETROUTE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0))
         found = [route for message in dump if (route := route_of(message)) is not None]
         return [route for route in found if route.kind == RTN_UNICAST]
@@ -149,7 +149,7 @@ class View:
         return int(found) if found >= 0 else None
 
     def name_namespace(self, fd: int) -> None:
-        """Give the namespace of the descriptor `fd` an id here, if it has none.  Raises OSError."""
+        """Give the namespace of the descriptor `fd` an id here, if it has none. Raises OSError."""
         body = bytes(4) + attribute(netlink.NETNSA_NSID, struct.pack("=i", -1))
         body += attribute(netlink.NETNSA_FD, struct.pack("=I", fd))
         try:

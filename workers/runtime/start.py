@@ -54,7 +54,7 @@ def _is_name(name: str) -> bool:
 
 
 def passed_descriptors() -> dict[str, list[int]]:
-    """Return all descriptors that spawnd handed over by name, in their order; they are the caller's."""
+    """Return all descriptors that spawnd passed on by name, in order; the caller owns them."""
     result: dict[str, list[int]] = {}
     for name, fd in service_side.passed_descriptors():
         result.setdefault(name, []).append(fd)
@@ -62,7 +62,7 @@ def passed_descriptors() -> dict[str, list[int]]:
 
 
 def read_options(fd: int) -> dict[str, Any]:
-    """Read the `options` of the worker's definition; closes `fd`."""
+    """Return the `options` of the worker's definition; closes `fd`."""
     with open(fd, "rb") as file:
         file.seek(0)
         options: dict[str, Any] = json.load(file)

@@ -106,7 +106,7 @@ def seconds(value: float | None) -> str:
 
 
 def write_plot(path: str, times: Times) -> None:
-    from supervisor.ctl.graph import plot  # few need it
+    from supervisor.ctl.graph import plot  # rarely needed
 
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(times.zero))
     title = f"Start of {count(len(times.spans), 'service')}, from {since} on; in red what the last one waited for"

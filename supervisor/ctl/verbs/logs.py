@@ -132,7 +132,7 @@ class JsonPrinter(Printer):
 
 
 def show_journal(name: str, count: int, follow: bool) -> None:
-    """Become a journalctl that prints it.  Raises CallFailed."""
+    """Replace this process by a journalctl that prints the output. Raises CallFailed."""
     command = _command(name, count, follow)
     try:
         os.execvp(command[0], command)  # noqa: S606 - the arguments are ours
@@ -141,12 +141,12 @@ def show_journal(name: str, count: int, follow: bool) -> None:
 
 
 def journal_lines(name: str, count: int, follow: bool = False) -> Iterator[str]:
-    """Its last lines and, to follow, those that come after them.  Raises CallFailed."""
+    """Yield the last lines of the output and, with `follow`, all later ones. Raises CallFailed."""
     from subprocess import PIPE, Popen  # takes a while to import
 
     command = [*_command(name, count, follow), "-q", "-o", "cat"]
     try:
-        process = Popen(command, stdout=PIPE, encoding="utf-8", errors="backslashreplace")  # whatever the locale
+        process = Popen(command, stdout=PIPE, encoding="utf-8", errors="backslashreplace")  # in any locale
     except OSError as error:
         raise _failed(name, error) from error
     with process:

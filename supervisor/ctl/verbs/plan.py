@@ -51,7 +51,7 @@ def run(client: Client, args: Namespace) -> int:
 
 
 def title(row: dict[str, Any], terminal: Terminal) -> str:
-    """`web: restart: exec changed`."""
+    """Return the title of a service's part: `web: restart: exec changed`."""
     step = terminal.paint(COLOURS.get(row["step"], ""), STEPS[row["step"]])
     also = ", asked to reload" if row.get("reloads") and row["step"] != "reload" else ""
     return f"{printable(row['name'])}: {step}{also}: {printable(row['reason'])}"
@@ -65,7 +65,7 @@ def key_lines(row: dict[str, Any], columns: int | None) -> list[str]:
 
 
 def _wrapped(text: str, columns: int | None) -> list[str]:
-    """A change below its service, what has no room on the line below that."""
+    """Return a change, indented; text that does not fit continues on further lines."""
     first, *more = wrap(text, columns, len(INDENT))
     return [INDENT + first, *(INDENT * 2 + part for line in more for part in wrap(line, columns, 2 * len(INDENT)))]
 
@@ -91,7 +91,7 @@ def place(row: dict[str, Any]) -> str:
 
 
 def summary(reply: dict[str, Any]) -> str:
-    """`Plan: 2 to restart, 1 to stop, 3 without either; 1 setting.`"""
+    """Return the summary: `Plan: 2 to restart, 1 to stop, 3 without either; 1 setting.`"""
     counts: dict[str, int] = {}
     for row in reply["services"]:
         what = WORTH.get(row["step"], "without either")
@@ -108,7 +108,7 @@ def as_defined(number: int) -> str:
 
 
 def print_problems(problems: list[str], consequence: str, quiet: bool = False) -> None:
-    """All of them as `check` prints them, and in one line on stderr that it was these."""
+    """Print all problems like `check`, and their consequence in one line on stderr."""
     if not quiet:
         print("\n".join(map(printable, problems)))
     print(f"spawnctl: {consequence}: {count(len(problems), 'problem')}", file=sys.stderr)

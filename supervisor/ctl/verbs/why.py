@@ -67,7 +67,7 @@ def add_journal(reply: dict[str, Any]) -> None:
         return
     try:
         reply["lines"] = list(journal_lines(reply["root"], LINES))
-    except CallFailed as error:  # the answer is there all the same
+    except CallFailed as error:  # the answer itself is complete
         print(f"spawnctl: {error}", file=sys.stderr)
     if advice := of_sockets(reply["root"], reply["lines"]):
         reply["hint"] = "; ".join(filter(None, (advice, reply["hint"])))
