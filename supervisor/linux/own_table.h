@@ -80,7 +80,7 @@ static inline int take_two(int one, int other, int *own_one, int *own_other)
 // Send descriptors, at most MOST, over a socket, in a message without bytes; 0, or an errno with a minus sign.
 static inline int send_over(int socket, const int *fds, int count)
 {
-	_Alignas(struct cmsghdr) static char control[CONTROL_SIZE];
+	_Alignas(struct cmsghdr) char control[CONTROL_SIZE]; // not static: children that are late send at any time
 	struct msghdr header = { .msg_control = control, .msg_controllen = CMSG_SPACE((size_t)count * sizeof(int)) };
 	struct cmsghdr *part = CMSG_FIRSTHDR(&header);
 

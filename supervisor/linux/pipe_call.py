@@ -19,10 +19,11 @@ import struct
 from collections.abc import Callable
 from typing import Protocol
 
-ROOM = 16384  # bytes that a call reads or writes at most
+ROOM = 65536  # bytes that a call reads or writes at most: what a pipe holds by default
 PATIENCE_MS = 5  # for a child that waits for the lock: its result may come later
 SLOW = 0.002  # seconds; who takes as long as that is not waited for the next time
 LONGER_MS = 500  # where a late answer is of no use
+MOST_UNUSED = 8  # memories of calls that are kept for the next ones
 PAUSE = 0.1  # seconds between two looks at a child for which there is no pidfd
 
 _READ, _WRITE, _OPEN, _CLOSE = (ord(letter) for letter in "rwoc")
@@ -40,6 +41,9 @@ _library = ctypes.CDLL(os.path.join(os.path.dirname(__file__), "libpipecall.so")
 _new = _library.new_pipe_call
 _new.restype = _Pointer
 _new.argtypes = ()
+_free = _library.free_pipe_call
+_free.restype = None
+_free.argtypes = (_Pointer,)
 _begin = _library.begin_pipe_call
 _begin.argtypes = (_Pointer, *[ctypes.c_int] * 5)
 _end = _library.end_pipe_call
@@ -75,7 +79,7 @@ class PipeCall:
             ctypes.memmove(ctypes.byref(memory.contents, _Memory.data.offset), data, len(data))
         pid = _begin(memory, operation, fd, sock, size or len(data), patience)
         if pid < 0:
-            _unused.append(memory)
+            _keep(memory)
             raise OSError(-pid, os.strerror(-pid))
         self.pid = pid
         self._memory: ctypes._Pointer[_Memory] | None = memory
@@ -93,7 +97,7 @@ class PipeCall:
         if self._result > 0:
             self._data = ctypes.string_at(ctypes.byref(memory.contents, _Memory.data.offset), self._result)
         self._memory = None
-        _unused.append(memory)
+        _keep(memory)
         return True
 
     def result(self) -> bytes:
@@ -131,6 +135,14 @@ class PipeCall:
             ended()
         else:
             self.when_ended(loop, ended)
+
+
+def _keep(memory: ctypes._Pointer[_Memory]) -> None:
+    """Keep the memory of a call whose child is gone for another one, unless there is enough."""
+    if len(_unused) < MOST_UNUSED:
+        _unused.append(memory)
+    else:
+        _free(memory)
 
 
 def start_read(fd: int, size: int = ROOM, patience: int = PATIENCE_MS) -> PipeCall:

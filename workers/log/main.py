@@ -17,7 +17,7 @@ import socket
 
 import setproctitle
 
-from supervisor.linux.pipe_call import reserve
+from supervisor.linux.pipe_call import PATIENCE_MS, PipeCall, reserve
 from supervisor.linux.signal_mask import unblock_all
 from supervisor.log.logger import log, open_log, worker_logs_to_stderr
 from supervisor.log.output import FEED_SIZE
@@ -29,7 +29,7 @@ from workers.log.turns import Turns
 from workers.runtime.start import passed_descriptors
 
 PAUSE = 0.1  # seconds until it is read again where there was no child to be had
-CHUNK = 1 << 14  # bytes that are read at once: a quarter of what a pipe holds by default
+CHUNK = 1 << 16  # bytes that are read at once: what a pipe holds by default
 
 
 class Worker:
@@ -89,7 +89,7 @@ class Worker:
         """Pass on what was taken, and read no more where there will not be more, or not now."""
         if stream.call is not None:
             self._loop.unwatch(stream.fd)
-            stream.call.when_ended(self._loop, lambda: self._take_late(stream))
+            self._take_later(stream, stream.call)
         elif taken is None:
             self._loop.unwatch(stream.fd)
         elif stream.floods:
@@ -97,14 +97,16 @@ class Worker:
             self._unread.add(stream)
         self._turns.add(stream)
 
-    def _take_late(self, stream: Stream) -> None:
-        taken = stream.take_late()
-        if stream.ended and taken:
+    def _take_later(self, stream: Stream, call: PipeCall) -> None:
+        call.when_ended(self._loop, lambda: self._take_late(stream, call))
+
+    def _take_late(self, stream: Stream, call: PipeCall) -> None:
+        if stream.call is not call:
+            return  # its result was taken before the loop heard of its end
+        if stream.ended:
             self._finish(stream)
-        elif stream.ended:
-            stream.end()
-            self._turns.add(stream)
         else:
+            taken = stream.take_late()
             self._watch(stream)
             self._go_on(stream, taken)
 
@@ -124,18 +126,19 @@ class Worker:
     def _remove(self, stream: Stream) -> None:
         self._loop.unwatch(stream.fd)
         self._unread.discard(stream)
-        self._finish(stream)
+        self._finish(stream, PATIENCE_MS)  # as a rule before another stream of that name begins
 
-    def _finish(self, stream: Stream) -> None:
-        stream.drain(CHUNK)
+    def _finish(self, stream: Stream, patience: int = 0) -> None:
+        stream.drain(CHUNK, patience)
         if stream.call is not None:
-            stream.call.when_ended(self._loop, lambda: self._take_late(stream))
+            self._take_later(stream, stream.call)
         self._turns.add(stream)
 
     def end(self) -> None:
         self._read_feed()
         for stream in self._streams.values():
-            stream.drain_now(CHUNK)
+            stream.drain(CHUNK, PATIENCE_MS)
+            stream.end()
             self._turns.add(stream)
         self._turns.finish(PATIENCE)
         self._loop.stop()

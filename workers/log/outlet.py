@@ -29,26 +29,29 @@ class Outlet:
         self._handler = handler
         self._clock = clock
         self._full_since: float | None = None
+        self._crowded_since: float | None = None  # from when on there has not been much room
 
     def offer(self, line: str) -> bool:
         """Write a line of a service; False: there is no room for it now."""
         if self._handler.offer(logging.INFO, line):
             self._full_since = None
             return True
-        if self._handler.is_full and not self._is_left():
+        if self._full_since is None:
+            self._full_since = self._clock()
+        if self._handler.is_full and not self._is_left(self._full_since):
             return False
         self._handler.lose()
         return True
 
     def offer_from_flood(self, line: str) -> bool:
-        """As `offer`, and the line leaves most of the room to others, spawnd among them."""
-        if not self._handler.has_much_room and not self._is_left():
-            return False
-        return self.offer(line)
+        """As `offer`, and the line leaves most of the room to others, spawnd among them, while somebody reads."""
+        if self._handler.has_much_room:
+            self._crowded_since = None
+            return self.offer(line)
+        if self._crowded_since is None:
+            self._crowded_since = self._clock()
+        return self._is_left(self._crowded_since) and self.offer(line)
 
-    def _is_left(self) -> bool:
+    def _is_left(self, since: float) -> bool:
         """Whether nobody has read for a while."""
-        now = self._clock()
-        if self._full_since is None:
-            self._full_since = now
-        return now - self._full_since >= PATIENCE
+        return self._clock() - since >= PATIENCE

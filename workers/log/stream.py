@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from supervisor.linux.pipe_call import PATIENCE_MS, SLOW, PipeCall, close_end, start_read
+from supervisor.linux.pipe_call import PipeCall, close_end, start_read
 from supervisor.log.handler import CUT, boundary, pieces, without_commands
 from supervisor.log.output import PROCESS_ENDED
 from supervisor.log.ring import append, is_in_line
@@ -21,16 +21,16 @@ BACKLOG = 1 << 14  # bytes that wait to be passed on, from which on the service 
 class Stream:
     """Owns the reading end `fd` of the service's pipe and its `ring`.
 
-    `call` is made by a child while somebody keeps the lock of the pipe: until it has ended nothing more is read.
+    A child makes each read, since somebody may keep the lock of the pipe.  Others have their turn until `call` ends.
     """
 
     def __init__(self, name: str, fd: int, ring: int) -> None:
         self.name = name
         self.fd = fd
-        self.ended = False  # nothing more is read
+        self.ended = False  # nothing more is read but what is there, at most `_left` bytes
         self.call: PipeCall | None = None
-        self._patience = PATIENCE_MS
-        self._left = LARGEST  # bytes that are read at its end
+        self._is_last = False  # whether nobody writes any more since before `call`
+        self._left = LARGEST
         self._ring = ring
         self._in_line = is_in_line(ring)  # the ring's last line has no end yet
         self._held = b""  # may be the beginning of PROCESS_ENDED
@@ -41,23 +41,16 @@ class Stream:
         # the flag is the pipe end's own: services write through the other end
         os.set_blocking(fd, False)
 
-    def read(self, size: int) -> int | None:
+    def read(self, size: int, patience: int = 0) -> int | None:
         """Take what is there, at most `size` bytes, so that no service keeps the others waiting.
 
-        Returns the number of bytes, 0 where there are none now, None at the end: nobody
-        can write to it any more.  Raises OSError where there is no child to be had.
+        Returns the number of bytes, 0 where there are none now or `call` has not ended after `patience` milliseconds,
+        None at the end: nobody can write to it any more.  Raises OSError where there is no child to be had.
         """
-        if self.call is not None:
-            return 0
-        began = time.monotonic()
-        call = start_read(self.fd, size, self._patience)
-        has_ended = call.has_ended(self._patience)
-        if time.monotonic() - began > SLOW:
-            self._patience = 0  # a service that has kept the others waiting does so once
-        if has_ended:
-            return self._add_result(call)
-        self.call = call
-        return 0
+        if self.call is None:
+            self.call = start_read(self.fd, size, patience)
+            self._is_last = self.ended
+        return self.take_late() if self.call.has_ended(patience) else 0
 
     def take_late(self) -> int | None:
         """Take what has been read by a child that has ended; as `read`."""
@@ -73,6 +66,8 @@ class Stream:
             return None
         if not data:
             return None
+        if self.ended:
+            self._left -= len(data)
         *ended, last = (self._held + data).split(PROCESS_ENDED)
         for part in ended:
             self._take(part)
@@ -81,22 +76,21 @@ class Stream:
         self._take(last[: len(last) - len(self._held)])
         return len(data)
 
-    def drain(self, size: int) -> None:
+    def drain(self, size: int, patience: int = 0) -> None:
         """Take all that is there, and a line that has no end yet; at most LARGEST, as somebody may write for ever.
 
-        Where somebody keeps the pipe, that is to be called again once `call` has ended.
+        Wait for children, and so many milliseconds for children that wait for others. Where `call` has not ended then,
+        `drain` is to be called again once it has.
         """
+        self.ended = True
+        limit = time.monotonic() + patience / 1000
         with suppress(OSError):  # there is no child to be had
-            while self._left > 0 and (taken := self.read(size)):
-                self._left -= taken
-        self.end()
-
-    def drain_now(self, size: int) -> None:
-        """The same, for the last time."""
-        self._patience = PATIENCE_MS
-        if self.call is None or (self.call.has_ended() and self.take_late()):
-            self.drain(size)
-        else:
+            while self._left > 0:
+                taken = self.read(size, patience)
+                if self.call is not None or (not taken and self._is_last):
+                    break
+                patience = min(patience, max(1, int((limit - time.monotonic()) * 1000)))
+        if self.call is None:
             self.end()
 
     def end(self) -> None:

@@ -23,7 +23,7 @@ class LogWorker:
     """Its log comes through a pipe; `executed` starts it in an interpreter of its own."""
 
     def __init__(self, outputs: WorkerOutputs, executed: bool = False) -> None:
-        self._log, log = os.pipe2(os.O_CLOEXEC)
+        self.log_fd, log = os.pipe2(os.O_CLOEXEC)
         ((name, feed),) = outputs.feed()
         try:
             self.pid = fork(lambda: _become(name, feed, log, executed))
@@ -34,24 +34,24 @@ class LogWorker:
     def log_until(self, end: str, seconds: float = DEADLINE) -> list[str]:
         """What it logs, without time and level, up to a line that ends with `end`."""
         last = end.encode() + b"\n"
-        data = read_until(self._log, lambda data: data.endswith(last) or last in data, seconds)
+        data = read_until(self.log_fd, lambda data: data.endswith(last) or last in data, seconds)
         return [line.split(" ", 3)[3].lstrip() for line in data.decode().split("\n") if line]
 
     def read_some(self, data: bytes, size: int, seconds: float = DEADLINE) -> bytes:
         """`data` and a piece more of its log."""
-        wait_readable(self._log, seconds)
-        return data + os.read(self._log, size)
+        wait_readable(self.log_fd, seconds)
+        return data + os.read(self.log_fd, size)
 
     def rest_of_log(self) -> list[str]:
         """What it logged until its end."""
         data = b""
-        while chunk := os.read(self._log, 65536):
+        while chunk := os.read(self.log_fd, 65536):
             data += chunk
         return [line.split(" ", 3)[3].lstrip() for line in data.decode().split("\n") if line]
 
     def stop_reading(self) -> None:
-        os.close(self._log)
-        self._log = -1
+        os.close(self.log_fd)
+        self.log_fd = -1
 
     def kill(self, signum: int) -> None:
         os.kill(self.pid, signum)
@@ -65,8 +65,8 @@ class LogWorker:
             with suppress(ProcessLookupError):
                 self.kill(signal.SIGKILL)
             self.wait_exit()
-        if self._log >= 0:
-            os.close(self._log)
+        if self.log_fd >= 0:
+            os.close(self.log_fd)
 
 
 def _become(name: str, feed: int, log: int, executed: bool) -> None:

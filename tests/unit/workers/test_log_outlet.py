@@ -89,3 +89,18 @@ def test_a_flood_takes_what_room_there_is_where_nobody_else_makes_use_of_it(
     clock.now += PATIENCE
     assert outlet.offer_from_flood("flood")
     assert (handler.lines, handler.lost) == (["flood"], 0)
+    assert outlet.offer_from_flood("more"), "it has waited once"
+    handler.fill()
+    assert not outlet.offer_from_flood("still more")
+    clock.now += PATIENCE
+    assert outlet.offer_from_flood("still more")
+    assert (handler.lines, handler.lost) == (["flood", "more"], 1)
+
+
+def test_a_flood_waits_anew_once_somebody_has_read(outlet: Outlet, handler: Handler, clock: Clock) -> None:
+    for _ in range(2):
+        handler.has_much_room = False
+        assert not outlet.offer_from_flood("flood")
+        clock.now += PATIENCE
+        handler.has_much_room = True
+        assert outlet.offer_from_flood("flood")

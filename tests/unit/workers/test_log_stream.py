@@ -16,7 +16,7 @@ from supervisor.log.output import PROCESS_ENDED
 from supervisor.log.ring import make_ring, since
 from tests.daemon import wait_until
 from tests.unit.process.forked import open_numbers
-from workers.log.stream import LONGEST_LINE, Stream
+from workers.log.stream import LARGEST, LONGEST_LINE, Stream
 
 pieces = st.lists(
     st.binary(min_size=1, max_size=20)
@@ -40,6 +40,14 @@ def read(stream: Stream, size: int) -> int | None:
     return taken
 
 
+def drain(stream: Stream, size: int) -> None:
+    """Drain as the worker does."""
+    stream.drain(size)
+    while (call := stream.call) is not None:
+        wait_until(partial(call.has_ended, 1000), "the end of a late read")
+        stream.drain(size)
+
+
 class Piped:
     """A stream in whose pipe a test writes."""
 
@@ -56,9 +64,7 @@ class Piped:
 
     def drain(self, chunk: int) -> None:
         """Read all that is there and end the stream."""
-        while read(self.stream, chunk):
-            pass
-        self.stream.drain(chunk)
+        drain(self.stream, chunk)
 
     def pass_on(self) -> None:
         while self.stream.has_lines():
@@ -167,15 +173,34 @@ def test_reading_tells_of_bytes_of_none_now_and_of_the_end() -> None:
     finally:
         os.close(write_end)
     assert read(stream, 10) is None
-    stream.drain(10)
+    drain(stream, 10)
     stream.close()
+
+
+def test_a_drain_in_pieces_does_not_cut_lines(piped: Piped) -> None:
+    os.write(piped.write_end, b"a line in pieces\n" * 100)
+    piped.drain(7)
+    piped.pass_on()
+    assert piped.lines == ["a: a line in pieces"] * 100
+
+
+def test_what_came_after_a_late_read_is_drained(piped: Piped) -> None:
+    while piped.stream.call is None:
+        assert not piped.stream.read(100)
+    call = piped.stream.call
+    wait_until(partial(call.has_ended, 1000), "the end of a late read")
+    os.write(piped.write_end, b"last words\n")
+    piped.drain(100)
+    piped.pass_on()
+    assert piped.lines == ["a: last words"]
 
 
 def test_a_drain_of_one_that_writes_for_ever_comes_to_an_end() -> None:
     stream = Stream("a", os.open("/dev/zero", os.O_RDONLY), make_ring("a"))
     try:
-        stream.drain(1 << 16)
+        drain(stream, 1 << 16)
         assert stream.has_lines()
+        assert len(stream._rest) == LARGEST + 1, "with a newline"
     finally:
         stream.close()
 
