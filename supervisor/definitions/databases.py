@@ -59,6 +59,16 @@ class Accounts:
                 self._entries[uid] = None
         return self._entries[uid]
 
+    def primary_group(self, uid: int) -> tuple[str, int] | None:
+        """Return name and id of the group that a user logs in with; None without an entry of both."""
+        entry = self.entry(uid)
+        if entry is None:
+            return None
+        try:
+            return grp.getgrgid(entry.pw_gid).gr_name, entry.pw_gid
+        except (KeyError, OverflowError):
+            return None
+
     def nobody(self) -> tuple[str, int, str, int]:
         """Return the default user and group of services, with their ids."""
         if self._nobody is None:

@@ -144,6 +144,8 @@ def _service(merged: Converted, checking: Checking, lines: Mapping[str, int]) ->
             fields.setdefault(known.field, {})[known.part] = value
         else:
             fields[known.field] = value
+    if has_process and "user" in merged and "group" not in merged:
+        _note_group(fields["user"], fields["group"], checking)
     fields["user"], fields["uid"] = fields["user"]
     fields["group"], fields["gid"] = fields["group"]
     groups = fields["groups"]
@@ -156,6 +158,15 @@ def _service(merged: Converted, checking: Checking, lines: Mapping[str, int]) ->
     _derive(fields)
     used = {key: line for key, line in lines.items() if key in merged or is_function_key(key)}
     return Service(name=checking.name, file=checking.file, line=checking.line, lines=used, **fields)
+
+
+def _note_group(user: Account, group: Account, checking: Checking) -> None:
+    """Note that a user does not bring its group along, as it does elsewhere: it lacks the rights of that group."""
+    name, uid = user
+    own = checking.databases.accounts.primary_group(uid) if checking.databases.root and uid else None
+    if own is not None and own[1] != group[1]:
+        text = f'{name!r} runs with group {group[0]!r}, not its own: add group = "{own[0]}", or group = "nobody"'
+        checking.notice(text, "user", about=[checking.name])
 
 
 def _primary_group(uid: int, databases: Databases) -> int:

@@ -334,3 +334,23 @@ def test_without_root_nobody_is_switched(files: Files) -> None:
     assert (service.user, service.group) == ("no-such-user", "no-such-group")
     assert len(definitions.notices) == 2
     assert all("not switched to without root" in notice for notice in definitions.notices)
+
+
+@pytest.mark.parametrize(
+    ("keys", "is_noted"),
+    [
+        ('user = "daemon"', True),
+        ('user = "1"', True),
+        ('user = "daemon", group = "nobody"', False),
+        ('user = "nobody"', False),
+        ('user = "root"', False),  # has every right without a group
+        ('user = "12345678"', False),  # is in no group
+        ("", False),
+    ],
+)
+def test_a_user_without_its_group_is_noted(files: Files, keys: str, is_noted: bool) -> None:
+    notices = files.load(f'x = {{ exec = "/x", {keys} }}', root=True).notices
+    noted = [text.partition(": ")[2] for text in notices if "runs with group" in text]
+    name = keys.split('"')[1] if keys else ""
+    text = f"'{name}' runs with group 'nogroup', not its own: add group = \"daemon\", or group = \"nobody\""
+    assert noted == [f"x: user: {text}"] * is_noted

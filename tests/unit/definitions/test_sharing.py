@@ -53,7 +53,7 @@ def test_each_user_has_a_line_of_its_own(shared: Files) -> None:
     "services",
     [
         ("a fd = {{ file('@/secret') }}",),
-        ("a fd = {{ file('@/secret') }}", "b user = 'daemon'"),
+        ("a fd = {{ file('@/secret') }}", "b user = 'daemon', group = 'daemon'"),
         ("a fd = {{ file('@/secret') }}", "b group = 'daemon'"),
         ("a fd = {{ file('@/secret') }}, user = 'root'", "b user = 'root'"),
         ("a fd = {{ file('@/public') }}", "b"),
@@ -99,7 +99,7 @@ def test_a_spawnd_that_is_not_root_has_one_user_anyway(shared: Files) -> None:
 def test_the_services_that_a_notice_compares_come_with_it(shared: Files) -> None:
     text = f"""a = {{ exec = "/bin/x", env_file = "{shared.folder}/c.env" }}
     b = {{ exec = "/bin/x" }}
-    c = {{ exec = "/bin/x", user = "daemon", umask = "700" }}
+    c = {{ exec = "/bin/x", user = "daemon", group = "daemon", umask = "700" }}
     """
     definitions = shared.load(text)
     assert len(definitions.notices) == 2
