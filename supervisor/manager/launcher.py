@@ -32,14 +32,13 @@ from supervisor.process.held_descriptors import NULL_PATH, is_null
 from supervisor.process.launch import Launch, Source
 from supervisor.process.network_namespace import namespace_of_name
 from supervisor.process.pids import start_time_before_exec
-from supervisor.process.pipes import Pipes
+from supervisor.process.pipes import LONGEST_REST, REST, Pipes
 from supervisor.process.run import Role, Run, open_answer
 from supervisor.process.sockets import is_bound
 
 READ_PAUSE = 0.1  # seconds until a notification is taken that no child could be had for
-# A service whose notifications have taken so many seconds of a turn is not heard for some times as long, so that one
-# which sends all the time has a tenth of spawnd's own.  Its senders wait in their queue meanwhile.
-LONG_TURN, REST, LONGEST_REST = 0.002, 9, 0.1
+# seconds of a turn from which on a service rests after its notifications; its senders wait in their queue meanwhile
+LONG_TURN = 0.002
 LOG_FD = 2  # spawnd's own stderr, which workers share
 
 

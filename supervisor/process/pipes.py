@@ -17,6 +17,9 @@ from supervisor.notify.safe_close import Closer
 
 MOST_HELD = 2  # pipes of a service for which children wait; its other pipes are not read meanwhile
 PAUSE = 0.1  # seconds until the next attempt if no child could be forked
+# After a turn, a pipe rests for this many times as long as the turn took, so that a service that writes all the time
+# has a tenth of the time of spawnd. The rest is limited, in seconds.
+REST, LONGEST_REST = 9, 0.1
 
 
 @dataclass(slots=True)
@@ -24,6 +27,7 @@ class _End:
     """A reading end. The child of `call` has not ended yet; the child of `late` has, and its result comes next.
 
     `is_last`: the writing process has ended, and the content of the pipe is read now or never.
+    `rests_until` is a time of the loop.
     """
 
     name: str
@@ -34,6 +38,7 @@ class _End:
     is_watched: bool = True
     is_last: bool = False
     patience: int = PATIENCE_MS
+    rests_until: float = 0.0
 
 
 class Pipes:
@@ -47,8 +52,21 @@ class Pipes:
 
     def watch(self, fd: int, name: str, callback: Callable[[], None]) -> None:
         """Call back while the pipe has something to `read`; `name` is that of its service."""
-        self._ends[fd] = _End(name, callback)
-        self._loop.watch(fd, select.EPOLLIN, lambda _events: callback())
+        self._ends[fd] = end = _End(name, callback)
+        self._loop.watch(fd, select.EPOLLIN, lambda _events: self._take_turn(fd, end))
+
+    def _take_turn(self, fd: int, end: _End) -> None:
+        begun = self._loop.clock()
+        try:
+            end.callback()
+        finally:
+            if self._ends.get(fd) is end:
+                self._rest(fd, end, min((self._loop.clock() - begun) * REST, LONGEST_REST))
+
+    def _rest(self, fd: int, end: _End, seconds: float) -> None:
+        self._ignore(fd, end)
+        end.rests_until = max(end.rests_until, self._loop.clock() + seconds)
+        self._loop.call_at(end.rests_until, lambda: self._hear(fd, end))
 
     def read(self, fd: int, size: int) -> bytes:
         """Read at most `size` bytes from a watched pipe; nothing at its end, or if its content is unreadable.
@@ -72,7 +90,7 @@ class Pipes:
         try:
             call = start_read(fd, size, end.patience)
         except OSError:
-            self._try_later(fd, end)
+            self._rest(fd, end, PAUSE)
             raise BlockingIOError from None
         has_ended = call.has_ended(end.patience)
         if self._loop.clock() - began > SLOW and not end.is_last:
@@ -102,7 +120,7 @@ class Pipes:
         except BlockingIOError:
             raise
         except TimeoutError:  # the child was killed before it read anything
-            self._try_later(fd, end)
+            self._rest(fd, end, PAUSE)
             raise BlockingIOError from None
         except OSError:  # the pipe holds a page of a file whose server has withdrawn it
             return b""
@@ -138,9 +156,9 @@ class Pipes:
             self.close(fd)
             self._let_go(end.name)
         else:
-            self._settle(end)
             end.late = call
-            end.callback()
+            self._settle(end)
+            self._hear(fd, end)
 
     def _settle(self, end: _End) -> None:
         """Go on after a child that has ended."""
@@ -153,7 +171,7 @@ class Pipes:
         if self._held[name] == 0:
             del self._held[name]
         for fd, end in list(self._ends.items()):
-            if end.name == name:
+            if end.name == name and end.late is None:
                 self._hear(fd, end)
 
     def _ignore(self, fd: int, end: _End) -> None:
@@ -161,11 +179,12 @@ class Pipes:
         self._loop.unwatch(fd)
         end.is_watched = False
 
-    def _try_later(self, fd: int, end: _End) -> None:
-        self._ignore(fd, end)
-        self._loop.call_later(PAUSE, lambda: self._hear(fd, end))
-
     def _hear(self, fd: int, end: _End) -> None:
-        if self._ends.get(fd) is end and end.call is None and not end.is_watched:
-            self._loop.watch(fd, select.EPOLLIN, lambda _events: end.callback())
+        """Watch a pipe again unless it rests; a late result needs no event."""
+        if self._ends.get(fd) is not end or end.call is not None or self._loop.clock() < end.rests_until:
+            return
+        if end.late is not None:
+            self._take_turn(fd, end)
+        elif not end.is_watched:
+            self._loop.watch(fd, select.EPOLLIN, lambda _events: self._take_turn(fd, end))
             end.is_watched = True

@@ -28,9 +28,8 @@ LARGEST = 64 << 10  # bytes
 
 PIDFD_SIGNAL_PROCESS_GROUP = 1 << 2  # <linux/pidfd.h>, Linux 6.9
 OUTPUT_MAX = 4096  # bytes of a check's output that are kept: its end tells most
-PIECE = 16384  # bytes per read
-# per turn, of a pipe, which holds 4 by default, and of a late one: an endless writer must not delay the others
-READS = 5
+PIECE = 65536  # bytes per read: the default capacity of a pipe
+READS = 3  # per turn: a late one, the content of the pipe, and its end; an endless writer must not delay the others
 # signals whose effect would be undone by the CONT that lets a stopped process handle the others
 _NO_CONT = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
 

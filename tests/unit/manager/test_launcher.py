@@ -13,11 +13,12 @@ from supervisor.log.output import JournalOutputs
 from supervisor.loop.loop import Loop
 from supervisor.manager.functions import Sources
 from supervisor.manager.host import HostFacts
-from supervisor.manager.launcher import LONG_TURN, REST, Launcher
+from supervisor.manager.launcher import LONG_TURN, Launcher
 from supervisor.manager.runtime import RuntimeFolder
 from supervisor.manager.unit import Unit
 from supervisor.notify.service_side import Sender
 from supervisor.process.children import Children
+from supervisor.process.pipes import REST
 from supervisor.systemd.reports import SystemdStore
 from tests.unit.closing import PatientCloser, bind_receiver
 from tests.unit.loop.clock import Clock

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
 from supervisor.linux.pipe_call import SLOW, PipeCall, start_read
 from supervisor.loop.loop import Loop
 from supervisor.process import pipes
-from supervisor.process.pipes import MOST_HELD, Pipes
+from supervisor.process.pipes import MOST_HELD, REST, Pipes
 from tests import fuse, held_pipe, withdrawn_page
 from tests.unit.closing import PatientCloser
+from tests.unit.loop.clock import Clock
 from tests.unit.process.forked import open_numbers
-from tests.unit.waiting import DEADLINE
+from tests.unit.waiting import DEADLINE, turn
 
 needs_faults = pytest.mark.skipif(not held_pipe.is_possible(), reason="needs root and userfaultfd")
 
@@ -108,6 +110,41 @@ def test_one_that_is_kept_for_a_short_time_again_and_again_is_waited_for_once(
     assert set(patience[1:]) == {0}
     os.close(write_end)
     world.run(lambda: fd not in open_numbers())
+
+
+@pytest.mark.parametrize("slow", [SLOW, -1.0])
+def test_a_service_that_writes_all_the_time_has_a_share(monkeypatch: pytest.MonkeyPatch, slow: float) -> None:
+    """Also where its children are always late."""
+    monkeypatch.setattr(pipes, "SLOW", slow)
+    errors: list[BaseException] = []
+    clock = Clock()
+    loop = Loop(errors.append, clock)
+    watched = Pipes(loop, PatientCloser())
+    taken: list[float] = []
+
+    def take() -> None:
+        with suppress(BlockingIOError):
+            watched.read(read_end, 1)
+            taken.append(clock.now)
+            clock.now += 0.001
+
+    read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    watched.watch(read_end, "s", take)
+    os.write(write_end, b"junk")
+    for number in range(3):
+        end = time.monotonic() + DEADLINE
+        while len(taken) == number:
+            turn(loop)
+            assert time.monotonic() < end
+        turn(loop, 4)
+        clock.now += 0.001 * (REST - 1)
+        turn(loop, 4)
+        assert len(taken) == number + 1, "it rests"
+        clock.now += 0.0011
+    watched.close(read_end)
+    os.close(write_end)
+    loop.close()
+    assert not errors
 
 
 @needs_faults
