@@ -9,8 +9,7 @@ from supervisor.definitions.service import Slot
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from supervisor.manager.unit import Unit
-from supervisor.process.answering_child import AnsweringChild
-from supervisor.process.children import Children
+from supervisor.process.children import AnsweringChild, Children
 from supervisor.process.paths import Mark, Sight, look
 
 TIME_LIMIT = 2.0  # seconds; paths that take longer count as unchanged

@@ -25,9 +25,8 @@ from typing import NamedTuple
 from supervisor.definitions.service import Service
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
-from supervisor.process.answering_child import AnsweringChild
 from supervisor.process.cgroup import Leaf
-from supervisor.process.children import Children
+from supervisor.process.children import AnsweringChild, Children
 from supervisor.process.files import Rights, open_as
 from supervisor.process.leftovers import family
 from supervisor.process.pids import Process, look_at_all, read_process, read_processes, runs_as

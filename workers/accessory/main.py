@@ -26,10 +26,9 @@ from supervisor.loop.loop import Clock, Loop
 from supervisor.printable import count
 from supervisor.varlink.messages import InvalidParameter
 from workers.accessory.entry import Accounts, Entry
-from workers.accessory.ledger import JOURNAL, Journal, Ledger
+from workers.accessory.ledger import JOURNAL, Journal, Ledger, LoggedName, read_lines, recover
 from workers.accessory.options import Options, parse_options
 from workers.accessory.protocol import OptionsError, Refused
-from workers.accessory.recovery import LoggedName, read_lines, recover
 from workers.accessory.registry import Registry
 from workers.accessory.server import Server
 from workers.runtime.control import Control, ControlSocket

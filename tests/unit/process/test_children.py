@@ -11,10 +11,10 @@ from typing import TypeVar
 import prctl
 import pytest
 
-from supervisor.process.children import Children, Exit, signal_name
+from supervisor.process.children import AnsweringChild, Children, Exit, signal_name
 from supervisor.process.pids import read_process
-from tests.unit.process.forked import in_child
-from tests.unit.waiting import child_process, wait_readable, wait_until
+from tests.unit.process.forked import in_child, open_numbers
+from tests.unit.waiting import checked_loop, child_process, run_until, wait_readable, wait_until
 
 T = TypeVar("T")
 
@@ -306,3 +306,37 @@ def test_what_an_end_is_called_and_whether_it_was_a_good_one(exit: Exit, clean: 
 )
 def test_signals_have_the_names_of_kill(signum: int, name: str) -> None:
     assert signal_name(signum) == name
+
+
+def ask(answer: Callable[[int], object], limit: float = 20) -> list[tuple[bytes, bool]]:
+    """What is told of a child, once it is reaped."""
+    found: list[tuple[bytes, bool]] = []
+    with checked_loop() as loop:
+        children = Children(lambda _pid, _exit: None)
+        loop.on_signal(signal.SIGCHLD, children.reap)
+        AnsweringChild(loop, children, answer, limit, lambda data, in_time: found.append((data, in_time)))
+        run_until(loop, lambda: found and not Children.any_left())
+    return found
+
+
+def test_its_answer_comes_in_time() -> None:
+    assert in_child(lambda: ask(lambda fd: os.write(fd, b"x" * 100_000))) == [(b"x" * 100_000, True)]
+
+
+def test_it_has_no_descriptor_but_the_pipe() -> None:
+    def answer(fd: int) -> None:
+        os.write(fd, str(open_numbers() == {fd}).encode())
+
+    assert in_child(lambda: ask(answer)) == [(b"True", True)]
+
+
+def test_a_late_child_is_killed() -> None:
+    def answer(fd: int) -> None:
+        os.write(fd, b"some")
+        signal.pause()
+
+    assert in_child(lambda: ask(answer, 0.1)) == [(b"some", False)]
+
+
+def test_a_child_that_dies_has_answered() -> None:
+    assert in_child(lambda: ask(lambda _fd: signal.raise_signal(signal.SIGKILL))) == [(b"", True)]

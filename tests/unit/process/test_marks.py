@@ -10,8 +10,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from supervisor.process import marks
-from supervisor.process.answering_child import start_child
-from supervisor.process.children import Child, Children
+from supervisor.process.children import Child, Children, start_child
 from supervisor.process.leftovers import descendants_of
 from supervisor.process.marks import (
     LONGEST,

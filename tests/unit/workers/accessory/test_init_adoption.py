@@ -20,12 +20,11 @@ from workers.accessory import registry as registry_module
 from workers.accessory.c_helpers import Init, find_init
 from workers.accessory.entry import Accounts, Entry
 from workers.accessory.expiry import INITS_AT_ONCE, adopt_inits
-from workers.accessory.ledger import Journal, Ledger
+from workers.accessory.ledger import Journal, Ledger, read_lines
 from workers.accessory.main import Report
 from workers.accessory.new_namespaces import NamespaceMaker
 from workers.accessory.options import Quota
 from workers.accessory.protocol import Refused, Request
-from workers.accessory.recovery import read_lines
 from workers.accessory.registry import Grant, Registry
 from workers.accessory.rights import SHARED, Rights
 

@@ -8,8 +8,8 @@ import pytest
 
 from tests.unit.workers.accessory.entries import entry as make_entry
 from workers.accessory.entry import NAME_UNIT, Accounts
+from workers.accessory.ledger import LoggedName, read_lines, recover
 from workers.accessory.options import Quota
-from workers.accessory.recovery import LoggedName, read_lines, recover
 
 ACCOUNTS = Accounts(Quota(), 10_000)
 
