@@ -297,14 +297,14 @@ def test_a_log_of_no_use_costs_the_names_and_nothing_else(worker: StartWorker) -
     (journal,) = (fd for name, fd in running.spawnd.store.entries() if name == "journal")
     os.pwrite(journal, b"nonsense", 0)
     running.start()
-    assert "of no use" in running.said()
+    assert "cannot use a log of names" in running.said()
     with running.connect() as client:
         first = ask(client, "a")
         running.take()
     restart_killed(running)
     with running.connect() as client:
         assert ask(client, "a") == first
-    assert running.said().count("of no use") == 1
+    assert running.said().count("cannot use a log of names") == 1
 
 
 def test_without_a_spawnd_it_goes_on_and_catches_up(worker: StartWorker) -> None:
