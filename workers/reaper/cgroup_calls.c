@@ -1,6 +1,7 @@
-// An empty cgroup from the first look to its end, in three calls: cgroup_calls.py, beside this file, has their meaning.
+// Empty cgroups from the first look to their end, many with a call: cgroup_calls.py, beside this file, has its meaning.
 //
-// Each step of these takes the kernel less than it takes an interpreter to ask for it.
+// Each step of these takes the kernel less than it takes an interpreter to ask for it, and a step that is done for all
+// cgroups before the next one finds in the caches what it needs.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -18,24 +19,38 @@ enum {
 	DONT_SYNC = AT_STATX_DONT_SYNC,
 };
 
-// What `look` returns.
+// What `look` finds.
 enum { THERE = 1, POPULATED = 2, FROZEN = 4, ANOTHER = 8, OPENED = 16 };
 
 // What `look` is asked for.
-enum { OPEN = 1, WITH_FOLDER = 2 };
+enum { OPEN = 1, WITH_FOLDER = 2, COUNT_ALL = 4 };
 
-// One number of a cgroup: that behind `key` in a file, or without a key all that is in there.
+// Why `delete_cgroups` has not deleted one.
+enum { GONE = 1, CHANGED = 2 };
+
+// One number of a cgroup: that behind `key` in a file, or without a key all that is in there. Only cgroups with the
+// controller have it.
 struct counter {
-	const char *file, *key;
+	const char *file, *key, *controller;
 };
 
-// `folder` is -1 without WITH_FOLDER. A number that the kernel does not count is -1, and not in the set `found`.
+// A question of `look`; `above` is the folder at which the way begins.
+struct asked {
+	int64_t above, id, flags;
+};
+
+// Its answer. The first file is that of the first counter, which every cgroup has; `folder` is -1 without WITH_FOLDER.
+// A number that the kernel does not count, or that was not asked for, is -1.
 struct opened {
+	int64_t seen; // an errno with a minus sign where that fails
+	int64_t birth; // nanoseconds since 1970, less than 0 where it is not known
+	int64_t first, folder;
 	int64_t numbers[COUNTERS];
-	double birth; // seconds since 1970, less than 0 where it is not known
-	int32_t first; // the file of the first counter, which every cgroup has
-	int32_t folder;
-	int32_t found; // bit N: counter N
+};
+
+// A cgroup to be deleted. `first_number` is what the first counter was; a watch of -1 is none.
+struct doomed {
+	int64_t above, first, first_number, watches[2];
 };
 
 static int is_space(char c)
@@ -122,23 +137,56 @@ static int has(const char *data, long size, const char *text)
 	return memmem(data, (size_t)size, text, strlen(text)) != NULL;
 }
 
-// Read the counters of the set `wanted`: 1; 0: the cgroup is gone, and `opened` keeps what was read before.
+// The set of counters that the children of a cgroup have besides those of the first file, bit N for counter N.
+struct set {
+	const char *way; // of one child
+	size_t length; // of the way to their parent
+	int64_t above;
+	int counters;
+};
+
+// Find the set for the cgroup at `way`, which mostly is that of the last one: 0, or an errno with a minus sign.
+static int find_set(const char *way, int64_t above, const struct counter *counters, struct set *set)
+{
+	const char *name = strrchr(way, '/');
+	size_t length = name ? (size_t)(name - way) : 0;
+	char data[SIZE + 2] = " ", text[64];
+	long size;
+
+	if (set->way && set->above == above && set->length == length && !memcmp(set->way, way, length))
+		return 0;
+	size = read_file((int)above, way, "../cgroup.subtree_control", data + 1); // nothing where none is on, or it is gone
+	if (size < 0)
+		return (int)size;
+	if (size && data[size] == '\n')
+		size--;
+	data[size + 1] = ' ';
+	*set = (struct set){way, length, above, 0};
+	for (int i = 0; i < COUNTERS; i++) {
+		if (!counters[i].controller)
+			continue;
+		snprintf(text, sizeof(text), " %s ", counters[i].controller);
+		if (has(data, size + 2, text))
+			set->counters |= 1 << i;
+	}
+	return 0;
+}
+
+// Read the counters of the set `wanted`, and those of the first file: 1; 0: the cgroup is gone.
 //
-// That of the first file comes last, as it tells whether the cgroup is still there: so all that was read before, by
-// name or not, was this cgroup's.
+// The first file comes last, as it tells whether the cgroup is still there: so all that was read before, by name or
+// not, was this cgroup's.
 static int count(int above, const char *way, const struct counter *counters, int wanted, struct opened *opened)
 {
-	int64_t numbers[COUNTERS];
 	char data[SIZE];
 	const char *file = NULL;
 	long size = 0;
-	int found = 0;
 
 	for (int i = 0; i < COUNTERS; i++) {
 		const struct counter *counter = &counters[i];
 
-		numbers[i] = -1;
-		if (!(wanted & 1 << i) || !strcmp(counter->file, counters[0].file))
+		opened->numbers[i] = -1;
+		if (!(wanted & 1 << i))
 			continue;
 		if (!file || strcmp(counter->file, file)) {
 			file = counter->file;
@@ -146,25 +194,19 @@ static int count(int above, const char *way, const struct counter *counters, int
 			if (size < 0)
 				return (int)size;
 		}
-		if (!size)
-			continue;
-		found |= 1 << i;
-		numbers[i] = counter->key ? keyed(data, (size_t)size, counter->key) : single(data, (size_t)size);
+		if (size)
+			opened->numbers[i] = counter->key ? keyed(data, (size_t)size, counter->key) : single(data, (size_t)size);
 	}
-	size = pread(opened->first, data, SIZE, 0);
+	size = pread((int)opened->first, data, SIZE, 0);
 	if (size <= 0)
 		return 0;
-	for (int i = 0; i < COUNTERS && !strcmp(counters[i].file, counters[0].file); i++) {
-		found |= 1 << i;
-		numbers[i] = keyed(data, (size_t)size, counters[i].key);
-	}
-	memcpy(opened->numbers, numbers, sizeof(numbers));
-	opened->found = found;
+	for (int i = 0; i < COUNTERS && !strcmp(counters[i].file, counters[0].file); i++)
+		opened->numbers[i] = keyed(data, (size_t)size, counters[i].key);
 	return 1;
 }
 
 // Whether what is at `way`, or is open as `folder`, is the cgroup with this id; also when it was made.
-static int is_cgroup(int above, const char *way, int folder, uint64_t id, struct opened *opened)
+static int is_cgroup(int above, const char *way, int folder, int64_t id, struct opened *opened)
 {
 	struct statx status;
 	int flags = DONT_SYNC | (folder < 0 ? AT_SYMLINK_NOFOLLOW : AT_EMPTY_PATH);
@@ -173,69 +215,90 @@ static int is_cgroup(int above, const char *way, int folder, uint64_t id, struct
 		return -errno;
 	opened->birth = -1;
 	if (status.stx_mask & STATX_BTIME)
-		opened->birth = (double)status.stx_btime.tv_sec + status.stx_btime.tv_nsec / 1e9;
-	return status.stx_ino == id;
+		opened->birth = status.stx_btime.tv_sec * 1000000000 + status.stx_btime.tv_nsec;
+	return (status.stx_ino & INT64_MAX) == (uint64_t)id;
 }
 
 // Open and read an empty cgroup: OPENED, ANOTHER, 0 where it is gone, or an errno with a minus sign.
-static int open_it(int above, const char *way, int flags, uint64_t id, const struct counter *counters, int wanted,
+static int open_it(const char *way, const struct asked *asked, const struct counter *counters, int wanted,
 		   struct opened *opened)
 {
-	int folder = -1, result = 0;
+	int above = (int)asked->above, folder = -1, first, result;
 
-	if (flags & WITH_FOLDER) {
-		folder = openat(above, way, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (asked->flags & WITH_FOLDER) {
+		above = folder = openat(above, way, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 		if (folder < 0)
 			return errno == ENOENT ? 0 : -errno;
+		way = ".";
 	}
 	opened->folder = folder;
-	opened->first = open_file(folder < 0 ? above : folder, folder < 0 ? way : ".", counters[0].file);
-	if (opened->first < 0)
-		result = opened->first;
-	else if ((result = is_cgroup(above, way, folder, id, opened)) == 0)
+	opened->first = first = open_file(above, way, counters[0].file);
+	if (first < 0)
+		result = first;
+	else if ((result = is_cgroup(above, way, folder, asked->id, opened)) == 0)
 		result = ANOTHER;
-	else if (result > 0 && (result = count(folder < 0 ? above : folder, folder < 0 ? way : ".", counters, wanted, opened)) > 0)
+	else if (result > 0 && (result = count(above, way, counters, wanted, opened)) > 0)
 		return OPENED;
-	if (opened->first >= 0)
-		close(opened->first);
+	if (first >= 0)
+		close(first);
 	if (folder >= 0)
 		close(folder);
 	return result == -ENOENT ? 0 : result;
 }
 
-int look(int above, const char *way, int flags, uint64_t id, const struct counter *counters, int wanted,
-	 struct opened *opened)
+static int look_at(const char *way, const struct asked *asked, const struct counter *counters, struct set *set,
+		   struct opened *opened)
 {
 	char data[SIZE];
-	long size = read_file(above, way, "cgroup.events", data);
+	long size = read_file((int)asked->above, way, "cgroup.events", data);
 	int seen, result;
 
 	if (size <= 0)
 		return (int)size;
 	seen = THERE | (has(data, size, "populated 1") ? POPULATED : 0) | (has(data, size, "frozen 1") ? FROZEN : 0);
-	if (seen & POPULATED || !(flags & OPEN))
+	if (seen & POPULATED || !(asked->flags & OPEN))
 		return seen;
-	result = open_it(above, way, flags, id, counters, wanted, opened);
+	if (asked->flags & COUNT_ALL && (result = find_set(way, asked->above, counters, set)) < 0)
+		return result;
+	result = open_it(way, asked, counters, asked->flags & COUNT_ALL ? set->counters : 0, opened);
 	return result < 0 ? result : seen | result;
 }
 
-// Read the counters of the set `opened->found` again: 1; 0: the cgroup is gone.
-int read_again(int above, const char *way, const struct counter *counters, struct opened *opened)
+// Look at cgroups; `ways` are one behind the other, each with its NUL.
+void look(const char *ways, size_t number, const struct asked *asked, const struct counter *counters,
+	  struct opened *opened)
 {
-	int inside = opened->folder >= 0;
+	struct set set = {NULL, 0, 0, 0};
 
-	return count(inside ? opened->folder : above, inside ? "." : way, counters, opened->found, opened);
+	for (size_t i = 0; i < number; i++, ways += strlen(ways) + 1)
+		opened[i].seen = look_at(ways, &asked[i], counters, &set, &opened[i]);
 }
 
-// Delete a cgroup, close its first file, and end the watches on it, of which -1 is none: 0, or an errno with a minus sign.
-int delete_cgroup(int above, const char *way, int first, int inotify, int first_watch, int second_watch)
+// Delete a cgroup, close its first file and end its watches: 0, GONE, CHANGED, or an errno with a minus sign.
+//
+// While its first file can be read its name is its own: no cgroup can be renamed. So nobody but a process that deletes
+// it, and makes another one, between these two system calls can have that one deleted.
+static int delete_cgroup(int inotify, const char *way, const struct doomed *doomed, const char *key)
 {
-	if (unlinkat(above, way, AT_REMOVEDIR) < 0)
+	char data[SIZE];
+	ssize_t size = pread((int)doomed->first, data, SIZE, 0);
+
+	if (size <= 0)
+		return GONE;
+	if (keyed(data, (size_t)size, key) != doomed->first_number)
+		return CHANGED;
+	if (unlinkat((int)doomed->above, way, AT_REMOVEDIR) < 0)
 		return -errno;
-	close(first);
-	if (first_watch >= 0)
-		inotify_rm_watch(inotify, first_watch);
-	if (second_watch >= 0)
-		inotify_rm_watch(inotify, second_watch);
+	close((int)doomed->first);
+	for (int i = 0; i < 2; i++)
+		if (doomed->watches[i] >= 0)
+			inotify_rm_watch(inotify, (int)doomed->watches[i]);
 	return 0;
+}
+
+void delete_cgroups(int inotify, const char *ways, size_t number, const struct doomed *doomed,
+		    const struct counter *counters, int *results)
+{
+	for (size_t i = 0; i < number; i++, ways += strlen(ways) + 1)
+		results[i] = delete_cgroup(inotify, ways, &doomed[i], counters[0].key);
 }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from workers.lua.released import LEFT_OUT
-from workers.reaper.cgroup_calls import Opened
+from workers.reaper.cgroup_calls import HERE, Opened
 
 NOT_WATCHED = -1
 MOST_FOLDERS = 32  # open folders on the way to deep cgroups; those of scopes are not counted
@@ -107,6 +107,11 @@ class WatchedCgroup:
         start = self.path if self.left_out is None else self.path.rpartition(f"{LEFT_OUT}/")[0]
         return f"{start}{LEFT_OUT}/{name}"
 
+    @property
+    def is_deep(self) -> bool:
+        """Whether the way to it begins at a member, as it would be too long otherwise."""
+        return self.base.kind is Kind.MEMBER
+
     def close(self) -> None:
         if self.folder is not None:
             os.close(self.folder)
@@ -118,6 +123,14 @@ class WatchedCgroup:
         for node in nodes:
             nodes += node.children.values()
         return reversed(nodes)
+
+
+def groups(nodes: Sequence[WatchedCgroup]) -> Iterator[Sequence[WatchedCgroup]]:
+    """Return cgroups in groups whose places are good at the same time: `Folders.place` opens folders for deep ones."""
+    deep = [node for node in nodes if node.is_deep]
+    yield [node for node in nodes if not node.is_deep] if deep else nodes
+    for node in deep:
+        yield [node]
 
 
 class Scopes:
@@ -157,16 +170,16 @@ class Folders:
         self.root = root
         self._on_the_way: dict[WatchedCgroup, None] = {}  # in the order in which they were opened
 
-    def place(self, node: WatchedCgroup) -> tuple[str, int | None]:
-        """Return a path to a cgroup, and the folder where it begins; None: it is absolute.
+    def place(self, node: WatchedCgroup) -> tuple[str, int]:
+        """Return a path to a cgroup, and the folder where it begins, HERE where it is absolute.
 
-        The folder is open until the next call.  Raises OSError.
+        The folder of a deep cgroup is open until the next call.  Raises OSError.
         """
         base = node.base
         if base.folder is not None:
             return node.way, base.folder
         if base.kind is not Kind.MEMBER:
-            return self.root + node.path, None
+            return self.root + node.path, HERE
         return node.way, self._reach(base)
 
     def open_scope(self, node: WatchedCgroup) -> None:

@@ -1,8 +1,8 @@
 """Deletion of cgroups that run empty.
 
-An empty cgroup is read at once and, when `delay` is over, read again and deleted: its spawner may want the
-statistics, too.  Each cgroup has a time of its own, so a steady stream of empty ones puts off nothing.  A parent is
-empty together with its last child and waits for that to be deleted.
+An empty cgroup is read at once and, when `delay` is over, deleted: its spawner may want the statistics, too.  It is
+read again if a process came and went meanwhile.  Each cgroup has a time of its own, so a steady stream of empty ones
+puts off nothing.  A parent is empty together with its last child and waits for that to be deleted.
 
 Only a cgroup that had a process is deleted: a new one is for its spawner to fill.  The kernel knows whether a process
 moved in: rmdir(2) fails with EBUSY then.
@@ -18,35 +18,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from supervisor.log.logger import info_lines
+from supervisor.log.logger import info_lines, log
+from supervisor.printable import printable
 from workers.reaper.cgroup_calls import (
     ANOTHER,
+    CHANGED,
+    COUNT_ALL,
     FROZEN,
+    LARGEST,
     OPEN,
     OPENED,
     POPULATED,
     WITH_FOLDER,
     Opened,
     look,
-    read_again,
-    table,
 )
-from workers.reaper.node import Folders, Kind, Release, WatchedCgroup
+from workers.reaper.node import Folders, Kind, Release, WatchedCgroup, groups
 from workers.reaper.schedule import FAILED_PAUSE, Complaints, DescriptorQueue, Schedule
 from workers.reaper.statistics import (
-    COUNTERS,
+    TABLE,
     Journal,
     Record,
-    counters_of,
     log_line,
-    read_controllers,
     read_xattrs,
     shows_use,
     statistics,
 )
 from workers.reaper.tree import Tree
 
-TABLE = table((counter.file, counter.key) for counter in COUNTERS)
+_DELETED = 0, -errno.ENOENT  # by us; by another program at this moment
 BUSY_PAUSE = 1.0  # seconds until a cgroup that the kernel calls busy is looked at again, should no event come
 MOST_BUSY = 6  # times that this pause is doubled: what is in a cgroup may be a child that cannot be watched
 
@@ -104,9 +104,6 @@ class Releases:
         self._schedule = Schedule(loop, self._due, self._done)
         self.queue = DescriptorQueue(loop, room, lambda node: self._schedule.add(node, loop.time()))
         self._lines: list[str] = []  # of the log, which are written together
-        self._asked: WatchedCgroup | None = None  # for controllers, last
-        self._turn = 0  # in which it was asked
-        self._answer = 0, 0
 
     def close(self) -> None:
         """Leave everything as it is."""
@@ -115,28 +112,52 @@ class Releases:
 
     # what the tree tells
 
-    def changed(self, node: WatchedCgroup, by_event: bool = False) -> None:
-        """Look at a member.  Raises nothing: a cgroup that cannot be read now is read later."""
-        if node.kind is not Kind.MEMBER or node.lost:
-            return
-        try:
-            self._look(node, by_event)
-        except OSError as error:
-            self._complaints.tell("read", node.path, error)
-            self._schedule.add(node, self._loop.time() + FAILED_PAUSE)
+    def changed(self, nodes: Sequence[WatchedCgroup], by_event: bool = False) -> None:
+        """Look at members.  Raises nothing: a cgroup that cannot be read now is read later."""
+        flags = self._flags()
+        if by_event:  # else it may never have been used: the counters are read when that is known
+            flags |= COUNT_ALL
+        for group in groups([node for node in nodes if node.kind is Kind.MEMBER and not node.lost]):
+            self._look(group, flags, by_event)
 
-    def _look(self, node: WatchedCgroup, by_event: bool) -> None:
-        opened = Opened()
-        flags = wanted = 0
-        if node.release is None and self._room() > 0:
-            if by_event:
-                flags, wanted = self._asked_of_parent(node)
-            else:
-                flags = self._flags()  # it may never have been used: the counters are read when that is known
-        way, above = self._place(node)
-        seen = look(way, above, flags, node.inode, TABLE, wanted, opened)
-        if not seen:  # gone, of which there is an event
-            return
+    def _look(self, nodes: Sequence[WatchedCgroup], flags: int, by_event: bool) -> None:
+        """Look at cgroups; `flags` are those for cgroups without a release, as far as there are descriptors."""
+        room = self._room()
+        looked: list[WatchedCgroup] = []
+        ways: list[str] = []
+        asked: list[int] = []
+        for node in nodes:
+            try:
+                way, above = self._place(node)
+            except OSError as error:
+                self._cannot_read(node, error)
+                continue
+            opens = node.release is None and room > 0
+            room -= opens
+            looked.append(node)
+            ways.append(way)
+            asked += above, node.inode & LARGEST, flags if opens else 0
+        now = self._loop.time()
+        for node, given, answer in zip(looked, asked[2::3], look(ways, asked, TABLE), strict=True):
+            try:
+                self._seen(node, answer, given, by_event, now)
+            except OSError as error:
+                self._cannot_read(node, error)
+            except Exception as error:
+                self._schedule.add(node, now + FAILED_PAUSE)
+                log.error("unexpected error with cgroup %s; trying again", printable(node.path), exc_info=error)
+
+    def _cannot_read(self, node: WatchedCgroup, error: OSError) -> None:
+        self._complaints.tell("read", node.path, error)
+        self._schedule.add(node, self._loop.time() + FAILED_PAUSE)
+
+    def _seen(self, node: WatchedCgroup, answer: tuple[int, ...], flags: int, by_event: bool, now: float) -> None:
+        """Act on the answer of a look.  Raises OSError."""
+        seen = answer[0]
+        if seen <= 0:
+            if seen:
+                raise OSError(-seen, os.strerror(-seen), node.path)
+            return  # gone, of which there is an event
         # the kernel sends events of nothing but processes and freezing
         if seen & POPULATED or (by_event and not seen & FROZEN and not node.frozen):
             node.used = True
@@ -145,7 +166,7 @@ class Releases:
             node.busy = 0
             self._end(node)
         elif seen & OPENED:
-            self._begin(node, opened, by_event)
+            self._begin(node, Opened(answer), bool(flags & COUNT_ALL), now)
         elif seen & ANOTHER:
             self._tree.look_again(node)
         elif not flags and node.release is None:
@@ -158,59 +179,40 @@ class Releases:
             self.counters.unseen += 1
         else:
             self.counters.deleted_by_others += 1
-            record = self._record(node, node.release.opened)
+            record = self._record(node, node.release.opened, _now())
             if self._journal is not None:
-                self._journal.record(record)
+                self._journal.record([record])
             os.close(node.release.opened.first)
             self._released(node, node.release, record)
             self._write_lines()
 
     def child_gone(self, node: WatchedCgroup) -> None:
         if node.release is None:
-            self.changed(node)
+            self.changed([node])
         elif not node.children:
             self._schedule.add(node, node.release.ready)
 
     # beginning
 
-    def _begin(self, node: WatchedCgroup, opened: Opened, by_event: bool) -> None:
-        """See to an empty cgroup when its time has come, if it had a process."""
-        now = self._loop.time()
+    def _begin(self, node: WatchedCgroup, opened: Opened, is_counted: bool, now: float) -> None:
+        """See to an empty cgroup when its time has come, if it had a process.  Raises OSError."""
         try:
             begins = node.used or self._had_process(node, opened, now)
-            if begins and not by_event:
-                begins = self._read_all(node, opened)
         except OSError:
             opened.close()
             raise
-        if not begins:
-            opened.close()
+        if begins and is_counted:
+            node.release = Release(opened, now + self._delay)
+            self.waiting += 1
+            self._schedule.add(node, node.release.ready)
             return
-        node.used = True
-        node.release = Release(opened, now + self._delay)
-        self.waiting += 1
-        self._schedule.add(node, node.release.ready)
+        opened.close()
+        if begins:
+            node.used = True
+            self._look([node], self._flags() | COUNT_ALL, by_event=False)
 
     def _flags(self) -> int:
         return OPEN | WITH_FOLDER if self._xattrs or self._reports.is_heard() else OPEN
-
-    def _asked_of_parent(self, node: WatchedCgroup) -> tuple[int, int]:
-        """Return the flags for a look at a cgroup, and the counters that it may have.
-
-        The parent is asked for these once for all cgroups with an event before this turn.  They were empty before
-        that, so a controller that is switched on later has counted nothing for them.
-        """
-        if self._asked is not node.parent or self._turn != self._tree.turns:
-            assert node.parent is not None
-            self._answer = self._flags(), counters_of(read_controllers(*self._place(node.parent)))
-            self._asked, self._turn = node.parent, self._tree.turns
-        return self._answer
-
-    def _read_all(self, node: WatchedCgroup, opened: Opened) -> bool:
-        """Read all that the kernel counts for a cgroup by now; False: it is gone."""
-        assert node.parent is not None
-        opened.found = counters_of(read_controllers(*self._place(node.parent)))
-        return read_again(*self._place(node), TABLE, opened)
 
     def _had_process(self, node: WatchedCgroup, opened: Opened, now: float) -> bool:
         """Whether a cgroup had a process.
@@ -237,11 +239,12 @@ class Releases:
 
     # the end
 
-    def _due(self, node: WatchedCgroup) -> None:
-        if node.release is None:
-            self.changed(node)
-        elif not node.children:  # else the last of them brings it back
-            self._delete(node, node.release)
+    def _due(self, nodes: Sequence[WatchedCgroup]) -> None:
+        if others := [node for node in nodes if node.release is None]:
+            self.changed(others)
+        # the last child of each of the others brings it back
+        for group in groups([node for node in nodes if node.release is not None and not node.children]):
+            self._delete(group)
 
     def _done(self) -> None:
         self._write_lines()
@@ -252,30 +255,49 @@ class Releases:
             lines, self._lines = self._lines, []
             info_lines(lines)
 
-    def _delete(self, node: WatchedCgroup, release: Release) -> None:
-        way, above = self._place(node)
-        if not read_again(way, above, TABLE, release.opened):
-            # it is deleted; another cgroup that has its name now is not to be touched
+    def _delete(self, nodes: Sequence[WatchedCgroup]) -> None:
+        """Delete cgroups whose release is due, after their records are kept."""
+        doomed: list[WatchedCgroup] = []
+        places: list[tuple[str, int]] = []
+        for node in nodes:
+            try:
+                places.append(self._place(node))
+                doomed.append(node)
+            except OSError as error:
+                self._refused(node, error)
+        if not doomed:
+            return
+        ended = _now()
+        records = [self._record(node, node.release.opened, ended) for node in doomed if node.release is not None]
+        if self._journal is not None:
+            self._journal.record(records)
+        results = self._tree.watches.delete(doomed, places)
+        if any(results) and self._journal is not None:
+            self._journal.take_back([at for at, result in enumerate(results) if result not in _DELETED])
+        for node, record, result in zip(doomed, records, results, strict=True):
+            assert node.release is not None
+            if result in _DELETED:
+                if result:
+                    os.close(node.release.opened.first)
+                    self.counters.deleted_by_others += 1
+                self._released(node, node.release, record)
+                self._tree.deleted(node)
+            elif result > 0:
+                self._not_as_it_was(node, result)
+            else:
+                self._refused(node, OSError(-result, os.strerror(-result), node.path))
+
+    def _not_as_it_was(self, node: WatchedCgroup, result: int) -> None:
+        """A process has been in a cgroup since it was read; or it is gone, and another one may have its name."""
+        if result == CHANGED:
+            self._end(node)
+            self._look([node], self._flags() | COUNT_ALL, by_event=False)
+        else:
             self._schedule.add(node, self._loop.time() + BUSY_PAUSE)
             self._tree.look_again(node)
-            return
-        record = self._record(node, release.opened)
-        if self._journal is not None:
-            self._journal.record(record)
-        try:
-            self._tree.watches.delete(node, release, way, above)
-        except FileNotFoundError:
-            os.close(release.opened.first)
-            self.counters.deleted_by_others += 1
-        except OSError as error:
-            if self._journal is not None:
-                self._journal.take_back()
-            self._refused(node, release, error)
-            return
-        self._released(node, release, record)
-        self._tree.deleted(node)
 
-    def _refused(self, node: WatchedCgroup, release: Release, error: OSError) -> None:
+    def _refused(self, node: WatchedCgroup, error: OSError) -> None:
+        assert node.release is not None
         if error.errno == errno.EBUSY:
             self._end(node)
             self._schedule.add(node, self._loop.time() + BUSY_PAUSE * 2**node.busy)
@@ -283,17 +305,16 @@ class Releases:
             self._tree.look_again(node)
             return
         self.counters.failed += 1
-        if not release.failed:
+        if not node.release.failed:
             self._complaints.tell("delete", node.path, error)
-        release.failed = True
+        node.release.failed = True
         self._schedule.add(node, self._loop.time() + FAILED_PAUSE)
 
-    def _record(self, node: WatchedCgroup, opened: Opened) -> Record:
+    def _record(self, node: WatchedCgroup, opened: Opened, ended: float) -> Record:
         xattrs = read_xattrs(opened.folder, self._xattrs) if self._xattrs else {}
         above = node.parent
         parent = above.inode if above is not None and above.kind is Kind.MEMBER else None
-        btime = opened.birth if opened.birth >= 0 else None
-        ended = time.time_ns() // 1000 / 1e6  # to the microsecond, as databases keep it
+        btime = opened.birth / 1e9 if opened.birth >= 0 else None
         counted = statistics(opened.numbers)
         return Record(node.path, node.scope, node.inode, parent, btime, ended, counted, xattrs, node.left_out)
 
@@ -304,3 +325,8 @@ class Releases:
         self._lines.append(log_line(node.suffix, record.statistics, record.btime, record.age))
         if release.opened.folder >= 0:
             self._reports.add(record, release.opened.take_folder())
+
+
+def _now() -> float:
+    """Seconds since 1970, to the microsecond, as databases keep it."""
+    return time.time_ns() // 1000 / 1e6

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from supervisor.printable import printable
 from workers.lua.released import Released
+from workers.reaper.cgroup_calls import HERE, table
 
 _READ = os.O_RDONLY | os.O_CLOEXEC
 SIZE = 4096  # bytes
@@ -55,28 +56,16 @@ COUNTERS = (
     Counter("pids_forks", "pids_forks", b"pids", "pids.forks"),
     Counter("pids_events_max", "pids_events_max", b"pids", "pids.events", "max"),
 )
+TABLE = table((counter.file, counter.key, counter.controller) for counter in COUNTERS)  # for the calls of C
 Statistics = tuple[int | None, ...]  # one for each of COUNTERS, times in microseconds; None where it is not counted
 
 
-def statistics(numbers: Iterable[int]) -> Statistics:
+def statistics(numbers: Sequence[int]) -> Statistics:
     """Return the statistics of a reading, in which -1 stands for a number that is not counted."""
-    return tuple([None if number < 0 else number for number in numbers])
+    return tuple([None if number < 0 else number for number in numbers] if min(numbers) < 0 else numbers)
 
 
-def counters_of(controllers: Collection[bytes]) -> int:
-    """Return the set of counters of cgroups that have these controllers, bit N for counter N."""
-    return sum(1 << at for at, (_, _, controller, *_) in enumerate(COUNTERS) if controller in controllers)
-
-
-def read_controllers(way: str, above: int | None = None) -> Collection[bytes]:
-    """Return the controllers that the children of a cgroup have.  Raises OSError, EMFILE and ENFILE.
-
-    `way` leads to it from the folder `above`; None: it is absolute.
-    """
-    return _read(above, f"{way}/cgroup.subtree_control").split()
-
-
-def shows_use(cpu_usage: int, way: str, above: int | None = None) -> bool:
+def shows_use(cpu_usage: int, way: str, above: int = HERE) -> bool:
     """Whether a process has ever been in a cgroup: even the shortest one that ends in there has used some time.
 
     A process that was moved in and out again has not; `pids.peak` shows it, where there is that file.  Raises OSError.
@@ -87,7 +76,7 @@ def shows_use(cpu_usage: int, way: str, above: int | None = None) -> bool:
     return peak.isdigit() and int(peak) > 0
 
 
-def _read(above: int | None, way: str) -> bytes:
+def _read(above: int, way: str) -> bytes:
     """Return the content of a file of a cgroup; empty where there is no such file."""
     try:
         fd = os.open(way, _READ, dir_fd=above)
@@ -130,11 +119,11 @@ class Record(NamedTuple):
 class Journal(Protocol):
     """Place where records are kept."""
 
-    def record(self, record: Record) -> None:
-        """Keep a record.  It is called before the cgroup is deleted, so that what is gone is known."""
+    def record(self, records: Sequence[Record]) -> None:
+        """Keep records.  It is called before the cgroups are deleted, so that what is gone is known."""
 
-    def take_back(self) -> None:
-        """Forget the last record: its cgroup lives on."""
+    def take_back(self, places: Sequence[int]) -> None:
+        """Forget the records at these places of what came last: their cgroups live on."""
 
 
 def released(record: Record, fd: int) -> Released:

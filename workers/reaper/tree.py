@@ -14,24 +14,24 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from time import monotonic
 from typing import Protocol
 
 from supervisor.linux.inotify import IN_CREATE, IN_ISDIR, IN_MODIFY, IN_Q_OVERFLOW
 from supervisor.log.logger import log
 from workers.reaper.node import NOT_WATCHED, Folders, Kind, Scopes, WatchedCgroup
-from workers.reaper.schedule import FAILED_PAUSE, SLICE, Complaints
+from workers.reaper.schedule import FAILED_PAUSE, SLICE, TOGETHER, Complaints
 from workers.reaper.watches import Event, EventReader, Watches
 
 GRACE = 10.0  # seconds that an empty cgroup that was there before us is left to its spawner
 POLL_PAUSE = 1.0  # seconds between two looks at what cannot be watched
-FEW = 32  # looks: 3 ms
 WITHOUT_CHILDREN = 2  # the link count of a folder in cgroup2 is its `.`, `..` and folders
 
 
 class Listener(Protocol):
-    def changed(self, node: WatchedCgroup, by_event: bool = False) -> None:
-        """A member may have changed: it is new or, with `by_event`, its `cgroup.events` has.  Raises nothing."""
+    def changed(self, nodes: Sequence[WatchedCgroup], by_event: bool = False) -> None:
+        """Members may have changed: they are new or, with `by_event`, their `cgroup.events` have.  Raises nothing."""
 
     def gone(self, node: WatchedCgroup) -> None:
         """A member was deleted by another program."""
@@ -52,11 +52,10 @@ class Tree:
         self._loop = loop
         self._folders = folders
         self._root = WatchedCgroup(None, "", "", Kind.ANCESTOR, os.stat(folders.root).st_ino)
-        self._to_do: deque[Callable[[], None] | WatchedCgroup] = deque()  # visits, discoveries, and what has changed
-        self._changed: set[WatchedCgroup] = set()  # in `_to_do`, each once
+        self._to_do: deque[Callable[[], None]] = deque()  # visits and discoveries
+        self._changed: dict[WatchedCgroup, None] = {}  # in the order of their events
         self._working: asyncio.Handle | None = None
         self._at_work = False
-        self.turns = 0  # of work, each on what was heard before it
         self._unwatched: set[WatchedCgroup] = set()
         self._polling: asyncio.TimerHandle | None = None
         self._failed: set[tuple[WatchedCgroup, str]] = set()  # children that could not be taken in, by parent and name
@@ -108,14 +107,15 @@ class Tree:
     def look_again(self, node: WatchedCgroup) -> None:
         """Visit a cgroup, after what has to be done before it."""
         self._visit_soon(node)
-        self._work()
+        if not self._at_work and self._working is None:  # in a turn of its own: the listener may be with others
+            self._working = self._loop.call_soon(self._work)
 
     # events
 
     def take_events(self) -> None:
         """Read some events and act on them: at once where they are few, as another turn of the loop costs more."""
         self._reader.take_some()
-        if len(self._to_do) <= FEW:
+        if len(self._to_do) + len(self._changed) <= TOGETHER:
             self._work()
         elif self._working is None:
             self._working = self._loop.call_soon(self._work)
@@ -126,9 +126,8 @@ class Tree:
             if mask & IN_Q_OVERFLOW:
                 self._visit_all()
             elif mask & IN_MODIFY:
-                if (node := files.get(wd)) is not None and node not in self._changed:
-                    self._changed.add(node)
-                    self._to_do.append(node)
+                if (node := files.get(wd)) is not None:
+                    self._changed[node] = None
             elif mask & IN_ISDIR and (parent := folders.get(wd)) is not None:
                 # of one that we have deleted there is nothing to find; if it was made anew, there is an event of that
                 if mask & IN_CREATE or name in parent.children:
@@ -151,27 +150,28 @@ class Tree:
             self._working.cancel()
             self._working = None
         end = monotonic() + SLICE
-        self.turns += 1
         self._at_work = True
-        while self._to_do:
-            self._guard(self._to_do.popleft())
+        while self._changed or self._to_do:
+            self._guard(self._tell_changed if self._changed else self._to_do.popleft())
             if monotonic() > end:
                 self._working = self._loop.call_soon(self._work)
                 break
         self._at_work = False
 
-    def _guard(self, do: Callable[[], None] | WatchedCgroup) -> None:
+    def _guard(self, do: Callable[[], None]) -> None:
         """Do a piece of work; an error in it costs neither the other cgroups their turn nor the reader its look."""
         try:
-            if isinstance(do, WatchedCgroup):
-                self._changed.discard(do)
-                self._listener.changed(do, by_event=True)
-            else:
-                do()
+            do()
         except OSError as error:
             self._complaints.tell("look at", str(error.filename or "?"), error)
         except Exception as error:
             log.error("unexpected error with a cgroup; going on", exc_info=error)
+
+    def _tell_changed(self) -> None:
+        nodes = list(islice(self._changed, TOGETHER))
+        for node in nodes:
+            del self._changed[node]
+        self._listener.changed(nodes, by_event=True)
 
     # nodes
 
@@ -228,7 +228,7 @@ class Tree:
             # thousands, maybe: each has a turn of its own
             self._to_do.extend(partial(self._discover, node, name) for name in self._names_in(node))
         if node.kind is Kind.MEMBER:
-            self._listener.changed(node)
+            self._listener.changed([node])
 
     def _names_in(self, node: WatchedCgroup) -> set[str]:
         """The children that there are or were."""

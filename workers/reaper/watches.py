@@ -25,9 +25,10 @@ from supervisor.linux.inotify import (
     inotify_rm_watch,
     parse_events,
 )
-from workers.reaper.cgroup_calls import delete_cgroup
+from workers.reaper.cgroup_calls import delete_cgroups
 from workers.reaper.errors import HostError
-from workers.reaper.node import NOT_WATCHED, Folders, Kind, Release, WatchedCgroup
+from workers.reaper.node import NOT_WATCHED, Folders, Kind, WatchedCgroup
+from workers.reaper.statistics import TABLE
 
 CHUNK = 4096  # bytes read at once: 256 events at most
 LONGEST = 16 + 256  # bytes of an event with the longest name: it would not have had room
@@ -87,13 +88,21 @@ class Watches:
                 with suppress(OSError):
                     inotify_rm_watch(self._fd, wd)
 
-    def delete(self, node: WatchedCgroup, release: Release, way: str, above: int | None) -> None:
-        """Delete a cgroup, which is at `way` from the folder `above`, and with it its watches.  Raises OSError.
+    def delete(self, nodes: Sequence[WatchedCgroup], places: Sequence[tuple[str, int]]) -> Sequence[int]:
+        """Delete cgroups with a release, which are at these places; return the results of `delete_cgroups`.
 
-        The first file of `release` is closed then.
+        The first file of each that is deleted is closed, and there are no watches on it.
         """
-        delete_cgroup(way, above, release.opened.first, self._fd, (node.folder_watch, node.file_watch))
-        self._forget(node)
+        doomed: list[int] = []
+        for node, (_, above) in zip(nodes, places, strict=True):
+            assert node.release is not None
+            opened = node.release.opened
+            doomed += above, opened.first, opened.numbers[0], node.folder_watch, node.file_watch
+        results = delete_cgroups(self._fd, [way for way, _ in places], doomed, TABLE)
+        for node, result in zip(nodes, results, strict=True):
+            if not result:
+                self._forget(node)
+        return results
 
     def _forget(self, node: WatchedCgroup) -> tuple[int, int]:
         """Forget the watches of a cgroup, and return them."""

@@ -4,9 +4,10 @@ A segment is a file of lines.  Rows are appended to the last one; the others are
 batch, and are taken away when the database has committed it.  So whenever this process is killed,
 each row is in a file, in the database or, for a moment, in both, where its key tells.
 
-A row is written before its cgroup is deleted.  Killed in between, the last row of the last segment
-is of a cgroup that lives: it alone can be, and it is dropped at the next start.  A write that
-was cut off is dropped as well: its cgroup was not deleted.
+Rows are written before their cgroups are deleted, those of some cgroups together.  Killed in between, the last rows of
+the last segment may be of cgroups that live: these alone can be, and they are dropped at the next start.  A write that
+was cut off is dropped as well: its cgroups were not deleted.  A row that is dropped is overwritten with spaces, so that
+nothing behind it moves.
 
 With a full disk rows are kept in memory, a limited number of them.  Somebody may remove a segment: its rows
 are lost, and those of the others are not.
@@ -24,6 +25,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from supervisor.linux.place import Place
 from workers.reaper.errors import SpoolError
@@ -34,13 +36,21 @@ DIGITS = 16
 SEGMENT = 1 << 18  # bytes, from which on a segment is closed: a batch of some 700 rows
 MAX_IN_MEMORY = 10_000  # rows: some 5 MB
 MAX_COUNTED = 64  # segments whose rows are counted at the start, in a tenth of a second; the others have as many
-_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+_WRITE = os.O_WRONLY | os.O_CLOEXEC  # at the offsets that we know: O_APPEND would have Linux ignore them
 
 
 @dataclass(slots=True)
 class _Segment:
     size: int = 0  # bytes
     rows: int = 0
+
+
+class _Last(NamedTuple):
+    """The lines that were appended last: `kept` of them, `at` this place of the segment, None: in memory."""
+
+    lines: Sequence[bytes]
+    kept: int
+    at: int | None
 
 
 class Spool:
@@ -59,7 +69,7 @@ class Spool:
         self._last = ""  # the name of that segment
         self._open = _Segment()
         self._unsynced: set[str] = set()  # segments that were written to
-        self._undo: Callable[[], None] = lambda: None
+        self._appended = _Last((), 0, None)
         try:
             self._folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
             with Place(follows_all=True, owners=()) as place:
@@ -90,48 +100,62 @@ class Spool:
         """The closed segments, oldest first."""
         return tuple(self._segments)
 
-    def last_line(self) -> bytes | None:
-        """The last row that an earlier process has written whole, after what it did not is cut off.  Raises OSError."""
+    def last_lines(self, most: int) -> list[bytes]:
+        """The last rows that an earlier process has written whole; what it has not is cut off.  Raises OSError."""
         if not self._segments:
-            return None
+            return []
         path = self._path(self.batches[-1])
         whole, _, _ = path.read_bytes().rpartition(b"\n")
         self._cut(path, len(whole) + 1 if whole else 0)
-        return whole.rpartition(b"\n")[2] or None
+        return _rows(whole)[-most:]
 
-    def drop_last_line(self) -> None:
-        """Raises OSError."""
-        path = self._path(self.batches[-1])
-        self._cut(path, path.read_bytes().removesuffix(b"\n").rfind(b"\n") + 1)
+    def drop_line(self, line: bytes) -> None:
+        """Drop one of `last_lines`.  Raises OSError."""
+        name = self.batches[-1]
+        path = self._path(name)
+        fd = os.open(path, _WRITE)
+        try:
+            _blank(fd, path.read_bytes().rindex(line + b"\n"), len(line) + 1)
+        finally:
+            os.close(fd)
+        self._segments[name].rows -= 1
 
     # writing
 
-    def append(self, line: bytes) -> None:
-        """Keep a row, on disk where that can be."""
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Keep rows, on disk where that can be."""
         if self._open.size >= SEGMENT:
             self.close_batch()
-        if self._closed + self._open.size + len(line) > self._limit:
-            self.lost += 1
-            self._undo = self._find_one
-        elif self._write(line, 1):
-            self._undo = lambda: self._shorten(len(line), 1)
-        elif len(self.in_memory) < MAX_IN_MEMORY:
-            self.in_memory.append(line)
-            self._undo = lambda: self._pop(line)
+        kept = list(lines)
+        while self.size + sum(map(len, kept)) > self._limit and kept:
+            kept.pop()
+        at = self._open.size
+        if kept and self._write(b"".join(kept), len(kept)):
+            self._appended = _Last(lines, len(kept), at)
         else:
-            self.lost += 1
-            self._undo = self._find_one
+            del kept[max(0, MAX_IN_MEMORY - len(self.in_memory)) :]
+            self.in_memory += kept
+            self._appended = _Last(lines, len(kept), None)
+        self.lost += len(lines) - len(kept)
 
-    def take_back(self) -> None:
-        """Forget the row that was appended last."""
-        undo, self._undo = self._undo, lambda: None
-        undo()
+    def take_back(self, places: Sequence[int]) -> None:
+        """Forget rows that were appended last, by their places among these."""
+        lines, kept, at = self._appended
+        first = len(self.in_memory) - kept
+        for place in sorted(places, reverse=True):
+            if place >= kept:
+                self.lost -= 1
+            elif at is None:
+                del self.in_memory[first + place]
+            else:
+                assert self._fd is not None
+                _blank(self._fd, at + sum(map(len, lines[:place])), len(lines[place]))
+                self._open.rows -= 1
 
     def close_batch(self) -> None:
         """Have what was appended ready to be read, also what could not be written until now."""
         if self.in_memory and self._write(b"".join(self.in_memory), len(self.in_memory)):
             self.in_memory = []
-        self._undo = lambda: None
         if self._fd is not None:
             os.close(self._fd)
             self._segments[self._last] = self._open
@@ -148,7 +172,7 @@ class Spool:
 
     def read(self, batch: str) -> list[bytes]:
         """The lines of a closed segment.  Raises OSError."""
-        return self._path(batch).read_bytes().splitlines()
+        return _rows(self._path(batch).read_bytes())
 
     def remove(self, batch: str) -> None:
         """The database has it.  Raises OSError."""
@@ -173,9 +197,9 @@ class Spool:
         try:
             if self._fd is None:
                 self._last = self._name(self._next)
-                self._fd = os.open(self._path(self._last), _APPEND | os.O_CREAT | os.O_EXCL, 0o640)
+                self._fd = os.open(self._path(self._last), _WRITE | os.O_CREAT | os.O_EXCL, 0o640)
             self._unsynced.add(self._last)
-            written = os.write(self._fd, data)
+            written = os.pwrite(self._fd, data, self._open.size)
         except OSError as error:
             self.trouble = error.strerror or str(error)
             return False
@@ -200,17 +224,10 @@ class Spool:
         self._unsynced.discard(batch)
         return segment.rows
 
-    def _pop(self, line: bytes) -> None:
-        if self.in_memory and self.in_memory[-1] is line:
-            self.in_memory.pop()
-
-    def _find_one(self) -> None:
-        self.lost -= 1
-
     def _cut(self, path: Path, length: int) -> None:
         os.truncate(path, length)
         self._closed += length - self._segments[path.name].size
-        self._segments[path.name] = _Segment(length, path.read_bytes().count(b"\n"))
+        self._segments[path.name] = _Segment(length, len(_rows(path.read_bytes())))
 
     def _name(self, number: int) -> str:
         return f"{number:0{DIGITS}}{SUFFIX}"
@@ -219,13 +236,23 @@ class Spool:
         return self._folder / name
 
 
+def _rows(data: bytes) -> list[bytes]:
+    """Lines without those that were dropped."""
+    return [line for line in data.splitlines() if not line.isspace()]
+
+
+def _blank(fd: int, at: int, size: int) -> None:
+    """Raises OSError."""
+    os.pwrite(fd, b" " * (size - 1) + b"\n", at)
+
+
 def _count(paths: Sequence[Path]) -> dict[str, _Segment]:
     """Segments of earlier processes by their names.  Raises OSError."""
     segments = {path.name: _Segment(path.stat().st_size) for path in paths}
     size = rows = 0
     for path in paths[-MAX_COUNTED:]:
         segment = segments[path.name]
-        segment.rows = path.read_bytes().count(b"\n")
+        segment.rows = len(_rows(path.read_bytes()))
         size += segment.size
         rows += segment.rows
     for path in paths[:-MAX_COUNTED]:

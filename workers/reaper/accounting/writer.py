@@ -12,6 +12,7 @@ from workers.reaper.accounting.database import Database
 from workers.reaper.accounting.row import Row, decode, line_start, make_line
 from workers.reaper.accounting.spool import Spool, sync
 from workers.reaper.errors import DatabaseError, SpoolError
+from workers.reaper.schedule import TOGETHER
 from workers.reaper.statistics import Record
 
 BATCH_PAUSE = 2.0  # seconds in which rows are gathered: one commit, and so one wait for the disk
@@ -89,8 +90,8 @@ class AccountingWriter:
 
     # the journal
 
-    def record(self, record: Record) -> None:
-        self.spool.append(make_line(self._line_start, record))
+    def record(self, records: Sequence[Record]) -> None:
+        self.spool.append([make_line(self._line_start, record) for record in records])
         if self.spool.trouble and not self._unwritten_told:
             self._unwritten_told = True
             log.warning("cannot write to the spool: %s: rows of the accounting wait in memory", self.spool.trouble)
@@ -99,21 +100,19 @@ class AccountingWriter:
         if self.trouble:
             self.changed()
 
-    def take_back(self) -> None:
-        self.spool.take_back()
+    def take_back(self, places: Sequence[int]) -> None:
+        self.spool.take_back(places)
 
     def _drop_unfinished(self) -> None:
-        """The last row is of a cgroup that lives, if the process was killed before it had deleted it."""
-        line = self.spool.last_line()
-        if line is None:
-            return
-        try:
-            row = decode(line)
-            status = os.stat(self._root + row.path)
-        except (ValueError, OSError):
-            return
-        if row.boot == self._boot and status.st_ino == row.cgroup:
-            self.spool.drop_last_line()
+        """The last rows are of cgroups that live, if the process was killed before it had deleted them."""
+        for line in self.spool.last_lines(TOGETHER):
+            try:
+                row = decode(line)
+                status = os.stat(self._root + row.path)
+            except (ValueError, OSError):
+                continue
+            if row.boot == self._boot and status.st_ino == row.cgroup:
+                self.spool.drop_line(line)
 
     # the database
 

@@ -18,24 +18,33 @@ from tests.unit.process.requirements import needs_root
 from tests.unit.workers.reaper.ground import ground
 from workers.reaper.cgroup_calls import (
     ANOTHER,
+    CHANGED,
+    COUNT_ALL,
     FROZEN,
+    GONE,
+    HERE,
     OPEN,
     OPENED,
     POPULATED,
     THERE,
     WITH_FOLDER,
     Opened,
-    delete_cgroup,
+    delete_cgroups,
     look,
-    read_again,
 )
-from workers.reaper.release import TABLE
-from workers.reaper.statistics import COUNTERS, Statistics, counters_of, read_controllers, shows_use, statistics
+from workers.reaper.statistics import COUNTERS, TABLE, Statistics, shows_use, statistics
 
-ALL = counters_of([b"memory", b"pids"])
 LARGEST = 2**63 - 1
 NAMES = sorted({counter.file for counter in COUNTERS})
-both_ways = pytest.mark.parametrize("flags", [OPEN, OPEN | WITH_FOLDER])
+both_ways = pytest.mark.parametrize("flags", [OPEN | COUNT_ALL, OPEN | COUNT_ALL | WITH_FOLDER])
+
+
+@pytest.fixture
+def cgroup(tmp_path: Path) -> Path:
+    """A folder in one whose children have controllers."""
+    (tmp_path / "cgroup.subtree_control").write_text("cpu memory pids\n")
+    (tmp_path / "one").mkdir()
+    return tmp_path / "one"
 
 
 def write(folder: Path, **files: str) -> None:
@@ -44,10 +53,16 @@ def write(folder: Path, **files: str) -> None:
         (folder / name.replace("_", ".")).write_text(text)
 
 
-def read(folder: Path, flags: int = OPEN, wanted: int = ALL) -> Statistics | None:
-    opened = Opened()
-    if not look(str(folder), None, flags, folder.stat().st_ino, TABLE, wanted, opened) & OPENED:
+def look_at(way: Path | str, flags: int, inode: int | None = None) -> tuple[int, ...]:
+    (answer,) = look([str(way)], [HERE, Path(way).stat().st_ino if inode is None else inode, flags], TABLE)
+    return answer
+
+
+def read(folder: Path, flags: int = OPEN | COUNT_ALL) -> Statistics | None:
+    answer = look_at(folder, flags)
+    if not answer[0] & OPENED:
         return None
+    opened = Opened(answer)
     opened.close()
     return statistics(opened.numbers)
 
@@ -69,9 +84,9 @@ def reference(files: Mapping[str, bytes]) -> Statistics:
 
 
 @both_ways
-def test_all_that_a_kernel_may_count(tmp_path: Path, flags: int) -> None:
+def test_all_that_a_kernel_may_count(cgroup: Path, flags: int) -> None:
     write(
-        tmp_path,
+        cgroup,
         cpu_stat="usage_usec 1500\nuser_usec 1200\nsystem_usec 300\nnice_usec 0\ncore_sched.force_idle_usec 0\n",
         memory_peak="91226112\n",
         memory_events="low 1\nhigh 2\nmax 3\noom 4\noom_kill 5\noom_group_kill 6\n",
@@ -79,13 +94,13 @@ def test_all_that_a_kernel_may_count(tmp_path: Path, flags: int) -> None:
         pids_forks="210\n",
         pids_events="max 7\n",
     )
-    assert read(tmp_path, flags) == (1500, 1200, 300, 91226112, 2, 3, 4, 9, 210, 7)
+    assert read(cgroup, flags) == (1500, 1200, 300, 91226112, 2, 3, 4, 9, 210, 7)
 
 
-def test_what_a_kernel_lacks_is_none_and_never_0(tmp_path: Path) -> None:
-    write(tmp_path, cpu_stat="usage_usec 5\n", memory_events="low 1\n", memory_peak="")
-    write(tmp_path, pids_events="\n", pids_peak="max\n")
-    assert read(tmp_path) == (5, *[None] * 9)
+def test_what_a_kernel_lacks_is_none_and_never_0(cgroup: Path) -> None:
+    write(cgroup, cpu_stat="usage_usec 5\n", memory_events="low 1\n", memory_peak="")
+    write(cgroup, pids_events="\n", pids_peak="max\n")
+    assert read(cgroup) == (5, *[None] * 9)
 
 
 WORDS = st.lists(
@@ -103,7 +118,10 @@ CONTENT = st.builds(
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(NAMES), CONTENT | st.binary(max_size=64)))
 def test_whatever_the_files_say(tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]) -> None:
-    folder = tmp_path_factory.mktemp("cgroup")
+    above = tmp_path_factory.mktemp("above")
+    (above / "cgroup.subtree_control").write_text("memory pids\n")
+    folder = above / "one"
+    folder.mkdir()
     write(folder)
     for name, content in files.items():
         (folder / name).write_bytes(content)
@@ -122,68 +140,79 @@ def test_whatever_the_files_say(tmp_path_factory: pytest.TempPathFactory, files:
 )
 def test_events(tmp_path: Path, text: str, seen: int) -> None:
     (tmp_path / "cgroup.events").write_text(text)
-    assert look(str(tmp_path), None, 0, 1, TABLE, ALL, Opened()) == seen
+    assert look_at(tmp_path, 0)[0] == seen
 
 
-def test_neither_another_one_nor_a_populated_one_is_opened(tmp_path: Path) -> None:
+def test_neither_another_one_nor_a_populated_one_is_opened(cgroup: Path) -> None:
     before = open_numbers()
-    write(tmp_path, cpu_stat="usage_usec 1\n")
-    inode = tmp_path.stat().st_ino
+    write(cgroup, cpu_stat="usage_usec 1\n")
     for flags in (OPEN, OPEN | WITH_FOLDER):
-        assert look(str(tmp_path), None, flags, inode + 1, TABLE, ALL, Opened()) == THERE | ANOTHER
-    (tmp_path / "cgroup.events").write_text("populated 1\n")
-    assert look(str(tmp_path), None, OPEN, inode, TABLE, ALL, Opened()) == THERE | POPULATED
-    assert look(str(tmp_path / "none"), None, OPEN, inode, TABLE, ALL, Opened()) == 0
+        assert look_at(cgroup, flags, cgroup.stat().st_ino + 1)[0] == THERE | ANOTHER
+    (cgroup / "cgroup.events").write_text("populated 1\n")
+    assert look_at(cgroup, OPEN)[0] == THERE | POPULATED
+    assert look_at(cgroup / "none", OPEN, 1)[0] == 0
     assert open_numbers() == before
 
 
-def test_without_cpu_stat_there_is_no_cgroup(tmp_path: Path) -> None:
+def test_without_cpu_stat_there_is_no_cgroup(cgroup: Path) -> None:
     before = open_numbers()
-    write(tmp_path, pids_peak="9")
-    assert read(tmp_path) is None
-    (tmp_path / "cpu.stat").touch()
-    assert read(tmp_path) is None
-    assert read(tmp_path, OPEN | WITH_FOLDER) is None
+    write(cgroup, pids_peak="9")
+    assert read(cgroup) is None
+    (cgroup / "cpu.stat").touch()
+    assert read(cgroup) is None
+    assert read(cgroup, OPEN | WITH_FOLDER) is None
     assert open_numbers() == before
-
-
-@both_ways
-def test_what_was_not_there_is_not_looked_for_again(tmp_path: Path, flags: int) -> None:
-    write(tmp_path, cpu_stat="usage_usec 5\n", pids_events="max 0\n", pids_peak="1\n")
-    above = os.open(tmp_path.parent, os.O_PATH)
-    opened = Opened()
-    assert look(tmp_path.name, above, flags, tmp_path.stat().st_ino, TABLE, ALL, opened) & OPENED
-    write(tmp_path, cpu_stat="usage_usec 6\n", memory_peak="1\n")
-    assert read_again(tmp_path.name, above, TABLE, opened)
-    assert statistics(opened.numbers) == (6, None, None, None, None, None, None, 1, None, 0)
-    opened.close()
-    os.close(above)
 
 
 @pytest.mark.parametrize(
     ("controllers", "found"),
     [
-        ([], (5, *[None] * 9)),
-        ([b"cpu", b"pids"], (5, *[None] * 6, 4, None, 3)),
-        ([b"memory", b"pids"], (5, None, None, None, 2, None, None, 4, None, 3)),
+        ("", (5, *[None] * 9)),
+        ("cpu pids\n", (5, *[None] * 6, 4, None, 3)),
+        ("memory pids", (5, None, None, None, 2, None, None, 4, None, 3)),
+        ("hugememory pidsx\n", (5, *[None] * 9)),
+        (None, (5, *[None] * 9)),
     ],
 )
 def test_a_controller_that_it_cannot_have_is_not_looked_for(
-    tmp_path: Path, controllers: list[bytes], found: Statistics
+    cgroup: Path, controllers: str | None, found: Statistics
 ) -> None:
-    write(tmp_path, cpu_stat="usage_usec 5\n", memory_events="high 2\n", pids_events="max 3\n", pids_peak="4\n")
-    assert read(tmp_path, wanted=counters_of(controllers)) == found
+    if controllers is None:
+        (cgroup.parent / "cgroup.subtree_control").unlink()
+    else:
+        (cgroup.parent / "cgroup.subtree_control").write_text(controllers)
+    write(cgroup, cpu_stat="usage_usec 5\n", memory_events="high 2\n", pids_events="max 3\n", pids_peak="4\n")
+    assert read(cgroup) == found
+    assert read(cgroup, OPEN) == (5, *[None] * 9), "nor without COUNT_ALL"
+
+
+def test_each_parent_is_asked_for_its_own_children(tmp_path: Path) -> None:
+    for parent, controllers in (("a", "pids\n"), ("ab", "memory\n")):
+        for name in "12":
+            (tmp_path / parent / name).mkdir(parents=True)
+            write(tmp_path / parent / name, cpu_stat="usage_usec 5\n", memory_peak="6\n", pids_peak="7\n")
+        (tmp_path / parent / "cgroup.subtree_control").write_text(controllers)
+    ways = ["a/1", "a/2", "none", "ab/1", "ab/2", "a/1"]
+    above = os.open(tmp_path, os.O_PATH)
+    inodes = [(tmp_path / way).stat().st_ino if way != "none" else 1 for way in ways]
+    asked = [number for inode in inodes for number in (above, inode, OPEN | COUNT_ALL)]
+    answers = list(look(ways, asked, TABLE))
+    os.close(above)
+    assert [answer[0] for answer in answers] == [THERE | OPENED if way != "none" else 0 for way in ways]
+    opened = [Opened(answer) for answer in answers if answer[0]]
+    for one in opened:
+        one.close()
+    pids, memory = (5, *[-1] * 6, 7, -1, -1), (5, -1, -1, 6, *[-1] * 6)
+    assert [tuple(one.numbers) for one in opened] == [pids, pids, memory, memory, pids]
 
 
 def test_a_path_that_is_too_long_is_an_error(tmp_path: Path) -> None:
     for length in (4082, 4094, 4096, 10_000):
-        with pytest.raises(OSError, match="File name too long") as caught:
-            look("a/" * (length // 2), None, OPEN, 1, TABLE, ALL, Opened())
-        assert caught.value.errno == errno.ENAMETOOLONG
+        assert look_at("a/" * (length // 2), OPEN, 1)[0] == -errno.ENAMETOOLONG
 
 
-def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
-    folder = tmp_path / os.fsdecode(b"\xfc")
+def test_a_name_that_is_no_utf8(cgroup: Path) -> None:
+    folder = cgroup / os.fsdecode(b"\xfc")
     folder.mkdir()
     write(folder, cpu_stat="usage_usec 5\n")
     assert read(folder) == (5, *[None] * 9)
@@ -197,15 +226,6 @@ def test_use(tmp_path: Path, usage: int, peak: str | None, used: bool) -> None:
     assert shows_use(usage, str(tmp_path)) is used
 
 
-def test_the_controllers_that_children_have(tmp_path: Path) -> None:
-    (tmp_path / "cgroup.subtree_control").write_text("cpu memory pids\n")
-    above = os.open(tmp_path, os.O_PATH)
-    assert read_controllers(".", above) == read_controllers(str(tmp_path)) == [b"cpu", b"memory", b"pids"]
-    os.close(above)
-    (tmp_path / "cgroup.subtree_control").write_text("\n")
-    assert read_controllers(str(tmp_path)) == []
-
-
 @needs_root
 @both_ways
 def test_a_real_one_and_its_end(flags: int) -> None:
@@ -213,33 +233,49 @@ def test_a_real_one_and_its_end(flags: int) -> None:
     inotify = inotify_init1(IN_NONBLOCK)
     with ground() as own:
         folder = own.make("one")
-        way, inode = str(folder), folder.stat().st_ino
-        watch = inotify_add_watch(inotify, way, IN_CREATE)
+        inode = folder.stat().st_ino
+        watch = inotify_add_watch(inotify, str(folder), IN_CREATE)
         process = own.enter("one")
-        assert look(way, None, flags, inode, TABLE, ALL, Opened()) == THERE | POPULATED
-        opened = Opened()
+        assert look_at(folder, flags)[0] == THERE | POPULATED
         process.end()
-        assert look(way, None, flags, inode, TABLE, ALL, opened) == THERE | OPENED
+        opened = Opened(look_at(folder, flags))
         assert (opened.folder >= 0) == bool(flags & WITH_FOLDER)
         fd = os.open(folder, os.O_PATH)
         birth = birth_time(fd)
         os.close(fd)
-        assert opened.birth == (-1 if birth is None else birth)
+        assert opened.birth < 0 if birth is None else opened.birth / 1e9 == pytest.approx(birth)
         assert opened.numbers[0] > 0
-        assert read_again(way, None, TABLE, opened)
-        numbers = list(opened.numbers)
+
+        def delete(number: int = opened.numbers[0]) -> int:
+            doomed = [HERE, opened.first, number, watch, -1]
+            (result,) = delete_cgroups(inotify, [str(folder)], doomed, TABLE)
+            return result
+
+        assert delete(opened.numbers[0] - 1) == CHANGED
         inner = own.make("one/inner")
-        with pytest.raises(OSError, match="busy"):
-            delete_cgroup(way, None, opened.first, inotify, (watch, -1))
+        assert delete() == -errno.EBUSY
         inner.rmdir()
         first = os.dup(opened.first)
-        delete_cgroup(way, None, opened.first, inotify, (watch, -1))
+        assert delete() == 0
+        assert not folder.exists()
         opened.first = first
         assert not Path(f"/proc/self/fdinfo/{inotify}").read_text().count("inotify wd")
         own.make("one")  # another one, by the same name
-        assert not read_again(way, None, TABLE, opened)
-        assert list(opened.numbers) == numbers, "what was read last is still known"
-        assert look(way, None, flags, inode, TABLE, ALL, Opened()) == THERE | ANOTHER
+        assert delete() == GONE
+        assert folder.exists()
+        assert look_at(folder, flags, inode)[0] == THERE | ANOTHER
         opened.close()
     os.close(inotify)
     assert open_numbers() == before
+
+
+@needs_root
+def test_many_are_deleted_by_one_call_and_each_has_its_result() -> None:
+    with ground() as own:
+        folders = [own.make(name) for name in "abc"]
+        opened = [Opened(look_at(folder, OPEN)) for folder in folders]
+        own.make("b/inner")
+        doomed = [number for one in opened for number in (HERE, one.first, one.numbers[0], -1, -1)]
+        assert list(delete_cgroups(-1, [str(folder) for folder in folders], doomed, TABLE)) == [0, -errno.EBUSY, 0]
+        assert [folder.exists() for folder in folders] == [False, True, False]
+        opened[1].close()

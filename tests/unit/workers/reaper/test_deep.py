@@ -18,7 +18,7 @@ from tests.unit.waiting import wait_exit
 from tests.unit.workers.reaper.ground import Ground
 from tests.unit.workers.reaper.scenario import Script, play, until
 from workers.reaper import node, release, tree
-from workers.reaper.node import Release, WatchedCgroup
+from workers.reaper.node import WatchedCgroup
 from workers.reaper.reaper import Reaper
 from workers.reaper.schedule import COMPLAINTS_PAUSE, MOST_COMPLAINTS, Complaints
 from workers.reaper.watches import Watches
@@ -190,9 +190,9 @@ def test_a_cgroup_whose_child_nobody_can_watch_is_looked_at_less_and_less(monkey
 
     refuse = release.Releases._refused
 
-    def refusing(self: release.Releases, node: WatchedCgroup, given: Release, error: OSError) -> None:
+    def refusing(self: release.Releases, node: WatchedCgroup, error: OSError) -> None:
         refused.append(asyncio.get_running_loop().time())
-        refuse(self, node, given, error)
+        refuse(self, node, error)
 
     monkeypatch.setattr(Watches, "add", adding)
     monkeypatch.setattr(release.Releases, "_refused", refusing)

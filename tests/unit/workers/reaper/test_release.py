@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,69 @@ def test_deleted_by_somebody_else_and_made_anew_at_once() -> None:
             script.told.clear()
 
     play(scenario, Ground.make, delete_delay=0.3)
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, reaper: Reaper, do: Callable[[], object]) -> None:
+    """Have this done once, between the last reading and the deletion."""
+    delete = reaper.tree.watches.delete
+
+    def interrupted(*arguments: Any) -> Sequence[int]:
+        monkeypatch.setattr(reaper.tree.watches, "delete", delete)
+        do()
+        return delete(*arguments)
+
+    monkeypatch.setattr(reaper.tree.watches, "delete", interrupted)
+
+
+def test_deleted_and_made_anew_right_before_our_deletion(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The new one stays, and the old one is told of once; those that are deleted with it are as well."""
+
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        def make_anew() -> None:
+            own.folder("name").rmdir()
+            own.make("name")
+            made.append(own.folder("name").stat().st_ino)
+
+        made: list[int] = []
+        for name in ("name", "other"):
+            own.make(name)
+            own.pass_through(name)
+        await until(lambda: reaper.releases.waiting == 2)
+        meanwhile(monkeypatch, reaper, make_anew)
+        await until(lambda: len(script.told) == 2)
+        await asyncio.sleep(QUIET)
+        assert [own.folder("name").stat().st_ino] == made
+        assert not own.folder("other").exists()
+        assert sorted(script.paths()) == [f"{own.scope}/name", f"{own.scope}/other"]
+        assert reaper.releases.counters.deleted_by_others == 1
+        own.pass_through("name")
+        await until(lambda: len(script.told) == 3)
+        assert reaper.accounting is not None
+        assert reaper.accounting.spool.rows == 3
+
+    play(scenario, Ground.make, delete_delay=0.3, database=f"sqlite:{tmp_path}/a.db", spool=f"{tmp_path}/spool")
+
+
+def test_a_process_that_comes_and_goes_right_before_our_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it used is counted."""
+
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        used: list[int] = []
+
+        def pass_through() -> None:
+            own.pass_through("name")
+            text = own.folder("name").joinpath("cpu.stat").read_text()
+            used.append(int(text.split()[1]))
+
+        own.make("name")
+        own.pass_through("name")
+        await until(lambda: reaper.releases.waiting)
+        meanwhile(monkeypatch, reaper, pass_through)
+        await until(lambda: script.told)
+        assert [round(told.counted["cpu_total"] * 1e6) for told in script.told] == used  # type: ignore[operator]
+        assert not own.folder("name").exists()
+
+    play(scenario, Ground.make)
 
 
 def test_one_that_is_deleted_before_it_is_read_is_not_told_of() -> None:
@@ -394,16 +459,18 @@ def test_neither_watches_nor_descriptors_are_left() -> None:
     play(scenario, Ground.make)
 
 
-def test_an_unexpected_error_costs_the_others_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unexpected_error_costs_the_others_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
-        changed = reaper.releases.changed
+        seen = reaper.releases._seen
 
-        def wrong(node: WatchedCgroup, by_event: bool = False) -> None:
+        def wrong(node: WatchedCgroup, *arguments: Any) -> None:
             if node.name == "bad":
                 raise KeyError("a mistake of ours")
-            changed(node, by_event)
+            seen(node, *arguments)
 
-        reaper.releases.changed = wrong  # type: ignore[method-assign]
+        monkeypatch.setattr(reaper.releases, "_seen", wrong)
         for name in ("bad", "good"):
             own.make(name)
             own.pass_through(name)
@@ -418,11 +485,11 @@ def test_an_unexpected_error_costs_the_others_nothing(caplog: pytest.LogCaptureF
 
 def test_what_cannot_be_deleted_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
-        def refuse(way: str, *_: object) -> None:
-            raise PermissionError(13, "Permission denied", way)
+        def refuse(inotify: int, ways: Sequence[str], *_: object) -> list[int]:
+            return [-errno.EACCES] * len(ways)
 
         with monkeypatch.context() as patched:
-            patched.setattr(watches, "delete_cgroup", refuse)
+            patched.setattr(watches, "delete_cgroups", refuse)
             own.make("one")
             own.pass_through("one")
             await until(lambda: reaper.releases.counters.failed >= 2)
@@ -437,9 +504,9 @@ def test_those_that_wait_for_descriptors_cost_nothing(monkeypatch: pytest.Monkey
     """As many as there may be, for as long as a script's database is away."""
     looks: list[str] = []
 
-    def counted(way: str, *arguments: Any) -> int:
-        looks.append(way)
-        return look(way, *arguments)
+    def counted(ways: Sequence[str], *arguments: Any) -> Iterable[tuple[int, ...]]:
+        looks.extend(ways)
+        return look(ways, *arguments)
 
     async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
         script.ends_at_once = False
@@ -466,9 +533,9 @@ def test_those_that_wait_for_descriptors_cost_nothing(monkeypatch: pytest.Monkey
 def test_many_events_of_a_cgroup_are_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[str] = []
 
-    def counted(way: str, *arguments: Any) -> int:
-        looks.append(way)
-        return look(way, *arguments)
+    def counted(ways: Sequence[str], *arguments: Any) -> Iterable[tuple[int, ...]]:
+        looks.extend(ways)
+        return look(ways, *arguments)
 
     async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
         own.make("a")

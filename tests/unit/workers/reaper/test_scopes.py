@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from workers.reaper.cgroup_calls import HERE
 from workers.reaper.node import Folders, Kind, Scopes, WatchedCgroup
 
 A, B, INNER = "/x.slice/a.scope", "/x.slice/y.slice/b.scope", "/x.slice/a.scope/one/inner.scope"
@@ -42,7 +43,7 @@ def test_the_way_to_a_cgroup() -> None:
     member = WatchedCgroup(scope, "b", "/a.scope/b", Kind.MEMBER, 3)
     inner = WatchedCgroup(member, "c", "/a.scope/b/c", Kind.MEMBER, 4)
     place = Folders("/cg").place
-    assert [place(node) for node in (scope, inner)] == [("/cg/a.scope", None), ("/cg/a.scope/b/c", None)]
+    assert [place(node) for node in (scope, inner)] == [("/cg/a.scope", HERE), ("/cg/a.scope/b/c", HERE)]
     scope.folder = 7
     assert [place(node) for node in (scope, member, inner)] == [(".", 7), ("b", 7), ("b/c", 7)]
 

@@ -26,11 +26,11 @@ def lines(spool: Spool) -> list[bytes]:
 
 def test_rows_come_in_batches_and_in_their_order(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path), LIMIT)
-    spool.append(b"1\n")
-    spool.append(b"2\n")
+    spool.append([b"1\n"])
+    spool.append([b"2\n"])
     assert not lines(spool)
     spool.close_batch()
-    spool.append(b"3\n")
+    spool.append([b"3\n"])
     spool.close_batch()
     spool.close_batch()
     first, second = list(spool.batches)
@@ -44,13 +44,13 @@ def test_rows_come_in_batches_and_in_their_order(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_has_left(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path), LIMIT)
-    spool.append(b"1\n")
+    spool.append([b"1\n"])
     spool.close_batch()
-    spool.append(b"2\n")
-    spool.append(b"3\n")
+    spool.append([b"2\n"])
+    spool.append([b"3\n"])
     spool = again(spool, tmp_path)
     assert lines(spool) == [b"1", b"2", b"3"]
-    spool.append(b"4\n")
+    spool.append([b"4\n"])
     spool.close_batch()
     assert lines(spool) == [b"1", b"2", b"3", b"4"]
 
@@ -70,57 +70,65 @@ def test_a_line_that_was_cut_off_is_dropped(
 ) -> None:
     (tmp_path / "0000000000000007.rows").write_bytes(written)
     spool = Spool(str(tmp_path), LIMIT)
-    assert spool.last_line() == last
-    assert lines(spool) == rest
+    assert spool.last_lines(1) == ([] if last is None else [last])
+    assert lines(spool) == spool.last_lines(9) == rest
+    assert spool.size == sum(len(line) + 1 for line in rest)
     if last is not None:
-        spool.drop_last_line()
+        spool.drop_line(last)
         assert lines(spool) == rest[:-1]
-    assert spool.size == sum(len(line) + 1 for line in lines(spool))
+        assert spool.rows == again(spool, tmp_path).rows == len(rest) - 1
 
 
-def test_the_last_row_can_be_taken_back(tmp_path: Path) -> None:
+def test_the_last_rows_can_be_taken_back(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path), LIMIT)
-    spool.append(b"1\n")
-    spool.append(b"2\n")
-    spool.take_back()
-    spool.take_back()
-    spool.append(b"3\n")
+    spool.append([b"1\n"])
+    spool.append([b"22\n", b"333\n", b"4444\n", b"55555\n"])
+    spool.take_back([0, 2])
+    assert spool.rows == 3
+    spool.append([b"6\n"])
+    spool.take_back([0])
+    spool.append([b"7\n"])
     spool.close_batch()
-    assert lines(spool) == [b"1", b"3"]
+    assert lines(spool) == [b"1", b"333", b"55555", b"7"]
+    assert spool.rows == again(spool, tmp_path).rows == 4
 
 
 def test_a_segment_that_is_long_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SEGMENT", 4)
     spool = Spool(str(tmp_path), LIMIT)
     for number in range(5):
-        spool.append(b"%d\n" % number)
+        spool.append([b"%d\n" % number])
     assert [spool.read(batch) for batch in spool.batches] == [[b"0", b"1"], [b"2", b"3"]]
 
 
 def test_more_than_the_limit_is_lost_and_counted(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path), 10)
     for _ in range(4):
-        spool.append(b"1234\n")
+        spool.append([b"1234\n"])
     assert spool.lost == 2
-    spool.take_back()
+    spool.take_back([0])
     assert spool.lost == 1
     spool.close_batch()
     assert lines(spool) == [b"1234"] * 2
     spool.remove(spool.batches[0])
-    spool.append(b"1234\n")
-    assert spool.lost == 1
+    spool.append([b"1234\n", b"56\n", b"789\n", b"0\n"])
+    assert spool.lost == 3, "from the first that has no room on"
+    spool.take_back([1, 3])
+    assert spool.lost == 2
+    spool.close_batch()
+    assert lines(spool) == [b"1234"]
 
 
 def cut_writes(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """A disk that takes so many bytes from now on."""
     room = 1 << 30
-    write = os.write
+    write = os.pwrite
 
-    def limited(fd: int, data: bytes) -> int:
+    def limited(fd: int, data: bytes, offset: int) -> int:
         nonlocal room
         if room <= 0:
             raise OSError(28, "No space left on device")
-        written = write(fd, data[:room])
+        written = write(fd, data[:room], offset)
         room -= written
         return written
 
@@ -128,28 +136,28 @@ def cut_writes(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         nonlocal room
         room = size
 
-    monkeypatch.setattr(os, "write", limited)
+    monkeypatch.setattr(os, "pwrite", limited)
     return leave
 
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave = cut_writes(monkeypatch)
     spool = Spool(str(tmp_path), LIMIT)
-    spool.append(b"1\n")
+    spool.append([b"1\n"])
     leave(3)
-    spool.append(b"two\n")
-    spool.append(b"three\n")
+    spool.append([b"two\n"])
+    spool.append([b"three\n"])
     assert spool.in_memory == [b"two\n", b"three\n"]
-    spool.append(b"four\n")
-    spool.take_back()
-    assert spool.in_memory == [b"two\n", b"three\n"]
+    spool.append([b"four\n", b"five\n", b"six\n"])
+    spool.take_back([0, 2])
+    assert spool.in_memory == [b"two\n", b"three\n", b"five\n"]
     assert (tmp_path / "0000000000000001.rows").read_bytes() == b"1\n", "half a row is none"
     spool.close_batch()
     assert lines(spool) == [b"1"]
     leave(1 << 20)
-    spool.append(b"5\n")
+    spool.append([b"5\n"])
     spool.close_batch()
-    assert sorted(lines(spool)) == [b"1", b"5", b"three", b"two"]
+    assert sorted(lines(spool)) == [b"1", b"5", b"five", b"three", b"two"]
     assert spool.in_memory == []
 
 
@@ -157,9 +165,9 @@ def test_memory_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(module, "MAX_IN_MEMORY", 2)
     cut_writes(monkeypatch)(0)
     spool = Spool(str(tmp_path), LIMIT)
-    for _ in range(3):
-        spool.append(b"1\n")
-    assert (len(spool.in_memory), spool.lost) == (2, 1)
+    spool.append([b"1\n"])
+    spool.append([b"2\n", b"3\n"])
+    assert (spool.in_memory, spool.lost) == ([b"1\n", b"2\n"], 1)
 
 
 def test_one_reaper_uses_it_at_a_time(tmp_path: Path) -> None:
@@ -198,14 +206,14 @@ def test_rows_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     leave = cut_writes(monkeypatch)
     spool = Spool(str(tmp_path), LIMIT)
     for _ in range(3):
-        spool.append(b"1\n")
-    spool.take_back()
+        spool.append([b"1\n"])
+    spool.take_back([0])
     assert spool.rows == 2
     spool.close_batch()
-    spool.append(b"2\n")
+    spool.append([b"2\n"])
     assert spool.rows == 3
     leave(1)
-    spool.append(b"3\n")
+    spool.append([b"3\n"])
     assert spool.rows == 4, "one of them in memory"
     spool.remove(spool.batches[0])
     assert spool.rows == 2
@@ -222,8 +230,8 @@ def test_rows_of_many_earlier_segments_are_estimated(tmp_path: Path, monkeypatch
 
 def test_a_segment_that_was_removed_is_lost_and_counted(tmp_path: Path) -> None:
     spool = Spool(str(tmp_path), LIMIT)
-    spool.append(b"1\n")
-    spool.append(b"2\n")
+    spool.append([b"1\n"])
+    spool.append([b"2\n"])
     spool.close_batch()
     (batch,) = spool.batches
     (tmp_path / batch).unlink()
@@ -239,8 +247,8 @@ def test_why_a_row_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert spool.trouble == ""
     for room in (0, 1):
         leave(room)
-        spool.append(b"12\n")
+        spool.append([b"12\n"])
         assert spool.trouble == "No space left on device"
     leave(100)
-    spool.append(b"12\n")
+    spool.append([b"12\n"])
     assert spool.trouble == ""

@@ -77,8 +77,8 @@ def test_rows_come_to_the_database_and_leave_the_spool(tmp_path: Path) -> None:
         database = Fake()
         writer = start(tmp_path, database)
         for number in range(50):
-            writer.record(record(inode=number, account="x"))
-        writer.take_back()
+            writer.record([record(inode=number, account="x")])
+        writer.take_back([0])
         await until(lambda: len(database.rows) == 49)
         await until(lambda: not list(os.listdir(tmp_path)))
         assert writer.kept == 49
@@ -94,7 +94,7 @@ def test_a_database_that_is_away_for_a_while(tmp_path: Path) -> None:
         database.there = False
         writer = start(tmp_path, database)
         for number in range(50):
-            writer.record(record(inode=number))
+            writer.record([record(inode=number)])
             await asyncio.sleep(0.002)
         await until(lambda: writer.trouble == "away")
         database.there = True
@@ -110,7 +110,7 @@ def test_a_commit_whose_answer_is_lost_counts_once(tmp_path: Path) -> None:
         database = Fake()
         database.fails_after = True
         writer = start(tmp_path, database)
-        writer.record(record())
+        writer.record([record()])
         await until(lambda: writer.kept)
         assert database.cgroups() == [1]
         assert database.batches == [1, 1]
@@ -124,10 +124,10 @@ def test_what_the_database_does_not_have_at_the_end_comes_after_the_next_start(t
         database = Fake()
         database.there = False
         writer = start(tmp_path, database)
-        writer.record(record(inode=1))
+        writer.record([record(inode=1)])
         await writer.stop()
         writer = start(tmp_path, database)
-        writer.record(record(inode=2))
+        writer.record([record(inode=2)])
         database.there = True
         await writer.stop()
         assert database.cgroups() == [1, 2]
@@ -135,23 +135,24 @@ def test_what_the_database_does_not_have_at_the_end_comes_after_the_next_start(t
     asyncio.run(run())
 
 
-def test_killed_between_the_row_and_the_end_of_its_cgroup(tmp_path: Path) -> None:
-    """The cgroup lives, is released by the next process, and is told of by that one alone."""
+def test_killed_between_the_rows_and_the_ends_of_their_cgroups(tmp_path: Path) -> None:
+    """Those that live are released by the next process, and are told of by that one alone."""
     spool, root = tmp_path / "spool", tmp_path / "root"
-    (root / "a").mkdir(parents=True)
+    for name in "ab":
+        (root / name).mkdir(parents=True)
     inode = (root / "a").stat().st_ino
 
     async def run() -> None:
         database = Fake()
-        for alive in (True, False):
-            writer = AccountingWriter("host", str(root), Spool(str(spool), LIMIT), database)
-            writer.record(record("/gone", inode=5))
-            writer.record(record("/a", inode=inode if alive else inode + 1))
-            os.close(writer.spool._lock)  # killed
-            writer = AccountingWriter("host", str(root), Spool(str(spool), LIMIT), database)
-            writer.start()
-            await writer.stop()
-            assert database.cgroups() == [5] if alive else sorted([5, inode + 1])
+        writer = AccountingWriter("host", str(root), Spool(str(spool), LIMIT), database)
+        writer.record([record("/gone", inode=5)])
+        living = [record("/a", inode=inode), record("/b", inode=(root / "b").stat().st_ino)]
+        writer.record([living[0], record("/also gone", inode=6), living[1], record("/a", inode=inode + 1)])
+        os.close(writer.spool._lock)  # killed
+        writer = AccountingWriter("host", str(root), Spool(str(spool), LIMIT), database)
+        writer.start()
+        await writer.stop()
+        assert database.cgroups() == sorted([5, 6, inode + 1])
 
     asyncio.run(run())
 
@@ -162,7 +163,7 @@ def test_what_is_no_row_is_told_of_and_does_not_stay(tmp_path: Path) -> None:
     async def run() -> None:
         database = Fake()
         writer = start(tmp_path, database)
-        writer.record(record())
+        writer.record([record()])
         await until(lambda: database.rows)
         assert writer.refused == 2
         await writer.stop()
@@ -178,7 +179,7 @@ def test_a_full_disk_costs_no_row_while_the_database_is_there(tmp_path: Path, mo
         with monkeypatch.context() as patched:
             patched.setattr(Spool, "_write", lambda self, data, rows: False)
             for number in range(10):
-                writer.record(record(inode=number))
+                writer.record([record(inode=number)])
             await until(lambda: len(database.rows) == 10)
         await writer.stop()
         assert writer.spool.lost == 0
@@ -197,7 +198,7 @@ def test_killed_at_any_moment_each_row_is_there_once(tmp_path: Path) -> None:
             writer.start()
             with marks.open("ab", buffering=0) as file:
                 for number in range(first, first + 100_000):
-                    writer.record(record(inode=number))
+                    writer.record([record(inode=number)])
                     file.write(b"%d\n" % number)
                     if number % 3 == 0:
                         await asyncio.sleep(0.001)
@@ -259,7 +260,7 @@ def test_what_the_database_does_not_take_is_brought_to_the_disk(
         database = Fake()
         database.there = False
         writer = start(tmp_path, database)
-        writer.record(record(inode=1))
+        writer.record([record(inode=1)])
         await until(lambda: len(names) == 2)
         assert names == [next(iter(os.listdir(tmp_path))), tmp_path.name]
         await asyncio.sleep(0.2)
@@ -267,12 +268,12 @@ def test_what_the_database_does_not_take_is_brought_to_the_disk(
         monkeypatch.setattr(module, "SYNC_PAUSE", 3600.0)
         database.there = True
         await until(lambda: writer.kept)
-        writer.record(record(inode=2))
+        writer.record([record(inode=2)])
         await until(lambda: writer.kept == 2)
         assert not writer.spool.take_unsynced(), "what has gone to the database by then is on its disk"
         assert len(names) == 2
         database.there = False
-        writer.record(record(inode=3))
+        writer.record([record(inode=3)])
         await writer.stop()
         assert len(names) == 4, "at the end"
 
@@ -296,7 +297,7 @@ def test_rows_that_are_too_old_are_dropped_from_time_to_time(tmp_path: Path, mon
         writer = AccountingWriter("host", "/nonexistent", Spool(str(tmp_path), LIMIT), Old(), 3600.0)
         writer.start()
         for number in range(1, 6):
-            writer.record(record(inode=number))
+            writer.record([record(inode=number)])
             await until(lambda number=number: writer.kept == number)  # type: ignore[misc]
         await writer.stop()
         assert asked == [("host", 3600.0, 10)] * 3, "then in an hour"
@@ -313,7 +314,7 @@ def test_a_database_that_forgets_nothing_still_takes_rows(tmp_path: Path, caplog
         writer = AccountingWriter("host", "/nonexistent", Spool(str(tmp_path), LIMIT), Unwilling(), 3600.0)
         writer.start()
         for number in (1, 2):
-            writer.record(record(inode=number))
+            writer.record([record(inode=number)])
             await until(lambda number=number: writer.kept == number)  # type: ignore[misc]
         assert not writer.trouble
         await writer.stop()
@@ -337,7 +338,7 @@ def test_rows_that_come_while_those_in_memory_are_handed_over_stay(
                 full = False
                 keeper_spool.close_batch()
                 full = True
-                keeper_spool.append(encode(rows[0]._replace(cgroup=2)))
+                keeper_spool.append([encode(rows[0]._replace(cgroup=2))])
             return await super().insert(rows)
 
     keeper_spool = Spool(str(tmp_path), LIMIT)
@@ -347,7 +348,7 @@ def test_rows_that_come_while_those_in_memory_are_handed_over_stay(
         nonlocal full
         writer = AccountingWriter("host", "/nonexistent", keeper_spool, database)
         writer.start()
-        writer.record(record(inode=1))
+        writer.record([record(inode=1)])
         await until(lambda: writer.kept)
         full = False
         await writer.stop()
@@ -364,11 +365,11 @@ def test_a_batch_that_somebody_has_removed_does_not_hold_up_the_others(
         database.there = False
         writer = start(tmp_path, database)
         for number in range(3):
-            writer.record(record(inode=number))
+            writer.record([record(inode=number)])
         await until(lambda: writer.spool.batches)
         (batch,) = writer.spool.batches
         (tmp_path / batch).unlink()
-        writer.record(record(inode=7))
+        writer.record([record(inode=7)])
         database.there = True
         await until(lambda: writer.kept)
         await until(lambda: not writer.trouble)
@@ -398,14 +399,14 @@ def test_a_batch_that_cannot_be_read_does_not_hold_up_the_others(
         database = Fake()
         database.there = False
         writer = start(tmp_path, database)
-        writer.record(record(inode=1))
+        writer.record([record(inode=1)])
         await until(lambda: writer.spool.batches)
         bad.update(writer.spool.batches)
-        writer.record(record(inode=2))
+        writer.record([record(inode=2)])
         database.there = True
         await until(lambda: database.cgroups() == [2])
         await until(lambda: "Input/output error" in writer.trouble)
-        writer.record(record(inode=3))
+        writer.record([record(inode=3)])
         await until(lambda: database.cgroups() == [2, 3])
         bad.clear()
         await until(lambda: database.cgroups() == [1, 2, 3])
@@ -421,7 +422,7 @@ def test_a_spool_that_cannot_be_written_is_told_of_once(tmp_path: Path, caplog: 
         writer = start(tmp_path, database)
         os.rename(tmp_path, f"{tmp_path}-away")
         for number in range(1, 4):
-            writer.record(record(inode=number))
+            writer.record([record(inode=number)])
             await until(lambda number=number: writer.kept == number)  # type: ignore[misc]
         await writer.stop()
 
@@ -448,7 +449,7 @@ def test_what_is_dropped_is_logged_and_why_nothing_is(tmp_path: Path, caplog: py
         for number in range(1, 6):
             database.doubts = number < 3
             writer._forget_next = 0.0
-            writer.record(record(inode=number))
+            writer.record([record(inode=number)])
             await until(lambda number=number: writer.kept == number)  # type: ignore[misc]
             await until(lambda: writer._forget_next)
         await writer.stop()
