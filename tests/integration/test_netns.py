@@ -198,6 +198,7 @@ def test_what_was_taken_away_is_put_right(spawnd: Start, name: str, command: str
     repairs = json.loads(daemon.ctl("call", f"netns@{name}", "GetRepairs", "--json").stdout)["repairs"]
     assert missing.replace("@", name) in repairs[0]["missing"]
     assert "put right 1 times" in says(daemon, name) or len(repairs) > 1
+    assert "not stored" not in daemon.log()
     reach_by_ping(name)
 
 

@@ -153,7 +153,7 @@ def _service(options: Values, common: Values, values: Values, checking: Checking
         reload_signal=signal_number("HUP"),
         restart_signal=signal_number("RTMIN+3"),
         kill_mode="process",
-        fdstore_max=1,
+        fdstore_max=2,  # the worker's record, and room to send it again: the store keeps it once
         control=True,
         **fields,
     )

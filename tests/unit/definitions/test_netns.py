@@ -26,7 +26,7 @@ def test_it_is_a_service_of_its_worker(files: Files) -> None:
     signals = (service.restart_signal, service.reload_signal, service.handover_signal, service.stop_signal)
     assert signals == (37, 1, 10, 15)
     assert service.control
-    assert (service.kill_mode, service.fdstore_max, service.stdout.kind) == ("process", 1, "log")
+    assert (service.kill_mode, service.fdstore_max, service.stdout.kind) == ("process", 2, "log")
     assert service.options == {
         "name": "a",
         "link": "a",
