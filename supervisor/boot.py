@@ -120,7 +120,7 @@ class Boot:
         return Server(self._loop, self._supervisor, self._runtime.control, self._children.when_reaped, saved)
 
     def _watch_folder(self) -> None:
-        self._folder_watch = FolderWatch(self._loop, self._runtime, self._remade)
+        self._folder_watch = FolderWatch(self._loop, self._runtime, self._remade, self._supervisor.find_removed)
 
     def _remade(self) -> None:
         """Bind the sockets and write the state in the run-time folder, which was made anew."""

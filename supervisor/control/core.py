@@ -82,6 +82,10 @@ class Unit(Protocol):
     def undecided(self) -> str:
         """Why spawnd has not found the main process of a background daemon yet; otherwise empty."""
 
+    @property
+    def lacks_control_socket(self) -> bool:
+        """Whether the socket that `call` uses is gone from its path."""
+
     def usage(self) -> tuple[int | None, float | None]:
         """Return memory in bytes and CPU time in seconds; None if unknown. Raises nothing."""
 

@@ -34,8 +34,10 @@ def summary(unit: Unit, core: Core, now: float) -> dict[str, object]:
 def details(unit: Unit, core: Core, now: float) -> dict[str, object]:
     """Return all facts about a service."""
     service, life = unit.service, unit.life
+    lost = f"its control socket was removed: `spawnctl restart {unit.name}` makes it again"
     waits_for_retry = life.state is State.BACKOFF and life.deadline is not None
     return summary(unit, core, now) | {
+        "reason": "; ".join(filter(None, (reason(unit), lost if unit.lacks_control_socket else ""))),
         "file": service.file,
         "line": service.line,
         "last_exit": unit.last_exit,

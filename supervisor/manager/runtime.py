@@ -8,7 +8,7 @@ import select
 import stat
 import time
 from binascii import b2a_base64
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Set
 from contextlib import suppress
 
 from supervisor.errors import RuntimeFolderError
@@ -31,6 +31,8 @@ from supervisor.printable import quoted
 
 LOCK_TIMEOUT = 0.5  # seconds to wait for the lock
 LOCK_POLL = 0.02  # seconds between two tries
+REMOVAL_PAUSE = 0.2  # seconds from a removal until it is reported
+SOCKET_FOLDERS = ("notify", "control.d")
 FOLDERS = {"notify": 0o711, "control.d": 0o711, "functions": 0o700}
 FILES = ("pid", "state", "state~")
 KINDS = {
@@ -268,12 +270,21 @@ def _narrow(fd: int, mode: int) -> bool:
 
 
 class FolderWatch:
-    """Watch that calls `remade` after something was removed and made again. Owns its descriptor."""
+    """Watch that calls `remade` after a folder was removed and made again. Owns its descriptor.
 
-    def __init__(self, loop: Loop, runtime: RuntimeFolder, remade: Callable[[], None]) -> None:
+    `removed` gets the names that are gone from the folders of sockets, whoever has removed them: some time later,
+    so that nothing is made in a folder that is just being removed.
+    """
+
+    def __init__(
+        self, loop: Loop, runtime: RuntimeFolder, remade: Callable[[], None], removed: Callable[[Set[str]], None]
+    ) -> None:
         self._loop = loop
         self._runtime = runtime
         self._remade = remade
+        self._removed = removed
+        self._gone: set[str] = set()
+        self._socket_watches: set[int] = set()
         self._names = {*FOLDERS, os.path.basename(runtime.path)}
         self._fd = -1
         try:
@@ -295,15 +306,26 @@ class FolderWatch:
     def _watch(self) -> None:
         for path in (os.path.dirname(self._runtime.path), self._runtime.path):
             inotify_add_watch(self._fd, path, MASK)
+        paths = (f"{self._runtime.path}/{folder}" for folder in SOCKET_FOLDERS)
+        self._socket_watches = {inotify_add_watch(self._fd, path, MASK) for path in paths}
 
     def _read(self, _events: int) -> None:
         try:
             events = parse_events(os.read(self._fd, BUFFER))
         except BlockingIOError:
             return
+        gone = {name for watch, _mask, name in events if watch in self._socket_watches}
+        if gone and not self._gone:
+            self._loop.call_later(REMOVAL_PAUSE, self._tell_removed)
+        self._gone |= gone
         # an overflow of the queue (watch < 0) may have dropped such an event
         if any(name in self._names or watch < 0 or mask & IN_IGNORED for watch, mask, name in events):
             self._look()
+
+    def _tell_removed(self) -> None:
+        gone, self._gone = self._gone, set()
+        if self._fd >= 0:
+            self._removed(gone)
 
     def _look(self) -> None:
         if self._fd < 0:

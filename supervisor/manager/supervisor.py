@@ -6,7 +6,8 @@ The control interface calls it the core.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 
 from supervisor.changes.changeover import inspect, renew_unreachable
@@ -176,12 +177,22 @@ class Supervisor:
     def look_again(self) -> None:
         """Write the state to a run-time folder that was made anew, and bind the notification sockets there."""
         self.writer.look_again()
-        for name, unit in self.manager.units.items():
-            if unit.receiver is not None:
-                self.manager.processes.bind_receiver(unit)
-            for path in (opened.spec.path for _slot, opened in unit.table if opened.inode is not None):
-                if path.startswith(f"{self._host.runtime.path}/") and not is_bound(path):
-                    log.warning("%s: its socket %s was removed; `spawnctl restart %s` makes it again", name, path, name)
+        for unit in self.manager.units.values():
+            self._bind_again(unit)
+
+    def find_removed(self, names: Set[str]) -> None:
+        """Bind again, or report, sockets of services that may be among these removed files and folders."""
+        for unit in self.manager.units.values():
+            if unit.name in names or os.path.basename(os.path.dirname(unit.notify_path)) in names:
+                self._bind_again(unit)
+
+    def _bind_again(self, unit: Unit) -> None:
+        if unit.receiver is not None:
+            self.manager.processes.bind_receiver(unit)
+        for path in (opened.spec.path for _slot, opened in unit.table if opened.inode is not None):
+            if path.startswith(f"{self._host.runtime.path}/") and not is_bound(path):
+                text = "%s: its socket %s was removed; `spawnctl restart %s` makes it again"
+                log.warning(text, unit.name, path, unit.name)
 
     def saved(self) -> Record:
         """Return the work in progress that no unit's record holds, for `rebuild` after the exec."""

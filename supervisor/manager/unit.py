@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 
-from supervisor.definitions.service import FIRST, STDIO, Descriptor, Service, Slot
+from supervisor.definitions.service import CONTROL, FIRST, STDIO, Descriptor, Service, Slot
 from supervisor.lifecycle.cause import ENDLESS, endless, output_hint
 from supervisor.lifecycle.dependencies import Obstacle
 from supervisor.lifecycle.life import AT_REST, UP, Cause, Ended, Life, State, span
@@ -31,6 +31,7 @@ from supervisor.process.launch import DescriptorRow
 from supervisor.process.network_namespace import namespace_of_name
 from supervisor.process.paths import Sight
 from supervisor.process.run import Role, Run
+from supervisor.process.sockets import is_bound
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 CPUCLOCK_SCHED = 2  # <linux/posix-timers.h>: the clock of a process, as clock_getcpuclockid(3) returns it
@@ -147,6 +148,12 @@ class Unit:
     def undecided(self) -> str:
         """Why none of its processes in the background has been chosen as the daemon; '' without a search."""
         return self.rest.undecided if isinstance(self.rest, Background) else ""
+
+    @property
+    def lacks_control_socket(self) -> bool:
+        """Whether the socket of `control = true` is gone from its path in the run-time folder."""
+        opened = (opened for _slot, opened in self.table if opened.spec.name == CONTROL)
+        return self.service.control and any(not is_bound(each.spec.path) for each in opened)
 
     def make_mark(self) -> str:
         """Return the mark of its processes, which stays the same for as long as the unit exists."""

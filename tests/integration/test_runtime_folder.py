@@ -97,3 +97,29 @@ def test_it_is_not_made_where_its_own_folder_is_gone(daemon: Daemon) -> None:
         (away / "gone").rename(away / "run")
     finally:
         away.rename(folder)
+
+
+def test_a_removed_notification_socket_is_bound_again_while_the_service_runs(daemon: Daemon) -> None:
+    pid = daemon.wait_running("s")
+    (notify,) = (daemon.runtime / "notify").iterdir()
+    shutil.rmtree(notify)
+    daemon.wait_log("notification socket was not at its path")
+
+    def is_heard() -> bool:
+        os.kill(pid, signal.SIGUSR1)
+        return "told" in daemon.ctl("status", "s").stdout
+
+    wait_until(is_heard, "a status")
+    assert daemon.ctl("stop", "s").returncode == 0
+    assert list((daemon.runtime / "notify").iterdir()) == []
+
+
+def test_status_tells_of_a_removed_control_socket(spawnd: Start) -> None:
+    daemon = spawnd('c = { exec = "/bin/sleep", arg = { "100000" }, control = true }')
+    daemon.wait_running("c")
+    assert "removed" not in daemon.ctl("status", "c").stdout
+    (daemon.runtime / "control.d" / "c").unlink()
+    assert "its control socket was removed: `spawnctl restart c`" in " ".join(daemon.ctl("status", "c").stdout.split())
+    daemon.wait_log("`spawnctl restart c` makes it again")
+    assert daemon.ctl("restart", "c").returncode == 0
+    assert "removed" not in daemon.ctl("status", "c").stdout

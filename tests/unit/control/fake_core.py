@@ -38,6 +38,7 @@ class FakeUnit:
         self.waits = ""
         self.obstacle: Obstacle | None = None
         self.undecided = ""
+        self.lacks_control_socket = False
         self.ended: Ended | None = None
         self.call_ended: Ended | None = None
         self.next_service: Service | None = None
