@@ -16,7 +16,7 @@ from threading import Thread
 
 import pytest
 
-from tests.daemon import Daemon, children, start_time, wait_until
+from tests.daemon import PATIENCE, Daemon, children, start_time, wait_until
 from tests.integration.conftest import Start
 from tests.integration.processes import alive, links
 from tests.integration.test_bad_input import needs_root
@@ -24,7 +24,7 @@ from tests.integration.test_examples import free_port
 from tests.integration.test_life import NOTIFY, SLEEP
 from tests.integration.test_loss import QUICK
 from tests.integration.test_loss_states import STUBBORN
-from tests.integration.test_reexec import background, ends_well, reexec
+from tests.integration.test_reexec import OBSTINATE, background, ends_well, reexec
 from tests.integration.test_reload_edges import ENV, tcp
 from tests.integration.versions import install, installed
 
@@ -213,15 +213,24 @@ def test_a_trial_leaves_notification_sockets_alone(version: Start, program: Prog
 # what happens at the very moment: between the exec and the first thing that the new program does
 
 
-SLOW = "if resumes and not trial: open(sys.argv[0] + '.resumes', 'w').close(); time.sleep({seconds})"
+SLOW = """
+if resumes and not trial:
+    open(sys.argv[0] + ".resumes", "w").close()
+    while not os.path.exists(sys.argv[0] + ".begins"):
+        time.sleep(0.01)
+"""
 
 
-def at_the_moment(daemon: Daemon, folder: Path, seconds: float = 0.7) -> subprocess.Popen[str]:
-    """An exec that has happened, of a program that is slow to begin."""
-    install(folder, SLOW.format(seconds=seconds))
+def at_the_moment(daemon: Daemon, folder: Path) -> subprocess.Popen[str]:
+    """An exec that has happened, of a program that does not begin before `begin`."""
+    install(folder, SLOW)
     ctl = background(daemon, "reexec")
     wait_until((folder / "spawnd.resumes").exists, "the exec")
     return ctl
+
+
+def begin(folder: Path) -> None:
+    (folder / "spawnd.begins").touch()
 
 
 def test_signals_that_come_at_the_moment(version: Start, folder: Path) -> None:
@@ -233,6 +242,7 @@ def test_signals_that_come_at_the_moment(version: Start, folder: Path) -> None:
         for signum in (signal.SIGRTMIN + 1, signal.SIGRTMIN + 2, signal.SIGRTMIN + 2, signal.SIGHUP, signal.SIGUSR2):
             daemon.signal(signum)
         assert daemon.log().count("executed anew") == 0
+        begin(folder)
         ends_well(ctl)
     daemon.wait_running("a", other_than=pids["a"])
     daemon.wait_running("c")
@@ -248,6 +258,7 @@ def test_another_usr1_at_the_moment(version: Start, folder: Path) -> None:
         install(folder)
         daemon.signal(signal.SIGUSR1)
         daemon.signal(signal.SIGUSR1)
+        begin(folder)
         ends_well(ctl)
     wait_until(lambda: daemon.log().count("executed anew") == 2, "the second exec")
     assert daemon.pid_of("a") == pid
@@ -258,8 +269,9 @@ def test_term_at_the_moment(version: Start, folder: Path) -> None:
     pid = daemon.wait_running("a")
     with at_the_moment(daemon, folder):
         daemon.signal(signal.SIGTERM)
+        begin(folder)
         assert daemon.process is not None
-        assert daemon.process.wait(20) == 0
+        assert daemon.process.wait(PATIENCE) == 0
     assert not alive(pid)
     assert "all services have stopped" in daemon.log()
 
@@ -270,10 +282,13 @@ def test_signals_before_the_exec_that_were_not_handled_yet(version: Start) -> No
     pid = daemon.wait_running("a")
     for signum in [signal.SIGRTMIN + 2] * 3 + [signal.SIGUSR1] + [signal.SIGRTMIN + 2] * 3:
         daemon.signal(signum)
-    while "executed anew" not in daemon.log():
-        daemon.signal(signal.SIGRTMIN + 3)
-        daemon.signal(signal.SIGUSR2)
-        daemon.signal(signal.SIGHUP)
+
+    def executed() -> bool:
+        for signum in (signal.SIGRTMIN + 3, signal.SIGUSR2, signal.SIGHUP):
+            daemon.signal(signum)
+        return "executed anew" in daemon.log()
+
+    wait_until(executed, "the exec")
     daemon.signal(signal.SIGRTMIN + 1)
     daemon.wait_running("a", other_than=pid)
     wait_until(lambda: daemon.log().count("RTMIN+2: no service") == 6, "each of them")
@@ -285,6 +300,7 @@ def test_services_that_die_at_the_moment(version: Start, folder: Path) -> None:
     with at_the_moment(daemon, folder) as ctl:
         os.kill(pids["a"], signal.SIGKILL)
         os.kill(pids["b"], signal.SIGTERM)
+        begin(folder)
         ends_well(ctl)
     for name in "ab":
         daemon.wait_running(name, other_than=pids[name])
@@ -303,15 +319,18 @@ def test_what_services_say_at_the_moment_is_heard(version: Start, program: Progr
     )
     daemon = version(
         f"""
-        w = {{ exec = "{feeds}", ready = "notify", watchdog = "700ms" }}
+        w = {{ exec = "{feeds}", ready = "notify", watchdog = "2s" }}
         r = {{ exec = "{ready}", arg = {{ "@/out/go" }}, ready = "notify" }}
         """
     )
     pid, other = daemon.wait_running("w"), daemon.wait_pid("r")
-    with at_the_moment(daemon, folder, seconds=1.5) as ctl:
+    with at_the_moment(daemon, folder) as ctl:
+        executed = time.monotonic()
         (folder / "out" / "go").touch()
         wait_until((folder / "out" / "go-said").exists, "its word")
+        wait_until(lambda: time.monotonic() - executed > 2.1, "a watchdog that has run out")
         assert daemon.log().count("executed anew") == 0
+        begin(folder)
         ends_well(ctl)
     daemon.wait_state("r", "running")
     assert (daemon.pid_of("w"), daemon.pid_of("r")) == (pid, other)
@@ -327,7 +346,10 @@ def test_deadlines_that_pass_at_the_moment(version: Start, program: Program, fol
     pid = daemon.wait_running("a")
     wait_until((folder / "out" / "trapped").exists, "the trap")
     assert daemon.ctl("stop", "--no-wait", "a").returncode == 0
-    with at_the_moment(daemon, folder, seconds=2.0) as ctl:
+    with at_the_moment(daemon, folder) as ctl:
+        executed = time.monotonic()
+        wait_until(lambda: time.monotonic() - executed > 2.1, "both deadlines")
+        begin(folder)
         ends_well(ctl)
     daemon.wait_state("a", "stopped")
     assert not alive(pid)
@@ -368,13 +390,13 @@ def test_a_check_of_the_definitions_is_answered(version: Start, folder: Path) ->
 def test_a_service_that_is_being_asked_to_reload(version: Start, folder: Path) -> None:
     """Its check is made anew; the client that waits is answered once, and the service asked once."""
     check = 'check = { "/bin/sh", "-c", "while test -e @/out/wait; do sleep 0.05; done" }'
-    script = "trap 'echo x >> @/out/reloaded' HUP; while :; do sleep 0.05; done"
+    script = "trap 'echo x >> @/out/reloaded' HUP; : > @/out/trapped; while :; do sleep 0.05; done"
     daemon = version(
         f'a = {{ exec = "/bin/sh", arg = {{ "-c", "{script}" }}, {ENV}, {check}, reload_signal = "HUP" }}\n'
         f'b = {{ {SLEEP}, reload_signal = "WINCH" }}'
     )
     daemon.wait_running("a")
-    time.sleep(0.3)  # the trap; a HUP without it would end the shell
+    wait_until((folder / "out" / "trapped").exists, "the trap")
     (folder / "out" / "wait").touch()
     with background(daemon, "reload", "a", "b") as ctl:
         daemon.wait_log("reload of a, b")
@@ -387,9 +409,9 @@ def test_a_service_that_is_being_asked_to_reload(version: Start, folder: Path) -
 
 
 def test_it_is_refused_while_everything_is_being_stopped(version: Start, program: Program, folder: Path) -> None:
-    keys = f'exec = "{program("stubborn", STUBBORN)}", arg = {{ "@/out" }}, {ENV}, stop_timeout = "4s"'
+    keys = f'exec = "{program("obstinate", OBSTINATE)}", arg = {{ "@/out" }}, {ENV}, stop_timeout = "10m"'
     daemon = version(f"s = {{ {keys} }}")
-    daemon.wait_running("s")
+    pid = daemon.wait_running("s")
     wait_until((folder / "out" / "trapped").exists, "the trap")
     with background(daemon, "reexec") as ctl:
         daemon.wait_log("trying")
@@ -397,8 +419,9 @@ def test_it_is_refused_while_everything_is_being_stopped(version: Start, program
         daemon.wait_log("s: stopping")
         assert refused(daemon) == "everything is being stopped"
         assert ctl.wait(60) == 1, "also one that was asked for before"
+    (folder / "out" / f"end-{pid}").touch()
     assert daemon.process is not None
-    assert daemon.process.wait(20) == 0
+    assert daemon.process.wait(PATIENCE) == 0
     assert "executed anew, with" not in daemon.log()
 
 
