@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import resource
-import select
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,7 +19,7 @@ from supervisor.errors import DefinitionsError
 from supervisor.linux.descriptors import close_range
 from supervisor.log.logger import close_inherited_log
 from supervisor.loop.loop import Loop
-from supervisor.process.children import Children, Exit
+from supervisor.process.children import Children, Exit, watched_pipe
 from supervisor.process.fork import default_signals, fork
 
 if TYPE_CHECKING:
@@ -63,17 +62,8 @@ class Evaluation:
         self._report = ReportReader()
         self._size = 0
         self._failure = ""
-        self._read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-        try:
-            os.set_blocking(self._read_fd, False)
-            loop.watch(self._read_fd, select.EPOLLIN, self._on_readable)
+        with watched_pipe(loop, self._on_readable) as (self._read_fd, write_fd):
             self._pid = fork(lambda: _evaluate(paths, write_fd, digest, programs))
-        except BaseException:
-            loop.unwatch(self._read_fd)
-            os.close(self._read_fd)
-            raise
-        finally:
-            os.close(write_fd)
         children.register(self._pid, self)
         self._timer = loop.limit_later(TIME_LIMIT, self._too_long)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -253,6 +253,25 @@ class AnsweringChild:
     def reaped(self, pid: int, exit: Exit) -> None:
         if self._fd >= 0:
             self._end(in_time=True)
+
+
+@contextmanager
+def watched_pipe(loop: Loop, readable: Callable[[int], None]) -> Iterator[tuple[int, int]]:
+    """Give a pipe for the output of a child that is forked inside: the end that `loop` watches, and the child's end.
+
+    The first is non-blocking and the caller's afterwards, unless an error comes out. Raises OSError.
+    """
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    try:
+        os.set_blocking(read_end, False)
+        loop.watch(read_end, select.EPOLLIN, readable)
+        yield read_end, write_end
+    except BaseException:
+        loop.unwatch(read_end)
+        os.close(read_end)
+        raise
+    finally:
+        os.close(write_end)
 
 
 def start_child(answer: Answer) -> tuple[int, int]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import select
 import signal
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
@@ -26,7 +25,7 @@ from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop
 from supervisor.manager.supervisor import Supervisor
 from supervisor.notify.untrusted import is_file
-from supervisor.process.children import Children, Exit
+from supervisor.process.children import Children, Exit, watched_pipe
 from supervisor.process.fork import default_signals, fork
 from supervisor.state.state import Record, encode
 
@@ -192,18 +191,9 @@ class Trial:
         self._failure = ""
         state_fd = memfd("spawnd-trial", state)
         try:
-            self._read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-            try:
-                os.set_blocking(self._read_fd, False)
-                loop.watch(self._read_fd, select.EPOLLIN, lambda _events: self._read())
-                spawnd = os.getpid()
+            spawnd = os.getpid()
+            with watched_pipe(loop, lambda _events: self._read()) as (self._read_fd, write_fd):
                 self._pid = fork(lambda: _execute(spawnd, command, state_fd, fds, write_fd))
-            except BaseException:
-                loop.unwatch(self._read_fd)
-                os.close(self._read_fd)
-                raise
-            finally:
-                os.close(write_fd)
         finally:
             os.close(state_fd)
         children.register(self._pid, self)

@@ -63,27 +63,21 @@ def group_of(text: bytes) -> grp.struct_group | None:
 
 def uid_of(text: bytes) -> int:
     """Return the number of a user; a number stands for itself, even if there is no such user. Raises OSError."""
-    name = os.fsdecode(text)
-    if is_number(name):
-        return _id(name, "user")
-    found = user_of(text)
-    if found is None:
-        raise OSError(errno.ENOENT, f"no such user: {name!r}")
-    return found.pw_uid
+    found = None if is_number(os.fsdecode(text)) else user_of(text)
+    return _number(text, "user") if found is None else found.pw_uid
 
 
 def gid_of(text: bytes) -> int:
     """Return the number of a group, like `uid_of`."""
-    name = os.fsdecode(text)
-    if is_number(name):
-        return _id(name, "group")
-    found = group_of(text)
-    if found is None:
-        raise OSError(errno.ENOENT, f"no such group: {name!r}")
-    return found.gr_gid
+    found = None if is_number(os.fsdecode(text)) else group_of(text)
+    return _number(text, "group") if found is None else found.gr_gid
 
 
-def _id(digits: str, kind: str) -> int:
+def _number(text: bytes, kind: str) -> int:
+    """Return the number that stands for itself; raise OSError for a name, which nobody has then."""
+    digits = os.fsdecode(text)
+    if not is_number(digits):
+        raise OSError(errno.ENOENT, f"no such {kind}: {digits!r}")
     if len(digits) > len(str(MAX_ID)) or int(digits) > MAX_ID:
         raise OSError(errno.EINVAL, f"no such {kind}: {digits} is not from 0 to {MAX_ID}")
     return int(digits)

@@ -8,7 +8,7 @@ import pytest
 
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import State
-from tests.unit.lifecycle.test_machine import NOW, Case
+from tests.unit.lifecycle.machine_case import NOW, Case
 
 Times = tuple[float | None, float | None, float | None]
 

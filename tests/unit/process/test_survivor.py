@@ -11,8 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,12 +22,13 @@ from supervisor.linux.descriptors import Order, kcmp_files
 from supervisor.linux.open_files import identity
 from supervisor.process import pids
 from supervisor.process.pids import read_process, start_time
-from supervisor.process.run import PIDFD_SIGNAL_PROCESS_GROUP, Role, Run
+from supervisor.process.run import PIDFD_SIGNAL_PROCESS_GROUP, Role
 from supervisor.process.survivor import MOST_SAME, find_survivor, has_ended
 from tests import held_pipe
 from tests.unit.closing import files_of
 from tests.unit.process.family import Family, family, family_with_chosen_pids, next_pid, wait_gone
 from tests.unit.process.forked import in_child, open_numbers
+from tests.unit.process.found import survivor
 from tests.unit.process.requirements import needs_root
 from tests.unit.waiting import HELD_UP, child_process, wait_exit, wait_readable, wait_until
 
@@ -46,31 +46,6 @@ def _nothing_left() -> Iterator[None]:
     before = open_numbers()
     yield
     assert open_numbers() == before
-
-
-@contextmanager
-def survivor(prepare: Callable[[], object] = lambda: None) -> Iterator[Run]:
-    """A process that has done what it was to do and sleeps, as it is found."""
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
-
-    def live() -> None:
-        prepare()
-        os.write(write_end, b"!")
-        while True:
-            signal.pause()
-
-    try:
-        with child_process(live) as pid:
-            wait_readable(read_end)
-            run = find_survivor(pid, start_time(pid))
-            assert run is not None
-            try:
-                yield run
-            finally:
-                run.close()
-    finally:
-        os.close(read_end)
-        os.close(write_end)
 
 
 # finding

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 
 import pytest
 
@@ -20,14 +18,12 @@ from supervisor.manager.manager import Manager
 from supervisor.manager.runtime import RuntimeFolder
 from supervisor.notify.service_side import Sender
 from supervisor.process.children import Children
-from supervisor.process.pids import start_time
-from supervisor.process.run import Run
-from supervisor.process.survivor import find_survivor
 from supervisor.systemd.reports import SystemdStore
 from supervisor.takeover.after_loss import Salvage, Search, holds_one_of
 from tests.unit.closing import PatientCloser, files_of
 from tests.unit.process.forked import open_numbers
-from tests.unit.waiting import checked_loop, child_process, run_until, turn, wait_readable
+from tests.unit.process.found import survivor
+from tests.unit.waiting import checked_loop, run_until, turn
 
 
 @pytest.fixture(autouse=True)
@@ -35,28 +31,6 @@ def _nothing_left() -> Iterator[None]:
     before = open_numbers()
     yield
     assert open_numbers() == before
-
-
-@contextmanager
-def process(prepare: Callable[[], object]) -> Iterator[Run]:
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
-
-    def live() -> None:
-        os.close(read_end)
-        prepare()
-        os.write(write_end, b"!")
-        signal.pause()
-
-    try:
-        with child_process(live) as pid:
-            wait_readable(read_end)
-            run = find_survivor(pid, start_time(pid))
-            assert run is not None
-            yield run
-            run.close()
-    finally:
-        os.close(read_end)
-        os.close(write_end)
 
 
 class Streams:
@@ -85,7 +59,7 @@ def works(fds: list[int]) -> bool:
 
 def test_a_service_and_the_log_worker_have_it_together() -> None:
     streams = Streams()
-    with process(lambda: streams.leave(1)) as service, process(lambda: streams.leave(0, 2)) as worker:
+    with survivor(lambda: streams.leave(1)) as service, survivor(lambda: streams.leave(0, 2)) as worker:
         streams.leave()
         fds = Salvage(files_of(service), [files_of(worker)], {}).streams(streams.record)
         assert [identity(fd) for fd in fds] == [name for _, name in streams.record]
@@ -95,7 +69,7 @@ def test_a_service_and_the_log_worker_have_it_together() -> None:
 
 def test_where_the_service_is_gone_the_worker_has_enough() -> None:
     streams = Streams()
-    with process(lambda: streams.leave(0, 2)) as worker:
+    with survivor(lambda: streams.leave(0, 2)) as worker:
         streams.leave()
         fds = Salvage(None, [files_of(worker)], {}).streams(streams.record)
         assert since(fds[2]).data == b"kept\n"
@@ -104,7 +78,7 @@ def test_where_the_service_is_gone_the_worker_has_enough() -> None:
 
 def test_where_the_worker_is_gone_the_service_can_go_on_writing() -> None:
     streams = Streams()
-    with process(lambda: streams.leave(1)) as service:
+    with survivor(lambda: streams.leave(1)) as service:
         streams.leave()
         fds = Salvage(files_of(service), [], {}).streams(streams.record)
         assert since(fds[2]).data == b""
@@ -113,7 +87,7 @@ def test_where_the_worker_is_gone_the_service_can_go_on_writing() -> None:
 
 def test_where_nobody_has_any_of_it_there_is_none() -> None:
     streams = Streams()
-    with process(streams.leave) as service:
+    with survivor(streams.leave) as service:
         streams.leave()
         assert Salvage(files_of(service), [], {}).streams(streams.record) == []
         assert Salvage(None, [], {}).streams(streams.record) == []
@@ -127,7 +101,7 @@ def test_a_stream_of_the_journal_is_made_anew() -> None:
 def test_a_descriptor_comes_from_the_process_else_from_the_pool_and_once() -> None:
     event, other = os.pipe()
     name, other_name = identity(event), identity(other)
-    with process(lambda: os.close(other)) as service:
+    with survivor(lambda: os.close(other)) as service:
         pool = {name: event, other_name: other}
         salvage = Salvage(files_of(service), [], pool)
         found = salvage.descriptor([99, name])
@@ -159,7 +133,7 @@ def test_what_is_at_a_high_number_of_many_is_looked_for_over_turns(is_there: boo
         taken.append(fd)
         return True
 
-    with tempfile.TemporaryDirectory() as folder, checked_loop() as loop, process(move) as service:
+    with tempfile.TemporaryDirectory() as folder, checked_loop() as loop, survivor(move) as service:
         saved = [99, identity(read_end)]
         own = files_of(service)
         salvage = Salvage(own, [], {})
@@ -183,7 +157,7 @@ def test_what_is_at_a_high_number_of_many_is_looked_for_over_turns(is_there: boo
 
 
 def test_what_is_not_found_in_a_process_of_few_descriptors_is_lost() -> None:
-    with process(lambda: None) as service:
+    with survivor(lambda: None) as service:
         salvage = Salvage(files_of(service), [], {})
         assert salvage.descriptor([99, "socket:[1]"], 3) is None
         assert not salvage.find_later([99, "socket:[1]"], "descriptor 3", lambda _fd: True)
