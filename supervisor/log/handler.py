@@ -87,9 +87,25 @@ class LineHandler(logging.Handler):
                 self._lost = 0
         return not self._lost and self._sink.write(self._line(level, line))
 
-    def lose(self) -> None:
-        """Count a line that will not be written."""
-        self._lost += 1
+    def offer_some(self, level: int, lines: Sequence[str]) -> int:
+        """Write the first lines in one write, as many as the sink accepts whole; return how many.
+
+        0: the first line was refused.
+        """
+        if self._lost or len(lines) == 1 or not self._sink.takes_whole:
+            return int(self.offer(level, lines[0]))
+        data, number = b"", 0
+        for line in lines:
+            one = self._line(level, line)
+            if len(data) + len(one) > MAX_LINE:
+                break
+            data += one
+            number += 1
+        return number if self._sink.write(data) else 0
+
+    def lose(self, lines: int = 1) -> None:
+        """Count lines that will not be written."""
+        self._lost += lines
 
     @property
     def is_full(self) -> bool:
@@ -148,6 +164,7 @@ def _name(level: int) -> str:
 
 class Sink(Protocol):
     is_full: bool  # the last line was refused because the sink was full
+    takes_whole: bool  # whether a write of at most MAX_LINE bytes is accepted whole or not at all
 
     def write(self, line: bytes) -> bool:
         """Write one line of at most MAX_LINE bytes with newline; return False if that would block or fails."""
@@ -171,6 +188,7 @@ class StreamSink:
         self._fd = self._given = fd
         self._is_socket = stat.S_ISSOCK(mode)
         self._is_pipe = stat.S_ISFIFO(mode)
+        self.takes_whole = self._is_pipe or stat.S_ISREG(mode)
         self.is_full = False
         self._may_block = not stat.S_ISREG(mode)
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
@@ -224,7 +242,7 @@ class SyslogSink:
     def __init__(self, name: str, address: str = "/dev/log") -> None:
         self._name = name
         self._address = address
-        self.is_full = False
+        self.is_full = self.takes_whole = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 
     def write(self, line: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 from supervisor.loop.loop import Clock
@@ -18,12 +19,12 @@ class Log(Protocol):
     def is_full(self) -> bool: ...
     @property
     def has_much_room(self) -> bool: ...
-    def offer(self, level: int, line: str) -> bool: ...
-    def lose(self) -> None: ...
+    def offer_some(self, level: int, lines: Sequence[str]) -> int: ...
+    def lose(self, lines: int = 1) -> None: ...
 
 
 class Outlet:
-    """`offer` says whether a line is done with: it was taken or, where nobody reads, counted as lost."""
+    """`offer` says how many lines are done with: they were taken or, where nobody reads, counted as lost."""
 
     def __init__(self, handler: Log, clock: Clock = time.monotonic) -> None:
         self._handler = handler
@@ -31,26 +32,27 @@ class Outlet:
         self._full_since: float | None = None
         self._crowded_since: float | None = None  # from when on there has not been much room
 
-    def offer(self, line: str) -> bool:
-        """Write a line of a service; False: there is no room for it now."""
-        if self._handler.offer(logging.INFO, line):
+    def offer(self, lines: Sequence[str]) -> int:
+        """Write the first lines of a service, as many as go at once; 0: there is no room for them now."""
+        taken = self._handler.offer_some(logging.INFO, lines)
+        if taken:
             self._full_since = None
-            return True
+            return taken
         if self._full_since is None:
             self._full_since = self._clock()
         if self._handler.is_full and not self._is_left(self._full_since):
-            return False
-        self._handler.lose()
-        return True
+            return 0
+        self._handler.lose(len(lines))
+        return len(lines)
 
-    def offer_from_flood(self, line: str) -> bool:
-        """As `offer`, and the line leaves most of the room to others, spawnd among them, while somebody reads."""
+    def offer_from_flood(self, lines: Sequence[str]) -> int:
+        """As `offer`, and the lines leave most of the room to others, spawnd among them, while somebody reads."""
         if self._handler.has_much_room:
             self._crowded_since = None
-            return self.offer(line)
+            return self.offer(lines)
         if self._crowded_since is None:
             self._crowded_since = self._clock()
-        return self._is_left(self._crowded_since) and self.offer(line)
+        return self.offer(lines) if self._is_left(self._crowded_since) else 0
 
     def _is_left(self, since: float) -> bool:
         """Whether nobody has read for a while."""

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import islice
 
 from supervisor.linux.pipe_call import PipeCall, close_end, start_read
-from supervisor.log.handler import CUT, boundary, pieces, without_commands
+from supervisor.log.handler import CUT, MAX_LINE, boundary, pieces, without_commands
 from supervisor.log.output import PROCESS_ENDED
 from supervisor.log.ring import append, is_in_line
 
 LARGEST = 1 << 20  # bytes of a pipe at most, unless root sets more: fs.pipe-max-size
 LONGEST_LINE = 2048  # bytes; a longer line is passed on in pieces, which are marked as such
 BACKLOG = 1 << 14  # bytes that wait to be passed on, from which on the service floods and nothing more is read
+TOGETHER = 32  # lines that are offered at once, as long as they are shorter than a write
+
+Offer = Callable[[Sequence[str]], int]  # of lines, the first of which are done with: their number
 
 
 class Stream:
@@ -37,7 +41,8 @@ class Stream:
         self._rest = b""  # what has been read and not passed on, from `_at` on
         self._at = 0
         self._continues = False  # the beginning of the line at `_at` has been passed on
-        self._ready: deque[str] = deque()  # lines of the log, made of one line of the service
+        self._ready: deque[str] = deque()  # lines of the log
+        self._size = 0  # characters in these
         # the flag is the pipe end's own: services write through the other end
         os.set_blocking(fd, False)
 
@@ -124,21 +129,23 @@ class Stream:
 
     def has_lines(self) -> bool:
         """Whether there is a line to be passed on."""
-        if not self._ready:
-            self._make_ready()
-        return bool(self._ready)
+        return bool(self._ready) or self._make_ready()
 
-    def pass_on(self, offer: Callable[[str], bool], most: int) -> bool:
+    def pass_on(self, offer: Offer, most: int) -> bool:
         """Offer lines of the log, at most so many; False: one was refused, and stays the next."""
-        for _ in range(most):
-            if not self.has_lines():
-                break
-            if not offer(self._ready[0]):
+        while most > 0 and self.has_lines():
+            while self._size < MAX_LINE and len(self._ready) < TOGETHER and self._make_ready():
+                pass
+            done = offer(list(islice(self._ready, most)))
+            if not done:
                 return False
-            self._ready.popleft()
+            for _ in range(done):
+                self._size -= len(self._ready.popleft())
+            most -= done
         return True
 
-    def _make_ready(self) -> None:
+    def _make_ready(self) -> bool:
+        """Make lines of the log of the next line; False where there is none."""
         end = self._rest.find(b"\n", self._at)
         if end >= 0:
             self._add(self._rest[self._at : end].removesuffix(b"\r"), goes_on=False)
@@ -147,16 +154,24 @@ class Stream:
             end = boundary(self._rest, self._at + LONGEST_LINE)
             self._add(self._rest[self._at : end], goes_on=True)
             self._at = end
+        else:
+            return False
+        return True
 
     def _add(self, line: bytes, goes_on: bool) -> None:
         text = without_commands(line.decode(errors="backslashreplace"))
         *others, last = pieces(text, LONGEST_LINE)
         begin = CUT if self._continues else ""
         for piece in others:
-            self._ready.append(f"{self.name}: {begin}{piece}{CUT}")
+            self._put(f"{begin}{piece}{CUT}")
             begin = CUT
-        self._ready.append(f"{self.name}: {begin}{last}{CUT if goes_on else ''}")
+        self._put(f"{begin}{last}{CUT if goes_on else ''}")
         self._continues = goes_on
+
+    def _put(self, text: str) -> None:
+        line = f"{self.name}: {text}"
+        self._ready.append(line)
+        self._size += len(line)
 
     def close(self) -> None:
         close_end(self.fd)

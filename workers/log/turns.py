@@ -8,12 +8,11 @@ from collections.abc import Callable
 
 from supervisor.loop.loop import Loop, Timer
 from workers.log.outlet import Outlet
-from workers.log.stream import Stream
+from workers.log.stream import Offer, Stream
 
 SHARE = 64  # lines of a service in a turn: less than a millisecond
 PAUSE = 0.005  # seconds until a log that was full is tried again
 
-Offer = Callable[[str], bool]
 
 
 class Turns:

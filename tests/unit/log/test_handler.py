@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import pty
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.log.handler import MAX_LINE, Sink, StreamSink, SyslogSink
+from supervisor.log.handler import MAX_LINE, LineHandler, Sink, StreamSink, SyslogSink
 from tests.unit.process.forked import in_child, open_numbers
 from tests.unit.waiting import child_process, wait_until
 
@@ -57,6 +58,31 @@ def test_a_full_pipe_takes_whole_lines_or_none(pipe: tuple[int, int], size: int,
     assert not sink.write(line)
     assert os.read(pipe[0], 1 << 20) == line * taken
     assert sink.write(line), "there is room again"
+
+
+def test_lines_go_together_as_far_as_a_pipe_takes_them_whole(pipe: tuple[int, int]) -> None:
+    with closing(LineHandler(pipe[1])) as handler:
+        lines = [f"{number:0500}" for number in range(20)]
+        taken = handler.offer_some(logging.INFO, lines)
+        assert taken > 1
+        data = os.read(pipe[0], 1 << 16)
+        assert [line[-500:].decode() for line in data.splitlines()] == lines[:taken]
+        assert MAX_LINE - 600 < len(data) <= MAX_LINE
+        assert handler.offer_some(logging.INFO, ["x" * 2 * MAX_LINE, "y"]) == 1
+        while handler.offer_some(logging.INFO, lines):
+            pass
+        assert handler.is_full
+        handler.lose(2)
+        os.read(pipe[0], 1 << 16)
+        assert handler.offer_some(logging.INFO, lines) == 1
+        assert b"2 lines of log were lost" in os.read(pipe[0], 1 << 16)
+
+
+def test_lines_go_to_a_socket_one_by_one() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, closing(LineHandler(theirs.fileno())) as handler:
+        assert handler.offer_some(logging.INFO, ["one", "two"]) == 1
+        assert ours.recv(100).endswith(b"one\n")
 
 
 def test_a_pipe_is_left_as_it_is_for_those_who_share_it(pipe: tuple[int, int], stream: StreamSinks) -> None:
