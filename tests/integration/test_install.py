@@ -188,18 +188,24 @@ def test_what_an_installation_says_at_its_end_is_true(bare_host: list[str], chec
     assert "one: running" in log, log
 
 
-def test_a_definition_that_an_operator_has_changed_stays(checkout: Path) -> None:
-    definition = checkout / "again/etc/spawnd/services.d/accessory.lua"
+@pytest.fixture(scope="module")
+def platform_root(checkout: Path) -> Path:
+    """The root of an installation with the platform, where the operator had made a definition before."""
+    definition = checkout / "older/etc/spawnd/services.d/accessory.lua"
     definition.parent.mkdir(parents=True)
     definition.write_text("-- none\n")
-    make(checkout, "install", f"DESTDIR={checkout}/again", "PLATFORM=1")
+    make(checkout, "install", f"DESTDIR={checkout}/older", "PLATFORM=1")
+    return checkout / "older"
+
+
+def test_a_definition_that_an_operator_has_changed_stays(platform_root: Path) -> None:
+    definition = platform_root / "etc/spawnd/services.d/accessory.lua"
     assert definition.read_text() == "-- none\n"
     assert definition.with_name("reaper.lua").exists()
 
 
-def test_an_installation_without_the_platform_refreshes_one_that_is_there(checkout: Path) -> None:
-    root = checkout / "older"
-    make(checkout, "install", f"DESTDIR={root}", "PLATFORM=1")
+def test_an_installation_without_the_platform_refreshes_one_that_is_there(checkout: Path, platform_root: Path) -> None:
+    root = platform_root
     definitions = root / "etc/spawnd/services.d"
     examples = root / "usr/local/share/spawn-supervisor/examples/services.d"
     platform = [root / "usr/local/lib" / name for name in PLATFORM_FILES]

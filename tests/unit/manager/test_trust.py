@@ -8,7 +8,6 @@ import socket
 import time
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,7 @@ from supervisor.process.cgroup import Leaf
 from supervisor.process.run import Run
 from tests.unit.closing import PatientCloser, bind_receiver
 from tests.unit.process import cgroups
+from tests.unit.process.family import family_with_chosen_pids, next_pid
 from tests.unit.process.forked import in_child
 from tests.unit.process.requirements import needs_root
 from tests.unit.waiting import child_process, read_until, wait_exit, wait_readable
@@ -168,24 +168,14 @@ def test_whoever_has_the_pid_of_a_sender_next_is_not_taken_for_it(
         with child_process(lambda: send(receiver.path, f"READY=1\n{words}", memfds)) as pid:
             assert wait_exit(pid) == 0
         time.sleep(3 / os.sysconf("SC_CLK_TCK"))  # as long as nobody gets round all pids
-        with child_process_of(pid):
+        next_pid(pid)
+        with child_process(signal.pause) as another:
+            assert another == pid
             heard.take()
         names = [name for name, _fd in heard.unit.store.entries()]
         return [event.__name__ for event in heard.events], names, len(os.listdir("/proc/self/fd")) - before
 
-    assert in_child(hear) == (["ready"], ["kept"], 0)
-
-
-@contextmanager
-def child_process_of(pid: int) -> Iterator[None]:
-    """A child with a certain pid, which is free."""
-    for _ in range(1000):
-        Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
-        with child_process(signal.pause) as found:
-            if found == pid:
-                yield
-                return
-    raise AssertionError("others are faster")
+    assert family_with_chosen_pids(lambda _family: hear()) == (["ready"], ["kept"], 0)
 
 
 def _raise(error: BaseException) -> None:

@@ -132,8 +132,8 @@ def test_one_that_was_killed_and_reaped_is_replaced(world: World) -> None:
 
 
 def test_one_that_hangs_is_not_waited_for_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FORK_TIMEOUT", 0.1)
     world.fork()
+    monkeypatch.setattr(module, "FORK_TIMEOUT", 0.1)
     os.kill(world.pid, signal.SIGSTOP)
     wait_until(lambda: _state(world.pid) == "T")
     with pytest.raises(StepError, match="cannot fork: not done within"):
