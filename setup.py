@@ -1,4 +1,4 @@
-"""What is compiled: a program and libraries in C.  Everything else is in setup.cfg."""
+"""What is compiled: programs and libraries in C.  Everything else is in setup.cfg."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from setuptools import Distribution, setup
 from setuptools.command.build_py import build_py
 
 COMMON = "-std=gnu11 -Wall -Wextra -Werror -Isupervisor/linux"
-# Freestanding and static, in as few pages as can be: one of them runs for each PID namespace.
+# Freestanding and static, in as few pages as can be: one runs for each PID namespace, one in each start.
 PROGRAM = (
-    "-Os -ffreestanding -fno-builtin -fno-stack-protector -fno-pic -no-pie"
+    "-Os -ffreestanding -fno-builtin -fno-tree-loop-distribute-patterns -fno-stack-protector -fno-pic -no-pie"
     " -fno-asynchronous-unwind-tables -fno-unwind-tables -nostdlib -static -s"
     " -Wl,--build-id=none,-z,noseparate-code,-z,norelro,-z,noexecstack"
 )
 LIBRARY = "-O2 -fPIC -shared -s -fno-stack-protector -Wl,-z,noexecstack"
 TARGETS = {
+    "supervisor/launch/launch": ("supervisor/launch/launch.c", PROGRAM),
+    "supervisor/launch/libstart.so": ("supervisor/launch/start.c", LIBRARY),
     "workers/accessory/init": ("workers/accessory/init.c", PROGRAM),
     "workers/accessory/spawn.so": ("workers/accessory/spawn.c", LIBRARY),
     "workers/reaper/libcgroup_calls.so": ("workers/reaper/cgroup_calls.c", LIBRARY),

@@ -15,6 +15,7 @@ import setproctitle
 from supervisor.control.server import OWNER_MODE, Server
 from supervisor.definitions.service import Definitions
 from supervisor.errors import EXIT_CONFIG, EXIT_FAILED, DefinitionsError, RuntimeFolderError, SpawnError
+from supervisor.launch.program import Program
 from supervisor.linux.credentials import join_session_keyring
 from supervisor.linux.open_files import identity
 from supervisor.log.logger import log, notice
@@ -43,6 +44,8 @@ class Boot:
 
     def __init__(self, loop: Loop, children: Children, runtime: RuntimeFolder, origin: Origin) -> None:
         self.status = 0
+        self._program = Program()
+        self._program.reserve()
         self._loop = loop
         self._children = children
         self._runtime = runtime
@@ -145,6 +148,7 @@ class Boot:
             subtree=subtree,
             systemd_store=SystemdStore(self._loop, Sender(self._systemd.address), in_systemd_store),
             closer=closer,
+            program=self._program,
             scope=self._scope,
             spared=is_spared(),
             has_keyring=has_keyring,

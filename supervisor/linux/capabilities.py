@@ -17,6 +17,16 @@ PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 # <linux/capability.h>
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
+# in the order of their numbers
+CAPABILITIES = (
+    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
+    "linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner",
+    "sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice",
+    "sys_resource", "sys_time", "sys_tty_config", "mknod", "lease", "audit_write", "audit_control", "setfcap",
+    "mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf",
+    "checkpoint_restore",
+)  # fmt: skip
+SETPCAP = CAPABILITIES.index("setpcap")
 _HEADER = struct.pack("=Ii", LINUX_CAPABILITY_VERSION_3, 0)
 _DATA = struct.Struct("=6I")  # twice the effective, permitted and inheritable set, with 32 capabilities each
 
@@ -80,6 +90,12 @@ def capget() -> bytes:
 def capset(data: bytes) -> None:
     """Set the capability sets of the calling thread. Raises OSError."""
     check(_capset(_HEADER, data))
+
+
+def permitted() -> int:
+    """Return the permitted set of the calling thread, as a set of bits."""
+    sets = _DATA.unpack(capget())
+    return int(sets[1] | sets[4] << 32)
 
 
 def has_effective(number: int) -> bool:

@@ -32,7 +32,7 @@ static int start(int (*child)(void *), char *stack, int flags, void *argument, v
 
 // Have a table of descriptors with nothing but these, in ascending order: what else the parent has must not
 // stay open because of this process. Returns an errno with a minus sign, and then the table may still be the parent's.
-static long keep_only(const int *fds, unsigned int count)
+static inline long keep_only(const int *fds, unsigned int count)
 {
 	const long behind = count > 0 ? (long)fds[count - 1] + 1 : 0;
 	const long result = call(__NR_close_range, behind, UINT32_MAX, CLOSE_RANGE_UNSHARE, 0);

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from supervisor.launch.program import Program
 from supervisor.log.output import Outputs
 from supervisor.manager.runtime import RuntimeFolder
 from supervisor.notify.safe_close import Closer
@@ -16,11 +17,12 @@ from supervisor.systemd.scope import Scope
 class HostFacts:
     """Facts that spawnd has determined at its start.
 
-    `nofile_soft` is its original soft limit of descriptors; `subtree` is the delegated cgroup, or None; `scope` is
-    systemd's scope if the subtree belongs to one. `closer` closes descriptors that other processes made or filled.
-    `systemd_store` has the sockets that systemd stores. `has_keyring`: the kernel has given spawnd a session
-    keyring of its own. `spared`: the kernel spares spawnd when memory is short. `stderr_is_open`: the log goes to
-    stderr, not to syslog.
+    `nofile_soft` is its original soft limit of descriptors; `subtree` is the delegated cgroup, or None;
+    `scope` is systemd's scope if the subtree belongs to one. `closer` closes descriptors that other processes
+    made or filled. `program` is `launch`, which executes the programs of services. `systemd_store` has the
+    sockets that systemd stores. `has_keyring`: the kernel has given spawnd a session keyring of its own.
+    `spared`: the kernel spares spawnd when memory is short. `stderr_is_open`: the log goes to stderr, not to
+    syslog.
     """
 
     is_root: bool
@@ -30,6 +32,7 @@ class HostFacts:
     subtree: Subtree | None
     systemd_store: SystemdStore
     closer: Closer
+    program: Program
     scope: Scope | None = None
     spared: bool = False
     has_keyring: bool = False

@@ -30,6 +30,7 @@ from supervisor.process.fork import fork
 from supervisor.process.fork_server import ForkServer
 from supervisor.process.held_descriptors import NULL_PATH, is_null
 from supervisor.process.launch import Launch, Source
+from supervisor.process.launch_plan import descriptors, make_plan
 from supervisor.process.network_namespace import namespace_of_name
 from supervisor.process.pids import start_time_before_exec
 from supervisor.process.pipes import LONGEST_REST, REST, Pipes
@@ -95,7 +96,7 @@ class Launcher:
                 pid = self._fork_servers.fork(launch, error_fd)
                 self._children.register(pid, owner)
             else:
-                pid = self._fork(launch, owner, hears=unit.feed is None)  # the log worker hears once it can
+                pid = self._start(launch, owner, error_fd, hears=unit.feed is None)  # the log worker hears once it can
             ours.pop_all()
         return Run(pid, Role.MAIN, error_fd, ready_fd, started=start_time_before_exec(pid), netns=netns)
 
@@ -113,7 +114,7 @@ class Launcher:
             launch = replace(
                 self._launch(unit, error_end, looks), stdio=(stdin, stdout, stderr), fds=tuple(self._table(unit))
             )
-            pid = self._fork(launch, owner)
+            pid = self._start(launch, owner, error_fd)
             ours.pop_all()
         return Run(pid, Role.CHECK, error_fd, started=start_time_before_exec(pid), output_fd=output_fd)
 
@@ -138,7 +139,7 @@ class Launcher:
                 worker=not apart,
             )
             if apart:
-                pid = self._fork(launch, owner)
+                pid = self._start(launch, owner, error_fd)
             else:
                 send_launch(error_fd, launch)
                 data = partial(functions.shared_data, service, text) if shared else None
@@ -288,15 +289,24 @@ class Launcher:
             env = {**env, LAST_VARIABLE: "1"}
         return env
 
-    def _fork(self, launch: Launch, owner: Child, hears: bool = True) -> int:
-        load = (lambda: load_worker(launch.service.worker)) if launch.worker else None
-        if launch.worker:
-            load_shared(launch.service.worker)
-        child.prepare(launch)
-        with step("fork"):
-            pid = fork(lambda: child.run(launch, load, hears))
+    def _start(self, launch: Launch, owner: Child, our_end: int, hears: bool = True) -> int:
+        """Start a process; `our_end` is the socket's that it reports on."""
+        pid = self._fork(launch, hears) if launch.worker else self._execute(launch, our_end, hears)
         self._children.register(pid, owner)
         return pid
+
+    def _fork(self, launch: Launch, hears: bool) -> int:
+        load_shared(launch.service.worker)
+        child.prepare(launch)
+        with step("fork"):
+            return fork(lambda: child.run(launch, lambda: load_worker(launch.service.worker), hears))
+
+    def _execute(self, launch: Launch, our_end: int, hears: bool) -> int:
+        program = self._host.program
+        arrival = program.arrival(descriptors(launch), launch.error_fd)
+        plan = make_plan(launch, arrival, hears)
+        with step("fork"):
+            return program.start(plan, arrival, launch.error_fd, our_end)
 
     def _stdio(self, unit: Unit) -> tuple[Source, Source, Source]:
         stdin, stdout, stderr = (self._source(unit, slot) for slot in range(FIRST))

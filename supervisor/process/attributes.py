@@ -121,14 +121,17 @@ def with_descriptors(limits: Limits, nofile_soft: int) -> Limits:
 
 def set_limits(limits: Limits) -> None:
     """Set the limits that do not bind this process, and raise all hard limits that have to rise. Raises StepError."""
-    for name, (soft, hard) in limits.items():
-        number = RESOURCES[name]
-        if name in BIND_US:
-            soft_now, hard_now = resource.getrlimit(number)
-            if _lower(hard, hard_now) == hard:
-                continue
-            soft = soft_now
-        _set(name, number, soft, hard)
+    for name, wanted in limits.items():
+        if (pair := early_limit(name, *wanted)) is not None:
+            _set(name, RESOURCES[name], *pair)
+
+
+def early_limit(name: str, soft: int, hard: int) -> tuple[int, int] | None:
+    """Return what to set of a limit at first: of a limit that binds this process a rise of the hard one, or nothing."""
+    if name not in BIND_US:
+        return soft, hard
+    soft_now, hard_now = resource.getrlimit(RESOURCES[name])
+    return None if _lower(hard, hard_now) == hard else (soft_now, hard)
 
 
 def set_binding_limits(limits: Limits) -> None:

@@ -6,8 +6,7 @@ until it is written to, and a thousand children may start in a row: so nothing i
 could have been before the fork.
 
 The environment of a service has its definition's variables, those of its environment files, and those of the
-protocols: sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3).  Variables in arguments are expanded as systemd
-does it: systemd.service(5), "Command lines".
+protocols: sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3).
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ import re
 import signal
 import traceback
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import NoReturn
 
 from supervisor.definitions.service import slot_name
@@ -48,19 +47,13 @@ from supervisor.process.network_namespace import bind_resolver, enter_namespace
 from supervisor.process.paths import look, moved
 from supervisor.process.pids import start_time_before_exec
 
-FIRST_LINE = 256  # bytes of it that the kernel looks at: BINPRM_BUF_SIZE
-
 Main = Callable[[], int]
 
 LARGEST_FILE = 1 << 20  # bytes; the kernel takes 2 MiB of arguments and environment with the default stack
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-_EXPORT = re.compile(r"\Aexport\s+")
-
-_WHOLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
-_PART = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_WORD = re.compile(r"(?:\"[^\"]*\"|'[^']*'|\S)+")
-_QUOTED = re.compile(r"\"([^\"]*)\"|'([^']*)'")
+_BLANKS = " \t\n\r\v\f"
+_EXPORT = re.compile(r"\Aexport\s+", re.A)
 
 
 def prepare(launch: Launch) -> None:
@@ -68,20 +61,18 @@ def prepare(launch: Launch) -> None:
     load_prctl(launch.service)
 
 
-def run(launch: Launch, load: Callable[[], Main] | None = None, hears: bool = True) -> NoReturn:
-    """Become the service.  To be called in the child, with all signals blocked; never comes back.
+def run(launch: Launch, load: Callable[[], Main], hears: bool = True) -> NoReturn:
+    """Become a worker.  To be called in the child, with all signals blocked; never comes back.
 
-    A worker is imported by `load` once all is set up; its main function, which `load` returns, gives the exit status.
+    The worker is imported by `load` once all is set up; its main function, which `load` returns, gives the exit status.
     An earlier failure goes to `launch.error_fd`, and the exit status is EXIT_CHILD_FAILED; the same holds when no
     spawnd is left that knows of this child.  Without `hears` signals stay blocked, for the worker to unblock.
     """
     pipe = ErrorPipe(launch.error_fd)
     try:
-        env = set_up(launch, pipe, hears)
+        set_up(launch, pipe, hears)
         if not pipe.is_released():
             os._exit(EXIT_CHILD_FAILED)
-        if load is None:
-            _execute(_command(launch, env), env)
         main = load()
         pipe.close()
     except BaseException as error:
@@ -91,8 +82,8 @@ def run(launch: Launch, load: Callable[[], Main] | None = None, hears: bool = Tr
     run_worker(main)
 
 
-def set_up(launch: Launch, pipe: ErrorPipe, hears: bool) -> dict[str, str]:
-    """Everything up to exec; returns the environment, which a worker has in `os.environ` then.
+def set_up(launch: Launch, pipe: ErrorPipe, hears: bool) -> None:
+    """Everything up to the worker, which then has its environment in `os.environ`.
 
     Owns every descriptor of the process: after it there are those of the table and `pipe`.
     Raises StepError; the process is good for nothing then but to report it through `pipe`.
@@ -102,8 +93,7 @@ def set_up(launch: Launch, pipe: ErrorPipe, hears: bool) -> dict[str, str]:
     with step("start a session"):
         os.setsid()
     default_signals() if hears else default_all()
-    if launch.worker:
-        close_inherited_log()
+    close_inherited_log()
     close_others(launch)
     if launch.marks and (sights := look(launch.marks)):
         raise moved(sights)
@@ -125,12 +115,8 @@ def set_up(launch: Launch, pipe: ErrorPipe, hears: bool) -> dict[str, str]:
         _change_root(service.chroot, launch.rights)
     set_privileges(service, is_root=launch.is_root)
     _change_folder(service.cwd, launch.rights)
-    if launch.worker:
-        _go_on_as_worker(env)
-    else:
-        pipe.expect_no_memory("exec", launch.argv[0], "the limits leave no memory for it")
+    _go_on_as_worker(env)
     set_binding_limits(limits)
-    return env
 
 
 def _enter_cgroup(procs: str) -> None:
@@ -197,55 +183,6 @@ def _enter(cwd: str, rights: Rights | None) -> None:
         os.close(fd)
 
 
-def _command(launch: Launch, env: dict[str, str]) -> tuple[str, ...]:
-    program, *arguments = launch.argv
-    return (program, *expand(tuple(arguments), env)) if launch.service.expand_env else launch.argv
-
-
-def _execute(argv: tuple[str, ...], env: dict[str, str]) -> NoReturn:
-    path = argv[0]
-    try:
-        os.execve(path, argv, env)  # noqa: S606  # no shell is the point
-    except OSError as error:
-        raise failed("exec", path, error.errno or 0, _why_not(path, error)) from error
-
-
-def _why_not(path: str, error: OSError) -> str:
-    """Say what the kernel does not about a program that it did not execute; '' where there is nothing to say."""
-    if error.errno == errno.ENOEXEC:
-        begin = _begin_of(path)
-        is_text = begin.isascii() and not any(mark in begin for mark in (b"\0", b"\x7f")) and begin[:2] != b"#!"
-        return f"{error.strerror}: its first line has to be like #!/bin/sh" if begin and is_text else ""
-    if error.errno != errno.ENOENT:
-        return ""
-    if os.path.exists(path):
-        return f"the interpreter that it names{_interpreter_of(_begin_of(path))}"
-    program, space, _ = path.partition(" ")
-    is_command = space and os.path.isfile(program)
-    return f"{error.strerror}, but {program!r} exists: arguments go into `arg`" if is_command else ""
-
-
-def _interpreter_of(begin: bytes) -> str:
-    """Say which interpreter does not exist, where it is a script that names one."""
-    first = begin.partition(b"\n")[0].removeprefix(b"#!").strip(b" \t")
-    if not begin.startswith(b"#!") or not first:
-        return " does not exist"
-    name = os.fsdecode(first).replace("\t", " ").split(" ")[0]
-    advice = ": its lines end with carriage returns, which have to be removed" if name.endswith("\r") else ""
-    return f", {name!r}, does not exist{advice}"
-
-
-def _begin_of(path: str) -> bytes:
-    """The beginning of a regular file, as far as the kernel looks; empty where it cannot be read."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return b""
-    with contextlib.suppress(OSError), open(fd, "rb", buffering=0) as file:
-        return file.read(FIRST_LINE) or b""
-    return b""
-
-
 def run_worker(main: Main) -> NoReturn:
     """Be a worker in a forked child that is set up: its main function's result is the exit status."""
     status = EXIT_CHILD_FAILED
@@ -309,14 +246,14 @@ def read_environment_file(path: str, rights: Rights | None = None) -> dict[str, 
         data = _read(path, rights)
     variables = {}
     for number, line in enumerate(os.fsdecode(data.removeprefix(BOM_UTF8)).split("\n"), 1):
-        line = line.strip()
+        line = line.strip(_BLANKS)
         if not line or line.startswith(("#", ";")):
             continue
         key, equals, value = _EXPORT.sub("", line).partition("=")
-        key = key.rstrip()
+        key = key.rstrip(_BLANKS)
         if not equals or not _NAME.match(key) or "\0" in value:
             raise failed("read", path, errno.EINVAL, f"line {number} is not KEY=value", number)
-        variables[key] = _unquote(value.lstrip())
+        variables[key] = _unquote(value.lstrip(_BLANKS))
     return variables
 
 
@@ -338,17 +275,3 @@ def _unquote(value: str) -> str:
     if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":
         return value[1:-1]
     return value
-
-
-def expand(arguments: tuple[str, ...], env: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(_expanded(arguments, env))
-
-
-def _expanded(arguments: tuple[str, ...], env: Mapping[str, str]) -> Iterator[str]:
-    for argument in arguments:
-        whole = _WHOLE.fullmatch(argument)
-        if whole is not None:
-            for word in _WORD.findall(env.get(whole[1], "")):
-                yield _QUOTED.sub(lambda match: match[1] or match[2] or "", word)
-        else:
-            yield _PART.sub(lambda match: env.get(match[1], "") if match[1] else "$", argument)

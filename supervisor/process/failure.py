@@ -7,6 +7,9 @@ for a byte before it becomes the service, so that spawnd has written down the ne
 no byte comes, and the child ends.
 
 Lines `{"notice": …}` may come first; they name features that the service has to do without.
+
+`launch` has no texts (`report.h`). Its cause is empty where the errno says all, and `about`, `name` and `value` say
+what else it is; its notices have `errno` and `then`. A byte of a name that is not ASCII comes as half a pair.
 """
 
 from __future__ import annotations
@@ -14,9 +17,13 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from supervisor.errors import StepError
+
+IS_THERE, IS_COMMAND_LINE = 1, 2  # of a program that was not executed, as in carry_out.h
 
 
 class step:
@@ -51,11 +58,7 @@ class ErrorPipe:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.expect_no_memory("set up")
-
-    def expect_no_memory(self, step: str, path: str = "", cause: str = "") -> None:
-        """Prepare the message for a lack of memory in this step."""
-        self._out_of_memory = _message(failed(step, path, errno.ENOMEM, cause))
+        self._out_of_memory = _message(failed("set up", "", errno.ENOMEM))
 
     def report(self, error: BaseException) -> None:
         """Report a failure to spawnd. Raises OSError."""
@@ -97,7 +100,13 @@ def failure_of(error: BaseException) -> StepError:
 def split_notices(data: bytes) -> tuple[tuple[str, ...], bytes]:
     """Return the notices in the complete data from the pipe, and the rest."""
     *lines, rest = data.split(b"\n")
-    return tuple(str(json.loads(line)["notice"]) for line in lines), rest
+    return tuple(_notice(json.loads(line)) for line in lines), rest
+
+
+def _notice(message: dict[str, Any]) -> str:
+    if "errno" not in message:
+        return str(message["notice"])
+    return f"{message['notice']}: {os.strerror(message['errno'])}; {message['then']}"
 
 
 def read_failure(data: bytes) -> StepError | None:
@@ -106,7 +115,61 @@ def read_failure(data: bytes) -> StepError | None:
         return None
     try:
         message = json.loads(data)
-        step, path, cause = str(message["step"]), str(message["path"]), str(message["cause"])
-        return StepError(step, path, int(message["errno"]), cause, int(message.get("line", 0)))
+        number = int(message["errno"])
+        cause = str(message["cause"]) or _cause(message, number)
+        line = int(message["value"]) if message.get("about") == "line" else int(message.get("line", 0))
+        return StepError(_whole(message["step"]), _whole(message["path"]), number, _whole(cause), line)
     except (ValueError, TypeError, KeyError):
         return StepError("start", "", 0, f"unreadable report {data[:80]!r}")
+
+
+def _cause(message: Mapping[str, Any], number: int) -> str:
+    """The cause that `launch` tells: the kernel's word, unless `about` says another one."""
+    name, value = _whole(message["name"]), int(message["value"])
+    match message["about"]:
+        case "foreign":
+            return (
+                f"{name!r} belongs to uid {value}, who can have put it there: "
+                "remove it, or choose a folder that other users cannot write to"
+            )
+        case "link":
+            return f"the symbolic link {name!r} is not followed: a user can set it"
+        case "hard link":
+            return f"{name!r} is a hard link that a user can have made"
+        case "proc":
+            return "a link of a user leads into /proc"
+        case "line":
+            return f"line {value} is not KEY=value"
+        case "plan":
+            return "the plan is none that this version carries out"
+        case "program":
+            return why_not_executed(_whole(message["path"]), number, os.fsencode(name), value) or os.strerror(number)
+    return os.strerror(number)
+
+
+def why_not_executed(path: str, number: int, begin: bytes, flags: int) -> str:
+    """Say what the kernel does not about a program, by the beginning of its file; '' where there is nothing to say."""
+    cause = os.strerror(number)
+    if number == errno.ENOEXEC:
+        is_text = begin.isascii() and not any(mark in begin for mark in (b"\0", b"\x7f")) and begin[:2] != b"#!"
+        return f"{cause}: its first line has to be like #!/bin/sh" if begin and is_text else ""
+    if flags & IS_THERE:
+        return f"the interpreter that it names{_interpreter(begin)}"
+    if flags & IS_COMMAND_LINE:
+        return f"{cause}, but {path.partition(' ')[0]!r} exists: arguments go into `arg`"
+    return ""
+
+
+def _interpreter(begin: bytes) -> str:
+    """Say which interpreter does not exist, where it is a script that names one."""
+    first = begin.partition(b"\n")[0].removeprefix(b"#!").strip(b" \t")
+    if not begin.startswith(b"#!") or not first:
+        return " does not exist"
+    name = os.fsdecode(first).replace("\t", " ").split(" ")[0]
+    advice = ": its lines end with carriage returns, which have to be removed" if name.endswith("\r") else ""
+    return f", {name!r}, does not exist{advice}"
+
+
+def _whole(text: str) -> str:
+    """Put together the characters that came as single bytes."""
+    return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")

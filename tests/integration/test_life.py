@@ -76,6 +76,7 @@ def test_kill_mode_process_leaves_the_others_alone_until_a_stop(spawnd: Start, p
     first = daemon.wait_pid("s")
     wait_until(lambda: len(children(first)) == 1 and command_name(first) == "sleep", "the second process")
     other = children(first)[0]
+    wait_until(lambda: command_name(other) == "sleep", "its program")
     os.kill(first, signal.SIGKILL)
     daemon.wait_pid("s", other_than=first)
     assert daemon.ctl("restart", "s").returncode == 0

@@ -106,7 +106,7 @@ def using(found: list[Module], *names: str) -> dict[str, set[str]]:
     return {name: names for name, names in wrong.items() if names}
 
 
-@pytest.mark.parametrize("room", ["linux", "loop"])
+@pytest.mark.parametrize("room", ["linux", "loop", "launch"])
 def test_the_lowest_rooms_import_nothing_of_ours(room: str) -> None:
     package = f"supervisor.{room}"
     assert strangers(modules(package), package) == {}

@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "entry_point.h"
 #include "system_call.h"
 
 enum { GO_SECONDS = 5, TASK_COMM_LEN = 16, SHORT_NAME = 10 };
@@ -23,15 +24,6 @@ enum { GO_SECONDS = 5, TASK_COMM_LEN = 16, SHORT_NAME = 10 };
 #define PREFIX "init-"
 #define MASK(signum) (1ull << ((signum) - 1))
 #define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
-
-#if defined(__x86_64__)
-__asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall start\n");
-#elif defined(__aarch64__)
-__asm__(".globl _start\n_start:\n\tmov x29, xzr\n\tmov x30, xzr\n\tmov x0, sp\n\tbl start\n");
-#elif defined(__riscv) && __riscv_xlen == 64
-__asm__(".globl _start\n_start:\n\t.option push\n\t.option norelax\n\tla gp, __global_pointer$\n\t.option pop\n"
-	"\tmv a0, sp\n\tandi sp, sp, -16\n\tcall start\n");
-#endif
 
 // what must not fail: exits with the errno if it does
 static long must(long result)

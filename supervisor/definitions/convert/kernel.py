@@ -10,6 +10,7 @@ from supervisor.definitions.convert.tables import each, items, names
 from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.scalars import count, is_unlimited, size
 from supervisor.definitions.values import describe, is_integer
+from supervisor.linux.capabilities import CAPABILITIES
 
 MAX_CPU = 8191  # NR_CPUS is at most 8192
 
@@ -17,15 +18,6 @@ _RANGE = re.compile(r"\s*([0-9]{1,4})(?:\s*-\s*([0-9]{1,4}))?\s*", re.A)
 
 PRIORITIES = range(1, 100)  # of the real-time policies
 _REAL_TIME_POLICY = re.compile(r"(?:fifo|rr):([0-9]{1,3})", re.A)
-# <linux/capability.h>, in the order of their numbers
-CAPABILITIES = (
-    "chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap",
-    "linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner",
-    "sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice",
-    "sys_resource", "sys_time", "sys_tty_config", "mknod", "lease", "audit_write", "audit_control", "setfcap",
-    "mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf",
-    "checkpoint_restore",
-)  # fmt: skip
 PERIOD_US = 100_000  # the kernel's own default
 MIN_QUOTA_US = 1_000  # the kernel accepts no less
 _PERCENT = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)\s*%")

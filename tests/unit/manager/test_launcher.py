@@ -22,6 +22,7 @@ from supervisor.process.pipes import REST
 from supervisor.systemd.reports import SystemdStore
 from tests.unit.closing import PatientCloser, bind_receiver
 from tests.unit.loop.clock import Clock
+from tests.unit.program import PROGRAM
 from tests.unit.waiting import turn
 
 
@@ -40,7 +41,7 @@ def test_a_service_that_sends_all_the_time_has_a_share(tmp_path: Path, worker: s
     systemd_store = SystemdStore(loop, Sender(""), {})
     closer = PatientCloser()
     runtime, outputs = RuntimeFolder(str(tmp_path)), JournalOutputs(closer.close)
-    host = HostFacts(False, 1024, runtime, outputs, None, systemd_store, closer)
+    host = HostFacts(False, 1024, runtime, outputs, None, systemd_store, closer, PROGRAM)
     launcher = Launcher(loop, Children(lambda pid, exit: None), host, Sources(), take)
     unit = Unit(Service("s", exec="/bin/s", worker=worker, uid=os.geteuid()), loop, PatientCloser())
     receiver = bind_receiver(tmp_path / "socket")

@@ -14,6 +14,7 @@ from supervisor.notify.service_side import Sender
 from supervisor.process.children import Children
 from supervisor.systemd.reports import SystemdStore
 from tests.unit.closing import PatientCloser
+from tests.unit.program import PROGRAM
 from tests.unit.waiting import checked_loop, turn
 
 
@@ -22,7 +23,8 @@ def test_one_that_is_woken_when_it_is_the_next_to_stop() -> None:
     with tempfile.TemporaryDirectory() as folder, checked_loop() as loop:
         systemd_store = SystemdStore(loop, Sender(""), {})
         closer = PatientCloser()
-        host = HostFacts(False, 1024, RuntimeFolder(folder), JournalOutputs(closer.close), None, systemd_store, closer)
+        runtime, outputs = RuntimeFolder(folder), JournalOutputs(closer.close)
+        host = HostFacts(False, 1024, runtime, outputs, None, systemd_store, closer, PROGRAM)
         manager = Manager(loop, Children(lambda pid, exit: None), host)
         waiting = manager.add(Service("waiting", exec="/bin/true"))
         later = manager.add(Service("later", exec="/bin/true", depends=("waiting",)))

@@ -25,6 +25,7 @@ from supervisor.notify.service_side import Sender
 from supervisor.process.children import Children
 from supervisor.systemd.reports import SystemdStore
 from tests.unit.closing import PatientCloser
+from tests.unit.program import PROGRAM
 
 NULL = Descriptor("file", name="null", path="/dev/null", access="r")
 
@@ -34,7 +35,7 @@ def test_a_workers_descriptors(loop: Loop, tmp_path: Path) -> None:
     systemd_store = SystemdStore(loop, Sender(""), {})
     closer = PatientCloser()
     runtime, outputs = RuntimeFolder(str(tmp_path)), JournalOutputs(closer.close)
-    host = HostFacts(False, 1024, runtime, outputs, None, systemd_store, closer)
+    host = HostFacts(False, 1024, runtime, outputs, None, systemd_store, closer, PROGRAM)
     launcher = Launcher(loop, Children(lambda pid, exit: None), host, Sources(), lambda unit: None)
     unit = Unit(Service("w", worker="w", fd=(NULL,), fdstore_max=1, lines={"stderr": 3}), loop, PatientCloser())
     assert unit.store.add("kept", [os.open("/dev/null", os.O_RDONLY)], False, 1) == 0

@@ -13,11 +13,13 @@ from typing import Any
 from supervisor.definitions.service import Service
 from supervisor.errors import StepError
 from supervisor.process import child
-from supervisor.process.failure import read_failure, split_notices
+from supervisor.process.failure import ErrorPipe, read_failure, split_notices
 from supervisor.process.files import rights_of
 from supervisor.process.fork import fork
 from supervisor.process.launch import Launch
+from supervisor.process.launch_plan import descriptors, make_plan
 from tests.unit.process.forked import read_all
+from tests.unit.program import PROGRAM
 
 # not the virtual environment's, which may be where only root gets to
 PYTHON = os.path.realpath(sys.executable)
@@ -94,12 +96,14 @@ def start(
         "worker": load is not None,
     }
     launch = Launch(**(fields | changes))
-    child.prepare(launch)
 
     def become() -> None:
         if before is not None:
             before()
-        child.run(launch, load, hears)
+        if load is not None:
+            child.prepare(launch)
+            child.run(launch, load, hears)
+        execute(launch, error_r, hears)
 
     pid = fork(become)
     os.close(error_w)
@@ -107,6 +111,20 @@ def start(
     notices, failure = split_notices(read_all(error_r))
     output = read_all(output_r).decode()
     return Outcome(os.waitpid(pid, 0)[1], read_failure(failure), output, notices)
+
+
+def execute(launch: Launch, our_end: int, hears: bool) -> None:
+    """End as the process that `launch` starts; one that cannot be started has reported why."""
+    try:
+        arrival = PROGRAM.arrival(descriptors(launch), launch.error_fd)
+        pid = PROGRAM.start(make_plan(launch, arrival, hears), arrival, launch.error_fd, our_end)
+    except BaseException as error:
+        ErrorPipe(launch.error_fd).report(error)
+        return
+    status = os.waitpid(pid, 0)[1]
+    if os.WIFSIGNALED(status):
+        os.kill(os.getpid(), os.WTERMSIG(status))
+    os._exit(os.WEXITSTATUS(status))
 
 
 def view(service: Service, **changes: Any) -> dict[str, Any]:

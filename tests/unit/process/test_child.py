@@ -171,9 +171,11 @@ def test_what_fails_without_memory_is_told(limits: dict[str, tuple[int, int]]) -
     outcome = start(service(limits=limits), ("/nowhere/" + "x" * 200,))
     assert outcome.failed_step[:2] == ("exec", "/nowhere/" + "x" * 200)
     assert outcome.failed_step[2] in (errno.ENOENT, errno.ENOMEM)
-    # more than what earlier tests may have left free in the heap that the child has a copy of
-    outcome = start(service(limits=limits), TRUE, env={"A": "x" * (256 << 20)})
+    # more than what the process has of its own
+    outcome = start(service(limits=limits, expand_env=True), ("/bin/true", "${A}"), env={"A": "x" * (100 << 10)})
     assert outcome.failed_step == ("exec", "/bin/true", errno.ENOMEM)
+    assert outcome.failure is not None
+    assert outcome.failure.cause == "the limits leave no memory for it"
     assert exited(outcome.status) == EXIT_CHILD_FAILED
 
 
@@ -240,7 +242,7 @@ def test_chroot_into_nothing() -> None:
 @needs_root
 def test_niceness_without_the_capability() -> None:
     def give_up() -> None:
-        prctl.cap_effective.sys_nice = False
+        prctl.capbset_drop(prctl.CAP_SYS_NICE)  # what is executed as root has what is in this set
 
     assert start(service(nice=-5), TRUE, before=give_up).failed_step == ("set nice", "", errno.EACCES)
 
@@ -311,7 +313,7 @@ def test_whatever_else_goes_wrong_is_told() -> None:
 
 def test_a_full_table_of_descriptors() -> None:
     def no_room() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (90, 4096))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, 4096))
 
     outcome = start(service(), TRUE, before=no_room, fds=tuple((f"n{number}", 0) for number in range(100)))
     assert outcome.failed_step == ("place descriptor 103", "", errno.EMFILE)

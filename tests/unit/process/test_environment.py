@@ -12,7 +12,9 @@ from supervisor.definitions.service import Service
 from supervisor.errors import StepError
 from supervisor.process.child import LARGEST_FILE, environment, read_environment_file
 from supervisor.process.launch import Launch
+from tests.unit.process.environment_files import CASES
 from tests.unit.process.forked import open_numbers, step_error
+from tests.unit.process.launched import service, start
 
 
 def launch(**changes: object) -> Launch:
@@ -51,36 +53,51 @@ def test_later_ones_win(tmp_path: Path) -> None:
     assert env["LISTEN_FDS"] == "1"
 
 
-def test_a_file(tmp_path: Path) -> None:
-    text = """\
-# a comment
-A=1
-
-  B = two words \t
-C="quoted # and = kept"
-D='single "inside"'
-E=
-F=""
-G="open
-H=$A\\n
-_i9=#x
-"""
-    assert read(tmp_path / "env", text) == {
-        "A": "1",
-        "B": "two words",
-        "C": "quoted # and = kept",
-        "D": 'single "inside"',
-        "E": "",
-        "F": "",
-        "G": '"open',
-        "H": "$A\\n",
-        "_i9": "#x",
-    }
+@pytest.mark.parametrize("name", CASES)
+def test_a_file_read_by_a_worker(tmp_path: Path, name: str) -> None:
+    text, expected = CASES[name]
+    path = tmp_path / "env"
+    path.write_bytes(text)
+    if isinstance(expected, dict):
+        found = read_environment_file(str(path))
+        assert {os.fsencode(key): os.fsencode(value) for key, value in found.items()} == expected
+        return
+    with pytest.raises(StepError, match=f"line {expected} is not KEY=value") as caught:
+        read_environment_file(str(path))
+    assert (caught.value.step, caught.value.path, caught.value.errno) == ("read", str(path), errno.EINVAL)
+    assert caught.value.line == expected
+    assert "cret" not in str(caught.value)
 
 
-def test_what_shells_and_editors_add(tmp_path: Path) -> None:
-    text = b"\xef\xbb\xbfexport A=1\r\n; a comment\nexport \t B = export C\nexport=2\nexported=3\n"
-    assert read(tmp_path / "env", text) == {"A": "1", "B": "export C", "export": "2", "exported": "3"}
+@pytest.mark.parametrize("name", CASES)
+def test_a_file_read_for_a_program(world: Path, name: str) -> None:
+    text, expected = CASES[name]
+    path = world / "env"
+    path.write_bytes(text)
+    with open(world / "out", "w+b") as out:
+        stdio = ("/dev/null", out.fileno(), out.fileno())
+        outcome = start(service(env_file=(str(path),)), ("/usr/bin/env", "-0"), stdio=stdio)
+        out.seek(0)
+        lines = out.read().split(b"\0")[:-1]
+    if isinstance(expected, dict):
+        assert dict(line.split(b"=", 1) for line in lines) == expected
+        assert len(lines) == len(expected)
+        return
+    assert outcome.failed_step == ("read", str(path), errno.EINVAL)
+    assert outcome.failure is not None
+    assert outcome.failure.line == expected
+    assert str(outcome.failure) == f"cannot read {str(path)!r}: line {expected} is not KEY=value (EINVAL)"
+
+
+def test_files_for_a_program_that_will_not_do(world: Path) -> None:
+    for path, number in ((str(world / "none"), errno.ENOENT), ("/dev/zero", errno.EFBIG), (str(world), errno.EISDIR)):
+        outcome = start(service(env_file=(path,)), ("/bin/true",))
+        assert outcome.failed_step == ("read", path, number)
+        assert outcome.failure is not None
+        assert outcome.failure.cause == os.strerror(number)
+    os.mkfifo(world / "fifo")
+    outcome = start(service(env_file=(f"-{world}/none", f"{world}/fifo")), ("/bin/true",))
+    assert (outcome.failure, outcome.status) == (None, 0)
 
 
 def test_a_file_that_need_not_exist(tmp_path: Path) -> None:
@@ -101,22 +118,6 @@ def test_a_table_of_which_nothing_is_told() -> None:
     assert environment(launch(service=Service("test", listen_fds=False), fds=fds, notify_socket="/n")) == {
         "NOTIFY_SOCKET": "/n"
     }
-
-
-def test_bytes_survive(tmp_path: Path) -> None:
-    assert os.fsencode(read(tmp_path / "env", b"A=\xff\xfe")["A"]) == b"\xff\xfe"
-
-
-@pytest.mark.parametrize(
-    "line", ["secret", "=secret", "9A=secret", "A B=secret", "export secret", "export =secret", "A=se\0cret"]
-)
-def test_a_bad_line_is_named_by_number_and_never_shown(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "env"
-    assert step_error(lambda: read(path, f"A=1\n{line}\n")) == ("read", str(path), errno.EINVAL)
-    with pytest.raises(StepError, match="line 2 is not KEY=value") as caught:
-        read_environment_file(str(path))
-    assert caught.value.line == 2
-    assert "cret" not in str(caught.value)
 
 
 def test_files_that_will_not_do(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from supervisor.process.child import expand
 from tests.unit.process.launched import service, shell, start
 
 ENV = {
@@ -35,8 +34,14 @@ ENV = {
     ],
 )
 def test_arguments(argument: str, words: tuple[str, ...]) -> None:
-    assert expand((argument,), ENV) == words
-    assert expand(("first", argument, "last"), ENV) == ("first", *words, "last")
+    outcome = start(service(env=ENV, expand_env=True), ("/usr/bin/printf", "%s\n", "first", argument, "last"))
+    assert outcome.output.splitlines() == ["first", *words, "last"]
+
+
+def test_many_words_and_long_ones() -> None:
+    env = {"MANY": "w " * 5000, "LONG": "x" * 100_000}
+    outcome = start(service(env=env, expand_env=True), ("/bin/sh", "-c", "echo $# ${#1}", "sh", "${LONG}", "$MANY"))
+    assert outcome.output.split() == ["5001", "100000"]
 
 
 def test_a_program_gets_them_where_its_definition_asks_for_it() -> None:

@@ -57,12 +57,35 @@ def test_memory_that_runs_out_while_it_is_told(monkeypatch: pytest.MonkeyPatch) 
 
     read_end, write_end = os.pipe()
     pipe = ErrorPipe(write_end)
-    pipe.expect_no_memory("exec", "/bin/x", "too little")
     monkeypatch.setattr(json, "dumps", refuse)
     pipe.report(failed("exec", "/bin/x", errno.ENOENT))
     pipe.close()
     monkeypatch.undo()
-    assert str(read_failure(read_all(read_end))) == "cannot exec '/bin/x': too little (ENOMEM)"
+    assert str(read_failure(read_all(read_end))) == "cannot set up: Cannot allocate memory (ENOMEM)"
+
+
+REPORT = {"step": "read", "path": "/\udcc3\udca9\udcff", "cause": "", "about": "", "name": "", "value": 0, "errno": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({}, "No such file or directory"),
+        ({"cause": "as \udcc3\udca9"}, "as é"),
+        ({"about": "link", "name": "/\udcc3\udca9"}, "the symbolic link '/é' is not followed: a user can set it"),
+        ({"about": "hard link", "name": "/a"}, "'/a' is a hard link that a user can have made"),
+        ({"about": "foreign", "name": "/a", "value": 5}, "'/a' belongs to uid 5, who can have put it there: "),
+        ({"about": "proc"}, "a link of a user leads into /proc"),
+        ({"about": "line", "value": 3}, "line 3 is not KEY=value"),
+        ({"about": "program", "value": 1, "name": "#!/\udcc3\udca9"}, "the interpreter that it names, '/é', does not"),
+    ],
+)
+def test_a_report_without_texts(changes: dict[str, object], cause: str) -> None:
+    """As `launch` makes it: bytes beyond ASCII are halves of pairs."""
+    failure = read_failure(json.dumps(REPORT | changes).encode())
+    assert failure is not None
+    assert (failure.step, failure.path, failure.errno) == ("read", "/é\udcff", errno.ENOENT)
+    assert failure.cause.startswith(cause)
 
 
 def test_nothing_is_no_failure() -> None:

@@ -8,7 +8,6 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,13 @@ from supervisor.process import child
 from supervisor.process.failure import ErrorPipe
 from supervisor.process.fork import fork
 from supervisor.process.launch import Launch
+from supervisor.process.launch_plan import descriptors, make_plan
 from supervisor.process.pids import read_process
 from supervisor.process.run import Role, Run
 from tests.unit.process.forked import in_child, open_numbers
 from tests.unit.process.launched import service
 from tests.unit.process.requirements import needs_root
+from tests.unit.program import PROGRAM
 from tests.unit.waiting import child_process, wait_exit, wait_readable, wait_until
 
 Pipe = tuple[int, int]
@@ -122,10 +123,12 @@ def test_a_child_whose_spawnd_is_killed_before_it_is_let_go_ends(world: Path, wo
     def be_spawnd() -> None:
         ours, theirs = socket.socketpair()
         launch = Launch(argv, {}, service(), ("/dev/null",) * 3, theirs.fileno(), 1024, os.geteuid() == 0)
-        launch = replace(launch, worker=worker)
-        child.prepare(launch)
-        load = (lambda: lambda: os.open(ran, os.O_CREAT)) if worker else None
-        pid = fork(lambda: child.run(launch, load))
+        if worker:
+            child.prepare(launch)
+            pid = fork(lambda: child.run(launch, lambda: lambda: os.open(ran, os.O_CREAT)))
+        else:
+            arrival = PROGRAM.arrival(descriptors(launch), theirs.fileno())
+            pid = PROGRAM.start(make_plan(launch, arrival), arrival, theirs.fileno(), ours.fileno())
         theirs.close()
         os.write(write_end, b"%d" % pid)
         signal.pause()

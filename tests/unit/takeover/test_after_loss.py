@@ -23,6 +23,7 @@ from supervisor.takeover.after_loss import Salvage, Search, holds_one_of
 from tests.unit.closing import PatientCloser, files_of
 from tests.unit.process.forked import open_numbers
 from tests.unit.process.found import survivor
+from tests.unit.program import PROGRAM
 from tests.unit.waiting import checked_loop, run_until, turn
 
 
@@ -141,7 +142,7 @@ def test_what_is_at_a_high_number_of_many_is_looked_for_over_turns(is_there: boo
         assert salvage.find_later(saved, "descriptor 3", take)
         closer = PatientCloser()
         store, outputs = SystemdStore(loop, Sender(""), {}), JournalOutputs(closer.close)
-        host = HostFacts(False, 1024, RuntimeFolder(folder), outputs, None, store, closer)
+        host = HostFacts(False, 1024, RuntimeFolder(folder), outputs, None, store, closer, PROGRAM)
         manager = Manager(loop, Children(lambda pid, exit: None), host)
         unit = manager.add(Service("web", exec="/bin/true"))
         unit.run = service

@@ -34,6 +34,7 @@ from supervisor.takeover.after_exec import Inherited
 from supervisor.takeover.records import FIELDS, HELD, numbers, restore, store_record, unit_record
 from tests.unit.closing import PatientCloser, bind_receiver
 from tests.unit.process.forked import open_numbers
+from tests.unit.program import PROGRAM
 from tests.unit.waiting import checked_loop
 
 SPEC = Descriptor("stream", name="web", path="/nowhere/web")
@@ -109,7 +110,8 @@ class World:
         outputs = WorkerOutputs(self.next_loop, PatientCloser().close)
         runtime = RuntimeFolder(str(self.folder))
         systemd_store = SystemdStore(self.next_loop, Sender(""), {})
-        host = HostFacts(True, 1024, runtime, outputs, Subtree("/sys/fs/cgroup/x"), systemd_store, PatientCloser())
+        subtree, closer = Subtree("/sys/fs/cgroup/x"), PatientCloser()
+        host = HostFacts(True, 1024, runtime, outputs, subtree, systemd_store, closer, PROGRAM)
         unit = Unit(service, self.next_loop, PatientCloser(), internal=record.get("internal", False))
         restore(unit, record, Inherited(record), host, SharedValues())
         return unit, outputs

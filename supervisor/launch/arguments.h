@@ -1,0 +1,134 @@
+// Arguments in which variables stand, expanded as systemd does it: systemd.service(5), "Command lines".
+//
+// `$NAME` alone becomes the words of its value, none or many, of which quotes hold some together; `${NAME}` anywhere
+// becomes its value, and `$$` one `$`.
+#pragma once
+
+#include "environment.h"
+
+static struct {
+	const char **list; // NULL at its end
+	uint32_t count, room;
+} arguments;
+
+static void add_argument(const char *argument)
+{
+	if (arguments.count + 1 >= arguments.room) {
+		const uint32_t room = arguments.room ? 2 * arguments.room : 32;
+		const char **list = must_have(new_memory(room * sizeof *list));
+
+		copy(list, arguments.list, arguments.count * sizeof *list);
+		arguments.list = list;
+		arguments.room = room;
+	}
+	arguments.list[arguments.count++] = argument;
+	arguments.list[arguments.count] = NULL;
+}
+
+// The end of what the quote at `text` begins, its other quote; NULL where there is none.
+static const char *closing(const char *text)
+{
+	const char *next = text + 1;
+
+	if (*text != '"' && *text != '\'')
+		return NULL;
+	while (*next && *next != *text)
+		next++;
+	return *next ? next : NULL;
+}
+
+// Write a word without its quotes; returns what is behind it.
+static const char *take_word(const char *text, char **to)
+{
+	while (*text && !is_blank(*text)) {
+		const char *end = closing(text);
+
+		if (end) {
+			copy(*to, text + 1, (size_t)(end - text - 1));
+			*to += end - text - 1;
+			text = end + 1;
+		} else {
+			*(*to)++ = *text++;
+		}
+	}
+	*(*to)++ = '\0';
+	return text;
+}
+
+static void add_words(const char *value)
+{
+	char *word = must_have(new_memory(length_of(value) + 1));
+
+	for (;;) {
+		const char *begins = word;
+
+		while (is_blank(*value))
+			value++;
+		if (!*value)
+			return;
+		value = take_word(value, &word);
+		add_argument(begins);
+	}
+}
+
+// What stands for the variable or `$` at `text`: where it goes on, and its value; `text` where nothing does.
+static const char *part(const char *text, const char **value)
+{
+	size_t length;
+
+	*value = "";
+	if (text[0] != '$')
+		return text;
+	if (text[1] == '$') {
+		*value = "$";
+		return text + 2;
+	}
+	if (text[1] != '{')
+		return text;
+	length = size_of_name(text + 2, text + length_of(text));
+	if (!length || text[2 + length] != '}')
+		return text;
+	*value = value_of(text + 2, length);
+	return text + 3 + length;
+}
+
+static void add_expanded(const char *argument)
+{
+	const char *value, *next, *behind;
+	size_t size = 1;
+	char *text, *to;
+
+	for (next = argument; *next; next = behind > next ? behind : next + 1) {
+		behind = part(next, &value);
+		size += behind > next ? length_of(value) : 1;
+	}
+	to = text = must_have(new_memory(size));
+	for (next = argument; *next; next = behind > next ? behind : next + 1) {
+		behind = part(next, &value);
+		if (behind > next) {
+			copy(to, value, length_of(value));
+			to += length_of(value);
+		} else {
+			*to++ = *next;
+		}
+	}
+	*to = '\0';
+	add_argument(text);
+}
+
+// Have the arguments of an operation in `arguments`, the program first, which is none of those that are expanded.
+static void take_arguments(const struct operation *operation)
+{
+	const char *argument = string_of(operation, LABELS);
+	size_t name;
+
+	for (uint32_t i = LABELS; i < operation->string_count; i++, argument = next_string(argument)) {
+		name = argument[0] == '$' ? size_of_name(argument + 1, argument + length_of(argument)) : 0;
+		if (!operation->numbers[0] || i == LABELS)
+			add_argument(argument);
+		else if (name > 0 && !argument[1 + name])
+			add_words(value_of(argument + 1, name));
+		else
+			add_expanded(argument);
+	}
+}

@@ -1,0 +1,385 @@
+// Carrying out a plan that is one.
+#pragma once
+
+#include <linux/prctl.h>
+#include <linux/sched/types.h>
+#include <linux/signal.h>
+
+#include "arguments.h"
+#include "descriptors.h"
+
+enum {
+	LAST_SIGNAL = 64,
+	LARGEST_SET = 8192, // processors
+	IOPRIO_WHO_PROCESS_ = 1,
+	KEYCTL_JOIN_SESSION_KEYRING_ = 1,
+	FIRST_LINE = 256, // bytes of a program that the kernel looks at: BINPRM_BUF_SIZE
+	IS_THERE = 1, // of a program that was not executed, for the report
+	IS_COMMAND_LINE = 2,
+};
+
+static void default_signals(int unblock)
+{
+	static const struct sigaction by_default = { .sa_handler = SIG_DFL };
+	const uint64_t none = 0;
+
+	for (int signum = 1; signum <= LAST_SIGNAL; signum++)
+		if (signum != SIGKILL && signum != SIGSTOP)
+			must(call(__NR_rt_sigaction, signum, (long)&by_default, 0, SIGSET_SIZE));
+	if (unblock)
+		must(call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&none, 0, SIGSET_SIZE));
+}
+
+static void write_text(const char *path, const char *text)
+{
+	const long fd = must(call(__NR_openat, AT_FDCWD, (long)path, O_WRONLY | O_CLOEXEC, 0));
+
+	must(call(__NR_write, fd, (long)text, (long)length_of(text), 0));
+	close_fd(fd);
+}
+
+static void set_affinity(const struct operation *operation)
+{
+	static uint64_t set[LARGEST_SET / 64];
+
+	for (uint32_t i = 0; i < operation->number_count; i++) {
+		if (operation->numbers[i] >= LARGEST_SET)
+			must(-EINVAL);
+		set[operation->numbers[i] / 64] |= 1ull << operation->numbers[i] % 64;
+	}
+	must(call(__NR_sched_setaffinity, 0, sizeof set, (long)set, 0));
+}
+
+static void set_policy(const uint64_t *numbers)
+{
+	const int priority = (int)numbers[1];
+
+	must(call(__NR_sched_setscheduler, 0, (long)numbers[0], (long)&priority, 0));
+}
+
+static void set_limit(const uint64_t *numbers)
+{
+	must(call(__NR_prlimit64, 0, (long)numbers[0], (long)(numbers + 1), 0));
+}
+
+static void take_environment(const struct operation *operation)
+{
+	const char *assignment = string_of(operation, LABELS);
+
+	make_room(operation->string_count);
+	for (uint32_t i = LABELS; i < operation->string_count; i++, assignment = next_string(assignment))
+		assign(assignment);
+}
+
+static void enter_namespace(const struct operation *operation)
+{
+	const char *path = string_of(operation, PATH);
+	const long fd = must(call(__NR_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0));
+
+	must(call(__NR_setns, fd, (long)operation->numbers[0], 0, 0));
+	close_fd(fd);
+}
+
+static int exists(const char *path)
+{
+	struct statx found;
+
+	return call_six(__NR_statx, AT_FDCWD, (long)path, 0, STATX_TYPE, (long)&found, 0) == 0;
+}
+
+static void mount(const struct operation *operation)
+{
+	const char *source = string_of(operation, LABELS), *target = next_string(source);
+
+	must(call_six(__NR_mount, (long)source, (long)target, 0, (long)operation->numbers[0], 0, 0));
+}
+
+static int hold_folder(const struct operation *operation)
+{
+	const struct rights rights = rights_of(operation, 0);
+	const long fd = open_as(string_of(operation, PATH), &rights, 1);
+
+	if (fd >= 0)
+		return (int)fd;
+	// one cause for the folder that the user may not enter, and for the one that nobody may
+	if (walk.failure.number == report.operation->refused && is_same(walk.failure.about, "proc", sizeof "proc"))
+		walk.failure.about = "";
+	fail(&walk.failure);
+}
+
+static void change_root(const struct operation *operation)
+{
+	const int fd = hold_folder(operation);
+
+	must(call(__NR_fchdir, fd, 0, 0, 0));
+	must(call(__NR_chroot, (long)".", 0, 0, 0));
+	close_fd(fd);
+}
+
+static void change_folder(const struct operation *operation)
+{
+	const int fd = hold_folder(operation);
+
+	must(call(__NR_fchdir, fd, 0, 0, 0));
+	close_fd(fd);
+}
+
+static long prctl(long option, long a, long b)
+{
+	return call(__NR_prctl, option, a, b, 0);
+}
+
+// While this process is root: a keyring of the service's user would count against the 200 that a user may have.
+static void join_keyring(void)
+{
+	const long result = call(__NR_keyctl, KEYCTL_JOIN_SESSION_KEYRING_, 0, 0, 0);
+
+	if (result < 0)
+		notice(-result);
+}
+
+static void reduce_bounding_set(uint64_t kept)
+{
+	for (int number = 0; number < 64; number++) {
+		const long is_in = prctl(PR_CAPBSET_READ, number, 0);
+
+		if (is_in < 0)
+			return; // behind the last one of the kernel
+		if (is_in && !(kept >> number & 1))
+			must(prctl(PR_CAPBSET_DROP, number, 0));
+	}
+}
+
+// The kernel empties the ambient set with the inheritable one, as far as they differ.
+static void have_capabilities(uint64_t wanted)
+{
+	struct capabilities all;
+
+	for (int half = 0; half < 2; half++) {
+		const uint32_t bits = (uint32_t)(wanted >> 32 * half);
+
+		all.sets[half] = (struct __user_cap_data_struct){ bits, bits, bits };
+	}
+	must(set_capabilities(&all));
+	must(prctl(PR_SET_KEEPCAPS, 0, 0));
+	must(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0));
+}
+
+// Wait until spawnd knows this process; without a spawnd it ends.
+static void wait_for_go(void)
+{
+	char byte;
+
+	if (must(call(__NR_read, report.fd, (long)&byte, 1, 0)) == 0)
+		leave(EXIT_CHILD_FAILED);
+}
+
+// Whether a path is another one with arguments behind a space.
+static int is_command_line(const char *path)
+{
+	static char program[PATH_MAX];
+	struct statx found;
+	size_t length = 0;
+
+	while (path[length] && path[length] != ' ')
+		length++;
+	if (!path[length] || length >= sizeof program)
+		return 0;
+	copy(program, path, length);
+	program[length] = '\0';
+	return call_six(__NR_statx, AT_FDCWD, (long)program, 0, STATX_TYPE, (long)&found, 0) == 0 &&
+	       is_type(&found, S_IFREG);
+}
+
+// With the begin of a file that was not executed, of which `failure.py` tells what is wrong.
+static _Noreturn void fail_to_execute(const char *path, long number)
+{
+	static char begin[FIRST_LINE];
+	struct failure failure = { number, "", "", 0, 0 };
+	const long fd = call(__NR_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
+	const long size = call(__NR_read, fd, (long)begin, sizeof begin, 0);
+
+	if (number == ENOEXEC || number == ENOENT) {
+		failure.about = "program";
+		failure.name = begin;
+		failure.name_size = size > 0 ? (size_t)size : 0;
+		failure.value = (exists(path) ? IS_THERE : 0) | (is_command_line(path) ? IS_COMMAND_LINE : 0);
+	}
+	fail(&failure);
+}
+
+static void execute(const struct operation *operation)
+{
+	const char *path = string_of(operation, LABELS);
+
+	take_arguments(operation);
+	make_room(0);
+	fail_to_execute(path, -call(__NR_execve, (long)path, (long)arguments.list, (long)environment.list, 0));
+}
+
+static void prepare_process(const struct operation *operation)
+{
+	const uint64_t *numbers = operation->numbers;
+
+	switch ((enum kind)operation->kind) {
+	case UNDUMPABLE:
+		must(prctl(PR_SET_DUMPABLE, 0, 0));
+		break;
+	case SESSION:
+		must(call(__NR_setsid, 0, 0, 0, 0));
+		break;
+	case SIGNALS:
+		default_signals(numbers[0] != 0);
+		break;
+	case CLOSE:
+		close_ranges(operation);
+		break;
+	case RECEIVE:
+		receive(operation);
+		break;
+	case OPEN:
+		open_null(operation);
+		break;
+	case MOVE:
+		move_all(operation);
+		break;
+	case LOOK:
+		look(operation);
+		break;
+	case LOOKED:
+		end_looks();
+		break;
+	case TRUNCATE:
+		must(call(__NR_ftruncate, (long)numbers[0], 0, 0, 0));
+		break;
+	case REWIND: // no error: a FIFO or a terminal
+		call(__NR_lseek, (long)numbers[0], 0, 0, 0);
+		break;
+	default:
+		break;
+	}
+}
+
+static void set_attributes(const struct operation *operation)
+{
+	const uint64_t *numbers = operation->numbers;
+
+	switch ((enum kind)operation->kind) {
+	case WRITE:
+		write_text(string_of(operation, PATH), string_of(operation, LABELS));
+		break;
+	case NICE:
+		must(call(__NR_setpriority, 0, 0, (long)numbers[0], 0));
+		break;
+	case AFFINITY:
+		set_affinity(operation);
+		break;
+	case SCHEDULING:
+		set_policy(numbers);
+		break;
+	case IO_PRIORITY:
+		must(call(__NR_ioprio_set, IOPRIO_WHO_PROCESS_, 0, (long)numbers[0], 0));
+		break;
+	case TIMER_SLACK:
+		must(prctl(PR_SET_TIMERSLACK, (long)numbers[0], 0));
+		break;
+	case LIMIT:
+	case BINDING_LIMIT:
+		set_limit(numbers);
+		break;
+	case ENVIRONMENT:
+		take_environment(operation);
+		break;
+	case OWN_PID:
+		assign_pid(string_of(operation, LABELS));
+		break;
+	case OWN_START:
+		assign_start(string_of(operation, LABELS));
+		break;
+	case ENV_FILE:
+		read_env_file(operation);
+		break;
+	default:
+		break;
+	}
+}
+
+static void change_place_and_user(const struct operation *operation)
+{
+	const uint64_t *numbers = operation->numbers;
+
+	switch ((enum kind)operation->kind) {
+	case ENTER_NAMESPACE:
+		enter_namespace(operation);
+		break;
+	case UNSHARE:
+		must(call(__NR_unshare, (long)numbers[0], 0, 0, 0));
+		break;
+	case MOUNT:
+		mount(operation);
+		break;
+	case CHROOT:
+		change_root(operation);
+		break;
+	case KEYRING:
+		join_keyring();
+		break;
+	case BOUNDING_SET:
+		reduce_bounding_set(numbers[0]);
+		break;
+	case KEEP_CAPABILITIES:
+		must(prctl(PR_SET_KEEPCAPS, 1, 0));
+		break;
+	case GROUPS:
+		must(set_groups(numbers, operation->number_count));
+		break;
+	case GID:
+		must(call(__NR_setresgid, (long)numbers[0], (long)numbers[0], (long)numbers[0], 0));
+		break;
+	case UID:
+		must(call(__NR_setresuid, (long)numbers[0], (long)numbers[0], (long)numbers[0], 0));
+		break;
+	case CAPABILITIES:
+		have_capabilities(numbers[0]);
+		break;
+	case AMBIENT_CAPABILITY:
+		must(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, (long)numbers[0]));
+		break;
+	case FOLDER:
+		change_folder(operation);
+		break;
+	case UMASK:
+		call(__NR_umask, (long)numbers[0], 0, 0, 0);
+		break;
+	case GO:
+		wait_for_go();
+		break;
+	case NO_NEW_PRIVS:
+		must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0));
+		break;
+	case EXECUTE:
+		execute(operation);
+		break;
+	default:
+		break;
+	}
+}
+
+static void carry_out(const struct plan *plan)
+{
+	const struct operation *operation = first_operation(plan);
+	uint64_t left_out = 0;
+
+	for (uint32_t i = 0; i < plan->count; i++, operation = next_operation(operation)) {
+		if (left_out > 0) {
+			left_out--;
+			continue;
+		}
+		report.operation = operation;
+		if (operation->kind == IF_EXISTS && !exists(string_of(operation, PATH)))
+			left_out = operation->numbers[0];
+		prepare_process(operation);
+		set_attributes(operation);
+		change_place_and_user(operation);
+	}
+}

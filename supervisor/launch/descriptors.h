@@ -1,0 +1,190 @@
+// The descriptors of a service: those that arrive, moved to their numbers, and whether their paths lead to them.
+#pragma once
+
+#include <linux/fcntl.h>
+#include <linux/stat.h>
+#include <linux/un.h>
+
+#include "report.h"
+
+enum { AF_UNIX_ = 1, SOCK_DGRAM_ = 2, MSG_CMSG_CLOEXEC_ = 0x40000000, RLIMIT_NOFILE_ = 7, MOST_OF_A_MESSAGE = 253 };
+
+struct message_part { // struct cmsghdr
+	uint64_t size;
+	int level, type;
+	int fds[MOST_OF_A_MESSAGE];
+};
+
+struct block { // struct iovec
+	void *begin;
+	uint64_t size;
+};
+
+struct message { // struct msghdr
+	void *name;
+	uint32_t name_size;
+	struct block *blocks;
+	uint64_t block_count;
+	void *control;
+	uint64_t control_size;
+	uint32_t flags;
+};
+
+static void close_ranges(const struct operation *operation)
+{
+	for (uint32_t i = 0; i < operation->number_count; i += 2)
+		must(call(__NR_close_range, (long)operation->numbers[i], (long)operation->numbers[i + 1], 0, 0));
+}
+
+// Descriptors get the lowest numbers that are free, which the plan has computed.
+static void receive(const struct operation *operation)
+{
+	static struct message_part part;
+	uint32_t done = 0;
+
+	while (done < operation->number_count) {
+		char byte;
+		struct block block = { &byte, 1 };
+		struct message message = { NULL, 0, &block, 1, &part, sizeof part, 0 };
+		uint32_t count;
+
+		if (must(call(__NR_recvmsg, report.fd, (long)&message, MSG_CMSG_CLOEXEC_, 0)) == 0)
+			leave(EXIT_CHILD_FAILED); // no spawnd is left
+		count = message.control_size < 16 ? 0 : (uint32_t)(part.size - 16) / sizeof(int);
+		if (count == 0 || count > operation->number_count - done)
+			must(-EBADF);
+		for (uint32_t i = 0; i < count; i++)
+			if ((uint64_t)part.fds[i] != operation->numbers[done + i])
+				must(-EBADF);
+		done += count;
+	}
+}
+
+static void open_null(const struct operation *operation)
+{
+	const long fd =
+		must(call(__NR_openat, AT_FDCWD, (long)string_of(operation, PATH), O_RDWR | O_CLOEXEC | O_NOCTTY, 0));
+
+	if ((uint64_t)fd == operation->numbers[0])
+		return;
+	must(call(__NR_dup3, fd, (long)operation->numbers[0], O_CLOEXEC, 0));
+	call(__NR_close, fd, 0, 0, 0);
+}
+
+// "place stdin", …: there is no operation for each, as a service may have thousands.
+static _Noreturn void fail_to_place(uint64_t target, long number)
+{
+	static const char *const names[] = { "stdin", "stdout", "stderr" };
+	const char *step = string_of(report.operation, STEP);
+	static char text[64];
+	size_t length = length_of(step);
+	uint64_t limit[2] = { UINT64_MAX, 0 };
+
+	if (length > 32)
+		length = 32;
+	copy(text, step, length);
+	text[length++] = ' ';
+	if (target < 3)
+		copy(text + length, names[target], length_of(names[target]) + 1);
+	else {
+		copy(text + length, "descriptor ", 11);
+		text[length + 11 + write_digits(text + length + 11, target, 10, 1)] = '\0';
+	}
+	call(__NR_prlimit64, 0, RLIMIT_NOFILE_, 0, (long)limit);
+	if (number == EBADF && target >= limit[0]) // dup2(2) says the one where it means the other
+		number = EMFILE;
+	fail_step(text, &(struct failure){ number, "", "", 0, 0 });
+}
+
+// The last number stands for itself: of all that the service has, none is closed by an exec, but the socket is.
+static void move_all(const struct operation *operation)
+{
+	for (uint32_t i = 0; i < operation->number_count; i += 2) {
+		const uint64_t from = operation->numbers[i], to = operation->numbers[i + 1];
+		const long result = from == to ? call(__NR_fcntl, (long)to, F_SETFD, 0, 0) :
+						 call(__NR_dup3, (long)from, (long)to, 0, 0);
+
+		if (result < 0)
+			fail_to_place(to, -result);
+		if (from == (uint64_t)report.fd)
+			report.fd = (int)to;
+	}
+	must(call(__NR_fcntl, report.fd, F_SETFD, FD_CLOEXEC, 0));
+}
+
+// Whether some process has the socket at the path bound, or nobody can tell: `is_bound` of
+// `supervisor/process/sockets.py`.
+static int is_bound(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX_ };
+	const size_t length = length_of(path);
+	long probe, result;
+
+	if (length >= sizeof address.sun_path)
+		return 1;
+	copy(address.sun_path, path, length + 1);
+	probe = must(call(__NR_socket, AF_UNIX_, SOCK_DGRAM_ | O_NONBLOCK | O_CLOEXEC, 0, 0));
+	result = call(__NR_connect, probe, (long)&address, sizeof address, 0);
+	call(__NR_close, probe, 0, 0, 0);
+	return result != -ECONNREFUSED && result != -ENOENT;
+}
+
+static int is_folder(const char *path)
+{
+	struct statx status;
+
+	return call_six(__NR_statx, AT_FDCWD, (long)path, 0, STATX_TYPE, (long)&status, 0) == 0 &&
+	       (status.stx_mode & S_IFMT) == S_IFDIR;
+}
+
+// What is at a path in the place of the file that was opened, as `Sight` in `supervisor/process/paths.py`; NULL: that.
+static const char *sight_of(const struct operation *operation)
+{
+	const char *path = string_of(operation, PATH), *folder = string_of(operation, LABELS);
+	const uint64_t *numbers = operation->numbers;
+	const int is_socket = numbers[4] != 0, flags = is_socket ? AT_SYMLINK_NOFOLLOW : 0;
+	struct statx found;
+	const long result =
+		call_six(__NR_statx, AT_FDCWD, (long)path, flags, STATX_TYPE | STATX_INO, (long)&found, 0);
+
+	if (result == -ENOENT || result == -ENOTDIR)
+		return is_socket && !is_folder(folder) ? "deleted with its folder" : "deleted";
+	if (result < 0)
+		return NULL;
+	if (found.stx_dev_major == numbers[1] && found.stx_dev_minor == numbers[2] && found.stx_ino == numbers[3])
+		return NULL;
+	return is_socket && ((found.stx_mode & S_IFMT) != S_IFSOCK || is_bound(path)) ? "taken" : "replaced";
+}
+
+// The report of what has changed is begun with the first of them; its cause is itself JSON.
+static void look(const struct operation *operation)
+{
+	const char *sight = sight_of(operation);
+	char slot[24];
+
+	if (!sight)
+		return;
+	if (!report.is_begun) {
+		put("{");
+		put_text("step", string_of(operation, STEP));
+		put("\"path\": \"\", \"errno\": 0, \"cause\": \"{");
+	} else {
+		put(", ");
+	}
+	report.is_begun = 1;
+	slot[write_digits(slot, operation->numbers[0], 10, 1)] = '\0';
+	put("\\\"");
+	put(slot);
+	put("\\\": \\\"");
+	put(sight);
+	put("\\\"");
+}
+
+static void end_looks(void)
+{
+	if (!report.is_begun)
+		return;
+	put("}\"}");
+	flush();
+	leave(EXIT_CHILD_FAILED);
+}

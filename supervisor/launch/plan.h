@@ -1,0 +1,234 @@
+// A plan: the operations that make a process a service, in the order in which they are carried out.
+//
+// It begins with a header, and each operation has numbers of 64 bits and strings that end with NUL: step and path, for
+// the report of a failure, and the cause to tell where the kernel says `refused`; then what the kind of operation takes.
+// `operations.py` writes it, in the byte order of the machine.  All of it is checked before any of it is carried out.
+#pragma once
+
+#include <linux/errno.h>
+#include <linux/limits.h>
+
+#include "text.h"
+
+enum { PLAN_MAGIC = 0x4e4c5053, PLAN_VERSION = 1, PLAN_LARGEST = 1 << 26 };
+enum { STEP, PATH, CAUSE, LABELS }; // strings that each operation has
+
+struct plan {
+	uint32_t magic, version, size, count;
+};
+
+struct operation {
+	uint16_t kind, refused;
+	uint32_t number_count, string_count, size; // bytes with this, a multiple of 8
+	uint64_t numbers[];
+};
+
+enum kind {
+	UNDUMPABLE, SESSION, SIGNALS,
+	CLOSE, RECEIVE, OPEN, MOVE, LOOK, LOOKED, TRUNCATE, REWIND,
+	WRITE, NICE, AFFINITY, SCHEDULING, IO_PRIORITY, TIMER_SLACK, LIMIT,
+	ENVIRONMENT, OWN_PID, OWN_START, ENV_FILE,
+	ENTER_NAMESPACE,
+	IF_EXISTS, UNSHARE, MOUNT,
+	CHROOT,
+	KEYRING, BOUNDING_SET, KEEP_CAPABILITIES, GROUPS, GID, UID, CAPABILITIES, AMBIENT_CAPABILITY,
+	FOLDER, UMASK, BINDING_LIMIT,
+	GO,
+	NO_NEW_PRIVS,
+	EXECUTE,
+	KINDS,
+};
+
+enum value { ANY, DESCRIPTOR, ID, RESOURCE, SIZE_OF_REST }; // what a number may be
+
+enum { MANY = 1 << 22 };
+
+// A kind takes at least `fixed` numbers and at most `most`: of the values that are named, and more of the last of them.
+struct shape {
+	uint8_t phase, fixed, values[3];
+	uint32_t most;
+	uint16_t strings; // beyond the labels; MANY_STRINGS: any number, but not none
+};
+
+enum { MANY_STRINGS = 0xffff };
+
+static const struct shape shapes[KINDS] = {
+	[UNDUMPABLE] = { 1, 0, { ANY }, 0, 0 },
+	[SESSION] = { 2, 0, { ANY }, 0, 0 },
+	[SIGNALS] = { 2, 1, { ANY }, 1, 0 }, // whether they are unblocked
+	[CLOSE] = { 3, 0, { ANY }, MANY, 0 }, // first and last of each range
+	[RECEIVE] = { 3, 0, { DESCRIPTOR, DESCRIPTOR, DESCRIPTOR }, MANY, 0 }, // the numbers that they get
+	[OPEN] = { 3, 1, { DESCRIPTOR }, 1, 0 }, // the number that it gets
+	[MOVE] = { 3, 0, { DESCRIPTOR, DESCRIPTOR, DESCRIPTOR }, MANY, 0 }, // from, to, from, to, …
+	[LOOK] = { 3, 5, { DESCRIPTOR, ANY }, 5, 1 }, // slot, major, minor, inode, whether it is a socket; its folder
+	[LOOKED] = { 3, 0, { ANY }, 0, 0 },
+	[TRUNCATE] = { 3, 1, { DESCRIPTOR }, 1, 0 },
+	[REWIND] = { 3, 1, { DESCRIPTOR }, 1, 0 },
+	[WRITE] = { 4, 0, { ANY }, 0, 1 }, // the text
+	[NICE] = { 4, 1, { ANY }, 1, 0 },
+	[AFFINITY] = { 4, 1, { ANY }, MANY, 0 }, // processors
+	[SCHEDULING] = { 4, 2, { ANY }, 2, 0 }, // policy, priority
+	[IO_PRIORITY] = { 4, 1, { ANY }, 1, 0 },
+	[TIMER_SLACK] = { 4, 1, { ANY }, 1, 0 },
+	[LIMIT] = { 4, 3, { RESOURCE, ANY }, 3, 0 }, // resource, soft, hard
+	[ENVIRONMENT] = { 5, 0, { ANY }, 0, MANY_STRINGS }, // NAME=value
+	[OWN_PID] = { 5, 0, { ANY }, 0, 1 }, // the name of the variable
+	[OWN_START] = { 5, 0, { ANY }, 0, 1 },
+	[ENV_FILE] = { 5, 4, { ANY, ANY, ID }, MANY, 0 }, // whether it need not exist, then rights
+	[ENTER_NAMESPACE] = { 6, 1, { ANY }, 1, 0 }, // its type
+	[IF_EXISTS] = { 7, 1, { SIZE_OF_REST }, 1, 0 }, // the operations to be left out where the path does not exist
+	[UNSHARE] = { 7, 1, { ANY }, 1, 0 },
+	[MOUNT] = { 7, 1, { ANY }, 1, 2 }, // flags; source and target
+	[CHROOT] = { 8, 3, { ANY, ID, ID }, MANY, 0 }, // rights: whether there are any, uid, gid, groups
+	[KEYRING] = { 9, 0, { ANY }, 0, 0 },
+	[BOUNDING_SET] = { 9, 1, { ANY }, 1, 0 }, // what stays, as a set of bits
+	[KEEP_CAPABILITIES] = { 9, 0, { ANY }, 0, 0 },
+	[GROUPS] = { 9, 0, { ID, ID, ID }, NGROUPS_MAX, 0 },
+	[GID] = { 9, 1, { ID }, 1, 0 },
+	[UID] = { 9, 1, { ID }, 1, 0 },
+	[CAPABILITIES] = { 9, 1, { ANY }, 1, 0 }, // all of them, as a set of bits
+	[AMBIENT_CAPABILITY] = { 9, 1, { ANY }, 1, 0 },
+	[FOLDER] = { 10, 3, { ANY, ID, ID }, MANY, 0 }, // rights
+	[UMASK] = { 10, 1, { ANY }, 1, 0 },
+	[BINDING_LIMIT] = { 10, 3, { RESOURCE, ANY }, 3, 0 },
+	[GO] = { 11, 0, { ANY }, 0, 0 },
+	[NO_NEW_PRIVS] = { 12, 0, { ANY }, 0, 0 },
+	[EXECUTE] = { 13, 1, { ANY }, 1, MANY_STRINGS }, // whether variables are expanded; arguments
+};
+
+static const struct operation *first_operation(const struct plan *plan)
+{
+	return (const struct operation *)(plan + 1);
+}
+
+static const struct operation *next_operation(const struct operation *operation)
+{
+	return (const struct operation *)((const char *)operation + operation->size);
+}
+
+static const char *next_string(const char *string)
+{
+	return string + length_of(string) + 1;
+}
+
+static const char *string_of(const struct operation *operation, unsigned int number)
+{
+	const char *string = (const char *)(operation->numbers + operation->number_count);
+
+	while (number-- > 0)
+		string = next_string(string);
+	return string;
+}
+
+static int is_valid(enum value value, uint64_t number, uint32_t rest)
+{
+	switch (value) {
+	case ANY:
+		return 1;
+	case DESCRIPTOR:
+		return number <= INT32_MAX;
+	case ID: // the last one stands for no change
+		return number < UINT32_MAX;
+	case RESOURCE:
+		return number < 16;
+	case SIZE_OF_REST:
+		return number < rest;
+	}
+	return 0;
+}
+
+static int has_valid_numbers(const struct operation *operation, const struct shape *shape, uint32_t rest)
+{
+	const uint32_t count = operation->number_count;
+	enum value value = ANY;
+
+	if (count < shape->fixed || count > shape->most)
+		return 0;
+	if ((operation->kind == MOVE || operation->kind == CLOSE) && count % 2)
+		return 0;
+	for (uint32_t i = 0; i < count; i++) {
+		if (i < sizeof shape->values)
+			value = shape->values[i];
+		if (!is_valid(value, operation->numbers[i], rest))
+			return 0;
+	}
+	return 1;
+}
+
+// Whether the bytes behind the numbers are so many strings, and fewer than 8 of filling.
+static int has_valid_strings(const struct operation *operation, const struct shape *shape)
+{
+	const size_t begins = sizeof *operation + 8 * (size_t)operation->number_count;
+	const char *next = (const char *)operation + begins, *end = (const char *)operation + operation->size;
+	const uint32_t wanted = shape->strings == MANY_STRINGS ? LABELS + 1 : LABELS + shape->strings;
+
+	if (operation->string_count < wanted || (shape->strings != MANY_STRINGS && operation->string_count > wanted))
+		return 0;
+	for (uint32_t i = 0; i < operation->string_count; i++) {
+		int is_assignment = 0;
+
+		while (next < end && *next)
+			is_assignment |= *next++ == '=';
+		if (next == end || (operation->kind == ENVIRONMENT && i >= LABELS && !is_assignment))
+			return 0;
+		next++;
+	}
+	if (end - next >= 8)
+		return 0;
+	while (next < end)
+		if (*next++)
+			return 0;
+	return 1;
+}
+
+static int is_valid_operation(const struct operation *operation, size_t left, uint32_t rest)
+{
+	if (left < sizeof *operation || operation->size < sizeof *operation || operation->size > left)
+		return 0;
+	if (operation->size % 8 || operation->kind >= KINDS || operation->refused > 4095)
+		return 0;
+	if (operation->number_count > (operation->size - sizeof *operation) / 8)
+		return 0;
+	return has_valid_numbers(operation, &shapes[operation->kind], rest) &&
+	       has_valid_strings(operation, &shapes[operation->kind]);
+}
+
+// Whether what may be left out ends with the phase of the operation that says so.
+static int ends_in_phase(const struct operation *operation)
+{
+	const struct operation *last = operation;
+
+	for (uint64_t i = 0; i < operation->numbers[0]; i++)
+		last = next_operation(last);
+	return shapes[last->kind].phase == shapes[operation->kind].phase;
+}
+
+// Whether a plan is one as a whole: then no operation reads beyond its own bytes.  It waits for spawnd once, and a
+// program is executed at its end and nowhere else.
+static int is_plan(const struct plan *plan, size_t size)
+{
+	const struct operation *operation;
+	size_t left = size - sizeof *plan;
+	unsigned int phase = 0, waits = 0, executes = 0;
+
+	if (size < sizeof *plan || size > PLAN_LARGEST || plan->magic != PLAN_MAGIC || plan->version != PLAN_VERSION)
+		return 0;
+	if (plan->size != size || plan->count == 0)
+		return 0;
+	operation = first_operation(plan);
+	for (uint32_t i = 0; i < plan->count; i++, operation = next_operation(operation)) {
+		if (!is_valid_operation(operation, left, plan->count - i) || shapes[operation->kind].phase < phase)
+			return 0;
+		phase = shapes[operation->kind].phase;
+		left -= operation->size;
+		waits += operation->kind == GO;
+		executes += operation->kind == EXECUTE;
+	}
+	if (left || waits != 1 || executes != 1 || phase != shapes[EXECUTE].phase)
+		return 0;
+	operation = first_operation(plan);
+	for (uint32_t i = 0; i < plan->count; i++, operation = next_operation(operation))
+		if (operation->kind == IF_EXISTS && !ends_in_phase(operation))
+			return 0;
+	return 1;
+}

@@ -1,0 +1,113 @@
+"""The program `launch`, started by `start.c`: both say what they do.
+
+spawnd opens the program once, so that what executes a plan is never of another version than what has written it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from errno import ENOEXEC
+
+PATH = os.path.join(os.path.dirname(__file__), "launch")
+BLOCK = 40  # numbers that are reserved, as in start.c
+OWN = 2  # of them, for the plan and the socket on which a child reports
+NO_PROGRAM = 0x10000  # as there
+
+_library = ctypes.CDLL(os.path.join(os.path.dirname(__file__), "libstart.so"))
+_start_launch = _library.start_launch
+_start_launch.argtypes = (
+    *(ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int),
+    *(ctypes.POINTER(ctypes.c_int), ctypes.c_uint, ctypes.POINTER(ctypes.c_int), ctypes.c_uint, ctypes.c_int),
+)
+_find_sockets = _library.find_sockets
+_find_sockets.argtypes = (ctypes.POINTER(ctypes.c_int), ctypes.c_uint, ctypes.POINTER(ctypes.c_uint8))
+_find_sockets.restype = None
+_reserve_block = _library.reserve_block
+_reserve_block.argtypes = (ctypes.c_int, ctypes.POINTER(ctypes.c_int))
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How the descriptors of a service come to its process.
+
+    `numbers` are those that they have there, by those that they have in spawnd; `error` is that of the socket for the
+    report.  `moved` come on the numbers of the block, `sent` in messages.  `highest` is the highest number of a copied
+    table, -1 where none is.
+    """
+
+    numbers: Mapping[int, int]
+    error: int
+    moved: tuple[int, ...] = ()
+    sent: tuple[int, ...] = ()
+    highest: int = -1
+
+
+def in_copy(fds: Collection[int], error: int) -> Arrival:
+    """Return the way of a table that is copied with the process."""
+    return Arrival({fd: fd for fd in fds}, error, highest=max(_open_numbers()))
+
+
+def _open_numbers() -> Iterator[int]:
+    return map(int, os.listdir("/proc/self/fd"))
+
+
+class Program:
+    """Owns the descriptor of the program, and the block of reserved numbers, for as long as this process lives."""
+
+    def __init__(self) -> None:
+        """Open the program.  Raises OSError, ENOEXEC where its file system lets nobody execute it."""
+        self._fd = os.open(PATH, os.O_PATH | os.O_CLOEXEC)
+        if os.fstatvfs(self._fd).f_flag & os.ST_NOEXEC:
+            os.close(self._fd)
+            raise OSError(ENOEXEC, "its file system is mounted with noexec", PATH)
+        self._block: tuple[int, ...] = ()
+
+    def reserve(self) -> None:
+        """Reserve the block, with low numbers: before this process has many descriptors."""
+        unused = os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
+        numbers = (ctypes.c_int * BLOCK)()
+        self._block = tuple(numbers[: _reserve_block(unused, numbers)])
+
+    def arrival(self, fds: Collection[int], error: int) -> Arrival:
+        """Return the way that descriptors of this process take; `error` is a socket's."""
+        distinct = tuple(sorted(set(fds)))
+        moved, sent = _divided(distinct)
+        if OWN + len(moved) > len(self._block):
+            return in_copy(distinct, error)
+        numbers = dict(zip(moved, self._block[OWN:], strict=False))
+        used = {self._block[1], *numbers.values()}
+        free = (number for number in range(len(used) + len(sent)) if number not in used)
+        numbers.update(zip(sent, free, strict=False))
+        return Arrival(numbers, self._block[1], moved, sent)
+
+    def start(self, plan: bytes, arrival: Arrival, error: int, ours: int) -> int:
+        """Start a process with a plan for this arrival, and return its pid, which the caller registers.
+
+        `error` is its end of the pair of sockets, `ours` the other one.  Raises OSError.
+        """
+        pid = int(
+            _start_launch(
+                *(self._fd, plan, len(plan), error, ours),
+                *(_array(arrival.moved), len(arrival.moved), _array(arrival.sent), len(arrival.sent), arrival.highest),
+            )
+        )
+        if pid >= 0:
+            return pid
+        number = -pid & ~NO_PROGRAM
+        cause = os.strerror(number)
+        raise OSError(number, f"{PATH} is not executed: {cause}" if -pid & NO_PROGRAM else cause)
+
+
+def _array(fds: tuple[int, ...]) -> ctypes.Array[ctypes.c_int]:
+    return (ctypes.c_int * len(fds))(*fds)
+
+
+def _divided(fds: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sockets, and everything else."""
+    are_sockets = (ctypes.c_uint8 * len(fds))()
+    _find_sockets(_array(fds), len(fds), are_sockets)
+    found = tuple(zip(fds, are_sockets, strict=True))
+    return tuple(fd for fd, is_socket in found if is_socket), tuple(fd for fd, is_socket in found if not is_socket)

@@ -1,0 +1,296 @@
+"""The plan of a launch: everything that an executed program's process does to itself, in a fixed order.
+
+The order is a rule, not a habit, and `plan.h` checks it.  Steps that need root or a path of the host come before chroot
+and the user; the user comes before the kept capabilities and the working directory.  Limits are set in two phases:
+those that would bind the process itself come into force at the end.  Then it waits for spawnd; no_new_privs is
+last.
+
+All is computed here, from values; what the kernel alone knows, as the pid, is left to `launch`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Mapping
+
+from supervisor.definitions.service import Service, slot_name
+from supervisor.launch.operations import Kind, operation, plan
+from supervisor.launch.program import Arrival
+from supervisor.linux.capabilities import CAPABILITIES, SETPCAP, has_effective, permitted
+from supervisor.linux.descriptors import LAST_DESCRIPTOR
+from supervisor.linux.mount import MS_BIND, MS_REC, MS_SLAVE
+from supervisor.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS
+from supervisor.linux.scheduling import CLASSES, IOPRIO_CLASS_SHIFT, NORMAL
+from supervisor.process.attributes import (
+    BIND_US,
+    OOM_SCORE_ADJ,
+    POLICIES,
+    RESOURCES,
+    Limits,
+    early_limit,
+    with_descriptors,
+)
+from supervisor.process.child_descriptors import SPARE, moves
+from supervisor.process.child_descriptors import plan as plan_table
+from supervisor.process.failure import failed
+from supervisor.process.files import Rights
+from supervisor.process.launch import Launch
+from supervisor.process.marks import SERVICE_MARK, START_MARK
+from supervisor.process.network_namespace import FILES, FOLDER, RESOLVER
+from supervisor.process.paths import LOOK
+
+Operations = Iterator[bytes]
+
+
+def descriptors(launch: Launch) -> set[int]:
+    """Return the descriptors of spawnd that the service gets.  Raises StepError where two want the same number."""
+    return {source for _target, source in plan_table(launch).targets if isinstance(source, int)}
+
+
+def make_plan(launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
+    """Return the plan.  Without `hears` signals stay blocked in the program.
+
+    Raises StepError for a table or a capability that cannot be had.
+    """
+    service = launch.service
+    limits = with_descriptors(service.limits, launch.nofile_soft)
+    operations = [
+        *_begin(launch, hears),
+        *_table(launch, arrival),
+        *_files(launch),
+        *_attributes(launch, limits),
+        *_environment(launch),
+        *_namespaces(service),
+        *_place_and_user(launch),
+        *_end(launch, limits),
+    ]
+    return plan(operations)
+
+
+def _begin(launch: Launch, hears: bool) -> Operations:
+    if launch.is_root:  # who is not root could not write its own oom_score_adj then, and has nothing to hide
+        yield operation(Kind.UNDUMPABLE, "become undumpable")
+    yield operation(Kind.SESSION, "start a session")
+    yield operation(Kind.SIGNALS, "reset signals", numbers=[hears])
+
+
+def _table(launch: Launch, arrival: Arrival) -> Operations:
+    """The descriptors: first all others are closed, so that a process which gets stuck holds nobody else's."""
+    table = plan_table(launch)
+    numbers = {*arrival.numbers.values(), arrival.error}
+    yield _closing(numbers - {arrival.numbers[fd] for fd in arrival.sent})
+    if arrival.sent:
+        received = [arrival.numbers[fd] for fd in arrival.sent]
+        yield operation(Kind.RECEIVE, "take over descriptors", numbers=received)
+    opened: dict[str, int] = {}  # a source may have several targets; /dev/null has no offset that they would share
+    for _target, source in table.targets:
+        if isinstance(source, str) and source not in opened:
+            opened[source] = _free(numbers)
+            numbers.add(opened[source])
+            yield operation(Kind.OPEN, "open", source, [opened[source]])
+    sources = {
+        target: opened[source] if isinstance(source, str) else arrival.numbers[source]
+        for target, source in table.targets
+    }
+    yield operation(Kind.MOVE, "place", numbers=_moves(sources | {table.error_target: arrival.error}, numbers))
+    yield _closing({*sources, table.error_target})
+
+
+def _closing(kept: Iterable[int]) -> bytes:
+    """Close all but these numbers."""
+    ranges: list[int] = []
+    behind = 0
+    for number in sorted(kept):
+        if number > behind:
+            ranges += (behind, number - 1)
+        behind = number + 1
+    return operation(Kind.CLOSE, "close the other descriptors", numbers=[*ranges, behind, LAST_DESCRIPTOR])
+
+
+def _moves(sources: Mapping[int, int], used: set[int]) -> list[int]:
+    """Pairs of numbers, of what is in its place already twice the same."""
+    spare = _free(used | sources.keys())
+    pairs: list[int] = []
+    for pair in moves(sources):
+        pairs += (spare if number == SPARE else number for number in pair)
+    for target, source in sources.items():
+        if source == target:
+            pairs += (target, target)
+    return pairs
+
+
+def _free(used: set[int]) -> int:
+    return next(number for number in range(len(used) + 1) if number not in used)
+
+
+def _files(launch: Launch) -> Operations:
+    """Compare paths with the files of the table, and begin those anew that each start begins anew."""
+    for mark in launch.marks:
+        device = os.major(mark.device), os.minor(mark.device)
+        numbers = [mark.slot, *device, mark.inode, mark.is_socket]
+        yield operation(Kind.LOOK, LOOK, mark.path, numbers, [os.path.dirname(mark.path)])
+    if launch.marks:
+        yield operation(Kind.LOOKED, LOOK)
+    for slot in launch.emptied:
+        yield operation(Kind.TRUNCATE, f"truncate the file of {slot_name(slot)}", numbers=[slot])
+    for slot in launch.rewound:
+        yield operation(Kind.REWIND, numbers=[slot])
+
+
+def _attributes(launch: Launch, limits: Limits) -> Operations:
+    service = launch.service
+    if launch.cgroup:
+        yield operation(Kind.WRITE, "enter cgroup", f"{launch.cgroup}/cgroup.procs", strings=["0"])
+    if service.nice is not None:
+        yield operation(Kind.NICE, "set nice", numbers=[service.nice])
+    if service.cpu_affinity:
+        yield operation(Kind.AFFINITY, "set cpu_affinity", numbers=service.cpu_affinity)
+    if service.scheduling:
+        policy, _, priority = service.scheduling.partition(":")
+        yield operation(Kind.SCHEDULING, "set scheduling", numbers=[POLICIES[policy], int(priority or 0)])
+    if service.io_class is not None or service.io_priority is not None:
+        level = 0 if service.io_class == "idle" else NORMAL if service.io_priority is None else service.io_priority
+        value = CLASSES[service.io_class or "best-effort"] << IOPRIO_CLASS_SHIFT | level
+        yield operation(Kind.IO_PRIORITY, "set io_class" if service.io_class else "set io_priority", numbers=[value])
+    if service.timer_slack is not None:
+        yield operation(Kind.TIMER_SLACK, "set timer_slack", numbers=[round(service.timer_slack * 1e9)])
+    score = service.oom_score_adj if service.oom_score_adj is not None else 0 if launch.spared else None
+    if score is not None:
+        yield operation(Kind.WRITE, "write", OOM_SCORE_ADJ, strings=[str(score)])
+    for name, wanted in limits.items():
+        if (pair := early_limit(name, *wanted)) is not None:
+            yield _limit(Kind.LIMIT, name, *pair)
+
+
+def _limit(kind: Kind, name: str, soft: int, hard: int) -> bytes:
+    is_mixed_up = soft & _UNLIMITED > hard & _UNLIMITED
+    refused, cause = _MIXED_UP if is_mixed_up else _NO_PRIVILEGE
+    return operation(
+        kind, f"set limit {name}", numbers=[RESOURCES[name], soft, hard], refused=refused, cause=cause
+    )
+
+
+_UNLIMITED = 0xFFFFFFFFFFFFFFFF  # as the kernel has it
+_MIXED_UP = errno.EINVAL, "the soft limit is above the hard one"
+_NO_PRIVILEGE = errno.EPERM, "raising the hard limit takes CAP_SYS_RESOURCE"
+
+
+def _environment(launch: Launch) -> Operations:
+    """Variables of the definition, then those of its files, then those of the protocols; later ones win."""
+    service = launch.service
+    yield from _assignments({**service.login_env, **launch.env})
+    for path in launch.env_files:
+        need_not_exist = path.startswith("-")
+        numbers = [need_not_exist, *_rights(launch.rights)]
+        yield operation(Kind.ENV_FILE, "read", path[1:] if need_not_exist else path, numbers)
+    protocols: dict[str, str] = {}
+    pids = []
+    if launch.fds and service.listen_fds:
+        protocols["LISTEN_FDS"] = str(len(launch.fds))
+        protocols["LISTEN_FDNAMES"] = ":".join([name for name, _ in launch.fds])
+        pids.append("LISTEN_PID")
+    if launch.notify_socket:
+        protocols["NOTIFY_SOCKET"] = launch.notify_socket
+    if launch.mark:
+        protocols[SERVICE_MARK] = launch.mark
+    if launch.watchdog_usec:
+        protocols["WATCHDOG_USEC"] = str(launch.watchdog_usec)
+        pids.append("WATCHDOG_PID")
+    yield from _assignments(protocols)
+    for name in pids:
+        yield operation(Kind.OWN_PID, "set up", strings=[name])
+    if service.forking:
+        yield operation(Kind.OWN_START, "set up", strings=[START_MARK])
+
+
+def _assignments(variables: Mapping[str, str]) -> Operations:
+    if variables:
+        strings = [f"{name}={value}" for name, value in variables.items()]
+        yield operation(Kind.ENVIRONMENT, "set up", strings=strings)
+
+
+def _rights(rights: Rights | None) -> list[int]:
+    return [0, 0, 0] if rights is None else [1, rights.uid, rights.gid, *rights.gids]
+
+
+def _namespaces(service: Service) -> Operations:
+    """Enter a network namespace; with a resolver of its own, mounts that follow those of the host."""
+    if not service.netns:
+        return
+    yield operation(Kind.ENTER_NAMESPACE, "enter network namespace", f"{FOLDER}/{service.netns}", [CLONE_NEWNET])
+    source, target = f"{FILES}/{service.netns}/{RESOLVER}", f"/etc/{RESOLVER}"
+    inner = [
+        operation(Kind.UNSHARE, "make a mount namespace", numbers=[CLONE_NEWNS]),
+        operation(Kind.MOUNT, "make a mount namespace", numbers=[MS_SLAVE | MS_REC], strings=["none", "/"]),
+        operation(Kind.MOUNT, f"bind over {target}", source, [MS_BIND], [source, target]),
+    ]
+    yield operation(Kind.IF_EXISTS, path=source, numbers=[len(inner)])
+    yield from inner
+
+
+def _place_and_user(launch: Launch) -> Operations:
+    service = launch.service
+    uid = service.uid if launch.is_root else os.geteuid()
+    kept = None if service.capabilities is None else _capabilities(service.capabilities)
+    if service.chroot:
+        yield operation(Kind.CHROOT, "chroot", service.chroot, _rights(launch.rights))
+    if launch.keyring:
+        cause = "services share one with the supervisor"
+        yield operation(Kind.KEYRING, "cannot make a session keyring", cause=cause)
+    if kept is not None:
+        # An unprivileged spawnd need not reduce the set: it is root who gets back at exec what is in it.
+        if launch.is_root or has_effective(SETPCAP):
+            yield operation(Kind.BOUNDING_SET, "reduce the bounding set", numbers=[_set(kept)])
+        yield operation(Kind.KEEP_CAPABILITIES, "set keepcaps")
+    if launch.is_root:
+        yield operation(Kind.GROUPS, "set groups", numbers=service.gids)
+        yield operation(Kind.GID, f"set gid {service.gid}", numbers=[service.gid])
+        yield operation(Kind.UID, f"set uid {service.uid}", numbers=[service.uid])
+    if kept is not None:
+        yield operation(Kind.CAPABILITIES, "set capabilities", numbers=[_set(kept)])
+        # For root none is needed: exec gives it what the bounding set has.
+        for number, name in kept.items() if uid != 0 else ():
+            yield operation(Kind.AMBIENT_CAPABILITY, f"raise ambient capability {name}", numbers=[number])
+    elif uid != 0:
+        yield operation(Kind.CAPABILITIES, "drop capabilities", numbers=[0])
+
+
+def _set(numbers: Iterable[int]) -> int:
+    return sum(1 << number for number in numbers)
+
+
+def _capabilities(names: Iterable[str]) -> dict[int, str]:
+    """Capabilities by number.  Raises StepError for one that nobody knows, or that spawnd does not have."""
+    ours = permitted()
+    found = {}
+    for name in names:
+        if name not in CAPABILITIES:
+            raise failed(f"keep capability {name}", "", errno.EINVAL, "there is no such capability")
+        number = CAPABILITIES.index(name)
+        if not ours >> number & 1:
+            raise failed(f"keep capability {name}", "", errno.EPERM, "the supervisor does not have it itself")
+        found[number] = name
+    return found
+
+
+def _end(launch: Launch, limits: Limits) -> Operations:
+    """The working directory after the change of user, so that the kernel judges by the rights of the service."""
+    service = launch.service
+    yield operation(
+        *(Kind.FOLDER, "change directory", service.cwd, _rights(launch.rights)),
+        refused=errno.EACCES,
+        cause="the user of the service may not enter it",
+    )
+    yield operation(Kind.UMASK, numbers=[service.umask])
+    for name in BIND_US:
+        if name in limits:
+            yield _limit(Kind.BINDING_LIMIT, name, *limits[name])
+    yield operation(Kind.GO, "wait for the supervisor")
+    if service.no_new_privs:
+        yield operation(Kind.NO_NEW_PRIVS, "set no_new_privs")
+    yield operation(
+        *(Kind.EXECUTE, "exec", launch.argv[0], [service.expand_env], launch.argv),
+        refused=errno.ENOMEM,
+        cause="the limits leave no memory for it",
+    )

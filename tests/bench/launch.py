@@ -1,0 +1,143 @@
+#!/usr/bin/env python3
+"""Starts of a program: how long until it runs, and what that costs spawnd.
+
+Prints a line of JSON for each number of open descriptors: µs until the program runs; µs, CPU time and page faults in
+the process that starts it, which stands in for spawnd and is as large.  `--before SITE` names a folder with another
+version, whose starts take turns with ours: `pip install --target SITE --no-deps CHECKOUT`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+TABLE = 5  # descriptors of the service
+COUNTS = (TABLE, 1000, 5000)
+Start = Callable[[Any, int, int], int]
+
+
+def starter() -> Start:
+    """Return what starts a `Launch`, with its end of a pair of sockets and ours."""
+    try:
+        from supervisor.launch.program import Program
+        from supervisor.process.launch_plan import descriptors, make_plan
+    except ImportError:
+        return _forked
+    program = Program()
+    program.reserve()
+
+    def start(launch: Any, error: int, ours: int) -> int:
+        arrival = program.arrival(descriptors(launch), error)
+        return program.start(make_plan(launch, arrival), arrival, error, ours)
+
+    return start
+
+
+def _forked(launch: Any, error: int, ours: int) -> int:
+    from supervisor.process import child
+    from supervisor.process.fork import fork
+
+    child.prepare(launch)
+    return fork(lambda: child.run(launch))  # type: ignore[call-arg]
+
+
+def serve() -> None:
+    """Make a start for each line, of as many open descriptors as that says, and print what it took."""
+    import supervisor.boot  # noqa: F401  # to be as large as spawnd
+    from supervisor.definitions.service import Service
+    from supervisor.process.files import rights_of
+    from supervisor.process.launch import Launch
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    start = starter()
+    service = Service("bench", uid=65534, gid=65534, env={"PATH": "/usr/bin:/bin"})
+    table = [socket.socket(socket.AF_UNIX) for _ in range(TABLE)]
+    fds = tuple((f"n{number}", sock.fileno()) for number, sock in enumerate(table))
+    others: list[socket.socket] = []
+    gc.freeze()
+    for line in sys.stdin:
+        others += [socket.socket(socket.AF_UNIX) for _ in range(int(line) - TABLE - len(others))]
+        ours, theirs = socket.socketpair()
+        launch = Launch(
+            argv=("/bin/true",), env=service.env, service=service, stdio=("/dev/null",) * 3, fds=fds,
+            error_fd=theirs.fileno(), nofile_soft=1024, is_root=os.geteuid() == 0, rights=rights_of(service),
+        )  # fmt: skip
+        with theirs:
+            usage, cpu, begun = resource.getrusage(resource.RUSAGE_SELF), time.process_time(), time.perf_counter()
+            pid = start(launch, theirs.fileno(), ours.fileno())
+            called = time.perf_counter()
+            spent, faults = time.process_time() - cpu, resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        ours.send(b"\n")
+        assert ours.recv(1) == b"", "it has failed"
+        runs = time.perf_counter()
+        os.waitpid(pid, 0)
+        ours.close()
+        took = (runs - begun, called - begun, spent)
+        print(json.dumps([*(round(value * 1e6) for value in took), faults - usage.ru_minflt]), flush=True)
+
+
+class Version:
+    """A process with one version of spawnd."""
+
+    def __init__(self, site: str) -> None:
+        path = [site] if site else []
+        command = [sys.executable, "-Pc", f"import sys; sys.path[:0] = {path!r}\n{_SERVE.format(__file__)}"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def start(self, count: int) -> list[int]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{count}\n")
+        self._process.stdin.flush()
+        found: list[int] = json.loads(self._process.stdout.readline())
+        return found
+
+    def close(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+
+_SERVE = "import runpy; runpy.run_path({0!r})['serve']()"
+NAMES = ("until_it_runs_us", "in_spawnd_us", "in_spawnd_cpu_us", "in_spawnd_faults")
+
+
+def measure(rounds: int, before: str) -> list[dict[str, Any]]:
+    versions = {"now": Version("")} | ({"before": Version(before)} if before else {})
+    rows = []
+    for count in COUNTS:
+        found: dict[str, list[list[int]]] = {name: [] for name in versions}
+        for number in range(rounds + 5):
+            for name, version in versions.items():
+                values = version.start(count)
+                if number >= 5:  # the first ones warm up
+                    found[name].append(values)
+        for name, starts in found.items():
+            medians = [sorted(column)[len(column) // 2] for column in zip(*starts, strict=True)]
+            rows.append({"descriptors": count, "version": name, **dict(zip(NAMES, medians, strict=True))})
+    for version in versions.values():
+        version.close()
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--before", default="", metavar="SITE")
+    arguments = parser.parse_args()
+    for row in measure(arguments.rounds, arguments.before):
+        print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()

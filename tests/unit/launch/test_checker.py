@@ -1,0 +1,161 @@
+"""A plan that is torn is refused as a whole; the checker reads no byte beyond it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import struct
+import subprocess
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supervisor.launch.operations import VERSION, Kind, operation, plan
+from supervisor.launch.program import PATH
+from supervisor.process.failure import read_failure
+from supervisor.process.fork import EXIT_CHILD_FAILED
+from tests.unit.launch.plans import plans
+from tests.unit.process.forked import read_all
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+CORPUS = sorted((HERE / "corpus").iterdir())
+SANITIZED = "-g -fsanitize=address,undefined -fno-sanitize-recover=all"
+SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
+
+MISSING = "No such file or directory (ENOENT)"
+NO_PLAN = "cannot start: the plan is none that this version carries out (EINVAL)"
+
+Check = Callable[[Iterable[bytes]], list[bool]]
+
+
+@pytest.fixture(scope="module")
+def check(tmp_path_factory: pytest.TempPathFactory) -> Check:
+    """Which of some plans the checker takes; the process that it runs in ends with the first byte beyond one."""
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler")
+    program = tmp_path_factory.mktemp("checker") / "checker"
+    command = ["cc", "-std=gnu11", "-w", "-O1", "-Isupervisor/linux", "-Isupervisor/launch"]
+    source = ["-o", str(program), str(HERE / "checker.c")]
+    subprocess.run([*command, *SANITIZED.split(), *source], cwd=ROOT, check=True)
+
+    def run(plans: Iterable[bytes]) -> list[bool]:
+        data = b"".join(struct.pack("=I", len(plan)) + plan for plan in plans)
+        return [byte == ord("y") for byte in subprocess.run([program], input=data, stdout=-1, check=True).stdout]
+
+    return run
+
+
+def test_what_spawnd_writes_is_taken(check: Check) -> None:
+    assert check(plans().values()) == [True, True]
+
+
+@pytest.mark.parametrize("name", sorted(plans()))
+def test_no_beginning_of_a_plan_is_one(check: Check, name: str) -> None:
+    whole = plans()[name]
+    assert not any(check(whole[:size] for size in range(len(whole))))
+    assert not any(check(whole + bytes(size) for size in range(1, 20)))
+
+
+@pytest.mark.parametrize("name", sorted(plans()))
+def test_a_changed_byte_makes_no_crash(check: Check, name: str) -> None:
+    """It may make another plan: another word or number."""
+    whole = plans()[name]
+    for value in (0, 1, 0x7F, 0xFF):
+        changed = [whole[:at] + bytes([value]) + whole[at + 1 :] for at in range(len(whole))]
+        assert len(check(changed)) == len(whole)
+
+
+@settings(max_examples=40, deadline=None, database=None)
+@given(st.data())
+def test_torn_plans(check: Check, data: st.DataObject) -> None:
+    whole = bytearray(plans()[data.draw(st.sampled_from(["small", "full"]))])
+    torn = []
+    for _ in range(50):
+        copy = bytearray(whole)
+        for at in data.draw(st.lists(st.integers(0, len(copy) // 4 - 1), min_size=1, max_size=4)):
+            value = data.draw(st.sampled_from([0, 1, 8, 2**16, 2**31, 2**32 - 1]) | st.integers(0, 2**32 - 1))
+            struct.pack_into("=I", copy, 4 * at, value)
+        torn.append(bytes(copy))
+    assert len(check(torn)) == 50
+
+
+def test_what_a_fuzzer_has_found_makes_no_crash(check: Check) -> None:
+    assert len(CORPUS) > 10
+    assert len(check(path.read_bytes() for path in CORPUS)) == len(CORPUS)
+
+
+GO = operation(Kind.GO)
+END = operation(Kind.EXECUTE, numbers=[0], strings=["/bin/true"])
+NOT_PLANS = {
+    "nothing": [],
+    "no program": [GO],
+    "nobody is waited for": [END],
+    "waits twice": [GO, GO, END],
+    "two programs": [GO, END, END],
+    "goes on after the program": [GO, END, operation(Kind.NO_NEW_PRIVS)],
+    "not in order": [operation(Kind.UID, numbers=[1]), operation(Kind.SESSION), GO, END],
+    "confined before spawnd knows of it": [operation(Kind.NO_NEW_PRIVS), GO, END],
+    "no user": [operation(Kind.UID, numbers=[2**32 - 1]), GO, END],
+    "a user of 64 bits": [operation(Kind.UID, numbers=[2**32]), GO, END],
+    "no group": [operation(Kind.GROUPS, numbers=[1, 2, 3, 4, -1]), GO, END],
+    "a descriptor below 0": [operation(Kind.MOVE, numbers=[1, 2, 3, -1]), GO, END],
+    "half a move": [operation(Kind.MOVE, numbers=[1]), GO, END],
+    "no such limit": [operation(Kind.LIMIT, numbers=[16, 0, 0]), GO, END],
+    "a number too many": [operation(Kind.NICE, numbers=[1, 2]), GO, END],
+    "a number too few": [operation(Kind.NICE), GO, END],
+    "a string too few": [operation(Kind.WRITE), GO, END],
+    "no assignment": [operation(Kind.ENVIRONMENT, strings=["A"]), GO, END],
+    "the program left out": [operation(Kind.IF_EXISTS, numbers=[2]), GO, END],
+    "the wait left out": [operation(Kind.IF_EXISTS, numbers=[1]), GO, END],
+    "more left out than there is": [operation(Kind.IF_EXISTS, numbers=[3]), GO, END],
+}
+
+
+def test_what_makes_no_sense_is_no_plan(check: Check) -> None:
+    assert check([plan([GO, END])]) == [True]
+    found = dict(zip(NOT_PLANS, check(map(plan, NOT_PLANS.values())), strict=True))
+    assert [name for name, is_taken in found.items() if is_taken] == []
+
+
+def carried_out(data: bytes, seals: int = SEALS) -> tuple[int, str]:
+    """Exit status and cause of `launch` with that plan."""
+    ours, theirs = socket.socketpair()
+    fd = os.memfd_create("plan", os.MFD_ALLOW_SEALING)
+    os.write(fd, data)
+    fcntl(fd, F_ADD_SEALS, seals)
+    with theirs:
+        numbers = [str(fd), str(theirs.fileno())]
+        child = subprocess.Popen([PATH, *numbers], pass_fds=[fd, theirs.fileno()])
+    os.close(fd)
+    with suppress(BrokenPipeError):
+        ours.send(b"\n")
+    failure = read_failure(read_all(ours.detach()))
+    return child.wait(), "" if failure is None else str(failure)
+
+
+@pytest.mark.parametrize("name", sorted(NOT_PLANS))
+def test_no_part_of_it_is_carried_out(tmp_path: Path, name: str) -> None:
+    fails = operation(Kind.OPEN, "open", str(tmp_path / "missing"), [50])
+    assert carried_out(plan([fails, GO, END])) == (EXIT_CHILD_FAILED, f"cannot open '{tmp_path}/missing': {MISSING}")
+    assert carried_out(plan([fails, *NOT_PLANS[name]])) == (EXIT_CHILD_FAILED, NO_PLAN)
+
+
+def test_another_version_is_refused() -> None:
+    data = bytearray(plan([GO, END]))
+    assert carried_out(bytes(data)) == (0, "")
+    struct.pack_into("=I", data, 4, VERSION + 1)
+    assert carried_out(bytes(data)) == (EXIT_CHILD_FAILED, NO_PLAN)
+
+
+@pytest.mark.parametrize("left_out", [F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE])
+def test_a_plan_that_can_change_is_refused(left_out: int) -> None:
+    status, cause = carried_out(plan([GO, END]), SEALS & ~left_out)
+    assert (status, cause) == (EXIT_CHILD_FAILED, f"cannot start: {os.strerror(errno.EPERM)} (EPERM)")

@@ -1,0 +1,51 @@
+"""What Python writes is what C reads."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from supervisor.launch import operations, program
+from supervisor.launch.operations import Kind, operation
+from supervisor.process import failure, fork
+
+ROOM = Path(__file__).parents[3] / "supervisor" / "launch"
+
+
+def test_kinds_have_the_same_numbers() -> None:
+    names = re.search(r"enum kind \{(.*?)\};", (ROOM / "plan.h").read_text(), re.S)
+    assert names is not None
+    assert re.findall(r"\w+", names[1]) == [*(kind.name for kind in Kind), "KINDS"]
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "value"),
+    [
+        ("plan.h", "PLAN_MAGIC", operations.MAGIC),
+        ("plan.h", "PLAN_VERSION", operations.VERSION),
+        ("start.c", "BLOCK", program.BLOCK),
+        ("start.c", "NO_PROGRAM", program.NO_PROGRAM),
+        ("carry_out.h", "IS_THERE", failure.IS_THERE),
+        ("carry_out.h", "IS_COMMAND_LINE", failure.IS_COMMAND_LINE),
+        ("report.h", "EXIT_CHILD_FAILED", fork.EXIT_CHILD_FAILED),
+    ],
+)
+def test_numbers_are_the_same(file: str, name: str, value: int) -> None:
+    found = re.search(rf"\b{name} = (\w+)", (ROOM / file).read_text())
+    assert found is not None
+    assert int(found[1], 0) == value
+
+
+def test_no_string_ends_early() -> None:
+    with pytest.raises(ValueError, match="embedded null byte"):
+        operation(Kind.WRITE, "write", "/path", strings=["a\0b"])
+
+
+def test_operations_fill_whole_words() -> None:
+    for length in range(9):
+        data = operation(Kind.WRITE, "s" * length, strings=["\udcff"])
+        assert len(data) % 8 == 0
+        assert int.from_bytes(data[12:16], "little") == len(data) or len(data) > 16
+        assert b"\xff\0" in data
