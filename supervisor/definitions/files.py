@@ -112,7 +112,7 @@ class Files:
         self._warn(path, status)
 
     def _warn(self, path: str, status: os.stat_result) -> None:
-        """Note a file or folder that others can write to, who could become root through it."""
+        """Report a file or folder that other users can write to, who could become root that way."""
         if not self._root:
             return
         if status.st_uid not in (0, os.geteuid()):

@@ -146,7 +146,7 @@ KEYS = {
     "umaskmode": "'umask' has the bits that new files do not get",
 }  # fmt: skip
 
-# how names begin that are a family: looked at where the whole name is not in the table
+# common prefixes of related names, for names that are not in the table
 FAMILIES = {
     **dict.fromkeys(
         ("private", "protect", "restrict", "systemcall", "readwritepath", "readonlypath", "inaccessible", "bindpath",
@@ -311,7 +311,7 @@ def function(name: str) -> str:
 
 
 def duration(text: str) -> str:
-    """Return the duration in another tool's notation, of several numbers or with its own units; '' if it is none."""
+    """Return the duration in another tool's notation, of several numbers or with its own units; '' for other values."""
     parts = _DURATION.findall(text)
     if not parts or _DURATION.sub("", text).strip() or any(unit.lower() not in _UNITS for _, unit in parts):
         return ""
@@ -319,7 +319,7 @@ def duration(text: str) -> str:
 
 
 def size(text: str) -> str:
-    """Return the size in another tool's notation, with its own units; '' if it is none."""
+    """Return the size in another tool's notation, with its own units; '' for other values."""
     match = _SIZE.fullmatch(text.strip())
     return quantity.size(round(float(match[1]) * _BYTES[match[2].lower()])) if match else ""
 
@@ -331,7 +331,7 @@ def resource(name: object) -> str:
 
 
 def service(name: str, known: Container[str]) -> str:
-    """Return the hint for the name of a systemd unit, with its punctuation; '' if it is none."""
+    """Return the hint for the name of a systemd unit, with its punctuation; '' for other names."""
     stem, _, kind = name.rpartition(".")
     if kind not in UNITS:
         return ""

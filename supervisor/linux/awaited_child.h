@@ -1,4 +1,4 @@
-// Children that share the memory of their parent, which waits for a time until they have let go of it.
+// Children that share the memory of their parent, which waits, up to a time limit, until they have released it.
 #pragma once
 
 #include <fcntl.h>
@@ -11,14 +11,14 @@
 
 #include "sharing_child.h"
 
-enum { SLOWEST_MS = 2000 }; // for a child that runs, on a machine that is busy
+enum { SLOWEST_MS = 2000 }; // time limit for a running child on a busy machine
 
 struct child {
-	volatile uint32_t in_memory; // until it has let go of our memory
+	volatile uint32_t in_memory; // nonzero while the child uses our memory
 	_Alignas(16) char stack[STACK_SIZE];
 };
 
-// `flags` are those of `start`. Returns the pid, or an errno with a minus sign.
+// `flags` are those of `start`. Returns the pid, or a negative errno.
 static int launch(struct child *child, int (*function)(void *), int flags, void *argument)
 {
 	int pid;
@@ -30,7 +30,7 @@ static int launch(struct child *child, int (*function)(void *), int flags, void 
 	return pid;
 }
 
-// Wait until `flag` is 0, at most so long; whether it is.
+// Wait until `flag` is 0 or the time is up. Returns whether it is 0.
 static int wait_for(volatile uint32_t *flag, int milliseconds)
 {
 	struct timespec now, left;
@@ -49,7 +49,7 @@ static int wait_for(volatile uint32_t *flag, int milliseconds)
 	return 1;
 }
 
-// Whether a child waits in the kernel for somebody else; else it is the processor that it waits for.
+// Whether a child waits in the kernel for an event; otherwise it runs, or waits for the processor.
 static inline int waits(int pid)
 {
 	char path[32], text[256];
@@ -68,8 +68,8 @@ static inline int waits(int pid)
 	return !state || state[7] != 'R';
 }
 
-// Wait until a child sets `flag` to 0: so long at most while it waits for somebody else; whether it is 0. A child that
-// waits for the processor gets the time of a busy machine.
+// Wait until a child sets `flag` to 0. Returns whether it is 0. The time limit is for a child that waits for an event;
+// a child that waits for the processor gets SLOWEST_MS.
 static inline int wait_for_child(volatile uint32_t *flag, int pid, int milliseconds)
 {
 	int waited = 0;

@@ -1,9 +1,9 @@
-// Looking at /proc entries of other processes with a time limit.
+// Reads of /proc entries of other processes with a time limit.
 //
-// The kernel shows much of a process only while it does not execute a program, or change its mappings; both may take
-// for ever. A process that waits for that can be killed and nothing else. So a child looks, which shares the memory of its parent
-// (sharing_child.h): that takes the parent some 0.1 ms. It has a table of its own, which is empty. No signal tells of its
-// end, so it is reaped here alone.
+// The kernel hides some entries of a process while the process executes a program or changes its mappings, which may
+// take forever. Only SIGKILL ends a wait for that. Therefore a child reads the entries. It shares the memory of its
+// parent (sharing_child.h), which costs the parent about 0.1 ms, but has an empty descriptor table of its own. Its end
+// causes no signal, so this code alone reaps it.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -21,27 +21,27 @@
 
 enum {
 	ROOM = 65536,
-	LONGEST = 16384, // bytes of an answer
-	CHILDREN = 4, // one that not even KILL ends keeps what it works on
-	END_MS = 1000, // for one that was killed
+	LONGEST = 16384, // maximal bytes of an answer
+	CHILDREN = 4, // each has memory of its own, because SIGKILL may not end a child at once
+	END_MS = 1000, // time for the end of a killed child
 	DONT_SYNC = AT_STATX_DONT_SYNC,
 	INODE = 0x100, // STATX_INO
 	MOUNT_ID = 0x1000, // STATX_MNT_ID, Linux 5.8
 };
 
-// The character before a path tells what is to be read of it.
+// Kinds of requests: the character before a path.
 enum { CONTENT = 'c', LINK = 'l', OPEN_FILE = 'f' };
 
-// Of a link in /proc/PID/fd, before its text.
+// The answer for a link in /proc/PID/fd, followed by its text.
 struct open_file {
 	uint64_t inode, mount;
 	uint32_t mode; // of the link
-	uint32_t link; // bytes, or an errno with a minus sign
+	uint32_t link; // length, or a negative errno
 };
 
 struct look {
 	struct child child;
-	int pid; // of a child that was killed, and has not ended
+	int pid; // a killed child that has not ended
 	const char *requests;
 	int count;
 	int sizes[ROOM / 8];
@@ -75,7 +75,7 @@ static long look_at_open_file(const char *path, char *answer)
 	if (size < 0 && size != -ENAMETOOLONG)
 		return size;
 	file.link = (uint32_t)(int32_t)size;
-	// more arguments than `call` has; errno is our parent's, who does not look at it
+	// more arguments than `call` supports; the parent ignores the shared errno
 	if (syscall(__NR_statx, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | DONT_SYNC, STATX_MODE, &status) != 0)
 		return -ENOENT;
 	file.mode = status.stx_mode;
@@ -126,7 +126,7 @@ static int look_at_all(void *argument)
 	leave(0);
 }
 
-// Wait until the child has done it all, or waits for so long.  It is gone then, unless KILL does not end it.
+// Wait until the child has finished, or kill it once it has waited for so long. It is reaped, unless SIGKILL fails.
 static void finish(struct look *look, int pid, int milliseconds)
 {
 	int slept = 0, seen = 0;
@@ -158,9 +158,9 @@ static struct look *free_look(void)
 	return NULL;
 }
 
-// Answer requests, each a character and a path with a NUL behind it, and say how many were. `sizes` gets the bytes of
-// each answer, or an errno with a minus sign, -ETIMEDOUT of the last one for which the child has waited so long;
-// `answers` gets them, one behind the other, and has room for ROOM bytes.  An errno with a minus sign: there is no child.
+// Answer requests, each a character and a path terminated by NUL. Returns the number of answers, or a negative errno if
+// no child can be started. `sizes` gets the length of each answer, or a negative errno; -ETIMEDOUT for a last request
+// for which the child has waited too long. `answers` gets the concatenated answers, and has room for ROOM bytes.
 int glance(const char *requests, int count, int *sizes, char *answers, int milliseconds)
 {
 	struct look *look = free_look();

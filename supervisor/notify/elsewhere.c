@@ -1,11 +1,11 @@
-// Receiving and closing descriptors that others made, in a process that exists for nothing else.
+// Receiving and closing descriptors of untrusted processes, in dedicated children.
 //
-// To close a descriptor may take for ever, and a process that has one in its table closes it at its end at the latest.
-// The children here share the memory of their parent, but have tables of their own (own_table.h), on which they work.
-// They run nothing but what is here, with raw system calls, on stacks of their own, with all signals blocked; exit(2)
-// lets go of the memory before it closes anything, so the parent waits for the former and never for the latter.
+// Closing a descriptor may take forever, and a process closes each descriptor of its table at its end at the latest.
+// The children share the memory of their parent, but work on descriptor tables of their own (own_table.h). They run
+// only the code of this file, with raw system calls, on separate stacks, with all signals blocked. exit(2) releases the
+// memory before it closes descriptors, so the parent waits only for the release, and never for a close.
 //
-// Functions return the pid of a child that the caller reaps, or an errno with a minus sign.
+// Functions return the pid of a child, which the caller reaps, or a negative errno.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -36,10 +36,10 @@ enum {
 	MOUNT_ID = 0x1000, // STATX_MNT_ID, Linux 5.8
 };
 
-// What a descriptor in a message is of. No file system is asked.
+// The identity of a descriptor in a message, without a request to a file system.
 struct seen {
-	char link[LINK_SIZE]; // what the kernel calls it, cut; "/" where it cannot tell
-	int32_t has_seals; // as only memory has
+	char link[LINK_SIZE]; // the kernel's name, truncated; "/" if it has none
+	int32_t has_seals; // true only for memory
 	uint32_t major, minor; // of the file system
 	uint32_t reserved;
 	uint64_t mount;
@@ -47,7 +47,7 @@ struct seen {
 
 static struct child taker, closer;
 
-// Run a child until it has let go of our memory; its pid, or an errno with a minus sign.
+// Run a child until it has released our memory. Returns its pid, or a negative errno.
 static int run(struct child *child, int (*function)(void *), int milliseconds)
 {
 	int pid;
@@ -66,13 +66,13 @@ static int run(struct child *child, int (*function)(void *), int milliseconds)
 	return -table.error;
 }
 
-// Taking a message
+// taking a message
 
 static struct {
 	int socket, looks;
-	int reply; // where a pidfd of the sender of a message goes that is taken, if the socket has SO_PASSPIDFD
-	volatile int taken; // bytes, or an errno with a minus sign
-	volatile int count; // of descriptors
+	int reply; // socket for a pidfd of the sender, which the kernel adds for SO_PASSPIDFD
+	volatile int taken; // bytes, or a negative errno
+	volatile int count; // number of descriptors
 	struct seen seen[MOST];
 } message;
 
@@ -92,11 +92,11 @@ static void look_at(int fd, struct seen *seen)
 	*seen = (struct seen){ 0 };
 	size = call(__NR_readlinkat, AT_FDCWD, (long)path, (long)seen->link, LINK_SIZE - 1);
 	if (size <= 0)
-		seen->link[0] = '/'; // what the kernel cannot tell, as a path over 4096 bytes, counts as a file
+		seen->link[0] = '/'; // an unknown name, such as a path over 4096 bytes, counts as a file
 	if (seen->link[0] != '/')
 		return;
 	seen->has_seals = call(__NR_fcntl, fd, F_GET_SEALS, 0, 0) >= 0;
-	// more arguments than `call` has; errno is our parent's, who does not look at it
+	// more arguments than `call` supports; the parent ignores the shared errno
 	if (!seen->has_seals && syscall(__NR_statx, fd, "", ANY_PATH | DONT_SYNC, MOUNT_ID, &status) == 0) {
 		seen->major = status.stx_dev_major;
 		seen->minor = status.stx_dev_minor;
@@ -154,9 +154,9 @@ static int receive(int socket, int looks, int reply, int milliseconds)
 	return run(&taker, take, milliseconds);
 }
 
-// Take the next datagram from a socket, with all that comes along, and let go of that. `taken` gets how many bytes it
-// has, 0 as there is no room for any, or an errno with a minus sign. A pidfd of its sender, which the kernel adds where the
-// socket has SO_PASSPIDFD, is sent over `reply`.
+// Take the next datagram from a socket, and drop its descriptors. `taken` gets the number of received bytes, 0 because
+// there is no room for any, or a negative errno. A pidfd of the sender, which the kernel adds for SO_PASSPIDFD, is sent
+// over `reply`.
 int take_elsewhere(int socket, int reply, int milliseconds, int *taken)
 {
 	int pid = receive(socket, 0, reply, milliseconds);
@@ -165,8 +165,8 @@ int take_elsewhere(int socket, int reply, int milliseconds, int *taken)
 	return pid;
 }
 
-// Look at the descriptors in the next datagram, which stays where it is. `seen` has room for as many as a message may
-// have; `count` gets how many there are, or an errno with a minus sign.
+// Identify the descriptors in the next datagram, which remains in the queue. `seen` has room for the maximal number of
+// descriptors in a message; `count` gets their number, or a negative errno.
 int look_elsewhere(int socket, int milliseconds, struct seen *seen, int *count)
 {
 	int pid = receive(socket, 1, -1, milliseconds);
@@ -177,12 +177,12 @@ int look_elsewhere(int socket, int milliseconds, struct seen *seen, int *count)
 	return pid;
 }
 
-// Fetching
+// fetching
 
 static struct {
 	int process, socket, count;
 	int numbers[MOST];
-	volatile int sent; // or an errno with a minus sign
+	volatile int sent; // 0, or a negative errno
 	struct seen seen[MOST];
 } fetching;
 
@@ -207,9 +207,9 @@ static int fetch(void *argument)
 	leave(0);
 }
 
-// Send duplicates of descriptors of another process, by its pidfd, over a socket, in a message without bytes.  `seen`
-// gets what they are of, with an empty link for those that there are not, and which are not sent; `sent` 0, or an
-// errno with a minus sign. There is no message where there are none.
+// Send duplicates of descriptors of another process, given by pidfd, over a socket, in a message without bytes. `seen`
+// gets their identities, with an empty link for missing descriptors, which are not sent. `sent` gets 0 or a negative
+// errno. Without any descriptor, no message is sent.
 int fetch_elsewhere(int process, const int *numbers, int count, int socket, int milliseconds, struct seen *seen, int *sent)
 {
 	int pid;
@@ -229,13 +229,13 @@ int fetch_elsewhere(int process, const int *numbers, int count, int socket, int 
 	return pid;
 }
 
-// Closing
+// closing
 
 static struct {
 	int fds[MOST_CLOSED];
 	int count;
-	volatile uint32_t begins; // until the child has its own
-	volatile uint32_t alone; // whether the parent has closed its own
+	volatile uint32_t begins; // nonzero until the child has its own descriptors
+	volatile uint32_t alone; // nonzero once the parent has closed its descriptors
 } closing;
 
 static int close_last(void *argument)
@@ -250,14 +250,14 @@ static int close_last(void *argument)
 	call(__NR_futex, (long)&closing.begins, FUTEX_WAKE, 1, 0);
 	if (error < 0)
 		leave(0);
-	// a parent that died before that is found out now
+	// detects a parent that died before the prctl
 	while (!closing.alone && call(__NR_getppid, 0, 0, 0, 0) == table.parent)
 		call(__NR_futex, (long)&closing.alone, FUTEX_WAIT, 0, 0);
 	leave(0);
 }
 
-// Close descriptors, in ascending order, so that the last close of each is that of a child which is ending: the kernel
-// does not linger for such a one. Nothing is closed where there is an error.
+// Close descriptors, given in ascending order, so that the last close of each happens in an exiting child, for which
+// the kernel does not linger. If there is an error, no descriptor is closed.
 int close_elsewhere(const int *fds, int count, int milliseconds)
 {
 	int pid;
@@ -274,10 +274,10 @@ int close_elsewhere(const int *fds, int count, int milliseconds)
 		pid = begin(&closer, close_last, SIGCHLD, NULL);
 		if (pid < 0)
 			return pid;
-		// with a copy it has had all from its beginning
+		// a copied table has had all descriptors from the beginning
 		if (!table.copies && !wait_for_child(&closing.begins, pid, milliseconds)) {
 			kill(pid, SIGKILL);
-			return -ETIMEDOUT; // the caller gets to know of an orphan
+			return -ETIMEDOUT; // the caller finds the child as an orphan
 		}
 		if (table.copies || table.error == 0)
 			break;

@@ -88,7 +88,7 @@ class TakeOver:
             run = _process(record)
             role = Role(record["run"].get("role", Role.MAIN)) if "run" in record else Role.MAIN
             if run is not None and role is Role.CHECK:
-                self._end(_Ended(run))  # the result of a check would reach nobody
+                self._end(_Ended(run))  # no caller is left for the result of a check
                 run = None
             elif run is not None:
                 run.role = role
@@ -209,7 +209,7 @@ class TakeOver:
 def holds_one_of(files: Set[str], clock: Callable[[], float] = time.monotonic) -> Callable[[int], bool]:
     """Return a test whether a process has one of these open files.
 
-    All looks together take `LONGEST_LOOK`, with one more; after that no process has one, as far as anybody knows.
+    All searches together take `LONGEST_LOOK`, plus the last search; later ones find no process.
     """
     until = clock() + LONGEST_LOOK
     return lambda pid: clock() < until and not files.isdisjoint(open_files(pid))

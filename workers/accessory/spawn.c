@@ -1,8 +1,8 @@
-// Starting the processes that the accessory needs, at a cost that does not grow with its descriptors.
+// Starting processes for the accessory, at a cost that does not depend on the number of its descriptors.
 //
-// The children share its memory and run nothing but what is here.
+// The children share its memory, and run only the code of this file.
 //
-// Functions return a pid, or an errno with a minus sign.
+// Functions return a pid, or a negative errno.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/capability.h>
@@ -20,10 +20,10 @@
 
 enum { PAUSE_USEC = 1000, DISPOSALS = 16, DISPOSED = 64 };
 
-static _Alignas(16) char passing_stack[STACK_SIZE]; // of one whose end, or exec, the parent waits for
-static _Alignas(16) char holding_stack[STACK_SIZE]; // of one that lives beside it
+static _Alignas(16) char passing_stack[STACK_SIZE]; // for a child whose end or exec the parent awaits
+static _Alignas(16) char holding_stack[STACK_SIZE]; // for a child that continues beside the parent
 
-// Reap a child that has ended or is about to; no signal that a handler takes leaves it behind.
+// Reap a child that has ended or is about to end, even if signals interrupt the wait.
 static void reap(int pid)
 {
 	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
@@ -41,14 +41,14 @@ static int execute(void *argument)
 	struct execution *execution = argument;
 	const char *const argv[] = { execution->title, NULL }, *const environment[] = { NULL };
 
-	// a table of its own with nothing in it: what the parent has, thousands perhaps, is neither copied nor closed
+	// an empty table: thousands of descriptors of the parent are neither copied nor closed
 	execution->error = -call(__NR_close_range, 0, UINT32_MAX, CLOSE_RANGE_UNSHARE, 0);
 	if (execution->error == 0)
 		execution->error = -call(__NR_execve, (long)execution->program, (long)argv, (long)environment, 0);
 	leave(1);
 }
 
-// Execute `program` as process 1 of a new PID namespace.  The parent waits until that is done.
+// Execute `program` as process 1 of a new PID namespace. The parent waits for the exec.
 int spawn_init(const char *program, const char *title)
 {
 	struct execution execution = { program, title, 0 };
@@ -61,19 +61,19 @@ int spawn_init(const char *program, const char *title)
 	return pid;
 }
 
-// Pause until somebody kills it.  It holds the namespace that it was started in, and dies with its parent.
+// Pause until a signal kills the process. It keeps its namespace alive, and dies with its parent.
 static int hold_namespace(void *argument)
 {
 	const long parent = *(const long *)argument;
 
 	call(__NR_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0);
-	// one that died before that is found out now
+	// detects a parent that died before the prctl
 	while (call(__NR_getppid, 0, 0, 0, 0) == parent)
 		call(__NR_ppoll, 0, 0, 0, 0);
 	leave(0);
 }
 
-// Have these effective ids and all capabilities that are permitted, which a change of user takes out of effect.
+// Take the effective ids, and make all permitted capabilities effective again, which the change of user cleared.
 static long become(long uid, long gid)
 {
 	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
@@ -91,13 +91,13 @@ static long become(long uid, long gid)
 
 struct owner {
 	long uid, gid, parent;
-	volatile long result; // a pid, or an errno with a minus sign
+	volatile long result; // a pid, or a negative errno
 };
 
-// A user namespace belongs to the effective ids of whoever makes it, so this has them, and ends when it is done: who has
-// the effective id of a user can be set back by that user, sched_setscheduler(2).  What it starts is a child of its
-// parent.  Real and saved ids remain root's, and nobody may trace either: the owner of a namespace could trace what
-// is in it, and the memory is the parent's.
+// A user namespace belongs to the effective ids of its maker. So this process takes those ids, and ends immediately
+// after, because that user could lower its priority, sched_setscheduler(2). The process that it starts becomes a child
+// of its parent. Real and saved ids remain those of root, and neither process is dumpable: the owner of a namespace
+// could trace a process in it, which shares the memory of the parent.
 static int make_user_namespace(void *argument)
 {
 	struct owner *owner = argument;
@@ -114,13 +114,13 @@ static int make_user_namespace(void *argument)
 	leave(0);
 }
 
-// Start a process in a new user namespace of that user.  The caller kills and reaps it, before it starts another.
+// Start a process in a new user namespace of the user. The caller kills and reaps it before it starts another one.
 int spawn_user_namespace(uint32_t uid, uint32_t gid)
 {
 	static struct owner owner;
 	int pid;
 
-	if (uid == UINT32_MAX || gid == UINT32_MAX) // to the kernel: stay who you are
+	if (uid == UINT32_MAX || gid == UINT32_MAX) // -1 means to the kernel: no change
 		return -EINVAL;
 	owner = (struct owner){ uid, gid, getpid(), -ECHILD };
 	pid = start(make_user_namespace, passing_stack, SIGCHLD | CLONE_FILES | CLONE_VFORK, &owner, NULL);
@@ -142,8 +142,8 @@ static void wake_up(int signum)
 	(void)signum;
 }
 
-// Take every datagram from a socket that receives no more, without room for descriptors: the kernel lets go of them
-// before a call comes back.  A datagram of no bytes is told from the end by the credentials that did not fit either.
+// Take all datagrams from a socket that receives no more, without room for descriptors: the kernel drops them before a
+// call returns. The truncated credentials distinguish an empty datagram from the end of the queue.
 static void take_everything(int fd)
 {
 	struct msghdr message;
@@ -155,7 +155,7 @@ static void take_everything(int fd)
 	} while (size > 0 || (size == 0 && message.msg_flags & MSG_CTRUNC) || size == -ECONNRESET);
 }
 
-// A socket that is let go of may linger, but not on from the next alarm.  Alarm and handler are this process's own.
+// A dropped socket may linger, but at most until the next alarm. Alarm and handler belong to this process.
 static int dispose(void *argument)
 {
 	const struct disposal *disposal = argument;
@@ -174,8 +174,9 @@ static int dispose(void *argument)
 	leave(0);
 }
 
-// Start a process that takes what is left in some sockets and lets go of the descriptors in it, however long that takes,
-// and exits.  The sockets stay the caller's, who does not close them before.  `number` tells apart what runs at the same time.
+// Start a process that takes the remaining datagrams of some sockets, drops the descriptors in them, however long that
+// takes, and exits. The caller keeps the sockets, and closes them only after its end. `number` distinguishes
+// concurrent processes.
 int spawn_disposal(unsigned int number, const int *fds, unsigned int count)
 {
 	static struct disposal disposals[DISPOSALS];

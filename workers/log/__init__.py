@@ -1,1 +1,1 @@
-"""The log worker: keeps and passes on the output of services."""
+"""The log worker: keeps the output of services, and passes it on."""

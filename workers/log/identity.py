@@ -1,6 +1,6 @@
-"""The user of the log worker where spawnd is root: one whom nothing else runs as, without capabilities.
+"""The user of the log worker if spawnd is root: a user of its own, without capabilities.
 
-The worker reads the output of every service, and needs nothing for that but the descriptors that it was given.
+The worker reads the output of every service, and needs only the descriptors that it gets for that.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import os
 from supervisor.linux.capabilities import drop_all, has_effective, set_no_new_privs
 from supervisor.log.logger import notice
 
-USER = "spawnd-log"  # where the host has it
-ID = 65525  # else: Debian and systemd give the ids from 65520 to 65533 to nobody
-PASSWD = "/etc/passwd"  # noqa: S105  # a path; and read as a file, since a name service may take any time
+USER = "spawnd-log"  # if the host has this user
+ID = 65525  # otherwise: Debian and systemd leave the ids from 65520 to 65533 unused
+PASSWD = "/etc/passwd"  # noqa: S105  # a path; read as a file, because a name service may take any time
 
 CAP_SYS_PTRACE = 19  # <linux/capability.h>
 
 
 def leave_root() -> None:
-    """Give up root and all capabilities for good.  An ordinary user's worker stays that user's.
+    """Permanently give up root and all capabilities. A worker of an ordinary user keeps its user.
 
-    The next spawnd after a loss gets the output of all services back from this process.  Without CAP_SYS_PTRACE it
-    could not look into one of another user, so this one stays root there, without capabilities.
+    After a loss, the next spawnd gets the output of all services back from this process. Without CAP_SYS_PTRACE,
+    spawnd cannot inspect a process of another user; the worker then stays root, without capabilities.
     """
     if os.geteuid() != 0:
         return
@@ -38,7 +38,7 @@ def leave_root() -> None:
 
 
 def find_ids(passwd: str = PASSWD) -> tuple[int, int]:
-    """The uid and gid of USER, or ID for both."""
+    """Return uid and gid of USER, or ID for both."""
     try:
         with open(passwd, encoding="utf-8", errors="replace") as file:
             for line in file:

@@ -1,4 +1,4 @@
-"""Passing lines of all services on, each service in its turn."""
+"""Passing on lines of all services, in turns."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from supervisor.loop.loop import Loop, Timer
 from workers.log.outlet import Outlet
 from workers.log.stream import Offer, Stream
 
-SHARE = 64  # lines of a service in a turn: less than a millisecond
-PAUSE = 0.005  # seconds until a log that was full is tried again
+SHARE = 64  # lines of a service per turn: less than a millisecond
+PAUSE = 0.005  # seconds until a full log is tried again
 
 
 
 class Turns:
-    """Calls `passed(stream)` whenever a stream has passed lines on."""
+    """Turns of the streams; calls `passed(stream)` whenever a stream has passed on lines."""
 
     def __init__(self, loop: Loop, outlet: Outlet, passed: Callable[[Stream], None]) -> None:
         self._loop = loop
@@ -26,7 +26,7 @@ class Turns:
         self._planned: Timer | None = None
 
     def add(self, stream: Stream) -> None:
-        """Note that a stream may have lines."""
+        """Queue a stream that may have lines."""
         if stream not in self._queue:
             self._queue.append(stream)
         self._plan(0)
@@ -42,7 +42,7 @@ class Turns:
             self._plan(0 if went_on else PAUSE)
 
     def _round(self, offer_from_flood: Offer) -> bool:
-        """Have each stream pass on its share; False where none could."""
+        """Let each stream pass on its share; return False if none could."""
         went_on = False
         for _ in range(len(self._queue)):
             stream = self._queue.popleft()
@@ -54,12 +54,12 @@ class Turns:
                 went_on = True
                 self._passed(stream)
             elif not floods:
-                self._queue.rotate(1)  # a log without room is without room for all others, and this one is the next
+                self._queue.rotate(1)  # the log is full for all other streams as well, and this one is the next
                 break
         return went_on
 
     def finish(self, seconds: float) -> None:
-        """Pass all on before the end of this process, waiting for room at most so long."""
+        """Pass on all lines before the end of this process, waiting for room up to a time limit in seconds."""
         end = self._loop.clock() + seconds
         while self._queue and self._loop.clock() < end:
             if not self._round(self._outlet.offer):

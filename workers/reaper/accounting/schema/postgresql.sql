@@ -1,16 +1,16 @@
 -- Accounting of released cgroups in PostgreSQL, version 1.
--- The reaper makes it where it is not there yet, in the schema that comes first on its search_path.
+-- The reaper creates missing tables, in the first schema of its search_path.
 CREATE TABLE accounting_version (version integer NOT NULL);
 INSERT INTO accounting_version VALUES (1);
 
--- Of all hosts that report here.  One partition a month (UTC), accounting_YYYY_MM, made when the first row
--- comes; what is not wanted any more goes with its partition: DROP TABLE accounting_2026_11.
+-- The rows of all hosts. Each month (UTC) has a partition, accounting_YYYY_MM, which is created with its first
+-- row. To delete old rows, drop their partition: DROP TABLE accounting_2026_11.
 CREATE TABLE accounting (
   host               text        NOT NULL,
   boot               text        NOT NULL,  -- /proc/sys/kernel/random/boot_id
-  cgroup             bigint      NOT NULL,  -- the kernel's id of the cgroup, in this boot its own
+  cgroup             bigint      NOT NULL,  -- the kernel's id of the cgroup, unique within a boot
   ended              timestamptz NOT NULL,
-  parent             bigint,                -- the id of the cgroup that it is in, unless that is the scope
+  parent             bigint,                -- the id of the parent cgroup, unless it is the scope
   path               text        NOT NULL,  -- as in /proc/self/cgroup
   scope              text        NOT NULL,
   btime              timestamptz,

@@ -2,9 +2,9 @@
 CREATE TABLE accounting (
   host               TEXT    NOT NULL,
   boot               TEXT    NOT NULL,  -- /proc/sys/kernel/random/boot_id
-  cgroup             INTEGER NOT NULL,  -- the kernel's id of the cgroup, in this boot its own
+  cgroup             INTEGER NOT NULL,  -- the kernel's id of the cgroup, unique within a boot
   ended              REAL    NOT NULL,  -- seconds since 1970
-  parent             INTEGER,           -- the id of the cgroup that it is in, unless that is the scope
+  parent             INTEGER,           -- the id of the parent cgroup, unless it is the scope
   path               TEXT    NOT NULL,  -- as in /proc/self/cgroup
   scope              TEXT    NOT NULL,
   btime              REAL,              -- seconds since 1970
