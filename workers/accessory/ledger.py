@@ -195,7 +195,7 @@ class Journal:
         """Take over `fd`, the log of an earlier process, and return its lines. Raises ValueError."""
         header = os.pread(fd, _HEADER.size, 0)
         if len(header) < _HEADER.size or not header.startswith(_MAGIC):
-            raise ValueError("it is no log of names")
+            raise ValueError("it is not a log of names")
         _magic, start = _HEADER.unpack(header)
         data = _read_from(fd, start)
         whole = data.rfind(b"\n") + 1
