@@ -1,10 +1,10 @@
-"""Calls on pipes that others may keep locked, with a time limit: `pipe_call.c`, beside this module.
+"""Calls on pipes that other processes may keep locked, with a time limit, with `pipe_call.c` beside this module.
 
-A process that writes to a pipe keeps its lock while it waits in a page fault of its buffer, which may be for ever: the
-page is one of a FUSE file, or of userfaultfd(2).  To read from the pipe, to write to it, to open it, to ask for what is
-in it (FIONREAD) and to close its last descriptor then wait for the lock.  To poll it does not.  A read also waits, and
-has the lock meanwhile, where splice(2) has put a page of a FUSE file into the pipe, whose server is asked for it again.
-So a child makes the call, which costs the caller some 0.05 ms.
+A process that writes to a pipe holds its lock during page faults of its buffer. A fault takes forever if the
+page belongs to a FUSE file that is not served, or to userfaultfd(2). Meanwhile read, write, open, FIONREAD
+and the last close of the pipe wait for the lock; poll does not. A read also waits, and holds the lock, if
+splice(2) has put a page of a FUSE file into the pipe, because the kernel asks its server for the page again.
+Therefore a child makes the call, which costs the caller about 0.05 ms.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ import struct
 from collections.abc import Callable
 from typing import Protocol
 
-ROOM = 65536  # bytes that a call reads or writes at most: what a pipe holds by default
-PATIENCE_MS = 5  # for a child that waits for the lock: its result may come later
-SLOW = 0.002  # seconds; who takes as long as that is not waited for the next time
-LONGER_MS = 500  # where a late answer is of no use
-MOST_UNUSED = 8  # memories of calls that are kept for the next ones
-PAUSE = 0.1  # seconds between two looks at a child for which there is no pidfd
+ROOM = 65536  # maximal bytes of a read or write: the default capacity of a pipe
+PATIENCE_MS = 5  # for a child that waits for the lock; its result may come later
+SLOW = 0.002  # seconds; after a slower call, the next one is not awaited
+LONGER_MS = 500  # for calls whose late result is useless
+MOST_UNUSED = 8  # unused memories that are kept for later calls
+PAUSE = 0.1  # seconds between two checks of a child without a pidfd
 
 _READ, _WRITE, _OPEN, _CLOSE = (ord(letter) for letter in "rwoc")
-_LOWEST = 3  # above those for input and output
+_LOWEST = 3  # above stdin, stdout and stderr
 _NUMBER = struct.Struct("=i")
 _TAKE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 
@@ -51,7 +51,7 @@ _end.argtypes = (_Pointer, ctypes.c_int, ctypes.c_int)
 _reserve = _library.reserve_pipe_call
 _reserve.argtypes = (ctypes.c_int, ctypes.c_int)
 _unused: list[ctypes._Pointer[_Memory]] = []  # memory whose child has ended
-_left: list[PipeCall] = []  # whose results nobody wants
+_left: list[PipeCall] = []  # calls whose results are not wanted
 
 
 class Loop(Protocol):
@@ -61,7 +61,7 @@ class Loop(Protocol):
 
 
 class PipeCall:
-    """A call that a child makes.  The caller asks for its end until it has come: the child is reaped by that."""
+    """A call made by a child. `has_ended` reaps the child, so the caller repeats it until it returns True."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class PipeCall:
         sock: int = -1,
         patience: int = PATIENCE_MS,
     ) -> None:
-        """Wait for the child so many milliseconds at most.  Raises OSError where there is no child to be had."""
+        """Start the call, and wait at most `patience` milliseconds. Raises OSError if no child can be started."""
         _left[:] = [call for call in _left if not call.has_ended(0)]
         memory = _unused.pop() if _unused else _new()
         if data:
@@ -87,7 +87,7 @@ class PipeCall:
         self._data = b""
 
     def has_ended(self, patience: int = PATIENCE_MS) -> bool:
-        """Wait until the child has ended, or waits for others for so many milliseconds; whether it has ended."""
+        """Wait for the end of the child, up to a time limit while it is blocked; return whether it has ended."""
         memory = self._memory
         if memory is None:
             return True
@@ -101,18 +101,18 @@ class PipeCall:
         return True
 
     def result(self) -> bytes:
-        """The bytes that a child which has ended read or wrote.  Raises OSError, BlockingIOError too."""
+        """Return the bytes that an ended child has read or written. Raises OSError, including BlockingIOError."""
         if self._result < 0:
             raise OSError(-self._result, os.strerror(-self._result))
         return self._data
 
     @property
     def has_succeeded(self) -> bool:
-        """Whether the call of a child that has ended did what it was to do."""
+        """Whether the call of an ended child was successful."""
         return self._result >= 0
 
     def leave(self) -> None:
-        """Reap the child at some time after its end: nobody wants the result."""
+        """Ignore the result, and reap the child some time after its end."""
         _left.append(self)
 
     def when_ended(self, loop: Loop, ended: Callable[[], None]) -> None:
@@ -138,7 +138,7 @@ class PipeCall:
 
 
 def _keep(memory: ctypes._Pointer[_Memory]) -> None:
-    """Keep the memory of a call whose child is gone for another one, unless there is enough."""
+    """Keep the memory of an ended child for another call, unless enough are kept."""
     if len(_unused) < MOST_UNUSED:
         _unused.append(memory)
     else:
@@ -146,19 +146,19 @@ def _keep(memory: ctypes._Pointer[_Memory]) -> None:
 
 
 def start_read(fd: int, size: int = ROOM, patience: int = PATIENCE_MS) -> PipeCall:
-    """Read from a pipe, at most `ROOM` bytes.  Raises OSError where there is no child to be had."""
+    """Read from a pipe, at most `ROOM` bytes. Raises OSError if no child can be started."""
     return PipeCall(_READ, fd, size, patience=patience)
 
 
 def start_write(fd: int, data: bytes) -> PipeCall:
-    """Write to the pipe of `fd` what it has room for at once.  Raises OSError where there is no child to be had."""
+    """Write to the pipe of `fd` as much as it has room for. Raises OSError if no child can be started."""
     return PipeCall(_WRITE, fd, data=data)
 
 
 def open_end(fd: int, access: int) -> int:
-    """Open an end, which does not block, of a pipe by another descriptor of it: O_RDONLY or O_WRONLY.
+    """Open a nonblocking end of a pipe, given another descriptor of it: O_RDONLY or O_WRONLY.
 
-    Raises OSError, TimeoutError where somebody keeps the pipe.
+    Raises OSError, TimeoutError if a process holds the lock of the pipe.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with ours, theirs:
@@ -175,15 +175,15 @@ def open_end(fd: int, access: int) -> int:
 
 
 def start_close(fd: int) -> PipeCall:
-    """Close a descriptor, so that the last close of the pipe is that of a child which ends.
+    """Close a descriptor in such a way that the last close of the pipe happens in an exiting child.
 
-    Raises OSError where there is no child to be had, and then the descriptor is not closed.
+    Raises OSError if no child can be started; the descriptor then remains open.
     """
     return PipeCall(_CLOSE, fd)
 
 
 def close_end(fd: int) -> None:
-    """Close a descriptor of a pipe, and wait for nobody who keeps the pipe.  Raises OSError, and it is not closed."""
+    """Close a descriptor of a pipe without waiting for its lock. Raises OSError; the descriptor then remains open."""
     if is_at_end(fd):
         os.close(fd)
         return
@@ -193,15 +193,15 @@ def close_end(fd: int) -> None:
 
 
 def reserve() -> None:
-    """Let children begin fast in a process that may not be traced and will have many descriptors: before it has."""
-    other = os.eventfd(0, os.EFD_CLOEXEC)  # of no consequence
+    """Prepare fast starts of children in an undumpable process; call it before the process has many descriptors."""
+    other = os.eventfd(0, os.EFD_CLOEXEC)  # any descriptor will do
     _reserve(fcntl.fcntl(other, fcntl.F_DUPFD_CLOEXEC, _LOWEST), other)
 
 
 def is_at_end(fd: int) -> bool:
-    """Whether a pipe has no writer any more and is empty.
+    """Whether a pipe is empty and has no writer left.
 
-    Then nobody has its lock, and to close it does not wait: who reads keeps it only while something is in it.
+    No process then holds its lock, so a close does not wait: a reader holds the lock only while the pipe has data.
     """
     poll = select.poll()
     poll.register(fd, select.POLLIN)

@@ -1,10 +1,10 @@
-"""The log worker: reads what services with `log()` write, keeps the latest, passes every line on.
+"""The log worker: reads the output of services with `log()`, keeps the latest part, and passes on every line.
 
-On the descriptor `feed` it is told of the streams: `+NAME` with the reading end of a pipe
-and a ring, `-NAME` when a stream is gone.  A service that floods is read less often and has
-to wait; the lines of others do not, and none are lost.  A service must not block for ever, so
-a log that nobody reads loses lines, not services.  On TERM it reads what is there and ends,
-also where that comes while it starts: signals are blocked until they can be heard.
+The descriptor `feed` announces the streams: `+NAME` with the read end of a pipe and a ring, `-NAME` at the
+end of a stream. A flooding service is read less often and has to wait. Lines of other services do not wait,
+and no lines are lost. As a service must not block forever, a log without a reader drops lines instead. On
+SIGTERM, the worker reads the remaining output and ends, even if the signal arrives during its start: signals
+are blocked until it can handle them.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from workers.log.stream import Stream
 from workers.log.turns import Turns
 from workers.runtime.start import passed_descriptors
 
-PAUSE = 0.1  # seconds until it is read again where there was no child to be had
-CHUNK = 1 << 16  # bytes that are read at once: what a pipe holds by default
+PAUSE = 0.1  # seconds until a stream is read again if no child could be started
+CHUNK = 1 << 16  # bytes per read: the default capacity of a pipe
 
 
 class Worker:
-    """Owns the feed and the descriptors of all streams."""
+    """The streams of all services. Owns the feed and the descriptors of all streams."""
 
     def __init__(self, loop: Loop, feed: socket.socket, outlet: Outlet) -> None:
         self._loop = loop
         self._feed = feed
         self._streams: dict[str, Stream] = {}
         self._turns = Turns(loop, outlet, self._passed)
-        self._unread: set[Stream] = set()  # those that flood
+        self._unread: set[Stream] = set()  # flooding streams
         loop.watch(feed.fileno(), select.EPOLLIN, lambda _events: self._read_feed())
 
     def _read_feed(self) -> None:
@@ -50,7 +50,7 @@ class Worker:
             except BlockingIOError:
                 return
             if not message:
-                # spawnd is gone; the services write on, so we read on
+                # spawnd is gone; the services continue to write, so this worker continues to read
                 self._loop.unwatch(self._feed.fileno())
                 return
             self._take(message[:1], message[1:].decode(), fds)
@@ -79,14 +79,14 @@ class Worker:
     def _read(self, stream: Stream) -> None:
         try:
             taken = stream.read(CHUNK)
-        except OSError:  # there is no child to be had
+        except OSError:  # no child can be started
             self._loop.unwatch(stream.fd)
             self._loop.call_later(PAUSE, lambda: self._read_again(stream))
             return
         self._go_on(stream, taken)
 
     def _go_on(self, stream: Stream, taken: int | None) -> None:
-        """Pass on what was taken, and read no more where there will not be more, or not now."""
+        """Pass on what was read, and stop watching a stream that has ended or floods."""
         if stream.call is not None:
             self._loop.unwatch(stream.fd)
             self._take_later(stream, stream.call)
@@ -102,7 +102,7 @@ class Worker:
 
     def _take_late(self, stream: Stream, call: PipeCall) -> None:
         if stream.call is not call:
-            return  # its result was taken before the loop heard of its end
+            return  # the result was taken before the loop reported the child's end
         if stream.ended:
             self._finish(stream)
         else:
@@ -115,7 +115,7 @@ class Worker:
             self._watch(stream)
 
     def _passed(self, stream: Stream) -> None:
-        """Go on reading a service that has flooded, and close a stream that is gone."""
+        """Continue to read a service that has flooded, and close a stream that has ended."""
         if stream.ended:
             if not stream.has_lines() and stream.call is None:
                 stream.close()
@@ -126,7 +126,7 @@ class Worker:
     def _remove(self, stream: Stream) -> None:
         self._loop.unwatch(stream.fd)
         self._unread.discard(stream)
-        self._finish(stream, PATIENCE_MS)  # as a rule before another stream of that name begins
+        self._finish(stream, PATIENCE_MS)  # usually before another stream of that name begins
 
     def _finish(self, stream: Stream, patience: int = 0) -> None:
         stream.drain(CHUNK, patience)
@@ -147,13 +147,13 @@ class Worker:
 def main() -> int:
     setproctitle.setproctitle("spawnd: log")
     handler = open_log("info", worker_logs_to_stderr())
-    # two for each stream; the soft limit is a service's, the hard one is what the host allows
+    # two descriptors per stream; the soft limit is meant for services, the hard limit is that of the host
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     reserve()
     fds = passed_descriptors()
     loop = Loop(on_error=lambda error: log.error("log worker: unexpected error; going on", exc_info=error))
-    leave_root()  # after the log has been opened: a pipe and a terminal are somebody else's
+    leave_root()  # after the log was opened: pipes and terminals belong to other users
     feed = socket.socket(fileno=fds["feed"][0])
     feed.setblocking(False)
     worker = Worker(loop, feed, Outlet(handler))
