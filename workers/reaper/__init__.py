@@ -1,1 +1,1 @@
-"""The reaper: deletes cgroups that ran empty, and says what they used."""
+"""The reaper: deletes empty cgroups, and reports what they used."""

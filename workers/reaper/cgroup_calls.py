@@ -1,7 +1,7 @@
-"""Empty cgroups from the first look to their end, many of them with a call: `cgroup_calls.c`, beside this module.
+"""Bulk calls on empty cgroups, from the first look to the deletion, with `cgroup_calls.c` beside this module.
 
-A way is a path from a folder, HERE where it is absolute.  All files are read in such a way that they are this
-cgroup's and not those of another one that has its name by now.
+A way is a path relative to a folder, or absolute with HERE. Files are read in such a way that they belong to
+this cgroup, and not to another one that has its name now.
 """
 
 from __future__ import annotations
@@ -12,53 +12,53 @@ import sys
 from array import array
 from collections.abc import Iterable, Sequence
 
-# what `look` is asked for
+# flags for `look`
 OPEN = 1
 WITH_FOLDER = 2
 COUNT_ALL = 4
 
-# what `look` finds
+# results of `look`
 THERE = 1
 POPULATED = 2
 FROZEN = 4
 ANOTHER = 8
 OPENED = 16
 
-# why `delete_cgroups` has not deleted one
+# reasons why `delete_cgroups` has not deleted a cgroup
 GONE = 1
 CHANGED = 2
 
 COUNTERS = 10
-HERE = -100  # AT_FDCWD: the working folder, where an absolute path begins as well as anywhere else
-LARGEST = (1 << 63) - 1  # of an inode, the highest bit does not count
+HERE = -100  # AT_FDCWD: the working folder, which serves for absolute paths as well
+LARGEST = (1 << 63) - 1  # of an inode, whose highest bit is ignored
 _PATH_CODEC = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 
 class Counter(ctypes.Structure):
-    """`struct counter`: a number is behind `key` in a file, or without a key all that is in there."""
+    """`struct counter`: a number behind `key` in a file or, without a key, the whole content of the file."""
 
     _fields_ = (("file", ctypes.c_char_p), ("key", ctypes.c_char_p), ("controller", ctypes.c_char_p))
 
 
-# `struct opened`: what is seen, birth, first file, folder; then the numbers
+# `struct opened`: the result flags, birth, first file and folder; then the numbers
 _OPENED = array("q", bytes(8 * (4 + COUNTERS)))
 
 
 class Opened:
-    """The first file of an empty cgroup and, where that was asked for, its folder, else -1; it owns both.
+    """The first file of an empty cgroup and its folder, -1 if that was not requested; owns both.
 
-    `numbers` are those of the counters, -1 for what the kernel does not count; `birth` is nanoseconds since 1970, less
-    than 0 where it is not known.
+    `numbers` are the values of the counters, -1 for those that the kernel does not count. `birth` is in
+    nanoseconds since 1970, negative if unknown.
     """
 
     __slots__ = ("birth", "first", "folder", "numbers")
 
     def __init__(self, answer: tuple[int, ...]) -> None:
-        """`answer` is that of `look`."""
+        """Take an answer of `look`."""
         _, self.birth, self.first, self.folder, *self.numbers = answer
 
     def take_folder(self) -> int:
-        """Hand the folder over."""
+        """Return the folder; the caller owns it."""
         folder, self.folder = self.folder, -1
         return folder
 
@@ -80,9 +80,9 @@ _delete_cgroups.restype = None
 
 
 def table(counters: Iterable[tuple[str, str | None, bytes | None]]) -> ctypes.Array[Counter]:
-    """Counters as the calls take them, by file, key and controller.
+    """Return counters in the format of the calls, from files, keys and controllers.
 
-    Those of a file are neighbours; the first one has a key, and no cgroup is without its file.
+    Counters of one file are neighbours. The first counter has a key, and its file exists in every cgroup.
     """
     rows = [Counter(file.encode(), key.encode() if key else None, controller) for file, key, controller in counters]
     assert len(rows) == COUNTERS
@@ -90,12 +90,13 @@ def table(counters: Iterable[tuple[str, str | None, bytes | None]]) -> ctypes.Ar
 
 
 def look(ways: Sequence[str], asked: Sequence[int], counters: ctypes.Array[Counter]) -> Iterable[tuple[int, ...]]:
-    """Look at cgroups and, with OPEN, open those that are empty and read their first file.
+    """Look at cgroups and, with OPEN, open empty ones and read their first file.
 
-    COUNT_ALL: also all that the controllers of its parent count for it, for which the parent is asked once for all
-    that are behind one another.  `asked` are three numbers for each: the folder of the way, the inode up to LARGEST,
-    and flags.  The first number of an answer is what is seen, 0 where there is no such cgroup.  OPENED: the answer is
-    that of an `Opened`.  ANOTHER: the inode is not this one.  Less than 0: an errno, EMFILE and ENFILE.
+    COUNT_ALL: also read all numbers that the controllers of the parent count for the cgroup; siblings in
+    sequence share one look at the parent. `asked` has three numbers for each cgroup: the folder of the way,
+    the inode up to LARGEST, and flags. The first number of an answer has the results, 0 for a missing cgroup.
+    OPENED: the answer is that of an `Opened`. ANOTHER: the inode is different. A negative number is an errno,
+    including EMFILE and ENFILE.
     """
     questions, answers = array("q", asked), _OPENED * len(ways)
     _look(_joined(ways), len(ways), questions.buffer_info()[0], counters, answers.buffer_info()[0])
@@ -108,9 +109,9 @@ def delete_cgroups(
 ) -> Sequence[int]:
     """Delete cgroups; then close the first file of each, and end the watches of `inotify` on it.
 
-    `doomed` are five numbers for each: the folder of the way, the first file, the first number of its last reading, and
-    two watches, of which -1 is none.  A result is 0, GONE, CHANGED where the first number is another one by now, or an
-    errno with a minus sign.
+    `doomed` has five numbers for each cgroup: the folder of the way, the first file, the first number of its
+    last reading, and two watches, -1 for none. A result is 0, GONE, CHANGED if the first number has changed
+    since, or a negative errno.
     """
     questions, results = array("q", doomed), array("i", bytes(4 * len(ways)))
     _delete_cgroups(inotify, _joined(ways), len(ways), questions.buffer_info()[0], counters, results.buffer_info()[0])

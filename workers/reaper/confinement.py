@@ -1,6 +1,6 @@
-"""The files that the reaper may write to, and with it its script and all that the script starts.
+"""Restriction of the files to which the reaper, its script and the script's children may write.
 
-CAP_DAC_OVERRIDE, which deleting cgroups takes, would else make every file of the host the reaper's.
+Otherwise CAP_DAC_OVERRIDE, which is required to delete cgroups, would give the reaper access to all files of the host.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty")
 
 
 def confine(options: Options) -> None:
-    """Give up writing to anything else.  Before there are threads, which it would not hold for.  Raises HostError.
+    """Give up writing to all other files. Call it before threads exist, which it would not restrict. Raises HostError.
 
-    Programs of the script have no capability: they delete no cgroups.
+    Programs of the script get no capabilities, so they cannot delete cgroups.
     """
     drop_inheritable()
     try:
@@ -60,12 +60,12 @@ def _writable(options: Options) -> Iterator[str]:
     yield from options.script_writes
     kind, _, path = options.database.partition(":")
     if kind:
-        with suppress(OSError):  # the spool itself says what is wrong with it
+        with suppress(OSError):  # the spool itself reports what is wrong
             os.mkdir(options.spool, FOLDER_MODE)
         yield options.spool
     if kind == "sqlite":
         folder = os.path.dirname(path)
-        os.environ.setdefault("SQLITE_TMPDIR", folder)  # for sorting, and /tmp is out of reach
+        os.environ.setdefault("SQLITE_TMPDIR", folder)  # for sorting, because /tmp is not writable
         yield folder
 
 

@@ -1,4 +1,4 @@
-"""Answers of the reaper on its control socket: io.spawnd.reaper.varlink."""
+"""Methods of the reaper's control socket: io.spawnd.reaper.varlink."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def status(reaper: Reaper) -> Mapping[str, object]:
 def accounting(writer: AccountingWriter, database: str) -> Mapping[str, object]:
     spool = writer.spool
     return {
-        "database": database if database.startswith("sqlite:") else "postgresql",  # there may be a password in it
+        "database": database if database.startswith("sqlite:") else "postgresql",  # it may contain a password
         "kept": writer.kept,
         "refused": writer.refused,
         "trouble": writer.trouble or None,

@@ -1,4 +1,4 @@
-"""Errors of the reaper, by whose fault they are."""
+"""Errors of the reaper, by responsibility."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from supervisor.errors import SpawnError
 
 
 class ReaperError(SpawnError):
-    """Root of all of them."""
+    """Root of all errors of the reaper."""
 
 
 class OptionsError(ReaperError):
@@ -14,11 +14,11 @@ class OptionsError(ReaperError):
 
 
 class HostError(ReaperError):
-    """The host lacks what the reaper needs."""
+    """The host lacks something that the reaper requires."""
 
 
 class DatabaseError(ReaperError):
-    """The database of the accounting does not do what it is asked, now."""
+    """The database of the accounting cannot serve a request now."""
 
 
 class SpoolError(ReaperError):

@@ -1,4 +1,4 @@
-"""The reaper worker: it reads, deletes, logs and reports the cgroups below its scopes that run empty."""
+"""The reaper worker: reads, deletes, logs and reports empty cgroups below its scopes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def main() -> int:
     setproctitle.setproctitle("spawnd: reaper")
     open_log("info", worker_logs_to_stderr())
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each cgroup that is about to be deleted takes two
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each cgroup that is to be deleted takes two
     fds = passed_descriptors()
     try:
         options = read(read_options(fds[OPTIONS][0]))
@@ -45,19 +45,19 @@ def main() -> int:
 
 
 async def _work(options: Options, control: int | None) -> int:
-    """Work until TERM or INT, which also ends a start that waits for the script's database."""
+    """Work until TERM or INT, which also end a start that waits for the script's database."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_unexpected)
     task = asyncio.current_task()
     assert task is not None
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, task.cancel)
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # there is nothing to reload yet
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # until the script's function can be called
     sender = Sender.from_environment()
     async with AsyncExitStack() as stack:
         with suppress(asyncio.CancelledError):
             await _start(stack, options, control, sender)
-            gc.freeze()  # the objects of the start stay, so the collector need not look at them each time
+            gc.freeze()  # objects of the start stay, so the collector can skip them
             await _tell_ready(sender)
             await _feed_watchdog(sender)
         task.uncancel()
@@ -66,7 +66,7 @@ async def _work(options: Options, control: int | None) -> int:
 
 
 async def _start(stack: AsyncExitStack, options: Options, control: int | None, sender: Sender) -> None:
-    """Start all parts, which `stack` ends in the right order.  Raises ReaperError."""
+    """Start all parts; `stack` ends them in the right order. Raises ReaperError."""
     loop = asyncio.get_running_loop()
     host = None
     if options.script is not None:
@@ -83,18 +83,18 @@ async def _start(stack: AsyncExitStack, options: Options, control: int | None, s
 
 
 def _say(sender: Sender, line: str) -> bool:
-    """Send a line; False: there is no room for it now, or no spawnd."""
+    """Send a line; return False if there is no room for it now."""
     return sender.send_nowait(line) or not sender.leads_somewhere
 
 
 async def _tell_ready(sender: Sender) -> None:
-    """Repeat READY=1 until it is sent: there may be no room for it now, or no spawnd."""
-    while not _say(sender, "READY=1"):  # noqa: ASYNC110 (the other end tells nobody)
+    """Repeat READY=1 until it is sent, as there may be no room for it now."""
+    while not _say(sender, "READY=1"):  # noqa: ASYNC110 (the other end reports no room)
         await asyncio.sleep(READY_PAUSE)
 
 
 async def _feed_watchdog(sender: Sender) -> None:
-    """Say that the loop runs, twice in each interval that spawnd wants it in; for ever."""
+    """Feed spawnd's watchdog twice in each of its intervals, forever."""
     usec = os.environ.pop("WATCHDOG_USEC", "")
     pause = int(usec) / 2e6 if usec.isdecimal() else None
     while pause is not None:

@@ -1,4 +1,4 @@
-"""The reaper's `options`: docs/reaper.md has what they mean."""
+"""The reaper's `options`; docs/reaper.md explains them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from workers.reaper.errors import HostError, OptionsError
 SLICE = "/system.slice/system-cm4all.slice"
 SCOPES = tuple(f"{SLICE}/{name}-spawn.scope" for name in ("bp", "lukko", "workshop"))
 SCRIPT = f"{SYSCONFDIR}/cm4all/spawn/reaper.lua"
-DELETE_DELAY = 0.05  # seconds: the spawner may want to read the statistics, too
+DELETE_DELAY = 0.05  # seconds, during which the spawner may read the statistics as well
 SPOOL = "/var/lib/spawnd/spool"
-SPOOL_MAX = 1 << 30  # bytes: some three million cgroups
+SPOOL_MAX = 1 << 30  # bytes, for about three million cgroups
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?", re.A)
 _SIZE = re.compile(r"(\d+)\s*([kmgt]?)", re.A | re.I)
@@ -29,7 +29,7 @@ SHORTEST_KEEP = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`script`: None where there is none, which only the default may be.  `database` is empty where nothing is kept."""
+    """The options; `script` is None only if the default script is missing, `database` is '' without accounting."""
 
     scopes: tuple[str, ...] = SCOPES
     script: str | None = None
@@ -45,7 +45,7 @@ class Options:
 
 
 def read(raw: Mapping[str, Any]) -> Options:
-    """The options of a definition.  Raises OptionsError with all that is wrong, HostError."""
+    """Convert the options of a definition. Raises OptionsError with all errors, HostError."""
     readers: dict[str, Callable[[Any], object]] = {
         "scopes": _scopes,
         "script": _path,
@@ -78,7 +78,7 @@ def read(raw: Mapping[str, Any]) -> Options:
 
 
 def find_root() -> str:
-    """Return where the root of cgroup v2 is mounted, in the unified layout or the hybrid one.  Raises HostError."""
+    """Return the mount point of the root of cgroup v2, in the unified or hybrid layout. Raises HostError."""
     for point, root in mount_points().items():
         if root == "/":
             return point
@@ -98,7 +98,7 @@ def _path(value: object) -> str:
 
 
 def _list(value: object) -> list[object]:
-    if value == {}:  # Lua has one empty table for both
+    if value == {}:  # an empty table of Lua is both a list and an object
         return []
     if not isinstance(value, list):
         raise ValueError(f"{value!r} is not a list")
@@ -156,10 +156,10 @@ def _size(value: object) -> int:
 
 
 def read_database(value: object) -> str:
-    """The address of a database.  Raises ValueError."""
+    """Check the address of a database. Raises ValueError."""
     text = _text(value)
     kind, _, rest = text.partition(":")
     if kind not in ("sqlite", "postgresql") or (kind == "sqlite" and not rest.startswith("/")):
-        # not what it is: there may be a password in it
+        # without the value, which may contain a password
         raise ValueError("it is neither 'sqlite:/PATH' nor 'postgresql:CONNINFO'")
     return text

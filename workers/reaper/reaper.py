@@ -1,4 +1,4 @@
-"""The parts of the reaper, put together."""
+"""The reaper: its parts, and how they are connected."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from workers.reaper.release import Releases
 from workers.reaper.reports import RELOAD, Reports, Script
 from workers.reaper.tree import Tree
 
-SPARE_DESCRIPTORS = 128  # that cgroups leave to databases, sockets and files
-MAX_CALLS = 1024  # of the script, under way
-PARENTS = 4  # descriptors that a call may take: scripts look at parents
-MAX_HELD = 32768  # descriptors of cgroups on their way: the others wait in the kernel, which costs us nothing
-HELD = 2  # descriptors of an empty cgroup, of which the script's handler gets one
-STOP_PATIENCE = 5.0  # seconds for handlers that run when the worker is to end
+SPARE_DESCRIPTORS = 128  # descriptors left for databases, sockets and files
+MAX_CALLS = 1024  # maximal number of concurrent calls of the script
+PARENTS = 4  # descriptors of parents that a call may open
+MAX_HELD = 32768  # descriptors of released cgroups; further cgroups wait in the kernel without cost
+HELD = 2  # descriptors of an empty cgroup, one of them for the script's handler
+STOP_PATIENCE = 5.0  # seconds to wait for running handlers at the end of the worker
 
 
 class Reaper:
-    """The worker without its loop and its `script`.  Owns everything else.  Raises ReaperError."""
+    """The worker without its loop and its `script`. Owns everything else. Raises ReaperError."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, options: Options, script: Script | None = None) -> None:
         self.options = options
@@ -48,20 +48,20 @@ class Reaper:
         )
 
     def start(self) -> None:
-        """Start watching, after what an earlier process left is handed over.  Raises ReaperError."""
+        """Start watching, after what an earlier process left is handed over. Raises ReaperError."""
         if self.accounting is not None:
             self.accounting.start()
         self.tree.start(self.releases)
         notice("watching %s in %s", count(len(self.tree.members()), "cgroup"), ", ".join(self.options.scopes))
 
     def reload(self) -> None:
-        """Call the script's function, once at a time; the script decides what a reload means."""
+        """Call the script's function `reload`, one call at a time; the script decides what to reload."""
         if self._script is not None and self._reload is not None and self._script.has(RELOAD):
             self._script.end_lost()
             self._reload.request()
 
     async def stop(self) -> None:
-        """Stop after the handlers that run; cgroups that are still empty are left to the next reaper."""
+        """Stop after the running handlers; the next reaper handles cgroups that are still empty."""
         self.tree.close()
         self.releases.close()
         if self._script is not None:

@@ -1,11 +1,12 @@
-"""Deletion of cgroups that run empty.
+"""Deletion of empty cgroups.
 
-An empty cgroup is read at once and, when `delay` is over, deleted: its spawner may want the statistics, too.  It is
-read again if a process came and went meanwhile.  Each cgroup has a time of its own, so a steady stream of empty ones
-puts off nothing.  A parent is empty together with its last child and waits for that to be deleted.
+An empty cgroup is read at once, and deleted after `delay`, because its spawner may read the statistics as
+well. It is read again if it had a process meanwhile. Each cgroup has its own time, so a steady stream of
+empty cgroups does not delay the deletion of others. A parent becomes empty together with its last child, and
+waits for the deletion of that child.
 
-Only a cgroup that had a process is deleted: a new one is for its spawner to fill.  The kernel knows whether a process
-moved in: rmdir(2) fails with EBUSY then.
+Only a cgroup that had a process is deleted, because a new one waits for its spawner to fill it. The kernel
+prevents the deletion of a populated cgroup: rmdir(2) fails with EBUSY.
 """
 
 from __future__ import annotations
@@ -46,20 +47,20 @@ from workers.reaper.statistics import (
 )
 from workers.reaper.tree import Tree
 
-_DELETED = 0, -errno.ENOENT  # by us; by another program at this moment
-BUSY_PAUSE = 1.0  # seconds until a cgroup that the kernel calls busy is looked at again, should no event come
-MOST_BUSY = 6  # times that this pause is doubled: what is in a cgroup may be a child that cannot be watched
+_DELETED = 0, -errno.ENOENT  # by the reaper; by another program at the same moment
+BUSY_PAUSE = 1.0  # seconds until a busy cgroup is looked at again, in case no event arrives
+MOST_BUSY = 6  # how often this pause is doubled; the cgroup may contain a child that cannot be watched
 
 
 @dataclass(slots=True)
 class Counters:
-    """Numbers of cgroups since the reaper was started."""
+    """Numbers of cgroups since the start of the reaper."""
 
-    released: int = 0  # and reported: deleted by the reaper, or by another program after they ran empty
-    deleted_by_others: int = 0  # of those
+    released: int = 0  # and reported: deleted by the reaper, or by another program after they became empty
+    deleted_by_others: int = 0  # part of `released`
     unseen: int = 0  # deleted by another program before their statistics could be read
-    repopulated: int = 0  # a process moved in after they ran empty
-    failed: int = 0  # attempts to delete one that the kernel refused for any other reason
+    repopulated: int = 0  # populated again after they became empty
+    failed: int = 0  # attempts to delete a cgroup that the kernel refused for another reason
 
 
 class Output(Protocol):
@@ -69,14 +70,14 @@ class Output(Protocol):
         """Whether a record would be used now."""
 
     def add(self, record: Record, folder: int) -> None:
-        """Tell of a cgroup; takes its folder's descriptor over."""
+        """Report a cgroup; takes ownership of its folder's descriptor."""
 
 
 class Releases:
-    """Deletes the cgroups of `tree` that run empty.
+    """Deletes the cgroups of `tree` that become empty.
 
-    `room` returns for how many more there are descriptors.  The folder of a cgroup is opened only where the reports
-    or extended attributes take it.
+    `room` returns the number of further cgroups for which there are descriptors. The folder of a cgroup is
+    opened only for reports or extended attributes.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Releases:
         xattrs: Sequence[str] = (),
     ) -> None:
         self.counters = Counters()
-        self.waiting = 0  # releases under way
+        self.waiting = 0  # number of pending releases
         self._loop = loop
         self._tree = tree
         self._place = folders.place
@@ -103,25 +104,25 @@ class Releases:
         self._xattrs = xattrs
         self._schedule = Schedule(loop, self._due, self._done)
         self.queue = DescriptorQueue(loop, room, lambda node: self._schedule.add(node, loop.time()))
-        self._lines: list[str] = []  # of the log, which are written together
+        self._lines: list[str] = []  # of the log, to be written together
 
     def close(self) -> None:
-        """Leave everything as it is."""
+        """Stop without further deletions."""
         self._schedule.close()
         self.queue.close()
 
-    # what the tree tells
+    # calls by the tree
 
     def changed(self, nodes: Sequence[WatchedCgroup], by_event: bool = False) -> None:
-        """Look at members.  Raises nothing: a cgroup that cannot be read now is read later."""
+        """Look at members. Raises nothing: a cgroup that cannot be read now is read later."""
         flags = self._flags()
-        if by_event:  # else it may never have been used: the counters are read when that is known
+        if by_event:  # otherwise the cgroup may be unused; the counters are read once its use is known
             flags |= COUNT_ALL
         for group in groups([node for node in nodes if node.kind is Kind.MEMBER and not node.lost]):
             self._look(group, flags, by_event)
 
     def _look(self, nodes: Sequence[WatchedCgroup], flags: int, by_event: bool) -> None:
-        """Look at cgroups; `flags` are those for cgroups without a release, as far as there are descriptors."""
+        """Look at cgroups; `flags` apply to cgroups without a release, as far as there are descriptors."""
         room = self._room()
         looked: list[WatchedCgroup] = []
         ways: list[str] = []
@@ -152,13 +153,13 @@ class Releases:
         self._schedule.add(node, self._loop.time() + FAILED_PAUSE)
 
     def _seen(self, node: WatchedCgroup, answer: tuple[int, ...], flags: int, by_event: bool, now: float) -> None:
-        """Act on the answer of a look.  Raises OSError."""
+        """Handle the answer of a look. Raises OSError."""
         seen = answer[0]
         if seen <= 0:
             if seen:
                 raise OSError(-seen, os.strerror(-seen), node.path)
-            return  # gone, of which there is an event
-        # the kernel sends events of nothing but processes and freezing
+            return  # it is gone, which an event reports
+        # the kernel sends events only for processes and for freezing
         if seen & POPULATED or (by_event and not seen & FROZEN and not node.frozen):
             node.used = True
         node.frozen = bool(seen & FROZEN)
@@ -192,10 +193,10 @@ class Releases:
         elif not node.children:
             self._schedule.add(node, node.release.ready)
 
-    # beginning
+    # start of a release
 
     def _begin(self, node: WatchedCgroup, opened: Opened, is_counted: bool, now: float) -> None:
-        """See to an empty cgroup when its time has come, if it had a process.  Raises OSError."""
+        """Begin the release of an empty cgroup if it had a process. Raises OSError."""
         try:
             begins = node.used or self._had_process(node, opened, now)
         except OSError:
@@ -217,8 +218,8 @@ class Releases:
     def _had_process(self, node: WatchedCgroup, opened: Opened, now: float) -> bool:
         """Whether a cgroup had a process.
 
-        Others are for their spawner to fill: for ever or, if they were there before the reaper, until the end of
-        their grace.
+        Other cgroups are left to their spawner: forever or, if they existed before the reaper, until the end
+        of their grace.
         """
         if shows_use(opened.numbers[0], *self._place(node)):
             return True
@@ -228,7 +229,7 @@ class Releases:
         return node.grace_until is not None
 
     def _end(self, node: WatchedCgroup) -> None:
-        """Forget that a cgroup was empty: a process moved in, so nothing is reported."""
+        """End a release because a process moved in; nothing is reported."""
         release, node.release = node.release, None
         self._schedule.remove(node)
         self.queue.remove(node)
@@ -237,18 +238,18 @@ class Releases:
             self.waiting -= 1
             self.counters.repopulated += 1
 
-    # the end
+    # end of a release
 
     def _due(self, nodes: Sequence[WatchedCgroup]) -> None:
         if others := [node for node in nodes if node.release is None]:
             self.changed(others)
-        # the last child of each of the others brings it back
+        # the others are added again after their last child
         for group in groups([node for node in nodes if node.release is not None and not node.children]):
             self._delete(group)
 
     def _done(self) -> None:
         self._write_lines()
-        self._tree.take_events()  # deletions make events, which would only wake the worker up
+        self._tree.take_events()  # deletions cause events, which would otherwise wake the worker up
 
     def _write_lines(self) -> None:
         if self._lines:
@@ -256,7 +257,7 @@ class Releases:
             info_lines(lines)
 
     def _delete(self, nodes: Sequence[WatchedCgroup]) -> None:
-        """Delete cgroups whose release is due, after their records are kept."""
+        """Delete cgroups whose time has come, after their records are kept."""
         doomed: list[WatchedCgroup] = []
         places: list[tuple[str, int]] = []
         for node in nodes:
@@ -288,7 +289,7 @@ class Releases:
                 self._refused(node, OSError(-result, os.strerror(-result), node.path))
 
     def _not_as_it_was(self, node: WatchedCgroup, result: int) -> None:
-        """A process has been in a cgroup since it was read; or it is gone, and another one may have its name."""
+        """Handle a cgroup that had a process since it was read, or is gone; another one may have its name."""
         if result == CHANGED:
             self._end(node)
             self._look([node], self._flags() | COUNT_ALL, by_event=False)
@@ -328,5 +329,5 @@ class Releases:
 
 
 def _now() -> float:
-    """Seconds since 1970, to the microsecond, as databases keep it."""
+    """Return the seconds since 1970 in whole microseconds, the precision of databases."""
     return time.time_ns() // 1000 / 1e6

@@ -1,4 +1,4 @@
-"""Telling the script of released cgroups: a call for each, many of them at once."""
+"""Reports of released cgroups to the script: one call for each, many of them concurrent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RELOAD = "reload"
 
 
 class Script(Protocol):
-    """The script: `workers.lua.host`."""
+    """The script, as in `workers.lua.host`."""
 
     def has(self, name: str) -> bool: ...
 
@@ -33,7 +33,7 @@ class Script(Protocol):
 
 
 async def start_script(path: str, loop: asyncio.AbstractEventLoop) -> Script:
-    """Execute the script.  Raises OptionsError where that fails, or where one of its functions is no function."""
+    """Execute the script. Raises OptionsError if that fails, or if one of its functions is not a function."""
     host = LuaHost(Path(path), log.log, loop)
     try:
         await host.execute()
@@ -49,10 +49,10 @@ async def start_script(path: str, loop: asyncio.AbstractEventLoop) -> Script:
 
 
 class Reports:
-    """Owns the descriptors of the cgroups whose handlers run or wait, each until its handler has ended.
+    """Running and waiting handlers; owns the descriptors of their cgroups, each until its handler has ended.
 
-    `max_calls` are under way at most: those behind them wait, and a slow database costs a
-    bounded amount of memory and, for the parents that a handler looks at, of descriptors.
+    At most `max_calls` handlers run, and the others wait. So a slow database costs a limited amount of
+    memory, and of descriptors for the parents that a handler looks at.
     """
 
     def __init__(self, script: Script | None, max_calls: int) -> None:
@@ -64,25 +64,25 @@ class Reports:
 
     @property
     def running(self) -> int:
-        """Handlers that have begun."""
+        """Number of running handlers."""
         return len(self._running)
 
     @property
     def waiting(self) -> int:
-        """Handlers that have not."""
+        """Number of waiting handlers."""
         return len(self._waiting)
 
     @property
     def held(self) -> int:
-        """Descriptors."""
+        """Number of descriptors."""
         return len(self._running) + len(self._waiting)
 
     def is_heard(self) -> bool:
-        """Whether there is a handler now."""
+        """Whether the script has a handler now."""
         return self._script is not None and self._script.has(HANDLER)
 
     def add(self, record: Record, folder: int) -> None:
-        """Tell of a cgroup; takes its folder's descriptor over."""
+        """Report a cgroup; takes ownership of its folder's descriptor."""
         if not self.is_heard():
             os.close(folder)
         elif len(self._running) < self._max_calls:
@@ -91,7 +91,7 @@ class Reports:
             self._waiting.append((record, folder))
 
     async def wait_done(self, seconds: float) -> None:
-        """Wait until all handlers have ended, but not longer than so many seconds."""
+        """Wait up to a number of seconds until all handlers have ended."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         while (self._running or self._going_on) and (left := end - loop.time()) > 0:
@@ -114,7 +114,7 @@ class Reports:
             self._going_on = asyncio.get_running_loop().call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        """Begin what waits: hundreds may have ended at once, with one answer of the database."""
+        """Start waiting handlers: one answer of a database may have ended hundreds of handlers at once."""
         self._going_on = None
         loop = asyncio.get_running_loop()
         end = loop.time() + SLICE

@@ -1,4 +1,4 @@
-"""Order of the looks at cgroups: by time, by the descriptors that there are, and again after errors."""
+"""The order of looks at cgroups: by time, by free descriptors, and again after errors."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from supervisor.log.logger import log
 from supervisor.printable import count, printable
 from workers.reaper.node import WatchedCgroup
 
-SLICE = 0.005  # seconds of work, of which there are several kinds, before other callbacks have their turn
-GATHER = 0.02  # seconds: cgroups that are due within them are seen to together, as a wake-up costs more than the work
-TOGETHER = 32  # cgroups in a call of C: 3 ms
+SLICE = 0.005  # seconds of work of one kind before other callbacks have their turn
+GATHER = 0.02  # seconds within which due cgroups are handled together, because a wake-up costs more than the work
+TOGETHER = 32  # cgroups per call of C: 3 ms
 FAILED_PAUSE = 10.0  # seconds between two attempts after an error
-QUEUE_PAUSE = 0.05  # seconds between two looks for room
+QUEUE_PAUSE = 0.05  # seconds between two checks for room
 QUEUE_AT_ONCE = 256  # cgroups
 COMPLAINTS_PAUSE = 60.0  # seconds
 MOST_COMPLAINTS = 10  # lines in that time, for each kind of error
 
 
 class DueHeap:
-    """Cgroups in the order of their times; each has one time at most, `node.due`, and another one replaces it."""
+    """Cgroups ordered by time; each has at most one time, `node.due`, which a new one replaces."""
 
     def __init__(self) -> None:
         self._entries: list[tuple[float, int, WatchedCgroup]] = []
@@ -34,10 +34,10 @@ class DueHeap:
         heapq.heappush(self._entries, (when, next(self._order), node))
 
     def remove(self, node: WatchedCgroup) -> None:
-        node.due = None  # its entry means nothing then
+        node.due = None  # invalidates its entry
 
     def take(self, now: float, most: int) -> list[WatchedCgroup]:
-        """Take the first cgroups that are due out of the heap."""
+        """Remove the first due cgroups from the heap, and return them."""
         entries = self._entries
         taken: list[WatchedCgroup] = []
         while entries and entries[0][0] <= now and len(taken) < most:
@@ -49,13 +49,13 @@ class DueHeap:
 
     def next_time(self) -> float | None:
         entries = self._entries
-        while entries and entries[0][2].due != entries[0][0]:  # it has another time by now, or none
+        while entries and entries[0][2].due != entries[0][0]:  # an outdated entry
             heapq.heappop(entries)
         return entries[0][0] if entries else None
 
 
 class Schedule:
-    """Calls `due` with cgroups whose time has come, TOGETHER at most; where that raises, again later.
+    """Calls `due` with cgroups whose time has come, at most TOGETHER; after an exception, again later.
 
     `done` is called after one or several calls.
     """
@@ -70,7 +70,7 @@ class Schedule:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, node: WatchedCgroup, when: float) -> None:
-        """Look at a cgroup at this time; it replaces an earlier one."""
+        """Schedule a look at a cgroup; this replaces an earlier time."""
         self._heap.add(node, when)
         if self._timer is None or self._timer.when() > when + GATHER:
             self._set_timer(when + GATHER)
@@ -106,12 +106,12 @@ class Schedule:
 
 
 class DescriptorQueue:
-    """Empty cgroups for which there is no descriptor now, in the order in which they came.
+    """Empty cgroups that wait for a free descriptor, in order of arrival.
 
-    There may be tens of thousands of them for as long as a script's database is away.  So nothing is
-    done with each of them while they wait: a few look again when there is room.
+    There may be tens of thousands of them while a script's database is unavailable. So waiting cgroups cause
+    no work: when there is room, a few are looked at again.
 
-    `room` says for how many there are descriptors; `enter` is called with a cgroup that may have one.
+    `room` returns the number of free descriptors; `enter` is called with a cgroup that may have one.
     """
 
     def __init__(
@@ -159,9 +159,9 @@ class _Kind:
 
 
 class Complaints:
-    """Errors that come again and again, in the log: some lines a minute, and the number of the others.
+    """Recurring errors in the log: some lines per minute, and the number of omitted ones.
 
-    `clock` tells the time in seconds.
+    `clock` returns the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:

@@ -1,4 +1,4 @@
-"""Statistics of a cgroup (the kernel's Documentation/admin-guide/cgroup-v2.rst), and the record that is kept."""
+"""Statistics of a cgroup (the kernel's Documentation/admin-guide/cgroup-v2.rst), and its record."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _READ = os.O_RDONLY | os.O_CLOEXEC
 SIZE = 4096  # bytes
 MICROSECONDS = 1e6
 MEGABYTE = 1 << 20
-LOWEST_RATE = 0.01  # forks a second; fewer say nothing
-LEAST_AGE = 0.001  # seconds; below it a share or a rate says nothing, and the clock may have been set
+LOWEST_RATE = 0.01  # forks per second; lower rates are not shown
+LEAST_AGE = 0.001  # seconds; shares and rates of younger cgroups are meaningless, and the clock may have been set
 
 
 class Counter(NamedTuple):
-    """A number that the kernel counts for a cgroup: where it is, and what it is called.
+    """A number that the kernel counts for a cgroup: its source, and its names.
 
-    `name` is what scripts and answers call it, with times in seconds; `column` is that of the accounting, with times in
-    microseconds.  The kernel has it behind `key` in `file` or, without a key, alone in there.  Cgroups without the
-    controller have no such file.
+    `name` is used for scripts and replies, with times in seconds; `column` is used for the accounting, with
+    times in microseconds. The number is behind `key` in `file` or, without a key, the whole content. Cgroups
+    without the controller do not have the file.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Counter(NamedTuple):
 
     @property
     def is_peak(self) -> bool:
-        """Whether it is the highest of a cgroup, rather than a sum that has all below in it."""
+        """Whether the number is a maximum of the cgroup, rather than a sum that includes all descendants."""
         return self.file.endswith(".peak")
 
 
@@ -57,18 +57,18 @@ COUNTERS = (
     Counter("pids_events_max", "pids_events_max", b"pids", "pids.events", "max"),
 )
 TABLE = table((counter.file, counter.key, counter.controller) for counter in COUNTERS)  # for the calls of C
-Statistics = tuple[int | None, ...]  # one for each of COUNTERS, times in microseconds; None where it is not counted
+Statistics = tuple[int | None, ...]  # one number for each of COUNTERS, times in microseconds; None if not counted
 
 
 def statistics(numbers: Sequence[int]) -> Statistics:
-    """Return the statistics of a reading, in which -1 stands for a number that is not counted."""
+    """Return the statistics of a reading, where -1 stands for a number that is not counted."""
     return tuple([None if number < 0 else number for number in numbers] if min(numbers) < 0 else numbers)
 
 
 def shows_use(cpu_usage: int, way: str, above: int = HERE) -> bool:
-    """Whether a process has ever been in a cgroup: even the shortest one that ends in there has used some time.
+    """Whether a process has ever been in a cgroup; even the shortest process that ended there has used CPU time.
 
-    A process that was moved in and out again has not; `pids.peak` shows it, where there is that file.  Raises OSError.
+    A process that moved in and out may have used none; `pids.peak` shows it if the file exists. Raises OSError.
     """
     if cpu_usage > 0:
         return True
@@ -77,14 +77,14 @@ def shows_use(cpu_usage: int, way: str, above: int = HERE) -> bool:
 
 
 def _read(above: int, way: str) -> bytes:
-    """Return the content of a file of a cgroup; empty where there is no such file."""
+    """Return the content of a file of a cgroup, or b"" if there is no such file."""
     try:
         fd = os.open(way, _READ, dir_fd=above)
     except FileNotFoundError:
         return b""
     try:
         return os.read(fd, SIZE)
-    except OSError:  # ENODEV: deleted meanwhile
+    except OSError:  # ENODEV: the cgroup was deleted meanwhile
         return b""
     finally:
         os.close(fd)
@@ -94,10 +94,10 @@ def _read(above: int, way: str) -> bytes:
 
 
 class Record(NamedTuple):
-    """`path` is that of /proc/self/cgroup, `inode` the kernel's id of the cgroup, times are seconds since 1970.
+    """A released cgroup; `path` is that of /proc/self/cgroup, `inode` the kernel's id, times are seconds since 1970.
 
-    `parent` is the id of the cgroup that it is in, None where that is the scope: what the kernel
-    counts for a cgroup has all that was below it in it.
+    `parent` is the id of the parent, or None if that is the scope. The numbers of a cgroup include those of
+    its descendants.
     """
 
     path: str
@@ -108,26 +108,26 @@ class Record(NamedTuple):
     ended: float
     statistics: Statistics
     xattrs: dict[str, str]
-    left_out: int | None = None  # names of the path, see Released
+    left_out: int | None = None  # names omitted from the path, see Released
 
     @property
     def age(self) -> float | None:
-        """Seconds."""
+        """Age in seconds."""
         return None if self.btime is None else max(0.0, self.ended - self.btime)
 
 
 class Journal(Protocol):
-    """Place where records are kept."""
+    """A store for records."""
 
     def record(self, records: Sequence[Record]) -> None:
-        """Keep records.  It is called before the cgroups are deleted, so that what is gone is known."""
+        """Keep records. Called before the cgroups are deleted, so that each deleted cgroup is recorded."""
 
     def take_back(self, places: Sequence[int]) -> None:
-        """Forget the records at these places of what came last: their cgroups live on."""
+        """Forget the records at these indices of the last call, because their cgroups live on."""
 
 
 def released(record: Record, fd: int) -> Released:
-    """Return a record as scripts see it, times in seconds; `fd` is the folder of the cgroup."""
+    """Return a record in the form for scripts, times in seconds; `fd` is the folder of the cgroup."""
     counted = {
         counter.name: number / MICROSECONDS if counter.is_time and number is not None else number
         for counter, number in zip(COUNTERS, record.statistics, strict=True)
@@ -136,23 +136,23 @@ def released(record: Record, fd: int) -> Released:
 
 
 def read_xattrs(folder: int, names: Iterable[str]) -> dict[str, str]:
-    """Return the extended attributes that a cgroup has, by the names as given: `account` is `user.account`.
+    """Return the extended attributes of a cgroup under the given names; `account` stands for `user.account`.
 
-    Works for a deleted cgroup, too.  Bytes that are not UTF-8 are escaped.
+    This works for a deleted cgroup, too. Bytes that are not UTF-8 are escaped.
     """
     found = {}
     for name in names:
-        with suppress(OSError):  # it has none of that name, or we may not see it
+        with suppress(OSError):  # the attribute is missing or not readable
             value = os.getxattr(folder, name if "." in name else f"user.{name}")
             found[name] = value.decode(errors="backslashreplace")
     return found
 
 
-# the line of the log
+# line of the log
 
 
 def log_line(suffix: str, statistics: Statistics, btime: float | None, age: float | None) -> str:
-    """Return the line about a released cgroup, `suffix` below its scope; `btime` is seconds since 1970, `age` seconds.
+    """Return the line about a cgroup, `suffix` below its scope; `btime` is seconds since 1970, `age` seconds.
 
     SUFFIX: since=2026-11-21T22:40:00Z cpu=1.5s/1.2s/0.3s[12%] memory=87M reclaim=3 oom=1 procs=9 forks=210[3/s]
     """

@@ -1,9 +1,9 @@
-"""The cgroups below the scopes, as far as events have told of them.
+"""The cgroups below the scopes, as known from events.
 
-A folder is watched first and scanned then, so that a cgroup that is made in between is found twice rather than never.
-The inode identifies a cgroup: a cgroup that is deleted and made anew under its name is another one.  Events are hints
-where to look, so they may come late, twice or, where the queue was too short for them, not at all: then everything is
-looked at again.
+A folder is first watched and then scanned, so a cgroup that is created in between is found twice rather than
+never. A cgroup is identified by its inode: a cgroup created anew under the same name is another one. Events
+only tell where to look, so they may arrive late or twice. If the queue overflows, they are lost, and all
+cgroups are looked at again.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from workers.reaper.node import NOT_WATCHED, Folders, Kind, Scopes, WatchedCgrou
 from workers.reaper.schedule import FAILED_PAUSE, SLICE, TOGETHER, Complaints
 from workers.reaper.watches import Event, EventReader, Watches
 
-GRACE = 10.0  # seconds that an empty cgroup that was there before us is left to its spawner
-POLL_PAUSE = 1.0  # seconds between two looks at what cannot be watched
-WITHOUT_CHILDREN = 2  # the link count of a folder in cgroup2 is its `.`, `..` and folders
+GRACE = 10.0  # seconds for which an older empty cgroup is left to its spawner
+POLL_PAUSE = 1.0  # seconds between two looks at cgroups that cannot be watched
+WITHOUT_CHILDREN = 2  # link count of an empty folder: in cgroup2, it counts `.`, `..` and folders
 
 
 class Listener(Protocol):
     def changed(self, nodes: Sequence[WatchedCgroup], by_event: bool = False) -> None:
-        """Members may have changed: they are new or, with `by_event`, their `cgroup.events` have.  Raises nothing."""
+        """Members may have changed: they are new or, if `by_event`, their `cgroup.events` changed. Raises nothing."""
 
     def gone(self, node: WatchedCgroup) -> None:
-        """A member was deleted by another program."""
+        """Another program has deleted a member."""
 
     def child_gone(self, node: WatchedCgroup) -> None:
         """A child of this cgroup is gone."""
 
 
 class Tree:
-    """Owns `watches` and all cgroups that are in it."""
+    """The known cgroups. Owns `watches` and all cgroups."""
 
     _listener: Listener
 
@@ -58,14 +58,14 @@ class Tree:
         self._at_work = False
         self._unwatched: set[WatchedCgroup] = set()
         self._polling: asyncio.TimerHandle | None = None
-        self._failed: set[tuple[WatchedCgroup, str]] = set()  # children that could not be taken in, by parent and name
+        self._failed: set[tuple[WatchedCgroup, str]] = set()  # children that could not be added, by parent and name
         self._trying: asyncio.TimerHandle | None = None
         self._complaints = Complaints(loop.time)
         self._reader = EventReader(loop, self.watches, self._take, self._work)
         self._starting = True
 
     def start(self, listener: Listener) -> None:
-        """Find what is there; the listener is told of that, and of all that changes from then on."""
+        """Find the present cgroups; the listener is informed of them, and of all later changes."""
         self._listener = listener
         self._watch(self._root)
         self._visit_soon(self._root)
@@ -89,7 +89,7 @@ class Tree:
         return [node for node in reversed(list(self._root.subtree())) if node.kind is Kind.MEMBER]
 
     def present(self) -> set[str]:
-        """Return the paths of the scopes that exist."""
+        """Return the paths of the present scopes."""
         return {node.path for node in self._root.subtree() if node.kind is Kind.SCOPE}
 
     @property
@@ -98,22 +98,23 @@ class Tree:
         return len(self._unwatched)
 
     def deleted(self, node: WatchedCgroup) -> None:
-        """The listener has deleted a cgroup itself."""
+        """Note that the listener has deleted a cgroup itself."""
         self._forget(node)
         assert node.parent is not None
         if node.parent.kind is Kind.MEMBER:
             self._listener.child_gone(node.parent)
 
     def look_again(self, node: WatchedCgroup) -> None:
-        """Visit a cgroup, after what has to be done before it."""
+        """Visit a cgroup after the pending work."""
         self._visit_soon(node)
-        if not self._at_work and self._working is None:  # in a turn of its own: the listener may be with others
+        # in a turn of its own, because the listener may be handling others
+        if not self._at_work and self._working is None:
             self._working = self._loop.call_soon(self._work)
 
     # events
 
     def take_events(self) -> None:
-        """Read some events and act on them: at once where they are few, as another turn of the loop costs more."""
+        """Read some events and handle them: at once if they are few, because another turn of the loop costs more."""
         self._reader.take_some()
         if len(self._to_do) + len(self._changed) <= TOGETHER:
             self._work()
@@ -129,7 +130,7 @@ class Tree:
                 if (node := files.get(wd)) is not None:
                     self._changed[node] = None
             elif mask & IN_ISDIR and (parent := folders.get(wd)) is not None:
-                # of one that we have deleted there is nothing to find; if it was made anew, there is an event of that
+                # a cgroup deleted by the reaper need not be looked at; its re-creation causes another event
                 if mask & IN_CREATE or name in parent.children:
                     self._to_do.append(partial(self._discover, parent, name))
 
@@ -143,8 +144,8 @@ class Tree:
         self._to_do.append(partial(self._visit, node))
 
     def _work(self) -> None:
-        """Do all pending work, in slices, so that other callbacks have their turn."""
-        if self._at_work:  # what is being done has found more to do
+        """Do all pending work in slices, so that other callbacks have their turn."""
+        if self._at_work:  # a running call has found more work, and will do it
             return
         if self._working is not None:
             self._working.cancel()
@@ -159,7 +160,7 @@ class Tree:
         self._at_work = False
 
     def _guard(self, do: Callable[[], None]) -> None:
-        """Do a piece of work; an error in it costs neither the other cgroups their turn nor the reader its look."""
+        """Do a piece of work; after an error in it, the work on other cgroups continues."""
         try:
             do()
         except OSError as error:
@@ -176,7 +177,7 @@ class Tree:
     # nodes
 
     def _discover(self, parent: WatchedCgroup, name: str) -> None:
-        """See what there is by this name now, and take it in where it is not known."""
+        """Look at the present cgroup of this name, and add it if it is new."""
         if parent.lost:
             return
         path = parent.path_of(name)
@@ -197,7 +198,7 @@ class Tree:
         try:
             self._watch(node)
         except FileNotFoundError:
-            return  # there is an event of that, too
+            return  # an event reports that as well
         except OSError as error:
             self._complaints.tell("watch", node.path, error)
             self._try_later(node.parent, node.name)
@@ -211,7 +212,7 @@ class Tree:
         self._visit_soon(node)
 
     def _visit(self, node: WatchedCgroup) -> None:
-        """Find what is new in a node, and see how it is itself."""
+        """Find new children of a cgroup, and look at the cgroup itself."""
         if node.lost:
             return
         try:
@@ -225,13 +226,13 @@ class Tree:
             self._discover(node.parent, node.name)
             return
         if status.st_nlink > WITHOUT_CHILDREN or node.children:
-            # thousands, maybe: each has a turn of its own
+            # possibly thousands, so each is a piece of work of its own
             self._to_do.extend(partial(self._discover, node, name) for name in self._names_in(node))
         if node.kind is Kind.MEMBER:
             self._listener.changed([node])
 
     def _names_in(self, node: WatchedCgroup) -> set[str]:
-        """The children that there are or were."""
+        """Return the names of present and former children."""
         if node.kind is Kind.ANCESTOR:
             return set(self.scopes.on_the_way(node))
         names = set(node.children)
@@ -246,7 +247,7 @@ class Tree:
         return names
 
     def _lose(self, node: WatchedCgroup) -> None:
-        """Forget a cgroup that another program has deleted, with all that was in it."""
+        """Forget a cgroup that another program has deleted, with all its descendants."""
         for one in list(node.subtree()):
             self._forget(one)
             if one.kind is Kind.MEMBER:
@@ -282,10 +283,10 @@ class Tree:
         self._to_do.extend(partial(self._discover, parent, name) for parent, name in failed)
         self._work()
 
-    # without a watch
+    # without watches
 
     def _watch(self, node: WatchedCgroup) -> None:
-        """Watch it or, where the user has no more watches, poll it.  Raises OSError."""
+        """Watch a cgroup or, if the user has no more watches, poll it. Raises OSError."""
         if self.watches.add(node):
             self._unwatched.discard(node)
             return

@@ -1,8 +1,8 @@
-"""The kernel's watches on folders and `cgroup.events` files, whose they are, and when their events are read.
+"""inotify watches on folders and `cgroup.events` files, their cgroups, and the times when events are read.
 
-inotify rather than EPOLLPRI: it needs no descriptor for each cgroup.  A watch keeps the inode of
-what it is on, so the kernel sends events also of files that no process has open, and goes on
-keeping it when the cgroup is deleted: so the reaper ends each watch itself.
+Unlike EPOLLPRI, inotify needs no descriptor for each cgroup. A watch holds the inode, so the kernel sends
+events even for files that no process has open. The kernel does not drop the watch when the cgroup is deleted,
+so the reaper ends each watch itself.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from workers.reaper.errors import HostError
 from workers.reaper.node import NOT_WATCHED, Folders, Kind, WatchedCgroup
 from workers.reaper.statistics import TABLE
 
-CHUNK = 4096  # bytes read at once: 256 events at most
-LONGEST = 16 + 256  # bytes of an event with the longest name: it would not have had room
-SOON = 0.02  # seconds from the first event until it is read, with those that came after it
-PAUSE = 0.076  # seconds until the next look, unless the worker is awake before: longer than until the next deletion
+CHUNK = 4096  # bytes per read: at most 256 events
+LONGEST = 16 + 256  # bytes of an event with the longest name; less room may mean that more events wait
+SOON = 0.02  # seconds from the first event until it is read together with later ones
+PAUSE = 0.076  # seconds until the next read, unless the worker wakes up earlier; longer than until the next deletion
 
-Event = tuple[int, int, str]  # of `Watches.read`
+Event = tuple[int, int, str]  # returned by `Watches.read`
 
 
 class Watches:
-    """Owns the inotify descriptor.  Raises HostError."""
+    """The watches of all cgroups. Owns the inotify descriptor. Raises HostError."""
 
     def __init__(self, folders: Folders) -> None:
         self._reached_by = folders
@@ -47,8 +47,8 @@ class Watches:
             self._fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC)
         except OSError as error:
             raise HostError(f"cannot watch cgroups: {error.strerror}: see fs.inotify.max_user_instances") from error
-        self.folders: dict[int, WatchedCgroup] = {}  # whose folder a watch is on
-        self.files: dict[int, WatchedCgroup] = {}  # whose `cgroup.events` it is on
+        self.folders: dict[int, WatchedCgroup] = {}  # cgroups by the watch on their folder
+        self.files: dict[int, WatchedCgroup] = {}  # cgroups by the watch on their `cgroup.events`
 
     def __len__(self) -> int:
         return len(self.folders) + len(self.files)
@@ -57,9 +57,9 @@ class Watches:
         return self._fd
 
     def add(self, node: WatchedCgroup) -> bool:
-        """Watch a cgroup's folder and, of a member, its `cgroup.events`; False: the user has no more watches.
+        """Watch a cgroup's folder and, for a member, its `cgroup.events`; return False if the user has no more watches.
 
-        Raises FileNotFoundError where it has gone, and other OSErrors.
+        Raises FileNotFoundError if the cgroup is gone, and other OSErrors.
         """
         folder = self._path(node)
         try:
@@ -76,7 +76,7 @@ class Watches:
         return True
 
     def _path(self, node: WatchedCgroup) -> str:
-        """inotify takes no folder to begin at; the absolute path is quicker than that by way of /proc."""
+        """Return a path for inotify, which lacks relative paths; an absolute path is faster than one through /proc."""
         if node.base.kind is not Kind.MEMBER:
             return self._reached_by.root + node.path
         way, folder = self._reached_by.place(node)
@@ -89,9 +89,9 @@ class Watches:
                     inotify_rm_watch(self._fd, wd)
 
     def delete(self, nodes: Sequence[WatchedCgroup], places: Sequence[tuple[str, int]]) -> Sequence[int]:
-        """Delete cgroups with a release, which are at these places; return the results of `delete_cgroups`.
+        """Delete cgroups with a release at the given places; return the results of `delete_cgroups`.
 
-        The first file of each that is deleted is closed, and there are no watches on it.
+        The first file of each deleted cgroup is closed, and its watches are ended.
         """
         doomed: list[int] = []
         for node, (_, above) in zip(nodes, places, strict=True):
@@ -113,7 +113,7 @@ class Watches:
         return wds
 
     def read(self) -> tuple[list[tuple[int, int, str]], bool]:
-        """The next events, as of `parse_events`, none where there are none now, and whether there may be more."""
+        """Return the next events like `parse_events`, possibly none, and whether there may be more."""
         try:
             data = os.read(self._fd, CHUNK)
         except BlockingIOError:
@@ -127,8 +127,8 @@ class Watches:
 class EventReader:
     """Reads the kernel's events whenever the worker is awake for other work, and from time to time.
 
-    As long as events keep coming, none of them wakes the worker up.  `take` is given events; `work` is
-    called after that, when it is time to see to them.  Neither raises.
+    A steady stream of events therefore causes no wake-ups. `take` gets events; `work` is called afterwards,
+    once it is time to handle them. Neither raises.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class EventReader:
         self._watches = watches
         self._take = take
         self._work = work
-        self._next: asyncio.Handle | None = None  # when events are read; None: the kernel wakes the worker up
+        self._next: asyncio.Handle | None = None  # the next read; None: an event wakes the worker up
 
     def start(self) -> None:
         self._loop.add_reader(self._watches.fileno(), self._wake_up)
@@ -153,13 +153,13 @@ class EventReader:
             self._next.cancel()
 
     def take_some(self) -> None:
-        """Read the events that there are by now, as the worker is awake."""
+        """Read the present events, as the worker is awake anyway."""
         heard, more = self._read()
         if (heard or more) and self._next is not None:
             self._wait(more)
 
     def _read(self) -> tuple[bool, bool]:
-        """Read events; return whether there were any, but for ends of watches, and whether there may be more."""
+        """Read events; return whether there were any, except for ends of watches, and whether there may be more."""
         events, more = self._watches.read()
         self._take(events)
         return bool(events), more
@@ -174,7 +174,7 @@ class EventReader:
         self._next = self._loop.call_soon(self._look) if more else self._loop.call_later(PAUSE, self._look)
 
     def _look(self) -> None:
-        self._wait()  # whatever becomes of this look, there is another one
+        self._wait()  # schedules the next look, even if this one fails
         heard, more = self._read()
         if more:
             self._wait(more)

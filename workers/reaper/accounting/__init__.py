@@ -1,1 +1,1 @@
-"""Accounting of released cgroups in a database, with a spool for rows that it does not have yet."""
+"""Accounting of released cgroups in a database, with a spool for rows that are not yet in it."""

@@ -1,4 +1,4 @@
-"""Interface of the databases of the accounting, and a query without a reaper."""
+"""The interface of the accounting databases, and a query without a reaper."""
 
 from __future__ import annotations
 
@@ -16,43 +16,44 @@ from workers.reaper.options import read_database
 
 
 class Database(Protocol):
-    """Connects by itself when it is first used, and again after a failure."""
+    """A database that connects at its first use, and again after a failure."""
 
     async def insert(self, rows: Sequence[Row]) -> int:
-        """Keep rows, all of them or none, of which it may have some already; the number of those that it refuses.
+        """Keep all rows or none, where some may be in the database already; return the number of refused rows.
 
-        A row is refused for what is in it.  Raises DatabaseError for anything else.
+        A row is refused because of its content. Raises DatabaseError for other failures.
         """
 
     async def totals(self, query: Query) -> Totals:
-        """Raises DatabaseError."""
+        """Return the totals for a query. Raises DatabaseError."""
 
     async def forget(self, host: str, keep: float, most: int) -> int:
         """Drop at most `most` rows of a host whose cgroups ended more than `keep` seconds ago; return their number.
 
-        Raises DatabaseError, also where the clock cannot be trusted.
+        Raises DatabaseError, also if the clock cannot be trusted.
         """
 
     async def close(self) -> None: ...
 
 
 def open_database(address: str, make: bool = True) -> Database:
-    """The one of option `database`; nothing is connected yet.  Without `make` it is only asked, and has to be there."""
+    """Return the database of option `database`, not yet connected. Without `make`, it must exist, and is only read."""
     kind, _, rest = address.partition(":")
     if address.startswith("postgresql://"):
         rest = address
-    found: Database = import_module(f"workers.reaper.accounting.{kind}").open_database(rest, make)  # only one is needed
+    # imports only the required driver
+    found: Database = import_module(f"workers.reaper.accounting.{kind}").open_database(rest, make)
     return found
 
 
 def read_schema(name: str) -> str:
-    """The statements of `schema/NAME.sql`."""
+    """Return the statements of `schema/NAME.sql`."""
     with open(os.path.join(os.path.dirname(__file__), "schema", f"{name}.sql"), encoding="utf-8") as file:
         return file.read()
 
 
 def ask(address: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The reply to the reaper's method Totals with these parameters.  Raises OptionsError, DatabaseError."""
+    """Return the reply to the reaper's method Totals with these parameters. Raises OptionsError, DatabaseError."""
     try:
         kind, _, path = read_database(address).partition(":")
     except ValueError as error:

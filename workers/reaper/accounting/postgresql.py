@@ -18,20 +18,20 @@ from workers.reaper.accounting.query import Query, Totals, aggregates, names_in,
 from workers.reaper.accounting.row import COLUMNS, Row, values
 from workers.reaper.errors import DatabaseError
 
-logging.getLogger("psycopg").setLevel(logging.CRITICAL + 1)  # it raises what it logs
+logging.getLogger("psycopg").setLevel(logging.CRITICAL + 1)  # psycopg raises what it logs
 T = TypeVar("T")
 Connection = psycopg.AsyncConnection[dict[str, Any]]
 VERSION = 1
 CONNECT_PATIENCE = 10  # seconds
-PATIENCE = 60.0  # seconds for a batch or an answer: a server that was cut off says nothing
-AT_ONCE = 100  # rows, some milliseconds in which no other callback has a turn
-LOCK = 0x73706163  # an advisory lock: one host at a time makes tables
+PATIENCE = 60.0  # seconds for a batch or an answer, because a disconnected server does not report its end
+AT_ONCE = 100  # rows, which block other callbacks for some milliseconds
+LOCK = 0x73706163  # an advisory lock: only one host at a time creates tables
 _TIMES = ("ended", "btime")
 _VALUES = ", ".join("to_timestamp(%s)" if name in _TIMES else "%s" for name in COLUMNS)
 _INSERT = f"INSERT INTO accounting ({', '.join(COLUMNS)}) VALUES ({_VALUES}) ON CONFLICT DO NOTHING"  # noqa: S608
 _FORGET = (
     "DELETE FROM accounting WHERE (host, boot, cgroup, ended) IN (SELECT host, boot, cgroup, ended FROM accounting"
-    " WHERE host = %s AND ended < now() - make_interval(secs => %s) LIMIT %s)"  # by the server's clock, not ours
+    " WHERE host = %s AND ended < now() - make_interval(secs => %s) LIMIT %s)"  # by the clock of the server
 )
 _SECONDS = "extract(epoch FROM r.ended)"
 _GROUPS = {
@@ -47,7 +47,7 @@ def open_database(conninfo: str, make: bool = True) -> Postgresql:
 
 
 class Postgresql:
-    """Owns one connection, on which one thing is done at a time.  `make`: tables, where there are none."""
+    """The database. Owns one connection, which is used for one operation at a time. `make`: create missing tables."""
 
     def __init__(self, conninfo: str, make: bool) -> None:
         self._conninfo = conninfo
@@ -75,7 +75,7 @@ class Postgresql:
                 await connection.close()
 
     async def _limited(self, work: Awaitable[T]) -> T:
-        """Within the time limit; the connection is given up where it fails.  Raises DatabaseError."""
+        """Work within the time limit; close the connection after a failure. Raises DatabaseError."""
         try:
             return await asyncio.wait_for(work, PATIENCE)
         except TimeoutError as error:
@@ -125,7 +125,7 @@ class Postgresql:
         return 0
 
     async def _insert_singly(self, connection: Connection, rows: Sequence[Row]) -> int:
-        """Insert rows one by one: one of them cannot be kept, which must not keep the others away."""
+        """Insert rows one by one, because a row that cannot be kept must not prevent the others."""
         refused = 0
         async with connection.transaction():
             for row in rows:
@@ -185,9 +185,9 @@ class Postgresql:
 
 @asynccontextmanager
 async def _alone(connection: Connection) -> AsyncIterator[None]:
-    """While one host makes tables, the others wait.
+    """Hold the lock under which only one host creates tables.
 
-    Outside of a transaction: what was not there when one began is not there for it later, either.
+    Do not call it in a transaction, which would not see tables created after its beginning.
     """
     await connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])
     try:
@@ -210,12 +210,12 @@ def _month(moment: float) -> str:
 
 
 def _bounds(month: str) -> tuple[str, str]:
-    """The first moment of a month and that of the next, as PostgreSQL takes them."""
+    """Return the start of a month and of the next one, in PostgreSQL's format."""
     year, number = map(int, month.split("_"))
     following = (year + 1, 1) if number == 12 else (year, number + 1)
     return f"{year:04}-{number:02}-01 00:00+00", f"{following[0]:04}-{following[1]:02}-01 00:00+00"
 
 
 def _trusted(statement: str) -> LiteralString:
-    """Mark a statement as safe: nothing in it comes from outside."""
+    """Mark a statement as safe: it contains no external input."""
     return statement

@@ -1,7 +1,7 @@
-"""Questions to the accounting, and the parts of their SQL that all databases share.
+"""Queries of the accounting, and the parts of their SQL that all databases share.
 
-The kernel counts for a cgroup what was used below it, too.  So of each row that has
-others below it (`parent` is its `cgroup`) theirs is taken off: totals have everything once.
+The kernel includes the usage of descendants in the numbers of a cgroup. Therefore the numbers of its children (rows
+whose `parent` is its `cgroup`) are subtracted from those of each row, so that totals count everything once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GROUPINGS = ("scope", "host", "path", "xattr")
 MAX_TOP = 1000
 DEEPEST = 1000  # names of a path
 
-# what is added up, and is in the statistics of a parent, too
+# sums, which are included in the statistics of the parent as well
 SUMS = tuple(counter.column for counter in COUNTERS if not counter.is_peak)
 PEAKS = tuple(counter.column for counter in COUNTERS if counter.is_peak)
 SORTS = ("cgroups", *SUMS, *PEAKS)
@@ -27,9 +27,9 @@ SORTS = ("cgroups", *SUMS, *PEAKS)
 class Query:
     """Totals of the cgroups at and below `path` that ended from `since` on and before `until`, seconds since 1970.
 
-    `by` is what they are grouped by: the first `depth` names of the path below `path`, the scope, the host,
-    or the value of the extended attribute `xattr`.  `where` is what extended attributes have to be.
-    `top` groups, those with most of `sort`.
+    `by` is the criterion of the groups: the first `depth` names of the path below `path`, the scope, the
+    host, or the value of the extended attribute `xattr`. `where` has required values of extended attributes.
+    The result has the `top` groups with the highest `sort`.
     """
 
     by: str = "scope"
@@ -45,7 +45,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Total:
-    """`name` is None for what has no such attribute.  Times are seconds, peaks the highest; None: not known."""
+    """The totals of a group; `name` is None without the attribute. Times are in seconds, None stands for unknown."""
 
     name: str | None
     cgroups: int
@@ -59,18 +59,18 @@ class Total:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """`groups` in their order, `all` of what matched."""
+    """The ordered `groups`, and the total of all matching rows."""
 
     groups: tuple[Total, ...]
     all: Total
 
     def reply(self) -> dict[str, Any]:
-        """The reply to the reaper's method Totals."""
+        """Return the reply to the reaper's method Totals."""
         return {"groups": [total.reply() for total in self.groups], "all": self.all.reply()}
 
 
 def make_query(parameters: Mapping[str, Any]) -> Query:
-    """The query that the parameters of a call make, those that are left out None.  Raises InvalidParameter."""
+    """Return the query for the parameters of a call, where None stands for absent. Raises InvalidParameter."""
     given = {name: value for name, value in parameters.items() if value is not None}
     given["path"] = given.get("path", "").rstrip("/")
     given["depth"] = number(parameters, "depth", 1, DEEPEST)
@@ -78,7 +78,7 @@ def make_query(parameters: Mapping[str, Any]) -> Query:
     query = Query(**given)
     if query.by not in GROUPINGS:
         raise InvalidParameter("by")
-    if query.sort not in SORTS:  # it goes into SQL
+    if query.sort not in SORTS:  # it becomes part of the SQL
         raise InvalidParameter("sort")
     if (query.by == "xattr") != bool(query.xattr):
         raise InvalidParameter("xattr")
@@ -86,7 +86,7 @@ def make_query(parameters: Mapping[str, Any]) -> Query:
 
 
 def number(parameters: Mapping[str, Any], name: str, default: int, highest: int) -> int:
-    """A parameter from 1 on.  Raises InvalidParameter."""
+    """Return a parameter from 1 to `highest`. Raises InvalidParameter."""
     value: int | None = parameters[name]
     if value is None:
         return default
@@ -96,12 +96,12 @@ def number(parameters: Mapping[str, Any], name: str, default: int, highest: int)
 
 
 def names_in(path: str) -> int:
-    """How many names a path has."""
+    """Return the number of names in a path."""
     return len([name for name in path.split("/") if name])
 
 
 def aggregates(seconds: str) -> str:
-    """The columns of an answer after its name, as `to_total` takes them; `seconds` turns `ended` into a number."""
+    """Return the columns of an answer after its name, for `to_total`; `seconds` converts `ended` to a number."""
     sums = [f"sum(r.{name} - coalesce(b.{name}, 0)) AS {name}" for name in SUMS]
     peaks = [f"max(r.{name}) AS {name}" for name in PEAKS]
     times = [f"min({seconds}) AS first", f"max({seconds}) AS last"]
@@ -109,7 +109,7 @@ def aggregates(seconds: str) -> str:
 
 
 def source(table: str) -> str:
-    """The rows `r`, and what the rows below each have together, `b`."""
+    """Return the source of rows `r`, each with the sums of its children `b`."""
     below = ", ".join(f"sum({name}) AS {name}" for name in SUMS)
     return (
         f"{table} r LEFT JOIN (SELECT host, boot, parent, {below} FROM {table} WHERE parent IS NOT NULL"  # noqa: S608
@@ -118,7 +118,7 @@ def source(table: str) -> str:
 
 
 def to_total(row: dict[str, object]) -> Total:
-    """One row of an answer, by the names of its columns."""
+    """Convert a row of an answer, given by column names."""
 
     def whole(name: str) -> int | None:
         value = row[name]

@@ -1,4 +1,4 @@
-"""Rows of the accounting, and the lines that hold them in the spool."""
+"""Rows of the accounting, and the lines that represent them in the spool."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 
 from workers.reaper.statistics import COUNTERS, Record, Statistics
 
-LARGEST = 2**63 - 1  # what a database can keep
-LATEST = 1e11  # seconds since 1970: what a calendar knows
+LARGEST = 2**63 - 1  # maximum in a database
+LATEST = 1e11  # seconds since 1970: the maximum of calendars
 _SCALARS = {type(None), str, int, float}
 
 
 class Row(NamedTuple):
-    """A released cgroup; with the statistics one by one, the columns of the table in their order.  Times are seconds
-    since 1970.
+    """A released cgroup; with the statistics one by one, the columns of the table in order.
 
-    `host`, `boot`, `cgroup` and `ended` together are of this row alone, however often it is sent.
+    Times are seconds since 1970. `host`, `boot`, `cgroup` and `ended` together identify the row, even if it
+    is sent twice.
     """
 
     host: str
@@ -33,7 +33,7 @@ class Row(NamedTuple):
 
 
 COLUMNS = (*Row._fields[:-2], *(counter.column for counter in COUNTERS), Row._fields[-1])
-_COUNTED = slice(len(Row._fields) - 2, -1)  # of the columns
+_COUNTED = slice(len(Row._fields) - 2, -1)  # slice of the columns
 _DECODER = json.JSONDecoder()
 _to_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -44,9 +44,9 @@ def line_start(host: str, boot: str) -> str:
 
 
 def make_line(start: str, record: Record) -> bytes:
-    """Return the row of a record as a line of JSON, which begins with `start`.
+    """Return the row of a record as a line of JSON that begins with `start`.
 
-    Nearly all of it is numbers, for which a general encoder takes twice as long.
+    Most of it are numbers, for which a general encoder takes twice as long.
     """
     path, scope, inode, parent, btime, ended, statistics, xattrs, _ = record
     above = "null" if parent is None else parent & LARGEST
@@ -66,14 +66,14 @@ def _scope_to_json(scope: str) -> str:
 
 
 def text(value: str) -> str:
-    """Return a text that every database takes: bytes that are not UTF-8, and NUL, are escaped."""
+    """Return a text that all databases accept: NUL and bytes that are not UTF-8 are escaped."""
     if value.isascii() and value.isprintable():
         return value
     return value.encode(errors="surrogateescape").decode(errors="backslashreplace").replace("\0", "\\x00")
 
 
 def decode(line: bytes) -> Row:
-    """Return the row of a line.  Raises ValueError where it is no row, which no database would ever take."""
+    """Return the row of a line. Raises ValueError for an invalid row, which every database would refuse."""
     whole = line.decode().removesuffix("\n")
     values, end = _DECODER.raw_decode(whole)
     if end != len(whole) or type(values) is not list or len(values) != len(COLUMNS):
@@ -89,5 +89,5 @@ def decode(line: bytes) -> Row:
 
 
 def values(row: Row) -> tuple[Any, ...]:
-    """Return the values of all columns of a row but the last one."""
+    """Return the values of all columns of a row except the last one."""
     return row[:-2] + row.statistics

@@ -1,19 +1,19 @@
 """Rows on disk until the database has them.
 
-A segment is a file of lines.  Rows are appended to the last one; the others are closed, each a
-batch, and are taken away when the database has committed it.  So whenever this process is killed,
-each row is in a file, in the database or, for a moment, in both, where its key tells.
+A segment is a file of lines. Rows are appended to the last segment. The others are closed; each is a batch,
+and is removed once the database has committed it. So whenever this process is killed, each row is in a file,
+in the database or, for a moment, in both, and its key reveals the duplicate.
 
-Rows are written before their cgroups are deleted, those of some cgroups together.  Killed in between, the last rows of
-the last segment may be of cgroups that live: these alone can be, and they are dropped at the next start.  A write that
-was cut off is dropped as well: its cgroups were not deleted.  A row that is dropped is overwritten with spaces, so that
-nothing behind it moves.
+Rows are written before their cgroups are deleted, several at a time. If the process is killed in between, the
+last rows of the last segment may describe living cgroups. Only these rows can, and they are dropped at the
+next start. An incomplete write is dropped as well, because its cgroups were not deleted. A dropped row is
+overwritten with spaces, so that later rows keep their place.
 
-With a full disk rows are kept in memory, a limited number of them.  Somebody may remove a segment: its rows
-are lost, and those of the others are not.
+If the disk is full, a limited number of rows is kept in memory. If another program removes a segment, its
+rows are lost, but no others.
 
-The kernel brings written rows to the disk, which survives a death of this process; against one of the host, the owner
-of the spool calls `sync` from time to time.
+Written rows survive the death of this process, as the kernel writes them to the disk. To protect them against
+a crash of the host, the owner of the spool calls `sync` from time to time.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from workers.reaper.errors import SpoolError
 SUFFIX = ".rows"
 FOLDER_MODE = 0o750
 DIGITS = 16
-SEGMENT = 1 << 18  # bytes, from which on a segment is closed: a batch of some 700 rows
-MAX_IN_MEMORY = 10_000  # rows: some 5 MB
-MAX_COUNTED = 64  # segments whose rows are counted at the start, in a tenth of a second; the others have as many
-_WRITE = os.O_WRONLY | os.O_CLOEXEC  # at the offsets that we know: O_APPEND would have Linux ignore them
+SEGMENT = 1 << 18  # bytes at which a segment is closed: a batch of about 700 rows
+MAX_IN_MEMORY = 10_000  # rows: about 5 MB
+MAX_COUNTED = 64  # segments whose rows are counted at the start, within 0.1 s; those of the others are estimated
+_WRITE = os.O_WRONLY | os.O_CLOEXEC  # writes at explicit offsets, which Linux ignores for O_APPEND
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class _Segment:
 
 
 class _Last(NamedTuple):
-    """The lines that were appended last: `kept` of them, `at` this place of the segment, None: in memory."""
+    """The lines of the last append: the number of `kept` ones, and their place `at` in the segment; None: in memory."""
 
     lines: Sequence[bytes]
     kept: int
@@ -54,21 +54,21 @@ class _Last(NamedTuple):
 
 
 class Spool:
-    """Owns the folder, of which it keeps others away, and the last segment.  Raises SpoolError.
+    """The spool. Owns the folder, which it locks, and the last segment. Raises SpoolError.
 
-    `limit` is how many bytes all segments may have together.
+    `limit` is the maximum of bytes in all segments.
     """
 
     def __init__(self, folder: str, limit: int) -> None:
-        self.lost = 0  # rows for which there was no room, or whose segment was removed
+        self.lost = 0  # rows that found no room, or whose segment was removed
         self.trouble = ""  # why the last row could not be written
         self.in_memory: list[bytes] = []
         self._folder = Path(folder)
         self._limit = limit
         self._fd: int | None = None
-        self._last = ""  # the name of that segment
+        self._last = ""  # name of the last segment
         self._open = _Segment()
-        self._unsynced: set[str] = set()  # segments that were written to
+        self._unsynced: set[str] = set()  # segments written since the last `sync`
         self._appended = _Last((), 0, None)
         try:
             self._folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
@@ -82,7 +82,8 @@ class Spool:
         except OSError as error:
             os.close(self._lock)
             raise SpoolError(f"cannot use the spool {folder!r}: {error.strerror}, another reaper has it") from error
-        self._closed = sum(segment.size for segment in self._segments.values())  # not added up for each row
+        # kept up to date, to avoid adding it up for each row
+        self._closed = sum(segment.size for segment in self._segments.values())
         self._next = 1 + max((int(name.removesuffix(SUFFIX)) for name in self._segments), default=0)
 
     @property
@@ -92,7 +93,7 @@ class Spool:
 
     @property
     def rows(self) -> int:
-        """Rows that wait, on disk and in memory."""
+        """Number of waiting rows, on disk and in memory."""
         return sum(segment.rows for segment in self._segments.values()) + self._open.rows + len(self.in_memory)
 
     @property
@@ -101,7 +102,7 @@ class Spool:
         return tuple(self._segments)
 
     def last_lines(self, most: int) -> list[bytes]:
-        """The last rows that an earlier process has written whole; what it has not is cut off.  Raises OSError."""
+        """Return the last complete rows of an earlier process; an incomplete row is cut off. Raises OSError."""
         if not self._segments:
             return []
         path = self._path(self.batches[-1])
@@ -110,7 +111,7 @@ class Spool:
         return _rows(whole)[-most:]
 
     def drop_line(self, line: bytes) -> None:
-        """Drop one of `last_lines`.  Raises OSError."""
+        """Drop a row returned by `last_lines`. Raises OSError."""
         name = self.batches[-1]
         path = self._path(name)
         fd = os.open(path, _WRITE)
@@ -123,7 +124,7 @@ class Spool:
     # writing
 
     def append(self, lines: Sequence[bytes]) -> None:
-        """Keep rows, on disk where that can be."""
+        """Keep rows, on disk if possible."""
         if self._open.size >= SEGMENT:
             self.close_batch()
         kept = list(lines)
@@ -139,7 +140,7 @@ class Spool:
         self.lost += len(lines) - len(kept)
 
     def take_back(self, places: Sequence[int]) -> None:
-        """Forget rows that were appended last, by their places among these."""
+        """Forget rows of the last append, by their indices."""
         lines, kept, at = self._appended
         first = len(self.in_memory) - kept
         for place in sorted(places, reverse=True):
@@ -153,7 +154,7 @@ class Spool:
                 self._open.rows -= 1
 
     def close_batch(self) -> None:
-        """Have what was appended ready to be read, also what could not be written until now."""
+        """Make appended rows available as a batch, including those that could not be written so far."""
         if self.in_memory and self._write(b"".join(self.in_memory), len(self.in_memory)):
             self.in_memory = []
         if self._fd is not None:
@@ -171,29 +172,29 @@ class Spool:
     # reading
 
     def read(self, batch: str) -> list[bytes]:
-        """The lines of a closed segment.  Raises OSError."""
+        """Return the lines of a closed segment. Raises OSError."""
         return _rows(self._path(batch).read_bytes())
 
     def remove(self, batch: str) -> None:
-        """The database has it.  Raises OSError."""
+        """Remove a batch that is in the database. Raises OSError."""
         self._path(batch).unlink(missing_ok=True)
         self._drop(batch)
 
     def lose(self, batch: str) -> int:
-        """Count the rows of a segment that somebody has removed as lost; return their number."""
+        """Count the rows of a segment that another program removed as lost; return their number."""
         rows = self._drop(batch)
         self.lost += rows
         return rows
 
     def take_unsynced(self) -> list[Path]:
-        """The segments that were written to since the last time, for `sync`."""
+        """Return the segments written since the last call, for `sync`."""
         names, self._unsynced = self._unsynced, set()
         return [self._path(name) for name in names]
 
     # the last segment
 
     def _write(self, data: bytes, rows: int) -> bool:
-        """Append all of it or nothing."""
+        """Append all data or nothing."""
         try:
             if self._fd is None:
                 self._last = self._name(self._next)
@@ -237,17 +238,17 @@ class Spool:
 
 
 def _rows(data: bytes) -> list[bytes]:
-    """Lines without those that were dropped."""
+    """Return the lines without dropped ones."""
     return [line for line in data.splitlines() if not line.isspace()]
 
 
 def _blank(fd: int, at: int, size: int) -> None:
-    """Raises OSError."""
+    """Overwrite a line with spaces. Raises OSError."""
     os.pwrite(fd, b" " * (size - 1) + b"\n", at)
 
 
 def _count(paths: Sequence[Path]) -> dict[str, _Segment]:
-    """Segments of earlier processes by their names.  Raises OSError."""
+    """Return the segments of earlier processes by name. Raises OSError."""
     segments = {path.name: _Segment(path.stat().st_size) for path in paths}
     size = rows = 0
     for path in paths[-MAX_COUNTED:]:
@@ -261,7 +262,7 @@ def _count(paths: Sequence[Path]) -> dict[str, _Segment]:
 
 
 def sync(segments: Sequence[Path]) -> None:
-    """Have those that are still there on the disk.  Blocks for as long as that takes.  Raises OSError."""
+    """Flush the remaining segments to the disk. Blocks until that is done. Raises OSError."""
     for path in segments:
         with suppress(FileNotFoundError):
             _sync(path, os.fdatasync)

@@ -1,7 +1,7 @@
-"""The accounting in SQLite, in a thread of its own: a commit waits for the disk.
+"""The accounting in SQLite, in a thread of its own, because a commit waits for the disk.
 
-SQLite goes on writing to a file that was removed or replaced.  So the identity of the file, and of its log, is
-compared before and after each batch; rows whose file has gone by then stay in the spool.
+SQLite continues to write to a file that was removed or replaced. Therefore the identities of the file and of
+its log are compared before and after each batch; if the file is gone by then, the rows stay in the spool.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Identity = tuple[int, int] | None  # device and inode; None: there is no such fi
 VERSION = 1
 SUFFIXES = ("", "-wal", "-shm", "-journal")
 DAY = 86400.0  # seconds
-LONGEST_GAP = 30 * DAY  # between the newest row and the time at which the database was opened
-BUSY_PATIENCE = 5.0  # seconds for another process that writes
+LONGEST_GAP = 30 * DAY  # seconds between the newest row and the time when the database was opened
+BUSY_PATIENCE = 5.0  # seconds to wait for another writing process
 _INSERT = (
     f"INSERT INTO accounting ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
     " ON CONFLICT DO NOTHING"
@@ -53,7 +53,7 @@ def open_database(path: str, make: bool = True) -> Sqlite:
 
 
 class Sqlite:
-    """Owns its thread and, in it, the connection to the file at `path`; `make`: where there is none."""
+    """The database. Owns its thread and, in it, the connection to the file at `path`. `make`: create a missing file."""
 
     def __init__(self, path: str, make: bool, clock: Clock | None = None) -> None:
         self._path = path
@@ -61,10 +61,10 @@ class Sqlite:
         self._clock = clock or HostClock()
         self._thread = ThreadPoolExecutor(1, "sqlite")
         self._connection: sqlite3.Connection | None = None
-        self._database: Identity = None  # of the file that is connected
+        self._database: Identity = None  # of the connected file
         self._log: Identity = None  # of its write-ahead log, after the last batch
-        self._clock_check: ClockCheck | None = None  # for that file, since it was connected first
-        self._has_moved = False  # no batch has been told of it yet
+        self._clock_check: ClockCheck | None = None  # for that file, since its first connection
+        self._has_moved = False  # not yet reported to a batch
 
     async def insert(self, rows: Sequence[Row]) -> int:
         return await self._in_thread(lambda: self._insert(rows))
@@ -76,7 +76,7 @@ class Sqlite:
         return await self._in_thread(lambda: self._forget(keep, most))
 
     async def close(self) -> None:
-        """A question that is being answered is given up, as its answer may take minutes."""
+        """Close the database; a running query is interrupted, because it may take minutes."""
         if (connection := self._connection) is not None:
             connection.interrupt()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._end)
@@ -124,9 +124,9 @@ class Sqlite:
         return self._connection
 
     def _let_go_of_moved(self) -> None:
-        """Disconnect from a file that is not at the path any more, or whose log is not.
+        """Disconnect from a file that is no longer at the path, or whose log is not.
 
-        The log goes into that file first: SQLite would apply it to the file that has its place now.
+        The log is written to that file first, because SQLite would otherwise apply it to the new file at the path.
         """
         if self._connection is None:
             return
@@ -142,7 +142,7 @@ class Sqlite:
         self._disconnect()
 
     def _check_moved(self) -> None:
-        """Raise DatabaseError, once, where the file has moved."""
+        """Raise DatabaseError once after the file has moved."""
         if self._has_moved:
             self._has_moved = False
             raise DatabaseError(f"{self._path} was removed or replaced: rows go to the file that is there now")
@@ -150,7 +150,7 @@ class Sqlite:
     def _end(self) -> None:
         if self._connection is not None:
             with suppress(sqlite3.Error):
-                self._connection.execute("SELECT 1")  # else the interruption is of the checkpoint when it is closed
+                self._connection.execute("SELECT 1")  # otherwise the interruption would hit the checkpoint of the close
         self._disconnect()
 
     def _disconnect(self) -> None:
@@ -168,7 +168,7 @@ def _identity(path: str) -> Identity:
 
 
 def _refuse_strangers(path: str) -> None:
-    """Raise OSError where another user can have made the database, or what SQLite has beside it, in a shared folder."""
+    """Raise OSError if another user can have created the database, or SQLite's files beside it, in a shared folder."""
     with suppress(FileNotFoundError), Place(follows_all=True, owners=()) as place:
         place.enter(path)
         for name in (f"{place.name}{suffix}" for suffix in SUFFIXES):
@@ -177,7 +177,7 @@ def _refuse_strangers(path: str) -> None:
 
 
 def _connect(path: str, make: bool) -> sqlite3.Connection:
-    """The database; with `make` it is made where there is none.  Raises sqlite3.Error, DatabaseError."""
+    """Connect to the database; `make`: create a missing one. Raises sqlite3.Error, DatabaseError."""
     _refuse_strangers(path)
     address = f"{Path(path).as_uri()}?mode={'rwc' if make else 'rw'}"
     connection = sqlite3.connect(address, uri=True, timeout=BUSY_PATIENCE, isolation_level=None)
@@ -198,8 +198,8 @@ def _connect(path: str, make: bool) -> sqlite3.Connection:
 
 
 def _make_schema(connection: sqlite3.Connection) -> None:
-    """Make the tables, where there are none."""
-    connection.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
+    """Create missing tables."""
+    connection.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not block each other
     if _version(connection) == 0:
         connection.execute("BEGIN IMMEDIATE")
         if _version(connection) == 0:  # no other process was faster
@@ -248,7 +248,7 @@ def _totals(connection: sqlite3.Connection, query: Query) -> Totals:
 
 
 def _member(name: str) -> str:
-    """The path of a member of a JSON object, which is written without escapes for that."""
+    """Return the JSON path of a member of an object; it needs no escapes."""
     return f'$."{name}"'
 
 
@@ -256,18 +256,18 @@ def _path_prefix(path: str, names: int) -> str:
     return "/".join(path.split("/")[: names + 1])
 
 
-# the host's clock, as far as rows may be dropped by it
+# trust in the clock of the host, by which rows are dropped
 
 
 class Clock(Protocol):
-    """Times in seconds: `now` since 1970, `elapsed` on a clock that cannot be set."""
+    """A clock in seconds: `now` since 1970, `elapsed` by a clock that cannot be set."""
 
     def now(self) -> float: ...
 
     def elapsed(self) -> float: ...
 
     def is_synchronised(self) -> bool:
-        """Raises OSError."""
+        """Whether the clock follows a source of time. Raises OSError."""
 
 
 class HostClock:
@@ -282,10 +282,10 @@ class HostClock:
 
 
 class ClockCheck:
-    """Whether the clock can be trusted to tell which rows are old.
+    """A check whether the clock can be trusted to find old rows.
 
-    `newest` is the end of the newest row when the database was opened, None without rows.  The clock may be past
-    that moment by the time that has gone by since then and by a gap: the host was off, or released no cgroup.
+    `newest` is the end of the newest row when the database was opened, or None without rows. The clock may be ahead of
+    that moment by the time elapsed since then plus a gap, in which the host was off or released no cgroup.
     """
 
     def __init__(self, clock: Clock, newest: float | None) -> None:
@@ -295,7 +295,7 @@ class ClockCheck:
         self._opened = clock.elapsed()
 
     def doubt(self) -> str:
-        """Return why the clock may be wrong; empty where nothing speaks against it."""
+        """Return why the clock may be wrong, or '' without a reason."""
         try:
             if not self._clock.is_synchronised():
                 return "the clock of this host is not synchronised: see timedatectl"

@@ -1,4 +1,4 @@
-"""Writer of released cgroups to the database, by way of the spool."""
+"""Transfer of released cgroups to the database, by way of the spool."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from workers.reaper.errors import DatabaseError, SpoolError
 from workers.reaper.schedule import TOGETHER
 from workers.reaper.statistics import Record
 
-BATCH_PAUSE = 2.0  # seconds in which rows are gathered: one commit, and so one wait for the disk
-FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0  # seconds until the database is tried again, twice as long each time
-SYNC_PAUSE = 5.0  # seconds; what the database does not have by then is brought to the disk
+BATCH_PAUSE = 2.0  # seconds to collect rows for a single commit, and thus a single wait for the disk
+FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0  # seconds until the database is tried again, doubled each time
+SYNC_PAUSE = 5.0  # seconds; rows that are not in the database by then are flushed to the disk
 DAY = 86400.0  # seconds
-FORGET_PAUSE = 3600.0  # seconds between two looks for rows that are too old
-FORGOTTEN_AT_ONCE = 5000  # rows, a fraction of a second
-DECODED_AT_ONCE = 100  # rows, a millisecond in which no other callback has a turn
-STOP_PATIENCE = 3.0  # seconds for the last batch; it is in the spool anyway
+FORGET_PAUSE = 3600.0  # seconds between two searches for old rows
+FORGOTTEN_AT_ONCE = 5000  # rows: a fraction of a second
+DECODED_AT_ONCE = 100  # rows, which block other callbacks for a millisecond
+STOP_PATIENCE = 3.0  # seconds for the last batch, which is in the spool anyway
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 class AccountingWriter:
-    """A journal of released cgroups.  Owns `spool` and `database`; `root` is where the root cgroup is to be seen.
+    """A journal of released cgroups. Owns `spool` and `database`; `root` is the mount point of the root cgroup.
 
     Rows are dropped from the database `keep` seconds after the end of their cgroups; None: never.
     """
@@ -35,11 +35,11 @@ class AccountingWriter:
     def __init__(self, host: str, root: str, spool: Spool, database: Database, keep: float | None = None) -> None:
         self.spool = spool
         self.database = database
-        self.kept = 0  # rows that the database has taken
-        self.refused = 0  # rows that it will never take
-        self.trouble = ""  # why the database has not taken the last batch
-        self.changed: Callable[[], None] = lambda: None  # called when `status` may be another one
-        self._status = ""  # at the last attempt
+        self.kept = 0  # rows accepted by the database
+        self.refused = 0  # rows that the database will never accept
+        self.trouble = ""  # why the database has not accepted the last batch
+        self.changed: Callable[[], None] = lambda: None  # called when `status` may have changed
+        self._status = ""  # as of the last attempt
         self._trouble_began = 0.0  # seconds since 1970
         self._host = host
         self._root = root
@@ -49,14 +49,14 @@ class AccountingWriter:
         self._lost_told = 0
         self._unwritten_told = False
         self._keep = keep
-        self._unforgotten = ""  # why rows that are too old are still there
+        self._unforgotten = ""  # why old rows are still there
         self._forget_next = 0.0  # time of the loop's clock
         self._come = asyncio.Event()
         self._written = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Go on with what an earlier process left.  Before anything is deleted.  Raises SpoolError."""
+        """Continue the work of an earlier process; called before any deletion. Raises SpoolError."""
         try:
             self._drop_unfinished()
         except OSError as error:
@@ -67,7 +67,7 @@ class AccountingWriter:
         self._tasks = [loop.create_task(self._keep_handing_over()), loop.create_task(self._bring_to_disk())]
 
     async def stop(self) -> None:
-        """Give the database what there is, if it takes it soon."""
+        """Hand over the remaining rows, if the database accepts them soon."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -80,7 +80,7 @@ class AccountingWriter:
         await self.database.close()
 
     def status(self) -> str:
-        """The rows that wait for the database and why, or that it has refused; empty where it takes everything."""
+        """Return how many rows wait for the database and why, or are refused or lost; '' if all is well."""
         if self.trouble:
             since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._trouble_began))
             return f"accounting waits since {since}, {rows_text(self.spool.rows)}: {self.trouble}"
@@ -104,7 +104,7 @@ class AccountingWriter:
         self.spool.take_back(places)
 
     def _drop_unfinished(self) -> None:
-        """The last rows are of cgroups that live, if the process was killed before it had deleted them."""
+        """Drop the last rows of a killed process whose cgroups live, because it had not deleted them."""
         for line in self.spool.last_lines(TOGETHER):
             try:
                 row = decode(line)
@@ -117,7 +117,7 @@ class AccountingWriter:
     # the database
 
     async def _keep_handing_over(self) -> None:
-        """Hand batches over, one after the other; without batches nothing wakes up."""
+        """Hand over batches one after the other; without batches, the task sleeps."""
         pause = FIRST_RETRY
         while True:
             await self._come.wait()
@@ -127,7 +127,7 @@ class AccountingWriter:
                 await self._hand_over()
                 await self._forget()
             except (DatabaseError, OSError) as error:
-                self._tell_trouble(" ".join(str(error).split()))  # libpq's has lines
+                self._tell_trouble(" ".join(str(error).split()))  # errors of libpq have several lines
                 self.changed()
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_RETRY)
@@ -142,23 +142,24 @@ class AccountingWriter:
             self._tell_lost()
             if (status := self.status()) != self._status:
                 self._status = status
-                self.changed()  # which is a wake-up
+                self.changed()  # causes a wake-up
             self._unwritten_told = bool(self.spool.trouble)
 
     async def _hand_over(self) -> None:
-        """Hand all batches over.  Raises DatabaseError, OSError."""
+        """Hand over all rows. Raises DatabaseError, OSError."""
         await self._hand_over_batches()
         self.spool.close_batch()
         problem = await self._hand_over_batches()
         if waiting := self.spool.in_memory:
             taken = len(waiting)
             await self._insert(await self._decode(waiting[:taken]))
-            del waiting[:taken]  # of that list: by now there may be another one, which the database does not have
+            # of the same list, as a new list may have replaced it meanwhile, whose rows are not in the database
+            del waiting[:taken]
         if problem is not None:
             raise problem
 
     async def _hand_over_batches(self) -> OSError | None:
-        """Hand all closed batches over but those that cannot be read or removed; return the last error of these.
+        """Hand over all closed batches except those that cannot be read or removed; return their last error.
 
         Raises DatabaseError.
         """
@@ -175,7 +176,7 @@ class AccountingWriter:
             lines = self.spool.read(batch)
         except FileNotFoundError as error:
             rows = self.spool.lose(batch)
-            log.error("somebody has removed %s, and with it %s of the accounting", error.filename, rows_text(rows))
+            log.error("%s was removed, and with it %s of the accounting", error.filename, rows_text(rows))
             self._lost_told += rows
             return
         await self._insert(await self._decode(lines))
@@ -188,7 +189,7 @@ class AccountingWriter:
         self.kept += len(rows) - refused
         if refused:
             self.refused += refused
-            log.error("the database refuses %s of the accounting for what is in them", rows_text(refused))
+            log.error("the database refuses %s of the accounting because of their content", rows_text(refused))
 
     async def _decode(self, lines: Sequence[bytes]) -> list[Row]:
         rows: list[Row] = []
@@ -203,7 +204,7 @@ class AccountingWriter:
         return rows
 
     async def _forget(self) -> None:
-        """Drop rows that are too old, some each time."""
+        """Drop some old rows, if it is time."""
         now = asyncio.get_running_loop().time()
         if self._keep is None or now < self._forget_next:
             return
@@ -222,7 +223,7 @@ class AccountingWriter:
     # the disk
 
     async def _bring_to_disk(self) -> None:
-        """A database that takes what comes has it on its own disk before this has anything to do."""
+        """Flush the spool from time to time; rows that a working database has taken by then need no flush."""
         while True:
             await self._written.wait()
             self._written.clear()
@@ -235,7 +236,7 @@ class AccountingWriter:
         except OSError as error:
             log.warning("cannot bring the spool to the disk: %s", error)
 
-    # what is said about it
+    # messages
 
     def _tell_trouble(self, trouble: str) -> None:
         if trouble != self.trouble:
