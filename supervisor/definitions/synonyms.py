@@ -246,7 +246,7 @@ RESOURCES = {
 
 # kinds of units: what a name that is one of systemd ends with
 UNITS = frozenset("service socket target mount timer path slice scope device swap".split())
-_UNITS_OF_SYSTEMD = "units of systemd are none of spawnd's; spawnd.service comes after them where its After= says so"
+_UNITS_OF_SYSTEMD = "units of systemd are not services of spawnd; spawnd.service starts after those in its After="
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*([a-zµ]*)[\s,]*", re.I)
 _SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([kmgt]?)i?(?:b|bytes?)?", re.I)
@@ -341,7 +341,7 @@ def service(name: str, known: Container[str]) -> str:
 def syntax(text: str, line: int, message: str) -> str:
     """Return the hint for a syntax error of Lua on this line; '' if there is none."""
     if _SECTION.match(text):
-        return '; this is no INI file: a service is a table, web = { exec = "/usr/sbin/web" }'
+        return '; this is not an INI file: a service is a table, web = { exec = "/usr/sbin/web" }'
     lines = text.split("\n")
     written = lines[line - 1] if 0 < line <= len(lines) else ""
     if hyphen := _HYPHEN.match(written):
@@ -353,7 +353,7 @@ def syntax(text: str, line: int, message: str) -> str:
         if (of_lua := said.search(message)) and (of_line := found.search(written)):
             return f"; {(of_lua if of_lua.re.groups else of_line).expand(advice)}"
     if _MAPPING.match(text):
-        return '; this is no YAML file: a service is a table, web = { exec = "/usr/sbin/web" }'
+        return '; this is not a YAML file: a service is a table, web = { exec = "/usr/sbin/web" }'
     return ""
 
 

@@ -309,7 +309,7 @@ def _look(root: Link, output: Output) -> str:
     if question := endless(root.subject):
         return f"{question}; "
     if root.kind is Kind.ADDRESS:
-        return "`ss -lnptux` tells who has the address; "
+        return "find the process with `ss -lnptux`; "
     if root.kind is Kind.SETUP:
         return _place(root.subject)
     if lost := output_hint(root.subject):

@@ -148,5 +148,5 @@ def stopped(life: Life, was_going_down: bool) -> Outcome | None:
     if life.state in AT_REST:
         return DONE if was_going_down or life.state is State.STOPPED else ENDED_BEFORE
     if was_going_down and not goes_down(life):
-        return Outcome(False, "somebody started it again")
+        return Outcome(False, "it was started again meanwhile")
     return None

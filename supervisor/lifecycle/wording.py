@@ -147,8 +147,8 @@ def _starting(link: Link, subject: Subject) -> str:
 
 def _not_started(link: Link, subject: Subject) -> str:
     if subject.service.autostart:
-        return "nobody has started it yet"
-    return 'its definition has status = "stop", and nobody has started it'
+        return "it has not been started yet"
+    return 'its definition has status = "stop", and it has not been started'
 
 
 def _definition(link: Link, subject: Subject) -> str:
@@ -177,7 +177,7 @@ def _how(ended: Ended | None) -> str:
         return f"was killed by {ended.signal}{' (core dumped)' if ended.core else ''}{left_behind(ended.left)}"
     if ended is not None and ended.status is not None:
         return f"exited with status {ended.status}{left_behind(ended.left)}"
-    return ended.cause if ended is not None and ended.has_left_nothing else "ended, and nobody saw how"
+    return ended.cause if ended is not None and ended.has_left_nothing else "ended in an unknown way"
 
 
 def left_behind(count: int) -> str:
@@ -253,8 +253,8 @@ WORDS: dict[Kind, Callable[[Link, Subject], str]] = {
     Kind.CONFLICT: _conflict,
     Kind.ADDRESS: _exit,
     Kind.NOT_STARTED: _not_started,
-    Kind.STOPPED: _always("somebody stopped it"),
-    Kind.RESTART: _always("somebody asked for it"),
+    Kind.STOPPED: _always("an order stopped it"),
+    Kind.RESTART: _always("it was requested"),
     Kind.RESTART_SIGNAL: _always("the supervisor got its restart_signal"),
     Kind.NAMESPACE: _always("the network namespace of it or of one of its sockets was recreated"),
     Kind.RESET: _always("it had failed, and that was reset"),

@@ -190,7 +190,7 @@ class RuntimeFolder:
         if status.st_uid != os.geteuid():
             raise self._unusable(f"it belongs to uid {status.st_uid}")
         if status.st_mode & stat.S_IWOTH:
-            raise self._unusable("anybody can write to it")
+            raise self._unusable("all users can write to it")
 
     def _refuse_contents(self) -> None:
         """Refuse foreign contents.

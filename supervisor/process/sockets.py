@@ -192,7 +192,7 @@ def _remove_stale(path: str, place: Place) -> None:
     status = _status(place)
     whose = f"; it belongs to uid {status.st_uid}, who can have put it there" if place.is_foreign(status) else ""
     if not stat.S_ISSOCK(status.st_mode):
-        raise OSError(errno.EADDRINUSE, f"the path exists and is no socket{whose}")
+        raise OSError(errno.EADDRINUSE, f"the path exists and is not a socket{whose}")
     if is_bound(path):
         raise OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}{whose}")
     with contextlib.suppress(FileNotFoundError):

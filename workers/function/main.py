@@ -142,7 +142,7 @@ def _flush(function: str) -> None:
     try:
         fflush()
     except OSError as error:
-        _say(f"{function}: cannot write what it has left in a file: {error.strerror}")
+        _say(f"{function}: cannot write files that it has not closed: {error.strerror}")
 
 
 def _complain(function: str, outcome: Outcome) -> None:

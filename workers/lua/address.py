@@ -85,7 +85,7 @@ def _numeric(host: str, port: str) -> Address | None:
 
 def _name(text: bytes, host: str, port: str) -> Name:
     if ":" in host or "%" in host:
-        raise Failure(f"cannot use address {_shown(text)}: {host!r} is no IPv6 address")
+        raise Failure(f"cannot use address {_shown(text)}: {host!r} is not an IPv6 address")
     return Name(host, port)
 
 

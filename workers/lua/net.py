@@ -242,4 +242,4 @@ def check_family(address: str, network: str, what: str) -> None:
     """Raise NetworkError if `address`, the `what` of a route to `network`, is of the other family."""
     if family_of(address) != family_of(network):
         family = "IPv6" if family_of(network) == socket.AF_INET6 else "IPv4"
-        raise NetworkError(f"use {what} {address} for {network}", f"it is no {family} address", EINVAL)
+        raise NetworkError(f"use {what} {address} for {network}", f"it is not an {family} address", EINVAL)

@@ -254,7 +254,7 @@ def _check_place(name: str, parts: dict[str, Any], value: object) -> None:
     path = parts.get("path", "")
     if name in ("mode", "owner", "group"):
         if path.startswith("@"):
-            raise InvalidValue("an abstract socket is no file, it has no owner and no permissions")
+            raise InvalidValue("an abstract socket is not a file, so it has no owner and no permissions")
         if parts.get("access", "").startswith("r"):
             raise InvalidValue("for a file that is created, not for one opened with 'r'")
     if name == "netns" and path.startswith("/"):

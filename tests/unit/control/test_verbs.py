@@ -253,7 +253,7 @@ def test_stop_ends_when_somebody_starts_it_again(bench: Bench) -> None:
     bench.run_until(lambda: core.units["web"].life.then.value == "start")
     core.plans["web"] = "works"
     core.event("web", machine.exited, True, "killed by TERM", 0.0)
-    assert client.results() == {"web": (False, "waiting", "somebody started it again")}
+    assert client.results() == {"web": (False, "waiting", "it was started again meanwhile")}
     assert other.results() == {"web": (True, "running", "")}
 
 

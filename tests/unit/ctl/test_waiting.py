@@ -41,9 +41,9 @@ def states(spawnctl: Spawnctl, capsys: Capture) -> dict[str, str]:
         ("start", ["qotd"], "qotd is starting: it is being set up", "starting"),
         ("restart", ["qotd", "mute"], "qotd is starting: it is being set up", "starting"),
         ("start", ["q*", "mute"], "qotd is starting: it is being set up", "starting"),
-        ("restart", ["web"], "web is being restarted: somebody asked for it; its process has", "stopping"),
-        ("stop", ["mute", "web"], "web is stopping: somebody stopped it; its process has", "stopping"),
-        ("stop", ["mute", "web", "--cascade"], "web is stopping: somebody stopped it; its process has", "stopping"),
+        ("restart", ["web"], "web is being restarted: it was requested; its process has", "stopping"),
+        ("stop", ["mute", "web"], "web is stopping: an order stopped it; its process has", "stopping"),
+        ("stop", ["mute", "web", "--cascade"], "web is stopping: an order stopped it; its process has", "stopping"),
     ],
 )
 def test_the_wait_ends_and_the_order_stays(

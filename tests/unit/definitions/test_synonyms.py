@@ -190,10 +190,10 @@ def test_bytes_that_are_not_utf_8_are_shown_as_bytes(files: Files, text: str) ->
     [
         ('my-web = { exec = "/bin/true" }', 'a name with - in it is written _G["my-web"] = { … }'),
         ("\n\nweb = {\n  my-key = 3\n}", 'in a table, ["my-key"] = …'),
-        ("[program:web]\ncommand=/bin/true", "this is no INI file"),
-        ("# a unit\n\n[Unit]\nDescription=x", "this is no INI file"),
-        ("services:\n  web:\n    image: x", "this is no YAML file"),
-        ("---\nweb: x\n", "this is no YAML file"),
+        ("[program:web]\ncommand=/bin/true", "this is not an INI file"),
+        ("# a unit\n\n[Unit]\nDescription=x", "this is not an INI file"),
+        ("services:\n  web:\n    image: x", "this is not a YAML file"),
+        ("---\nweb: x\n", "this is not a YAML file"),
         ('x = os.getenv("HOME")', "definitions see no environment variable"),
         ('os.execute("id")', "definitions change nothing on this host"),
         ('web { exec = "/bin/true" }', "; a service is written web = { … }"),
@@ -237,7 +237,7 @@ def test_what_is_no_error_and_means_nothing(files: Files, text: str, notice: str
     [
         ('depends = "db.service"', "unknown service 'db.service', did you mean 'db'?"),
         ('depends = "dbb"', "unknown service 'dbb', did you mean 'db'?"),
-        ('after = "network.target"', "unknown service 'network.target': units of systemd are none of spawnd's; "),
+        ('after = "network.target"', "unknown service 'network.target': units of systemd are not services of spawnd; "),
         ('limits = { memory = "5m" }', "unknown resource: 'memory_max' limits the memory of a service"),
         ("limits = { open_files = 5 }", "unknown resource: nofile is"),
         ('RestartForceExitStatus = "1"', "there is none; `restart = \"always\"` restarts after every exit status"),

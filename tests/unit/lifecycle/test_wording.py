@@ -61,7 +61,7 @@ SENTENCES: list[tuple[list[Subject], str]] = [
     ),
     (
         [subject("a", State.RUNNING, cause=Cause.RESTART, stop_failure="stop failed: busy")],
-        "a has been running since 2026-07-28 10:00:00; restarted because somebody asked for it; stop failed: busy",
+        "a has been running since 2026-07-28 10:00:00; restarted because it was requested; stop failed: busy",
     ),
     (
         [subject("a", State.RUNNING, cause=Cause.DEFINITION)],
@@ -95,11 +95,11 @@ SENTENCES: list[tuple[list[Subject], str]] = [
     ),
     (
         [*waits_for("web", "app", "db"), subject("db", STOPPED, cause=Cause.STOP)],
-        "web is not running: it needs app, which needs db, which is not running: somebody stopped it",
+        "web is not running: it needs app, which needs db, which is not running: an order stopped it",
     ),
     (
         [*waits_for("web", "app", "api", "db"), subject("db", STOPPED, cause=Cause.STOP)],
-        "web is not running: it needs app, which waits for db in the end, which is not running: somebody stopped it",
+        "web is not running: it needs app, which waits for db in the end, which is not running: an order stopped it",
     ),
     (waits_for("web", "db"), "web is not running: it needs db, which is not defined"),
     (
@@ -132,10 +132,10 @@ TEXTS: list[tuple[Subject, str]] = [
         subject("a", State.STARTING, step=Step.READY, keys={"ready": "notify"}),
         'it has not said yet that it is ready (ready = "notify")',
     ),
-    (subject("a", STOPPED), "nobody has started it yet"),
+    (subject("a", STOPPED), "it has not been started yet"),
     (
         subject("a", STOPPED, keys={"autostart": False}),
-        'its definition has status = "stop", and nobody has started it',
+        'its definition has status = "stop", and it has not been started',
     ),
     (subject("a", STOPPED, cause=Cause.RESET), "it had failed, and that was reset"),
     (subject("a", STOPPED, cause=Cause.CONFLICT, other="b"), "it conflicts with b, which was started"),
@@ -149,16 +149,16 @@ TEXTS: list[tuple[Subject, str]] = [
         subject("a", STOPPED, cause=Cause.EXIT, ended=Ended(status=0), keys={"restart": "on-failure"}),
         'its process exited with status 0, and restart = "on-failure"',
     ),
-    (subject("a", STOPPING, cause=Cause.STOP), "somebody stopped it; its process has unlimited time to end"),
+    (subject("a", STOPPING, cause=Cause.STOP), "an order stopped it; its process has unlimited time to end"),
     (
         subject("a", STOPPING, cause=Cause.STOP, killed=True),
-        "somebody stopped it; its processes were killed and are not gone yet",
+        "an order stopped it; its processes were killed and are not gone yet",
     ),
     (
         subject("a", STOPPING, cause=Cause.SIGNAL, then=Then.START, deadline=NOW - 1),
         "the supervisor got its restart_signal; its process has 0 s left to end",
     ),
-    (subject("a", FAILED, failures=1), "its process ended, and nobody saw how; given up after 1 failure"),
+    (subject("a", FAILED, failures=1), "its process ended in an unknown way; given up after 1 failure"),
     (failing(cause=Cause.CHECK), f"its check exited with status 3{NEXT}"),
     (
         failing(cause=Cause.CHECK_LATE, keys={"start_timeout": 5.0}),
@@ -240,7 +240,7 @@ def test_every_life_is_put_into_words() -> None:
         ([subject("a", STOPPED, cause=Cause.CONFLICT, other="b")], "`spawnctl start a` starts it, and stops b"),
         ([*waits_for("a", "b"), failing("b")], "`spawnctl start b` tries again at once"),
         ([failing(state=FAILED)], "fix that, then run `spawnctl start a`"),
-        ([failing(ended=ADDRESS)], "`ss -lnptux` tells who has the address; `spawnctl start a` tries again at once"),
+        ([failing(ended=ADDRESS)], "find the process with `ss -lnptux`; `spawnctl start a` tries again at once"),
         (
             [failing(ended=BAD_LINE, keys={"file": "/etc/a.lua", "line": 3})],
             "correct line 2 of /etc/a.env; `spawnctl start a` tries again at once",

@@ -136,7 +136,7 @@ def test_a_folder_that_anybody_can_write_to_is_left_as_it_is(tmp_path: Path) -> 
     folder = tmp_path / "tmp"
     folder.mkdir()
     folder.chmod(0o1777)
-    with pytest.raises(RuntimeFolderError, match="anybody can write to it"):
+    with pytest.raises(RuntimeFolderError, match="all users can write to it"):
         RuntimeFolder(str(folder)).claim()
     assert mode(folder) == 0o1777
     assert os.listdir(folder) == []

@@ -165,7 +165,7 @@ def test_whose_socket_is_in_the_way_is_said(server: Path) -> None:
         open_descriptor(spec, APP)
     server.unlink()
     put(server, STRANGER)
-    with pytest.raises(StepError, match=f"the path exists and is no socket{whose}"):
+    with pytest.raises(StepError, match=f"the path exists and is not a socket{whose}"):
         open_descriptor(spec, APP)
 
 

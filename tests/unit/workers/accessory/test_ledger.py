@@ -111,7 +111,7 @@ def test_what_cannot_be_written_is_not_there(journal: Journal) -> None:
 def test_what_is_no_log(content: bytes) -> None:
     fd = os.memfd_create("x")
     os.write(fd, content)
-    with pytest.raises(ValueError, match="no log"):
+    with pytest.raises(ValueError, match="not a log of names"):
         Journal.resume(fd)
     os.close(fd)
 

@@ -63,7 +63,7 @@ def test_a_service_that_is_not_known() -> None:
         ("[::1", "cannot use address '[::1': expected '[IPv6 address]:port'"),
         ("[::1]x", "cannot use address '[::1]x': expected '[IPv6 address]:port'"),
         ("[host]:1", "cannot use address '[host]:1': expected '[IPv6 address]:port'"),
-        ("1:2:x", "cannot use address '1:2:x': '1:2:x' is no IPv6 address"),
+        ("1:2:x", "cannot use address '1:2:x': '1:2:x' is not an IPv6 address"),
         ("127.0.0.1:", "cannot use address '127.0.0.1:': host or port is empty"),
         (":80", "cannot use address ':80': host or port is empty"),
         ("127.0.0.1:0", "cannot use address '127.0.0.1:0': port 0 is not from 1 to 65535"),

@@ -139,19 +139,19 @@ def test_links_come_and_go() -> None:
         ("link", [b"\xff"], "cannot use b'\\xff': it is not UTF-8"),
         (
             "add_route", [b"10.0.0.0/8", b"fd00::1", None, None, None, None, False],
-            "cannot use gateway fd00::1 for 10.0.0.0/8: it is no IPv4 address",
+            "cannot use gateway fd00::1 for 10.0.0.0/8: it is not an IPv4 address",
         ),
         (
             "add_route", [b"fd00::/8", b"10.0.0.1", None, None, None, None, False],
-            "cannot use gateway 10.0.0.1 for fd00::/8: it is no IPv6 address",
+            "cannot use gateway 10.0.0.1 for fd00::/8: it is not an IPv6 address",
         ),
         (
             "add_route", [b"10.0.0.0/8", None, b"a0", None, None, b"fd00::1", False],
-            "cannot use source fd00::1 for 10.0.0.0/8: it is no IPv4 address",
+            "cannot use source fd00::1 for 10.0.0.0/8: it is not an IPv4 address",
         ),
         (
             "delete_route", [b"10.0.0.0/8", b"fd00::1", None, None, None],
-            "cannot use gateway fd00::1 for 10.0.0.0/8: it is no IPv4 address",
+            "cannot use gateway fd00::1 for 10.0.0.0/8: it is not an IPv4 address",
         ),
     ],
 )

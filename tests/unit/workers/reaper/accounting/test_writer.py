@@ -378,7 +378,7 @@ def test_a_batch_that_somebody_has_removed_does_not_hold_up_the_others(
         await writer.stop()
 
     asyncio.run(run())
-    assert caplog.text.count(".rows, and with it 3 rows of the accounting") == 1
+    assert caplog.text.count(".rows was removed, and with it 3 rows of the accounting") == 1
     assert "there was no room" not in caplog.text
 
 
