@@ -55,7 +55,7 @@ tftp = {
   arg = {}, -- arguments of the program
   env = {}, -- its whole environment: nothing is inherited
 
-  -- It serves the folder it is started in.
+  -- It serves the directory it is started in.
   cwd = here .. "/tftpboot",
   umask = "----w--w-", -- 022
 

@@ -16,7 +16,7 @@ reaper = {
       "/system.slice/system-cm4all.slice/workshop-spawn.scope",
     },
     script = "/etc/cm4all/spawn/reaper.lua",
-    -- Files and folders that the script may write to, such as "/var/log/usage"; it may read all.
+    -- Files and directories that the script may write to, such as "/var/log/usage"; it may read all.
     script_writes = {},
 
     -- Where to keep a row for each cgroup; for many hosts "postgresql:host=… dbname=…".  Without it nothing is kept.

@@ -48,7 +48,7 @@ class NoSupervisor(SpawnctlError):
 
     def __init__(self, path: str, cause: str) -> None:
         if os.path.isdir(path):
-            cause = f"it is a folder, in which the socket is called {CONTROL!r}"
+            cause = f"it is a directory, in which the socket is called {CONTROL!r}"
         known = default_sockets()
         others = " or ".join(quoted(other) for other in known if other != path) if path in known else ""
         elsewhere = f"; others may be at {others}, or where --socket says" if others else ""

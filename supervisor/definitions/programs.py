@@ -75,7 +75,7 @@ def _problem(path: str, service: Service, root: bool) -> str:
     except OSError as error:
         return _absent(path, error)
     if stat.S_ISDIR(mode):
-        return f"{path!r} is a folder, not a program"
+        return f"{path!r} is a directory, not a program"
     if not stat.S_ISREG(mode):  # opening it could block for ever, or have side effects
         return f"{path!r} is not a regular file"
     if not mode & 0o111:

@@ -36,7 +36,7 @@ _FAILURE = "'success_status' lists exit statuses that are a success as 0 is"
 _POLICY = "'scheduling' is \"batch\", \"idle\", or like \"fifo:10\""
 _CONSTRUCTOR = '\'fd\' has the options of a socket: { tcp("*", 80, { backlog = 1024, reuseport = true }) }'
 _SANDBOX = "there is none; 'user', 'capabilities', 'no_new_privs', 'netns' and 'chroot' say what a service can reach"
-_FOLDERS = "there is none; tmpfiles.d(5) makes folders at boot, the function start of a module with fsys.mkdir"
+_FOLDERS = "there is none; tmpfiles.d(5) makes directories at boot, the function start of a module with fsys.mkdir"
 _ON_FAILURE = "there is none; `spawnctl monitor --json` tells a program of each failure"
 _TIMER = "there is none; cron starts a service with `task = true` and `status = \"stop\"` by `spawnctl start`"
 _HANDED_OVER = '`fd = { file("/etc/web.key", "r") }` gives a secret to a service, and root opens it'
@@ -78,7 +78,7 @@ KEYS = {
     "ioschedulingclass": "'io_class' is \"realtime\", \"best-effort\" or \"idle\"",
     "ioschedulingpriority": "'io_priority' is 0 to 7",
     "timerslacknsec": "'timer_slack' is a duration, like \"50ms\"",
-    **dict.fromkeys(("directory", "workingdirectory", "workingdir", "workdir", "chdir"), "its folder is 'cwd'"),
+    **dict.fromkeys(("directory", "workingdirectory", "workingdir", "workdir", "chdir"), "its directory is 'cwd'"),
     "rootdirectory": "its new root is 'chroot'",
     **dict.fromkeys(("environment", "setenv", "environ", "envvars", "variables"), _VARIABLES),
     **dict.fromkeys(("environmentfile", "envfiles", "dotenv"), "files of variables go into 'env_file'"),

@@ -155,7 +155,7 @@ class Place:
             raise ForeignFile(
                 errno.EACCES,
                 f"{self._here(name)!r} belongs to uid {status.st_uid}, who can have put it there: "
-                "remove it, or choose a folder that other users cannot write to",
+                "remove it, or choose a directory that other users cannot write to",
             )
 
     def is_foreign(self, status: os.stat_result) -> bool:

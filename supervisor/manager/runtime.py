@@ -171,7 +171,7 @@ class RuntimeFolder:
             self._make_folders()
             return True
         if not os.path.isdir(os.path.dirname(self.path)):
-            raise self._unusable("the folder that it was in is gone")
+            raise self._unusable("the directory that it was in is gone")
         old = self._lock
         try:
             self.claim(0.0)
@@ -184,7 +184,7 @@ class RuntimeFolder:
         return True
 
     def _unusable(self, cause: str) -> RuntimeFolderError:
-        return RuntimeFolderError(f"cannot use run-time folder {quoted(self.path)}: {cause}")
+        return RuntimeFolderError(f"cannot use run-time directory {quoted(self.path)}: {cause}")
 
     def _refuse_others(self, status: os.stat_result) -> None:
         if status.st_uid != os.geteuid():
@@ -203,7 +203,7 @@ class RuntimeFolder:
             foreign += [name for name in kinds if name in FILES]
         if foreign:
             name = quoted(min(foreign))
-            raise self._unusable(f"it holds {name}, which is not spawnd's; --runtime-dir takes a folder of its own")
+            raise self._unusable(f"it holds {name}, which is not spawnd's; --runtime-dir takes a directory of its own")
 
     def _make_folders(self) -> None:
         """Make the folders.
@@ -339,5 +339,5 @@ class FolderWatch:
             return
         except OSError as error:
             log.error("cannot watch %s: %s", self._runtime.path, error.strerror)
-        notice("run-time folder %s was removed, or a part of it: made again", self._runtime.path)
+        notice("run-time directory %s was removed, or a part of it: made again", self._runtime.path)
         self._remade()

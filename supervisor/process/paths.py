@@ -32,7 +32,7 @@ class Sight(StrEnum):
     DELETED = "deleted"
     RENAMED = "renamed"
     TAKEN = "taken"
-    CUT_OFF = "deleted with its folder"
+    CUT_OFF = "deleted with its directory"
 
     @property
     def has_room(self) -> bool:

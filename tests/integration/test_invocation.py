@@ -105,7 +105,7 @@ def test_folders_whose_names_are_not_utf8(folder: Path) -> None:
     command = [*other.command(), "--runtime-dir", f"{inside}/new.lua"]
     result = subprocess.run(command, capture_output=True, timeout=60, check=False)
     assert result.returncode == 1
-    assert rf"cannot use run-time folder '{folder}/b\xfc/new.lua'".encode() in result.stderr
+    assert rf"cannot use run-time directory '{folder}/b\xfc/new.lua'".encode() in result.stderr
     assert rf"no supervisor at '{folder}/b\xfc/" in daemon.ctl("list").stderr
 
 
@@ -177,7 +177,7 @@ def test_a_folder_with_files_of_others_is_refused_and_left_alone(folder: Path) -
     daemon = Daemon(folder, "")
     result = subprocess.run(daemon.command(), capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == 1
-    assert f"cannot use run-time folder {str(other)!r}: it holds 'notes', which is not spawnd's" in result.stderr
+    assert f"cannot use run-time directory {str(other)!r}: it holds 'notes', which is not spawnd's" in result.stderr
     assert {path.name: path.read_text() for path in other.iterdir()} == {
         name: f"{name} of somebody else" for name in ("pid", "state", "notes")
     }

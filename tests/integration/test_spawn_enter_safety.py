@@ -148,7 +148,7 @@ def test_the_folder_is_its_own_and_a_relative_program_the_callers(
     assert enter(daemon, "--ipc", "a", "--", "./prog") == (0, f"/\n{program}\n")
     assert enter(daemon, "--ipc", "--cwd", "out", "a", "--", "./prog") == (0, f"{folder}/out\n{program}\n")
     status, out = enter(daemon, "--ipc", "--cwd", "/no/such", "a", "--", "pwd")
-    assert (status, "cannot change to the folder '/no/such': No such file" in out) == (125, True)
+    assert (status, "cannot change to the directory '/no/such': No such file" in out) == (125, True)
 
 
 def test_the_folder_is_entered_with_the_rights_of_its_user(daemon: AccessoryDaemon, folder: Path) -> None:

@@ -102,7 +102,7 @@ def _above(fd: int, identity: tuple[int, int]) -> int:
     above = os.open("..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
     if _identity(os.fstat(above)) != identity:
         os.close(above)
-        raise OSError(errno.ESTALE, "the folder was moved while it was being removed")
+        raise OSError(errno.ESTALE, "the directory was moved while it was being removed")
     return above
 
 

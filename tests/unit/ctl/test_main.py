@@ -272,7 +272,7 @@ def test_a_folder_in_place_of_the_socket_in_it(spawnctl: Spawnctl, path: str, ca
     os.mkdir(path)
     assert spawnctl("list") == ExitCode.NO_SUPERVISOR
     said = capsys.readouterr().err
-    assert said == f"spawnctl: no supervisor at {path!r}: it is a folder, in which the socket is called 'control'\n"
+    assert said == f"spawnctl: no supervisor at {path!r}: it is a directory, in which the socket is called 'control'\n"
 
 
 def test_a_socket_that_nobody_listens_on(spawnctl: Spawnctl, path: str, capsys: Capture) -> None:

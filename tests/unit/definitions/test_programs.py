@@ -40,7 +40,7 @@ def of_program(files: Files, path: str, keys: str = "") -> list[str]:
         ("/nowhere/x y", "'/nowhere/x y' does not exist; arguments go into arg, a list"),
         ("/nowhere/x", "'/nowhere/x' does not exist"),
         ("/etc/passwd/x", "'/etc/passwd/x' does not exist"),
-        ("/usr", "'/usr' is a folder, not a program"),
+        ("/usr", "'/usr' is a directory, not a program"),
         ("/etc/passwd", "'/etc/passwd' is not executable: chmod a+x"),
     ],
 )

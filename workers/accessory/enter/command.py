@@ -140,7 +140,7 @@ def _enter_folder(path: str) -> None:
     try:
         os.chdir(path)
     except OSError as error:
-        raise JoinError(f"cannot change to the folder {path!r}: {error.strerror}") from error
+        raise JoinError(f"cannot change to the directory {path!r}: {error.strerror}") from error
 
 
 def _mount_proc(namespaces: Namespaces) -> None:

@@ -316,7 +316,7 @@ def test_nothing_of_others_is_used_in_a_shared_folder(shared: Path, expression: 
 def test_the_message_says_whose_it_is_and_how_it_is_used(shared: Path) -> None:
     assert values(f'fsys.read("{shared}/file")') == (
         f"nil|{shared}/file: '{shared}/file' belongs to uid {NOBODY}, who can have put it there: remove it, or choose "
-        "a folder that other users cannot write to; { follow = true } takes it|13|nil"
+        "a directory that other users cannot write to; { follow = true } takes it|13|nil"
     )
     assert said(f'return fsys.read("{shared}/file", {{ follow = true }})') == "kept"
 
