@@ -10,8 +10,7 @@ from supervisor.errors import DefinitionsError
 from supervisor.lifecycle.life import RUNS, UP, Cause, State
 from supervisor.lifecycle.plan import Plan, make_plan
 from supervisor.log.logger import log, notice
-from supervisor.manager.draining import open_successor
-from supervisor.manager.inspection import Sights, inspect_paths, marks_of, still_seen
+from supervisor.manager.inspection import Sights, inspect_paths, marks_of, open_successor, still_seen
 from supervisor.manager.manager import WITHOUT_PROCESS, Manager
 from supervisor.manager.unit import Unit
 from supervisor.notify.safe_close import Closer

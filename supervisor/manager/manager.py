@@ -22,9 +22,9 @@ from supervisor.lifecycle.life import AT_REST, WITH_PROCESS, Act, Cause, Ended, 
 from supervisor.lifecycle.transaction import Standing, Transaction
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop
-from supervisor.manager.draining import Draining
 from supervisor.manager.functions import Sources
 from supervisor.manager.host import HostFacts
+from supervisor.manager.inspection import Draining
 from supervisor.manager.processes import Processes
 from supervisor.manager.unit import Pending, Stops, Unit, announce, announce_health
 from supervisor.process.children import Children

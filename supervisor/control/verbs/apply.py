@@ -8,8 +8,7 @@ from typing import Any
 
 from supervisor.control.core import Core, Unit
 from supervisor.control.errors import OtherDefinitions
-from supervisor.control.orders import GONE, Wait, log_order, result
-from supervisor.control.rows import reason
+from supervisor.control.orders import GONE, Wait, log_order, reason, result
 from supervisor.errors import DefinitionsError, OtherDefinitionsError, SpawnError
 from supervisor.lifecycle.life import goes_down
 from supervisor.lifecycle.plan import Effect, Plan

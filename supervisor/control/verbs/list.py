@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from supervisor.control.core import Core
-from supervisor.control.orders import resolve
-from supervisor.control.rows import summary
+from supervisor.control.orders import resolve, summary
 from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from supervisor.control.core import Core, Unit
-from supervisor.control.orders import Wanted, resolve
-from supervisor.control.rows import iso_8601, reason
+from supervisor.control.orders import Wanted, iso_8601, reason, resolve
 from supervisor.lifecycle.life import State
 from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall

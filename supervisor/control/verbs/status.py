@@ -6,8 +6,7 @@ from functools import partial
 
 from supervisor.control.core import Core
 from supervisor.control.errors import InvalidParameter
-from supervisor.control.orders import resolve
-from supervisor.control.rows import details
+from supervisor.control.orders import details, resolve
 from supervisor.lifecycle.life import UP
 from supervisor.process.run import Answer
 from supervisor.varlink.messages import Parameters

@@ -6,9 +6,8 @@ import time
 
 from supervisor.control.core import Core, Unit
 from supervisor.control.errors import NoLog
-from supervisor.control.orders import find
+from supervisor.control.orders import find, iso_8601, seconds
 from supervisor.control.output import read, reply_of
-from supervisor.control.rows import iso_8601, seconds
 from supervisor.lifecycle.cause import Kind, Link, Output, chain, hint, last_restart
 from supervisor.lifecycle.dependencies import conflicts
 from supervisor.lifecycle.life import Ended, State

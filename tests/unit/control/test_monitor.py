@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.control.rows import iso_8601
+from supervisor.control.orders import iso_8601
 from supervisor.control.verbs.monitor import MOST, folded
 from supervisor.definitions.service import Service
 from supervisor.lifecycle import machine

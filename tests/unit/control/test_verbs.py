@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 
 from supervisor import __version__
-from supervisor.control.rows import iso_8601
+from supervisor.control.orders import iso_8601
 from supervisor.definitions.service import Descriptor, Service
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import Cause, Ended, Life, State, Then
