@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from supervisor.linux.cgroup2 import mount_points
+from supervisor.places import cgroup2_mounts
 from supervisor.printable import printable, quoted
 
 
@@ -49,7 +49,7 @@ def _frozen_by(pid: int) -> str:
     try:
         with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as lines:
             cgroup = next(line[3:].rstrip("\n") for line in lines if line.startswith("0::"))
-        points = mount_points()
+        points = cgroup2_mounts()
     except (OSError, StopIteration):
         return ""
     for point, root in points.items():

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from supervisor.errors import StepError
-from supervisor.linux.cgroup2 import mount_points
+from supervisor.places import cgroup2_mounts
 from supervisor.process.attributes import write_once
 from supervisor.process.failure import failed, step
 
@@ -374,7 +374,7 @@ def cgroup_of(pid: int | str) -> str | None:
 
 def folder_of(cgroup: str) -> str | None:
     """Return the folder of a cgroup; None if no mount shows it."""
-    for point, root in mount_points().items():
+    for point, root in cgroup2_mounts().items():
         below = root.rstrip("/")
         if cgroup == root or cgroup.startswith(f"{below}/"):
             return f"{point}{cgroup[len(below) :]}".rstrip("/")
@@ -383,7 +383,7 @@ def folder_of(cgroup: str) -> str | None:
 
 def _check(path: str) -> str:
     path = os.path.normpath(path)
-    if not any(path.startswith(f"{point}/") for point in mount_points()):
+    if not any(path.startswith(f"{point}/") for point in cgroup2_mounts()):
         raise failed("use cgroup", path, errno.EINVAL, "not below the mount point of a cgroup2 file system")
     with step("make cgroup", path):
         os.makedirs(path, exist_ok=True)

@@ -23,10 +23,10 @@ from contextlib import suppress
 from functools import partial
 
 from supervisor.errors import StepError
-from supervisor.linux.cgroup2 import mount_points
 from supervisor.linux.descriptors import close_range
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop, Timer
+from supervisor.places import cgroup2_mounts
 from supervisor.process.attributes import write_once
 from supervisor.process.cgroup import (
     SYSTEMD_RUNS,
@@ -79,7 +79,7 @@ def find_scope(name: str) -> str | None:
 
     None if it does not exist or is empty: systemd is about to remove it then.
     """
-    for point in mount_points():
+    for point in cgroup2_mounts():
         for folder in _slices(point):
             path = f"{folder}/{name}"
             if is_delegated(path) and Leaf(Subtree(path), path).is_populated():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.linux.cgroup2 import mount_points
+from supervisor.places import cgroup2_mounts
 from tests.daemon import Daemon, command_name, wait_until
 from tests.integration.conftest import Start
 from tests.integration.processes import alive, links
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a c
 @pytest.fixture
 def subtree() -> Iterator[Path]:
     """A cgroup of the test's own, to be asked for before `spawnd`, which has to end before it is removed."""
-    points = [point for point, root in mount_points().items() if root == "/"]
+    points = [point for point, root in cgroup2_mounts().items() if root == "/"]
     if not points:
         pytest.skip("no cgroup2 is mounted whole")
     path = Path(points[0]) / f"spawnd-test-{os.getpid()}"

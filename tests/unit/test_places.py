@@ -7,7 +7,7 @@ import pytest
 
 from supervisor import places
 from supervisor.ctl.errors import NoSupervisor
-from supervisor.places import default_folder, default_socket
+from supervisor.places import cgroup2_mounts, default_folder, default_socket
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +60,12 @@ def test_no_supervisor_names_the_other_places(monkeypatch: pytest.MonkeyPatch) -
         "others may be at '/run/user/77/spawnd/control' or '/tmp/spawnd-77/control', or where --socket says"
     )
     assert str(NoSupervisor("/x", "gone")) == "no supervisor at '/x': gone"
+
+
+def test_where_cgroup2_is_mounted() -> None:
+    found = cgroup2_mounts()
+    if not found:
+        pytest.skip("needs cgroup2")
+    for point, root in found.items():
+        assert os.path.exists(f"{point}/cgroup.controllers")
+        assert root.startswith("/")

@@ -22,8 +22,7 @@ from supervisor.linux.landlock import (
 )
 from supervisor.log.logger import log, notice
 from workers.reaper.accounting.spool import FOLDER_MODE
-from workers.reaper.errors import HostError
-from workers.reaper.options import Options
+from workers.reaper.options import HostError, Options
 
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/tty")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from supervisor.varlink.interface import read_description
 from supervisor.varlink.messages import MAX_REPLY, ControlError, Failed
 from workers.reaper.accounting.query import make_query, number
-from workers.reaper.errors import DatabaseError
+from workers.reaper.options import DatabaseError
 from workers.runtime.async_control import AsyncControl
 
 if TYPE_CHECKING:

@@ -15,8 +15,7 @@ from supervisor.log.logger import log, open_log, worker_logs_to_stderr
 from supervisor.notify.service_side import Sender
 from workers.reaper.confinement import confine
 from workers.reaper.control import reaper_control
-from workers.reaper.errors import ReaperError
-from workers.reaper.options import Options, read
+from workers.reaper.options import Options, ReaperError, read
 from workers.reaper.reaper import Reaper
 from workers.reaper.reports import start_script
 from workers.runtime.async_control import AsyncControlSocket, PatientLoop

@@ -1,4 +1,4 @@
-"""The reaper's `options`; docs/reaper.md explains them."""
+"""The reaper's `options`, which docs/reaper.md explains, and its errors, by whose fault they are."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from supervisor.linux.cgroup2 import mount_points
-from supervisor.places import SYSCONFDIR
-from workers.reaper.errors import HostError, OptionsError
+from supervisor.errors import SpawnError
+from supervisor.places import SYSCONFDIR, cgroup2_mounts
 
 SLICE = "/system.slice/system-cm4all.slice"
 SCOPES = tuple(f"{SLICE}/{name}-spawn.scope" for name in ("bp", "lukko", "workshop"))
@@ -25,6 +24,26 @@ _SIZE = re.compile(r"(\d+)\s*([kmgt]?)", re.A | re.I)
 _SECONDS_IN = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 LONGEST_DELAY = 3600.0
 SHORTEST_KEEP = 3600.0
+
+
+class ReaperError(SpawnError):
+    """Root of all errors of the reaper."""
+
+
+class OptionsError(ReaperError):
+    """The `options` of the definition are wrong."""
+
+
+class HostError(ReaperError):
+    """The host lacks something that the reaper requires."""
+
+
+class DatabaseError(ReaperError):
+    """The database of the accounting cannot serve a request now."""
+
+
+class SpoolError(ReaperError):
+    """The folder of the spool cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +98,7 @@ def read(raw: Mapping[str, Any]) -> Options:
 
 def find_root() -> str:
     """Return the mount point of the root of cgroup v2, in the unified or hybrid layout. Raises HostError."""
-    for point, root in mount_points().items():
+    for point, root in cgroup2_mounts().items():
         if root == "/":
             return point
     raise HostError("cannot watch cgroups: no cgroup2 is mounted whole; see option cgroup_root")

@@ -12,7 +12,7 @@ from supervisor.log.logger import log
 from workers.lua.host import LuaHost
 from workers.lua.released import Released
 from workers.lua.state import ScriptError
-from workers.reaper.errors import OptionsError
+from workers.reaper.options import OptionsError
 from workers.reaper.schedule import SLICE
 from workers.reaper.statistics import Record, released
 

@@ -26,8 +26,8 @@ from supervisor.linux.inotify import (
     parse_events,
 )
 from workers.reaper.cgroup_calls import delete_cgroups
-from workers.reaper.errors import HostError
 from workers.reaper.node import NOT_WATCHED, Folders, Kind, WatchedCgroup
+from workers.reaper.options import HostError
 from workers.reaper.statistics import TABLE
 
 CHUNK = 4096  # bytes per read: at most 256 events

@@ -154,7 +154,7 @@ def ask_reaper(client: Client, service: str, parameters: dict[str, Any]) -> dict
 def ask_database(address: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """Query the database in this process, in place of the reaper. Raises CallFailed."""
     from workers.reaper.accounting.database import ask  # imports database drivers
-    from workers.reaper.errors import ReaperError
+    from workers.reaper.options import ReaperError
 
     try:
         return ask(address, parameters)

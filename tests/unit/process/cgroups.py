@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from supervisor.linux.cgroup2 import mount_points
+from supervisor.places import cgroup2_mounts
 from supervisor.process.cgroup import Leaf, Subtree
 
 WAIT_S = 10.0
@@ -18,7 +18,7 @@ WAIT_S = 10.0
 
 def mount_point() -> str:
     """Where cgroup2 can be written to; a test without is skipped."""
-    for point in mount_points():
+    for point in cgroup2_mounts():
         if os.access(f"{point}/cgroup.procs", os.W_OK):
             return point
     pytest.skip("needs a cgroup2 file system to make cgroups in")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.linux.cgroup2 import mount_points
+from supervisor.places import cgroup2_mounts
 from supervisor.process import cgroup
 from supervisor.process.cgroup import OWN_LEAF, Subtree, find_delegated, own_cgroup
 from tests.unit.process import cgroups
@@ -37,7 +37,7 @@ def path_of(found: Subtree | None) -> str | None:
 
 
 def test_where_cgroup2_is() -> None:
-    for point in mount_points():
+    for point in cgroup2_mounts():
         assert os.path.exists(f"{point}/cgroup.controllers")
 
 
@@ -121,7 +121,7 @@ def test_under_systemd_only_an_explicit_one_counts(subtree: Subtree, monkeypatch
 
 
 def test_no_cgroup2_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cgroup, "mount_points", dict)
+    monkeypatch.setattr(cgroup, "cgroup2_mounts", dict)
     assert own_cgroup() is None
     assert find_delegated("") is None
 
@@ -133,9 +133,9 @@ def test_a_mount_of_a_part(monkeypatch: pytest.MonkeyPatch, subtree: Subtree) ->
 
     def inside() -> list[str | None]:
         enter(f"{subtree.path}/in")
-        monkeypatch.setattr(cgroup, "mount_points", lambda: {"/mnt": root})
+        monkeypatch.setattr(cgroup, "cgroup2_mounts", lambda: {"/mnt": root})
         found = [own_cgroup()]
-        monkeypatch.setattr(cgroup, "mount_points", lambda: {"/mnt": "/elsewhere"})
+        monkeypatch.setattr(cgroup, "cgroup2_mounts", lambda: {"/mnt": "/elsewhere"})
         return [*found, own_cgroup()]
 
     assert in_child(inside) == ["/mnt/in", None]

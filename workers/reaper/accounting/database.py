@@ -11,8 +11,7 @@ from typing import Any, Protocol
 from supervisor.varlink.messages import InvalidParameter
 from workers.reaper.accounting.query import Query, Totals, make_query
 from workers.reaper.accounting.row import Row
-from workers.reaper.errors import DatabaseError, OptionsError
-from workers.reaper.options import read_database
+from workers.reaper.options import DatabaseError, OptionsError, read_database
 
 
 class Database(Protocol):

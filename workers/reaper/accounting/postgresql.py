@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 from workers.reaper.accounting.database import read_schema
 from workers.reaper.accounting.query import Query, Totals, aggregates, names_in, source, to_total
 from workers.reaper.accounting.row import COLUMNS, Row, values
-from workers.reaper.errors import DatabaseError
+from workers.reaper.options import DatabaseError
 
 logging.getLogger("psycopg").setLevel(logging.CRITICAL + 1)  # psycopg raises what it logs
 T = TypeVar("T")

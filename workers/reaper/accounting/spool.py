@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from supervisor.linux.place import Place
-from workers.reaper.errors import SpoolError
+from workers.reaper.options import SpoolError
 
 SUFFIX = ".rows"
 FOLDER_MODE = 0o750

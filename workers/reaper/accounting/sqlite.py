@@ -22,7 +22,7 @@ from supervisor.linux.place import Place
 from workers.reaper.accounting.database import read_schema
 from workers.reaper.accounting.query import Query, Totals, aggregates, names_in, source, to_total
 from workers.reaper.accounting.row import COLUMNS, Row, values
-from workers.reaper.errors import DatabaseError
+from workers.reaper.options import DatabaseError
 
 T = TypeVar("T")
 Identity = tuple[int, int] | None  # device and inode; None: there is no such file

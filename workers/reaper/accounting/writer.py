@@ -11,7 +11,7 @@ from supervisor.log.logger import log, notice
 from workers.reaper.accounting.database import Database
 from workers.reaper.accounting.row import Row, decode, line_start, make_line
 from workers.reaper.accounting.spool import Spool, sync
-from workers.reaper.errors import DatabaseError, SpoolError
+from workers.reaper.options import DatabaseError, SpoolError
 from workers.reaper.schedule import TOGETHER
 from workers.reaper.statistics import Record
 

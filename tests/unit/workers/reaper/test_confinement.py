@@ -21,8 +21,7 @@ from tests.unit.process.requirements import needs_root
 from tests.unit.workers.reaper.ground import ground
 from workers.reaper import confinement
 from workers.reaper.confinement import confine
-from workers.reaper.errors import HostError
-from workers.reaper.options import Options
+from workers.reaper.options import HostError, Options
 
 
 def has_landlock() -> bool:

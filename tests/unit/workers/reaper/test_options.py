@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from workers.reaper import options
-from workers.reaper.errors import HostError, OptionsError
-from workers.reaper.options import SCOPES, find_root, read
+from workers.reaper.options import SCOPES, HostError, OptionsError, find_root, read
 
 
 def given(**raw: Any) -> options.Options:
@@ -108,8 +107,8 @@ def test_the_script_is_optional_where_nobody_names_one(monkeypatch: pytest.Monke
 
 
 def test_the_root_is_where_all_is_to_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "mount_points", lambda: {"/part": "/a/b", "/unified": "/"})
+    monkeypatch.setattr(options, "cgroup2_mounts", lambda: {"/part": "/a/b", "/unified": "/"})
     assert find_root() == "/unified"
-    monkeypatch.setattr(options, "mount_points", lambda: {"/part": "/a/b"})
+    monkeypatch.setattr(options, "cgroup2_mounts", lambda: {"/part": "/a/b"})
     with pytest.raises(HostError, match="cgroup_root"):
         find_root()

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.workers.reaper.rows import record
 from tests.unit.workers.reaper.scenario import Script, until
 from workers.lua.released import Released
-from workers.reaper.errors import OptionsError
+from workers.reaper.options import OptionsError
 from workers.reaper.reports import Reports, start_script
 from workers.reaper.schedule import SLICE
 

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.workers.reaper.accounting.test_sqlite import FakeClock
 from tests.unit.workers.reaper.rows import row
 from workers.reaper.accounting.sqlite import DAY, HostClock, Sqlite
-from workers.reaper.errors import DatabaseError
+from workers.reaper.options import DatabaseError
 
 KEEP = 400 * DAY
 

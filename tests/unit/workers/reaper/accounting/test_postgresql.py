@@ -15,7 +15,7 @@ from tests.unit.workers.reaper.rows import NO_PARAMETERS, NOVEMBER, row
 from workers.reaper.accounting import postgresql
 from workers.reaper.accounting.database import Database, ask, open_database
 from workers.reaper.accounting.query import Query
-from workers.reaper.errors import DatabaseError
+from workers.reaper.options import DatabaseError
 
 pytestmark = pytest.mark.skipif(server_programs() is None, reason="needs a PostgreSQL server: make packages")
 Use = Callable[[Database], Coroutine[Any, Any, None]]

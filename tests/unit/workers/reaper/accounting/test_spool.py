@@ -9,7 +9,7 @@ import pytest
 from tests.unit.process.requirements import needs_root
 from workers.reaper.accounting import spool as module
 from workers.reaper.accounting.spool import Spool
-from workers.reaper.errors import SpoolError
+from workers.reaper.options import SpoolError
 
 LIMIT = 1 << 20
 

@@ -18,7 +18,7 @@ from workers.reaper.accounting import sqlite
 from workers.reaper.accounting.database import Database, ask, open_database
 from workers.reaper.accounting.query import Query, Totals
 from workers.reaper.accounting.sqlite import Sqlite
-from workers.reaper.errors import DatabaseError
+from workers.reaper.options import DatabaseError
 
 
 class FakeClock:

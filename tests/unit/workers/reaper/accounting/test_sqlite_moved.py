@@ -16,7 +16,7 @@ from tests.unit.workers.reaper.rows import row
 from workers.reaper.accounting import sqlite
 from workers.reaper.accounting.query import Query
 from workers.reaper.accounting.sqlite import Sqlite
-from workers.reaper.errors import DatabaseError
+from workers.reaper.options import DatabaseError
 
 MOVED = "was removed or replaced: rows go to the file that is there now"
 Use = Callable[[Sqlite, Path], Coroutine[Any, Any, None]]

@@ -22,7 +22,7 @@ from workers.reaper.accounting.query import Query, Totals
 from workers.reaper.accounting.row import Row
 from workers.reaper.accounting.spool import Spool
 from workers.reaper.accounting.writer import AccountingWriter
-from workers.reaper.errors import DatabaseError
+from workers.reaper.options import DatabaseError
 
 LIMIT = 1 << 20
 
