@@ -1,1 +1,1 @@
-"""Starts of programs without a fork of spawnd: a plan, and the program `launch` that carries it out."""
+"""Starts of programs without a fork of spawnd: a plan, and the program `launch` that executes it."""

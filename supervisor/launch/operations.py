@@ -1,7 +1,6 @@
-"""A plan for `launch`: operations in the order in which they are carried out.  `plan.h` has the format.
+"""A plan for `launch`: operations in the order of their execution, in the format of `plan.h`.
 
-Each operation has `step` and `path` for the report of its failure, and a `cause` to tell where the kernel says
-`refused`, an errno.
+Each operation has `step` and `path` for the report of its failure, and the `cause` to report for the errno `refused`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _BITS = 0xFFFFFFFFFFFFFFFF
 
 
 class Kind(IntEnum):
-    """`enum kind` of `plan.h`, which says what each of them takes."""
+    """`enum kind` of `plan.h`, which documents the parameters of each."""
 
     @staticmethod
     def _generate_next_value_(name: str, start: int, count: int, last_values: list[int]) -> int:
@@ -76,7 +75,7 @@ def operation(
     refused: int = 0,
     cause: str = "",
 ) -> bytes:
-    """Encode an operation, with signed or unsigned numbers of 64 bits.  Raises ValueError for a NUL in a string."""
+    """Encode an operation with signed or unsigned numbers of 64 bits. Raises ValueError for a NUL in a string."""
     words = [step, path, cause, *strings]
     text = "\0".join(words)
     if text.count("\0") >= len(words):
@@ -91,6 +90,6 @@ def operation(
 
 
 def plan(operations: Sequence[bytes]) -> bytes:
-    """Put operations together."""
+    """Join operations to a plan."""
     body = b"".join(operations)
     return _HEADER.pack(MAGIC, VERSION, _HEADER.size + len(body), len(operations)) + body

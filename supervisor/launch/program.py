@@ -1,6 +1,6 @@
-"""The program `launch`, started by `start.c`: both say what they do.
+"""The program `launch`, started by `start.c`, which document the details.
 
-spawnd opens the program once, so that what executes a plan is never of another version than what has written it.
+spawnd opens the program once, so that the versions of the plan's writer and of its executor always match.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from errno import ENOEXEC
 
 PATH = os.path.join(os.path.dirname(__file__), "launch")
-BLOCK = 40  # numbers that are reserved, as in start.c
-OWN = 2  # of them, for the plan and the socket on which a child reports
-NO_PROGRAM = 0x10000  # as there
+BLOCK = 40  # reserved numbers, as in start.c
+OWN = 2  # those for the plan and for the socket on which a child reports
+NO_PROGRAM = 0x10000  # as in start.c
 
 _library = ctypes.CDLL(os.path.join(os.path.dirname(__file__), "libstart.so"))
 _start_launch = _library.start_launch
@@ -31,11 +31,11 @@ _reserve_block.argtypes = (ctypes.c_int, ctypes.POINTER(ctypes.c_int))
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """How the descriptors of a service come to its process.
+    """The way of a service's descriptors to its process.
 
-    `numbers` are those that they have there, by those that they have in spawnd; `error` is that of the socket for the
-    report.  `moved` come on the numbers of the block, `sent` in messages.  `highest` is the highest number of a copied
-    table, -1 where none is.
+    `numbers` maps their numbers in spawnd to those in the process; `error` is the number of the socket for
+    the report. `moved` arrive on numbers of the block, `sent` arrive in messages. `highest` is the highest
+    number of a copied table, -1 without one.
     """
 
     numbers: Mapping[int, int]
@@ -46,7 +46,7 @@ class Arrival:
 
 
 def in_copy(fds: Collection[int], error: int) -> Arrival:
-    """Return the way of a table that is copied with the process."""
+    """Return the way in a table that is copied with the process."""
     return Arrival({fd: fd for fd in fds}, error, highest=max(_open_numbers()))
 
 
@@ -55,10 +55,10 @@ def _open_numbers() -> Iterator[int]:
 
 
 class Program:
-    """Owns the descriptor of the program, and the block of reserved numbers, for as long as this process lives."""
+    """Owns the descriptor of the program and the block of reserved numbers as long as this process lives."""
 
     def __init__(self) -> None:
-        """Open the program.  Raises OSError, ENOEXEC where its file system lets nobody execute it."""
+        """Open the program. Raises OSError, ENOEXEC if its file system forbids execution."""
         self._fd = os.open(PATH, os.O_PATH | os.O_CLOEXEC)
         if os.fstatvfs(self._fd).f_flag & os.ST_NOEXEC:
             os.close(self._fd)
@@ -66,13 +66,13 @@ class Program:
         self._block: tuple[int, ...] = ()
 
     def reserve(self) -> None:
-        """Reserve the block, with low numbers: before this process has many descriptors."""
+        """Reserve the block with low numbers, before this process has many descriptors."""
         unused = os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
         numbers = (ctypes.c_int * BLOCK)()
         self._block = tuple(numbers[: _reserve_block(unused, numbers)])
 
     def arrival(self, fds: Collection[int], error: int) -> Arrival:
-        """Return the way that descriptors of this process take; `error` is a socket's."""
+        """Return the way of descriptors of this process; `error` is a socket."""
         distinct = tuple(sorted(set(fds)))
         moved, sent = _divided(distinct)
         if OWN + len(moved) > len(self._block):
@@ -86,7 +86,7 @@ class Program:
     def start(self, plan: bytes, arrival: Arrival, error: int, ours: int) -> int:
         """Start a process with a plan for this arrival, and return its pid, which the caller registers.
 
-        `error` is its end of the pair of sockets, `ours` the other one.  Raises OSError.
+        `error` is its end of the pair of sockets, `ours` the other one. Raises OSError.
         """
         pid = int(
             _start_launch(
@@ -106,7 +106,7 @@ def _array(fds: tuple[int, ...]) -> ctypes.Array[ctypes.c_int]:
 
 
 def _divided(fds: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Sockets, and everything else."""
+    """Return the sockets, and all other descriptors."""
     are_sockets = (ctypes.c_uint8 * len(fds))()
     _find_sockets(_array(fds), len(fds), are_sockets)
     found = tuple(zip(fds, are_sockets, strict=True))

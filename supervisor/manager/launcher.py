@@ -1,4 +1,4 @@
-"""Starting a process of a unit: open what is missing, fork, register."""
+"""Starting a process of a unit: open missing descriptors, fork, register."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ from supervisor.process.pipes import LONGEST_REST, REST, Pipes
 from supervisor.process.run import Role, Run, open_answer
 from supervisor.process.sockets import is_bound
 
-READ_PAUSE = 0.1  # seconds until a notification is taken that no child could be had for
+READ_PAUSE = 0.1  # seconds until a notification is tried again for which no child could be started
 # seconds of a turn from which on a service rests after its notifications; its senders wait in their queue meanwhile
 LONG_TURN = 0.002
 LOG_FD = 2  # spawnd's own stderr, which workers share
 
 
 class Launcher:
-    """`pipes` reads and closes the ends of pipes that a `Run` has.
+    """Starts the processes of units; `pipes` reads and closes the pipe ends of a `Run`.
 
-    `on_notification(unit)` is called when there is something to read on the unit's notification socket.
+    `on_notification(unit)` is called when the unit's notification socket is readable.
     """
 
     def __init__(
@@ -64,13 +64,14 @@ class Launcher:
         self._told: set[str] = set()
 
     def launch(self, unit: Unit, owner: Child, looks: bool = True) -> Run:
-        """Start the unit's main process.  Raises StepError, and then nothing was started.
+        """Start the unit's main process. Raises StepError, and then no process was started.
 
-        `looks`: the process ends before it becomes the service where a path of the table leads elsewhere by now.
+        `looks`: the process ends before it becomes the service if a path of the table leads elsewhere by now.
         """
         self.prepare(unit)
         service = unit.service
-        # before it goes there: if another gets the name in between, it is taken for displaced, and started once more
+        # before the process enters it: if the name changes hands meanwhile, the service counts as displaced
+        # and is restarted
         netns = namespace_of_name(service.netns) if service.netns else None
         with ExitStack() as theirs, ExitStack() as ours:
             fds = self._descriptors(unit, theirs)
@@ -79,7 +80,7 @@ class Launcher:
                 ready_fd, write_end = _pipe(ours, theirs)
                 ready = (service.ready_fd, write_end)
             error_fd, write_end = _pair(ours, theirs)
-            # the log worker gives up root: it is not to have spawnd's memory, with the secrets of all definitions
+            # the log worker gives up root, so it must not have spawnd's memory with the secrets of all definitions
             apart = self._host.is_root and (service.uid != 0 or unit.feed is not None)
             launch = replace(
                 self._launch(unit, write_end, looks),
@@ -96,14 +97,15 @@ class Launcher:
                 pid = self._fork_servers.fork(launch, error_fd)
                 self._children.register(pid, owner)
             else:
-                pid = self._start(launch, owner, error_fd, hears=unit.feed is None)  # the log worker hears once it can
+                # the log worker unblocks signals itself
+                pid = self._start(launch, owner, error_fd, hears=unit.feed is None)
             ours.pop_all()
         return Run(pid, Role.MAIN, error_fd, ready_fd, started=start_time_before_exec(pid), netns=netns)
 
     def check(self, unit: Unit, owner: Child, looks: bool = False) -> Run:
-        """Start the unit's check command, as its user and with its descriptor table.  Raises StepError.
+        """Start the unit's check command, as its user and with its descriptor table. Raises StepError.
 
-        Of its output we get what the definition has not put anywhere.  `looks` as in `launch`.
+        spawnd gets those outputs of the command for which the definition has no destination. `looks` as in `launch`.
         """
         self.prepare(unit)
         with ExitStack() as theirs, ExitStack() as ours:
@@ -119,7 +121,7 @@ class Launcher:
         return Run(pid, Role.CHECK, error_fd, started=start_time_before_exec(pid), output_fd=output_fd)
 
     def call(self, unit: Unit, function: Role, owner: Child, looks: bool = False) -> Run:
-        """Call a function of the unit, in a process of its own.  Raises StepError.  `looks` as in `launch`."""
+        """Call a function of the unit in a separate process. Raises StepError. `looks` as in `launch`."""
         self.prepare(unit)
         with ExitStack() as theirs, ExitStack() as ours:
             text = self._text(unit.service, function)
@@ -157,7 +159,7 @@ class Launcher:
     def _function_descriptors(
         self, unit: Unit, function: Role, text: str | None, theirs: ExitStack
     ) -> tuple[tuple[str, Source], ...]:
-        """The table where no process is to have it, then the order, and the file for the answer."""
+        """Return the table if the service has no process, the order, and the file for the answer."""
         service = unit.service
         path = self._host.runtime.answer_path(service.name, function.value)
         with step("make", path):
@@ -170,7 +172,7 @@ class Launcher:
         return (*table, ("order", order), ("answer", answer))
 
     def tell(self, notices: Iterable[str]) -> None:
-        """Log what services have to do without: once, for it is the host that lacks it."""
+        """Log features that services have to do without, once each, because the host lacks them."""
         for text in notices:
             if text not in self._told:
                 self._told.add(text)
@@ -180,7 +182,7 @@ class Launcher:
         return self._host.runtime.answer_path(unit.name, function.value)
 
     def prepare(self, unit: Unit) -> None:
-        """Open what the unit holds over its restarts and has not open yet.  Raises StepError."""
+        """Open missing descriptors that the unit keeps over its restarts. Raises StepError."""
         service = unit.service
         unit.tell_disconnected(unit.table.close_displaced())
         unit.table.close_disconnected()
@@ -193,21 +195,21 @@ class Launcher:
         if unit.cgroup is None or not unit.cgroup.exists():
             leaf = subtree.leaf(service.name)
             if leaf.is_populated():
-                leaf.kill()  # of a spawnd that nothing is known of any more
+                leaf.kill()  # left by an unknown spawnd
             for sentence in leaf.prepare(service.resources):
                 log.warning("%s: %s", unit.name, sentence)
             unit.cgroup = leaf
             unit.oom_kills = leaf.oom_kills() or 0
 
     def bind_receiver(self, unit: Unit) -> None:
-        """Make the unit's notification socket, if it is to have one and has none, or none at its path.
+        """Make the unit's notification socket, if it needs one and has none, or none at its path.
 
         Raises StepError.
         """
         service = unit.service
         receiver = unit.receiver
-        if receiver is not None and not is_bound(receiver.path):  # in our own folder, where no look hangs
-            self._read(unit, receiver)  # what came before
+        if receiver is not None and not is_bound(receiver.path):  # in spawnd's own folder, where access cannot hang
+            self._read(unit, receiver)  # earlier messages
             if unit.receiver is receiver:
                 notice("%s: the notification socket was not at its path: bound anew", unit.name)
                 self._close_receiver(unit, receiver)
@@ -220,7 +222,7 @@ class Launcher:
             self.listen(unit, receiver)
 
     def drop_receiver(self, unit: Unit) -> None:
-        """Close the unit's notification socket, if it has one; the next one is elsewhere."""
+        """Close the unit's notification socket, if any; the next one has another path."""
         if unit.receiver is not None:
             self._close_receiver(unit, unit.receiver)
             unit.notify_path = ""
@@ -232,7 +234,7 @@ class Launcher:
         unit.receiver = None
 
     def listen(self, unit: Unit, receiver: Receiver) -> None:
-        """Give the unit its notification socket and hear what comes there; takes it over."""
+        """Give the unit a notification socket and watch it; takes ownership of it."""
         unit.receiver = receiver
         unit.notify_path = receiver.path
         receiver.on_room = partial(self._read_again, unit, receiver)
@@ -257,7 +259,7 @@ class Launcher:
             self._loop.modify(receiver.fileno(), EPOLLIN)
 
     def _launch(self, unit: Unit, error_fd: int, looks: bool) -> Launch:
-        """The common part of the main process and the check command; the command is the check's."""
+        """Return the launch of the check command, which other launches modify."""
         service = unit.service
         return Launch(
             argv=service.check,
@@ -277,10 +279,10 @@ class Launcher:
         )
 
     def _environment(self, unit: Unit) -> dict[str, str]:
-        """The definition's variables, and those that tell a process what it cannot know otherwise.
+        """Return the definition's variables, and those about facts that a process cannot find out itself.
 
-        These say where the log of a worker is, if that is neither its own nor spawnd's stderr, and that the process is
-        started to be stopped.
+        These are the place of a worker's log, if that is neither its own nor spawnd's stderr, and whether the
+        process is started only to be stopped.
         """
         env = unit.service.env
         if not self._host.stderr_is_open and unit.service.shares_log("stderr"):
@@ -290,7 +292,7 @@ class Launcher:
         return env
 
     def _start(self, launch: Launch, owner: Child, our_end: int, hears: bool = True) -> int:
-        """Start a process; `our_end` is the socket's that it reports on."""
+        """Start a process, which reports on the socket with our end `our_end`."""
         pid = self._fork(launch, hears) if launch.worker else self._execute(launch, our_end, hears)
         self._children.register(pid, owner)
         return pid
@@ -321,11 +323,11 @@ class Launcher:
         return self._slot(unit, slot, is_null(spec))
 
     def _output(self, unit: Unit) -> int:
-        """The stream of its `log()`, which its process can open as `/dev/stderr` whatever user that is."""
+        """Return the stream of its `log()`, which its process can open as `/dev/stderr` under any user."""
         return self._host.outputs.stream(unit.name, unit.service.gid if self._host.is_root else None)
 
     def _descriptors(self, unit: Unit, theirs: ExitStack) -> tuple[tuple[str, Source], ...]:
-        """Names and descriptors from 3 up: the table's, a worker's, the stored ones."""
+        """Return names and descriptors from 3 up: those of the table, those of a worker, the stored ones."""
         service = unit.service
         fds = self._table(unit)
         if service.worker:
@@ -348,12 +350,12 @@ class Launcher:
 
 
 def _notifies(service: Service) -> bool:
-    """Whether it has anything to say on a notification socket: most services have not, and need none."""
+    """Whether a service uses a notification socket; most services do not."""
     return service.ready == "notify" or service.watchdog is not None or service.fdstore_max > 0 or bool(service.worker)
 
 
 def _pair(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:
-    """A pair of sockets: ours, which does not block, and the child's, on which it reports and is released."""
+    """Return a pair of sockets: our nonblocking end, and the end on which the child reports and is released."""
     with step("make a pair of sockets"):
         one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     one.setblocking(False)
@@ -363,7 +365,7 @@ def _pair(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:
 
 
 def _pipe(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:
-    """A pipe: the end to read, which is ours and does not block, and the end to write, which is the child's."""
+    """Return a pipe: our nonblocking read end, and the child's write end."""
     with step("make a pipe"):
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
     ours.callback(os.close, read_end)

@@ -1,12 +1,12 @@
-"""From the fork to the service: everything that a child does to itself, in a fixed order.
+"""The steps of a worker's process from the fork to the worker, in a fixed order.
 
-The order is a rule, not a habit.  Steps that need root or a path of the host come before chroot and the user; the user
-comes before the kept capabilities and the working directory; no_new_privs is last.  spawnd's memory is shared here
-until it is written to, and a thousand children may start in a row: so nothing is imported, and little is computed, that
-could have been before the fork.
+The order is a rule. Steps that need root or a path of the host come before chroot and the change of user. The
+change of user comes before the kept capabilities and the working directory; no_new_privs is last. The process
+shares spawnd's memory until it writes to it, and a thousand children may start in a row. Therefore imports
+and computations that are possible before the fork are done there.
 
-The environment of a service has its definition's variables, those of its environment files, and those of the
-protocols: sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3).
+The environment of a service has the variables of its definition, of its environment files, and of the
+protocols sd_listen_fds(3), sd_notify(3) and sd_watchdog_enabled(3).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from supervisor.process.pids import start_time_before_exec
 
 Main = Callable[[], int]
 
-LARGEST_FILE = 1 << 20  # bytes; the kernel takes 2 MiB of arguments and environment with the default stack
+LARGEST_FILE = 1 << 20  # bytes; the kernel accepts 2 MiB of arguments and environment with the default stack
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _BLANKS = " \t\n\r\v\f"
@@ -57,16 +57,16 @@ _EXPORT = re.compile(r"\Aexport\s+", re.A)
 
 
 def prepare(launch: Launch) -> None:
-    """Import what this launch needs beyond the ordinary.  To be called in spawnd, before the fork."""
+    """Import rarely needed modules for this launch. Called in spawnd before the fork."""
     load_prctl(launch.service)
 
 
 def run(launch: Launch, load: Callable[[], Main], hears: bool = True) -> NoReturn:
-    """Become a worker.  To be called in the child, with all signals blocked; never comes back.
+    """Become a worker. Called in the child with all signals blocked; never returns.
 
-    The worker is imported by `load` once all is set up; its main function, which `load` returns, gives the exit status.
-    An earlier failure goes to `launch.error_fd`, and the exit status is EXIT_CHILD_FAILED; the same holds when no
-    spawnd is left that knows of this child.  Without `hears` signals stay blocked, for the worker to unblock.
+    After the set-up, `load` imports the worker and returns its main function, which returns the exit status. An
+    earlier failure is reported on `launch.error_fd`, and the exit status is EXIT_CHILD_FAILED. The same holds if no
+    spawnd that knows this child is left. Without `hears`, signals stay blocked, and the worker unblocks them.
     """
     pipe = ErrorPipe(launch.error_fd)
     try:
@@ -83,10 +83,10 @@ def run(launch: Launch, load: Callable[[], Main], hears: bool = True) -> NoRetur
 
 
 def set_up(launch: Launch, pipe: ErrorPipe, hears: bool) -> None:
-    """Everything up to the worker, which then has its environment in `os.environ`.
+    """Set up the process for the worker, whose environment then is in `os.environ`.
 
-    Owns every descriptor of the process: after it there are those of the table and `pipe`.
-    Raises StepError; the process is good for nothing then but to report it through `pipe`.
+    Owns all descriptors of the process; afterwards, only those of the table and `pipe` are left. Raises
+    StepError; the process then can only report it through `pipe`.
     """
     service = launch.service
     gc.disable()  # a collection would copy every page that it marks
@@ -125,15 +125,15 @@ def _enter_cgroup(procs: str) -> None:
 
 
 def _go_on_as_worker(env: dict[str, str]) -> None:
-    for name in list(os.environ):  # clear() lists them all again for each
+    for name in list(os.environ):  # clear() would list all variables again for each
         del os.environ[name]
     os.environ.update(env)
-    gc.freeze()  # objects of spawnd are not to be looked at, and so not copied, by collections of the worker either
+    gc.freeze()  # collections of the worker must not visit, and thus copy, objects of spawnd
     gc.enable()
 
 
 def _begin_files(launch: Launch) -> None:
-    """Empty the files that are emptied at each start, and go to the beginning of those that are read again."""
+    """Truncate files that each start empties, and rewind files that are read again."""
     for slot in launch.emptied:
         with step(f"truncate the file of {slot_name(slot)}"):
             os.truncate(launch.source(slot), 0)
@@ -145,7 +145,7 @@ def _begin_files(launch: Launch) -> None:
 
 
 def _join_keyring(pipe: ErrorPipe) -> None:
-    """While this process is root: a keyring of the service's user would count against the 200 that a user may have."""
+    """Join a new keyring while this process is root, because users may have only 200 keyrings."""
     try:
         join_session_keyring()
     except OSError as error:
@@ -163,9 +163,9 @@ def _change_root(chroot: str, rights: Rights | None) -> None:
 
 
 def _change_folder(cwd: str, rights: Rights | None) -> None:
-    """After the change of user, so that the kernel judges by the rights of the service.
+    """Change the directory after the change of user, so that the kernel checks the rights of the service.
 
-    A function that root runs for a service of another user goes where that user could.
+    A function that root runs for a service of another user is limited to the rights of that user.
     """
     try:
         _enter(cwd, rights)
@@ -184,10 +184,10 @@ def _enter(cwd: str, rights: Rights | None) -> None:
 
 
 def run_worker(main: Main) -> NoReturn:
-    """Be a worker in a forked child that is set up: its main function's result is the exit status."""
+    """Run a worker in a forked child after its set-up; the result of its main function is the exit status."""
     status = EXIT_CHILD_FAILED
     try:
-        # as in every Python process: who writes to what nobody reads gets an error, and lives on
+        # as in every Python process: a write without a reader is an error and not the end
         for signum in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(signum, signal.SIG_IGN)
         status = main()
@@ -201,7 +201,7 @@ def run_worker(main: Main) -> NoReturn:
 
 
 def environment(launch: Launch) -> dict[str, str]:
-    """The environment of the service, which is this process.  Raises StepError."""
+    """Return the environment of the service, which is this process. Raises StepError."""
     env = {**launch.service.login_env, **launch.env}
     for path in launch.env_files:
         env.update(_variables_in(path, launch.rights))
@@ -223,7 +223,7 @@ def environment(launch: Launch) -> dict[str, str]:
 
 
 def _variables_in(path: str, rights: Rights | None) -> dict[str, str]:
-    """The variables of an environment file; none where it does not exist and need not, which a `-` before it says."""
+    """Return the variables of an environment file; empty for a missing file whose path begins with `-`."""
     if not path.startswith("-"):
         return read_environment_file(path, rights)
     try:
@@ -235,12 +235,12 @@ def _variables_in(path: str, rights: Rights | None) -> dict[str, str]:
 
 
 def read_environment_file(path: str, rights: Rights | None = None) -> dict[str, str]:
-    """The variables in a file of `KEY=value` lines, `#` and `;` comments and empty lines.
+    """Return the variables of a file with `KEY=value` lines, `#` and `;` comments, and empty lines.
 
-    Blanks around key and value are dropped, and one pair of quotes around the value; nothing
-    is expanded or unescaped.  `export` may stand before a key, a byte order mark before the first line.
-    Beyond links of others the path is reached with `rights`, see `open_as`.  Raises StepError, which
-    names a bad line by its number: what is in such a file is secret.
+    Blanks around key and value are dropped, and a pair of quotes around the value; there are no expansions
+    and escapes. `export` may precede a key, a byte order mark the first line. Beyond links of other users,
+    the path is accessed with `rights`, see `open_as`. Raises StepError, which names a bad line by number,
+    because the content of the file is secret.
     """
     with step("read", path):
         data = _read(path, rights)
@@ -258,7 +258,7 @@ def read_environment_file(path: str, rights: Rights | None = None) -> dict[str, 
 
 
 def _read(path: str, rights: Rights | None) -> bytes:
-    # a FIFO by mistake is an empty file rather than a start that hangs
+    # a FIFO there by mistake is an empty file, and does not block the start
     fd = open_as(path, os.O_RDONLY, rights, alone=True, both_ways=False)
     try:
         data = b""

@@ -78,7 +78,7 @@ class ErrorPipe:
         return bool(os.read(self.fd, 1))
 
     def close(self) -> None:
-        """Report success, where no exec does."""
+        """Report success, for a child that executes no program."""
         os.close(self.fd)
 
 
@@ -124,7 +124,7 @@ def read_failure(data: bytes) -> StepError | None:
 
 
 def _cause(message: Mapping[str, Any], number: int) -> str:
-    """The cause that `launch` tells: the kernel's word, unless `about` says another one."""
+    """Return the cause reported by `launch`: the kernel's text, unless `about` stands for another one."""
     name, value = _whole(message["name"]), int(message["value"])
     match message["about"]:
         case "foreign":
@@ -148,7 +148,7 @@ def _cause(message: Mapping[str, Any], number: int) -> str:
 
 
 def why_not_executed(path: str, number: int, begin: bytes, flags: int) -> str:
-    """Say what the kernel does not about a program, by the beginning of its file; '' where there is nothing to say."""
+    """Return a hint that the kernel does not give about a program, from the beginning of its file; '' without one."""
     cause = os.strerror(number)
     if number == errno.ENOEXEC:
         is_text = begin.isascii() and not any(mark in begin for mark in (b"\0", b"\x7f")) and begin[:2] != b"#!"
@@ -161,7 +161,7 @@ def why_not_executed(path: str, number: int, begin: bytes, flags: int) -> str:
 
 
 def _interpreter(begin: bytes) -> str:
-    """Say which interpreter does not exist, where it is a script that names one."""
+    """Return a hint that the interpreter of a script does not exist; '' for other programs."""
     first = begin.partition(b"\n")[0].removeprefix(b"#!").strip(b" \t")
     if not begin.startswith(b"#!") or not first:
         return " does not exist"
@@ -171,5 +171,5 @@ def _interpreter(begin: bytes) -> str:
 
 
 def _whole(text: str) -> str:
-    """Put together the characters that came as single bytes."""
+    """Join characters that came as single bytes."""
     return str(text).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")

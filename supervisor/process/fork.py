@@ -1,4 +1,4 @@
-"""Forking without leaking the parent into the child, and threads that are gone before the next fork."""
+"""Forks that do not leak the parent into the child, and threads that are gone before the next fork."""
 
 from __future__ import annotations
 
@@ -12,19 +12,18 @@ from typing import TypeVar
 
 from supervisor.linux.signal_mask import block_all, default_all, set_mask, unblock_all
 
-EXIT_CHILD_FAILED = 111  # as daemontools and s6 have it: the child got nowhere, temporary or not
+EXIT_CHILD_FAILED = 111  # like in daemontools and s6: the child failed, temporarily or not
 
 T = TypeVar("T")
 
 
 def fork(child: Callable[[], object]) -> int:
-    """Run `child` in a new process and return its pid.  Raises OSError where there is none to be had.
+    """Run `child` in a new process and return its pid. Raises OSError if fork(2) fails.
 
-    All signals are blocked across the fork and stay so in the child, which sets them as
-    it needs them: until its handlers are the default ones, a signal meant for it would
-    run the parent's.  The child never comes back from here: it leaves through `exec` or
-    `os._exit`, so that no buffer is written twice and no object of the parent is closed.
-    A child that goes on in Python begins with `close_inherited_log`.
+    All signals are blocked across the fork, and stay blocked in the child, which sets its mask itself. Before
+    it has default handlers, a signal for the child would run a handler of the parent. The child never returns
+    from here. It ends by `exec` or `os._exit`, so no buffer is written twice and no object of the parent is
+    closed. A child that continues in Python begins with `close_inherited_log`.
     """
     before = block_all()
     try:
@@ -44,22 +43,22 @@ def _in_child(child: Callable[[], object]) -> None:
         try:
             os.write(2, traceback.format_exc().encode(errors="replace"))
         except OSError:
-            pass  # nobody is left to hear it; the exit status says it
+            pass  # stderr has no reader left; the exit status reports the failure
     finally:
         os._exit(EXIT_CHILD_FAILED)
 
 
 def default_signals() -> None:
-    """For a child: every handler to the default, nothing blocked, nothing pending."""
+    """Set default handlers in a child, and unblock all signals, of which none is pending."""
     default_all()
     unblock_all()
 
 
 def in_thread(function: Callable[[], T], name: str) -> T:
-    """Return the result of `function`, called in a thread that is gone when this returns.
+    """Return the result of `function`, called in a thread that is gone on return.
 
-    So the next fork finds a single thread, and nothing that a thread has changed of itself has to be changed
-    back.  Raises what `function` raises, and OSError where no thread is to be had.
+    So the next fork finds a single thread, and changes of the thread's attributes need not be undone. Raises
+    the exceptions of `function`, and OSError if no thread can be started.
     """
     results: list[T] = []
     errors: list[BaseException] = []
@@ -67,7 +66,7 @@ def in_thread(function: Callable[[], T], name: str) -> T:
     def run() -> None:
         try:
             results.append(function())
-        except BaseException as error:  # to be raised where it was asked for
+        except BaseException as error:  # to be raised in the caller
             errors.append(error)
 
     thread = threading.Thread(target=run, name=name)
@@ -83,6 +82,6 @@ def in_thread(function: Callable[[], T], name: str) -> T:
 
 
 def _wait_gone(thread_id: int | None) -> None:
-    # join() returns when Python is done with the thread, a moment before the kernel is.
+    # join() returns when Python has finished the thread, a moment before the kernel has.
     while os.path.exists(f"/proc/self/task/{thread_id}"):
         os.sched_yield()

@@ -1,9 +1,9 @@
-"""Children that need what takes long to import: forked by a process that has imported it already.
+"""Children that need slow imports, forked by a process that has done the imports.
 
-spawnd never loads Lua, and a child of its own would load it anew for each function of a service that is called.  So
-there is one process, the fork server, that has loaded it and does nothing but fork.  Its forks are children of spawnd
-itself (`CLONE_PARENT`), reaped and killed as all others.  It lives while there is work, or as long as spawnd does, and
-holds nothing of spawnd but its end of a socket: when that is closed it ends.
+spawnd never loads Lua, and a child of spawnd would load it again for each call of a service's function.
+Therefore one process, the fork server, loads it, and only forks. Its forks are children of spawnd itself
+(`CLONE_PARENT`), which reaps and kills them like others. It lives while there is work, or as long as spawnd,
+and holds only its end of a socket; it ends when the other end is closed.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from supervisor.process.children import Children, Exit
 from supervisor.process.failure import failed
 from supervisor.process.fork import EXIT_CHILD_FAILED, default_signals, fork
 
-IDLE = 10.0  # seconds without work after which it ends
-FORK_TIMEOUT = 5.0  # seconds for a fork; what takes longer is stopped, and killed
-LONGEST_KEY = 8192  # bytes: there is room for a path
-SOCKET = 3  # the number of its end
+IDLE = 10.0  # seconds without work until it ends
+FORK_TIMEOUT = 5.0  # seconds for a fork; a slower fork server is killed
+LONGEST_KEY = 8192  # bytes, enough for a path
+SOCKET = 3  # descriptor of its end
 
-MOST_SHARED = 64  # things that are shared; then it is time for a new fork server
+MOST_SHARED = 64  # shared items at which a new fork server is started
 
 
 class Program(Protocol):
-    """The modules that the fork server has loaded."""
+    """The program of the children, with the modules that the fork server has loaded."""
 
     def share(self, key: str, data: bytes) -> None:
-        """Prepare something for all children that are forked from now on; to be short, as spawnd waits for it."""
+        """Prepare an item for all later children; it has to be fast, because spawnd waits."""
 
     def run(self, fd: int) -> object:
-        """Be a child, with the descriptor that it is given; never comes back."""
+        """Run a child with its descriptor; never returns."""
 
 
 class ForkServer:
-    """`load` imports, in the fork server, what the children need, and returns what they have in common.
+    """A fork server; `load` does the imports of the children in it, and returns their common program.
 
-    Owns the socket.  The fork server is forked when there is work and reaped as any child.  A server that `stays` does
-    not end without work.
+    Owns the socket. The fork server is forked when there is work, and reaped like other children. If it
+    `stays`, it does not end without work.
     """
 
     def __init__(self, loop: Loop, children: Children, load: Callable[[], Program], stays: bool = False) -> None:
@@ -59,15 +59,15 @@ class ForkServer:
         self._stays = stays
         self._socket: socket.socket | None = None
         self._pid = 0
-        self._shared: set[str] = set()  # the keys of what this fork server has been given
+        self._shared: set[str] = set()  # keys of items sent to this fork server
         self._used = 0.0
         self._timer: Timer | None = None
 
     def fork(self, fd: int, key: str = "", data: Callable[[], bytes] | None = None) -> int:
-        """Have a child forked that has a copy of `fd`, and return its pid.  Raises StepError.
+        """Fork a child with a copy of `fd`, and return its pid. Raises StepError.
 
-        With a `key` it has what `Program.share` makes of `data`.  It is waited for, as a fork of one's own
-        is: the child is known before it can be reaped.
+        With a `key`, the child has the result of `Program.share` for `data`. The call waits for the fork,
+        like fork(2), so the child is known before it can be reaped.
         """
         self._used = self._loop.clock()
         if len(self._shared) > MOST_SHARED:
@@ -75,7 +75,7 @@ class ForkServer:
         try:
             return self._ask(fd, key, data)
         except ConnectionError:
-            self.close()  # somebody has killed it
+            self.close()  # the fork server was killed
         except OSError as error:
             self._give_up(error)
         try:
@@ -88,7 +88,7 @@ class ForkServer:
         raise failed("fork", "", error.errno or 0, error.strerror or str(error)) from error
 
     def close(self) -> None:
-        """End the fork server; the next fork makes another one."""
+        """End the fork server; the next fork starts another one."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -97,7 +97,7 @@ class ForkServer:
             self._socket = None
             self._shared.clear()
             with suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)  # not reaped yet, or the socket would be gone
+                os.kill(self._pid, signal.SIGKILL)  # not reaped yet, else the socket would be closed
 
     def _ask(self, fd: int, key: str, data: Callable[[], bytes] | None) -> int:
         connection = self._socket or self._start()
@@ -132,12 +132,12 @@ class ForkServer:
             theirs.close()
         self._children.register(self._pid, self)
         self._socket = ours
-        self._used = self._loop.clock()  # a fork on a busy machine may have taken longer than it may idle
+        self._used = self._loop.clock()  # on a busy machine, the fork may have taken longer than IDLE
         self._look()
         return ours
 
     def _look(self) -> None:
-        """A timer for all forks: one that rings early is set anew."""
+        """Check for idleness; a timer that expires early is set again."""
         self._timer = None
         if self._stays:
             return
@@ -147,7 +147,7 @@ class ForkServer:
         else:
             self.close()
 
-    # the fork server, as a child
+    # the fork server as a child of spawnd
 
     def died(self, pid: int) -> None:
         if pid == self._pid:
@@ -167,13 +167,13 @@ def _is_readable(connection: socket.socket, seconds: float) -> bool:
 
 
 def _be_fork_server(fd: int, load: Callable[[], Program]) -> None:
-    os.setsid()  # what a terminal sends to spawnd's group is not for it
+    os.setsid()  # signals of a terminal to spawnd's group must not reach it
     default_signals()
     close_inherited_log()
     os.dup2(fd, SOCKET, inheritable=False)
     close_range(SOCKET + 1, LAST_DESCRIPTOR)
     program = load()
-    gc.freeze()  # what is here now is not to be looked at, and so not copied, in each child
+    gc.freeze()  # objects that exist now are not visited, and thus not copied, by each child's collector
     with socket.socket(fileno=SOCKET) as connection:
         while True:
             message, fds, _flags, _address = socket.recv_fds(connection, LONGEST_KEY, 2)
@@ -187,7 +187,7 @@ def _be_fork_server(fd: int, load: Callable[[], Program]) -> None:
 
 
 def _fork(connection: socket.socket, program: Program, fd: int) -> int:
-    """The pid, or a negative errno."""
+    """Fork a child; return its pid, or a negative errno."""
     try:
         pid = fork_sibling()
         if pid == 0:

@@ -1,4 +1,4 @@
-"""All that a child needs to become its service: plain data, complete before the fork."""
+"""The data with which a child becomes its service, complete before the fork."""
 
 from __future__ import annotations
 
@@ -8,28 +8,26 @@ from supervisor.definitions.service import FIRST, Service, Slot
 from supervisor.process.files import Rights
 from supervisor.process.paths import Mark
 
-Source = int | str  # a descriptor that is open in spawnd, or a path for the child to open: /dev/null and nothing else
+Source = int | str  # an open descriptor of spawnd, or a path that the child opens, which is always /dev/null
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One start of a service.  All descriptors stay spawnd's; the child has its copies of them.
+    """A start of a service. spawnd keeps all descriptors; the child has copies.
 
-    `argv[0]` is the path to execute.  `env` comes first, then the files `env_files` in their
-    order, then what the protocols need; later ones win.  `stdio` is descriptor 0, 1 and 2,
-    `fds` are the names and descriptors from 3 up: the service's own table, then its stored
-    ones.  `ready` is the number on which the service writes that it is ready, and the pipe.
-    `watchdog_usec` is 0, `notify_socket` and `cgroup` (a folder) are empty where there is
-    none.  `mark` goes into the environment, for a process to be known by where there is no cgroup.
-    `nofile_soft` is the soft limit that spawnd was started with, `spared` says that the
-    kernel spares spawnd when memory is short, which is not for services.  `keyring`: it gets a session
-    keyring of its own.  `error_fd` is the
-    close-on-exec pipe for `failure.report`.  With `worker` nothing is executed: the child
-    goes on in Python.  `rights` are those of the service's user, also where this process is one
-    of root's: paths that lead through links of others are reached with them, and without them not
-    at all.
-    `marks` are what the paths of its table led to; where one leads elsewhere by now, the start
-    fails.  `emptied` are the slots of files to be truncated, `rewound` of those to be set back to their beginning.
+    `argv[0]` is the path to execute. The environment consists of `env`, the files `env_files` in order, and
+    the variables of the protocols; later ones win. `stdio` are the descriptors 0, 1 and 2; `fds` are the
+    names and descriptors from 3 up: the service's own table, then its stored ones. `ready` is the number on
+    which the service reports that it is ready, and the pipe. `watchdog_usec` is 0, `notify_socket` and
+    `cgroup` (a folder) are '' without one. `mark` identifies the process by its environment if there is no
+    cgroup. `nofile_soft` is the original soft limit of spawnd. `spared`: the kernel spares spawnd when memory
+    is short, which does not extend to services. `keyring`: the service gets a session keyring of its own.
+    `error_fd` is the close-on-exec pipe for `failure.report`. `worker`: the child executes no program, and
+    continues in Python. `rights` are those of the service's user, even if this process belongs to root. Paths
+    through links of other users are accessed with these rights, or not at all.
+
+    `marks` identify the files at the paths of the table; the start fails if a path leads elsewhere by now.
+    `emptied` are the slots of files to truncate, `rewound` those of files to read from the beginning.
     """
 
     argv: tuple[str, ...]
@@ -55,13 +53,13 @@ class Launch:
     rewound: tuple[Slot, ...] = ()
 
     def source(self, slot: Slot) -> Source:
-        """The source of a slot of the table."""
+        """Return the source of a slot of the table."""
         return self.stdio[slot] if slot < FIRST else self.fds[slot - FIRST][1]
 
 
 @dataclass(frozen=True, slots=True)
 class DescriptorRow:
-    """One descriptor of a service: `what` is for people (`udp 127.0.0.1:69`), `stored` ones are in its store."""
+    """A descriptor of a service; `what` is for people (`udp 127.0.0.1:69`), `stored` ones are in its store."""
 
     number: int
     name: str

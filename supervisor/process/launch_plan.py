@@ -1,11 +1,11 @@
-"""The plan of a launch: everything that an executed program's process does to itself, in a fixed order.
+"""The plan of a launch: the steps of an executed program's process in a fixed order.
 
-The order is a rule, not a habit, and `plan.h` checks it.  Steps that need root or a path of the host come before chroot
-and the user; the user comes before the kept capabilities and the working directory.  Limits are set in two phases:
-those that would bind the process itself come into force at the end.  Then it waits for spawnd; no_new_privs is
-last.
+The order is a rule, which `plan.h` checks. Steps that need root or a path of the host come before chroot and
+the change of user. The change of user comes before the kept capabilities and the working directory. Limits
+are set in two phases; limits that would bind the process itself come at the end. Then the process waits for
+spawnd; no_new_privs is last.
 
-All is computed here, from values; what the kernel alone knows, as the pid, is left to `launch`.
+The plan is computed from values only. Data that only the kernel knows, such as the pid, are left to `launch`.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ Operations = Iterator[bytes]
 
 
 def descriptors(launch: Launch) -> set[int]:
-    """Return the descriptors of spawnd that the service gets.  Raises StepError where two want the same number."""
+    """Return the descriptors of spawnd that the service gets. Raises StepError if two want the same number."""
     return {source for _target, source in plan_table(launch).targets if isinstance(source, int)}
 
 
 def make_plan(launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
-    """Return the plan.  Without `hears` signals stay blocked in the program.
+    """Return the plan. Without `hears`, signals stay blocked in the program.
 
-    Raises StepError for a table or a capability that cannot be had.
+    Raises StepError for an impossible table, or an unavailable capability.
     """
     service = launch.service
     limits = with_descriptors(service.limits, launch.nofile_soft)
@@ -69,21 +69,21 @@ def make_plan(launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
 
 
 def _begin(launch: Launch, hears: bool) -> Operations:
-    if launch.is_root:  # who is not root could not write its own oom_score_adj then, and has nothing to hide
+    if launch.is_root:  # another user could not write its own oom_score_adj then, and has nothing to hide
         yield operation(Kind.UNDUMPABLE, "become undumpable")
     yield operation(Kind.SESSION, "start a session")
     yield operation(Kind.SIGNALS, "reset signals", numbers=[hears])
 
 
 def _table(launch: Launch, arrival: Arrival) -> Operations:
-    """The descriptors: first all others are closed, so that a process which gets stuck holds nobody else's."""
+    """Yield the steps for descriptors; the others are closed first, so that a process that hangs does not hold them."""
     table = plan_table(launch)
     numbers = {*arrival.numbers.values(), arrival.error}
     yield _closing(numbers - {arrival.numbers[fd] for fd in arrival.sent})
     if arrival.sent:
         received = [arrival.numbers[fd] for fd in arrival.sent]
         yield operation(Kind.RECEIVE, "take over descriptors", numbers=received)
-    opened: dict[str, int] = {}  # a source may have several targets; /dev/null has no offset that they would share
+    opened: dict[str, int] = {}  # a source may have several targets; /dev/null has no offset to share
     for _target, source in table.targets:
         if isinstance(source, str) and source not in opened:
             opened[source] = _free(numbers)
@@ -98,7 +98,7 @@ def _table(launch: Launch, arrival: Arrival) -> Operations:
 
 
 def _closing(kept: Iterable[int]) -> bytes:
-    """Close all but these numbers."""
+    """Return the step that closes all other numbers."""
     ranges: list[int] = []
     behind = 0
     for number in sorted(kept):
@@ -109,7 +109,7 @@ def _closing(kept: Iterable[int]) -> bytes:
 
 
 def _moves(sources: Mapping[int, int], used: set[int]) -> list[int]:
-    """Pairs of numbers, of what is in its place already twice the same."""
+    """Return pairs of numbers; a pair of equal numbers stands for a descriptor that is in its place already."""
     spare = _free(used | sources.keys())
     pairs: list[int] = []
     for pair in moves(sources):
@@ -125,7 +125,7 @@ def _free(used: set[int]) -> int:
 
 
 def _files(launch: Launch) -> Operations:
-    """Compare paths with the files of the table, and begin those anew that each start begins anew."""
+    """Yield the steps that compare paths with the files of the table, and truncate or rewind files."""
     for mark in launch.marks:
         device = os.major(mark.device), os.minor(mark.device)
         numbers = [mark.slot, *device, mark.inode, mark.is_socket]
@@ -171,13 +171,13 @@ def _limit(kind: Kind, name: str, soft: int, hard: int) -> bytes:
     )
 
 
-_UNLIMITED = 0xFFFFFFFFFFFFFFFF  # as the kernel has it
+_UNLIMITED = 0xFFFFFFFFFFFFFFFF  # RLIM_INFINITY
 _MIXED_UP = errno.EINVAL, "the soft limit is above the hard one"
 _NO_PRIVILEGE = errno.EPERM, "raising the hard limit takes CAP_SYS_RESOURCE"
 
 
 def _environment(launch: Launch) -> Operations:
-    """Variables of the definition, then those of its files, then those of the protocols; later ones win."""
+    """Yield the steps for variables of the definition, its files and the protocols; later ones win."""
     service = launch.service
     yield from _assignments({**service.login_env, **launch.env})
     for path in launch.env_files:
@@ -215,7 +215,7 @@ def _rights(rights: Rights | None) -> list[int]:
 
 
 def _namespaces(service: Service) -> Operations:
-    """Enter a network namespace; with a resolver of its own, mounts that follow those of the host."""
+    """Yield the steps into a network namespace; with its own resolver, mounts that follow those of the host."""
     if not service.netns:
         return
     yield operation(Kind.ENTER_NAMESPACE, "enter network namespace", f"{FOLDER}/{service.netns}", [CLONE_NEWNET])
@@ -239,7 +239,7 @@ def _place_and_user(launch: Launch) -> Operations:
         cause = "services share one with the supervisor"
         yield operation(Kind.KEYRING, "cannot make a session keyring", cause=cause)
     if kept is not None:
-        # An unprivileged spawnd need not reduce the set: it is root who gets back at exec what is in it.
+        # An unprivileged spawnd need not reduce the set, from which only root regains capabilities at exec.
         if launch.is_root or has_effective(SETPCAP):
             yield operation(Kind.BOUNDING_SET, "reduce the bounding set", numbers=[_set(kept)])
         yield operation(Kind.KEEP_CAPABILITIES, "set keepcaps")
@@ -249,7 +249,7 @@ def _place_and_user(launch: Launch) -> Operations:
         yield operation(Kind.UID, f"set uid {service.uid}", numbers=[service.uid])
     if kept is not None:
         yield operation(Kind.CAPABILITIES, "set capabilities", numbers=[_set(kept)])
-        # For root none is needed: exec gives it what the bounding set has.
+        # Root needs none, because exec gives it the bounding set.
         for number, name in kept.items() if uid != 0 else ():
             yield operation(Kind.AMBIENT_CAPABILITY, f"raise ambient capability {name}", numbers=[number])
     elif uid != 0:
@@ -261,7 +261,7 @@ def _set(numbers: Iterable[int]) -> int:
 
 
 def _capabilities(names: Iterable[str]) -> dict[int, str]:
-    """Capabilities by number.  Raises StepError for one that nobody knows, or that spawnd does not have."""
+    """Return capabilities by number. Raises StepError for an unknown capability, or one that spawnd lacks."""
     ours = permitted()
     found = {}
     for name in names:
@@ -275,7 +275,7 @@ def _capabilities(names: Iterable[str]) -> dict[int, str]:
 
 
 def _end(launch: Launch, limits: Limits) -> Operations:
-    """The working directory after the change of user, so that the kernel judges by the rights of the service."""
+    """Yield the last steps; the working directory follows the change of user, whose rights the kernel checks."""
     service = launch.service
     yield operation(
         *(Kind.FOLDER, "change directory", service.cwd, _rights(launch.rights)),

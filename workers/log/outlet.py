@@ -1,4 +1,4 @@
-"""The log, as lines of services go there: a line that finds no room waits, for as long as somebody reads."""
+"""Output of services' lines to the log: lines without room wait while the log has a reader."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Protocol
 
 from supervisor.loop.loop import Clock
 
-PATIENCE = 5.0  # seconds without any room after which nobody reads: services must not wait for ever
+PATIENCE = 5.0  # seconds without room after which the log counts as unread, as services must not wait forever
 
 
 class Log(Protocol):
-    """The part of `supervisor.log.handler.LineHandler` that is used."""
+    """The used part of `supervisor.log.handler.LineHandler`."""
 
     @property
     def is_full(self) -> bool: ...
@@ -24,16 +24,16 @@ class Log(Protocol):
 
 
 class Outlet:
-    """`offer` says how many lines are done with: they were taken or, where nobody reads, counted as lost."""
+    """The log for services; `offer` returns the number of finished lines: written or, without a reader, lost."""
 
     def __init__(self, handler: Log, clock: Clock = time.monotonic) -> None:
         self._handler = handler
         self._clock = clock
         self._full_since: float | None = None
-        self._crowded_since: float | None = None  # from when on there has not been much room
+        self._crowded_since: float | None = None  # since when there has not been much room
 
     def offer(self, lines: Sequence[str]) -> int:
-        """Write the first lines of a service, as many as go at once; 0: there is no room for them now."""
+        """Write as many of a service's first lines as possible at once; return 0 if there is no room now."""
         taken = self._handler.offer_some(logging.INFO, lines)
         if taken:
             self._full_since = None
@@ -46,7 +46,7 @@ class Outlet:
         return len(lines)
 
     def offer_from_flood(self, lines: Sequence[str]) -> int:
-        """As `offer`, and the lines leave most of the room to others, spawnd among them, while somebody reads."""
+        """Do the same as `offer`, but leave most of the room to others and spawnd, while the log has a reader."""
         if self._handler.has_much_room:
             self._crowded_since = None
             return self.offer(lines)
@@ -55,5 +55,5 @@ class Outlet:
         return self.offer(lines) if self._is_left(self._crowded_since) else 0
 
     def _is_left(self, since: float) -> bool:
-        """Whether nobody has read for a while."""
+        """Whether the log has had no reader for a while."""
         return self._clock() - since >= PATIENCE

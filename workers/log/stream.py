@@ -14,43 +14,44 @@ from supervisor.log.handler import CUT, MAX_LINE, boundary, pieces, without_comm
 from supervisor.log.output import PROCESS_ENDED
 from supervisor.log.ring import append, is_in_line
 
-LARGEST = 1 << 20  # bytes of a pipe at most, unless root sets more: fs.pipe-max-size
-LONGEST_LINE = 2048  # bytes; a longer line is passed on in pieces, which are marked as such
-BACKLOG = 1 << 14  # bytes that wait to be passed on, from which on the service floods and nothing more is read
-TOGETHER = 32  # lines that are offered at once, as long as they are shorter than a write
+LARGEST = 1 << 20  # maximal bytes of a pipe, unless root allows more: fs.pipe-max-size
+LONGEST_LINE = 2048  # bytes; a longer line is passed on in pieces with marks
+BACKLOG = 1 << 14  # waiting bytes at which the service counts as flooding and is not read
+TOGETHER = 32  # lines that are offered at once if they fit into a write
 
-Offer = Callable[[Sequence[str]], int]  # of lines, the first of which are done with: their number
+Offer = Callable[[Sequence[str]], int]  # returns the number of finished lines
 
 
 class Stream:
-    """Owns the reading end `fd` of the service's pipe and its `ring`.
+    """The stream of a service. Owns the read end `fd` of its pipe, and its `ring`.
 
-    A child makes each read, since somebody may keep the lock of the pipe.  Others have their turn until `call` ends.
+    A child makes each read, because a process may hold the lock of the pipe. Other streams have their turn
+    until `call` ends.
     """
 
     def __init__(self, name: str, fd: int, ring: int) -> None:
         self.name = name
         self.fd = fd
-        self.ended = False  # nothing more is read but what is there, at most `_left` bytes
+        self.ended = False  # only remaining output is read, at most `_left` bytes
         self.call: PipeCall | None = None
-        self._is_last = False  # whether nobody writes any more since before `call`
+        self._is_last = False  # whether the pipe had no writer left before `call`
         self._left = LARGEST
         self._ring = ring
-        self._in_line = is_in_line(ring)  # the ring's last line has no end yet
-        self._held = b""  # may be the beginning of PROCESS_ENDED
-        self._rest = b""  # what has been read and not passed on, from `_at` on
+        self._in_line = is_in_line(ring)  # the ring's last line is incomplete
+        self._held = b""  # possibly the beginning of PROCESS_ENDED
+        self._rest = b""  # read but not passed on, from `_at` on
         self._at = 0
         self._continues = False  # the beginning of the line at `_at` has been passed on
         self._ready: deque[str] = deque()  # lines of the log
-        self._size = 0  # characters in these
-        # the flag is the pipe end's own: services write through the other end
+        self._size = 0  # characters of these lines
+        # the flag belongs to this end of the pipe; services write to the other end
         os.set_blocking(fd, False)
 
     def read(self, size: int, patience: int = 0) -> int | None:
-        """Take what is there, at most `size` bytes, so that no service keeps the others waiting.
+        """Read at most `size` bytes, so that no service delays the others.
 
-        Returns the number of bytes, 0 where there are none now or `call` has not ended after `patience` milliseconds,
-        None at the end: nobody can write to it any more.  Raises OSError where there is no child to be had.
+        Returns the number of bytes, 0 if there are none now or `call` has not ended after `patience` milliseconds, or
+        None at the end, when the pipe has no writer left. Raises OSError if no child can be started.
         """
         if self.call is None:
             self.call = start_read(self.fd, size, patience)
@@ -58,16 +59,16 @@ class Stream:
         return self.take_late() if self.call.has_ended(patience) else 0
 
     def take_late(self) -> int | None:
-        """Take what has been read by a child that has ended; as `read`."""
+        """Take the data read by a child that has ended; returns like `read`."""
         call, self.call = self.call, None
         return self._add_result(call) if call is not None else 0
 
     def _add_result(self, call: PipeCall) -> int | None:
         try:
             data = call.result()
-        except (BlockingIOError, TimeoutError):  # the child was killed before it had read anything
+        except (BlockingIOError, TimeoutError):  # the child was killed before it read any data
             return 0
-        except OSError:  # a page of a file, which its server has withdrawn: nobody gets past it
+        except OSError:  # a page of a file that its server has withdrawn, which blocks the pipe for good
             return None
         if not data:
             return None
@@ -82,14 +83,14 @@ class Stream:
         return len(data)
 
     def drain(self, size: int, patience: int = 0) -> None:
-        """Take all that is there, and a line that has no end yet; at most LARGEST, as somebody may write for ever.
+        """Take all remaining data, including an incomplete line; at most LARGEST, as a process may write forever.
 
-        Wait for children, and so many milliseconds for children that wait for others. Where `call` has not ended then,
-        `drain` is to be called again once it has.
+        Waits for children, but only `patience` milliseconds while they are blocked. If `call` has not ended
+        by then, `drain` has to be called again after its end.
         """
         self.ended = True
         limit = time.monotonic() + patience / 1000
-        with suppress(OSError):  # there is no child to be had
+        with suppress(OSError):  # no child can be started
             while self._left > 0:
                 taken = self.read(size, patience)
                 if self.call is not None or (not taken and self._is_last):
@@ -99,7 +100,7 @@ class Stream:
             self.end()
 
     def end(self) -> None:
-        """Take a line that has no end yet; nothing more is to be read."""
+        """Take an incomplete line; afterwards, nothing is read."""
         self._take(self._held)
         self._held = b""
         self._finish()
@@ -112,7 +113,7 @@ class Stream:
             self._rest, self._at = self._rest[self._at :] + data, 0
 
     def _end_line(self) -> None:
-        """The process has ended: nothing that another one writes belongs to its last line."""
+        """End the last line at the end of the process, so that it does not continue with output of the next one."""
         if self._in_line:
             append(self._ring, b"\n")
             self._in_line = False
@@ -124,15 +125,15 @@ class Stream:
 
     @property
     def floods(self) -> bool:
-        """Whether more waits to be passed on than a service that does not flood writes at once."""
+        """Whether more output waits than a service that does not flood writes at once."""
         return len(self._rest) - self._at >= BACKLOG
 
     def has_lines(self) -> bool:
-        """Whether there is a line to be passed on."""
+        """Whether there is a line to pass on."""
         return bool(self._ready) or self._make_ready()
 
     def pass_on(self, offer: Offer, most: int) -> bool:
-        """Offer lines of the log, at most so many; False: one was refused, and stays the next."""
+        """Offer at most `most` lines of the log; return False if one was refused, which remains the next."""
         while most > 0 and self.has_lines():
             while self._size < MAX_LINE and len(self._ready) < TOGETHER and self._make_ready():
                 pass
@@ -145,12 +146,12 @@ class Stream:
         return True
 
     def _make_ready(self) -> bool:
-        """Make lines of the log of the next line; False where there is none."""
+        """Convert the next line to lines of the log; return False if there is none."""
         end = self._rest.find(b"\n", self._at)
         if end >= 0:
             self._add(self._rest[self._at : end].removesuffix(b"\r"), goes_on=False)
             self._at = end + 1
-        elif len(self._rest) - self._at > LONGEST_LINE:  # what has no end yet keeps its last piece for itself
+        elif len(self._rest) - self._at > LONGEST_LINE:  # the last piece of an incomplete line is kept
             end = boundary(self._rest, self._at + LONGEST_LINE)
             self._add(self._rest[self._at : end], goes_on=True)
             self._at = end
@@ -179,6 +180,6 @@ class Stream:
 
 
 def _beginning_of_mark(data: bytes) -> bytes:
-    """The end of `data` that may become PROCESS_ENDED with the next bytes."""
+    """Return the end of `data` that may become PROCESS_ENDED with the next bytes."""
     at = data.rfind(PROCESS_ENDED[:1], -len(PROCESS_ENDED) + 1)
     return data[at:] if at >= 0 and PROCESS_ENDED.startswith(data[at:]) else b""
