@@ -121,5 +121,6 @@ def test_status_tells_of_a_removed_control_socket(spawnd: Start) -> None:
     (daemon.runtime / "control.d" / "c").unlink()
     assert "its control socket was removed: `spawnctl restart c`" in " ".join(daemon.ctl("status", "c").stdout.split())
     daemon.wait_log("`spawnctl restart c` makes it again")
+    assert "c: it was removed; `spawnctl restart c` makes it again" in daemon.ctl("call", "c", "Status").stderr
     assert daemon.ctl("restart", "c").returncode == 0
     assert "removed" not in daemon.ctl("status", "c").stdout

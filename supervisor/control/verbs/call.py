@@ -111,6 +111,9 @@ class Relay:
                 return BadReply(self._name, str(error))
             case channel.ConnectionLost() if state not in AT_REST:
                 return ConnectionLost(self._name)
+            case channel.NotListening() if unit is not None and unit.lacks_control_socket:
+                cause = f"it was removed; `spawnctl restart {self._name}` makes it again"
+                return Failed(f"cannot connect to the control socket of {self._name}: {cause}")
             case channel.NotListening() | channel.ConnectionLost():
                 return NotRunning(self._name, state.value)
             case _:
