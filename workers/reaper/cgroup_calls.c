@@ -150,7 +150,7 @@ static int find_set(const char *way, int64_t above, const struct counter *counte
 {
 	const char *name = strrchr(way, '/');
 	size_t length = name ? (size_t)(name - way) : 0;
-	char data[SIZE + 2] = " ", text[64];
+	char data[SIZE + 2], text[64];
 	long size;
 
 	if (set->way && set->above == above && set->length == length && !memcmp(set->way, way, length))
@@ -160,7 +160,7 @@ static int find_set(const char *way, int64_t above, const struct counter *counte
 		return (int)size;
 	if (size && data[size] == '\n')
 		size--;
-	data[size + 1] = ' ';
+	data[0] = data[size + 1] = ' ';
 	*set = (struct set){way, length, above, 0};
 	for (int i = 0; i < COUNTERS; i++) {
 		if (!counters[i].controller)

@@ -54,6 +54,7 @@ class WatchedCgroup:
         "frozen",
         "grace_until",
         "inode",
+        "is_deep",
         "kind",
         "left_out",
         "lost",
@@ -82,6 +83,7 @@ class WatchedCgroup:
             self.base, self.way = parent.base, name if parent.way == "." else f"{parent.way}/{name}"
             if len(self.way) > LONGEST_WAY:
                 self.base, self.way = parent, name
+        self.is_deep = self.base.kind is Kind.MEMBER  # the way is too long from the scope
         # how many names above its own its path leaves out; None: it leaves out nothing
         self.left_out: int | None = None
         if parent is not None and path != f"{parent.path}/{name}":
@@ -106,11 +108,6 @@ class WatchedCgroup:
             return path
         start = self.path if self.left_out is None else self.path.rpartition(f"{LEFT_OUT}/")[0]
         return f"{start}{LEFT_OUT}/{name}"
-
-    @property
-    def is_deep(self) -> bool:
-        """Whether the way to it begins at a member, as it would be too long otherwise."""
-        return self.base.kind is Kind.MEMBER
 
     def close(self) -> None:
         if self.folder is not None:

@@ -276,17 +276,23 @@ class Releases:
         if any(results) and self._journal is not None:
             self._journal.take_back([at for at, result in enumerate(results) if result not in _DELETED])
         for node, record, result in zip(doomed, records, results, strict=True):
-            assert node.release is not None
-            if result in _DELETED:
-                if result:
-                    os.close(node.release.opened.first)
-                    self.counters.deleted_by_others += 1
-                self._released(node, node.release, record)
-                self._tree.deleted(node)
-            elif result > 0:
-                self._not_as_it_was(node, result)
-            else:
-                self._refused(node, OSError(-result, os.strerror(-result), node.path))
+            try:
+                self._act_on_result(node, record, result)
+            except Exception as error:  # the others are deleted, too, and nothing may be done with these again
+                log.error("unexpected error with cgroup %s; going on", printable(node.path), exc_info=error)
+
+    def _act_on_result(self, node: WatchedCgroup, record: Record, result: int) -> None:
+        assert node.release is not None
+        if result in _DELETED:
+            if result:
+                os.close(node.release.opened.first)
+                self.counters.deleted_by_others += 1
+            self._released(node, node.release, record)
+            self._tree.deleted(node)
+        elif result > 0:
+            self._not_as_it_was(node, result)
+        else:
+            self._refused(node, OSError(-result, os.strerror(-result), node.path))
 
     def _not_as_it_was(self, node: WatchedCgroup, result: int) -> None:
         """Handle a cgroup that had a process since it was read, or is gone; another one may have its name."""

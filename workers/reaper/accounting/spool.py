@@ -140,7 +140,7 @@ class Spool:
         self.lost += len(lines) - len(kept)
 
     def take_back(self, places: Sequence[int]) -> None:
-        """Forget rows of the last append, by their indices."""
+        """Forget rows of the last append, by their indices.  Raises OSError."""
         lines, kept, at = self._appended
         first = len(self.in_memory) - kept
         for place in sorted(places, reverse=True):

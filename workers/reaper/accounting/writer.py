@@ -101,7 +101,10 @@ class AccountingWriter:
             self.changed()
 
     def take_back(self, places: Sequence[int]) -> None:
-        self.spool.take_back(places)
+        try:
+            self.spool.take_back(places)
+        except OSError as error:
+            log.warning("cannot drop a row of the accounting, whose cgroup counts twice: %s", error.strerror)
 
     def _drop_unfinished(self) -> None:
         """Drop the last rows of a killed process whose cgroups live, because it had not deleted them."""

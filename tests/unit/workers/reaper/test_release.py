@@ -16,6 +16,7 @@ import pytest
 from tests.unit.process.requirements import needs_root
 from tests.unit.workers.reaper.ground import Ground
 from tests.unit.workers.reaper.scenario import Script, play, until
+from workers.lua.released import Released
 from workers.reaper import release, tree, watches
 from workers.reaper.cgroup_calls import look
 from workers.reaper.node import NOT_WATCHED, WatchedCgroup
@@ -481,6 +482,32 @@ def test_an_unexpected_error_costs_the_others_nothing(
 
     play(scenario, Ground.make)
     assert "a mistake of ours" in caplog.text
+
+
+def test_an_unexpected_error_after_the_deletions_costs_the_others_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        call = script.call
+
+        def wrong(name: str, released: Released | None = None) -> asyncio.Future[bool]:
+            if not script.told and released is not None:
+                script.told.append(released)
+                raise KeyError("a mistake of ours")
+            return call(name, released)
+
+        monkeypatch.setattr(script, "call", wrong)
+        before = len(reaper.tree.members())
+        for name in "abc":
+            own.make(name)
+            own.pass_through(name)
+        await until(lambda: len(script.told) == 3)
+        await until(lambda: len(reaper.tree.members()) == before)
+        assert reaper.releases.counters.released == 3
+        assert reaper.releases.waiting == 0
+
+    play(scenario, Ground.make, delete_delay=0.3)
+    assert caplog.text.count("unexpected error with cgroup") == 1
 
 
 def test_what_cannot_be_deleted_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

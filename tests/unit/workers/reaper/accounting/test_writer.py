@@ -16,6 +16,7 @@ import pytest
 from tests.unit.waiting import child_process, wait_exit, wait_until
 from tests.unit.workers.reaper.rows import encode, record
 from tests.unit.workers.reaper.scenario import until
+from workers.reaper.accounting import spool as spool_module
 from workers.reaper.accounting import writer as module
 from workers.reaper.accounting.database import open_database
 from workers.reaper.accounting.query import Query, Totals
@@ -86,6 +87,26 @@ def test_rows_come_to_the_database_and_leave_the_spool(tmp_path: Path) -> None:
         await writer.stop()
 
     asyncio.run(run())
+
+
+def test_a_row_that_cannot_be_taken_back_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(fd: int, at: int, size: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    async def run() -> None:
+        database = Fake()
+        writer = start(tmp_path, database)
+        writer.record([record(inode=1), record(inode=2)])
+        with monkeypatch.context() as patched:
+            patched.setattr(spool_module, "_blank", refuse)
+            writer.take_back([0])
+        await until(lambda: database.cgroups() == [1, 2])
+        await writer.stop()
+
+    asyncio.run(run())
+    assert "cannot drop a row of the accounting, whose cgroup counts twice: Input/output error" in caplog.text
 
 
 def test_a_database_that_is_away_for_a_while(tmp_path: Path) -> None:
