@@ -22,6 +22,7 @@ from supervisor.loop.loop import Loop
 from tests.unit.waiting import child_process, wait_readable
 from tests.unit.workers.log_worker import LogWorker
 from workers.log import stream
+from workers.log.main import REST
 
 LONE = 300  # lines in a round
 
@@ -76,6 +77,7 @@ def lone(worker: LogWorker, write_end: int, size: int) -> float:
     times = []
     for number in range(LONE):
         line = b"%0*d\n" % (size - 1, number)
+        time.sleep(2 * REST)  # as a line by itself comes
         begun = time.perf_counter()
         os.write(write_end, line)
         while not os.read(worker.log_fd, 1 << 16).endswith(line):

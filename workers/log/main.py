@@ -29,6 +29,7 @@ from workers.log.turns import Turns
 from workers.runtime.start import passed_descriptors
 
 PAUSE = 0.1  # seconds until a stream is read again if no child could be started
+REST = 0.002  # seconds between reads of a stream, so that a service that writes line by line needs fewer children
 CHUNK = 1 << 16  # bytes per read: the default capacity of a pipe
 
 
@@ -95,6 +96,9 @@ class Worker:
         elif stream.floods:
             self._loop.unwatch(stream.fd)
             self._unread.add(stream)
+        elif taken:
+            self._loop.unwatch(stream.fd)
+            self._loop.call_later(REST, lambda: self._read_again(stream))
         self._turns.add(stream)
 
     def _take_later(self, stream: Stream, call: PipeCall) -> None:

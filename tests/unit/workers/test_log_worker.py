@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from supervisor.log.handler import CUT
+from supervisor.log.handler import CUT, LineHandler
 from supervisor.log.output import WorkerOutputs
 from supervisor.log.ring import SIZE
 from supervisor.loop.loop import Loop
 from tests import fuse, held_pipe, withdrawn_page
 from tests.unit.closing import PatientCloser
 from tests.unit.log.kept import kept_output
+from tests.unit.loop.clock import Clock
 from tests.unit.process.forked import open_numbers
 from tests.unit.waiting import checked_loop, child_process, turn, wait_exit, wait_until
 from tests.unit.workers.log_worker import LogWorker
+from workers.log.main import REST, Worker
+from workers.log.outlet import Outlet
 from workers.log.stream import BACKLOG
 
 Start = Callable[[], LogWorker]
@@ -363,3 +367,34 @@ def test_a_service_that_floods_waits_and_neither_it_nor_others_lose_lines(
     assert [line for line in lines if line.startswith("quiet: ")][: said - 1] == [
         f"quiet: line {number}" for number in range(said - 1)
     ]
+
+
+def test_a_service_that_writes_line_by_line_is_read_now_and_then(tmp_path: Path) -> None:
+    errors: list[BaseException] = []
+    clock = Clock()
+    loop = Loop(errors.append, clock)
+    outputs = WorkerOutputs(loop, PatientCloser().close)
+    ((_name, feed),) = outputs.feed()
+    with open(tmp_path / "log", "wb") as file, socket.socket(fileno=feed) as sock:
+        Worker(loop, sock, Outlet(LineHandler(file.fileno())))
+        fd = outputs.stream("a")
+
+        def has_come(end: bytes) -> bool:
+            turn(loop)
+            return kept_output(outputs, "a").endswith(end)
+
+        for number in range(3):
+            os.write(fd, b"first\n")
+            wait_until(lambda: has_come(b"first\n"))
+            os.write(fd, b"second\n")
+            clock.now += REST * 0.9
+            turn(loop, 5)
+            assert kept_output(outputs, "a").count(b"second") == number, "it rests"
+            clock.now += REST * 0.2
+            wait_until(lambda: has_come(b"second\n"))
+            clock.now += REST * 1.1
+        outputs.drop("a")
+        turn(loop, 5)
+        outputs._close_feed()
+    loop.close()
+    assert not errors
