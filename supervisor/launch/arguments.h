@@ -1,7 +1,7 @@
-// Arguments in which variables stand, expanded as systemd does it: systemd.service(5), "Command lines".
+// Expansion of variables in arguments, like in systemd: systemd.service(5), "Command lines".
 //
-// `$NAME` alone becomes the words of its value, none or many, of which quotes hold some together; `${NAME}` anywhere
-// becomes its value, and `$$` one `$`.
+// A separate argument `$NAME` becomes the words of its value, none or many, where quotes join words. `${NAME}` becomes
+// its value anywhere, and `$$` becomes `$`.
 #pragma once
 
 #include "environment.h"
@@ -25,7 +25,7 @@ static void add_argument(const char *argument)
 	arguments.list[arguments.count] = NULL;
 }
 
-// The end of what the quote at `text` begins, its other quote; NULL where there is none.
+// Return the closing quote for the quote at `text`, or NULL.
 static const char *closing(const char *text)
 {
 	const char *next = text + 1;
@@ -37,7 +37,7 @@ static const char *closing(const char *text)
 	return *next ? next : NULL;
 }
 
-// Write a word without its quotes; returns what is behind it.
+// Write a word without its quotes; return the text after it.
 static const char *take_word(const char *text, char **to)
 {
 	while (*text && !is_blank(*text)) {
@@ -71,7 +71,7 @@ static void add_words(const char *value)
 	}
 }
 
-// What stands for the variable or `$` at `text`: where it goes on, and its value; `text` where nothing does.
+// Expand the variable or `$` at `text`. Returns the text after it and its value, or `text` if there is none.
 static const char *part(const char *text, const char **value)
 {
 	size_t length;
@@ -116,7 +116,7 @@ static void add_expanded(const char *argument)
 	add_argument(text);
 }
 
-// Have the arguments of an operation in `arguments`, the program first, which is none of those that are expanded.
+// Put the arguments of an operation into `arguments`. The program is the first, and is not expanded.
 static void take_arguments(const struct operation *operation)
 {
 	const char *argument = string_of(operation, LABELS);

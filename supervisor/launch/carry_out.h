@@ -1,4 +1,4 @@
-// Carrying out a plan that is one.
+// Execution of a valid plan.
 #pragma once
 
 #include <linux/prctl.h>
@@ -101,7 +101,7 @@ static int hold_folder(const struct operation *operation)
 
 	if (fd >= 0)
 		return (int)fd;
-	// one cause for the folder that the user may not enter, and for the one that nobody may
+	// the same cause for a folder that this user may not enter, and for one that no user may enter
 	if (walk.failure.number == report.operation->refused && is_same(walk.failure.about, "proc", sizeof "proc"))
 		walk.failure.about = "";
 	fail(&walk.failure);
@@ -129,7 +129,7 @@ static long prctl(long option, long a, long b)
 	return call(__NR_prctl, option, a, b, 0);
 }
 
-// While this process is root: a keyring of the service's user would count against the 200 that a user may have.
+// This happens while the process is root, because a user may have only 200 keyrings.
 static void join_keyring(void)
 {
 	const long result = call(__NR_keyctl, KEYCTL_JOIN_SESSION_KEYRING_, 0, 0, 0);
@@ -165,7 +165,7 @@ static void have_capabilities(uint64_t wanted)
 	must(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0));
 }
 
-// Wait until spawnd knows this process; without a spawnd it ends.
+// Wait until spawnd knows this process; exit if spawnd is gone.
 static void wait_for_go(void)
 {
 	char byte;
@@ -174,7 +174,7 @@ static void wait_for_go(void)
 		leave(EXIT_CHILD_FAILED);
 }
 
-// Whether a path is another one with arguments behind a space.
+// Whether a path is an existing path followed by a space and arguments.
 static int is_command_line(const char *path)
 {
 	static char program[PATH_MAX];
@@ -191,7 +191,7 @@ static int is_command_line(const char *path)
 	       is_type(&found, S_IFREG);
 }
 
-// With the begin of a file that was not executed, of which `failure.py` tells what is wrong.
+// Report a failed exec with the beginning of the file, which `failure.py` uses for the diagnosis.
 static _Noreturn void fail_to_execute(const char *path, long number)
 {
 	static char begin[FIRST_LINE];

@@ -1,4 +1,4 @@
-// The descriptors of a service: those that arrive, moved to their numbers, and whether their paths lead to them.
+// The descriptors of a service: their arrival, their move to the right numbers, and the check of their paths.
 #pragma once
 
 #include <linux/fcntl.h>
@@ -36,7 +36,7 @@ static void close_ranges(const struct operation *operation)
 		must(call(__NR_close_range, (long)operation->numbers[i], (long)operation->numbers[i + 1], 0, 0));
 }
 
-// Descriptors get the lowest numbers that are free, which the plan has computed.
+// Descriptors get the lowest free numbers, as computed by the plan.
 static void receive(const struct operation *operation)
 {
 	static struct message_part part;
@@ -71,7 +71,7 @@ static void open_null(const struct operation *operation)
 	call(__NR_close, fd, 0, 0, 0);
 }
 
-// "place stdin", …: there is no operation for each, as a service may have thousands.
+// "place stdin", …: not an operation for each descriptor, because a service may have thousands.
 static _Noreturn void fail_to_place(uint64_t target, long number)
 {
 	static const char *const names[] = { "stdin", "stdout", "stderr" };
@@ -91,12 +91,12 @@ static _Noreturn void fail_to_place(uint64_t target, long number)
 		text[length + 11 + write_digits(text + length + 11, target, 10, 1)] = '\0';
 	}
 	call(__NR_prlimit64, 0, RLIMIT_NOFILE_, 0, (long)limit);
-	if (number == EBADF && target >= limit[0]) // dup2(2) says the one where it means the other
+	if (number == EBADF && target >= limit[0]) // dup2(2) reports EBADF in place of EMFILE
 		number = EMFILE;
 	fail_step(text, &(struct failure){ number, "", "", 0, 0 });
 }
 
-// The last number stands for itself: of all that the service has, none is closed by an exec, but the socket is.
+// The last pair is the socket, the only descriptor that an exec closes.
 static void move_all(const struct operation *operation)
 {
 	for (uint32_t i = 0; i < operation->number_count; i += 2) {
@@ -112,7 +112,7 @@ static void move_all(const struct operation *operation)
 	must(call(__NR_fcntl, report.fd, F_SETFD, FD_CLOEXEC, 0));
 }
 
-// Whether some process has the socket at the path bound, or nobody can tell: `is_bound` of
+// Whether a process has bound the socket at the path, or this is unknown: `is_bound` of
 // `supervisor/process/sockets.py`.
 static int is_bound(const char *path)
 {
@@ -137,7 +137,7 @@ static int is_folder(const char *path)
 	       (status.stx_mode & S_IFMT) == S_IFDIR;
 }
 
-// What is at a path in the place of the file that was opened, as `Sight` in `supervisor/process/paths.py`; NULL: that.
+// The state of a path, like `Sight` in `supervisor/process/paths.py`; NULL if the opened file is still there.
 static const char *sight_of(const struct operation *operation)
 {
 	const char *path = string_of(operation, PATH), *folder = string_of(operation, LABELS);

@@ -1,8 +1,8 @@
-// The environment of a program: assignments, of which the last one of a name wins, and the files that have them.
+// The environment of a program: assignments, where the last one for a name wins, and environment files.
 //
-// A file has lines `KEY=value`, `#` and `;` comments and empty lines.  Blanks around key and value are dropped, and one
-// pair of quotes around the value; nothing is expanded or unescaped.  `export` may stand before a key, a byte order
-// mark before the first line.
+// A file has lines `KEY=value`, `#` and `;` comments and empty lines. Blanks around key and value are dropped, and a
+// pair of quotes around the value; there are no expansions and escapes. `export` may precede a key, a byte order mark
+// the first line.
 #pragma once
 
 #include "lend.h"
@@ -11,7 +11,7 @@ enum { LARGEST_FILE = 1 << 20 };
 
 static struct {
 	const char **list; // NULL at its end
-	uint32_t *table; // hashed: numbers in the list from 1, 0 for none
+	uint32_t *table; // hash table of indices of the list plus 1; 0: empty
 	uint32_t count, size; // of the table, a power of 2
 } environment;
 
@@ -24,7 +24,7 @@ static size_t length_of_name(const char *assignment)
 	return length;
 }
 
-// The place of a name in the table, or the empty one where it belongs.
+// Return the place of a name in the table, or the empty place for it.
 static uint32_t *slot_of(const char *name, size_t length)
 {
 	uint32_t hash = 2166136261u;
@@ -62,7 +62,7 @@ static void make_room(uint32_t more)
 	environment.list[environment.count] = NULL;
 }
 
-// Take an assignment, which stays in the memory where it is.
+// Add an assignment, which is not copied.
 static void assign(const char *assignment)
 {
 	uint32_t *slot;
@@ -78,7 +78,7 @@ static void assign(const char *assignment)
 	*slot = environment.count;
 }
 
-// The value of a name, "" where there is none.
+// Return the value of a name, or "".
 static const char *value_of(const char *name, size_t length)
 {
 	uint32_t slot = environment.size ? *slot_of(name, length) : 0;
@@ -124,7 +124,7 @@ static char *skip_export(char *text, const char *end)
 	return skip_blanks(behind, end);
 }
 
-// Make an assignment of what is in a line, in its place; whether that is one, or empty.
+// Convert a line to an assignment in place. Returns whether the line is valid or empty.
 static int read_line(char *text, char *end)
 {
 	char *value;
@@ -193,7 +193,7 @@ static void read_env_file(const struct operation *operation)
 	read_lines(text, text + size);
 }
 
-// `NAME=` and a value that this process alone knows.
+// Add `NAME=` with a value that only this process knows.
 static void assign_own(const char *name, const char *value, size_t length)
 {
 	const size_t before = length_of(name);
@@ -213,7 +213,7 @@ static void assign_pid(const char *name)
 	assign_own(name, digits, write_digits(digits, (uint64_t)call(__NR_getpid, 0, 0, 0, 0), 10, 1));
 }
 
-// The mark of a start, as `start_mark` in `supervisor/process/marks.py`: start time and pid.
+// The mark of a start, like `start_mark` in `supervisor/process/marks.py`: start time and pid.
 static void assign_start(const char *name)
 {
 	static char stat[1024];
@@ -225,7 +225,7 @@ static void assign_start(const char *name)
 	char mark[32];
 
 	close_fd(fd);
-	while (next > stat && *next != ')') // the name may hold anything
+	while (next > stat && *next != ')') // the name may contain any character
 		next--;
 	for (int field = 2; field < 22 && *next; next++) // proc_pid_stat(5)
 		field += *next == ' ';

@@ -1,15 +1,16 @@
-// Becoming a service: `launch PLAN ERRORS`, the numbers of two descriptors.
+// Start of a service: `launch PLAN ERRORS`, with the numbers of two descriptors.
 //
-// spawnd starts it in the place of a fork of itself, with nothing of its memory.  It carries out the plan, a sealed
-// memfd, and executes the program.  A failure is reported on the socket `ERRORS`, from which comes also the byte that
-// lets it go on.  No library, no allocation beyond pages, no input but the plan and what that names.
+// spawnd starts this program in place of a fork of itself, without spawnd's memory. It executes the plan, a sealed
+// memfd, and then the program of the service. It reports a failure on the socket `ERRORS`, where it also waits for the
+// byte that permits it to continue. It uses no library, allocates only pages, and has no input but the plan and the
+// files that the plan names.
 #include "carry_out.h"
 #include "entry_point.h"
 
 #define F_GET_SEALS_ (1024 + 10)
-#define ALL_SEALS 0xf // that it is not sealed further, and does not shrink, grow or change
+#define ALL_SEALS 0xf // no further seals, no change of size or content
 
-// What a compiler may call by itself.
+// Functions that a compiler may call implicitly.
 __attribute__((used)) void *memcpy(void *to, const void *from, size_t size)
 {
 	copy(to, from, size);
@@ -23,7 +24,7 @@ __attribute__((used)) void *memset(void *to, int byte, size_t size)
 	return to;
 }
 
-// An operation for what fails before there is a plan.
+// An operation for failures before the plan is read.
 static const struct {
 	struct operation operation;
 	char strings[8];

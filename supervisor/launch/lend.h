@@ -1,4 +1,4 @@
-// Opening a path, beyond links of others with the rights of a user.
+// Opening a path, where links of other users are followed only with the rights of the service's user.
 #pragma once
 
 #include "walk.h"
@@ -29,7 +29,7 @@ static long set_groups(const uint64_t *gids, uint32_t count)
 	return call(__NR_setgroups, count, (long)groups, 0, 0);
 }
 
-// The id in force for files, of which the kernel says nothing where it refuses a change.
+// Set the id for file access, and check it, because the kernel does not report a refusal.
 static long have_id(long setter, uint32_t id)
 {
 	call(setter, id, 0, 0, 0);
@@ -42,7 +42,7 @@ static long open_beyond(int is_folder)
 	size_t length = length_of(walk.rest);
 	long held;
 
-	// O_PATH alone does not ask whether the folder itself may be entered
+	// O_PATH does not check the permission to enter the folder itself
 	if (is_folder && length + 3 < sizeof walk.rest)
 		copy(walk.rest + length, "/.", 3);
 	held = call(__NR_openat2, walk.folder, (long)walk.rest, (long)&how, sizeof how);
@@ -80,8 +80,8 @@ static long open_with_rights(const struct rights *rights, int is_folder)
 	return found;
 }
 
-// Open a folder to be held, or a file to be read.  Returns an errno with a minus sign where that fails, which
-// `walk.failure` is about.  A FIFO without a writer is an empty file.
+// Open a folder with O_PATH, or a file for reading. Returns a negative errno on failure, which `walk.failure`
+// describes. A FIFO without a writer counts as an empty file.
 static long open_as(const char *path, const struct rights *rights, int is_folder)
 {
 	const size_t length = length_of(path);

@@ -1,8 +1,8 @@
-// A plan: the operations that make a process a service, in the order in which they are carried out.
+// A plan: the operations that turn a process into a service, in the order of their execution.
 //
-// It begins with a header, and each operation has numbers of 64 bits and strings that end with NUL: step and path, for
-// the report of a failure, and the cause to tell where the kernel says `refused`; then what the kind of operation takes.
-// `operations.py` writes it, in the byte order of the machine.  All of it is checked before any of it is carried out.
+// It begins with a header. Each operation has numbers of 64 bits, and strings terminated by NUL: step and path for the
+// report of a failure, the cause to report for the errno `refused`, and then the parameters of its kind.
+// `operations.py` writes the plan in native byte order. The whole plan is checked before any operation is executed.
 #pragma once
 
 #include <linux/errno.h>
@@ -11,7 +11,7 @@
 #include "text.h"
 
 enum { PLAN_MAGIC = 0x4e4c5053, PLAN_VERSION = 1, PLAN_LARGEST = 1 << 26 };
-enum { STEP, PATH, CAUSE, LABELS }; // strings that each operation has
+enum { STEP, PATH, CAUSE, LABELS }; // strings of each operation
 
 struct plan {
 	uint32_t magic, version, size, count;
@@ -39,15 +39,15 @@ enum kind {
 	KINDS,
 };
 
-enum value { ANY, DESCRIPTOR, ID, RESOURCE, SIZE_OF_REST }; // what a number may be
+enum value { ANY, DESCRIPTOR, ID, RESOURCE, SIZE_OF_REST }; // valid values of a number
 
 enum { MANY = 1 << 22 };
 
-// A kind takes at least `fixed` numbers and at most `most`: of the values that are named, and more of the last of them.
+// A kind takes from `fixed` to `most` numbers with the listed values; further numbers are like the last listed one.
 struct shape {
 	uint8_t phase, fixed, values[3];
 	uint32_t most;
-	uint16_t strings; // beyond the labels; MANY_STRINGS: any number, but not none
+	uint16_t strings; // in addition to the labels; MANY_STRINGS: one or more
 };
 
 enum { MANY_STRINGS = 0xffff };
@@ -155,7 +155,7 @@ static int has_valid_numbers(const struct operation *operation, const struct sha
 	return 1;
 }
 
-// Whether the bytes behind the numbers are so many strings, and fewer than 8 of filling.
+// Whether the bytes after the numbers are this number of strings, plus fewer than 8 bytes of padding.
 static int has_valid_strings(const struct operation *operation, const struct shape *shape)
 {
 	const size_t begins = sizeof *operation + 8 * (size_t)operation->number_count;
@@ -193,7 +193,7 @@ static int is_valid_operation(const struct operation *operation, size_t left, ui
 	       has_valid_strings(operation, &shapes[operation->kind]);
 }
 
-// Whether what may be left out ends with the phase of the operation that says so.
+// Whether the operations that may be skipped belong to the phase of the operation that skips them.
 static int ends_in_phase(const struct operation *operation)
 {
 	const struct operation *last = operation;
@@ -203,8 +203,8 @@ static int ends_in_phase(const struct operation *operation)
 	return shapes[last->kind].phase == shapes[operation->kind].phase;
 }
 
-// Whether a plan is one as a whole: then no operation reads beyond its own bytes.  It waits for spawnd once, and a
-// program is executed at its end and nowhere else.
+// Whether a plan is valid as a whole, so that no operation reads beyond its bytes. A valid plan waits for spawnd once,
+// and executes a program only at its end.
 static int is_plan(const struct plan *plan, size_t size)
 {
 	const struct operation *operation;

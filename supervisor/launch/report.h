@@ -1,6 +1,6 @@
-// What a process tells spawnd: a JSON object for the step that failed, lines before it for what it does without.
+// The report of a process to spawnd: a JSON object for a failed step, after lines for missing features.
 //
-// `about` names a cause that the errno does not tell; its text is in `failure.py`.
+// `about` names a cause beyond the errno; `failure.py` has its text.
 #pragma once
 
 #include <linux/errno.h>
@@ -11,15 +11,15 @@ enum { EXIT_CHILD_FAILED = 111 }; // as in `fork.py`
 
 struct failure {
 	long number; // an errno
-	const char *about; // "": the errno says all
-	const char *name; // of the file, or the bytes, that it is about
+	const char *about; // "": no more than the errno
+	const char *name; // of the file, or the relevant bytes
 	size_t name_size;
 	uint64_t value; // a user, or a line
 };
 
 static struct {
 	int fd; // of the pair of sockets
-	int is_begun; // whether something has been found that is no error of the kernel
+	int is_begun; // whether a cause other than an error of the kernel was found
 	const struct operation *operation; // that is being carried out
 	unsigned int used;
 	char bytes[512];
@@ -52,7 +52,7 @@ static void put(const char *text)
 		put_byte(*text++);
 }
 
-// As a part of a JSON string; a byte beyond ASCII is half a pair, as Python reads what is not UTF-8.
+// Write a part of a JSON string; a byte beyond ASCII becomes a lone surrogate, Python's form of invalid UTF-8.
 static void put_escaped(const char *text, size_t length)
 {
 	for (size_t i = 0; i < length; i++) {
@@ -117,7 +117,7 @@ static _Noreturn void fail(const struct failure *failure)
 	fail_step(string_of(report.operation, STEP), failure);
 }
 
-// Return what is no error of the kernel; report what is.
+// Return a result, but report an error of the kernel.
 static long must(long result)
 {
 	if (result < 0 && result > -4096)

@@ -1,11 +1,12 @@
 // Starting `launch` from spawnd, at a cost that does not grow with spawnd's memory and descriptors.
 //
-// The child shares the memory, as after vfork(2), and spawnd waits until it has executed `launch`. It makes no call that
-// may block: no close, as that of a file of FUSE asks its server, and no look at a path. So the low descriptors of
-// spawnd are open in `launch`, which closes them, and those above are not in its table at all.
+// The child shares spawnd's memory, like after vfork(2), and spawnd waits until the child has executed `launch`. So the
+// child makes no call that may block: no close, because FUSE asks its server at the close of a file, and no access to a
+// path. Therefore the low descriptors of spawnd are open in `launch`, which closes them; higher ones are not in its
+// table.
 //
-// Sockets arrive on the numbers of a reserved block: a close of one that is open elsewhere does not block, so that spawnd
-// can empty the block again. Everything else arrives in a message on the socket on which `launch` reports.
+// Sockets arrive on the numbers of a reserved block. The close of a socket that is open elsewhere does not block, so
+// spawnd can clear the block again. Other descriptors arrive in a message on the socket for the report of `launch`.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -45,7 +46,7 @@ static struct {
 	int numbers[BLOCK];
 } block;
 
-// Tell sockets from everything else: neither call blocks, as fstat(2) of a file does.
+// Distinguish sockets from other descriptors with calls that never block, unlike fstat(2).
 void find_sockets(const int *fds, unsigned int count, uint8_t *are_sockets)
 {
 	for (unsigned int i = 0; i < count; i++) {
@@ -56,7 +57,7 @@ void find_sockets(const int *fds, unsigned int count, uint8_t *are_sockets)
 	}
 }
 
-// Reserve low numbers, while there are some; returns how many, and writes them down.  Below 3 there is none.
+// Reserve low numbers from 3 up, as far as they are free. Stores the numbers, and returns how many there are.
 int reserve_block(int unused, int *numbers)
 {
 	block.unused = unused;
@@ -70,7 +71,7 @@ int reserve_block(int unused, int *numbers)
 	return block.count;
 }
 
-// Capabilities of an ordinary user go on to what it executes as ambient ones alone. They are given up there again.
+// For an ordinary user, only ambient capabilities survive an exec. `launch` gives them up again.
 static void pass_on_capabilities(void)
 {
 	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
@@ -184,10 +185,10 @@ static int fill_block(const int *fds, int count)
 	return 0;
 }
 
-// Start `program`, which is `launch`, with a plan for it. `errors` is its end of the pair of sockets, `ours` the other.
-// `fds` are the sockets that it gets on the numbers of the block from the third on, `sent` what is sent to it. Where
-// `highest` is not -1, it has a copy of spawnd's table, of which that is the highest number. Returns its pid, or an
-// errno with a minus sign, of which NO_PROGRAM says that the program was not executed.
+// Start `program`, which is `launch`, with a plan. `errors` is its end of the pair of sockets, `ours` the other one.
+// `fds` are the sockets that it gets on the numbers of the block from the third on; `sent` are sent in messages. If
+// `highest` is not -1, it gets a copy of spawnd's table, in which `highest` is the highest number. Returns the pid, or
+// a negative errno, with NO_PROGRAM if the program could not be executed.
 int start_launch(int program, const void *plan, size_t size, int errors, int ours, const int *fds, unsigned int count,
 		 const int *sent, unsigned int sent_count, int highest)
 {

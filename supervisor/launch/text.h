@@ -39,7 +39,7 @@ static void copy(void *target, const void *source, size_t length)
 			to[length] = from[length];
 }
 
-// The digits of a number in `base`, at least `least` of them, without a NUL; returns how many.
+// Write at least `least` digits of a number in `base`, without a NUL. Returns their number.
 static size_t write_digits(char *to, uint64_t number, unsigned int base, size_t least)
 {
 	char digits[24];
@@ -55,7 +55,7 @@ static size_t write_digits(char *to, uint64_t number, unsigned int base, size_t 
 	return i;
 }
 
-// Pages of our own, NULL where there are none to be had.  They are given back by the exec.
+// Return new pages, or NULL. The exec releases them.
 static void *new_pages(size_t size)
 {
 	const long pages = call_six(__NR_mmap, 0, (long)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -63,7 +63,7 @@ static void *new_pages(size_t size)
 	return pages < 0 && pages > -4096 ? NULL : (void *)pages;
 }
 
-// Memory until the exec, NULL where there is none to be had.
+// Return memory that lasts until the exec, or NULL.
 static void *new_memory(size_t size)
 {
 	static _Alignas(16) char first[4096]; // enough for most plans

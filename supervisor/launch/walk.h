@@ -1,5 +1,5 @@
-// A path step by step, as far as root can trust the way: `Place` of `supervisor/linux/place.py` and `open_as` of
-// `supervisor/process/files.py`, which explain it.  This process has a single thread, so it lends itself the rights.
+// Resolution of a path step by step, as far as root can trust it: see `Place` of `supervisor/linux/place.py` and
+// `open_as` of `supervisor/process/files.py`. This process has a single thread, so it changes its own rights.
 #pragma once
 
 #include <linux/capability.h>
@@ -52,7 +52,7 @@ static long fails(long number)
 	return number;
 }
 
-// Where the walk is, and `name` there; a folder without a path has the name alone.
+// Return the path of `name` at the present place, or only the name if the folder has no path.
 static void tell_place(const char *name)
 {
 	static char place[LONGEST_NAME];
@@ -95,7 +95,7 @@ static int is_type(const struct statx *status, unsigned int type)
 	return (status->stx_mode & S_IFMT) == type;
 }
 
-// Refuse what a user can have put into a folder that everybody may write to.
+// Refuse a file that another user can have created in a folder that all users may write to.
 static long check_owner(const struct statx *status, const char *name)
 {
 	struct statx folder;
@@ -179,7 +179,7 @@ static long read_trusted(int link, const char *name, char *target)
 	return result <= 0 ? fails(result ? result : -ENOENT) : result;
 }
 
-// Read the target of the link `name`, without a NUL; its size, 0 where the kernel alone can follow it, as in /proc.
+// Read the target of the link `name`, without a NUL. Returns its size, 0 for a link that only the kernel can follow.
 static long follow(const char *name, char *target)
 {
 	const long link = call(__NR_openat, walk.folder, (long)name, HOLD | O_NOFOLLOW, 0);
@@ -192,7 +192,7 @@ static long follow(const char *name, char *target)
 	return size;
 }
 
-// Have the rest of the path begin with `size` bytes of a link's target, or with the name where `size` is 0.
+// Prepend `size` bytes of a link's target to the rest of the path, or the name if `size` is 0.
 static long put_before(const char *begin, size_t size)
 {
 	const size_t length = length_of(walk.rest) + 1;
@@ -225,7 +225,7 @@ static long step_into(void)
 	return put_before(target, (size_t)size);
 }
 
-// Go to the folder of the path in `walk.rest`, of which the last name is left there.
+// Go to the folder of the path in `walk.rest`, where only the last name remains.
 static long enter(void)
 {
 	long result;
@@ -251,7 +251,7 @@ static long enter(void)
 	return 0;
 }
 
-// Hold what is at the end of the path, and of links there.
+// Open the file at the end of the path with O_PATH, after following links.
 static long hold(void)
 {
 	char target[PATH_MAX];
@@ -284,7 +284,7 @@ static long hold(void)
 	}
 }
 
-// Open what is held for reading.
+// Open the held file for reading.
 static long open_held(int held)
 {
 	char path[32] = "/proc/self/fd/";

@@ -1,4 +1,4 @@
-// Where a program without a C library begins: `start` gets the stack that the kernel has made, execve(2).
+// The entry point of a program without a C library: `start` gets the stack made by execve(2).
 #pragma once
 
 #if defined(__x86_64__)

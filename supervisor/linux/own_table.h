@@ -1,10 +1,10 @@
-// Children that share the memory of their parent and have tables of descriptors of their own.
+// Children that share the memory of their parent, but have descriptor tables of their own.
 //
-// A child begins in the table of its parent, leaves it for an empty one, and fetches what it needs: to copy a table of
-// thousands and to close the copies would take milliseconds, and each close of a file may have to wait for its server.
-// (The kernel copies the first 64 all the same, so a child that needs nothing else takes these.) It does nothing else
-// in the parent's table. Where it may not fetch (pidfd_getfd(2) asks for the right to trace the parent, which Yama or a
-// container may deny), it is started with a copy after all, and so are all others from then on.
+// A child begins in the table of its parent, switches to an empty one, and fetches the descriptors that it needs. A
+// copy of a table with thousands of descriptors, and its close, would take milliseconds, and each close of a file may
+// wait for its server. (The kernel copies the first 64 anyway, so a child that needs only these takes them.) If the
+// child may not fetch, because pidfd_getfd(2) requires the right to trace the parent, which Yama or a container may
+// deny, it is started with a copy, and so are all later children.
 #pragma once
 
 #include <errno.h>
@@ -30,14 +30,14 @@ enum {
 	CONTROL_SIZE = 2048,
 };
 
-// How children come by their tables.
+// How children get their tables.
 static struct {
-	int copies; // by a copy of the parent's
+	int copies; // whether they copy the parent's table
 	int parent;
-	volatile int error; // why the last one could not fetch, 0 where it could
+	volatile int error; // why the last child could not fetch, or 0
 } table;
 
-// Have a table with these descriptors alone, which are in ascending order, under the numbers `own`.
+// Switch to a table with only these descriptors, given in ascending order, under the numbers `own`.
 static int take_table(const int *fds, int count, int *own)
 {
 	long result, parent;
@@ -63,7 +63,7 @@ static int take_table(const int *fds, int count, int *own)
 	return result < 0 ? -1 : 0;
 }
 
-// The same with two descriptors, in whatever order.
+// Do the same with two descriptors in any order.
 static inline int take_two(int one, int other, int *own_one, int *own_other)
 {
 	const int is_ordered = one < other;
@@ -77,10 +77,10 @@ static inline int take_two(int one, int other, int *own_one, int *own_other)
 	return 0;
 }
 
-// Send descriptors, at most MOST, over a socket, in a message without bytes; 0, or an errno with a minus sign.
+// Send at most MOST descriptors over a socket, in a message without bytes. Returns 0, or a negative errno.
 static inline int send_over(int socket, const int *fds, int count)
 {
-	_Alignas(struct cmsghdr) char control[CONTROL_SIZE]; // not static: children that are late send at any time
+	_Alignas(struct cmsghdr) char control[CONTROL_SIZE]; // not static: late children send at any time
 	struct msghdr header = { .msg_control = control, .msg_controllen = CMSG_SPACE((size_t)count * sizeof(int)) };
 	struct cmsghdr *part = CMSG_FIRSTHDR(&header);
 
@@ -91,7 +91,7 @@ static inline int send_over(int socket, const int *fds, int count)
 	return (int)call(__NR_sendmsg, socket, (long)&header, MSG_DONTWAIT, 0);
 }
 
-// Start a child; `signal` tells of its end, 0 for none. Returns its pid, or an errno with a minus sign.
+// Start a child; `signal` reports its end, 0 for none. Returns its pid, or a negative errno.
 static int begin(struct child *child, int (*function)(void *), int signal, void *argument)
 {
 	table.parent = getpid();
@@ -99,7 +99,7 @@ static int begin(struct child *child, int (*function)(void *), int signal, void 
 	return launch(child, function, signal | (table.copies ? 0 : CLONE_FILES), argument);
 }
 
-// After a child that could not fetch what it needs, and so has nothing to close: whether another one is to copy.
+// Called after a child could not fetch, and so has nothing to close. Returns whether to try again with a copy.
 static int may_retry(int pid)
 {
 	while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)

@@ -1,10 +1,10 @@
 // Calls on pipes with a time limit.
 //
-// Whoever reads from a pipe, writes to it, opens it or closes its last descriptor has its lock meanwhile, and may keep
-// it: in the page fault of a buffer that nobody fills. The others wait for the lock, O_NONBLOCK or not, and no signal
-// ends that. So a child makes the call, which shares the memory of its parent and has a table of its own with the pipe
-// alone (own_table.h): that takes some 0.05 ms. No signal tells of its end, so it is reaped here alone. A child that
-// waits keeps its memory, and what it has read is in there once it has ended.
+// A process that reads from a pipe, writes to it, opens it or closes its last descriptor holds its lock meanwhile, and
+// may hold it forever during the page fault of a buffer. Others wait for the lock even with O_NONBLOCK, and no signal
+// ends the wait. Therefore a child makes the call. It shares the memory of its parent, and has a descriptor table of
+// its own with only the pipe (own_table.h), which costs about 0.05 ms. Its end causes no signal, so this code alone
+// reaps it. A waiting child keeps its memory, which has the data once the child has ended.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -21,24 +21,24 @@
 #include "own_table.h"
 
 enum {
-	ROOM = 65536, // bytes that are read or written at once: what a pipe holds by default
+	ROOM = 65536, // bytes per read or write: the default capacity of a pipe
 	END_MS = 20, // from its last call to its end
 };
 
 enum { READ = 'r', WRITE = 'w', OPEN = 'o', CLOSE = 'c' };
 
 struct pipe_call {
-	volatile int32_t result; // bytes, or an errno with a minus sign
+	volatile int32_t result; // bytes, or a negative errno
 	char data[ROOM];
-	// what follows is not the caller's
+	// private to this file
 	struct child child;
-	volatile uint32_t begins; // until the child has a table of its own
-	volatile uint32_t alone; // whether the parent has closed its own descriptor
+	volatile uint32_t begins; // nonzero until the child has a table of its own
+	volatile uint32_t alone; // nonzero once the parent has closed its descriptor
 	int operation, size, pipe, socket; // to OPEN, `size` is the access mode
 };
 
-// Descriptors that a parent keeps which may not be fetched from, and would be copied with a table of thousands:
-// the number of the first is among those that are always copied, and a pipe gets it for as long as a child begins.
+// Descriptors that a parent keeps if children may not fetch from it, because its table of thousands would be copied.
+// The number of the first is among those that are always copied; a pipe gets this number while a child begins.
 static struct {
 	int low, other;
 } reserved = { -1, -1 };
@@ -57,7 +57,7 @@ static void name_descriptor(int fd, char *path)
 	*path = '\0';
 }
 
-// Open the pipe of a descriptor once more.
+// Open the pipe of a descriptor again.
 static long open_again(int fd, int flags)
 {
 	char path[32];
@@ -75,7 +75,7 @@ static long make_call(struct pipe_call *job, int pipe, int socket)
 	case READ:
 		return call(__NR_read, pipe, (long)job->data, job->size, 0);
 	case WRITE:
-		// an open file of our own: the flag is not for others who have this one
+		// a new open file, because others share the flags of this one
 		result = open_again(pipe, O_WRONLY);
 		return result < 0 ? result : call(__NR_write, result, (long)job->data, job->size, 0);
 	case OPEN:
@@ -83,7 +83,7 @@ static long make_call(struct pipe_call *job, int pipe, int socket)
 		fd = (int)result;
 		return result < 0 ? result : send_over(socket, &fd, 1);
 	case CLOSE:
-		// a parent that dies before it has closed its own ends this child
+		// ends this child if the parent dies before it closes its descriptor
 		while (!job->alone)
 			call(__NR_futex, (long)&job->alone, FUTEX_WAIT, 0, 0);
 		return 0;
@@ -110,7 +110,7 @@ static int work(void *argument)
 
 struct pipe_call *new_pipe_call(void)
 {
-	return malloc(sizeof(struct pipe_call)); // nothing is in it before a call: most calls touch few of its pages
+	return malloc(sizeof(struct pipe_call)); // not initialised, because most calls touch few of its pages
 }
 
 void free_pipe_call(struct pipe_call *job)
@@ -118,7 +118,7 @@ void free_pipe_call(struct pipe_call *job)
 	free(job);
 }
 
-// Keep two descriptors of no consequence, the first with a low number while there is one.
+// Keep two arbitrary descriptors, the first with a low number if one is free.
 void reserve_pipe_call(int low, int other)
 {
 	reserved.low = low;
@@ -144,7 +144,7 @@ static int start_child(struct pipe_call *job, int milliseconds)
 		if (pid < 0)
 			return pid;
 		if (job->operation != CLOSE)
-			wait_for(&job->child.in_memory, milliseconds); // as a rule it has ended by then: one wait, not two
+			wait_for(&job->child.in_memory, milliseconds); // usually it has ended by then
 		// a child that has not begun by then never will: KILL comes before its next call
 		if (!table.copies && !wait_for(&job->begins, SLOWEST_MS))
 			kill(pid, SIGKILL);
@@ -154,9 +154,9 @@ static int start_child(struct pipe_call *job, int milliseconds)
 	return -table.error;
 }
 
-// Have a child make a call. To open a pipe takes a `socket`, on which the new descriptor comes; else that is -1.
-// Waits for it so long at most. Returns its pid, or an errno with a minus sign. Once `end_pipe_call` says that it has ended, `job` may be used again.
-// To close a pipe, a descriptor is closed, and the last close of the pipe is that of a child which ends.
+// Start a child that makes a call, and wait for it up to a time limit. OPEN requires a `socket`, which gets the new
+// descriptor; it is -1 otherwise. Returns the pid, or a negative errno. `job` may be used again once `end_pipe_call`
+// returns true. CLOSE closes the descriptor; the last close of the pipe happens in an exiting child.
 int begin_pipe_call(struct pipe_call *job, int operation, int pipe, int socket, int size, int milliseconds)
 {
 	const int is_lent = reserved.low >= 0 && socket < 0 && pipe >= ALWAYS_COPIED;
@@ -192,7 +192,7 @@ static int reap(int pid, int milliseconds)
 	return waitpid(pid, NULL, __WALL | WNOHANG) != 0;
 }
 
-// Whether the child has ended, which is reaped then. Waits until it does, or waits for others for so long.
+// Return whether the child has ended, and reap it. Waits for its end, up to a time limit while it is blocked.
 int end_pipe_call(struct pipe_call *job, int pid, int milliseconds)
 {
 	if (!wait_for_child(&job->child.in_memory, pid, milliseconds))

@@ -1,7 +1,7 @@
-// Children that share the memory of their parent, as after vfork(2).
+// Children that share the memory of their parent, like after vfork(2).
 //
-// A child runs on a stack of its own and with all signals blocked: a handler of the parent must not run in it. While the
-// parent runs, the child makes its system calls without the C library, whose errno both would share.
+// A child runs on a separate stack with all signals blocked, because it must not run handlers of the parent. While the
+// parent runs, the child makes its system calls without the C library, because they share errno.
 #pragma once
 
 #include <errno.h>
@@ -14,9 +14,9 @@
 
 enum { STACK_SIZE = 16384 };
 
-// Start a child with all signals blocked. `flags` has the signal that its end is told by, none if only its parent is to
-// reap it, by its pid. `in_memory` is cleared once the child has let go of the memory, where `flags`
-// have CLONE_CHILD_CLEARTID. Returns its pid, or an errno with a minus sign.
+// Start a child with all signals blocked. `flags` include the signal that reports its end, or none if only its parent
+// reaps it, by pid. With CLONE_CHILD_CLEARTID in `flags`, `in_memory` is cleared once the child has released the
+// memory. Returns its pid, or a negative errno.
 static int start(int (*child)(void *), char *stack, int flags, void *argument, volatile uint32_t *in_memory)
 {
 	const uint64_t every_signal = ~0ull;
@@ -30,8 +30,8 @@ static int start(int (*child)(void *), char *stack, int flags, void *argument, v
 	return pid < 0 ? -error : pid;
 }
 
-// Have a table of descriptors with nothing but these, in ascending order: what else the parent has must not
-// stay open because of this process. Returns an errno with a minus sign, and then the table may still be the parent's.
+// Reduce the descriptor table to these, given in ascending order, so that this process does not keep other descriptors
+// of the parent open. Returns a negative errno on failure; the table then may still be that of the parent.
 static inline long keep_only(const int *fds, unsigned int count)
 {
 	const long behind = count > 0 ? (long)fds[count - 1] + 1 : 0;

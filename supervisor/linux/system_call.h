@@ -1,4 +1,4 @@
-// The kernel without a C library: what runs here may share memory with its parent, errno with it, or have none.
+// System calls without a C library, for processes that share errno with their parent, or have no C library.
 #pragma once
 
 #include <asm/unistd.h>
@@ -19,7 +19,7 @@ static inline long call_six(long number, long a, long b, long c, long d, long e,
 }
 #else
 
-// Number, first and further arguments are in registers; the result is where the first argument was.
+// The number and the arguments are in registers; the result replaces the first argument.
 #if defined(__aarch64__)
 #define ARCHITECTURE AUDIT_ARCH_AARCH64
 #define NUMBER_REGISTER "x8"

@@ -1,10 +1,9 @@
 // The first process of a PID namespace: argv is its title, "init-NAME".
 //
-// It is started by root with capabilities, hence short: no library, no allocation, no file, no input but argv.
-// It closes all descriptors, keeps CAP_KILL alone, and has the kernel refuse every system call but
-// the two that it needs. It waits GO_SECONDS for SIGUSR1, which says that somebody knows of it: whoever was
-// killed after it had started one leaves none behind. Then it lives until SIGTERM, SIGINT or SIGQUIT.
-// Zombies never come to be, as SIGCHLD is ignored: wait(2).
+// Root starts it with capabilities, so it is short: no library, no allocation, no file, no input but argv. It closes
+// all descriptors, keeps only CAP_KILL, and has the kernel refuse all system calls except the two that it needs. It
+// waits GO_SECONDS for SIGUSR1, which confirms that it is registered, so that a killed accessory leaves none behind.
+// Then it lives until SIGTERM, SIGINT or SIGQUIT. There are no zombies, because SIGCHLD is ignored: wait(2).
 #include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/errno.h>
@@ -25,7 +24,7 @@ enum { GO_SECONDS = 5, TASK_COMM_LEN = 16, SHORT_NAME = 10 };
 #define MASK(signum) (1ull << ((signum) - 1))
 #define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 
-// what must not fail: exits with the errno if it does
+// for calls that must not fail: exits with the errno
 static long must(long result)
 {
 	if (result < 0)
@@ -33,7 +32,7 @@ static long must(long result)
 	return result;
 }
 
-// init-NAME where that fits, else i-NAME, cut: the kernel keeps 15 bytes
+// init-NAME if it fits, else i-NAME, truncated, because the kernel keeps 15 bytes
 static void set_name(const char *title)
 {
 	char name[TASK_COMM_LEN] = { 'i', '-' };
@@ -57,7 +56,7 @@ static void set_capabilities(const struct __user_cap_data_struct sets[2])
 
 static void allow_nothing_but_waiting(void)
 {
-	// static: what is copied to the stack is copied by memcpy on some architectures, and here is none
+	// static, because some architectures use memcpy for a copy on the stack, which is missing here
 	static const struct sock_filter filter[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
 		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCHITECTURE, 0, 3),
@@ -77,7 +76,7 @@ static long wait_signal(uint64_t signals, const struct __kernel_timespec *timeou
 {
 	long signum;
 
-	do // a SIGSTOP that has ended interrupts it
+	do // interrupted at the end of a SIGSTOP
 		signum = call(__NR_rt_sigtimedwait, (long)&signals, 0, (long)timeout, SIGSET_SIZE);
 	while (signum == -EINTR);
 	return signum;
@@ -92,7 +91,7 @@ static _Noreturn void be_init(const char *title)
 	};
 	const struct __kernel_timespec patience = { .tv_sec = GO_SECONDS };
 
-	// process 1 is not sent what it has no handler for, unless it is blocked
+	// the kernel drops signals for process 1 without a handler, unless they are blocked
 	must(call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&every_signal, 0, SIGSET_SIZE));
 	must(call(__NR_rt_sigaction, SIGCHLD, (long)&ignored, 0, SIGSET_SIZE));
 	set_name(title);
