@@ -9,12 +9,11 @@ from typing import Any
 from supervisor.definitions.checking import Checking
 from supervisor.definitions.lua import Global
 from supervisor.definitions.netns import service_name
-from supervisor.definitions.netns.addresses import place, unreachable
-from supervisor.definitions.netns.options import COMMON, LEAST_MTU, OPTIONS, link_name
+from supervisor.definitions.netns.options import COMMON, LEAST_MTU, OPTIONS, link_name, place, unreachable
 from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.scalars import signal_number
-from supervisor.definitions.schema import CONVERT
 from supervisor.definitions.service import KEYS, Descriptor, Service
+from supervisor.definitions.services import CONVERT
 from supervisor.definitions.values import describe, table, tag
 
 WORKER = "netns"

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from supervisor.definitions import schema
+from supervisor.definitions import services
 from supervisor.definitions.notation import keys as notation
 from supervisor.definitions.report import SharedValues, saved_fields, service_record
 from supervisor.definitions.service import (
@@ -56,9 +56,9 @@ def test_every_key_says_what_its_change_asks_for() -> None:
 
 def test_every_kind_is_converted_and_shown() -> None:
     kinds = {key.kind for key in KEYS.values()}
-    assert kinds == schema.CONVERTERS.keys() | schema.MAKERS.keys()
+    assert kinds == services.CONVERTERS.keys() | services.MAKERS.keys()
     assert kinds == notation.VALUES.keys() | notation.WHOLE.keys()
-    assert not schema.CONVERTERS.keys() & schema.MAKERS.keys()
+    assert not services.CONVERTERS.keys() & services.MAKERS.keys()
     assert not notation.VALUES.keys() & notation.WHOLE.keys()
 
 
