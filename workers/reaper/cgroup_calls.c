@@ -1,7 +1,7 @@
-// Empty cgroups from the first look to their end, many with a call: cgroup_calls.py, beside this file, has its meaning.
+// Bulk calls on empty cgroups, from the first look to the deletion; cgroup_calls.py explains their use.
 //
-// Each step of these takes the kernel less than it takes an interpreter to ask for it, and a step that is done for all
-// cgroups before the next one finds in the caches what it needs.
+// Each step costs less in the kernel than in an interpreter that requests it. A step for all cgroups, before the next
+// step, makes good use of the caches.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -14,22 +14,22 @@
 #include <unistd.h>
 
 enum {
-	SIZE = 4096, // bytes that are read of a file; the longest, cpu.stat, has some 300
+	SIZE = 4096, // bytes read from a file; the longest one, cpu.stat, has about 300
 	COUNTERS = 10,
 	DONT_SYNC = AT_STATX_DONT_SYNC,
 };
 
-// What `look` finds.
+// Results of `look`.
 enum { THERE = 1, POPULATED = 2, FROZEN = 4, ANOTHER = 8, OPENED = 16 };
 
-// What `look` is asked for.
+// Flags for `look`.
 enum { OPEN = 1, WITH_FOLDER = 2, COUNT_ALL = 4 };
 
-// Why `delete_cgroups` has not deleted one.
+// Reasons why `delete_cgroups` has not deleted a cgroup.
 enum { GONE = 1, CHANGED = 2 };
 
-// One number of a cgroup: that behind `key` in a file, or without a key all that is in there. Only cgroups with the
-// controller have it.
+// A number of a cgroup, behind `key` in a file or, without a key, the whole content of the file. Only cgroups with the
+// controller have the file.
 struct counter {
 	const char *file, *key, *controller;
 };
@@ -42,13 +42,13 @@ struct asked {
 // Its answer. The first file is that of the first counter, which every cgroup has; `folder` is -1 without WITH_FOLDER.
 // A number that the kernel does not count, or that was not asked for, is -1.
 struct opened {
-	int64_t seen; // an errno with a minus sign where that fails
-	int64_t birth; // nanoseconds since 1970, less than 0 where it is not known
+	int64_t seen; // a negative errno on failure
+	int64_t birth; // nanoseconds since 1970, negative if unknown
 	int64_t first, folder;
 	int64_t numbers[COUNTERS];
 };
 
-// A cgroup to be deleted. `first_number` is what the first counter was; a watch of -1 is none.
+// A cgroup to be deleted. `first_number` is the last value of the first counter; a watch of -1 stands for none.
 struct doomed {
 	int64_t above, first, first_number, watches[2];
 };
@@ -58,7 +58,7 @@ static int is_space(char c)
 	return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
-// The next word from *at on, and its length; 0 at the end.
+// Return the next word from *at on, and its length, 0 at the end.
 static size_t next_word(const char **at, const char *end, const char **word)
 {
 	while (*at < end && is_space(**at))
@@ -69,7 +69,7 @@ static size_t next_word(const char **at, const char *end, const char **word)
 	return (size_t)(*at - *word);
 }
 
-// A number without a sign, at most INT64_MAX; -1: it is none.
+// Parse an unsigned number up to INT64_MAX. Returns -1 for other text.
 static int64_t to_number(const char *word, size_t length)
 {
 	int64_t number = 0;
@@ -85,7 +85,7 @@ static int64_t to_number(const char *word, size_t length)
 	return number;
 }
 
-// What is in a file with a single number.
+// Parse a file with a single number.
 static int64_t single(const char *data, size_t size)
 {
 	const char *at = data, *word, *rest;
@@ -94,7 +94,7 @@ static int64_t single(const char *data, size_t size)
 	return next_word(&at, data + size, &rest) ? -1 : to_number(word, length);
 }
 
-// What `KEY NUMBER` lines say of a key, the last of them.
+// Return the number of a key in `KEY NUMBER` lines, the last one if there are several.
 static int64_t keyed(const char *data, size_t size, const char *key)
 {
 	const char *at = data, *end = data + size, *name, *word;
@@ -107,7 +107,7 @@ static int64_t keyed(const char *data, size_t size, const char *key)
 	return number;
 }
 
-// Open NAME of the folder at `way`; an errno with a minus sign.
+// Open NAME in the folder at `way`. Returns a negative errno on failure.
 static int open_file(int above, const char *way, const char *name)
 {
 	char path[PATH_MAX + 1];
@@ -119,7 +119,7 @@ static int open_file(int above, const char *way, const char *name)
 	return fd < 0 ? -errno : fd;
 }
 
-// Bytes of a small file; 0: there is none, or its cgroup has been deleted.
+// Read a small file. Returns its size, 0 if it is missing or its cgroup was deleted.
 static long read_file(int above, const char *way, const char *name, char *data)
 {
 	int fd = open_file(above, way, name);
@@ -174,8 +174,8 @@ static int find_set(const char *way, int64_t above, const struct counter *counte
 
 // Read the counters of the set `wanted`, and those of the first file: 1; 0: the cgroup is gone.
 //
-// The first file comes last, as it tells whether the cgroup is still there: so all that was read before, by name or
-// not, was this cgroup's.
+// The first file comes last, because it shows whether the cgroup still exists. If it does, all data read before, even
+// by name, belong to this cgroup.
 static int count(int above, const char *way, const struct counter *counters, int wanted, struct opened *opened)
 {
 	char data[SIZE];
@@ -264,7 +264,7 @@ static int look_at(const char *way, const struct asked *asked, const struct coun
 	return result < 0 ? result : seen | result;
 }
 
-// Look at cgroups; `ways` are one behind the other, each with its NUL.
+// Look at cgroups; `ways` are concatenated, each terminated by NUL.
 void look(const char *ways, size_t number, const struct asked *asked, const struct counter *counters,
 	  struct opened *opened)
 {
@@ -274,10 +274,10 @@ void look(const char *ways, size_t number, const struct asked *asked, const stru
 		opened[i].seen = look_at(ways, &asked[i], counters, &set, &opened[i]);
 }
 
-// Delete a cgroup, close its first file and end its watches: 0, GONE, CHANGED, or an errno with a minus sign.
+// Delete a cgroup, close its first file and end its watches: 0, GONE, CHANGED, or a negative errno.
 //
-// While its first file can be read its name is its own: no cgroup can be renamed. So nobody but a process that deletes
-// it, and makes another one, between these two system calls can have that one deleted.
+// While its first file is readable, the name belongs to this cgroup, because cgroups cannot be renamed. Another cgroup
+// is deleted only if a process replaces this one by it between these two system calls.
 static int delete_cgroup(int inotify, const char *way, const struct doomed *doomed, const char *key)
 {
 	char data[SIZE];

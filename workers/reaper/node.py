@@ -1,4 +1,4 @@
-"""Cgroups that are watched: those below the scopes, the scopes, and those on the way to a scope; the ways to them."""
+"""Watched cgroups: scopes, those below them, and those that lead to a scope; and the ways to them."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from workers.lua.released import LEFT_OUT
 from workers.reaper.cgroup_calls import HERE, Opened
 
 NOT_WATCHED = -1
-MOST_FOLDERS = 32  # open folders on the way to deep cgroups; those of scopes are not counted
-LONGEST_WAY = 800  # characters of a path from a folder: with 4 bytes for each, and a file, the kernel still takes it
-LONGEST_PATH = 4095  # bytes: what /proc/PID/cgroup shows at most
+MOST_FOLDERS = 32  # open folders on the ways to deep cgroups, without those of scopes
+# characters of a relative path; even with 4 bytes per character and a file name, the kernel accepts it
+LONGEST_WAY = 800
+LONGEST_PATH = 4095  # bytes: the maximum in /proc/PID/cgroup
 _PATH = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Kind(Enum):
-    """Kinds of cgroups, for the reaper."""
+    """Kinds of cgroups for the reaper."""
 
-    ANCESTOR = 1  # a scope is, or will be, below it; nothing else in there matters
-    SCOPE = 2  # never deleted itself
+    ANCESTOR = 1  # above a present or future scope; the rest of its content is irrelevant
+    SCOPE = 2  # never deleted
     MEMBER = 3  # below a scope
 
 
 @dataclass(slots=True)
 class Release:
-    """An empty cgroup that is about to be deleted: at `ready`, a time of the loop's clock.  Owns `opened`."""
+    """An empty cgroup that is to be deleted at `ready`, a time of the loop's clock. Owns `opened`."""
 
     opened: Opened
     ready: float
@@ -36,11 +37,11 @@ class Release:
 
 
 class WatchedCgroup:
-    """`path` is that of /proc/self/cgroup, '' for the root; `scope` the path of the scope above a member.
+    """A watched cgroup; `path` is that of /proc/self/cgroup, '' for the root; `scope` is the path of a member's scope.
 
-    `inode` is the kernel's id of the cgroup, which no other one gets in this boot.  `way` leads to it from the
-    folder of `base`: its scope, so that it never leads into another cgroup that has the scope's name by now, or a
-    member on the way, where it would be too long for the kernel otherwise.  It owns its `folder`.
+    `inode` is the kernel's id of the cgroup, which is unique since boot. `way` leads to the cgroup from the
+    folder of `base`. That is its scope, so that the way never leads into another cgroup with the name of the
+    scope, or a member in between, if the way would otherwise be too long for the kernel. Owns `folder`.
     """
 
     __slots__ = (
@@ -84,25 +85,25 @@ class WatchedCgroup:
             if len(self.way) > LONGEST_WAY:
                 self.base, self.way = parent, name
         self.is_deep = self.base.kind is Kind.MEMBER  # the way is too long from the scope
-        # how many names above its own its path leaves out; None: it leaves out nothing
+        # number of names above its own that its path omits, or None if it omits nothing
         self.left_out: int | None = None
         if parent is not None and path != f"{parent.path}/{name}":
             self.left_out = 0 if parent.left_out is None else parent.left_out + 1
         self.scope: str = self.top.path
         self.suffix = path[len(self.scope) + 1 :]  # the path below the scope
-        self.folder: int | None = None  # of a scope, None: there was no descriptor for it
+        self.folder: int | None = None  # of a scope; None without a free descriptor
         self.children: dict[str, WatchedCgroup] = {}
         self.folder_watch = self.file_watch = NOT_WATCHED
-        self.lost = False  # it is gone, and nothing is to be done with it any more
-        self.frozen = False  # when it was looked at last
-        self.busy = 0  # how often in a row the kernel refused to delete it because a process was in it
+        self.lost = False  # it is gone, and further work on it is pointless
+        self.frozen = False  # state at the last look
+        self.busy = 0  # number of consecutive refused deletions because of a process in it
         self.used = False  # a process is known to have been in it
-        self.release: Release | None = None  # while it is empty, about to be deleted
-        self.grace_until: float | None = None  # time of the clock from which it counts as used, where it is empty
-        self.due: float | None = None  # when it is looked at again: see DueHeap
+        self.release: Release | None = None  # set while it is empty and to be deleted
+        self.grace_until: float | None = None  # time of the clock from which on it counts as used if empty
+        self.due: float | None = None  # time of the next look: see DueHeap
 
     def path_of(self, name: str) -> str:
-        """The path of a child; a node below the longest path has a part left out, lest each level costs all above."""
+        """Return the path of a child; below the longest path, it omits a part, which bounds the cost of a level."""
         path = f"{self.path}/{name}"
         if len(path) <= LONGEST_PATH // 4 or len(os.fsencode(path)) <= LONGEST_PATH:
             return path
@@ -123,7 +124,7 @@ class WatchedCgroup:
 
 
 def groups(nodes: Sequence[WatchedCgroup]) -> Iterator[Sequence[WatchedCgroup]]:
-    """Return cgroups in groups whose places are good at the same time: `Folders.place` opens folders for deep ones."""
+    """Yield groups of cgroups whose places are valid together: `Folders.place` opens folders for deep cgroups."""
     deep = [node for node in nodes if node.is_deep]
     yield [node for node in nodes if not node.is_deep] if deep else nodes
     for node in deep:
@@ -131,7 +132,7 @@ def groups(nodes: Sequence[WatchedCgroup]) -> Iterator[Sequence[WatchedCgroup]]:
 
 
 class Scopes:
-    """The scopes by their paths, `/a/b.scope`, whether they exist or not."""
+    """The paths of the scopes, such as `/a/b.scope`, whether they exist or not."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self.paths = tuple(dict.fromkeys(paths))
@@ -143,7 +144,7 @@ class Scopes:
                 self._on_the_way.setdefault(above, set()).add(name)
 
     def kind(self, parent: WatchedCgroup, path: str) -> Kind | None:
-        """Return the kind of the cgroup at `path` below `parent`; None: the reaper has nothing to do with it."""
+        """Return the kind of the cgroup at `path` below `parent`, or None if it is irrelevant for the reaper."""
         if path in self.paths:
             return Kind.SCOPE
         if parent.kind is not Kind.ANCESTOR:
@@ -156,21 +157,21 @@ class Scopes:
 
 
 class Folders:
-    """Opens and closes the folders of cgroups, which own them.  `root` is where the root cgroup is to be seen.
+    """Opens and closes the folders of cgroups, which own them. `root` is the mount point of the root cgroup.
 
-    A path has fewer than PATH_MAX (4096) bytes, and a cgroup may be deeper than that.  So the way to a cgroup begins at
-    the folder of its scope or, further down, at that of a cgroup on the way.  Only the folders that were used last stay
-    open.
+    A path has fewer than PATH_MAX (4096) bytes, but a cgroup may be deeper. Therefore the way to a cgroup
+    begins at the folder of its scope or, further down, at the folder of a cgroup in between. Only the folders
+    last opened remain open.
     """
 
     def __init__(self, root: str) -> None:
         self.root = root
-        self._on_the_way: dict[WatchedCgroup, None] = {}  # in the order in which they were opened
+        self._on_the_way: dict[WatchedCgroup, None] = {}  # in the order of opening
 
     def place(self, node: WatchedCgroup) -> tuple[str, int]:
-        """Return a path to a cgroup, and the folder where it begins, HERE where it is absolute.
+        """Return a way to a cgroup, and the folder where it begins, or HERE for an absolute way.
 
-        The folder of a deep cgroup is open until the next call.  Raises OSError.
+        The folder for a deep cgroup is open until the next call. Raises OSError.
         """
         base = node.base
         if base.folder is not None:
@@ -180,7 +181,7 @@ class Folders:
         return node.way, self._reach(base)
 
     def open_scope(self, node: WatchedCgroup) -> None:
-        """Raises OSError."""
+        """Open the folder of a scope. Raises OSError."""
         node.folder = os.open(self.root + node.path, _PATH)
 
     def close(self, node: WatchedCgroup) -> None:
@@ -199,7 +200,7 @@ class Folders:
     def _open(self, node: WatchedCgroup) -> int:
         path, above = self.place(node)
         folder = os.open(path, _PATH, dir_fd=above)
-        if os.fstat(folder).st_ino != node.inode:  # it was deleted, and made anew
+        if os.fstat(folder).st_ino != node.inode:  # it was deleted and created anew
             os.close(folder)
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), node.path)
         node.folder = folder
