@@ -74,7 +74,7 @@ def test_an_error_of_spawnd_is_told_by_its_name(bench: Bench) -> None:
 def test_where_nobody_listens_that_is_told(bench: Bench) -> None:
     (error,) = call(bench, "List", path=f"{bench.path}.not").errors
     assert error.name == ""
-    assert "nobody listens" in str(error)
+    assert "no process listens" in str(error)
 
 
 def test_who_does_not_answer_is_given_up(bench: Bench) -> None:

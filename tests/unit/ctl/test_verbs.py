@@ -1,0 +1,210 @@
+"""Each verb of the command line: what it prints, and its exit code."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+
+from supervisor import __version__
+from supervisor.ctl.errors import ExitCode
+from supervisor.definitions.service import Definitions
+from supervisor.lifecycle.life import Life, State
+from tests.unit.control.fake_core import FakeCore
+
+Spawnctl = Callable[..., int]
+Supervise = Callable[..., None]
+Capture = pytest.CaptureFixture[str]
+
+
+def set_plans(**plans: str) -> Callable[[FakeCore], None]:
+    return lambda core: core.plans.update(plans)
+
+
+def test_list(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise()
+    assert spawnctl("list") == ExitCode.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["NAME", "STATE", "PID", "FOR", "RESTARTS", "MEMORY", "CPU", "DESCRIPTION"]
+    assert [line.split()[0] for line in lines[1:]] == ["web", "qotd", "mute"]
+    assert spawnctl("list", "--all") == ExitCode.DONE
+    assert capsys.readouterr().out.splitlines()[-1].startswith("log ")
+    assert spawnctl("list", "q*", "log") == ExitCode.DONE
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["qotd", "log"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("status",), ("status", "--json"), ("--json", "status")])
+def test_no_verb_and_no_name_mean_list(
+    spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, arguments: tuple[str, ...]
+) -> None:
+    def text() -> str:
+        return re.sub(r'[0-9.]+(?=s |,|")', "0", capsys.readouterr().out)  # it gets later
+
+    supervise()
+    assert spawnctl("list", *(option for option in arguments if option != "status")) == ExitCode.DONE
+    listed = text()
+    assert spawnctl(*arguments) == ExitCode.DONE
+    assert text() == listed
+
+
+def test_list_of_nothing(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise(lambda core: core.units.clear())
+    assert spawnctl("list") == ExitCode.DONE
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert spawnctl("list", "--json") == ExitCode.DONE
+    assert capsys.readouterr().out == "[]\n"
+
+
+@pytest.mark.parametrize("arguments", [("--json", "list"), ("list", "--json")])
+def test_list_as_json(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, arguments: tuple[str, ...]) -> None:
+    supervise()
+    assert spawnctl(*arguments) == ExitCode.DONE
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == ["web", "qotd", "mute"]
+    wanted = {"name", "state", "pid", "since", "restarts", "uptime_s", "memory_bytes", "cpu_s", "description"}
+    assert wanted <= set(rows[0])
+
+
+def test_a_signal_behind_the_names_is_told(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise()
+    assert spawnctl("signal", "web", "qotd", "TERM") == ExitCode.USAGE
+    said = "no such signal: 'web'; the signal comes first: `spawnctl signal TERM web qotd`"
+    assert capsys.readouterr().err == f"spawnctl: {said}\n"
+    assert spawnctl("signal", "web", "qotd") == ExitCode.USAGE
+    assert capsys.readouterr().err == "spawnctl: no such signal: 'web'\n"
+
+
+def test_orders(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise()
+    assert spawnctl("start", "web", "qotd") == ExitCode.DONE
+    assert capsys.readouterr().out == "web: running\nqotd: running\n"
+    assert spawnctl("restart", "web", "--quiet") == ExitCode.DONE
+    assert capsys.readouterr().out == ""
+    assert spawnctl("reload", "web") == ExitCode.DONE
+    assert spawnctl("signal", "HUP", "web") == ExitCode.DONE
+    assert spawnctl("reset", "all") == ExitCode.DONE
+    capsys.readouterr()
+    assert spawnctl("stop", "all", "--json") == ExitCode.DONE
+    assert json.loads(capsys.readouterr().out)[0] == {"name": "web", "ok": True, "state": "stopped", "message": ""}
+
+
+@pytest.mark.parametrize("state", [State.DONE, State.FAILED])
+def test_a_stop_of_what_has_ended(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, state: State) -> None:
+    def set_up(core: FakeCore) -> None:
+        core.units["web"].life = Life(state, core.loop.clock())
+
+    supervise(set_up)
+    for arguments in (("web", "qotd"), ("web", "qotd", "--no-wait")):
+        assert spawnctl("stop", *arguments) == ExitCode.DONE
+        told = f"web: {state}: there was nothing to stop: it had ended before\nqotd: stopped\n"
+        assert capsys.readouterr() == (told, "")
+
+
+def test_nothing_to_reload_or_to_reopen(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise()
+    for verb, missing in (("reload", "has a reload_signal"), ("reopen", "writes to files")):
+        for names in (["all"], ["w*", "q*"]):
+            assert spawnctl(verb, *names) == ExitCode.DONE
+            told, said = capsys.readouterr()
+            assert told.startswith(f"Nothing to {verb}: none of these services {missing}")
+            assert (told.count("\n"), said) == (1, "")
+        assert spawnctl(verb, "all", "--quiet") == ExitCode.DONE
+        assert capsys.readouterr() == ("", "")
+        assert spawnctl(verb, "all", "--json") == ExitCode.DONE
+        assert capsys.readouterr() == ("[]\n", "")
+
+
+@pytest.mark.parametrize("verb", ["status", "start", "stop", "restart", "signal TERM", "reset"])
+def test_there_are_no_services(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, verb: str) -> None:
+    supervise(lambda core: core.units.clear())
+    assert spawnctl(*verb.split(), "all") == ExitCode.DONE
+    assert capsys.readouterr() == ("Nothing to do: no services are defined\n", "")
+
+
+def test_orders_that_fail(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise(set_plans(web="fails"))
+    for arguments in (("start", "qotd", "web"), ("restart", "qotd", "web"), ("reload", "qotd", "web")):
+        assert spawnctl(*arguments) == ExitCode.FAILED
+        captured = capsys.readouterr()
+        assert captured.out == "qotd: running\n"
+        assert captured.err.startswith("web: backoff: ")
+    assert spawnctl("signal", "12", "web", "qotd", "--json") == ExitCode.FAILED
+    captured = capsys.readouterr()
+    assert [row["ok"] for row in json.loads(captured.out)] == [False, True]
+    assert captured.err == "web: backoff: it has no process\n"
+
+
+def test_an_order_that_is_not_waited_for(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise(set_plans(web="hangs"))
+    assert spawnctl("start", "--no-wait", "web") == ExitCode.DONE
+    assert capsys.readouterr().out == "web: waiting: start requested\n"
+
+
+def test_status(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise()
+    assert spawnctl("status", "web") == ExitCode.NOT_RUNNING
+    assert capsys.readouterr().out.splitlines()[0] == "web - serves pages"
+    assert spawnctl("start", "web") == ExitCode.DONE
+    assert spawnctl("status", "web") == ExitCode.DONE
+    assert "State: running for 0s" in capsys.readouterr().out
+    assert spawnctl("status", "web", "qotd") == ExitCode.NOT_RUNNING
+    assert len(capsys.readouterr().out.split("\n\n")) == 2
+    assert spawnctl("status", "web", "--json") == ExitCode.DONE
+    assert json.loads(capsys.readouterr().out)[0]["file"] == "/a.lua"
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - {State.RUNNING, State.RELOADING}))
+def test_status_of_what_is_not_up(spawnctl: Spawnctl, supervise: Supervise, state: State) -> None:
+    def set_up(core: FakeCore) -> None:
+        core.units["web"].life = Life(state, core.loop.clock())
+
+    supervise(set_up)
+    assert spawnctl("status", "web") == ExitCode.NOT_RUNNING
+
+
+def test_fds(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise()
+    assert spawnctl("fds", "web") == ExitCode.DONE
+    assert " 3          udp 127.0.0.1:69" in capsys.readouterr().out.splitlines()
+    assert spawnctl("fds", "web", "--json") == ExitCode.DONE
+    assert len(json.loads(capsys.readouterr().out)) == 5
+
+
+def test_check(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise()
+    assert spawnctl("check") == ExitCode.DONE
+    assert capsys.readouterr().out == "OK: 4 services\n"
+
+
+def test_check_with_notices(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    def set_up(core: FakeCore) -> None:
+        core.files = Definitions(notices=("/a.lua:1: odd",))
+
+    supervise(set_up)
+    assert spawnctl("check") == ExitCode.DONE
+    assert capsys.readouterr().out == "notice: /a.lua:1: odd\nOK: 4 services, 1 notice\n"
+
+
+def test_check_with_problems(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    def set_up(core: FakeCore) -> None:
+        core.problems = ["/a.lua:1: bad", "/b.lua:2: worse"]
+
+    supervise(set_up)
+    assert spawnctl("check") == ExitCode.FAILED
+    assert capsys.readouterr().out == "/a.lua:1: bad\n/b.lua:2: worse\n"
+    assert spawnctl("check", "--json") == ExitCode.FAILED
+    assert json.loads(capsys.readouterr().out)["problems"] == ["/a.lua:1: bad", "/b.lua:2: worse"]
+
+
+def test_version(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    assert spawnctl("version") == ExitCode.NO_SUPERVISOR
+    captured = capsys.readouterr()
+    assert captured.out == f"spawnctl {__version__}\n"
+    assert len(captured.err.splitlines()) == 1
+    supervise()
+    assert spawnctl("version") == ExitCode.DONE
+    assert capsys.readouterr().out == f"spawnctl {__version__}\nspawnd {__version__}\n"
+    assert spawnctl("version", "--json") == ExitCode.DONE
+    assert json.loads(capsys.readouterr().out) == {"spawnctl": __version__, "spawnd": __version__}
