@@ -16,6 +16,7 @@ from supervisor.control.server import OWNER_MODE, Server
 from supervisor.definitions.service import Definitions
 from supervisor.errors import EXIT_CONFIG, EXIT_FAILED, DefinitionsError, RuntimeFolderError, SpawnError
 from supervisor.launch.program import Program
+from supervisor.linux import pipe_call
 from supervisor.linux.credentials import join_session_keyring
 from supervisor.linux.open_files import identity
 from supervisor.log.logger import log, notice
@@ -44,6 +45,7 @@ class Boot:
 
     def __init__(self, loop: Loop, children: Children, runtime: RuntimeFolder, origin: Origin) -> None:
         self.status = 0
+        pipe_call.reserve()
         self._program = Program()
         self._program.reserve()
         self._loop = loop

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from errno import ENOEXEC
 
 PATH = os.path.join(os.path.dirname(__file__), "launch")
-BLOCK = 40  # reserved numbers, as in start.c
+BLOCK = 103  # reserved numbers at most, as in start.c
 OWN = 2  # those for the plan and for the socket on which a child reports
 NO_PROGRAM = 0x10000  # as in start.c
 

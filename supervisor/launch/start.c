@@ -25,8 +25,9 @@
 #include "sharing_child.h"
 
 enum {
-	BLOCK = 40, // numbers, of which two are for the plan and the socket of the errors
 	COPIED_TOGETHER = 64, // the kernel copies a table in parts of so many
+	LEAST = 40, // numbers of the block, of which two are for the plan and the socket of the errors
+	BLOCK = LEAST + COPIED_TOGETHER - 1,
 	MOST_OF_A_MESSAGE = 253, // SCM_MAX_FD
 	LAST_CAPABILITY = 63,
 	NO_PROGRAM = 0x10000, // an error of the exec
@@ -57,16 +58,23 @@ void find_sockets(const int *fds, unsigned int count, uint8_t *are_sockets)
 	}
 }
 
-// Reserve low numbers from 3 up, as far as they are free. Stores the numbers, and returns how many there are.
+// Reserve low numbers from 3 up. Stores the numbers, and returns how many there are. The block has all numbers that are
+// free in those parts of the table that are copied. So no descriptor of a service comes to be there, which `launch`
+// would have to close.
 int reserve_block(int unused, int *numbers)
 {
 	block.unused = unused;
-	for (block.count = 0; block.count < BLOCK; block.count++) {
-		const int number = fcntl(unused, F_DUPFD_CLOEXEC, 3);
-
+	block.count = 0;
+	for (int number = 0; block.count < LEAST || number % COPIED_TOGETHER != COPIED_TOGETHER - 1;) {
+		number = fcntl(unused, F_DUPFD_CLOEXEC, 3);
 		if (number < 0)
 			break;
+		if (block.count >= LEAST && number / COPIED_TOGETHER > block.numbers[LEAST - 1] / COPIED_TOGETHER) {
+			close(number);
+			break;
+		}
 		block.numbers[block.count] = numbers[block.count] = number;
+		block.count++;
 	}
 	return block.count;
 }

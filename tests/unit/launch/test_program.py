@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from supervisor.definitions.service import Service
 from supervisor.launch import program as program_module
-from supervisor.launch.program import BLOCK, OWN, Program
+from supervisor.launch.program import OWN, Program
 from supervisor.linux.descriptors import close_range
 from supervisor.linux.mount import MS_NOEXEC, MS_REC, MS_SLAVE, mount
 from supervisor.linux.namespaces import CLONE_NEWNS, unshare
@@ -147,7 +147,7 @@ def test_each_number_has_what_it_is_to_have(
             json.loads(os.pread(out, 1 << 20, 0)),
             {0: NULL, 1: os.fstat(out).st_ino, 2: os.fstat(out).st_ino, **wanted},
             started.arrival.highest,
-            sum(kind == "socket" for kind in kinds) <= BLOCK - OWN,
+            sum(kind == "socket" for kind in kinds) <= len(program._block) - OWN,
         )
 
     found, wanted, highest, fits = in_child(look)
@@ -283,10 +283,8 @@ def test_no_file_keeps_spawnd_waiting(is_in_table: bool) -> None:
 
 def look(path: str, is_in_table: bool) -> float:
     """How long a start, and a look at the process, takes with the file open."""
-    program = reserved()
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    if not is_in_table:
-        fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    program = reserved()
     sources = (fd, fd, fd) if is_in_table else ("/dev/null",) * 3
     begun = time.monotonic()
     started = Started(program, ("/bin/sleep", "100"), *sources)
@@ -302,19 +300,22 @@ def test_it_is_installed_as_a_program_of_root() -> None:
     assert not status.st_mode & (stat.S_ISUID | stat.S_ISGID)
 
 
-def test_the_block_is_below_what_comes_later() -> None:
-    def look() -> bool:
-        close_range(3, 2000)
-        program = reserved()
-        return max(program._block) < 64 and len(program._block) == BLOCK
-
-    # the pipe of the result is closed with the others
+@pytest.mark.parametrize("taken", [0, 30, 60, 61, 64])
+def test_the_block_has_each_low_number_that_is_free(taken: int) -> None:
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        os.dup2(write_end, 1)
-        os.write(1, b"y" if look() else b"n")
+        out = fcntl.fcntl(write_end, fcntl.F_DUPFD, 1000)
+        close_range(3, 999)
+        for _ in range(taken):
+            os.dup(0)
+        program = reserved()
+        later = os.dup(0)
+        os.write(out, json.dumps([later, *program._block]).encode())
         os._exit(0)
     os.close(write_end)
-    assert read_all(read_end) == b"y"
+    later, *block = json.loads(read_all(read_end))
     os.waitpid(pid, 0)
+    assert len(block) >= 40
+    assert later % 64 == 0
+    assert later == max(block) + 1
