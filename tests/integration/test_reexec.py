@@ -146,7 +146,7 @@ def test_the_log_worker_stays_and_hears_of_new_services(spawnd: Start, program: 
     daemon.definitions.write_text(f'{text}\nt = {{ exec = "{new}", {ENV}, stdout = log() }}')
     daemon.signal(signal.SIGHUP)
     daemon.wait_log("t: new")
-    assert daemon.ctl("logs", "t").stdout == "new\n"
+    wait_until(lambda: daemon.ctl("logs", "t").stdout == "new\n", "its output, which is kept after it is logged")
     numbers = [int(line.split()[1]) for line in daemon.ctl("logs", "s", "-n", "100000").stdout.splitlines()]
     assert numbers == list(range(1, len(numbers) + 1))
 

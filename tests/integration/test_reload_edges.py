@@ -136,19 +136,19 @@ def test_a_service_started_by_hand_gets_its_new_definition(spawnd: Start) -> Non
 
 
 def test_a_reload_check_that_outlives_its_process_signals_nobody(spawnd: Start) -> None:
-    check = "test -e @/out/slow && sleep 1; exit 0"
+    check = "while test -e @/out/slow; do sleep 0.05; done; exit 0"
     daemon = spawnd(
         f'a = {{ {SLEEP}, check = {{ "/bin/sh", "-c", "{check}" }}, {ENV}, reload_signal = "TERM", healthy_after = 0 }}'
     )
-    pid = daemon.wait_pid("a")
-    wait_until(lambda: daemon.state("a") == "running", "a running")
+    pid = daemon.wait_running("a")
     (daemon.folder / "out" / "slow").touch()
     command = [str(BIN / "spawnctl"), "--socket", str(daemon.socket), "reload", "a"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as reloading:
         wait_until(lambda: "reload of a" in daemon.log(), "the order")
-        os.kill(daemon.wait_pid("a"), signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+        daemon.wait_log("a: killed by KILL")
         (daemon.folder / "out" / "slow").unlink()
-        assert reloading.wait(20) == 1
+        assert reloading.wait(60) == 1
         assert reloading.stderr is not None
         assert "not running any more" in reloading.stderr.read()
     daemon.wait_pid("a", other_than=pid)

@@ -15,7 +15,9 @@ from tests import fuse
 from tests.daemon import Daemon, children, command_name, wait_until
 from tests.hung import PROGRAM, is_hung
 from tests.integration.conftest import Start
+from tests.integration.processes import started
 from tests.integration.test_cgroups import pids_in, subtree
+from tests.unit.waiting import child_process
 
 __all__ = ["subtree"]
 
@@ -51,6 +53,16 @@ def wait_stray(daemon: Daemon, folder: Path, count: int) -> int:
     return pid
 
 
+def wait_older(stray: int) -> None:
+    """Wait until it is older, in clock ticks, than a process that is started now: else it may be one of the next."""
+
+    def is_older() -> bool:
+        with child_process(signal.pause) as pid:
+            return started(pid) > started(stray)
+
+    wait_until(is_older, "a later start")
+
+
 def start(spawnd: Start, program: Program, folder: Path, text: str, keys: str = "") -> Daemon:
     script = program("script", text.replace("@", str(folder)))
     return spawnd(f's = {{ exec = "{script}", {ENV}, healthy_after = 0, {keys} }}')
@@ -64,6 +76,7 @@ def test_they_do_not_pile_up(spawnd: Start, program: Program, folder: Path) -> N
         stray = wait_stray(daemon, folder, count)
         wait_until(lambda: all(map(is_gone, pids(folder)[:-1])), "the end of those before")
         assert not is_gone(stray)
+        wait_older(stray)
         os.kill(main, signal.SIGKILL)
     daemon.wait_running("s", other_than=main)
     wait_stray(daemon, folder, 4)
