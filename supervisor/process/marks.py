@@ -29,7 +29,7 @@ from supervisor.process.cgroup import Leaf
 from supervisor.process.children import AnsweringChild, Children
 from supervisor.process.files import Rights, open_as
 from supervisor.process.leftovers import family
-from supervisor.process.pids import Process, look_at_all, read_process, read_processes, runs_as
+from supervisor.process.pids import STAT_MAX, Process, look_at_all, read_process, read_processes, runs_as
 
 SERVICE_MARK = "SPAWND_MARK"  # a random word that stays the same for a service
 START_MARK = "INVOCATION_ID"  # of each start of a daemon that goes into the background; see systemd.exec(5)
@@ -40,8 +40,8 @@ MOST_TOLD = 8  # processes named in a log line
 READ_LIMIT = 2.0  # seconds for the child to read them all
 TIME_LIMIT = 5.0  # seconds until a child without an answer is given up
 RETRY = 1.0  # seconds until another attempt to fork a child
-# An environment is empty for a moment in the middle of an execve.
-EMPTY_LOOKS, EMPTY_PAUSE = 5, 0.01
+LOOK_AGAIN = 0.01  # seconds
+ENVIRONMENT_END = 48  # field of `/proc/PID/stat` behind the name: 0 until an execve has placed the environment
 
 LONGEST_PID_FILE = 64  # bytes; a longer file is no pid file
 
@@ -143,7 +143,7 @@ def tell_all_marks(fd: int, pids: Iterable[int]) -> None:
     deadline = time.monotonic() + READ_LIMIT
     threads = []
     for pid in pids:
-        thread = threading.Thread(target=_tell_marks, args=(fd, pid), daemon=True)
+        thread = threading.Thread(target=_tell_marks, args=(fd, pid, deadline), daemon=True)
         if _start(thread, deadline):
             threads.append(thread)
     for thread in threads:
@@ -157,32 +157,40 @@ def _start(thread: threading.Thread, deadline: float) -> bool:
         try:
             thread.start()
         except RuntimeError:  # RLIMIT_NPROC, pids.max
-            time.sleep(EMPTY_PAUSE)
+            time.sleep(LOOK_AGAIN)
         else:
             return True
     return False
 
 
-def _tell_marks(fd: int, pid: int) -> None:
-    service, start = marks_in(_read_environment(pid))
+def _tell_marks(fd: int, pid: int, deadline: float) -> None:
+    service, start = marks_in(_read_environment(pid, deadline))
     with suppress(OSError):
         os.write(fd, f"{pid} {service} {start}\n".encode())  # atomic: less than PIPE_BUF
 
 
-def _read_environment(pid: int) -> bytes:
-    """Return the environment of a process; empty if there is none or it may not be read. May block."""
+def _read_environment(pid: int, deadline: float) -> bytes:
+    """Return the environment of a process; empty if there is none or it may not be read. May block.
+
+    In the middle of an execve there is no environment yet. The process may wait there for the processor.
+    """
     data = b""
-    for _ in range(EMPTY_LOOKS):
-        try:
+    with suppress(OSError):
+        while True:
             with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
                 while len(data) < LARGEST and (chunk := file.read(LARGEST)):
                     data += chunk
-        except OSError:
-            break
-        if data:
-            break
-        time.sleep(EMPTY_PAUSE)
+            if data or not _is_in_execve(pid) or time.monotonic() > deadline:
+                break
+            time.sleep(LOOK_AGAIN)
     return data
+
+
+def _is_in_execve(pid: int) -> bool:
+    """Whether a living process has no environment yet. Raises OSError."""
+    with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+        fields = file.read(STAT_MAX).rpartition(b")")[2].split()
+    return fields[0] not in (b"Z", b"X") and fields[ENVIRONMENT_END] == b"0"
 
 
 def marks_in(environment: bytes) -> tuple[str, str]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -29,7 +32,7 @@ from tests import fuse
 from tests.hung import is_hung, start_hung
 from tests.unit.process.family import Family, family
 from tests.unit.process.forked import in_child, open_numbers
-from tests.unit.waiting import checked_loop, read_until, run_until, wait_exit, wait_until
+from tests.unit.waiting import DEADLINE, checked_loop, read_until, run_until, wait_exit, wait_until
 
 BOTH = {SERVICE_MARK: "abc", START_MARK: "12"}
 
@@ -131,6 +134,26 @@ def test_a_child_reads_the_marks_and_holds_nothing() -> None:
         return found == {one: ("abc", "12"), two: ("", ""), 2**22 + 1: ("", "")}, open_numbers() == before
 
     assert in_child(check) == (True, True)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_end_of_an_execve_is_waited_for(monkeypatch: pytest.MonkeyPatch, ends: bool) -> None:
+    """Its process has no environment yet, for as long as it waits for the processor."""
+    opened: list[str] = []
+
+    def in_execve(path: str, *arguments: Any, **keys: Any) -> io.BytesIO:
+        opened.append(path)
+        with open(path, *arguments, **keys) as file:
+            data = file.read()
+        if ends and len(opened) > 40:
+            return io.BytesIO(data)
+        return io.BytesIO(b"1 (sleep) S" + b" 0" * 49 if path.endswith("/stat") else b"")
+
+    with started_with(BOTH) as (pid,):
+        monkeypatch.setattr(marks, "open", in_execve, raising=False)
+        deadline = time.monotonic() + (DEADLINE if ends else 0.1)
+        found = marks_in(marks._read_environment(pid, deadline))
+    assert found == (("abc", "12") if ends else ("", ""))
 
 
 def test_each_orphan_is_read_once_whoever_asks() -> None:
