@@ -30,7 +30,7 @@ from supervisor.manager.unit import Pending, Stops, Unit, announce, announce_hea
 from supervisor.process.children import Children
 from supervisor.process.held_descriptors import Opened
 from supervisor.process.run import Role
-from supervisor.takeover.writer import StateWriter
+from supervisor.takeover.records import StateWriter
 
 Observer = Callable[[Unit], None]
 
