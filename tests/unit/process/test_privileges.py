@@ -149,6 +149,23 @@ def test_an_ordinary_user_can_pass_on_what_it_was_started_with() -> None:
     assert (*caps(status)[:3], caps(status)[4]) == (KILL,) * 4
 
 
+@needs_root
+def test_an_ordinary_user_passes_on_what_would_end_with_an_exec() -> None:
+    """It has the capability, but not as an ambient one: `launch` is executed, and would be without it."""
+
+    def before() -> None:
+        flags = [prctl.CAP_EFFECTIVE, prctl.CAP_PERMITTED]
+        prctl.set_keepcaps(True)
+        become_nobody()
+        prctl.set_caps(([5, 10], flags, True))
+        assert caps(own_status())[4] == 0
+
+    seen = view(service(capabilities=("kill",)), is_root=False, before=before)
+    assert (*caps(seen["status"])[:3], caps(seen["status"])[4]) == (KILL,) * 4
+    seen = view(service(), is_root=False, before=before)
+    assert (*caps(seen["status"])[:3], caps(seen["status"])[4]) == (0,) * 4
+
+
 def test_one_that_nobody_knows() -> None:
     error = step_error(lambda: set_privileges(service(capabilities=("fly",)), is_root=False))
     assert error == ("keep capability fly", "", errno.EINVAL)
