@@ -43,7 +43,7 @@ def test_no_such_description(bench: Bench) -> None:
 
 def test_methods_are_those_described() -> None:
     described = {f"{name}.{method}" for name, interface in INTERFACES.items() for method in interface.methods}
-    assert described == set(METHODS)
+    assert described == set(METHODS), "METHODS and the *.varlink files have to name the same methods"
 
 
 def test_states_are_those_described() -> None:
