@@ -9,7 +9,7 @@ local MOST, LONGEST = 20000, 4194304 -- values and bytes of all modules together
 local funcbc, funck = require("jit.util").funcbc, require("jit.util").funck
 local band, rshift = bit.band, bit.rshift
 local getfenv, getinfo, getmetatable = debug.getfenv, debug.getinfo, debug.getmetatable
-local getupvalue, dump = debug.getupvalue, string.dump
+local getupvalue, upvalueid, dump = debug.getupvalue, debug.upvalueid, string.dump
 local error, next, pcall, rawget, tostring, type = error, next, pcall, rawget, tostring, type
 local concat, format, sort = table.concat, string.format, table.sort
 
@@ -18,23 +18,47 @@ local DYNAMIC = { debug = true, loadstring = true } -- with which a function rea
 
 local READS_GLOBAL = band(funcbc(function() return anything end, 1), 0xff) -- the opcode of such a read
 
--- What definitions are given, by name; ways to everything, such as `_G`; modules by their environments; globals of the
--- file.  Many files have no functions, so these are found for the first one.
-local known, everything, modules, store
+-- The given tables and functions by name, and the fields and the metatable of each table before the file has run.
+local known, pristine = {}, {}
 
-local function find_all()
-  known, everything, modules, store = {}, { [globals] = true, [base.netns] = true }, {}, sandbox.file().store
-  for _, module in next, sandbox.modules() do
-    modules[module.env], everything[module.env] = module, true
-  end
-  for name, value in next, base do
-    if (type(value) == "table" or type(value) == "function") and not everything[value] then
-      known[value] = name
-      if type(value) == "table" and not getmetatable(value) then
-        for field, member in next, value do known[member] = name .. "." .. field end
+for name, value in next, base do
+  if value ~= globals and value ~= base.netns and (type(value) == "table" or type(value) == "function") then
+    known[value] = name
+    if type(value) == "table" then
+      local fields = {}
+      for field, member in next, value do fields[field] = member end
+      pristine[value] = { fields = fields, metatable = getmetatable(value) }
+      if not getmetatable(value) then
+        for field, member in next, fields do known[member] = name .. "." .. field end
       end
     end
   end
+end
+
+-- Whether the file has changed a given table.  Each function may depend on that: `text:trim()` names no library.
+local function is_changed()
+  for given, was in next, pristine do
+    if getmetatable(given) ~= was.metatable then return true end
+    for field, member in next, given do
+      if was.fields[field] ~= member then return true end
+    end
+    for field in next, was.fields do
+      if rawget(given, field) == nil then return true end
+    end
+  end
+  return false
+end
+
+-- Ways to everything, such as `_G`; modules by their environments; globals of the file.  Many files have no functions,
+-- so these are found for the first one.
+local everything, modules, store, changed
+
+local function find_all()
+  everything, modules, store = { [globals] = true, [base.netns] = true }, {}, sandbox.file().store
+  for _, module in next, sandbox.modules() do
+    modules[module.env], everything[module.env] = module, true
+  end
+  changed = is_changed()
 end
 
 local values, bytes = 0, 0
@@ -47,7 +71,28 @@ local function put(text)
   out[#out + 1] = text
 end
 
-local function put_text(kind, text) put(kind .. #text .. ":" .. text) end
+local function put_text(kind, text)
+  put(kind .. #text .. ":")
+  put(text)
+end
+
+local function put_number(kind, number) put_text(kind, format("%.17g", number)) end
+
+-- Put the number that stands for a value; return whether it is a new one.
+local function put_id(value)
+  local id = ids[value]
+  if not id then
+    count = count + 1
+    ids[value] = count
+  end
+  put_number("@", ids[value])
+  return not id
+end
+
+local function count_value()
+  values = values + 1
+  if values > MOST then error("too much", 0) end
+end
 
 local function sorted(set)
   local list = {}
@@ -89,23 +134,26 @@ end
 
 local function put_function(called)
   if getinfo(called, "S").source ~= source then error("not of the file", 0) end
+  local env = getfenv(called)
   put_text("f", dump(called, "sd"))
+  put_text("e", env == globals and "" or modules[env].name) -- where its assignments go to
   local at = 1
   local name, value = getupvalue(called, at)
   while name do
-    put_value(value)
+    if put_id(upvalueid(called, at)) then put_value(value) end -- functions may share it
     at = at + 1
     name, value = getupvalue(called, at)
   end
   for _, read in next, sorted(names_in(called, {})) do
     put_text("g", read)
-    put_value(global(getfenv(called), read))
+    put_value(global(env, read))
   end
 end
 
 local function put_table(fields)
   local handle = made[fields]
   if handle then
+    if next(fields) ~= nil then error("fields in a handle", 0) end
     put_text("m", handle.kind)
     for i = 1, handle.count do put_value(handle[i]) end
     return
@@ -114,7 +162,8 @@ local function put_table(fields)
   for key in next, fields do
     local kind = type(key)
     if kind ~= "string" and kind ~= "number" and kind ~= "boolean" then error("a key without an order", 0) end
-    keys[kind .. tostring(key)] = key
+    count_value()
+    keys[kind .. (kind == "number" and format("%.17g", key) or tostring(key))] = key
   end
   put("{")
   for _, name in next, sorted(keys) do
@@ -126,18 +175,15 @@ local function put_table(fields)
 end
 
 function put_value(value)
-  values = values + 1
-  if values > MOST or everything[value] then error("too much", 0) end
+  count_value()
+  if everything[value] then error("too much", 0) end
   local kind = type(value)
   if kind == "string" then put_text("s", value)
-  elseif kind == "number" then put_text("n", format("%.17g", value))
+  elseif kind == "number" then put_number("n", value)
   elseif kind == "nil" or kind == "boolean" then put(tostring(value))
   elseif known[value] then put_text("k", known[value])
-  elseif ids[value] then put_text("@", tostring(ids[value]))
   elseif kind ~= "function" and kind ~= "table" then error("a " .. kind, 0)
-  else
-    count = count + 1
-    ids[value] = count
+  elseif put_id(value) then
     if kind == "function" then put_function(value) else put_table(value) end
   end
 end
@@ -155,6 +201,6 @@ end
 
 return function(module, name)
   out, ids, count, source = {}, {}, 0, name
-  if not known then find_all() end
-  return pcall(put_functions, module) and concat(out) or nil
+  if not modules then find_all() end
+  return not changed and pcall(put_functions, module) and concat(out) or nil
 end

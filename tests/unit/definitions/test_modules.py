@@ -124,6 +124,61 @@ def test_functions_that_may_reach_anything_depend_on_the_whole_file(files: Files
     assert (len(service.source_digest), service.functions_digest) == (64, "")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "function string.trim(text) return text end",
+        "rawset(fsys, 'trim', print)",
+        "math.floor = math.ceil",
+        "table.concat = nil",
+        "setmetatable(os, {})",
+    ],
+)
+def test_functions_depend_on_the_whole_file_if_it_changes_what_is_given(files: Files, change: str) -> None:
+    text = f"{change} module('one', package.seeall) function start(text) return text:trim() end"
+    assert files.load(text).services["one"].functions_digest == ""
+
+
+ONE = "module('one', package.seeall) "
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (
+            ONE + "do local n = 0 function start() n = n + 1 end function stop() n = n - 1 end end",
+            ONE + "do local n = 0 function start() n = n + 1 end end do local n = 0 function stop() n = n - 1 end end",
+        ),
+        (
+            f"local function set() _x = 1 end {ONE} function start() set() end",
+            f"{ONE} local function set() _x = 1 end function start() set() end",
+        ),
+        (
+            ONE + "local t = {} t[0.1], t[0.1 + 2e-17] = 1, 2 function start() return t end",
+            ONE + "local t = {} t[0.1], t[0.1 + 2e-17] = 3, 2 function start() return t end",
+        ),
+        (
+            ONE + "local handle = file('/a') function start() return handle.x end",
+            ONE + "local handle = file('/a') rawset(handle, 'x', 1) function start() return handle.x end",
+        ),
+    ],
+)
+def test_functions_differ_by_shared_variables_assignments_and_keys(files: Files, old: str, new: str) -> None:
+    before, after = (files.load(text).services["one"] for text in (old, new))
+    assert before.functions_digest
+    assert "functions" in changed_keys(before, after)
+
+
+def test_large_keys_need_no_memory_of_their_own(files: Files) -> None:
+    text = """
+    local large, long = {}, ("x"):rep(100)
+    for i = 1, 200000 do large[long .. i] = true end
+    module("one")
+    function start() return large end
+    """
+    assert files.load(text).services["one"].functions_digest == ""
+
+
 def test_what_functions_lead_to_may_lead_back(files: Files) -> None:
     text = """
     local a, b = {}, setmetatable({}, { __index = function() error("is not called") end })
