@@ -104,7 +104,7 @@ def stop(service: Service, life: Life, now: float, cause: Cause = Cause.STOP, ot
         case State.STOPPING:
             # a process that was told to hand over has to learn that there is no successor
             told_to = life.then is Then.START or life.cause is Cause.NOT_READY
-            hands_over = told_to and life.step is not Step.TEARDOWN
+            hands_over = told_to and life.step not in (Step.TEARDOWN, Step.LAST, Step.TOLD)
             again = hands_over and service.handover_signal is not None
             acts = (Act.STOP_SIGNAL,) if again else ()
             return told._replace(then=Then.REST), acts

@@ -106,9 +106,9 @@ def signalled(service: Service, life: Life, now: float) -> Life:
 
 
 def launch_last(service: Service, life: Life, now: float) -> Transition:
-    """Start one more process, to be stopped as soon as it runs."""
-    deadline = after(now, service.start_timeout)
-    return life._replace(step=Step.LAST, starts=life.starts + 1, deadline=deadline), (Act.LAUNCH,)
+    """Start one more process, to be stopped once it is ready; the stop has a limit even if a start has none."""
+    limit = service.stop_timeout if service.start_timeout is None else service.start_timeout
+    return life._replace(step=Step.LAST, starts=life.starts + 1, deadline=after(now, limit)), (Act.LAUNCH,)
 
 
 def is_last(life: Life) -> bool:

@@ -316,10 +316,11 @@ class World(RuleBasedStateMachine):
         self.wanted = False
         self.event(machine.stop)
         while self.life.state is State.STOPPING:
-            if self.limit_of_stop() is not None and not self.life.killed:
-                self.now = max(self.now, self.life.due() or 0.0)
+            while self.limit_of_stop() is not None and not self.life.killed:  # a last process is told first
+                due = self.life.due()
+                assert due is not None
+                self.now = max(self.now, due)
                 self.event(machine.timed_out)
-                assert self.life.killed
             self.ended(False)
             self.event(machine.exited, False, "killed", 0.0)
         assert self.life.state in AT_REST

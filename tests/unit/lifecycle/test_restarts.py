@@ -132,6 +132,28 @@ def test_such_a_process_is_told_also_where_it_will_never_be_ready_or_was_not_hea
     assert case(machine.timed_out) == (State.STOPPING, (Act.KILL,))
 
 
+def test_such_a_process_has_the_time_of_a_stop_if_a_start_has_no_limit() -> None:
+    case = keeps(ready="notify", start_timeout=None, stop_timeout=3.0).running()
+    case.exited()
+    case(machine.stop)
+    case(machine.executed)
+    assert case.life.deadline == case.now + 3.0
+    assert case(machine.timed_out) == (State.STOPPING, (Act.STOP_SIGNAL,))
+
+
+def test_such_a_process_is_told_once_whatever_is_ordered_meanwhile() -> None:
+    case = keeps(ready="notify").running()
+    case.exited()
+    case(machine.stop)
+    case(machine.executed)
+    for event in (machine.start, machine.stop):
+        assert case(event) == (State.STOPPING, ()), "it is not ready"
+    assert case(machine.ready) == (State.STOPPING, (Act.STOP_SIGNAL,))
+    for event in (machine.start, machine.stop):
+        assert case(event) == (State.STOPPING, ()), "it was told"
+    assert case.exited() == (State.STOPPED, (Act.RELEASE,))
+
+
 def test_one_that_dies_of_something_else_than_its_stop_is_followed_by_another() -> None:
     case = keeps().running()
     case(machine.stop)
