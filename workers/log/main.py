@@ -14,6 +14,7 @@ import resource
 import select
 import signal
 import socket
+from contextlib import suppress
 
 import setproctitle
 
@@ -121,8 +122,8 @@ class Worker:
     def _passed(self, stream: Stream) -> None:
         """Continue to read a service that has flooded, and close a stream that has ended."""
         if stream.ended:
-            if not stream.has_lines() and stream.call is None:
-                stream.close()
+            if stream.is_over:
+                self._close(stream)
         elif stream in self._unread and not stream.floods:
             self._unread.remove(stream)
             self._watch(stream)
@@ -132,8 +133,17 @@ class Worker:
         self._unread.discard(stream)
         self._finish(stream, PATIENCE_MS)  # usually before another stream of that name begins
 
+    def _close(self, stream: Stream) -> None:
+        try:
+            stream.close()
+        except OSError:  # no child can be started
+            self._loop.call_later(PAUSE, lambda: self._close(stream))
+
     def _finish(self, stream: Stream, patience: int = 0) -> None:
-        stream.drain(CHUNK, patience)
+        try:
+            stream.drain(CHUNK, patience)
+        except OSError:  # no child can be started
+            self._loop.call_later(PAUSE, lambda: self._finish(stream))
         if stream.call is not None:
             self._take_later(stream, stream.call)
         self._turns.add(stream)
@@ -141,7 +151,8 @@ class Worker:
     def end(self) -> None:
         self._read_feed()
         for stream in self._streams.values():
-            stream.drain(CHUNK, PATIENCE_MS)
+            with suppress(OSError):  # no child can be started; the next worker reads the rest
+                stream.drain(CHUNK, PATIENCE_MS)
             stream.end()
             self._turns.add(stream)
         self._turns.finish(PATIENCE)

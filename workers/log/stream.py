@@ -6,7 +6,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from itertools import islice
 
 from supervisor.linux.pipe_call import PipeCall, close_end, start_read
@@ -33,6 +32,7 @@ class Stream:
         self.name = name
         self.fd = fd
         self.ended = False  # only remaining output is read, at most `_left` bytes
+        self._is_read = False  # nothing is read any more
         self.call: PipeCall | None = None
         self._is_last = False  # whether the pipe had no writer left before `call`
         self._left = LARGEST
@@ -86,16 +86,16 @@ class Stream:
         """Take all remaining data, including an incomplete line; at most LARGEST, as a process may write forever.
 
         Waits for children, but only `patience` milliseconds while they are blocked. If `call` has not ended
-        by then, `drain` has to be called again after its end.
+        by then, `drain` has to be called again after its end. Raises OSError if no child can be started; it has
+        to be called again then, too.
         """
         self.ended = True
         limit = time.monotonic() + patience / 1000
-        with suppress(OSError):  # no child can be started
-            while self._left > 0:
-                taken = self.read(size, patience)
-                if self.call is not None or (not taken and self._is_last):
-                    break
-                patience = min(patience, max(1, int((limit - time.monotonic()) * 1000)))
+        while self._left > 0:
+            taken = self.read(size, patience)
+            if self.call is not None or (not taken and self._is_last):
+                break
+            patience = min(patience, max(1, int((limit - time.monotonic()) * 1000)))
         if self.call is None:
             self.end()
 
@@ -104,7 +104,7 @@ class Stream:
         self._take(self._held)
         self._held = b""
         self._finish()
-        self.ended = True
+        self.ended = self._is_read = True
 
     def _take(self, data: bytes) -> None:
         if data:
@@ -174,7 +174,13 @@ class Stream:
         self._ready.append(line)
         self._size += len(line)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether everything has been read and passed on, so that the stream is to be closed."""
+        return self._is_read and self.call is None and not self.has_lines()
+
     def close(self) -> None:
+        """Close the descriptors. Raises OSError if no child can be started; they are then still open."""
         close_end(self.fd)
         os.close(self._ring)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.linux import pipe_call
 from supervisor.log.handler import CUT, LineHandler
 from supervisor.log.output import WorkerOutputs
 from supervisor.log.ring import SIZE
@@ -22,7 +24,7 @@ from tests.unit.loop.clock import Clock
 from tests.unit.process.forked import open_numbers
 from tests.unit.waiting import checked_loop, child_process, turn, wait_exit, wait_until
 from tests.unit.workers.log_worker import LogWorker
-from workers.log.main import REST, Worker
+from workers.log.main import PAUSE, REST, Worker
 from workers.log.outlet import Outlet
 from workers.log.stream import BACKLOG
 
@@ -395,6 +397,39 @@ def test_a_service_that_writes_line_by_line_is_read_now_and_then(tmp_path: Path)
             clock.now += REST * 1.1
         outputs.drop("a")
         turn(loop, 5)
+        outputs._close_feed()
+    loop.close()
+    assert not errors
+
+
+def test_without_children_a_dropped_stream_waits_and_stops_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[BaseException] = []
+    clock = Clock()
+    loop = Loop(errors.append, clock)
+    outputs = WorkerOutputs(loop, PatientCloser().close)
+    ((_name, feed),) = outputs.feed()
+    with open(tmp_path / "log", "wb") as file, socket.socket(fileno=feed) as sock:
+        Worker(loop, sock, Outlet(LineHandler(file.fileno())))
+        before = open_numbers()
+
+        def has_come(end: str) -> bool:
+            clock.now += PAUSE
+            turn(loop)
+            return (tmp_path / "log").read_text().endswith(f"{end}\n")
+
+        kept = os.dup(outputs.stream("a"))
+        os.write(kept, b"first\n")
+        wait_until(lambda: has_come("a: first"))
+        with monkeypatch.context() as patch:
+            patch.setattr(pipe_call, "_begin", lambda *_: -errno.EAGAIN)
+            os.write(kept, b"last\n")
+            outputs.drop("a")
+            turn(loop, 5)
+        wait_until(lambda: has_come("a: last"))
+        os.close(kept)
+        wait_until(lambda: has_come("a: last") and open_numbers() == before)
         outputs._close_feed()
     loop.close()
     assert not errors
