@@ -102,7 +102,7 @@ BAD = [
     ),
     ('stream("/x", "connect", { mode = "600" })', "not for connected stream"),
     ('dgram("/x", { backlog = 3 })', "backlog: this option is for seqpacket, stream, tcp, not for dgram"),
-    ('dgram("@x", { mode = "600" })', "mode: an abstract socket is no file"),
+    ('dgram("@x", { mode = "600" })', "mode: an abstract socket is not a file"),
     ('dgram("/x", { netns = "blue" })', "netns: a socket with a path is the same in every network namespace"),
     ('dgram("/x", { owner = "rooot" })', "owner: unknown user 'rooot', did you mean 'root'?"),
     ('dgram("/x", { group = "rooot" })', "group: unknown group 'rooot'"),
