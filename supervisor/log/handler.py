@@ -72,11 +72,11 @@ class LineHandler(logging.Handler):
             some = lines[first : first + _TOGETHER]
             text = "".join(some)
             begin = self._begin(level)
+            written = 0
             if self.on_stderr and text.isascii() and text.isprintable() and not self._lost:
                 data = "".join([f"{begin}{line}\n" for line in some]).encode()
-                if len(data) <= MAX_LINE and self._sink.write(data):
-                    continue
-            for line in some:
+                written = self._sink.write(data) if len(data) <= MAX_LINE else 0
+            for line in some[written:]:
                 self.write(level, line)
 
     def offer(self, level: int, line: str) -> bool:
@@ -85,7 +85,7 @@ class LineHandler(logging.Handler):
             told = f"{count(self._lost, 'line')} of log {'was' if self._lost == 1 else 'were'} lost"
             if self._sink.write(self._line(logging.WARNING, told)):
                 self._lost = 0
-        return not self._lost and self._sink.write(self._line(level, line))
+        return not self._lost and self._sink.write(self._line(level, line)) > 0
 
     def offer_some(self, level: int, lines: Sequence[str]) -> int:
         """Write the first lines in one write, as many as the sink accepts whole; return how many.
@@ -94,14 +94,13 @@ class LineHandler(logging.Handler):
         """
         if self._lost or len(lines) == 1 or not self._sink.takes_whole:
             return int(self.offer(level, lines[0]))
-        data, number = b"", 0
+        data = b""
         for line in lines:
             one = self._line(level, line)
             if len(data) + len(one) > MAX_LINE:
                 break
             data += one
-            number += 1
-        return number if self._sink.write(data) else 0
+        return self._sink.write(data)
 
     def lose(self, lines: int = 1) -> None:
         """Count lines that will not be written."""
@@ -166,8 +165,11 @@ class Sink(Protocol):
     is_full: bool  # the last line was refused because the sink was full
     takes_whole: bool  # whether a write of at most MAX_LINE bytes is accepted whole or not at all
 
-    def write(self, line: bytes) -> bool:
-        """Write one line of at most MAX_LINE bytes with newline; return False if that would block or fails."""
+    def write(self, lines: bytes) -> int:
+        """Write lines of at most MAX_LINE bytes, with their newlines; return how many were written whole.
+
+        0: a write would block, or has failed. Sinks that do not take them whole get one line.
+        """
 
     def has_much_room(self) -> bool:
         """Whether a frequent writer leaves enough room for others."""
@@ -190,6 +192,7 @@ class StreamSink:
         self._is_pipe = stat.S_ISFIFO(mode)
         self.takes_whole = self._is_pipe or stat.S_ISREG(mode)
         self.is_full = False
+        self._is_cut = False  # the last line is incomplete: the disk became full
         self._may_block = not stat.S_ISREG(mode)
         if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
             with suppress(OSError):
@@ -197,17 +200,20 @@ class StreamSink:
                 self._fd = os.open(f"/proc/self/fd/{fd}", flags)
                 self._may_block = False
 
-    def write(self, line: bytes) -> bool:
+    def write(self, lines: bytes) -> int:
         self.is_full = False
+        begin = b"\n" if self._is_cut else b""
         try:
             if self._is_socket:
-                return _send(self._fd, line)
+                return _send(self._fd, lines)
             if self._may_block and not _has_room(self._fd):
                 raise BlockingIOError
-            return os.write(self._fd, line) == len(line)
+            written = (begin + lines)[: os.write(self._fd, begin + lines)]
         except OSError as error:
             self.is_full = isinstance(error, BlockingIOError)
-            return False
+            return 0
+        self._is_cut = not written.endswith(b"\n")
+        return written.count(b"\n") - len(begin)
 
     def has_much_room(self) -> bool:
         """Whether a pipe has much room; other files report that they are full only when they refuse a line."""
@@ -245,16 +251,16 @@ class SyslogSink:
         self.is_full = self.takes_whole = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 
-    def write(self, line: bytes) -> bool:
-        priority, _, text = line.rstrip(b"\n").partition(b">")
+    def write(self, lines: bytes) -> int:
+        priority, _, text = lines.rstrip(b"\n").partition(b">")
         number = _DAEMON | int(priority[1:])
         self.is_full = False
         try:
             self._socket.sendto(b"<%d>%s[%d]: %s" % (number, self._name.encode(), os.getpid(), text), self._address)
         except OSError as error:
             self.is_full = isinstance(error, BlockingIOError)
-            return False
-        return True
+            return 0
+        return 1
 
     def has_much_room(self) -> bool:
         return True

@@ -6,6 +6,7 @@ import logging
 import mmap
 import os
 import pty
+import resource
 import signal
 import socket
 import termios
@@ -161,13 +162,13 @@ def test_a_full_socket(kind: socket.SocketKind, stream: StreamSinks) -> None:
 
 
 def test_a_socket_whose_peer_is_gone_takes_nothing() -> None:
-    def write() -> bool:
+    def write() -> int:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         ours, theirs = socket.socketpair()
         theirs.close()
         return StreamSink(ours.fileno()).write(LINE)
 
-    assert in_child(write) is False
+    assert in_child(write) == 0
 
 
 def test_sockets_cost_no_descriptor_a_line(stream: StreamSinks) -> None:
@@ -201,6 +202,31 @@ def test_a_full_disk(stream: StreamSinks) -> None:
         assert not stream(fd).write(LINE)
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_disk_that_becomes_full_cuts_a_line_but_not_the_next_one(tmp_path: Path, together: bool) -> None:
+    path = tmp_path / "log"
+    lines = [f"line {number}" for number in range(10)]
+
+    def write() -> None:
+        with open(path, "ab") as file, closing(LineHandler(file.fileno())) as handler:
+            size = len(f"{handler._begin(logging.INFO)}line 0\n")
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size * 7 // 2, resource.RLIM_INFINITY))
+            if together:
+                assert handler.offer_some(logging.INFO, lines) == 3
+                assert handler.offer_some(logging.INFO, lines[3:]) == 0
+                handler.lose(7)
+            else:
+                handler.write_all(logging.INFO, lines)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            handler.write(logging.INFO, "after")
+
+    in_child(write)
+    *whole, cut, lost, after = path.read_text().splitlines()
+    assert [line.split()[-2:] for line in whole] == [["line", str(number)] for number in range(3)]
+    assert len(cut) == len(whole[0]) // 2
+    assert (lost[-24:], after[-6:]) == ("7 lines of log were lost", " after")
 
 
 def test_a_plain_file(tmp_path: Path, stream: StreamSinks) -> None:
