@@ -75,11 +75,13 @@ class Stream:
         if self.ended:
             self._left -= len(data)
         *ended, last = (self._held + data).split(PROCESS_ENDED)
-        for part in ended:
-            self._take(part)
+        if ended:
+            self._take(ended[0])
             self._end_line()
         self._held = _beginning_of_mark(last)
-        self._take(last[: len(last) - len(self._held)])
+        # taken together, as a service may write thousands of marks itself
+        lines = [part if part.endswith(b"\n") else part + b"\n" for part in ended[1:] if part]
+        self._take(b"".join([*lines, last[: len(last) - len(self._held)]]))
         return len(data)
 
     def drain(self, size: int, patience: int = 0) -> None:

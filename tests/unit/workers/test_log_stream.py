@@ -164,6 +164,15 @@ def test_what_is_like_the_mark_is_not_lost(piped: Piped, written: bytes) -> None
     assert piped.lines == [f"a: {without_commands(written.decode())}more"]
 
 
+def test_many_marks_cost_as_much_as_one(piped: Piped, monkeypatch: pytest.MonkeyPatch) -> None:
+    appends: list[bytes] = []
+    monkeypatch.setattr("workers.log.stream.append", lambda _ring, data: appends.append(data))
+    piped.write(1000 * (b"x" + PROCESS_ENDED) + b"y\n" + PROCESS_ENDED + b"z\n")
+    assert b"".join(appends) == 1000 * b"x\n" + b"y\nz\n"
+    assert len(appends) <= 3
+    assert piped.lines == [*1000 * ["a: x"], "a: y", "a: z"]
+
+
 def test_reading_tells_of_bytes_of_none_now_and_of_the_end() -> None:
     read_end, write_end = os.pipe()
     stream = Stream("a", read_end, make_ring("a"))
