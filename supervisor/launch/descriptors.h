@@ -148,7 +148,7 @@ static const char *sight_of(const struct operation *operation)
 		call_six(__NR_statx, AT_FDCWD, (long)path, flags, STATX_TYPE | STATX_INO, (long)&found, 0);
 
 	if (result == -ENOENT || result == -ENOTDIR)
-		return is_socket && !is_folder(folder) ? "deleted with its folder" : "deleted";
+		return is_socket && !is_folder(folder) ? "deleted with its directory" : "deleted";
 	if (result < 0)
 		return NULL;
 	if (found.stx_dev_major == numbers[1] && found.stx_dev_minor == numbers[2] && found.stx_ino == numbers[3])

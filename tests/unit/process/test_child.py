@@ -317,7 +317,7 @@ def test_a_full_table_of_descriptors() -> None:
 
     outcome = start(service(), TRUE, before=no_room, fds=tuple((f"n{number}", 0) for number in range(100)))
     assert outcome.failed_step == ("place descriptor 103", "", errno.EMFILE)
-    fds = tuple((f"n{number}", os.dup(0)) for number in range(75))
+    fds = tuple((f"n{number}", os.dup(0)) for number in range(50))
     outcome = start(service(), TRUE, before=no_room, fds=fds, stdio=(0, 0, 0))
     for _, fd in fds:
         os.close(fd)
