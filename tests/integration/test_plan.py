@@ -238,7 +238,7 @@ def test_shared_secrets_are_told_of_with_a_change_to_one_who_shares(spawnd: Star
     assert "a and b run as user 'nobody'" in daemon.ctl("apply").stdout
     assert plan(daemon)["notices"] == []
     assert daemon.ctl("apply").stdout == "Nothing to do\n"
-    others = f"{text}c = {{ {SLEEP}, user = 'daemon' }}\n"
+    others = f"{text}c = {{ {SLEEP}, user = 'daemon', group = 'daemon' }}\n"
     write(daemon, others)
     assert plan(daemon)["notices"] == []
     write(daemon, others.replace(" }\nc", ", nice = 1 }\nc"))
