@@ -267,7 +267,7 @@ def recovered(service: Service, life: Life, now: float, alive: bool) -> Transiti
             return life._replace(step=Step.UNHEARD), ()
         case State.RUNNING | State.RELOADING if alive:
             return life._replace(watchdog_at=after(now, service.watchdog)), ()
-        case State.STOPPING if alive and life.step is Step.LAST:
+        case State.STOPPING if alive and is_last(life) and service.ready == "exec":
             return tell_last(service, life, now)
         case State.STOPPING if alive:
             return resumed(service, life, now)

@@ -119,17 +119,31 @@ def test_such_a_process_is_told_once_it_is_ready() -> None:
 
 @pytest.mark.parametrize(
     ("ready", "event"),
-    [("fd", (machine.ready_closed,)), ("notify", (machine.timed_out,)), ("notify", (machine.recovered, True))],
+    [("fd", (machine.ready_closed,)), ("notify", (machine.timed_out,))],
 )
-def test_such_a_process_is_told_also_where_it_will_never_be_ready_or_was_not_heard(
-    ready: str, event: tuple[Any, ...]
-) -> None:
+def test_such_a_process_is_told_also_where_it_will_never_be_ready(ready: str, event: tuple[Any, ...]) -> None:
     case = keeps(ready=ready).running()
     case.exited()
     case(machine.stop)
     case(machine.executed)
     assert case(*event) == (State.STOPPING, (Act.STOP_SIGNAL,))
     assert case(machine.timed_out) == (State.STOPPING, (Act.KILL,))
+
+
+@pytest.mark.parametrize("later", [machine.ready, machine.timed_out])
+def test_such_a_process_is_not_told_early_because_spawnd_was_lost(later: Any) -> None:
+    case = keeps(ready="notify").running()
+    case.exited()
+    case(machine.stop)
+    assert case(machine.recovered, True) == (State.STOPPING, ())
+    assert case(later) == (State.STOPPING, (Act.STOP_SIGNAL,))
+
+
+def test_such_a_process_that_needs_only_run_is_told_by_the_spawnd_that_finds_it() -> None:
+    case = keeps().running()
+    case.exited()
+    case(machine.stop)
+    assert case(machine.recovered, True) == (State.STOPPING, (Act.STOP_SIGNAL,))
 
 
 def test_such_a_process_has_the_time_of_a_stop_if_a_start_has_no_limit() -> None:
