@@ -55,7 +55,7 @@ def main() -> int:
             return resume(arguments.resume, arguments.trial)
         nofile_soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         origin = Origin(paths, arguments.log_level or "", nofile_soft, command, stderr_is_open)
-        return run(origin, folder)
+        return supervise(origin, folder)
     except SpawnError as error:
         log.error("%s", error)
     except OSError as error:
@@ -140,7 +140,7 @@ def check(paths: Sequence[str], strict: bool) -> int:
     return 0
 
 
-def run(origin: Origin, folder: str) -> int:
+def supervise(origin: Origin, folder: str) -> int:
     """Run as the supervisor."""
     loop = _make_loop()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -111,7 +111,7 @@ class Lua:
         """Evaluate a file's text; `name` is the value of `...` in it. Raises LuaProblem."""
         limit_s = min(self._deadline_s, self._left_s)
         try:
-            result = self._run(text.encode(), limit_s, name.encode(errors="surrogateescape"))
+            result = self._evaluate_text(text.encode(), limit_s, name.encode(errors="surrogateescape"))
         except self._lua.LuaMemoryError:
             raise LuaProblem(_TOO_MUCH) from None
         except self._lua.LuaError as error:
@@ -121,7 +121,7 @@ class Lua:
             raise LuaProblem(f"cannot use: its values take more than {MAX_RESULT >> 20} MiB")
         return self._read(json.loads(result.decode("utf-8", "surrogateescape"), strict=False), limit_s)
 
-    def _run(self, text: bytes, limit_s: float, name: bytes) -> bytes:
+    def _evaluate_text(self, text: bytes, limit_s: float, name: bytes) -> bytes:
         runtime = self._lua.LuaRuntime(
             encoding=None, max_memory=MAX_MEMORY, register_eval=False, register_builtins=False
         )

@@ -80,8 +80,8 @@ class Calls:
     def share(self, key: str, data: bytes) -> None:
         self._function.share(key, data)
 
-    def run(self, fd: int) -> NoReturn:
-        child.run(receive_launch(fd), lambda: self._function.main)
+    def run_child(self, fd: int) -> NoReturn:
+        child.become_worker(receive_launch(fd), lambda: self._function.main)
 
 
 def function_succeeded(answer: Answer | None, pid: int, is_child: bool) -> bool:

@@ -301,7 +301,7 @@ class Launcher:
         load_shared(launch.service.worker)
         child.prepare(launch)
         with step("fork"):
-            return fork(lambda: child.run(launch, lambda: load_worker(launch.service.worker), hears))
+            return fork(lambda: child.become_worker(launch, lambda: load_worker(launch.service.worker), hears))
 
     def _execute(self, launch: Launch, our_end: int, hears: bool) -> int:
         program = self._host.program

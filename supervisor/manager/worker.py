@@ -114,5 +114,5 @@ class ResidentProgram:
     def share(self, key: str, data: bytes) -> None:
         """Do nothing: these workers share modules only."""
 
-    def run(self, fd: int) -> NoReturn:
-        child.run(receive_launch(fd), lambda: load_worker(self._name), hears=False)
+    def run_child(self, fd: int) -> NoReturn:
+        child.become_worker(receive_launch(fd), lambda: load_worker(self._name), hears=False)

@@ -61,7 +61,7 @@ def prepare(launch: Launch) -> None:
     load_prctl(launch.service)
 
 
-def run(launch: Launch, load: Callable[[], Main], hears: bool = True) -> NoReturn:
+def become_worker(launch: Launch, load: Callable[[], Main], hears: bool = True) -> NoReturn:
     """Become a worker. Called in the child with all signals blocked; never returns.
 
     After the set-up, `load` imports the worker and returns its main function, which returns the exit status. An

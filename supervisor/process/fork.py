@@ -63,13 +63,13 @@ def in_thread(function: Callable[[], T], name: str) -> T:
     results: list[T] = []
     errors: list[BaseException] = []
 
-    def run() -> None:
+    def call() -> None:
         try:
             results.append(function())
         except BaseException as error:  # to be raised in the caller
             errors.append(error)
 
-    thread = threading.Thread(target=run, name=name)
+    thread = threading.Thread(target=call, name=name)
     try:
         thread.start()
     except RuntimeError as error:

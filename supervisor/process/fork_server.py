@@ -41,7 +41,7 @@ class Program(Protocol):
     def share(self, key: str, data: bytes) -> None:
         """Prepare an item for all later children; it has to be fast, because spawnd waits."""
 
-    def run(self, fd: int) -> object:
+    def run_child(self, fd: int) -> object:
         """Run a child with its descriptor; never returns."""
 
 
@@ -203,7 +203,7 @@ def _be_child(connection: socket.socket, program: Program, fd: int) -> NoReturn:
     try:
         connection.close()
         close_inherited_log()
-        program.run(fd)
+        program.run_child(fd)
     except BaseException:
         with suppress(BaseException):
             os.write(2, traceback.format_exc().encode(errors="replace"))

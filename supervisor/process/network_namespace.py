@@ -92,8 +92,8 @@ def run_in_namespace(name: str, function: Callable[[], T]) -> T:
     thread has ended when this returns, so that the next fork finds a single thread.
     """
 
-    def run() -> T:
+    def call_inside() -> T:
         enter_namespace(name)
         return function()
 
-    return in_thread(run, f"netns {name}")
+    return in_thread(call_inside, f"netns {name}")

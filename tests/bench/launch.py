@@ -48,7 +48,7 @@ def _forked(launch: Any, error: int, ours: int) -> int:
     from supervisor.process.fork import fork
 
     child.prepare(launch)
-    return fork(lambda: child.run(launch))  # type: ignore[call-arg]
+    return fork(lambda: child.become_worker(launch))  # type: ignore[call-arg]
 
 
 def serve() -> None:

@@ -102,7 +102,7 @@ def start(
             before()
         if load is not None:
             child.prepare(launch)
-            child.run(launch, load, hears)
+            child.become_worker(launch, load, hears)
         execute(launch, error_r, hears)
 
     pid = fork(become)

@@ -26,7 +26,7 @@ class Counting:
     def share(self, key: str, data: bytes) -> None:
         self.shared.append(f"{key}={data.decode()}")
 
-    def run(self, fd: int) -> None:
+    def run_child(self, fd: int) -> None:
         numbers = sorted(int(name) for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}"))
         os.write(fd, f"{os.getpid()} {os.getppid()} {self.shared} {numbers} {os.getsid(0)}\n".encode())
         os._exit(7)

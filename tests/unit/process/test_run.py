@@ -125,7 +125,7 @@ def test_a_child_whose_spawnd_is_killed_before_it_is_let_go_ends(world: Path, wo
         launch = Launch(argv, {}, service(), ("/dev/null",) * 3, theirs.fileno(), 1024, os.geteuid() == 0)
         if worker:
             child.prepare(launch)
-            pid = fork(lambda: child.run(launch, lambda: lambda: os.open(ran, os.O_CREAT)))
+            pid = fork(lambda: child.become_worker(launch, lambda: lambda: os.open(ran, os.O_CREAT)))
         else:
             arrival = PROGRAM.arrival(descriptors(launch), theirs.fileno())
             pid = PROGRAM.start(make_plan(launch, arrival), arrival, theirs.fileno(), ours.fileno())
