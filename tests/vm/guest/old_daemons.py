@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.vm.guest.installed import DOCUMENTATION, UNIT, UNITS, clean_up, run
+from tests.vm.guest.installed import DEFINITIONS, DOCUMENTATION, UNIT, UNITS, clean_up, run
 
 PACKAGED = Path("/usr/lib/systemd/system")
 ACCESSORY = "cm4all-spawn-accessory.service"
@@ -16,6 +16,7 @@ REAPER = "cm4all-spawn-reaper.service"
 NETNS = "cm4all-spawn-netns@.service"
 SPAWNER = "checks-spawner.service"
 SCRIPTS = Path("/var/lib/checks-old-daemons")
+DEFINITION = DEFINITIONS.with_name("accessory.lua")
 ANSWER = SCRIPTS / "answer"  # what the spawner was told when it started
 
 # Answers on the socket that systemd hands over, and has a child that outlives it, as inits of PID namespaces do.

@@ -1,6 +1,7 @@
 """A boot of a migrated host: the spawner's unit and spawnd start together.
 
-The name of this file puts its first check last before the reboot, so that no other check takes away what it leaves.
+`test_systemd_aliases.py` migrates its units, before spawnd is started for the reboot. The name of this file puts its
+checks last, before and after the reboot.
 """
 
 from __future__ import annotations
@@ -11,23 +12,16 @@ import pytest
 
 from tests.daemon import wait_until
 from tests.vm.guest import old_daemons
-from tests.vm.guest.installed import DEFINITIONS, PATIENCE, PAUSE, clean_up, run, shipped, state
-from tests.vm.guest.old_daemons import ANSWER, SOCKET, SPAWNER, steps
+from tests.vm.guest.installed import PATIENCE, PAUSE, clean_up, shipped, state
+from tests.vm.guest.old_daemons import ANSWER, DEFINITION, SOCKET, SPAWNER
 
 pytestmark = pytest.mark.skipif("MACHINE" not in os.environ, reason="runs in a machine that the tests have booted")
 
-DEFINITION = DEFINITIONS.with_name("accessory.lua")
 
-
-def test_a_migrated_host_is_ready_for_the_next_boot() -> None:
-    text = shipped("accessory")
-    old_daemons.install()
-    for number in "345":
-        commands = steps()[number].replace("SPAWNER.service", SPAWNER)
-        run("sh", "-c", commands.replace("enable --now spawnd", "enable spawnd"))
-    DEFINITION.write_text(text)
+def test_the_accessory_is_defined_for_the_next_boot() -> None:
+    """Last, because `define` sets all other definitions aside."""
+    DEFINITION.write_text(shipped("accessory"))
     ANSWER.unlink(missing_ok=True)
-    run("systemctl", "enable", SPAWNER)
 
 
 @pytest.mark.boot(2)
