@@ -1,4 +1,4 @@
-"""What is compiled: programs and libraries in C.  Everything else is in setup.cfg."""
+"""The programs and libraries in C that are compiled. Everything else is in setup.cfg."""
 
 from __future__ import annotations
 

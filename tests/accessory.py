@@ -44,7 +44,7 @@ class AccessoryDaemon(Daemon):
 def accessory_daemon(
     folder: Path, expiry: str = "60s", more: str = "", rights: str = "any"
 ) -> Iterator[AccessoryDaemon]:
-    """One that runs."""
+    """Yield a running accessory."""
     daemon = AccessoryDaemon(folder, expiry, more, rights)
     with daemon:
         wait_until(lambda: daemon.pid_of("accessory") is not None, "the accessory")

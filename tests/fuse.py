@@ -69,7 +69,7 @@ def _attributes(node: int) -> bytes:
 
 
 def _answer(opcode: int, node: int) -> bytes | None:
-    """What the server says to a request; None: that it does not know it."""
+    """Return the server's answer to a request; None stands for an unknown request."""
     if opcode == INIT:
         return _INIT_OUT.pack(7, 31, 65536, 0, 12, 9, 65536, 1, 1, 0, 0, *[0] * 7)
     if opcode == LOOKUP:

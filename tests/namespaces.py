@@ -13,7 +13,7 @@ FOLDER = Path("/run/netns")
 
 
 def run(*command: str, check: bool = True) -> str:
-    """What a command prints."""
+    """Return the output of a command."""
     return subprocess.run(command, check=check, capture_output=True, text=True).stdout
 
 

@@ -35,7 +35,7 @@ def server_programs() -> Path | None:
 
 
 class Database:
-    """What is reached with `conninfo`."""
+    """The server that `conninfo` reaches."""
 
     def __init__(self, conninfo: str) -> None:
         self.conninfo = conninfo

@@ -101,7 +101,7 @@ def _after(event: Event, service: Service, life: Life, now: float) -> Life | Non
 
 
 def _kind(life: Life) -> object:
-    """What of a life decides what can follow."""
+    """Return the part of a life that decides what can follow."""
     times = (life.deadline is not None, life.watchdog_at is not None, life.up_since is not None)
     return (life.state, life.step, life.then, life.set_up, life.final, life.killed, life.cause, life.failures, times)
 

@@ -152,7 +152,7 @@ def attack_epoll() -> None:
 
 
 def attack_store() -> None:
-    """What a store keeps and gives up again."""
+    """Store descriptors and give them up again."""
     sock = notify_socket()
     while True:
         ours, theirs = socket.socketpair()

@@ -1,4 +1,4 @@
-"""What benchmarks read from the kernel about a process."""
+"""The kernel's figures about a process, for benchmarks."""
 
 from __future__ import annotations
 

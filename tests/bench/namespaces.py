@@ -46,7 +46,7 @@ def definition(name: str, number: int = 0) -> str:
 
 
 def private_kb(pid: int) -> int:
-    """What the process has for itself alone, clean or not."""
+    """Return the private memory of the process, clean or not."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:")))
 

@@ -71,7 +71,7 @@ def measure(levels: int, width: int, as_task: bool = False, files: bool = False)
 
 
 def children_cpu_s() -> float:
-    """What all processes used that this one has waited for."""
+    """Return the CPU time of all processes that this one has waited for."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 

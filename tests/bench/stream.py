@@ -69,7 +69,7 @@ class Stream:
 
 
 def _inside(namespace: str, make: Callable[[], socket.socket]) -> socket.socket:
-    """What `make` makes, made inside: in a thread, as it does not come back."""
+    """Return the result of `make`, called inside: in a thread, as it does not come back."""
     made: list[socket.socket] = []
 
     def run() -> None:

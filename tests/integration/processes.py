@@ -1,4 +1,4 @@
-"""What the kernel says of the processes of a test."""
+"""The kernel's view of the processes of a test."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.daemon import Daemon, start_time, wait_until
 
 
 def links(pid: int) -> dict[int, str]:
-    """What the descriptors of a process refer to, by number."""
+    """Return the targets of a process's descriptors by number."""
     found = {}
     for entry in os.listdir(f"/proc/{pid}/fd"):
         try:

@@ -74,7 +74,7 @@ class Screen:
         os.write(self._master, text.encode())
 
     def read_until(self, text: str, patience: float = PATIENCE) -> str:
-        """What came up to `text`, which is taken out, too."""
+        """Return the output up to `text`, and take both out."""
         end = time.monotonic() + patience
         while text not in self.seen:
             if not self._read(end - time.monotonic()):

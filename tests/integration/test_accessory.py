@@ -60,7 +60,7 @@ def reexec_and_crash(daemon: AccessoryDaemon) -> None:
 
 
 def wait_stored(daemon: AccessoryDaemon) -> None:
-    """What a lost spawnd had not read is with the worker alone until then."""
+    """Until then the worker alone has the messages that a lost spawnd had not read."""
     wait_until(lambda: counters(daemon)["stored"] is True, "all to be stored")
 
 

@@ -131,7 +131,7 @@ def read_all(sock: socket.socket) -> None:
 
 
 def open_files(pid: int) -> list[str]:
-    """What a process has open, by kind: which namespaces and sockets there are may differ."""
+    """Return the kinds of a process's descriptors: numbers of namespaces and sockets may differ."""
     found = []
     for fd in os.listdir(f"/proc/{pid}/fd"):
         with suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""What goes wrong around a supervisor: each a clear message, nothing running is disturbed, nothing is left behind."""
+"""Faults around a supervisor: each has a clear message, disturbs no running service, and leaves nothing behind."""
 
 from __future__ import annotations
 

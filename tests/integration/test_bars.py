@@ -142,7 +142,7 @@ def test_a_script_that_inserts_each_cgroup() -> None:
 
 @needs_root
 def test_attackers_hold_up_nobody_and_leave_nothing() -> None:
-    """What takes long to close or to look at does so for its sender alone."""
+    """Descriptors that take long to close or to inspect delay their sender alone."""
     result = hostile.measure(3)
     for name in ("call_ms", "accessory_ms", "respawn_ms"):
         assert result[name]["median"] < 500, result

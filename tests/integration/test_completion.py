@@ -189,7 +189,7 @@ def test_a_path_that_is_typed_is_not_executed(shell: Shell, folder: Path) -> Non
 
 
 def fish(line: str, home: Path) -> list[str]:
-    """What fish offers, each with what it means."""
+    """Return the candidates of fish with their descriptions."""
     install(home)
     script = 'source completion/spawnctl.fish; complete -C "$argv[1]"'
     environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "HOME": str(home), "LC_ALL": "C.UTF-8"}

@@ -52,7 +52,7 @@ class Client:
             pass  # it has seen enough, or has more to do than to read
 
     def read(self, seconds: float) -> bytes:
-        """What comes until a reply is there, the connection ends, or nothing has come for so long."""
+        """Return the data until a reply is complete, the connection ends, or nothing has come for so long."""
         self.sock.settimeout(seconds)
         data = b""
         try:

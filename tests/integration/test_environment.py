@@ -1,4 +1,4 @@
-"""What a service finds: every key that shapes its process, from the definition to the kernel's own view of it."""
+"""The process of a service: every key that shapes it, from the definition to the kernel's own view."""
 
 from __future__ import annotations
 

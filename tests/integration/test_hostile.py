@@ -1,4 +1,4 @@
-"""What services and strangers leave for spawnd to close or to look at: it goes on, and nobody waits."""
+"""Descriptors that services and strangers leave for spawnd to close or inspect: it goes on, and no client waits."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ time.sleep(100000)
 
 
 def test_a_refused_client_s_descriptors_do_not_hold_up_an_exec(spawnd: Start) -> None:
-    """What has not been read goes with the connection, when spawnd becomes another program."""
+    """Unread data goes with the connection when spawnd becomes another program."""
     daemon = spawnd(f"a = {{ {SLEEP} }}")
     pid = daemon.wait_running("a")
     started = time.monotonic()

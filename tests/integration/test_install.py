@@ -158,7 +158,7 @@ wait $pid
 
 @pytest.fixture(scope="module")
 def bare_host(checkout: Path) -> list[str]:
-    """What is said on a host without systemd: of what is there after an installation, then of its closing lines."""
+    """Check a host without systemd: the installed files, then the closing lines of the installation."""
     options = f"PREFIX={checkout}/usr SYSCONFDIR={checkout}/etc PLATFORM=1"
     look = f"getent passwd {USER}; stat -c '%U %G %a' /var/lib/spawnd; {checkout}/usr/bin/spawnd --check"
     (checkout / "closing-lines").write_text(f"set -e\n{CLOSING_LINES}")

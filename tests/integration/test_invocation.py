@@ -1,4 +1,4 @@
-"""What the caller's environment may not change: its locale, its Python settings, its working directory."""
+"""The caller's environment changes nothing: its locale, its Python settings, its working directory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is not UTF-8 in JSON that other programs read: the answers of spawnctl and the state file."""
+"""Bytes that are not UTF-8 in JSON for other programs: the answers of spawnctl and the state file."""
 
 from __future__ import annotations
 

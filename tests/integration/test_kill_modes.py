@@ -1,4 +1,4 @@
-"""What a stop, a restart and a crash do to the processes beside the main one, in a cgroup and without one."""
+"""The effect of a stop, a restart and a crash on the processes beside the main one, in a cgroup and without one."""
 
 from __future__ import annotations
 

@@ -400,7 +400,7 @@ def test_whenever_it_is_killed_nothing_runs_twice(spawnd: Start, folder: Path) -
 
 
 def _all_below(daemon: Daemon) -> list[int]:
-    """What this spawnd has started, and what lost ones have left."""
+    """Return the processes that this spawnd has started, and those that lost ones have left."""
     return sorted({*children(daemon.pid), *daemon.survivors()})
 
 

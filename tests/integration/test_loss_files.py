@@ -1,4 +1,4 @@
-"""What the next spawnd finds: definitions that have changed, a state file that is damaged, old, or of somebody else."""
+"""A spawnd that finds changed definitions, or a state file that is damaged, old, or of another user."""
 
 from __future__ import annotations
 

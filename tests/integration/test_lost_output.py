@@ -13,7 +13,7 @@ FAILS = """exec = "/bin/sh", arg = { "-c", "echo no config >&2; exit 3" }, ready
 
 
 def places(daemon: Daemon, name: str) -> dict[str, str]:
-    """What each place says of a service that has failed."""
+    """Return the text of each place about a service that has failed."""
     daemon.wait_state(name, "failed")
     start = daemon.ctl("start", name)
     daemon.wait_state(name, "failed")  # `start` answers at the first failure, the second start may be under way

@@ -1,4 +1,4 @@
-"""What network namespaces are measured by, with limits that a busy machine keeps: those of the benchmark."""
+"""The figures of the benchmark of network namespaces, with limits that a busy machine keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What apply does is what plan says: for many definitions, and services in many states, by a real spawnd."""
+"""`apply` does what `plan` says: many definitions, services in many states, a real spawnd."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def reexec(daemon: Daemon) -> None:
 
 
 def opened(pid: int) -> list[str]:
-    """What a process has open, but for what each program makes for itself."""
+    """Return the open descriptors of a process, without those that each program makes for itself."""
     return sorted(link for link in links(pid).values() if not link.startswith(("anon_inode:", "pipe:", "/dev/")))
 
 
@@ -190,7 +190,7 @@ def test_a_stop_that_waits_is_answered(spawnd: Start, program: Program, folder: 
 
 
 def test_stops_in_order_go_on_in_order(spawnd: Start, program: Program, folder: Path) -> None:
-    """One that is to stop after another has not been told to yet."""
+    """A service that stops after another one has not been told to stop yet."""
     keys = f'exec = "{program("obstinate", OBSTINATE)}", arg = {{ "@/out" }}, {ENV}, stop_timeout = "1m"'
     daemon = spawnd(f'a = {{ {SLEEP} }}\ns = {{ {keys}, depends = "a" }}')
     pid = daemon.wait_running("s")

@@ -1,4 +1,4 @@
-"""What is said of starts that fail: at once, in one line each, and with a place and a question where they help."""
+"""Messages about failing starts: at once, one line each, with a place and a question where these help."""
 
 from __future__ import annotations
 

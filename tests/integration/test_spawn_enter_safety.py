@@ -1,4 +1,4 @@
-"""What the owner of namespaces can get at when root of the host enters them with `spawn-enter`: the command alone."""
+"""The owner of namespaces reaches nothing but the command when root of the host enters them with `spawn-enter`."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_the_session_is_its_own(daemon: AccessoryDaemon) -> None:
 
 @pytest.mark.parametrize("closed", [[0], [1], [2], [0, 1], [0, 1, 2]], ids=str)
 def test_a_closed_descriptor_is_nothing_of_ours(daemon: AccessoryDaemon, folder: Path, closed: list[int]) -> None:
-    """What is opened first has the lowest number: the socket, namespaces, the lease."""
+    """The lowest numbers are opened first: the socket, namespaces, the lease."""
     out = folder / "links"
     script = f'found=$(for fd in 0 1 2; do readlink /proc/$$/fd/$fd; done); echo "$found" > {out}'
     words = [str(BIN / "spawn-enter"), "--address", daemon.address, "--ipc", "a", "--", "sh", "-c", script]

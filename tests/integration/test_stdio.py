@@ -203,7 +203,7 @@ exec "$@" 2<&-
 
 
 def test_with_stderr_closed_workers_log_to_syslog_as_spawnd_does(folder: Path) -> None:
-    """What services write, too: the log worker passes it on."""
+    """Output of services counts as well: the log worker passes it on."""
     dev = folder / "dev"
     dev.mkdir()
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What an operator is told while an order is being carried out, and how to wait no longer."""
+"""Messages for an operator while an order is carried out, and ways to stop waiting."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def why(daemon: Daemon, name: str) -> dict[str, Any]:
 
 
 def wait_kind(daemon: Daemon, name: str, kind: str) -> dict[str, Any]:
-    """What `why` says once the root is of this kind."""
+    """Return the answer of `why` once the root is of this kind."""
     wait_until(lambda: why(daemon, name)["kind"] == kind, f"{name} {kind}")
     return why(daemon, name)
 

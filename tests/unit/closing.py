@@ -88,7 +88,7 @@ def bind_receiver(path: object, uid: int | None = None, reaper: Reaper | None = 
 
 
 def files_of(run: Run) -> SurvivorFiles:
-    """What a process holds, got by children that are reaped at once."""
+    """A closer with children that are reaped at once."""
     reaper = Reaper()
 
     def reap(pid: int, ended: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""What holds for every test of a room."""
+"""Fixtures for every test of a room."""
 
 from __future__ import annotations
 

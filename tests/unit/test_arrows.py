@@ -1,4 +1,4 @@
-"""Who may import whom: the rooms of the design, read from the source."""
+"""The imports between the rooms of the design, read from the source."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def modules(*packages: str) -> list[Module]:
 
 
 def strangers(found: list[Module], *allowed: str) -> dict[str, set[str]]:
-    """What modules import of ours beyond themselves and what they may."""
+    """Return our modules that these import beyond themselves and the allowed ones."""
     wrong = {module.name: {name for name in module.ours() if not _is_below(name, *allowed)} for module in found}
     return {name: names for name, names in wrong.items() if names}
 

@@ -1,4 +1,4 @@
-"""What spawnd imports: it is in the memory of each worker that it forks, too."""
+"""The imports of spawnd, which are in the memory of each worker that it forks, too."""
 
 from __future__ import annotations
 

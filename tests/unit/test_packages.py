@@ -1,4 +1,4 @@
-"""What is installed is what is there."""
+"""The installed files are those of the source."""
 
 from __future__ import annotations
 

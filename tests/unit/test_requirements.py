@@ -1,4 +1,4 @@
-"""What is required has an upper bound, and what is installed is listed in its exact release with hashes."""
+"""Requirements have upper bounds, and installed packages are listed in their exact releases with hashes."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def wait_readable(fd: int, seconds: float = DEADLINE) -> None:
 
 
 def read_until(fd: int, enough: Callable[[bytes], object], seconds: float = DEADLINE) -> bytes:
-    """What comes on `fd` until it is `enough`, which the end of it is never."""
+    """Return the data from `fd` until it is `enough`; its end never is."""
     end = time.monotonic() + seconds
     data = b""
     while not enough(data):

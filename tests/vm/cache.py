@@ -92,7 +92,7 @@ def files_below(root: Path, names: Iterable[str]) -> list[Path]:
 
 
 class Cache:
-    """What it has returned stays for as long as it lives, whatever others do."""
+    """The returned entries stay for as long as it lives, whatever others do."""
 
     def __init__(self, folder: Path, memory: Path | None = None) -> None:
         """`memory`: where scratch folders are, in place of `folder`."""

@@ -1,4 +1,4 @@
-"""What goes wrong around a machine, as opposed to a check inside that fails."""
+"""Faults around a machine, as opposed to failing checks inside."""
 
 from __future__ import annotations
 

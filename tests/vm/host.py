@@ -1,4 +1,4 @@
-"""What this host has for machines, and what of its own configuration their building follows."""
+"""This host's means for machines, and the part of its configuration that their building follows."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def _run_script(tree: Path, name: str) -> None:
 
 
 def _makefile_packages() -> list[str]:
-    """What `make` would install as well, one package after the other."""
+    """Install the packages that `make` would install as well, one after the other."""
     command = ["make", "--silent", "--eval", "list: ; @echo $(PACKAGES)", "list"]
     return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
 

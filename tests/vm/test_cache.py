@@ -29,7 +29,7 @@ def cache(tmp_path: Path) -> Iterator[Cache]:
 
 
 def build(cache: Cache, text: str, *inputs: str) -> str:
-    """What is in the entry in the end."""
+    """Return the final content of the entry."""
     return (cache.entry("a", inputs, lambda folder: _write(folder, text)) / "file").read_text()
 
 

@@ -1,4 +1,4 @@
-"""What a server says, held against its interface definition to the letter: order of the fields, kinds of numbers."""
+"""Compare a server's messages with its interface definition: order of the fields, kinds of numbers."""
 
 from __future__ import annotations
 

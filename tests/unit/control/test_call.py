@@ -149,7 +149,7 @@ def test_wrong_parameters(bench: Bench, service: MakeService, parameters: dict[s
 
 
 def test_parameters_that_grow_too_long_when_they_are_passed_on(bench: Bench, service: MakeService) -> None:
-    """What is passed on has no character but ASCII ones."""
+    """Forwarded messages have ASCII characters only."""
     service()
     client = bench.connect()
     text = "é" * (MAX_REQUEST // 4)
@@ -322,7 +322,7 @@ def test_a_connection_that_is_lost(bench: Bench, service: MakeService, data: byt
 
 
 def test_a_reply_before_the_call_was_read(bench: Bench, service: MakeService) -> None:
-    """Who refuses may close after it has said why, with the call unread."""
+    """A service that refuses may close after its reason, with the call unread."""
     web = service()
     client = ask(bench, parameters={"x": "y" * 500_000})
     peer = web.accept()

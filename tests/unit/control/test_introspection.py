@@ -1,4 +1,4 @@
-"""What the interface definition says is what the server does."""
+"""The server does what the interface definition says."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_what_is_decided_in_the_meantime_is_answered_at_once(bench: Bench) -> No
 
 
 def test_a_restart_that_waits_is_judged_by_the_start_before_it(bench: Bench) -> None:
-    """What runs already satisfies a start, and no restart."""
+    """A running service satisfies a start, but not a restart."""
     client = bench.connect()
     client.call("io.spawnd.Start", names=["web"])
     client.results()

@@ -1,4 +1,4 @@
-"""Who is let in, and what happens where there is no room."""
+"""The clients that are let in, and the effect of a lack of room."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be some
 
 
 def call_as(bench: Bench, uid: int, gid: int, groups: list[int], message: bytes = VERSION) -> list[dict[str, Any]]:
-    """What a process with these ids is answered until the connection ends or one reply has come."""
+    """Return the answer to a process with these ids until the connection ends or one reply has come."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:

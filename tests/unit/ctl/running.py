@@ -48,7 +48,7 @@ class Running:
             error.add_note(f"spawnctl said: {said.decode()}")
 
     def text(self, end: str) -> str:
-        """What it prints, up to `end`."""
+        """Return the output up to `end`."""
         last = end.encode()
         if last not in self._rest:
             self._rest += read_until(self._out, lambda data: last in self._rest + data)
@@ -86,7 +86,7 @@ class Running:
         return code
 
     def said(self) -> str:
-        """What it said on stderr until it was interrupted."""
+        """Return stderr up to the interrupt."""
         return self._said
 
     def wait(self) -> tuple[int, str, str]:

@@ -1,4 +1,4 @@
-"""What may follow on a command line."""
+"""Words that may follow on a command line."""
 
 from __future__ import annotations
 

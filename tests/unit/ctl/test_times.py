@@ -1,4 +1,4 @@
-"""What a start order needed, from the times of the control interface."""
+"""The times of a start order, from the control interface."""
 
 from __future__ import annotations
 

@@ -251,7 +251,7 @@ def test_defaults_of_a_file_are_for_its_services(files: Files) -> None:
 
 
 def test_it_is_the_same_as_the_service_written_out(files: Files) -> None:
-    """What `spawnctl show` prints is a definition, too."""
+    """The output of `spawnctl show` is a definition, too."""
     from supervisor.definitions.notation.keys import SHOW
 
     service = namespace(files, 'addresses = "192.0.2.2/24", gateway = "192.0.2.1", dns = "192.0.2.53", mtu = 1400')

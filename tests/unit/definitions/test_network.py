@@ -11,7 +11,7 @@ from supervisor.definitions.problems import InvalidValue
 
 
 class Told:
-    """What the network announced before it looked something up."""
+    """Return the announcements of the network before its first look-up."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []

@@ -1,4 +1,4 @@
-"""What the child writes, and what spawnd makes of it."""
+"""The report of the child, and its reader in spawnd."""
 
 from __future__ import annotations
 

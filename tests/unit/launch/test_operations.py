@@ -1,4 +1,4 @@
-"""What Python writes is what C reads."""
+"""C reads the numbers that Python writes."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Unit:
 
 
 def waits_for(service: Service, units: dict[str, Unit], rivals: Iterable[str] = ()) -> str | None:
-    """What holds a service back, in words."""
+    """Return the obstacles of a service, in words."""
     found = obstacle(service, units, rivals)
     return None if found is None else found.describe(units)
 

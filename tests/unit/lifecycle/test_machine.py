@@ -226,7 +226,7 @@ def test_a_module_is_torn_down_before_it_stays_down() -> None:
 
 
 def test_a_task_has_come_up_when_it_is_done() -> None:
-    """What needs it starts then, and not when its program runs."""
+    """Its dependents start then, and not when its program runs."""
     case = Case(task=True).running()
     came_up = [case.life.came_up]
     case.now += 5

@@ -34,7 +34,7 @@ spreads = st.floats(-1, 1)
 
 
 def valid(service: Service) -> Service:
-    """What is about a process is left out where there is none."""
+    """Keys about a process are left out if there is none."""
     return service if service.has_process else replace(service, ready="exec", watchdog=None, handover_signal=None)
 
 
@@ -213,7 +213,7 @@ class World(RuleBasedStateMachine):
                 assert (self.life.state, self.life.failures) == (State.WAITING, 0), "a healthy one waits"
 
     def ended(self, clean: bool) -> None:
-        """What a call that succeeded has set up, and one that was to do it again and did not, is known."""
+        """Note the effect of a call that set something up, and of one that was to do so again and failed."""
         if self.process in (Act.CALL_START, Act.CALL_RESTART):
             self.set_up = clean or self.process is Act.CALL_RESTART
         self.process = None

@@ -1,4 +1,4 @@
-"""What two definitions differ in, and what that asks for."""
+"""The differences of two definitions, and the steps that they ask for."""
 
 from __future__ import annotations
 

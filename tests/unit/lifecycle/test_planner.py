@@ -1,4 +1,4 @@
-"""What other definitions do to services, by how these stand."""
+"""The effect of new definitions on services, by their states."""
 
 from __future__ import annotations
 

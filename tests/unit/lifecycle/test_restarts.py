@@ -33,7 +33,7 @@ def test_a_restart_of_what_is_down_starts_it(state: State) -> None:
 
 
 def drains(**more: Any) -> Case:
-    """One that is to start anew, and has clients on a socket that is to be replaced."""
+    """Return a service that is to start anew, and has clients on a socket that is to be replaced."""
     case = Case(stop_timeout=5.0, **more).running()
     assert case(machine.restart, Cause.RESTART, "", True) == (State.STOPPING, (Act.DRAIN,))
     return case

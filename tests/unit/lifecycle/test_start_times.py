@@ -18,7 +18,7 @@ def times(case: Case) -> Times:
 
 
 def notifying() -> Case:
-    """One that waits a second for others, and needs two until it is ready."""
+    """Return a service that waits a second for others, and needs two until it is ready."""
     case = Case(ready="notify", healthy_after=1.0)
     case(machine.start)
     case.now += 1

@@ -1,4 +1,4 @@
-"""Who goes up and who goes down for an order."""
+"""The services that start and stop for an order."""
 
 from __future__ import annotations
 

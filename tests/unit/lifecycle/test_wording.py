@@ -1,4 +1,4 @@
-"""What an operator reads."""
+"""Texts for operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What descriptors are called, here and in another process."""
+"""The names of descriptors, here and in another process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.waiting import child_process, wait_exit, wait_readable
 
 @pytest.fixture(autouse=True)
 def _nothing_left() -> Iterator[None]:
-    """What a test opens is closed after it."""
+    """All descriptors that a test opens are closed after it."""
     before = open_numbers()
     yield
     for fd in open_numbers() - before:
@@ -156,7 +156,7 @@ def test_a_process_that_has_ended_has_none() -> None:
 
 
 def test_what_cannot_be_told_apart_has_one_name() -> None:
-    """What tells one epoll or eventfd from another is not asked for, and whoever looks for one must know that."""
+    """Descriptors of an epoll or eventfd have no identity here, which callers must know."""
     with select.epoll() as one, select.epoll() as other:
         assert identity(one.fileno()) == identity(other.fileno())
         assert not is_unique(identity(one.fileno()))

@@ -1,4 +1,4 @@
-"""What the ring of a service holds."""
+"""The content of a service's ring."""
 
 from __future__ import annotations
 

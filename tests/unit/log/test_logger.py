@@ -41,7 +41,7 @@ class Log:
         self._read_end = read_end
 
     def lines(self) -> list[str]:
-        """What has come since the last time."""
+        """Return the data since the last call."""
         data = b""
         while select.select([self._read_end], [], [], 0)[0] and (chunk := os.read(self._read_end, 1 << 20)):
             data += chunk

@@ -24,7 +24,7 @@ def fresh_ring() -> Iterator[int]:
 
 
 def expected(written: bytes) -> bytes:
-    """What the ring holds of all that was ever written to it."""
+    """Return the part of all written data that the ring holds."""
     if len(written) <= SIZE:
         return written
     kept = written[-SIZE:]

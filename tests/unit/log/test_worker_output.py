@@ -1,4 +1,4 @@
-"""What the log worker is told, with a test in its place."""
+"""Messages to the log worker, with a test in its place."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Worker:
         self.streams: dict[str, tuple[int, int]] = {}
 
     def read(self) -> list[tuple[str, int]]:
-        """What has come since the last time: each message, and with how many descriptors."""
+        """Return the messages since the last call, each with its number of descriptors."""
         news: list[tuple[str, int]] = []
         while True:
             try:

@@ -1,4 +1,4 @@
-"""What is done once at the end of every turn."""
+"""Work that is done once at the end of every turn."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def doubts(loop: Loop, run: Run) -> list[str]:
-    """What is said of the process on one look."""
+    """Return the verdict of one look at the process."""
     said: list[str] = []
     Doubt(loop, run, lambda: said.append("another"))._look()
     return said

@@ -19,7 +19,7 @@ from tests.unit.waiting import wait_until
 
 @dataclass
 class Known:
-    """What `Kin` asks of a unit."""
+    """The part of a unit that `Kin` uses."""
 
     leftover_pids: dict[int, int] = field(default_factory=dict)
     run: Run | None = None
@@ -50,7 +50,7 @@ class World:
 
 
 def test_the_last_known_one_of_a_session_hands_on_to_the_others() -> None:
-    """What it has forked since it was known is in its session, whose number is nobody else's until it is reaped."""
+    """Its later children are in its session, whose number is not used again until it is reaped."""
 
     def check(family: Family) -> bool:
         world = World()

@@ -1,4 +1,4 @@
-"""What is stored for whom."""
+"""The descriptors that are stored, by service."""
 
 from __future__ import annotations
 

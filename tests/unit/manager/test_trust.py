@@ -1,4 +1,4 @@
-"""Whose notifications count, and for what."""
+"""The senders whose notifications count, and their effects."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def main() -> Iterator[int]:
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is logged."""
+    """Return the log."""
     said: list[str] = []
     monkeypatch.setattr(notifications, "notice", lambda text, *args: said.append(text % args))
     return said

@@ -1,4 +1,4 @@
-"""What is told of a unit's descriptors is what its process gets."""
+"""The listed descriptors of a unit are those that its process gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a datagram says."""
+"""The content of a datagram."""
 
 from __future__ import annotations
 

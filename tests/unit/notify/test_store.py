@@ -74,7 +74,7 @@ def test_nothing_is_looked_at_where_there_is_no_room(store: Store, monkeypatch: 
 
 
 def test_epolls_are_refused(store: Store) -> None:
-    """What others have put into one may hold up whoever looks at it."""
+    """Descriptors that others have put into an epoll may hold up a process that inspects it."""
     with select.epoll() as epoll:
         fds = [memfd(), os.dup(epoll.fileno()), memfd()]
         assert store.add("a", fds, polled=True, limit=LIMIT) == 1

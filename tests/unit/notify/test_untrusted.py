@@ -1,4 +1,4 @@
-"""What another process made: of which kind it is, and what may be done with it here."""
+"""Descriptors that another process made: their kinds, and the calls on them that are safe here."""
 
 from __future__ import annotations
 

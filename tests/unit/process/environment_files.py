@@ -1,4 +1,4 @@
-"""What is in environment files, and what each implementation that reads them makes of it: variables, or a bad line."""
+"""Environment files, and the result of each implementation that reads them: variables, or a bad line."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ def execute(launch: Launch, our_end: int, hears: bool) -> None:
 
 
 def view(service: Service, **changes: Any) -> dict[str, Any]:
-    """What a program that is started so sees of itself."""
+    """Return a started program's view of itself."""
     outcome = start(service, (PYTHON, "-ISB", "-c", _VIEW), **changes)
     assert outcome.failure is None, outcome.failure
     assert outcome.status == 0, outcome.output
@@ -138,7 +138,7 @@ def view(service: Service, **changes: Any) -> dict[str, Any]:
 
 
 def shell(service: Service, script: str, **changes: Any) -> str:
-    """What a shell script prints that is started so."""
+    """Return the output of a started shell script."""
     outcome = start(service, ("/bin/sh", "-c", script), **changes)
     assert outcome.failure is None, outcome.failure
     assert outcome.status == 0, outcome.output

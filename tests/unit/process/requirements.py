@@ -1,4 +1,4 @@
-"""What a test needs of the machine, with the reason that is printed where it is not there."""
+"""Requirements of tests on the machine, with the reason that a skipped test prints."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def launch(*sources: Source, ready: tuple[int, int] | None = None, error_fd: int
 
 
 def shuffled(launch: Launch, limit: int = 4 * AWAY) -> dict[str, Any]:
-    """What a process has open after `arrange` under a limit, with what was on each number before; by number."""
+    """Return the descriptors of a process by number after `arrange` under a limit, with those from before."""
     sources = {source for _, source in plan(launch).targets if isinstance(source, int)}
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()

@@ -309,7 +309,7 @@ def test_signals_have_the_names_of_kill(signum: int, name: str) -> None:
 
 
 def ask(answer: Callable[[int], object], limit: float = 20) -> list[tuple[bytes, bool]]:
-    """What is told of a child, once it is reaped."""
+    """Return the end of a child, once it is reaped."""
     found: list[tuple[bytes, bool]] = []
     with checked_loop() as loop:
         children = Children(lambda _pid, _exit: None)

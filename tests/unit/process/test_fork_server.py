@@ -53,7 +53,7 @@ class World:
         self.fork_server = ForkServer(loop, self.children, Counting, stays)
 
     def fork(self, key: str = "", data: str = "") -> list[str]:
-        """What a child says; it is reaped."""
+        """Return the message of a child, which is reaped."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
             pid = self.fork_server.fork(theirs.fileno(), key, data.encode if key else None)

@@ -224,7 +224,7 @@ def test_relatives_are_those_in_the_session_of_one_that_lives() -> None:
 
 
 def test_what_a_leader_left_when_nobody_looked() -> None:
-    """Who was in the session when the leader still lived shows that those who came later are of it too."""
+    """A process that was in the session while its leader lived proves that later ones belong to it, too."""
 
     def check(family: Family) -> bool:
         leader, *members = family.start(session=True, below=2)
@@ -243,7 +243,7 @@ def test_what_a_leader_left_when_nobody_looked() -> None:
 
 
 def test_what_a_leader_left_that_nobody_saw_begin() -> None:
-    """Who has something of the leader's shows it as well."""
+    """A process with a mark of the leader proves it as well."""
 
     def check(family: Family) -> bool:
         leader, *members = family.start(session=True, below=2)

@@ -119,7 +119,7 @@ def mounted() -> int:
 
 
 def resolver_in_child(netns: str) -> tuple[str, int]:
-    """What a service inside finds, and how much is mounted there."""
+    """Return the resolver of a service inside, and the number of mounts."""
 
     def look() -> tuple[str, int]:
         bind_resolver(netns)

@@ -1,4 +1,4 @@
-"""What a look at the paths of open descriptors finds."""
+"""The results of a look at the paths of open descriptors."""
 
 from __future__ import annotations
 

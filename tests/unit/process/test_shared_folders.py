@@ -1,4 +1,4 @@
-"""What anybody can have put into a folder such as /tmp before root opens it there for a service."""
+"""Files that any user can have put into a folder such as /tmp before root opens them there for a service."""
 
 from __future__ import annotations
 

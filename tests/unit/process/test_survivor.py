@@ -42,7 +42,7 @@ ctypes.CDLL(None).pthread_exit(None)
 
 @pytest.fixture(autouse=True)
 def _nothing_left() -> Iterator[None]:
-    """What is opened is closed again, by the code or by the test."""
+    """All opened descriptors are closed again, by the code or by the test."""
     before = open_numbers()
     yield
     assert open_numbers() == before

@@ -1,4 +1,4 @@
-"""What a state file says, and when it is of no use."""
+"""The content of a state file, and the cases in which it is of no use."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_who_reads_has_the_old_file_or_the_new_one(path: Path) -> None:
 
 
 def test_a_link_in_its_place_leads_nowhere(path: Path) -> None:
-    """What is half written goes by another name, and nobody may have made that a link."""
+    """A half-written file has another name, which no other user can have made a link."""
     victim = path.with_name("victim")
     victim.write_text("kept")
     path.with_name("state~").symlink_to(victim)

@@ -1,4 +1,4 @@
-"""What systemd is told, heard on a real socket."""
+"""Reports to systemd, heard on a real socket."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ os.execv("/bin/sh", ["sh", "-c", "exec /bin/sleep infinity 2>/dev/null"])
 
 
 class Fake:
-    """What systemd does: `command` makes the scope, `tidy` removes it once it is empty."""
+    """The part of systemd: `command` makes the scope, `tidy` removes it once it is empty."""
 
     def __init__(self, loop: Loop, parent: Subtree) -> None:
         self.path = f"{parent.path}/{NAME}"

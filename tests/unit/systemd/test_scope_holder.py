@@ -137,7 +137,7 @@ def test_becoming_the_keeper(a_slice: Subtree) -> None:
 
 
 def links(pid: int) -> set[str]:
-    """What a process has open, which its loader may be at."""
+    """Return the open descriptors of a process, which its loader may be changing."""
     found = set()
     for number in os.listdir(f"/proc/{pid}/fd"):
         with suppress(FileNotFoundError):

@@ -49,7 +49,7 @@ class Streams:
 
 
 def works(fds: list[int]) -> bool:
-    """What is written at one end comes out at the other."""
+    """Data written at one end comes out at the other."""
     os.write(fds[1], b"x")
     try:
         return os.get_blocking(fds[1]) and os.read(fds[0], 9) == b"x"

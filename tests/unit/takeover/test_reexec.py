@@ -1,4 +1,4 @@
-"""What happens around an exec of spawnd."""
+"""The steps around an exec of spawnd."""
 
 from __future__ import annotations
 

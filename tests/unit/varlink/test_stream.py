@@ -37,7 +37,7 @@ def test_bytes_are_taken(pair: Pair) -> None:
 
 @pytest.mark.parametrize("flags", [0, socket.MSG_OOB])
 def test_descriptors_are_not(pair: Pair, flags: int) -> None:
-    """What is sent is an end of a connection whose other end tells when it is closed."""
+    """Send an end of a connection; the other end notices when it is closed."""
     ours, theirs = pair
     mine, sent = socket.socketpair()
     mine.setblocking(False)

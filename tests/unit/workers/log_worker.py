@@ -32,7 +32,7 @@ class LogWorker:
             os.close(log)
 
     def log_until(self, end: str, seconds: float = DEADLINE) -> list[str]:
-        """What it logs, without time and level, up to a line that ends with `end`."""
+        """Return the log, without time and level, up to a line that ends with `end`."""
         last = end.encode() + b"\n"
         data = read_until(self.log_fd, lambda data: data.endswith(last) or last in data, seconds)
         return [line.split(" ", 3)[3].lstrip() for line in data.decode().split("\n") if line]
@@ -43,7 +43,7 @@ class LogWorker:
         return data + os.read(self.log_fd, size)
 
     def rest_of_log(self) -> list[str]:
-        """What it logged until its end."""
+        """Return the log up to its end."""
         data = b""
         while chunk := os.read(self.log_fd, 65536):
             data += chunk

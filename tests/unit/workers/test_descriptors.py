@@ -17,7 +17,7 @@ Found = tuple[dict[str, list[int]], list[str], list[bool]]
 
 
 def passed(pid: int | None, count: str, names: str) -> Found:
-    """What a process finds that was given `count` descriptors; its environment then; whether they are inherited."""
+    """Return the descriptors of a process that got `count`, its environment then, and whether they are inherited."""
 
     def find() -> Found:
         for fd in range(FIRST, FIRST + 3):

@@ -1,4 +1,4 @@
-"""Who the log worker is."""
+"""The identity of the log worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a line that the log does not take."""
+"""The fate of a line that the log does not take."""
 
 from __future__ import annotations
 

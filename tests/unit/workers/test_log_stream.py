@@ -91,7 +91,7 @@ def piped() -> Iterator[Piped]:
 
 
 def as_kept(written: bytes) -> bytes:
-    """What the ring is to hold: each mark ends the line that it is in, if it is in one."""
+    """Return the expected content of the ring: each mark ends the line that it is in, if there is one."""
     kept, *others = written.split(PROCESS_ENDED)
     for part in others:
         kept += b"" if kept.endswith(b"\n") or not kept else b"\n"

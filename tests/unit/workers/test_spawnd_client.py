@@ -28,7 +28,7 @@ def bench() -> Iterator[Bench]:
 
 
 class Heard:
-    """What a call has led to."""
+    """The outcome of a call."""
 
     def __init__(self) -> None:
         self.replies: list[Mapping[str, Any]] = []

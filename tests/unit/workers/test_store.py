@@ -255,7 +255,7 @@ def test_more_than_a_datagram_holds(world: World) -> None:
 
 
 def test_one_name_may_have_more_than_there_is_room_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has been sent is not sent again each time that there is room."""
+    """Messages that were sent are not sent again whenever there is room."""
     monkeypatch.setattr(module, "MAX_DESCRIPTORS", 1)
     fds = [os.memfd_create("x") for _ in range(MORE_THAN_THE_QUEUE)]
     world.spawnd.lose()

@@ -21,7 +21,7 @@ class World:
         self.said: list[str] = []
 
     def later(self, seconds: float) -> list[str]:
-        """What is said when so much time has gone by."""
+        """Return the messages after so much time."""
         self.said.clear()
         self.clock.now += seconds
         turn(self.loop, 2)

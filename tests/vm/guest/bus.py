@@ -22,7 +22,7 @@ NUMBERS = {"b": "<I", "i": "<i", "u": "<I", "x": "<q", "t": "<Q"}
 
 
 class NoProperty(Exception):
-    """What systemd has answered instead."""
+    """An error that systemd has answered."""
 
 
 def get(unit: str, name: str) -> str | int:

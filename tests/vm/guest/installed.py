@@ -48,7 +48,7 @@ with open(sys.argv[1], "w") as file:
 
 
 def run(*command: str, check: bool = True) -> str:
-    """What a command says on both outputs.  Raises where it fails, unless that may be."""
+    """Return both outputs of a command. Raises if it fails, unless that may be."""
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if check and result.returncode:
         raise AssertionError(f"{' '.join(command)}: status {result.returncode}\n{result.stdout}")
@@ -99,7 +99,7 @@ def journal(*match: str) -> list[dict[str, Any]]:
 
 
 def messages(pid: int) -> list[tuple[str, str]]:
-    """What a process has logged, as message and priority."""
+    """Return the log of a process as messages and priorities."""
     return [(entry["MESSAGE"], entry["PRIORITY"]) for entry in journal(f"_PID={pid}")]
 
 

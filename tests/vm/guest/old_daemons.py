@@ -148,5 +148,5 @@ def steps(document: str = "migration.md") -> dict[str, str]:
 
 
 def ask() -> str:
-    """Who answers on the accessory's address."""
+    """Return the name of the program that answers on the accessory's address."""
     return run("/usr/bin/python3", str(SCRIPTS / "ask.py")).strip()

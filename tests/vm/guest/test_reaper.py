@@ -135,7 +135,7 @@ def read_settled(cgroup: Path) -> dict[str, int | None]:
 
 
 def read_all(cgroup: Path) -> dict[str, int | None]:
-    """What the kernel says, by the columns of the accounting; None for what it has no file for."""
+    """Return the kernel's values by the columns of the accounting; None if it has no file for one."""
     return {
         "cpu_usage_usec": keyed(cgroup / "cpu.stat", "usage_usec"),
         "cpu_user_usec": keyed(cgroup / "cpu.stat", "user_usec"),

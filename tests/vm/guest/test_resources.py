@@ -1,4 +1,4 @@
-"""What a service may use, as the kernel enforces it, which takes the controllers of cgroup2."""
+"""The limits of a service as the kernel enforces them, which takes the controllers of cgroup2."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def _alone() -> None:
 
 @dataclass
 class Clients:
-    """What came of them: how many were answered, and what went wrong for others."""
+    """The outcome of the clients: the number of answers, and the problems of the others."""
 
     answered: int = 0
     wrong: list[str] = field(default_factory=list)

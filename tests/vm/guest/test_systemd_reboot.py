@@ -1,4 +1,4 @@
-"""What becomes of services at a reboot of the host."""
+"""The fate of services at a reboot of the host."""
 
 from __future__ import annotations
 

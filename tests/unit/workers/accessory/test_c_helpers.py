@@ -59,7 +59,7 @@ def make() -> Iterator[Callable[[str], Init]]:
 
 
 def settled(init: Init) -> Init:
-    """One that has been told to go, and waits for its end."""
+    """Start an init that has been told to go on; wait for its end afterwards."""
     init.go()
     wait_until(lambda: status(init.pid)["Seccomp"] == "2" and not int(status(init.pid)["ShdPnd"], 16))
     wait_until(lambda: status(init.pid)["State"].startswith(WAITING))

@@ -22,7 +22,7 @@ def entry(id: int, touched: float = 0.0) -> Entry:
 
 
 class Heard:
-    """What was told: pairs of entry and descriptor, entries whose init has ended."""
+    """The reported events: pairs of entry and descriptor, entries whose init has ended."""
 
     def __init__(self, loop: Loop) -> None:
         self.leases: list[tuple[Entry, int]] = []

@@ -103,7 +103,7 @@ class Earlier:
         return self.entry.init is not None and self.entry.init.is_held
 
     def known(self) -> tuple[int, int] | None:
-        """What the log says of its init."""
+        """Return the log's record of its init."""
         journal, lines = Journal.resume(os.dup(self.journal.fd))
         known, damaged = read_lines(lines)
         journal.close()

@@ -1,4 +1,4 @@
-"""What `spawnctl call accessory List` tells fits into replies, whatever names and maps there are."""
+"""The rows of `spawnctl call accessory List` fit into replies, whatever names and maps there are."""
 
 from __future__ import annotations
 

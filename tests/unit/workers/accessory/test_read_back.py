@@ -1,4 +1,4 @@
-"""What comes back of the log: no process, nothing in the store."""
+"""The part of the log that is read back: no process, nothing in the store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ACCOUNTS = Accounts(Quota(), 10_000)
 
 
 def test_clocks_go_on_over_any_number_of_crashes() -> None:
-    """What is written down again says what it said before."""
+    """A rewritten record has the same content."""
     known = LoggedName(1, -1, 0, 5_000, "a")
     for now in (4.2, 4.3, 6.0, 9.0):
         ((entry,), _) = recover({1: known}, {}, ACCOUNTS, now)

@@ -1,4 +1,4 @@
-"""What clients are given: the worker as a process, with clients as they are."""
+"""Replies to clients: the worker as a process, with real clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes over the socket: malformed requests, many requests, clients that do not read."""
+"""Traffic on the socket: malformed requests, many requests, clients that do not read."""
 
 from __future__ import annotations
 

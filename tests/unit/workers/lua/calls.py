@@ -19,7 +19,7 @@ def call(body: str) -> Outcome:
 
 
 def said(body: str) -> str:
-    """What it returns, as text; fails where that is a failure."""
+    """Return the result as text; fail if that is a failure."""
     outcome = call(body)
     assert outcome.ok, outcome
     return outcome.text

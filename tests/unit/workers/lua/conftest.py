@@ -20,7 +20,7 @@ def cluster() -> Iterator[Postgres]:
 
 @pytest.fixture
 def server(cluster: Postgres) -> Iterator[Postgres]:
-    """One that runs, with nothing in it."""
+    """Yield a running script that is empty."""
     cluster.ensure_running()
     yield cluster
     cluster.ensure_running()

@@ -56,7 +56,7 @@ def complete(work: Awaitable[T]) -> T:
 
 
 def prints(script: str) -> list[str]:
-    """What a script prints at its top level, without what the host says itself."""
+    """Return the output of a script's top level, without that of the host."""
 
     async def run() -> list[str]:
         async with hosted(script) as kept:

@@ -1,4 +1,4 @@
-"""What the benchmarks promise, with generous limits: the machine has other work, too."""
+"""The promises of the benchmarks, with generous limits: the machine has other work, too."""
 
 from __future__ import annotations
 

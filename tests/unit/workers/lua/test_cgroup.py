@@ -22,7 +22,7 @@ ALL = Released(
 
 
 def handled(released: Released, body: str) -> list[str]:
-    """What a handler prints that is given that cgroup."""
+    """Return the output of a handler that gets this cgroup."""
 
     async def run() -> list[str]:
         async with hosted(f"function cgroup_released(cgroup) {body} end") as kept:

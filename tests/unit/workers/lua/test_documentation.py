@@ -156,7 +156,7 @@ def shown(example: str) -> list[str]:
 
 @pytest.fixture
 def peers(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """What the addresses of the examples are replaced by."""
+    """Return the replacements for the addresses of the examples."""
     with ExitStack() as stack:
         control = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         control.bind(f"{tmp_path}/control")

@@ -16,7 +16,7 @@ RUN = "from tests.unit.workers.lua.scripts import prints; import sys; print(*pri
 
 
 def printed(script: str, **environment: str) -> list[str]:
-    """What a script prints in a process of its own, which has loaded no module of Lua before."""
+    """Return the output of a script in a process of its own, which has loaded no module of Lua before."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, script],
         env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=True,

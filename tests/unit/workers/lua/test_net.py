@@ -20,7 +20,7 @@ pytestmark = [needs_root, needs_ip]
 
 
 def inside_one(script: Callable[[Callable[..., Any]], Any]) -> Any:
-    """What `script` returns; it is given a function that calls one of `net` in a fresh namespace with a pair in it."""
+    """Return the result of `script`, which gets a function that calls one of `net` in a fresh namespace with a pair."""
 
     def run(name: str) -> Any:
         fd = os.open(f"/run/netns/{name}", os.O_RDONLY)

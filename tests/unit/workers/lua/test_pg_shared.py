@@ -24,7 +24,7 @@ end
 
 
 def outcomes(server: Postgres, calls: int, sql: str, before: str = "") -> dict[int, str]:
-    """What each of the handlers is told that insert 1, 2, 3, … at the same time."""
+    """Return the results of the handlers that insert 1, 2, 3, … at the same time."""
 
     async def run() -> dict[int, str]:
         async with hosted(INSERT.format(conninfo=server.conninfo, sql=sql, before=before)) as kept:

@@ -47,5 +47,5 @@ def plan(name: str, **more: Any) -> Plan:
 
 
 def ip(*words: str) -> str:
-    """What `ip` prints."""
+    """Return the output of `ip`."""
     return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout

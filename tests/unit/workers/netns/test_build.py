@@ -31,7 +31,7 @@ pytestmark = [needs_root, needs_ip]
 
 
 def make(wanted: dict[str, Any], before: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What was done, in a child as in a task; `problem` where it failed."""
+    """Return the result of work in a child, as in a task; `problem` if it failed."""
 
     def run() -> dict[str, Any]:
         try:

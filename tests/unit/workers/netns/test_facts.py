@@ -1,4 +1,4 @@
-"""What is kept for the next worker, how soon something is put right, and what spawnd is told."""
+"""The record for the next worker, the delay of repairs, and the reports to spawnd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose the processes in a network namespace are."""
+"""The owners of the processes in a network namespace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the options of a definition come to."""
+"""The plan that follows from the options of a definition."""
 
 from __future__ import annotations
 

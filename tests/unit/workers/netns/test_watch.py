@@ -1,4 +1,4 @@
-"""What a worker hears of, and what it does not."""
+"""Changes that a worker notices, and those that it does not."""
 
 from __future__ import annotations
 

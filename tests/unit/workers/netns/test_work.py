@@ -1,4 +1,4 @@
-"""What a task leaves to those that come after it, also where it is cut off."""
+"""The state that a task leaves to later ones, also if it is cut off."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def script(tmp_path: Path) -> str:
 
 
 def task(wanted: dict[str, Any], record: int, *, is_ready: bool = False, ran_script: bool = False) -> dict[str, Any]:
-    """What comes of a task; `problem` where it fails."""
+    """Return the result of a task; `problem` if it fails."""
 
     def run() -> dict[str, Any]:
         try:

@@ -1,4 +1,4 @@
-"""What is seen of a network namespace, in one of the test's own."""
+"""The view of a network namespace, in one of the test's own."""
 
 from __future__ import annotations
 

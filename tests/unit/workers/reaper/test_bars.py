@@ -1,4 +1,4 @@
-"""What the benchmark promises, with generous limits: the machine has other work, too."""
+"""The promises of the benchmark, with generous limits: the machine has other work, too."""
 
 from __future__ import annotations
 

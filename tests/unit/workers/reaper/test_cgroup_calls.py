@@ -68,7 +68,7 @@ def read(folder: Path, flags: int = OPEN | COUNT_ALL) -> Statistics | None:
 
 
 def reference(files: Mapping[str, bytes]) -> Statistics:
-    """What `read` is to make of these files, none of which is longer than what is read of it."""
+    """Return the expected result of `read` for these files, none of which is longer than its limit."""
 
     def number(data: bytes | None) -> int | None:
         return min(int(data), LARGEST) if data and (data := data.strip()).isdigit() else None

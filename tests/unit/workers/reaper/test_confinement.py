@@ -1,4 +1,4 @@
-"""What is left to write to; the whole of it, with a script, is in the integration tests."""
+"""Paths that stay writable; the integration tests have the whole of it, with a script."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ needs_landlock = pytest.mark.skipif(not has_landlock(), reason="no Landlock on t
 
 
 def confined(options: Options, *attempts: Callable[[], object]) -> list[str]:
-    """What comes of attempts in a process that is confined: the name of the error, or nothing."""
+    """Return the errors of attempts in a confined process by name, or nothing."""
 
     def attempt(what: Callable[[], object]) -> str:
         try:

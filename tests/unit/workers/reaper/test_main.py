@@ -1,4 +1,4 @@
-"""What the worker says to spawnd."""
+"""Messages of the worker to spawnd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is released when, by real processes in real cgroups."""
+"""The time of releases, with real processes in real cgroups."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def test_deleted_and_made_anew_right_before_our_deletion(monkeypatch: pytest.Mon
 
 
 def test_a_process_that_comes_and_goes_right_before_our_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it used is counted."""
+    """The CPU time that it used is counted."""
 
     async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
         used: list[int] = []

@@ -1,4 +1,4 @@
-"""What is released while the script has no handler: no folder is opened for it."""
+"""Releases while the script has no handler: no folder is opened for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every database of the accounting does, asked of each alike."""
+"""The common behaviour of the accounting's databases, tested for each."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ async def fill(path: Path, clock: FakeClock) -> None:
 
 
 def forgetting(path: Path, *moments: FakeClock) -> list[int | str]:
-    """What becomes of an attempt at each of these moments, or of their only clock; the first is that of the opening."""
+    """Return the results of attempts at these moments, or by their only clock; the first is that of the opening."""
 
     async def run() -> list[int | str]:
         results: list[int | str] = []

@@ -87,7 +87,7 @@ def test_a_row_that_is_refused_does_not_keep_the_others_away(server: Postgres) -
 
 
 def test_a_refused_row_logs_nothing_of_the_library(server: Postgres, caplog: pytest.LogCaptureFixture) -> None:
-    """What psycopg raises, it logs as well, and a log without our form would be a raw line on stderr."""
+    """Errors that psycopg raises are logged by it as well, which would be a raw line on stderr."""
     caplog.set_level(0)
 
     async def use(database: Database) -> None:

@@ -38,7 +38,7 @@ def play(folder: Path, use: Use) -> None:
 
 
 def cgroups(path: Path) -> list[int]:
-    """What anybody finds in the file, whose own log is beside it, if there is one."""
+    """Return the rows in the file, with its own log beside it if there is one."""
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         return [number for (number,) in connection.execute("SELECT cgroup FROM accounting ORDER BY 1")]
@@ -108,7 +108,7 @@ def test_another_file_that_somebody_uses(tmp_path: Path) -> None:
 
 
 def test_a_file_that_goes_during_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was committed to it is not taken for kept."""
+    """Rows committed to it do not count as kept."""
     insert = sqlite._insert
 
     async def use(database: Sqlite, path: Path) -> None:

@@ -259,7 +259,7 @@ def _wait_longer(path: Path, size: int) -> None:
 
 
 def synced_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is brought to the disk from now on, by its name."""
+    """Record the names of the files that are synchronised from now on."""
     names: list[str] = []
     for call in (os.fsync, os.fdatasync):
 
