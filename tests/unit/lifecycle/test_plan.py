@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -119,6 +119,11 @@ def test_another_text_is_no_other_function(old: tuple[str, str], new: tuple[str,
         return replace(OLD, functions=("start",), source_digest=digests[0], functions_digest=digests[1])
 
     assert changed_keys(service(old), service(new)) == keys
+
+
+def test_each_field_has_a_change() -> None:
+    """A service with another name is another service."""
+    assert CHANGES.keys() == {field.name for field in fields(Service)} - {"name"}
 
 
 @pytest.mark.parametrize("field", CHANGES)
