@@ -15,8 +15,8 @@ from supervisor.errors import RuntimeFolderError
 from supervisor.linux.inotify import (
     IN_CLOEXEC,
     IN_DELETE,
-    IN_IGNORED,
     IN_MOVED_FROM,
+    IN_MOVED_TO,
     IN_NONBLOCK,
     IN_ONLYDIR,
     inotify_add_watch,
@@ -24,7 +24,7 @@ from supervisor.linux.inotify import (
     parse_events,
 )
 from supervisor.log.logger import log, notice
-from supervisor.loop.loop import Loop
+from supervisor.loop.loop import Loop, Timer
 from supervisor.notify.receiver import LONGEST_PATH
 from supervisor.places import CONTROL, OWNER_SUFFIX, owner_socket
 from supervisor.printable import quoted
@@ -41,7 +41,7 @@ KINDS = {
     **dict.fromkeys((CONTROL, f"{CONTROL}{OWNER_SUFFIX}", "contro~"), stat.S_IFSOCK),
 }
 
-MASK = IN_DELETE | IN_MOVED_FROM | IN_ONLYDIR
+MASK = IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_ONLYDIR
 BUFFER = 1 << 16
 
 
@@ -54,6 +54,7 @@ class RuntimeFolder:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.made_notify_folder: Callable[[str], None] = lambda path: None  # called with each
         self._lock = -1
 
     @property
@@ -82,12 +83,13 @@ class RuntimeFolder:
         room = LONGEST_PATH - len(os.fsencode(f"{self.path}/notify/.{token}/s"))
         return f"{self.path}/notify/{name[: max(0, room)]}.{token}/s"
 
-    @staticmethod
-    def make_notify_folder(path: str) -> None:
+    def make_notify_folder(self, path: str) -> None:
         """Make the folder of a notification socket, which any user who knows the path may enter. Raises OSError."""
+        folder = os.path.dirname(path)
         with suppress(FileExistsError):
-            os.mkdir(os.path.dirname(path), 0o711)
-            os.chmod(os.path.dirname(path), 0o711)  # noqa: S103  # the umask may have taken some of it
+            os.mkdir(folder, 0o711)
+            os.chmod(folder, 0o711)  # noqa: S103  # the umask may have taken some of it
+        self.made_notify_folder(folder)
 
     def drop_notify_folder(self, path: str) -> None:
         """Remove the folder of a notification socket that is gone."""
@@ -273,7 +275,8 @@ class FolderWatch:
     """Watch that calls `remade` after a folder was removed and made again. Owns its descriptor.
 
     `removed` gets the names that are gone from the folders of sockets, whoever has removed them: some time later,
-    so that nothing is made in a folder that is just being removed.
+    so that nothing is made in a folder that is just being removed. The folder of a removed notification socket
+    counts as gone. If the kernel loses events, `remade` is called instead, as anything may be gone.
     """
 
     def __init__(
@@ -284,7 +287,11 @@ class FolderWatch:
         self._remade = remade
         self._removed = removed
         self._gone: set[str] = set()
+        self._has_lost_events = False
+        self._is_blind = False  # there are no more watches, and the log says so
+        self._telling: Timer | None = None
         self._socket_watches: set[int] = set()
+        self._notify_folders: dict[int, str] = {}  # names of folders with a notification socket, by their watch
         self._names = {*FOLDERS, os.path.basename(runtime.path)}
         self._fd = -1
         try:
@@ -294,10 +301,13 @@ class FolderWatch:
             log.warning("cannot watch %s: %s; if removed, it is not made again", runtime.path, error.strerror)
             self.close()
         else:
+            runtime.made_notify_folder = self._watch_notify_folder
             loop.watch(self._fd, select.EPOLLIN, self._read)
             loop.call_soon(self._look)
 
     def close(self) -> None:
+        if self._telling is not None:
+            self._telling.cancel()
         if self._fd >= 0:
             self._loop.unwatch(self._fd)
             os.close(self._fd)
@@ -306,32 +316,58 @@ class FolderWatch:
     def _watch(self) -> None:
         for path in (os.path.dirname(self._runtime.path), self._runtime.path):
             inotify_add_watch(self._fd, path, MASK)
-        paths = (f"{self._runtime.path}/{folder}" for folder in SOCKET_FOLDERS)
+        paths = [f"{self._runtime.path}/{folder}" for folder in SOCKET_FOLDERS]
         self._socket_watches = {inotify_add_watch(self._fd, path, MASK) for path in paths}
+        self._notify_folders.clear()
+        for entry in list(os.scandir(f"{self._runtime.path}/notify")):
+            if entry.is_dir(follow_symlinks=False):
+                self._watch_notify_folder(entry.path)
+
+    def _watch_notify_folder(self, path: str) -> None:
+        try:
+            watch = inotify_add_watch(self._fd, path, MASK)
+        except OSError as error:
+            if not self._is_blind:
+                log.warning("cannot watch %s: %s; a removed socket is bound again at a start", path, error.strerror)
+            self._is_blind = True
+        else:
+            self._is_blind = False
+            self._notify_folders[watch] = os.path.basename(path)
 
     def _read(self, _events: int) -> None:
         try:
             events = parse_events(os.read(self._fd, BUFFER))
         except BlockingIOError:
             return
-        gone = {name for watch, _mask, name in events if watch in self._socket_watches}
-        if gone and not self._gone:
-            self._loop.call_later(REMOVAL_PAUSE, self._tell_removed)
-        self._gone |= gone
-        # an overflow of the queue (watch < 0) may have dropped such an event
-        if any(name in self._names or watch < 0 or mask & IN_IGNORED for watch, mask, name in events):
+        for watch, _mask, name in events:
+            if watch < 0:  # the queue has overflowed
+                self._has_lost_events = True
+            elif watch in self._socket_watches:
+                self._gone.add(name)
+            elif watch in self._notify_folders:
+                self._gone.add(self._notify_folders.pop(watch))  # watched again with the next socket
+        if (self._gone or self._has_lost_events) and self._telling is None:
+            self._telling = self._loop.call_later(REMOVAL_PAUSE, self._tell_removed)
+        if any(name in self._names for _watch, _mask, name in events):
             self._look()
 
     def _tell_removed(self) -> None:
         gone, self._gone = self._gone, set()
-        if self._fd >= 0:
+        has_lost_events, self._has_lost_events = self._has_lost_events, False
+        self._telling = None
+        if has_lost_events:
+            self._look(anything=True)
+        else:
             self._removed(gone)
 
-    def _look(self) -> None:
+    def _look(self, anything: bool = False) -> None:
+        """Restore the folder; if a part of it was missing, or `anything` may be, have its contents restored."""
         if self._fd < 0:
             return
+        is_restored = False
         try:
-            if not self._runtime.restore():
+            is_restored = self._runtime.restore()
+            if not is_restored and not anything:
                 return
             self._watch()
         except RuntimeFolderError as error:
@@ -339,5 +375,6 @@ class FolderWatch:
             return
         except OSError as error:
             log.error("cannot watch %s: %s", self._runtime.path, error.strerror)
-        notice("run-time directory %s was removed, or a part of it: made again", self._runtime.path)
+        if is_restored:
+            notice("run-time directory %s was removed, or a part of it: made again", self._runtime.path)
         self._remade()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from supervisor.process.sockets import is_bound
 from tests.daemon import Daemon, wait_until
 from tests.integration.conftest import Start
 
@@ -124,3 +127,56 @@ def test_status_tells_of_a_removed_control_socket(spawnd: Start) -> None:
     assert "c: it was removed; `spawnctl restart c` makes it again" in daemon.ctl("call", "c", "Status").stderr
     assert daemon.ctl("restart", "c").returncode == 0
     assert "removed" not in daemon.ctl("status", "c").stdout
+
+
+def overflow(daemon: Daemon) -> None:
+    """Have the kernel drop the events about the run-time folder that come until spawnd is continued."""
+    lengths = Path("/proc/sys/fs/inotify/max_queued_events").read_text()
+    for number in range(int(lengths) + 1):
+        path = daemon.runtime.with_name(f"flood{number % 2}")  # the kernel merges equal events
+        path.touch()
+        path.unlink()
+
+
+CONTROLLED = """
+c = { exec = "/bin/sleep", arg = { "100000" }, control = true }
+n = { exec = "/bin/sleep", arg = { "100000" }, fdstore_max = 1 }
+"""
+
+
+def sockets_of(daemon: Daemon) -> list[Path]:
+    (notify,) = (daemon.runtime / "notify").glob("n.*/s")
+    return [notify, daemon.runtime / "control.d" / "c"]
+
+
+@pytest.mark.parametrize("events_are_lost", [False, True], ids=["noticed", "lost"])
+def test_removed_sockets_are_found(spawnd: Start, events_are_lost: bool) -> None:
+    daemon = spawnd(CONTROLLED)
+    daemon.wait_running("c")
+    daemon.wait_running("n")
+    sockets = sockets_of(daemon)
+    for _ in range(2):
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            if events_are_lost:
+                overflow(daemon)
+            for path in sockets:
+                path.unlink()
+            offset = len(daemon.log())
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+        wait_until(lambda: is_bound(str(sockets[0])), "the notification socket")
+        wait_until(lambda: "`spawnctl restart c` makes it again" in daemon.log()[offset:], "the control socket")  # noqa: B023
+        assert daemon.ctl("restart", "c").returncode == 0
+        daemon.wait_running("c")
+
+
+def test_a_socket_that_another_file_replaces_is_bound_again(spawnd: Start) -> None:
+    daemon = spawnd(CONTROLLED)
+    daemon.wait_running("n")
+    (notify, _control) = sockets_of(daemon)
+    other = daemon.runtime / "notify" / "other"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(other))
+    other.rename(notify)
+    wait_until(lambda: is_bound(str(notify)), "the notification socket")
