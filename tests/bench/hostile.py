@@ -3,6 +3,7 @@
 
 Prints one line of JSON: latencies in milliseconds of a call over an open control connection, of a request to the
 accessory, and of the start of a killed service; and spawnd's threads, descriptors and memory before and after.
+`shell_ms` is that of a program which a loop of the shell starts again: what wake-up, fork and exec take by themselves.
 
 Two kinds of attackers: services, which attack over their notification sockets, and strangers, who attack the control
 socket, the accessory and the socket of a service that is stopped and started all the time.
@@ -17,6 +18,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +37,7 @@ from tests.unit.varlink.lingering import lingering
 NICE = 19
 PAUSE = 0.02  # seconds between two measurements of a kind
 KILL_PAUSE = 0.5
+VICTIM = "echo $$ > {path}; exec sleep 100000"
 INOTIFY = 120  # descriptors in a message: what the default limit of a user allows
 EPOLL = 20_000  # entries
 SETTLED = 20.0  # seconds for all to be closed after the last attack
@@ -62,7 +65,7 @@ def definitions(folder: Path) -> str:
         for name, (user, store) in USERS.items()
     )
     return f"""
-    victim = {{ exec = "/bin/sh", user = "root", arg = {{ "-c", "echo $$ > {folder}/victim; exec sleep 100000" }},
+    victim = {{ exec = "/bin/sh", user = "root", arg = {{ "-c", "{VICTIM.format(path=folder / 'victim')}" }},
                 healthy_after = "1ms" }}
     backlog = {{ exec = "/bin/sleep", arg = {{ "100000" }}, fd = {{ stream("{folder}/backlog") }} }}
     {attackers}
@@ -212,19 +215,21 @@ SERVICES: dict[str, Callable[[], None]] = {
 
 
 def _be_nice() -> None:
-    """Of processes in other sessions the kernel may compare the sessions alone: sched(7), autogroup."""
+    """Give way to processes of other sessions: the kernel compares the sessions alone, see sched(7), autogroup."""
     with suppress(OSError), open("/proc/self/autogroup", "w") as group:
         group.write(str(NICE))
 
 
 class Stranger:
-    """An attacker in a process of its own, in a session that ends with it."""
+    """An attacker in a process and a session of its own."""
 
     def __init__(self, attack: Callable[[str], None], target: str, uid: int) -> None:
         self.pid = os.fork()
         if self.pid == 0:
             try:
+                os.setsid()
                 os.setpriority(os.PRIO_PROCESS, 0, NICE)
+                _be_nice()
                 os.setresuid(uid, uid, uid)
                 attack(target)
             finally:
@@ -236,6 +241,19 @@ class Stranger:
 
 
 # what is measured
+
+
+@contextmanager
+def shell_loop(path: Path) -> Iterator[None]:
+    """A shell, in a session of its own, that starts such a victim again and again."""
+    script = f"while :; do /bin/sh -c '{VICTIM.format(path=path)}'; done"
+    shell = subprocess.Popen(["/bin/sh", "-c", script], stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        wait_until(lambda: path.exists() and path.read_text(), "the victim of the shell")
+        yield
+    finally:
+        os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait()
 
 
 class Meter:
@@ -328,6 +346,7 @@ def measure(seconds: float, respawn_pause: float = KILL_PAUSE) -> dict[str, Any]
         daemon = stack.enter_context(accessory_daemon(folder, more=definitions(folder)))
         wait_until(lambda: (folder / "victim").exists() and (folder / "victim").read_text(), "the victim")
         pid = daemon.pid
+        stack.enter_context(shell_loop(folder / "shell"))
         _attack(daemon, folder, min(seconds, 2.0), respawn_pause)  # what is loaded and grows once
         before = _settled(pid, None)
         result = _attack(daemon, folder, seconds, respawn_pause)
@@ -351,6 +370,7 @@ def _attack(daemon: AccessoryDaemon, folder: Path, seconds: float, respawn_pause
             "call_ms": Meter(caller(daemon, stack), PAUSE),
             "accessory_ms": Meter(asker(daemon, stack), PAUSE),
             "respawn_ms": Meter(killer(folder / "victim"), respawn_pause),
+            "shell_ms": Meter(killer(folder / "shell"), respawn_pause),
             "restart_ms": Meter(switcher(daemon, stack), respawn_pause),
         }
         time.sleep(seconds)
