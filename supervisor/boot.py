@@ -19,6 +19,7 @@ from supervisor.launch.program import Program
 from supervisor.linux import pipe_call
 from supervisor.linux.credentials import join_session_keyring
 from supervisor.linux.open_files import identity
+from supervisor.linux.signal_mask import ignored
 from supervisor.log.logger import log, notice
 from supervisor.log.output import JournalOutputs, WorkerOutputs
 from supervisor.loop.loop import Loop
@@ -145,6 +146,7 @@ class Boot:
         self._host = HostFacts(
             is_root=os.geteuid() == 0,
             nofile_soft=self._origin.nofile_soft,
+            ignored=ignored(),
             runtime=self._runtime,
             outputs=JournalOutputs(closer.close) if journal else WorkerOutputs(self._loop, closer.close),
             subtree=subtree,

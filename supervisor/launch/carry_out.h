@@ -18,13 +18,14 @@ enum {
 	IS_COMMAND_LINE = 2,
 };
 
-static void default_signals(int unblock)
+// Bit 0 of the set is for signal 1.
+static void default_signals(int unblock, uint64_t signals)
 {
 	static const struct sigaction by_default = { .sa_handler = SIG_DFL };
 	const uint64_t none = 0;
 
 	for (int signum = 1; signum <= LAST_SIGNAL; signum++)
-		if (signum != SIGKILL && signum != SIGSTOP)
+		if (signals >> (signum - 1) & 1)
 			must(call(__NR_rt_sigaction, signum, (long)&by_default, 0, SIGSET_SIZE));
 	if (unblock)
 		must(call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&none, 0, SIGSET_SIZE));
@@ -40,7 +41,7 @@ static void write_text(const char *path, const char *text)
 
 static void set_affinity(const struct operation *operation)
 {
-	static uint64_t set[LARGEST_SET / 64];
+	static uint64_t set[LARGEST_SET / 64] APART;
 
 	for (uint32_t i = 0; i < operation->number_count; i++) {
 		if (operation->numbers[i] >= LARGEST_SET)
@@ -116,10 +117,16 @@ static void change_root(const struct operation *operation)
 	close_fd(fd);
 }
 
+// The root directory needs no look at links.
 static void change_folder(const struct operation *operation)
 {
-	const int fd = hold_folder(operation);
+	int fd;
 
+	if (is_same(string_of(operation, PATH), "/", sizeof "/")) {
+		must(call(__NR_chdir, (long)"/", 0, 0, 0));
+		return;
+	}
+	fd = hold_folder(operation);
 	must(call(__NR_fchdir, fd, 0, 0, 0));
 	close_fd(fd);
 }
@@ -177,7 +184,7 @@ static void wait_for_go(void)
 // Whether a path is an existing path followed by a space and arguments.
 static int is_command_line(const char *path)
 {
-	static char program[PATH_MAX];
+	static char program[PATH_MAX] APART;
 	struct statx found;
 	size_t length = 0;
 
@@ -194,7 +201,7 @@ static int is_command_line(const char *path)
 // Report a failed exec with the beginning of the file, which `failure.py` uses for the diagnosis.
 static _Noreturn void fail_to_execute(const char *path, long number)
 {
-	static char begin[FIRST_LINE];
+	static char begin[FIRST_LINE] APART;
 	struct failure failure = { number, "", "", 0, 0 };
 	const long fd = call(__NR_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
 	const long size = call(__NR_read, fd, (long)begin, sizeof begin, 0);
@@ -229,7 +236,7 @@ static void prepare_process(const struct operation *operation)
 		must(call(__NR_setsid, 0, 0, 0, 0));
 		break;
 	case SIGNALS:
-		default_signals(numbers[0] != 0);
+		default_signals(numbers[0] != 0, numbers[1]);
 		break;
 	case CLOSE:
 		close_ranges(operation);

@@ -39,7 +39,7 @@ static void close_ranges(const struct operation *operation)
 // Descriptors get the lowest free numbers, as computed by the plan.
 static void receive(const struct operation *operation)
 {
-	static struct message_part part;
+	static struct message_part part APART;
 	uint32_t done = 0;
 
 	while (done < operation->number_count) {

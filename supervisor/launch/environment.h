@@ -216,7 +216,7 @@ static void assign_pid(const char *name)
 // The mark of a start, like `start_mark` in `supervisor/process/marks.py`: start time and pid.
 static void assign_start(const char *name)
 {
-	static char stat[1024];
+	static char stat[1024] APART;
 	const long fd = must(call(__NR_openat, AT_FDCWD, (long)"/proc/self/stat", O_RDONLY | O_CLOEXEC, 0));
 	const long size = must(call(__NR_read, fd, (long)stat, sizeof stat - 1, 0));
 	const char *next = stat + size;

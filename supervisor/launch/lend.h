@@ -22,7 +22,7 @@ static long set_capabilities(struct capabilities *all)
 
 static long set_groups(const uint64_t *gids, uint32_t count)
 {
-	static uint32_t groups[NGROUPS_MAX];
+	static uint32_t groups[NGROUPS_MAX] APART;
 
 	for (uint32_t i = 0; i < count; i++)
 		groups[i] = (uint32_t)gids[i];
@@ -59,7 +59,7 @@ static long open_beyond(int is_folder)
 
 static long open_with_rights(const struct rights *rights, int is_folder)
 {
-	static uint32_t groups[MOST_GROUPS];
+	static uint32_t groups[MOST_GROUPS] APART;
 	struct capabilities before, none;
 	const long count = call(__NR_getgroups, MOST_GROUPS, (long)groups, 0, 0);
 	long result, found;

@@ -112,6 +112,18 @@ static void write_number(char *to, int number)
 	*to = '\0';
 }
 
+// Clear the close-on-exec flags, because a close may block. Unless the table is a copy, they are right in the block.
+static void keep_open(const struct launch *launch)
+{
+	int next = launch->copies ? block.count : 0;
+
+	for (int fd = 0; fd <= launch->highest; fd++)
+		if (next < block.count && fd == block.numbers[next])
+			next++;
+		else
+			call(__NR_fcntl, fd, F_SETFD, 0, 0);
+}
+
 static int become(void *argument)
 {
 	struct launch *launch = argument;
@@ -123,9 +135,7 @@ static int become(void *argument)
 	if (!launch->copies)
 		launch->error = -call(__NR_close_range, launch->highest + 1, UINT32_MAX, CLOSE_RANGE_UNSHARE, 0);
 	if (launch->error == 0) {
-		// the exec closes nothing
-		for (int fd = 0; fd <= launch->highest; fd++)
-			call(__NR_fcntl, fd, F_SETFD, 0, 0);
+		keep_open(launch);
 		pass_on_capabilities();
 		launch->error = -call_six(__NR_execveat, launch->program, (long)"", (long)words, (long)nothing, AT_EMPTY_PATH,
 					  0);
@@ -185,10 +195,11 @@ static int run(struct launch *launch)
 	return -(int)launch->error;
 }
 
+// The exec of `launch` keeps these open.
 static int fill_block(const int *fds, int count)
 {
 	for (int i = 0; i < count; i++)
-		if (dup3(fds[i], block.numbers[i], O_CLOEXEC) < 0)
+		if (dup3(fds[i], block.numbers[i], 0) < 0)
 			return -errno;
 	return 0;
 }

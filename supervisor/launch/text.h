@@ -9,6 +9,9 @@
 
 enum { CHUNK = 65536 };
 
+// Large or rarely used variables are behind all others, so that a start touches few pages.
+#define APART __attribute__((section(".bss.apart")))
+
 static size_t length_of(const char *text)
 {
 	size_t length = 0;
@@ -66,11 +69,15 @@ static void *new_pages(size_t size)
 // Return memory that lasts until the exec, or NULL.
 static void *new_memory(size_t size)
 {
-	static _Alignas(16) char first[4096]; // enough for most plans
-	static char *next = first;
-	static size_t left = sizeof first;
+	static _Alignas(16) char first[8192]; // enough for most plans
+	static char *next;
+	static size_t left;
 	char *found;
 
+	if (!next) {
+		next = first;
+		left = sizeof first;
+	}
 	size = (size + 15) & ~(size_t)15;
 	if (size > left) {
 		const size_t room = size > CHUNK ? size : CHUNK;

@@ -36,7 +36,7 @@ static struct {
 	int is_untrusted; // whether it was a link that a user can have set
 	char rest[LONGEST_NAME]; // the path from here
 	char name[PATH_MAX]; // of the step
-} walk;
+} walk APART;
 
 static struct rights rights_of(const struct operation *operation, unsigned int first)
 {
@@ -55,7 +55,7 @@ static long fails(long number)
 // Return the path of `name` at the present place, or only the name if the folder has no path.
 static void tell_place(const char *name)
 {
-	static char place[LONGEST_NAME];
+	static char place[LONGEST_NAME] APART;
 	char link[32] = "/proc/self/fd/";
 	size_t length = write_digits(link + 14, (uint64_t)walk.folder, 10, 1);
 	long size;

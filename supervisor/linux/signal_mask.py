@@ -1,4 +1,7 @@
-"""pthread_sigmask(3) and signal(2) for all signals at once, without a Python object for each; used at each start."""
+"""pthread_sigmask(3) and signal(2) for all signals at once, without a Python object for each; used at each start.
+
+Sets of signals are numbers, with bit 0 for signal 1 as in the kernel.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ _signal = function("signal", ctypes.c_int, ctypes.c_void_p)
 _ALL = SigSet(*[~0] * len(SigSet()))
 _NONE = SigSet()
 _NUMBERS = [int(signum) for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}]
+SETTABLE = ((1 << 64) - 1) & ~(1 << signal.SIGKILL - 1 | 1 << signal.SIGSTOP - 1)  # with those of the C library
 
 
 def block_all() -> Any:
@@ -38,6 +42,15 @@ def default_all() -> None:
     """Set SIG_DFL for all signals, without Python's knowledge: only for a child, which sets its own handlers."""
     for number in _NUMBERS:
         _signal(number, None)
+
+
+def ignored() -> int:
+    """Return the set of signals that a program would ignore which this process executes.
+
+    It contains the signals of the C library, which nobody but the parent of this process can have ignored.
+    """
+    heard = (number for number in _NUMBERS if signal.getsignal(number) is not signal.SIG_IGN)
+    return SETTABLE & ~sum(1 << number - 1 for number in heard)
 
 
 def _set(mask: Any, before: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from supervisor.launch.program import Program
+from supervisor.linux.signal_mask import SETTABLE
 from supervisor.log.output import Outputs
 from supervisor.manager.runtime import RuntimeFolder
 from supervisor.notify.safe_close import Closer
@@ -21,8 +22,8 @@ class HostFacts:
     `scope` is systemd's scope if the subtree belongs to one. `closer` closes descriptors that other processes
     made or filled. `program` is `launch`, which executes the programs of services. `systemd_store` has the
     sockets that systemd stores. `has_keyring`: the kernel has given spawnd a session keyring of its own.
-    `spared`: the kernel spares spawnd when memory is short. `stderr_is_open`: the log goes to stderr, not to
-    syslog.
+    `spared`: the kernel spares spawnd when memory is short. `ignored` is the set of signals that spawnd
+    ignores. `stderr_is_open`: the log goes to stderr, not to syslog.
     """
 
     is_root: bool
@@ -36,4 +37,5 @@ class HostFacts:
     scope: Scope | None = None
     spared: bool = False
     has_keyring: bool = False
+    ignored: int = SETTABLE
     stderr_is_open: bool = True

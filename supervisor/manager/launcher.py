@@ -271,6 +271,7 @@ class Launcher:
             mark=unit.make_mark() if unit.cgroup is None else "",
             error_fd=error_fd,
             nofile_soft=self._host.nofile_soft,
+            ignored=self._host.ignored,
             spared=self._host.spared,
             is_root=self._host.is_root,
             keyring=self._host.is_root and self._host.has_keyring,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from supervisor.definitions.service import FIRST, Service, Slot
+from supervisor.linux.signal_mask import SETTABLE
 from supervisor.process.files import Rights
 from supervisor.process.paths import Mark
 
@@ -21,10 +22,11 @@ class Launch:
     which the service reports that it is ready, and the pipe. `watchdog_usec` is 0, `notify_socket` and
     `cgroup` (a folder) are '' without one. `mark` identifies the process by its environment if there is no
     cgroup. `nofile_soft` is the original soft limit of spawnd. `spared`: the kernel spares spawnd when memory
-    is short, which does not extend to services. `keyring`: the service gets a session keyring of its own.
-    `error_fd` is the close-on-exec pipe for `failure.report`. `worker`: the child executes no program, and
-    continues in Python. `rights` are those of the service's user, even if this process belongs to root. Paths
-    through links of other users are accessed with these rights, or not at all.
+    is short, which does not extend to services. `ignored` is the set of signals that spawnd may ignore.
+    `keyring`: the service gets a session keyring of its own. `error_fd` is the close-on-exec pipe for
+    `failure.report`. `worker`: the child executes no program, and continues in Python. `rights` are those of
+    the service's user, even if this process belongs to root. Paths through links of other users are accessed
+    with these rights, or not at all.
 
     `marks` identify the files at the paths of the table; the start fails if a path leads elsewhere by now.
     `emptied` are the slots of files to truncate, `rewound` those of files to read from the beginning.
@@ -51,6 +53,7 @@ class Launch:
     marks: tuple[Mark, ...] = ()
     emptied: tuple[Slot, ...] = ()
     rewound: tuple[Slot, ...] = ()
+    ignored: int = SETTABLE
 
     def source(self, slot: Slot) -> Source:
         """Return the source of a slot of the table."""

@@ -72,7 +72,7 @@ def _begin(launch: Launch, hears: bool) -> Operations:
     if launch.is_root:  # another user could not write its own oom_score_adj then, and has nothing to hide
         yield operation(Kind.UNDUMPABLE, "become undumpable")
     yield operation(Kind.SESSION, "start a session")
-    yield operation(Kind.SIGNALS, "reset signals", numbers=[hears])
+    yield operation(Kind.SIGNALS, "reset signals", numbers=[hears, launch.ignored])
 
 
 def _table(launch: Launch, arrival: Arrival) -> Operations:

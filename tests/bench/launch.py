@@ -43,12 +43,22 @@ def starter() -> Start:
     return start
 
 
+def host_facts() -> dict[str, Any]:
+    """Return the fields of a `Launch` that spawnd fills in once, as far as this version has them."""
+    try:
+        from supervisor.linux.signal_mask import ignored
+    except ImportError:
+        return {}
+    return {"ignored": ignored()}
+
+
 def _forked(launch: Any, error: int, ours: int) -> int:
     from supervisor.process import child
     from supervisor.process.fork import fork
 
     child.prepare(launch)
-    return fork(lambda: child.become_worker(launch))  # type: ignore[call-arg]
+    run = child.run  # type: ignore[attr-defined]  # its name in the last version that forked
+    return fork(lambda: run(launch))
 
 
 def serve() -> None:
@@ -60,7 +70,7 @@ def serve() -> None:
 
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-    start = starter()
+    start, facts = starter(), host_facts()
     service = Service("bench", uid=65534, gid=65534, env={"PATH": "/usr/bin:/bin"})
     table = [socket.socket(socket.AF_UNIX) for _ in range(TABLE)]
     fds = tuple((f"n{number}", sock.fileno()) for number, sock in enumerate(table))
@@ -72,6 +82,7 @@ def serve() -> None:
         launch = Launch(
             argv=("/bin/true",), env=service.env, service=service, stdio=("/dev/null",) * 3, fds=fds,
             error_fd=theirs.fileno(), nofile_soft=1024, is_root=os.geteuid() == 0, rights=rights_of(service),
+            **facts,
         )  # fmt: skip
         with theirs:
             usage, cpu, begun = resource.getrusage(resource.RUSAGE_SELF), time.process_time(), time.perf_counter()

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import prctl
 import pytest
 
 from supervisor.definitions.service import Descriptor
+from supervisor.linux.signal_mask import ignored
 from supervisor.process.child import Main
 from supervisor.process.fork import EXIT_CHILD_FAILED
 from supervisor.process.held_descriptors import close_descriptor, open_descriptor
@@ -113,12 +115,22 @@ def test_the_ready_pipe() -> None:
     assert output.split()[4:] == ["7"]
 
 
-def test_signals_are_default_and_unblocked() -> None:
-    def spoil() -> None:
-        for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-            signal.signal(signum, signal.SIG_IGN)
+def _ignore_all() -> None:
+    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(signum, signal.SIG_IGN)
 
-    outcome = start(service(), ("/bin/cat", "/proc/self/status"), before=spoil)
+
+def _handle_usr1() -> None:
+    signal.signal(signal.SIGUSR1, lambda _signum, _frame: None)
+
+
+@pytest.mark.parametrize(
+    ("before", "changes"),
+    [(_ignore_all, {}), (_handle_usr1, {"ignored": ignored()})],
+    ids=["all are ignored", "some are ignored"],
+)
+def test_signals_are_default_and_unblocked(before: Callable[[], None], changes: dict[str, Any]) -> None:
+    outcome = start(service(), ("/bin/cat", "/proc/self/status"), before=before, **changes)
     status = dict(line.split(":\t", 1) for line in outcome.output.splitlines())
     # 32 and 33 are the C library's own, which lets nobody set them: whoever started us may have them ignored
     own = 1 << 31 | 1 << 32
