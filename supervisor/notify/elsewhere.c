@@ -180,22 +180,23 @@ int look_elsewhere(int socket, int milliseconds, struct seen *seen, int *count)
 // fetching
 
 static struct {
-	int process, socket, count;
-	int numbers[MOST];
+	int needed[MOST + 1], many; // the socket, and pidfds of the processes
+	int socket, count;
+	int processes[MOST], numbers[MOST]; // like `socket`, processes are given by their places in `needed`
 	volatile int sent; // 0, or a negative errno
 	struct seen seen[MOST];
 } fetching;
 
 static int fetch(void *argument)
 {
-	static int fds[MOST];
-	int count = 0, process, socket;
+	static int fds[MOST], own[MOST + 1];
+	int count = 0;
 
 	(void)argument;
-	if (take_two(fetching.process, fetching.socket, &process, &socket) < 0)
+	if (take_table(fetching.needed, fetching.many, own) < 0)
 		leave(0);
 	for (int i = 0; i < fetching.count; i++) {
-		int fd = (int)call(__NR_pidfd_getfd, process, fetching.numbers[i], 0, 0);
+		int fd = (int)call(__NR_pidfd_getfd, own[fetching.processes[i]], fetching.numbers[i], 0, 0);
 
 		fetching.seen[i] = (struct seen){ 0 };
 		if (fd < 0)
@@ -203,25 +204,29 @@ static int fetch(void *argument)
 		look_at(fd, &fetching.seen[i]);
 		fds[count++] = fd;
 	}
-	fetching.sent = count > 0 ? send_over(socket, fds, count) : 0;
+	fetching.sent = count > 0 ? send_over(own[fetching.socket], fds, count) : 0;
 	leave(0);
 }
 
-// Send duplicates of descriptors of another process, given by pidfd, over a socket, in a message without bytes. `seen`
-// gets their identities, with an empty link for missing descriptors, which are not sent. `sent` gets 0 or a negative
+// Send duplicates of `count` descriptors of other processes over a socket, in a message without bytes. `needed` are the
+// socket and pidfds of the processes, in ascending order; `socket` and `processes` are places in it. `seen` gets the
+// identities of the descriptors, with an empty link for missing ones, which are not sent. `sent` gets 0 or a negative
 // errno. Without any descriptor, no message is sent.
-int fetch_elsewhere(int process, const int *numbers, int count, int socket, int milliseconds, struct seen *seen, int *sent)
+int fetch_elsewhere(const int *needed, int many, int socket, const int *processes, const int *numbers, int count,
+		    int milliseconds, struct seen *seen, int *sent)
 {
 	int pid;
 
-	if (count > MOST)
+	if (count > MOST || many > MOST + 1)
 		return -EINVAL;
 	if (taker.in_memory)
 		return -EBUSY;
-	fetching.process = process;
+	memcpy(fetching.needed, needed, (size_t)many * sizeof(*needed));
+	memcpy(fetching.processes, processes, (size_t)count * sizeof(*processes));
+	memcpy(fetching.numbers, numbers, (size_t)count * sizeof(*numbers));
+	fetching.many = many;
 	fetching.socket = socket;
 	fetching.count = count;
-	memcpy(fetching.numbers, numbers, (size_t)count * sizeof(*numbers));
 	fetching.sent = -ETIMEDOUT;
 	pid = run(&taker, fetch, milliseconds);
 	*sent = fetching.sent;

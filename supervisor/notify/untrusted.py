@@ -30,7 +30,6 @@ PATIENCE_MS = 200  # for a child to copy the table and receive a message, even o
 MAX_DESCRIPTORS = 253  # per message: SCM_MAX_FD of the kernel
 MOST_CLOSED = 1024  # descriptors per call
 _NUMBER = struct.Struct("=i")
-_SPACE = socket.CMSG_SPACE(_NUMBER.size)
 _RECEIVE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 
 _library = ctypes.CDLL(os.path.join(os.path.dirname(__file__), "libelsewhere.so"))
@@ -70,14 +69,10 @@ _look.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.POINTER(_Seen), ctypes.POIN
 _close = _library.close_elsewhere
 _close.argtypes = (ctypes.POINTER(ctypes.c_int), ctypes.c_int, ctypes.c_int)
 _fetch = _library.fetch_elsewhere
+_numbers = ctypes.POINTER(ctypes.c_int)
 _fetch.argtypes = (
-    ctypes.c_int,
-    ctypes.POINTER(ctypes.c_int),
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.c_int,
-    ctypes.POINTER(_Seen),
-    ctypes.POINTER(ctypes.c_int),
+    *(_numbers, ctypes.c_int, ctypes.c_int, _numbers, _numbers, ctypes.c_int),
+    *(ctypes.c_int, ctypes.POINTER(_Seen), _numbers),
 )
 _seen = (_Seen * MAX_DESCRIPTORS)()
 
@@ -111,12 +106,16 @@ def take_elsewhere(sock: int) -> tuple[int, bool, int]:
 
 def receive_descriptor(sock: socket.socket) -> int | None:
     """Receive a message with one descriptor, owned by the caller; None without a message or a free number for it."""
+    return next(iter(receive_descriptors(sock, 1)), None)
+
+
+def receive_descriptors(sock: socket.socket, most: int) -> list[int]:
+    """Receive a message with descriptors, owned by the caller: the first ones, as many as there are numbers for."""
     try:
-        ancillary = sock.recvmsg(0, _SPACE, _RECEIVE)[1]
+        ancillary = sock.recvmsg(0, socket.CMSG_SPACE(most * _NUMBER.size), _RECEIVE)[1]
     except BlockingIOError:
-        return None
-    found: int | None = _NUMBER.unpack(ancillary[0][2])[0] if ancillary else None
-    return found
+        return []
+    return [number for (number,) in _NUMBER.iter_unpack(ancillary[0][2])] if ancillary else []
 
 
 def look_elsewhere(sock: int) -> tuple[int, list[Seen] | None]:
@@ -137,22 +136,35 @@ def close_elsewhere(fds: Sequence[int]) -> int:
     The caller reaps the child. Raises OSError, and then none is closed.
     """
     ordered = sorted(fds)
-    return _checked(_close((ctypes.c_int * len(ordered))(*ordered), len(ordered), PATIENCE_MS))
+    return _checked(_close(_array(ordered), len(ordered), PATIENCE_MS))
 
 
-def fetch_elsewhere(pidfd: int, numbers: Sequence[int], sock: int) -> tuple[int, list[Seen | None] | None]:
-    """Have a child send duplicates of another process's descriptors, at most `MAX_DESCRIPTORS`, over `sock`.
+def fetch_elsewhere(wanted: Sequence[tuple[int, int]], sock: int) -> tuple[int, list[Seen | None] | None]:
+    """Have a child send duplicates of other processes' descriptors, at most `MAX_DESCRIPTORS`, over `sock`.
 
-    Return the child's pid, which the caller reaps, and the sent descriptor for each number, None for a closed
-    number. None instead of the list: nothing was sent. Raises OSError if no child can be forked.
+    `wanted` are pairs of a pidfd and a number. Return the child's pid, which the caller reaps, and the sent
+    descriptor for each pair, None for a closed number. None instead of the list: nothing was sent. Raises
+    OSError if no child can be forked.
     """
     sent = ctypes.c_int()
-    wanted = (ctypes.c_int * len(numbers))(*numbers)
-    pid = _checked(_fetch(pidfd, wanted, len(numbers), sock, PATIENCE_MS, _seen, ctypes.byref(sent)))
+    needed = sorted({sock, *(pidfd for pidfd, _number in wanted)})
+    places = {fd: place for place, fd in enumerate(needed)}
+    processes = _array([places[pidfd] for pidfd, _number in wanted])
+    numbers = _array([number for _pidfd, number in wanted])
+    pid = _checked(
+        _fetch(
+            *(_array(needed), len(needed), places[sock], processes, numbers, len(wanted)),
+            *(PATIENCE_MS, _seen, ctypes.byref(sent)),
+        )
+    )
     if sent.value < 0:
         return pid, None
-    found = [_plain(seen) for seen in _seen[: len(numbers)]]
+    found = [_plain(seen) for seen in _seen[: len(wanted)]]
     return pid, [seen if seen.link else None for seen in found]
+
+
+def _array(numbers: Sequence[int]) -> ctypes.Array[ctypes.c_int]:
+    return (ctypes.c_int * len(numbers))(*numbers)
 
 
 def _plain(seen: _Seen) -> Seen:

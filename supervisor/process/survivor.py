@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from supervisor.linux.descriptors import Order, kcmp_files
 from supervisor.linux.file_status import number_of_pidfd
@@ -20,7 +21,7 @@ from supervisor.linux.open_files import LONGEST_LOOK, PIPE, OpenFiles, identity,
 from supervisor.linux.pipe_call import open_end
 from supervisor.log.logger import log
 from supervisor.notify.safe_close import Closer, WhenReaped
-from supervisor.notify.untrusted import Seen, fetch_elsewhere, receive_descriptor
+from supervisor.notify.untrusted import MAX_DESCRIPTORS, Seen, fetch_elsewhere, receive_descriptors
 from supervisor.process.pids import read_process
 from supervisor.process.run import Run
 
@@ -40,27 +41,50 @@ class Fetcher:
         None if it cannot be had: it is closed, of a file that a user-space server provides, or off limits to
         an ordinary user. Raises OSError, with EMFILE if there is no free number for it.
         """
+        sent, fds = self._have_sent([(pidfd, number)])
+        if sent and not fds:  # the kernel drops a descriptor without a free number; the other process still has it
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return fds[0] if fds else None
+
+    def fetch_ahead(self, likely: Sequence[Likely]) -> None:
+        """Give processes duplicates of their likely descriptors, fetched by few children.
+
+        Any descriptor that cannot be had now is left for `fetch`.
+        """
+        for first in range(0, len(likely), MAX_DESCRIPTORS):
+            some = likely[first : first + MAX_DESCRIPTORS]
+            sent, fds = self._have_sent([(each.files.run.pidfd, each.number) for each in some])
+            others = []
+            for (place, seen), fd in zip(sent, fds, strict=False):
+                files, number, wanted = some[place]
+                if seen.link == wanted or identity(fd) == wanted:  # the link of a socket is its identity
+                    files.give(number, wanted, fd)
+                else:
+                    others.append(fd)
+            self._closer.close(others)
+
+    def _have_sent(self, wanted: Sequence[tuple[int, int]]) -> tuple[list[tuple[int, Seen]], list[int]]:
+        """Have a child send descriptors, given by pidfd and number; return those sent, with their places, and received.
+
+        Fewer are received if there are no free numbers. None are sent if one must not be held.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         with ours:
             with theirs:
                 try:
-                    pid, seen = fetch_elsewhere(pidfd, [number], theirs.fileno())
+                    pid, seen = fetch_elsewhere(wanted, theirs.fileno())
                 except OSError:
-                    return None
+                    return [], []
             self._when_reaped(pid, _nothing)
-            if seen is None or (seen[0] is not None and not self._may_have(seen[0])):
-                self._closer.close([ours.detach()])  # its queue may hold the duplicate
-                return None
-            if seen[0] is None:
-                return None
-            found = receive_descriptor(ours)
-            if found is None:  # the kernel drops a descriptor without a free number; the other process still has it
-                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            return found
+            sent = [(place, one) for place, one in enumerate(seen or ()) if one is not None]
+            if seen is None or not self._may_have([one for _place, one in sent]):
+                self._closer.close([ours.detach()])  # its queue may hold the duplicates
+                return [], []
+            return sent, receive_descriptors(ours, len(wanted)) if sent else []
 
-    def _may_have(self, seen: Seen) -> bool:
+    def _may_have(self, seen: list[Seen]) -> bool:
         try:
-            return self._closer.file_systems.have_all([seen])
+            return self._closer.file_systems.have_all(seen)
         except OSError:  # no free descriptor for the table of mounts
             return False
 
@@ -104,28 +128,54 @@ def has_ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
+class Likely(NamedTuple):
+    """A descriptor that a process probably still has at this number."""
+
+    files: SurvivorFiles
+    number: int
+    identity: str
+
+
 class SurvivorFiles:
-    """The open descriptors of a surviving process. The caller still owns `run`."""
+    """The open descriptors of a surviving process. The caller still owns `run`.
+
+    Owns the duplicates that were fetched ahead until they are wanted, or closed with `close`.
+    """
 
     def __init__(self, run: Run, fetcher: Fetcher, closer: Closer) -> None:
         self.run = run
         self._fetcher = fetcher
         self._closer = closer
         self._files: OpenFiles | None = None
+        self._ahead: dict[tuple[int, str], int] = {}  # by number and identity
+
+    def give(self, number: int, name: str, fd: int) -> None:
+        """Take over a duplicate of its descriptor `number` with this identity."""
+        self._ahead[number, name] = fd
+
+    def close(self) -> None:
+        """Close duplicates that nobody wanted."""
+        self._closer.close(self._ahead.values())
+        self._ahead.clear()
 
     def duplicate(self, wanted: str, likely: Iterable[int] = ()) -> int | None:
         """Return a duplicate of its descriptor with this identity; the caller owns it. None if none is found.
 
-        The numbers in `likely` are tried first, then all numbers that have been read, at least the first
-        thousand: see `is_known`.
+        Unless all its descriptors have been read, the numbers in `likely` are tried first; then those that have
+        been read, at least the first thousand: see `is_known`.
         """
+        likely = [number for number in likely if not self.is_known or (number, wanted) in self._ahead]
         found = self._first_duplicate(likely, wanted)
         if found is not None:
             return found
-        numbers = self._look().found.get(wanted, [])
+        numbers = self.numbers(wanted)
         if is_unique(wanted):
             return self._first_duplicate(numbers, wanted)
         return self._duplicate_same(numbers, wanted) if self.is_known else None
+
+    def numbers(self, wanted: str) -> Sequence[int]:
+        """Return the numbers of its descriptors with this identity, of those that have been read."""
+        return self._look().found.get(wanted, [])
 
     @property
     def is_known(self) -> bool:
@@ -149,7 +199,8 @@ class SurvivorFiles:
         return self._files
 
     def _first_duplicate(self, numbers: Iterable[int], wanted: str) -> int | None:
-        duplicates = (self._duplicate(number, wanted) for number in numbers)
+        ordered = sorted(numbers, key=lambda number: (number, wanted) not in self._ahead)
+        duplicates = (self._duplicate(number, wanted) for number in ordered)
         return next((fd for fd in duplicates if fd is not None), None)
 
     def _duplicate_same(self, numbers: Sequence[int], wanted: str) -> int | None:
@@ -181,7 +232,8 @@ class SurvivorFiles:
             self._closer.close([writing_end])
 
     def _duplicate(self, number: int, wanted: str) -> int | None:
-        return self._fetch(number, lambda name: name == wanted)
+        ahead = self._ahead.pop((number, wanted), None)
+        return self._fetch(number, lambda name: name == wanted) if ahead is None else ahead
 
     def _fetch(self, number: int, is_wanted: Callable[[str], bool]) -> int | None:
         try:

@@ -15,11 +15,11 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from supervisor.definitions.report import SharedValues
-from supervisor.definitions.service import Slot, slot_name
+from supervisor.definitions.service import Service, Slot, slot_name
 from supervisor.errors import StepError
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import Ended, State, Step, in_call, lets_end, runs, spares_others
-from supervisor.linux.open_files import LONGEST_LOOK, open_files
+from supervisor.linux.open_files import FILE, LONGEST_LOOK, is_unique, open_files
 from supervisor.linux.pipe_call import open_end
 from supervisor.log.logger import log, notice
 from supervisor.log.ring import make_ring
@@ -29,10 +29,11 @@ from supervisor.manager.unit import Unit
 from supervisor.printable import count
 from supervisor.process.cgroup import Leaf, Subtree
 from supervisor.process.children import UNKNOWN
+from supervisor.process.held_descriptors import wanted
 from supervisor.process.leftovers import kill_processes, left_by, relatives
 from supervisor.process.pids import Process, group_lives, look_at_all, still_living
 from supervisor.process.run import Role, Run, take_answer
-from supervisor.process.survivor import Fetcher, SurvivorFiles, find_survivor, has_ended
+from supervisor.process.survivor import Fetcher, Likely, SurvivorFiles, find_survivor, has_ended
 from supervisor.state.state import Record
 from supervisor.state.state import State as Saved
 from supervisor.takeover.records import Take, own_files, restore
@@ -41,6 +42,7 @@ GONE = "ended in an unknown way while there was no spawnd"
 DOUBT = "it is watched, and not signalled until it does"
 END_TIMEOUT = 2.0  # seconds for killed processes to be gone
 LOOKS = 256  # descriptors of a process that are read in a turn of the loop: a millisecond
+OF_WORKER = 3  # descriptors of a log: the reading end, the writing end and the ring; a stream of the journal is one
 END_POLL = 0.005  # seconds between two checks
 
 
@@ -62,13 +64,15 @@ class TakeOver:
 
     def run(self) -> None:
         """Take over everything there is, as if this spawnd had started it."""
-        taken = []
         records = self._saved.units
         # built-in services come first: they hold descriptors of the others
-        for name in sorted(records, key=lambda name: not records[name].get("internal", False)):
-            unit = self._take(name, records[name])
-            if unit is not None:
-                taken.append(unit)
+        names = sorted(records, key=lambda name: not records[name].get("internal", False))
+        found = [known for name in names if (known := self._find(name, records[name])) is not None]
+        self._fetch_ahead(found)
+        taken = [unit for known in found if (unit := self._take(known)) is not None]
+        for known in found:
+            if known.own is not None:
+                known.own.close()
         self._end_left([unit for unit in taken if unit.run is None])
         self._wait_ended()
         self._manager.sources.give(self._saved.sources)
@@ -82,7 +86,8 @@ class TakeOver:
         for search in self._searches.values():
             search.begin()
 
-    def _take(self, name: str, record: Record) -> Unit | None:
+    def _find(self, name: str, record: Record) -> _Found | None:
+        """Find the process of a unit. A unit that this version cannot read is ended."""
         run = None
         try:
             run = _process(record)
@@ -93,10 +98,32 @@ class TakeOver:
             elif run is not None:
                 run.role = role
             service = self._shared.service(self._saved.services[name])
-            unit = self._manager.add(service, internal=record.get("internal", False))
             if run is not None and run.in_doubt:
                 log.warning("%s: process %d does not show whether it is still its own: %s", name, run.pid, DOUBT)
             own = self._files_of(run) if run is not None else None
+            if own is not None and record.get("internal", False):
+                own.look_at_all()
+                self._readers.append(own)
+            likely = [] if own is None else likely_places(record, service, own, self._readers)
+        except Exception as error:
+            self._refuse(name, record, run, error)
+            return None
+        return _Found(name, record, service, role, own, likely)
+
+    def _fetch_ahead(self, found: Sequence[_Found]) -> None:
+        """Fetch descriptors at likely places. A file that must not be held keeps back other files only."""
+        likely = [each for known in found for each in known.likely]
+        self._fetcher.fetch_ahead([each for each in likely if not self._is_file_of_service(each)])
+        self._fetcher.fetch_ahead([each for each in likely if self._is_file_of_service(each)])
+
+    def _is_file_of_service(self, likely: Likely) -> bool:
+        return likely.identity.startswith(FILE) and likely.files not in self._readers
+
+    def _take(self, found: _Found) -> Unit | None:
+        name, record, service, role, own, _likely = found
+        run = own.run if own is not None else None
+        try:
+            unit = self._manager.add(service, internal=record.get("internal", False))
             salvage = Salvage(own, self._readers, self._pool)
             restore(unit, record, salvage, self._manager.host, self._shared)
             if own is not None and salvage.left:
@@ -104,18 +131,19 @@ class TakeOver:
             if run is None and "pid" in record and unit.cgroup is None:  # a cgroup tells when it is empty
                 self._unseen[name] = role is Role.CHECK, own_files(record)
         except Exception as error:
-            why = f"{type(error).__name__}: {error}" if name in self._saved.services else "it is of another version"
-            log.error("%s: cannot be taken over, so it is ended: %s", name, why)
-            self._manager.discard(name)
-            self._end(_everything(record, run))
+            self._refuse(name, record, run, error)
             return None
         if run is None and role.is_function:
             self._learn_answer(unit, role)
-        if run is not None and unit.internal:
-            reader = self._files_of(run)
-            reader.look_at_all()
-            self._readers.append(reader)
         return unit
+
+    def _refuse(self, name: str, record: Record, run: Run | None, error: Exception) -> None:
+        """End what cannot be taken over."""
+        why = f"{type(error).__name__}: {error}" if name in self._saved.services else "it is of another version"
+        log.error("%s: cannot be taken over, so it is ended: %s", name, why)
+        self._manager.discard(name)
+        self._readers = [reader for reader in self._readers if reader.run is not run]
+        self._end(_everything(record, run))
 
     def _files_of(self, run: Run) -> SurvivorFiles:
         return SurvivorFiles(run, self._fetcher, self._manager.host.closer)
@@ -279,6 +307,35 @@ def _cgroup(record: Mapping[str, Any]) -> Leaf | None:
     return Leaf(Subtree(os.path.dirname(cgroup)), cgroup) if isinstance(cgroup, str) else None
 
 
+class _Found(NamedTuple):
+    """A unit, its living process if any, and the places where that process probably has the unit's descriptors."""
+
+    name: str
+    record: Record
+    service: Service
+    role: Role
+    own: SurvivorFiles | None
+    likely: list[Likely]
+
+
+def likely_places(
+    record: Record, service: Service, own: SurvivorFiles, readers: Sequence[SurvivorFiles]
+) -> list[Likely]:
+    """Return where a process still has the descriptors of its unit if it has not moved them.
+
+    Raises any exception caused by a record of another version.
+    """
+    numbers = {slot_name(slot): slot for slot in wanted(service)}
+    table = record.get("table", {}).items()
+    likely = [Likely(own, numbers[name], saved[1]) for name, saved in table if name in numbers]
+    streams = record.get("streams", ())
+    output = 1 if service.stdout.kind == "log" else 2
+    for _fd, name in streams if len(streams) == OF_WORKER else ():
+        places = ((reader, number) for reader in readers for number in reader.numbers(name)[:1])
+        likely.append(Likely(*next(places, (own, output)), name))
+    return [each for each in likely if each.identity and is_unique(each.identity)]
+
+
 class Salvage:
     """The `Source` of a unit whose process is that of `own`, None if it has ended.
 
@@ -311,7 +368,7 @@ class Salvage:
         Streams of the journal are made anew. One end of a pipe leads to the other. A lost ring is begun anew.
         A service that writes to a pipe without a reader would be killed.
         """
-        if len(saved) != 3:
+        if len(saved) != OF_WORKER:
             return []
         # the log worker first, to avoid a search through all descriptors of the service
         outputs = (1, 2)

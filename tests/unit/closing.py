@@ -87,12 +87,17 @@ def bind_receiver(path: object, uid: int | None = None, reaper: Reaper | None = 
     return Receiver.bind(str(path), os.geteuid() if uid is None else uid, PatientCloser(), reaper)
 
 
-def files_of(run: Run) -> SurvivorFiles:
-    """A closer with children that are reaped at once."""
+def fetcher_of_tests() -> Fetcher:
+    """A fetcher with children that are reaped at once."""
     reaper = Reaper()
 
     def reap(pid: int, ended: Callable[[], None]) -> None:
         reaper(pid, ended)
         reaper.settle()
 
-    return SurvivorFiles(run, Fetcher(reap, PatientCloser()), PatientCloser())
+    return Fetcher(reap, PatientCloser())
+
+
+def files_of(run: Run) -> SurvivorFiles:
+    """The descriptors of a process, fetched by children that are reaped at once."""
+    return SurvivorFiles(run, fetcher_of_tests(), PatientCloser())

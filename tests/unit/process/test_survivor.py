@@ -20,12 +20,13 @@ import pytest
 from supervisor.linux import pipe_call
 from supervisor.linux.descriptors import Order, kcmp_files
 from supervisor.linux.open_files import identity
+from supervisor.notify.untrusted import MAX_DESCRIPTORS, LocalFileSystems
 from supervisor.process import pids
 from supervisor.process.pids import read_process, start_time
 from supervisor.process.run import PIDFD_SIGNAL_PROCESS_GROUP, Role
-from supervisor.process.survivor import MOST_SAME, find_survivor, has_ended
+from supervisor.process.survivor import MOST_SAME, Likely, find_survivor, has_ended
 from tests import held_pipe
-from tests.unit.closing import files_of
+from tests.unit.closing import fetcher_of_tests, files_of
 from tests.unit.process.family import Family, family, family_with_chosen_pids, next_pid, wait_gone
 from tests.unit.process.forked import in_child, open_numbers
 from tests.unit.process.found import survivor
@@ -316,6 +317,45 @@ def test_descriptors_that_share_one_file_are_compared_as_duplicates(more: int, i
             if fd is not None:
                 assert kcmp_files(fd, one.fileno()) is Order.EQUAL
                 os.close(fd)
+
+
+@pytest.mark.parametrize("count", [1, MAX_DESCRIPTORS + 2])
+def test_descriptors_that_were_fetched_ahead_need_no_process(count: int) -> None:
+    """From two processes, in more than a message, with numbers that are closed or belong to other files."""
+    pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(count)]
+    with survivor() as one, survivor(lambda: os.close(pipes[0][1])) as other:
+        both = (files_of(one), files_of(other))
+        right = [Likely(files, end, identity(end)) for pipe in pipes for files, end in zip(both, pipe, strict=True)]
+        moved = Likely(both[0], pipes[0][0], identity(pipes[0][1]))
+        fetcher_of_tests().fetch_ahead([moved, *right])
+        for run in (one, other):
+            run.kill(signal.SIGKILL)
+            wait_exit(run.pid)
+        assert both[0].duplicate(moved.identity, [moved.number]) is None
+        found = [files.duplicate(name, [number]) for files, number, name in right[:2]]
+        assert [fd is not None for fd in found] == [True, False]
+        assert found[0] is not None
+        assert identity(found[0]) == right[0].identity
+        os.close(found[0])
+        for files in both:
+            files.close()
+    for fd in (fd for pipe in pipes for fd in pipe):
+        os.close(fd)
+
+
+def test_a_file_that_must_not_be_held_is_not_fetched_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LocalFileSystems, "have_all", lambda _self, seen: not any(one.link == "/" for one in seen))
+    root = os.open("/", os.O_RDONLY | os.O_CLOEXEC)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, survivor() as run:
+        files = files_of(run)
+        likely = [Likely(files, fd, identity(fd)) for fd in (theirs.fileno(), root)]
+        fetcher_of_tests().fetch_ahead(likely)
+        fd = files.duplicate(likely[0].identity, [likely[0].number])
+        assert fd is not None, "fetched alone, later"
+        assert files.duplicate(likely[1].identity, [likely[1].number]) is None
+        os.close(fd)
+    os.close(root)
 
 
 @needs_root
