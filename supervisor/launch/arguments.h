@@ -1,10 +1,17 @@
-// Expansion of variables in arguments, like in systemd: systemd.service(5), "Command lines".
+// The program: its arguments, its execution, and the report of a failure.
 //
+// Variables in arguments are expanded like in systemd: systemd.service(5), "Command lines".
 // A separate argument `$NAME` becomes the words of its value, none or many, where quotes join words. `${NAME}` becomes
 // its value anywhere, and `$$` becomes `$`.
 #pragma once
 
 #include "environment.h"
+
+enum {
+	FIRST_LINE = 256, // bytes of a program that the kernel looks at: BINPRM_BUF_SIZE
+	IS_THERE = 1, // of a program that was not executed, for the report
+	IS_COMMAND_LINE = 2,
+};
 
 static struct {
 	const char **list; // NULL at its end
@@ -131,4 +138,63 @@ static void take_arguments(const struct operation *operation)
 		else
 			add_expanded(argument);
 	}
+}
+
+static int exists(const char *path)
+{
+	struct statx found;
+
+	return call_six(__NR_statx, AT_FDCWD, (long)path, 0, STATX_TYPE, (long)&found, 0) == 0;
+}
+
+// Whether a path is an existing path followed by a space and arguments.
+static int is_command_line(const char *path)
+{
+	static char program[PATH_MAX] APART;
+	struct statx found;
+	size_t length = 0;
+
+	while (path[length] && path[length] != ' ')
+		length++;
+	if (!path[length] || length >= sizeof program)
+		return 0;
+	copy(program, path, length);
+	program[length] = '\0';
+	return call_six(__NR_statx, AT_FDCWD, (long)program, 0, STATX_TYPE, (long)&found, 0) == 0 &&
+	       is_type(&found, S_IFREG);
+}
+
+// Report a failed exec with the beginning of the file, which `failure.py` uses for the diagnosis. A filter may end a
+// process that makes any further system call.
+static _Noreturn void fail_to_execute(const char *path, long number)
+{
+	static char begin[FIRST_LINE] APART;
+	struct failure failure = { number, "", "", 0, 0 };
+
+	if (!report.shared && (number == ENOEXEC || number == ENOENT)) {
+		const long fd = call(__NR_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
+		const long size = call(__NR_read, fd, (long)begin, sizeof begin, 0);
+
+		failure.about = "program";
+		failure.name = begin;
+		failure.name_size = size > 0 ? (size_t)size : 0;
+		failure.value = (exists(path) ? IS_THERE : 0) | (is_command_line(path) ? IS_COMMAND_LINE : 0);
+	}
+	fail(&failure);
+}
+
+static void prepare_program(const struct operation *operation)
+{
+	if (arguments.count > 0)
+		return;
+	take_arguments(operation);
+	make_room(0);
+}
+
+static void execute(const struct operation *operation)
+{
+	const char *path = string_of(operation, LABELS);
+
+	prepare_program(operation);
+	fail_to_execute(path, -call(__NR_execve, (long)path, (long)arguments.list, (long)environment.list, 0));
 }

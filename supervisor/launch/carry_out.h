@@ -1,9 +1,11 @@
 // Execution of a valid plan.
 #pragma once
 
+#include <linux/landlock.h>
 #include <linux/prctl.h>
 #include <linux/sched/types.h>
 #include <linux/signal.h>
+#include <linux/sockios.h>
 
 #include "arguments.h"
 #include "descriptors.h"
@@ -13,10 +15,11 @@ enum {
 	LARGEST_SET = 8192, // processors
 	IOPRIO_WHO_PROCESS_ = 1,
 	KEYCTL_JOIN_SESSION_KEYRING_ = 1,
-	FIRST_LINE = 256, // bytes of a program that the kernel looks at: BINPRM_BUF_SIZE
-	IS_THERE = 1, // of a program that was not executed, for the report
-	IS_COMMAND_LINE = 2,
+	AF_INET_ = 2,
+	IFF_UP_ = 1,
 };
+
+static long ruleset; // of Landlock
 
 // Bit 0 of the set is for signal 1.
 static void default_signals(int unblock, uint64_t signals)
@@ -72,27 +75,44 @@ static void take_environment(const struct operation *operation)
 		assign(assignment);
 }
 
-static void enter_namespace(const struct operation *operation)
+static void join_namespace(long fd, uint64_t type)
 {
-	const char *path = string_of(operation, PATH);
-	const long fd = must(call(__NR_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0));
-
-	must(call(__NR_setns, fd, (long)operation->numbers[0], 0, 0));
+	must(call(__NR_setns, fd, (long)type, 0, 0));
 	close_fd(fd);
 }
 
-static int exists(const char *path)
+static void enter_namespace(const struct operation *operation)
 {
-	struct statx found;
+	const char *path = string_of(operation, PATH);
 
-	return call_six(__NR_statx, AT_FDCWD, (long)path, 0, STATX_TYPE, (long)&found, 0) == 0;
+	join_namespace(must(call(__NR_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC, 0)), operation->numbers[0]);
 }
 
+static void make_namespaces(uint64_t types)
+{
+	const struct {
+		char name[16];
+		short flags;
+		char rest[22];
+	} loopback = { "lo", IFF_UP_, "" }; // struct ifreq
+	long fd;
+
+	must(call(__NR_unshare, (long)types, 0, 0, 0));
+	if (!(types & CLONE_NEWNET))
+		return;
+	fd = must(call(__NR_socket, AF_INET_, SOCK_DGRAM_ | O_CLOEXEC, 0, 0));
+	must(call(__NR_ioctl, fd, SIOCSIFFLAGS, (long)&loopback, 0));
+	close_fd(fd);
+}
+
+// Mount, bind or change the propagation of a mount, according to the flags.
 static void mount(const struct operation *operation)
 {
 	const char *source = string_of(operation, LABELS), *target = next_string(source);
+	const char *type = next_string(target), *options = next_string(type);
 
-	must(call_six(__NR_mount, (long)source, (long)target, 0, (long)operation->numbers[0], 0, 0));
+	must(call_six(__NR_mount, (long)source, (long)target, (long)(*type ? type : NULL), (long)operation->numbers[0],
+		      (long)(*options ? options : NULL), 0));
 }
 
 static int hold_folder(const struct operation *operation)
@@ -181,47 +201,39 @@ static void wait_for_go(void)
 		leave(EXIT_CHILD_FAILED);
 }
 
-// Whether a path is an existing path followed by a space and arguments.
-static int is_command_line(const char *path)
+static void add_rule(uint64_t accesses, long fd)
 {
-	static char program[PATH_MAX] APART;
-	struct statx found;
-	size_t length = 0;
+	const struct landlock_path_beneath_attr rule = { accesses, (int)fd };
 
-	while (path[length] && path[length] != ' ')
-		length++;
-	if (!path[length] || length >= sizeof program)
-		return 0;
-	copy(program, path, length);
-	program[length] = '\0';
-	return call_six(__NR_statx, AT_FDCWD, (long)program, 0, STATX_TYPE, (long)&found, 0) == 0 &&
-	       is_type(&found, S_IFREG);
+	must(call(__NR_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, (long)&rule, 0));
 }
 
-// Report a failed exec with the beginning of the file, which `failure.py` uses for the diagnosis.
-static _Noreturn void fail_to_execute(const char *path, long number)
+// The path is resolved with the rights of the service, whose own accesses the rule restricts.
+static void add_path_rule(const struct operation *operation)
 {
-	static char begin[FIRST_LINE] APART;
-	struct failure failure = { number, "", "", 0, 0 };
-	const long fd = call(__NR_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
-	const long size = call(__NR_read, fd, (long)begin, sizeof begin, 0);
+	const long fd = must(call(__NR_openat, AT_FDCWD, (long)string_of(operation, PATH), HOLD, 0));
 
-	if (number == ENOEXEC || number == ENOENT) {
-		failure.about = "program";
-		failure.name = begin;
-		failure.name_size = size > 0 ? (size_t)size : 0;
-		failure.value = (exists(path) ? IS_THERE : 0) | (is_command_line(path) ? IS_COMMAND_LINE : 0);
-	}
-	fail(&failure);
+	add_rule(operation->numbers[0], fd);
+	close_fd(fd);
 }
 
-static void execute(const struct operation *operation)
+static void restrict_self(void)
 {
-	const char *path = string_of(operation, LABELS);
+	must(call(__NR_landlock_restrict_self, ruleset, 0, 0, 0));
+	close_fd(ruleset);
+}
 
-	take_arguments(operation);
-	make_room(0);
-	fail_to_execute(path, -call(__NR_execve, (long)path, (long)arguments.list, (long)environment.list, 0));
+// Install a filter for system calls. It may refuse memory, so the program is prepared before.
+static void install_filter(const struct operation *operation)
+{
+	const uint64_t *numbers = operation->numbers;
+	const struct sock_fprog filter = { (uint16_t)(operation->number_count - 1), (struct sock_filter *)(numbers + 1) };
+	const struct operation *last = operation;
+
+	while (last->kind != EXECUTE)
+		last = next_operation(last);
+	prepare_program(last);
+	must(call(__NR_seccomp, SECCOMP_SET_MODE_FILTER, (long)numbers[0], (long)&filter, 0));
 }
 
 static void prepare_process(const struct operation *operation)
@@ -319,8 +331,14 @@ static void change_place_and_user(const struct operation *operation)
 	case ENTER_NAMESPACE:
 		enter_namespace(operation);
 		break;
-	case UNSHARE:
-		must(call(__NR_unshare, (long)numbers[0], 0, 0, 0));
+	case JOIN_NAMESPACE:
+		join_namespace((long)numbers[0], numbers[1]);
+		break;
+	case MAKE_NAMESPACES:
+		make_namespaces(numbers[0]);
+		break;
+	case MOUNT_NAMESPACE:
+		must(call(__NR_unshare, CLONE_NEWNS, 0, 0, 0));
 		break;
 	case MOUNT:
 		mount(operation);
@@ -358,11 +376,36 @@ static void change_place_and_user(const struct operation *operation)
 	case UMASK:
 		call(__NR_umask, (long)numbers[0], 0, 0, 0);
 		break;
+	default:
+		break;
+	}
+}
+
+static void confine_and_execute(const struct operation *operation)
+{
+	const uint64_t *numbers = operation->numbers;
+
+	switch ((enum kind)operation->kind) {
 	case GO:
 		wait_for_go();
 		break;
 	case NO_NEW_PRIVS:
 		must(prctl(PR_SET_NO_NEW_PRIVS, 1, 0));
+		break;
+	case RULESET: // the numbers are a struct landlock_ruleset_attr
+		ruleset = must(call(__NR_landlock_create_ruleset, (long)numbers, 3 * sizeof *numbers, 0, 0));
+		break;
+	case PATH_RULE:
+		add_path_rule(operation);
+		break;
+	case DESCRIPTOR_RULE:
+		add_rule(numbers[1], (long)numbers[0]);
+		break;
+	case RESTRICT:
+		restrict_self();
+		break;
+	case FILTER:
+		install_filter(operation);
 		break;
 	case EXECUTE:
 		execute(operation);
@@ -372,11 +415,23 @@ static void change_place_and_user(const struct operation *operation)
 	}
 }
 
+static int has(const struct plan *plan, enum kind kind)
+{
+	const struct operation *operation = first_operation(plan);
+	int found = 0;
+
+	for (uint32_t i = 0; i < plan->count; i++, operation = next_operation(operation))
+		found |= operation->kind == kind;
+	return found;
+}
+
 static void carry_out(const struct plan *plan)
 {
 	const struct operation *operation = first_operation(plan);
 	uint64_t left_out = 0;
 
+	if (has(plan, FILTER))
+		share_report();
 	for (uint32_t i = 0; i < plan->count; i++, operation = next_operation(operation)) {
 		if (left_out > 0) {
 			left_out--;
@@ -388,5 +443,6 @@ static void carry_out(const struct plan *plan)
 		prepare_process(operation);
 		set_attributes(operation);
 		change_place_and_user(operation);
+		confine_and_execute(operation);
 	}
 }

@@ -2,12 +2,21 @@
 #pragma once
 
 #include <linux/fcntl.h>
+#include <linux/memfd.h>
 #include <linux/stat.h>
 #include <linux/un.h>
 
 #include "report.h"
 
-enum { AF_UNIX_ = 1, SOCK_DGRAM_ = 2, MSG_CMSG_CLOEXEC_ = 0x40000000, RLIMIT_NOFILE_ = 7, MOST_OF_A_MESSAGE = 253 };
+enum {
+	AF_UNIX_ = 1,
+	SOCK_DGRAM_ = 2,
+	SOL_SOCKET_ = 1,
+	SCM_RIGHTS_ = 1,
+	MSG_CMSG_CLOEXEC_ = 0x40000000,
+	RLIMIT_NOFILE_ = 7,
+	MOST_OF_A_MESSAGE = 253,
+};
 
 struct message_part { // struct cmsghdr
 	uint64_t size;
@@ -34,6 +43,26 @@ static void close_ranges(const struct operation *operation)
 {
 	for (uint32_t i = 0; i < operation->number_count; i += 2)
 		must(call(__NR_close_range, (long)operation->numbers[i], (long)operation->numbers[i + 1], 0, 0));
+}
+
+// Share memory for the report with spawnd, and tell it by a byte and then another one with the descriptor. Nobody can
+// shrink the memory or map it for writing, and the exec unmaps it. It is made before limits are set, such as `fsize`.
+static void share_report(void)
+{
+	const long fd = must(call(__NR_memfd_create, (long)"report", MFD_CLOEXEC | MFD_ALLOW_SEALING, 0, 0));
+	const long seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE;
+	struct message_part part = { 16 + sizeof(int), SOL_SOCKET_, SCM_RIGHTS_, { (int)fd } };
+	struct block block = { " ", 1 };
+	const struct message message = { NULL, 0, &block, 1, &part, 24, 0 };
+	long shared;
+
+	must(call(__NR_ftruncate, fd, SHARED_REPORT, 0, 0));
+	shared = must(call_six(__NR_mmap, 0, SHARED_REPORT, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+	must(call(__NR_fcntl, fd, F_ADD_SEALS, seals, 0));
+	must(call(__NR_write, report.fd, (long)" ", 1, 0));
+	must(call(__NR_sendmsg, report.fd, (long)&message, 0, 0));
+	call(__NR_close, fd, 0, 0, 0);
+	report.shared = (char *)shared;
 }
 
 // Descriptors get the lowest free numbers, as computed by the plan.

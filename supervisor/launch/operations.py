@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum, auto
 
 MAGIC = 0x4E4C5053
-VERSION = 1
+VERSION = 2
 _HEADER = struct.Struct("=4I")
 _SIZE = 16  # bytes of an operation before its numbers
 _BITS = 0xFFFFFFFFFFFFFFFF
@@ -46,8 +46,10 @@ class Kind(IntEnum):
     OWN_START = auto()
     ENV_FILE = auto()
     ENTER_NAMESPACE = auto()
+    JOIN_NAMESPACE = auto()
+    MAKE_NAMESPACES = auto()
     IF_EXISTS = auto()
-    UNSHARE = auto()
+    MOUNT_NAMESPACE = auto()
     MOUNT = auto()
     CHROOT = auto()
     KEYRING = auto()
@@ -63,6 +65,11 @@ class Kind(IntEnum):
     BINDING_LIMIT = auto()
     GO = auto()
     NO_NEW_PRIVS = auto()
+    RULESET = auto()
+    PATH_RULE = auto()
+    DESCRIPTOR_RULE = auto()
+    RESTRICT = auto()
+    FILTER = auto()
     EXECUTE = auto()
 
 

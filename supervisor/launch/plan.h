@@ -6,11 +6,14 @@
 #pragma once
 
 #include <linux/errno.h>
+#include <linux/filter.h>
 #include <linux/limits.h>
+#include <linux/sched.h>
+#include <linux/seccomp.h>
 
 #include "text.h"
 
-enum { PLAN_MAGIC = 0x4e4c5053, PLAN_VERSION = 1, PLAN_LARGEST = 1 << 26 };
+enum { PLAN_MAGIC = 0x4e4c5053, PLAN_VERSION = 2, PLAN_LARGEST = 1 << 26 };
 enum { STEP, PATH, CAUSE, LABELS }; // strings of each operation
 
 struct plan {
@@ -28,20 +31,27 @@ enum kind {
 	CLOSE, RECEIVE, OPEN, MOVE, LOOK, LOOKED, TRUNCATE, REWIND,
 	WRITE, NICE, AFFINITY, SCHEDULING, IO_PRIORITY, TIMER_SLACK, LIMIT,
 	ENVIRONMENT, OWN_PID, OWN_START, ENV_FILE,
-	ENTER_NAMESPACE,
-	IF_EXISTS, UNSHARE, MOUNT,
+	ENTER_NAMESPACE, JOIN_NAMESPACE, MAKE_NAMESPACES,
+	IF_EXISTS, MOUNT_NAMESPACE, MOUNT,
 	CHROOT,
 	KEYRING, BOUNDING_SET, KEEP_CAPABILITIES, GROUPS, GID, UID, CAPABILITIES, AMBIENT_CAPABILITY,
 	FOLDER, UMASK, BINDING_LIMIT,
 	GO,
 	NO_NEW_PRIVS,
+	RULESET, PATH_RULE, DESCRIPTOR_RULE, RESTRICT,
+	FILTER,
 	EXECUTE,
 	KINDS,
 };
 
-enum value { ANY, DESCRIPTOR, ID, RESOURCE, SIZE_OF_REST }; // valid values of a number
+// valid values of a number
+enum value { ANY, DESCRIPTOR, ID, RESOURCE, SIZE_OF_REST, NAMESPACE, NAMESPACES, FILTER_FLAGS };
 
-enum { MANY = 1 << 22 };
+enum {
+	MANY = 1 << 22,
+	ANY_NAMESPACES = CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS,
+	ANY_FILTER_FLAGS = SECCOMP_FILTER_FLAG_LOG | SECCOMP_FILTER_FLAG_SPEC_ALLOW, // others return a descriptor, or wait
+};
 
 // A kind takes from `fixed` to `most` numbers with the listed values; further numbers are like the last listed one.
 struct shape {
@@ -75,10 +85,12 @@ static const struct shape shapes[KINDS] = {
 	[OWN_PID] = { 5, 0, { ANY }, 0, 1 }, // the name of the variable
 	[OWN_START] = { 5, 0, { ANY }, 0, 1 },
 	[ENV_FILE] = { 5, 4, { ANY, ANY, ID }, MANY, 0 }, // whether it need not exist, then rights
-	[ENTER_NAMESPACE] = { 6, 1, { ANY }, 1, 0 }, // its type
+	[ENTER_NAMESPACE] = { 6, 1, { NAMESPACE }, 1, 0 }, // its type
+	[JOIN_NAMESPACE] = { 6, 2, { DESCRIPTOR, NAMESPACE }, 2, 0 }, // the descriptor, which is closed, and its type
+	[MAKE_NAMESPACES] = { 6, 1, { NAMESPACES }, 1, 0 }, // their types
 	[IF_EXISTS] = { 7, 1, { SIZE_OF_REST }, 1, 0 }, // the operations to be left out where the path does not exist
-	[UNSHARE] = { 7, 1, { ANY }, 1, 0 },
-	[MOUNT] = { 7, 1, { ANY }, 1, 2 }, // flags; source and target
+	[MOUNT_NAMESPACE] = { 7, 0, { ANY }, 0, 0 },
+	[MOUNT] = { 7, 1, { ANY }, 1, 4 }, // flags; source, target, type and options
 	[CHROOT] = { 8, 3, { ANY, ID, ID }, MANY, 0 }, // rights: whether there are any, uid, gid, groups
 	[KEYRING] = { 9, 0, { ANY }, 0, 0 },
 	[BOUNDING_SET] = { 9, 1, { ANY }, 1, 0 }, // what stays, as a set of bits
@@ -93,7 +105,12 @@ static const struct shape shapes[KINDS] = {
 	[BINDING_LIMIT] = { 10, 3, { RESOURCE, ANY }, 3, 0 },
 	[GO] = { 11, 0, { ANY }, 0, 0 },
 	[NO_NEW_PRIVS] = { 12, 0, { ANY }, 0, 0 },
-	[EXECUTE] = { 13, 1, { ANY }, 1, MANY_STRINGS }, // whether variables are expanded; arguments
+	[RULESET] = { 13, 3, { ANY }, 3, 0 }, // accesses to files and ports that need a rule, and scopes: Landlock
+	[PATH_RULE] = { 14, 1, { ANY }, 1, 0 }, // accesses that stay possible at the path and below it
+	[DESCRIPTOR_RULE] = { 14, 2, { DESCRIPTOR, ANY }, 2, 0 }, // the same at the file of a descriptor
+	[RESTRICT] = { 15, 0, { ANY }, 0, 0 },
+	[FILTER] = { 16, 2, { FILTER_FLAGS, ANY }, 1 + BPF_MAXINSNS, 0 }, // flags, then struct sock_filter: seccomp(2)
+	[EXECUTE] = { 17, 1, { ANY }, 1, MANY_STRINGS }, // whether variables are expanded; arguments
 };
 
 static const struct operation *first_operation(const struct plan *plan)
@@ -133,6 +150,12 @@ static int is_valid(enum value value, uint64_t number, uint32_t rest)
 		return number < 16;
 	case SIZE_OF_REST:
 		return number < rest;
+	case NAMESPACE:
+		return number == CLONE_NEWNET || number == CLONE_NEWIPC || number == CLONE_NEWUTS;
+	case NAMESPACES:
+		return number != 0 && !(number & ~(uint64_t)ANY_NAMESPACES);
+	case FILTER_FLAGS:
+		return !(number & ~(uint64_t)ANY_FILTER_FLAGS);
 	}
 	return 0;
 }
@@ -203,13 +226,26 @@ static int ends_in_phase(const struct operation *operation)
 	return shapes[last->kind].phase == shapes[operation->kind].phase;
 }
 
-// Whether a plan is valid as a whole, so that no operation reads beyond its bytes. A valid plan waits for spawnd once,
-// and executes a program only at its end.
+// Whether the operations make sense together: a plan waits for spawnd once, and executes one program. Each rule belongs
+// to the one rule set, which comes into force. A program that is confined gains no privileges.
+static int is_complete(const uint32_t *counts)
+{
+	const uint32_t rules = counts[PATH_RULE] + counts[DESCRIPTOR_RULE];
+
+	if (counts[GO] != 1 || counts[EXECUTE] != 1)
+		return 0;
+	if (counts[RULESET] > 1 || counts[RESTRICT] != counts[RULESET] || (rules && !counts[RULESET]))
+		return 0;
+	return counts[NO_NEW_PRIVS] || !(counts[RESTRICT] || counts[FILTER]);
+}
+
+// Whether a plan is valid as a whole, so that no operation reads beyond its bytes.
 static int is_plan(const struct plan *plan, size_t size)
 {
+	uint32_t counts[KINDS] = { 0 };
 	const struct operation *operation;
 	size_t left = size - sizeof *plan;
-	unsigned int phase = 0, waits = 0, executes = 0;
+	unsigned int phase = 0;
 
 	if (size < sizeof *plan || size > PLAN_LARGEST || plan->magic != PLAN_MAGIC || plan->version != PLAN_VERSION)
 		return 0;
@@ -221,10 +257,9 @@ static int is_plan(const struct plan *plan, size_t size)
 			return 0;
 		phase = shapes[operation->kind].phase;
 		left -= operation->size;
-		waits += operation->kind == GO;
-		executes += operation->kind == EXECUTE;
+		counts[operation->kind]++;
 	}
-	if (left || waits != 1 || executes != 1 || phase != shapes[EXECUTE].phase)
+	if (left || !is_complete(counts))
 		return 0;
 	operation = first_operation(plan);
 	for (uint32_t i = 0; i < plan->count; i++, operation = next_operation(operation))

@@ -23,12 +23,27 @@ static struct {
 	const struct operation *operation; // that is being carried out
 	unsigned int used;
 	char bytes[512];
+	char *shared; // with spawnd, NULL if no filter can refuse a write
+	unsigned int shared_used;
 } report;
+
+enum { SHARED_REPORT = 1 << 16 }; // bytes; the longest report has a path and 256 bytes, each of them as six
+
+// The last byte stays NUL.
+static void share(void)
+{
+	if (report.shared_used + report.used >= SHARED_REPORT)
+		return;
+	copy(report.shared + report.shared_used, report.bytes, report.used);
+	report.shared_used += report.used;
+}
 
 static void flush(void)
 {
 	unsigned int done = 0;
 
+	if (report.shared)
+		share();
 	while (done < report.used) {
 		const long result = call(__NR_write, report.fd, (long)(report.bytes + done), report.used - done, 0);
 

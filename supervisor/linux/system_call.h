@@ -57,6 +57,6 @@ static inline long call(long number, long a, long b, long c, long d)
 
 static _Noreturn inline void leave(long status)
 {
-	for (;;)
-		call(__NR_exit_group, status, 0, 0, 0);
+	call(__NR_exit_group, status, 0, 0, 0);
+	__builtin_trap(); // a filter for system calls refuses the end
 }

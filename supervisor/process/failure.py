@@ -6,6 +6,9 @@ that a worker is set up and closed the pipe. The pipe is a pair of sockets and w
 for a byte before it becomes the service, so that spawnd has written down the new process. If spawnd is gone,
 no byte comes, and the child ends.
 
+A process with a filter for system calls shares memory, too, whose descriptor comes over the pair of sockets after
+blanks. Its report is there even if the filter refuses the write.
+
 Lines `{"notice": …}` may come first; they name features that the service has to do without.
 
 `launch` has no texts (`report.h`). Its cause is empty where the errno says all, and `about`, `name` and `value` say
@@ -23,7 +26,7 @@ from typing import Any
 
 from supervisor.errors import StepError
 
-IS_THERE, IS_COMMAND_LINE = 1, 2  # of a program that was not executed, as in carry_out.h
+IS_THERE, IS_COMMAND_LINE = 1, 2  # of a program that was not executed, as in arguments.h
 
 
 class step:
@@ -119,7 +122,7 @@ def read_failure(data: bytes) -> StepError | None:
         cause = str(message["cause"]) or _cause(message, number)
         line = int(message["value"]) if message.get("about") == "line" else int(message.get("line", 0))
         return StepError(_whole(message["step"]), _whole(message["path"]), number, _whole(cause), line)
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return StepError("start", "", 0, f"unreadable report {data[:80]!r}")
 
 

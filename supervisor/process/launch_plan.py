@@ -20,7 +20,7 @@ from supervisor.launch.program import Arrival
 from supervisor.linux.capabilities import CAPABILITIES, SETPCAP, has_effective, permitted
 from supervisor.linux.descriptors import LAST_DESCRIPTOR
 from supervisor.linux.mount import MS_BIND, MS_REC, MS_SLAVE
-from supervisor.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS
+from supervisor.linux.namespaces import CLONE_NEWNET
 from supervisor.linux.scheduling import CLASSES, IOPRIO_CLASS_SHIFT, NORMAL
 from supervisor.process.attributes import (
     BIND_US,
@@ -221,9 +221,9 @@ def _namespaces(service: Service) -> Operations:
     yield operation(Kind.ENTER_NAMESPACE, "enter network namespace", f"{FOLDER}/{service.netns}", [CLONE_NEWNET])
     source, target = f"{FILES}/{service.netns}/{RESOLVER}", f"/etc/{RESOLVER}"
     inner = [
-        operation(Kind.UNSHARE, "make a mount namespace", numbers=[CLONE_NEWNS]),
-        operation(Kind.MOUNT, "make a mount namespace", numbers=[MS_SLAVE | MS_REC], strings=["none", "/"]),
-        operation(Kind.MOUNT, f"bind over {target}", source, [MS_BIND], [source, target]),
+        operation(Kind.MOUNT_NAMESPACE, "make a mount namespace"),
+        operation(Kind.MOUNT, "make a mount namespace", numbers=[MS_SLAVE | MS_REC], strings=["none", "/", "", ""]),
+        operation(Kind.MOUNT, f"bind over {target}", source, [MS_BIND], [source, target, "", ""]),
     ]
     yield operation(Kind.IF_EXISTS, path=source, numbers=[len(inner)])
     yield from inner

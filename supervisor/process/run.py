@@ -14,10 +14,13 @@ import errno
 import json
 import os
 import signal
+import socket
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fcntl import F_GET_SEALS, F_SEAL_SHRINK, fcntl
 
 from supervisor.errors import StepError
 from supervisor.log.logger import log
@@ -26,6 +29,8 @@ from supervisor.process.pids import kill_group
 
 LARGEST = 64 << 10  # bytes
 
+_ONE_DESCRIPTOR = socket.CMSG_LEN(4)
+SHARED_REPORT = 1 << 16  # bytes of memory that a child shares for its report, as in report.h
 PIDFD_SIGNAL_PROCESS_GROUP = 1 << 2  # <linux/pidfd.h>, Linux 6.9
 OUTPUT_MAX = 4096  # bytes of a check's output that are kept: its end tells most
 PIECE = 65536  # bytes per read: the default capacity of a pipe
@@ -86,8 +91,9 @@ class Role(StrEnum):
 class Run:
     """A process that is not reaped yet, so that `pid` and its process group id belong to it.
 
-    Owns its descriptors, each -1 without one: `error_fd`, our end of the pipe on which the child reports a
-    failed step of its set-up; `ready_fd`, with `ready = "fd"`, our end of the pipe for readiness;
+    Owns its descriptors, each -1 without one: `error_fd`, our end of the pair of sockets on which the child
+    reports a failed step of its set-up; `report_fd`, memory for a report that a filter keeps the child from
+    writing to the socket; `ready_fd`, with `ready = "fd"`, our end of the pipe for readiness;
     `output_fd`, our end of the pipe for the output of a check; `pidfd` of a process that is no child of ours.
     `started` is the start time in clock ticks since boot. `netns` is the network namespace that its
     definition demands, or None.
@@ -114,6 +120,7 @@ class Run:
     in_doubt: bool = False
     number: int = field(default=0, compare=False)
     owed: int = 0
+    report_fd: int = -1
 
     def release(self) -> None:
         """Let the child become the service, now that it is written down."""
@@ -124,16 +131,46 @@ class Run:
         """Read the report of the set-up; return True at its end, after which the program runs or a failure is known."""
         while True:
             try:
-                data = os.read(self.error_fd, 4096)
+                # nearly always the end; a first byte never comes with a descriptor
+                data = self._receive() if self.failure else os.read(self.error_fd, 1)
             except BlockingIOError:
                 return False
             except ConnectionResetError:
                 data = b""  # the child failed before it was released
             if not data:
-                notices, self.failure = split_notices(self.failure)
+                notices, rest = split_notices(self.failure)
+                self.failure = self._take_report() or rest.strip()
                 self.notices += notices
                 return True
             self.failure += data
+
+    def _receive(self) -> bytes:
+        """Return more of the report, and keep the memory that comes with it. Raises OSError."""
+        errors = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, self.error_fd)
+        try:
+            data, ancillary, _flags, _address = errors.recvmsg(PIECE, _ONE_DESCRIPTOR, socket.MSG_CMSG_CLOEXEC)
+        finally:
+            errors.detach()
+        for _level, _kind, rights in ancillary:
+            self._close_report()
+            self.report_fd = int.from_bytes(rights[:4], sys.byteorder)
+        return data
+
+    def _take_report(self) -> bytes:
+        """Return the report in the shared memory, b"" without one. A read of memory never waits."""
+        try:
+            if self.report_fd >= 0 and fcntl(self.report_fd, F_GET_SEALS) & F_SEAL_SHRINK:
+                return os.pread(self.report_fd, SHARED_REPORT, 0).partition(b"\0")[0]
+        except OSError as error:
+            log.warning("process %d: cannot read its report: %s", self.pid, error.strerror)
+        finally:
+            self._close_report()
+        return b""
+
+    def _close_report(self) -> None:
+        if self.report_fd >= 0:
+            os.close(self.report_fd)
+            self.report_fd = -1
 
     def setup_error(self) -> StepError | None:
         """Return the failure of the set-up, None without one."""
@@ -171,6 +208,7 @@ class Run:
     def close(self) -> None:
         """Close the remaining descriptors of a reaped process; its pipes have been taken."""
         self.close_error_fd()
+        self._close_report()
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1

@@ -36,7 +36,7 @@ from supervisor.state.state import Record, StateFile, header, now
 
 _LIFE = [(name, name, default) for name, default in Life()._asdict().items()]
 _ENUMS: dict[str, Any] = {"state": State, "step": Step, "then": Then, "cause": Cause}
-RUN_FDS = ("error_fd", "ready_fd", "pidfd", "output_fd")  # descriptors of a run
+RUN_FDS = ("error_fd", "report_fd", "ready_fd", "pidfd", "output_fd")  # descriptors of a run
 _ENDED = saved_fields(Ended)
 Saved = list[object]  # number and identity of a descriptor
 Take = Callable[[int], bool]

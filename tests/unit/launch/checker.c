@@ -9,6 +9,54 @@
 
 static size_t sink;
 
+// What no plan may do, said in another way than by the checker.
+static void check_meaning(const struct plan *plan)
+{
+	const struct operation *operation = first_operation(plan);
+	int waits = 0, is_bound = 0, has_rules = 0, executes = 0;
+
+	for (uint32_t i = 0; i < plan->count; i++, operation = next_operation(operation)) {
+		const uint64_t first = operation->number_count ? operation->numbers[0] : 0;
+
+		if (executes)
+			abort();
+		switch (operation->kind) {
+		case GO:
+			waits++;
+			break;
+		case NO_NEW_PRIVS:
+			is_bound = waits;
+			break;
+		case MAKE_NAMESPACES:
+			if (first == 0 || first & ~0x4c000000ull)
+				abort();
+			break;
+		case RULESET:
+			has_rules++;
+			break;
+		case PATH_RULE:
+		case DESCRIPTOR_RULE:
+			if (has_rules != 1)
+				abort();
+			break;
+		case RESTRICT:
+			if (has_rules++ != 1 || !is_bound)
+				abort();
+			break;
+		case FILTER:
+			if (!is_bound || has_rules == 1 || first & ~6ull || operation->number_count > 4097 ||
+			    operation->number_count < 2)
+				abort();
+			break;
+		case EXECUTE:
+			executes = 1;
+			break;
+		}
+	}
+	if (waits != 1 || !executes || has_rules == 1)
+		abort();
+}
+
 static int read_plan(const uint8_t *data, size_t size)
 {
 	struct plan *plan = malloc(size ? size : 1);
@@ -31,6 +79,7 @@ static int read_plan(const uint8_t *data, size_t size)
 		}
 		if ((const char *)operation != (const char *)plan + size)
 			abort();
+		check_meaning(plan);
 	}
 	free(plan);
 	return is_good;

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from supervisor.definitions.service import Service
+from supervisor.launch.operations import Kind, operation, plan
 from supervisor.launch.program import Arrival
+from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS
 from supervisor.process.launch import Launch
 from supervisor.process.launch_plan import make_plan
 from supervisor.process.paths import Mark
@@ -24,7 +26,28 @@ def plans() -> dict[str, bytes]:
         "full": make_plan(
             _launch(full, fds=(("a", 7), ("b", 8)), marks=marks, emptied=(4,), rewound=(3,), keyring=True), ARRIVAL
         ),
+        "confined": plan(_confined()),
     }
+
+
+def _confined() -> list[bytes]:
+    """Return operations that no definition asks for yet."""
+    return [
+        operation(Kind.ENTER_NAMESPACE, "enter", "/run/netns/n", [CLONE_NEWNET]),
+        operation(Kind.JOIN_NAMESPACE, "join", numbers=[7, CLONE_NEWIPC]),
+        operation(Kind.MAKE_NAMESPACES, "make", numbers=[CLONE_NEWIPC | CLONE_NEWUTS]),
+        operation(Kind.MOUNT_NAMESPACE, "make a mount namespace"),
+        operation(Kind.MOUNT, "mount", numbers=[0], strings=["tmpfs", "/tmp", "tmpfs", "size=1m"]),
+        operation(Kind.GO),
+        operation(Kind.NO_NEW_PRIVS),
+        operation(Kind.RULESET, "make a rule set", numbers=[15, 3, 0]),
+        operation(Kind.PATH_RULE, "keep", "/usr", [5]),
+        operation(Kind.DESCRIPTOR_RULE, "keep", numbers=[4, 5]),
+        operation(Kind.RESTRICT, "restrict"),
+        operation(Kind.FILTER, "filter", numbers=[2, 32, 0x7FFF000000000006]),
+        operation(Kind.FILTER, "filter", numbers=[0, 0x7FFF000000000006]),
+        operation(Kind.EXECUTE, "exec", numbers=[0], strings=["/bin/true"]),
+    ]
 
 
 def _launch(service: Service, **changes: object) -> Launch:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from supervisor.launch.operations import VERSION, Kind, operation, plan
 from supervisor.launch.program import PATH
+from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWUTS
 from supervisor.process.failure import read_failure
 from supervisor.process.fork import EXIT_CHILD_FAILED
 from tests.unit.launch.plans import plans
@@ -54,7 +55,7 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> Check:
 
 
 def test_what_spawnd_writes_is_taken(check: Check) -> None:
-    assert check(plans().values()) == [True, True]
+    assert check(plans().values()) == [True] * len(plans())
 
 
 @pytest.mark.parametrize("name", sorted(plans()))
@@ -76,7 +77,7 @@ def test_a_changed_byte_makes_no_crash(check: Check, name: str) -> None:
 @settings(max_examples=40, deadline=None, database=None)
 @given(st.data())
 def test_torn_plans(check: Check, data: st.DataObject) -> None:
-    whole = bytearray(plans()[data.draw(st.sampled_from(["small", "full"]))])
+    whole = bytearray(plans()[data.draw(st.sampled_from(sorted(plans())))])
     torn = []
     for _ in range(50):
         copy = bytearray(whole)
@@ -94,6 +95,16 @@ def test_what_a_fuzzer_has_found_makes_no_crash(check: Check) -> None:
 
 GO = operation(Kind.GO)
 END = operation(Kind.EXECUTE, numbers=[0], strings=["/bin/true"])
+BOUND = operation(Kind.NO_NEW_PRIVS)
+RULESET, RESTRICT = operation(Kind.RULESET, numbers=[1, 0, 0]), operation(Kind.RESTRICT)
+RULE = operation(Kind.PATH_RULE, path="/", numbers=[1])
+ALLOW = 0x7FFF000000000006  # struct sock_filter: return SECCOMP_RET_ALLOW
+
+
+def _filter(*numbers: int) -> bytes:
+    return operation(Kind.FILTER, numbers=numbers)
+
+
 NOT_PLANS = {
     "nothing": [],
     "no program": [GO],
@@ -116,11 +127,46 @@ NOT_PLANS = {
     "the program left out": [operation(Kind.IF_EXISTS, numbers=[2]), GO, END],
     "the wait left out": [operation(Kind.IF_EXISTS, numbers=[1]), GO, END],
     "more left out than there is": [operation(Kind.IF_EXISTS, numbers=[3]), GO, END],
+    "a mount without a type": [operation(Kind.MOUNT, numbers=[0], strings=["tmpfs", "/tmp"]), GO, END],
+    "no type of namespace": [operation(Kind.JOIN_NAMESPACE, numbers=[3, 0]), GO, END],
+    "two types of namespace": [operation(Kind.JOIN_NAMESPACE, numbers=[3, CLONE_NEWIPC | CLONE_NEWUTS]), GO, END],
+    "any namespace at a path": [operation(Kind.ENTER_NAMESPACE, path="/run/netns/n", numbers=[0]), GO, END],
+    "a namespace without a descriptor": [operation(Kind.JOIN_NAMESPACE, numbers=[-1, CLONE_NEWIPC]), GO, END],
+    "no namespace made": [operation(Kind.MAKE_NAMESPACES, numbers=[0]), GO, END],
+    "users made": [operation(Kind.MAKE_NAMESPACES, numbers=[CLONE_NEWUSER | CLONE_NEWIPC]), GO, END],
+    "mounts made with the namespaces": [operation(Kind.MAKE_NAMESPACES, numbers=[CLONE_NEWNS]), GO, END],
+    "namespaces made after mounts": [
+        operation(Kind.MOUNT_NAMESPACE),
+        operation(Kind.MAKE_NAMESPACES, numbers=[CLONE_NEWIPC]),
+        GO,
+        END,
+    ],
+    "a rule without a set": [GO, BOUND, RULE, END],
+    "a rule before its set": [GO, BOUND, RULE, RULESET, RESTRICT, END],
+    "a rule after the restriction": [GO, BOUND, RULESET, RESTRICT, RULE, END],
+    "a set that is not in force": [GO, BOUND, RULESET, RULE, END],
+    "a restriction without a set": [GO, BOUND, RESTRICT, END],
+    "two sets": [GO, BOUND, RULESET, RULESET, RESTRICT, RESTRICT, END],
+    "a set with new privileges": [GO, RULESET, RULE, RESTRICT, END],
+    "a set before spawnd knows of it": [BOUND, RULESET, RULE, RESTRICT, GO, END],
+    "a set before privileges are gone": [GO, RULESET, BOUND, RESTRICT, END],
+    "no scopes": [GO, BOUND, operation(Kind.RULESET, numbers=[1, 0]), RESTRICT, END],
+    "a rule for no descriptor": [GO, BOUND, RULESET, operation(Kind.DESCRIPTOR_RULE, numbers=[-1, 1]), RESTRICT, END],
+    "a filter without instructions": [GO, BOUND, _filter(0), END],
+    "a filter without flags": [GO, BOUND, operation(Kind.FILTER), END],
+    "a filter that is too long": [GO, BOUND, _filter(0, *[ALLOW] * 4097), END],
+    "a filter for all threads": [GO, BOUND, _filter(1, ALLOW), END],
+    "a filter with a listener": [GO, BOUND, _filter(8, ALLOW), END],
+    "a filter with new privileges": [GO, _filter(0, ALLOW), END],
+    "a filter before the rules": [GO, BOUND, _filter(0, ALLOW), RULESET, RESTRICT, END],
+    "a filter after the program": [GO, BOUND, END, _filter(0, ALLOW)],
+    "a filter before spawnd knows of it": [BOUND, _filter(0, ALLOW), GO, END],
 }
 
 
 def test_what_makes_no_sense_is_no_plan(check: Check) -> None:
-    assert check([plan([GO, END])]) == [True]
+    longest = [GO, BOUND, RULESET, RULE, RESTRICT, _filter(6, *[ALLOW] * 4096), _filter(0, ALLOW), END]
+    assert check([plan([GO, END]), plan(longest)]) == [True, True]
     found = dict(zip(NOT_PLANS, check(map(plan, NOT_PLANS.values())), strict=True))
     assert [name for name, is_taken in found.items() if is_taken] == []
 

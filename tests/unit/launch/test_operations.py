@@ -9,7 +9,7 @@ import pytest
 
 from supervisor.launch import operations, program
 from supervisor.launch.operations import Kind, operation
-from supervisor.process import failure, fork
+from supervisor.process import failure, fork, run
 
 ROOM = Path(__file__).parents[3] / "supervisor" / "launch"
 
@@ -27,8 +27,8 @@ def test_kinds_have_the_same_numbers() -> None:
         ("plan.h", "PLAN_VERSION", operations.VERSION),
         ("start.c", "LEAST", program.BLOCK - 63),
         ("start.c", "NO_PROGRAM", program.NO_PROGRAM),
-        ("carry_out.h", "IS_THERE", failure.IS_THERE),
-        ("carry_out.h", "IS_COMMAND_LINE", failure.IS_COMMAND_LINE),
+        ("arguments.h", "IS_THERE", failure.IS_THERE),
+        ("arguments.h", "IS_COMMAND_LINE", failure.IS_COMMAND_LINE),
         ("report.h", "EXIT_CHILD_FAILED", fork.EXIT_CHILD_FAILED),
     ],
 )
@@ -36,6 +36,12 @@ def test_numbers_are_the_same(file: str, name: str, value: int) -> None:
     found = re.search(rf"\b{name} = (\w+)", (ROOM / file).read_text())
     assert found is not None
     assert int(found[1], 0) == value
+
+
+def test_as_much_of_a_report_is_read_as_is_shared() -> None:
+    found = re.search(r"\bSHARED_REPORT = (\d+) << (\d+)", (ROOM / "report.h").read_text())
+    assert found is not None
+    assert int(found[1]) << int(found[2]) == run.SHARED_REPORT
 
 
 def test_no_string_ends_early() -> None:

@@ -6,18 +6,20 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from supervisor.definitions.service import Service
 from supervisor.errors import StepError
 from supervisor.process import child
-from supervisor.process.failure import ErrorPipe, read_failure, split_notices
+from supervisor.process.failure import ErrorPipe
 from supervisor.process.files import rights_of
-from supervisor.process.fork import fork
+from supervisor.process.fork import default_signals, fork
 from supervisor.process.launch import Launch
 from supervisor.process.launch_plan import descriptors, make_plan
+from supervisor.process.run import Role, Run
+from tests.unit.launch.inserted import inserted
 from tests.unit.process.forked import read_all
 from tests.unit.program import PROGRAM
 
@@ -76,9 +78,13 @@ def start(
     before: Callable[[], object] | None = None,
     load: Callable[[], child.Main] | None = None,
     hears: bool = True,
+    more: Sequence[bytes] = (),
     **changes: Any,
 ) -> Outcome:
-    """Start and wait for the end; `before` is called in the child first, `changes` are fields of the Launch."""
+    """Start and wait for the end; `before` is called in the child first, `changes` are fields of the Launch.
+
+    `more` are operations beside those of the plan.
+    """
     ours, theirs = socket.socketpair()
     ours.send(b"\n")  # it may go on as soon as it is set up
     error_r, error_w = ours.detach(), theirs.detach()
@@ -103,26 +109,30 @@ def start(
         if load is not None:
             child.prepare(launch)
             child.become_worker(launch, load, hears)
-        execute(launch, error_r, hears)
+        execute(launch, error_r, hears, more)
 
-    pid = fork(become)
+    run = Run(fork(become), Role.MAIN, error_r)
     os.close(error_w)
     os.close(output_w)
-    notices, failure = split_notices(read_all(error_r))
+    while not run.read_errors():
+        pass
+    run.close()
     output = read_all(output_r).decode()
-    return Outcome(os.waitpid(pid, 0)[1], read_failure(failure), output, notices)
+    return Outcome(os.waitpid(run.pid, 0)[1], run.setup_error(), output, run.notices)
 
 
-def execute(launch: Launch, our_end: int, hears: bool) -> None:
+def execute(launch: Launch, our_end: int, hears: bool, more: Sequence[bytes] = ()) -> None:
     """End as the process that `launch` starts; one that cannot be started has reported why."""
     try:
         arrival = PROGRAM.arrival(descriptors(launch), launch.error_fd)
-        pid = PROGRAM.start(make_plan(launch, arrival, hears), arrival, launch.error_fd, our_end)
+        plan = inserted(make_plan(launch, arrival, hears), more)
+        pid = PROGRAM.start(plan, arrival, launch.error_fd, our_end)
     except BaseException as error:
         ErrorPipe(launch.error_fd).report(error)
         return
     status = os.waitpid(pid, 0)[1]
     if os.WIFSIGNALED(status):
+        default_signals()
         os.kill(os.getpid(), os.WTERMSIG(status))
     os._exit(os.WEXITSTATUS(status))
 

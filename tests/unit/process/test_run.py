@@ -31,11 +31,11 @@ Pipe = tuple[int, int]
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
-    """A reading end that does not block, for the run, and the other one."""
+    """A pair of sockets: one that does not block, for the run, and the other one."""
     before = open_numbers()
-    read_end, write_end = os.pipe()
-    os.set_blocking(read_end, False)
-    yield read_end, write_end
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    yield ours.detach(), theirs.detach()
     for fd in open_numbers() - before:
         os.close(fd)
 
