@@ -110,11 +110,18 @@ def test_execs_under_load() -> None:
 
 
 def test_losses_under_load() -> None:
-    result = loss.measure(200, times=4, rate=100)
+    result = loss.measure(200, losses=4, rate=100)
     assert (result["refused"], result["lost"], result["restarted"], result["run_twice"]) == (0, 0, 0, 0)
     assert result["clients"] > 100
     assert result["control_back_median_ms"] < 5000
     assert result["last"]["descriptors"] <= result["first"]["descriptors"] + 2
+
+
+@needs_root
+def test_losses_while_all_services_restart() -> None:
+    result = loss.measure_restarting(10, losses=3)
+    assert (result["run_twice"], result["unregistered"], result["left"]) == (0, 0, [])
+    assert result["restarts"] >= 10
 
 
 @needs_root
