@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+from array import array
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from errno import ENOEXEC
+from itertools import compress
+from operator import not_
 
 PATH = os.path.join(os.path.dirname(__file__), "launch")
 BLOCK = 103  # reserved numbers at most, as in start.c
@@ -20,10 +23,10 @@ _library = ctypes.CDLL(os.path.join(os.path.dirname(__file__), "libstart.so"))
 _start_launch = _library.start_launch
 _start_launch.argtypes = (
     *(ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int),
-    *(ctypes.POINTER(ctypes.c_int), ctypes.c_uint, ctypes.POINTER(ctypes.c_int), ctypes.c_uint, ctypes.c_int),
+    *(ctypes.c_void_p, ctypes.c_uint, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int),
 )
 _find_sockets = _library.find_sockets
-_find_sockets.argtypes = (ctypes.POINTER(ctypes.c_int), ctypes.c_uint, ctypes.POINTER(ctypes.c_uint8))
+_find_sockets.argtypes = (ctypes.c_void_p, ctypes.c_uint, ctypes.c_void_p)
 _find_sockets.restype = None
 _reserve_block = _library.reserve_block
 _reserve_block.argtypes = (ctypes.c_int, ctypes.POINTER(ctypes.c_int))
@@ -88,11 +91,9 @@ class Program:
 
         `error` is its end of the pair of sockets, `ours` the other one. Raises OSError.
         """
-        pid = int(
-            _start_launch(
-                *(self._fd, plan, len(plan), error, ours),
-                *(_array(arrival.moved), len(arrival.moved), _array(arrival.sent), len(arrival.sent), arrival.highest),
-            )
+        moved, sent = array("i", arrival.moved), array("i", arrival.sent)
+        pid: int = _start_launch(
+            *(self._fd, plan, len(plan), error, ours, *moved.buffer_info(), *sent.buffer_info(), arrival.highest)
         )
         if pid >= 0:
             return pid
@@ -101,13 +102,8 @@ class Program:
         raise OSError(number, f"{PATH} is not executed: {cause}" if -pid & NO_PROGRAM else cause)
 
 
-def _array(fds: tuple[int, ...]) -> ctypes.Array[ctypes.c_int]:
-    return (ctypes.c_int * len(fds))(*fds)
-
-
 def _divided(fds: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Return the sockets, and all other descriptors."""
-    are_sockets = (ctypes.c_uint8 * len(fds))()
-    _find_sockets(_array(fds), len(fds), are_sockets)
-    found = tuple(zip(fds, are_sockets, strict=True))
-    return tuple(fd for fd, is_socket in found if is_socket), tuple(fd for fd, is_socket in found if not is_socket)
+    numbers, are_sockets = array("i", fds), array("B", bytes(len(fds)))
+    _find_sockets(*numbers.buffer_info(), are_sockets.buffer_info()[0])
+    return tuple(compress(fds, are_sockets)), tuple(compress(fds, map(not_, are_sockets)))

@@ -6,6 +6,8 @@ are set in two phases; limits that would bind the process itself come at the end
 spawnd; no_new_privs is last.
 
 The plan is computed from values only. Data that only the kernel knows, such as the pid, are left to `launch`.
+Steps that many services have in common are made once: the last ones are kept by their values. Environments and
+arguments are not, as they may be secret.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 
 from supervisor.definitions.service import Service, slot_name
 from supervisor.launch.operations import Kind, operation, plan
@@ -35,12 +38,16 @@ from supervisor.process.child_descriptors import SPARE, moves
 from supervisor.process.child_descriptors import plan as plan_table
 from supervisor.process.failure import failed
 from supervisor.process.files import Rights
-from supervisor.process.launch import Launch
+from supervisor.process.launch import Launch, Source
 from supervisor.process.marks import SERVICE_MARK, START_MARK
 from supervisor.process.network_namespace import FILES, FOLDER, RESOLVER
 from supervisor.process.paths import LOOK
 
 Operations = Iterator[bytes]
+Made = tuple[bytes, ...]
+
+USUAL = 64  # descriptors: larger tables are not kept
+_kept = lru_cache(64)  # results of each function, some hundred bytes each
 
 
 def descriptors(launch: Launch) -> set[int]:
@@ -56,7 +63,7 @@ def make_plan(launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
     service = launch.service
     limits = with_descriptors(service.limits, launch.nofile_soft)
     operations = [
-        *_begin(launch, hears),
+        *_begin(launch.is_root, hears, launch.ignored),
         *_table(launch, arrival),
         *_files(launch),
         *_attributes(launch, limits),
@@ -68,33 +75,50 @@ def make_plan(launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
     return plan(operations)
 
 
-def _begin(launch: Launch, hears: bool) -> Operations:
-    if launch.is_root:  # another user could not write its own oom_score_adj then, and has nothing to hide
-        yield operation(Kind.UNDUMPABLE, "become undumpable")
-    yield operation(Kind.SESSION, "start a session")
-    yield operation(Kind.SIGNALS, "reset signals", numbers=[hears, launch.ignored])
+@_kept
+def _begin(is_root: bool, hears: bool, ignored: int) -> Made:
+    # another user could not write its own oom_score_adj then, and has nothing to hide
+    hidden = (operation(Kind.UNDUMPABLE, "become undumpable"),) if is_root else ()
+    session = operation(Kind.SESSION, "start a session")
+    return *hidden, session, operation(Kind.SIGNALS, "reset signals", numbers=[hears, ignored])
 
 
-def _table(launch: Launch, arrival: Arrival) -> Operations:
-    """Yield the steps for descriptors; the others are closed first, so that a process that hangs does not hold them."""
-    table = plan_table(launch)
-    numbers = {*arrival.numbers.values(), arrival.error}
-    yield _closing(numbers - {arrival.numbers[fd] for fd in arrival.sent})
-    if arrival.sent:
-        received = [arrival.numbers[fd] for fd in arrival.sent]
-        yield operation(Kind.RECEIVE, "take over descriptors", numbers=received)
+def _table(launch: Launch, arrival: Arrival) -> Made:
+    """Return the steps for descriptors."""
+    table, numbers = plan_table(launch), arrival.numbers
+    sources = tuple(
+        [(target, source if isinstance(source, str) else numbers[source]) for target, source in table.targets]
+    )
+    received = tuple([numbers[fd] for fd in arrival.sent])
+    make = _arranged if len(sources) <= USUAL else _arranged.__wrapped__
+    return make(sources, table.error_target, frozenset(numbers.values()), received, arrival.error)
+
+
+@_kept
+def _arranged(
+    sources: tuple[tuple[int, Source], ...],
+    error_target: int,
+    arrived: frozenset[int],
+    received: tuple[int, ...],
+    error: int,
+) -> Made:
+    """Return the steps for a table; others are closed first, so that a process that hangs does not hold them.
+
+    `sources` are paths, and numbers out of `arrived`, by the number that the service gets; `received` come in messages.
+    """
+    numbers = {*arrived, error}
+    steps = [_closing(numbers.difference(received))]
+    if received:
+        steps.append(operation(Kind.RECEIVE, "take over descriptors", numbers=received))
     opened: dict[str, int] = {}  # a source may have several targets; /dev/null has no offset to share
-    for _target, source in table.targets:
+    for _target, source in sources:
         if isinstance(source, str) and source not in opened:
             opened[source] = _free(numbers)
             numbers.add(opened[source])
-            yield operation(Kind.OPEN, "open", source, [opened[source]])
-    sources = {
-        target: opened[source] if isinstance(source, str) else arrival.numbers[source]
-        for target, source in table.targets
-    }
-    yield operation(Kind.MOVE, "place", numbers=_moves(sources | {table.error_target: arrival.error}, numbers))
-    yield _closing({*sources, table.error_target})
+            steps.append(operation(Kind.OPEN, "open", source, [opened[source]]))
+    found = {target: opened[source] if isinstance(source, str) else source for target, source in sources}
+    found[error_target] = error
+    return *steps, operation(Kind.MOVE, "place", numbers=_moves(found, numbers)), _closing(found)
 
 
 def _closing(kept: Iterable[int]) -> bytes:
@@ -157,12 +181,18 @@ def _attributes(launch: Launch, limits: Limits) -> Operations:
         yield operation(Kind.TIMER_SLACK, "set timer_slack", numbers=[round(service.timer_slack * 1e9)])
     score = service.oom_score_adj if service.oom_score_adj is not None else 0 if launch.spared else None
     if score is not None:
-        yield operation(Kind.WRITE, "write", OOM_SCORE_ADJ, strings=[str(score)])
+        yield _score(score)
     for name, wanted in limits.items():
         if (pair := early_limit(name, *wanted)) is not None:
             yield _limit(Kind.LIMIT, name, *pair)
 
 
+@_kept
+def _score(score: int) -> bytes:
+    return operation(Kind.WRITE, "write", OOM_SCORE_ADJ, strings=[str(score)])
+
+
+@_kept
 def _limit(kind: Kind, name: str, soft: int, hard: int) -> bytes:
     is_mixed_up = soft & _UNLIMITED > hard & _UNLIMITED
     refused, cause = _MIXED_UP if is_mixed_up else _NO_PRIVILEGE
@@ -179,29 +209,36 @@ _NO_PRIVILEGE = errno.EPERM, "raising the hard limit takes CAP_SYS_RESOURCE"
 def _environment(launch: Launch) -> Operations:
     """Yield the steps for variables of the definition, its files and the protocols; later ones win."""
     service = launch.service
-    yield from _assignments({**service.login_env, **launch.env})
+    variables = {**service.login_env, **launch.env}
+    if launch.env_files:
+        yield from _assignments(variables)
+        variables = {}
     for path in launch.env_files:
         need_not_exist = path.startswith("-")
         numbers = [need_not_exist, *_rights(launch.rights)]
         yield operation(Kind.ENV_FILE, "read", path[1:] if need_not_exist else path, numbers)
-    protocols: dict[str, str] = {}
     pids = []
     if launch.fds and service.listen_fds:
-        protocols["LISTEN_FDS"] = str(len(launch.fds))
-        protocols["LISTEN_FDNAMES"] = ":".join([name for name, _ in launch.fds])
+        variables["LISTEN_FDS"] = str(len(launch.fds))
+        variables["LISTEN_FDNAMES"] = ":".join([name for name, _ in launch.fds])
         pids.append("LISTEN_PID")
     if launch.notify_socket:
-        protocols["NOTIFY_SOCKET"] = launch.notify_socket
+        variables["NOTIFY_SOCKET"] = launch.notify_socket
     if launch.mark:
-        protocols[SERVICE_MARK] = launch.mark
+        variables[SERVICE_MARK] = launch.mark
     if launch.watchdog_usec:
-        protocols["WATCHDOG_USEC"] = str(launch.watchdog_usec)
+        variables["WATCHDOG_USEC"] = str(launch.watchdog_usec)
         pids.append("WATCHDOG_PID")
-    yield from _assignments(protocols)
+    yield from _assignments(variables)
     for name in pids:
-        yield operation(Kind.OWN_PID, "set up", strings=[name])
+        yield _own_pid(name)
     if service.forking:
         yield operation(Kind.OWN_START, "set up", strings=[START_MARK])
+
+
+@_kept
+def _own_pid(name: str) -> bytes:
+    return operation(Kind.OWN_PID, "set up", strings=[name])
 
 
 def _assignments(variables: Mapping[str, str]) -> Operations:
@@ -230,30 +267,52 @@ def _namespaces(service: Service) -> Operations:
 
 
 def _place_and_user(launch: Launch) -> Operations:
-    service = launch.service
-    uid = service.uid if launch.is_root else os.geteuid()
-    kept = None if service.capabilities is None else _capabilities(service.capabilities)
+    service, is_root = launch.service, launch.is_root
     if service.chroot:
         yield operation(Kind.CHROOT, "chroot", service.chroot, _rights(launch.rights))
     if launch.keyring:
-        cause = "services share one with the supervisor"
-        yield operation(Kind.KEYRING, "cannot make a session keyring", cause=cause)
-    if kept is not None:
-        # An unprivileged spawnd need not reduce the set, from which only root regains capabilities at exec.
-        if launch.is_root or has_effective(SETPCAP):
-            yield operation(Kind.BOUNDING_SET, "reduce the bounding set", numbers=[_set(kept)])
-        yield operation(Kind.KEEP_CAPABILITIES, "set keepcaps")
+        yield _keyring()
+    if service.capabilities is not None:
+        yield from _kept_capabilities(launch, service.capabilities)
+    elif is_root:
+        yield from _user(service.uid, service.gid, service.gids, service.uid != 0)
+    elif os.geteuid() != 0:
+        yield _dropped()
+
+
+@_kept
+def _keyring() -> bytes:
+    return operation(Kind.KEYRING, "cannot make a session keyring", cause="services share one with the supervisor")
+
+
+@_kept
+def _user(uid: int, gid: int, gids: tuple[int, ...], drops: bool) -> Made:
+    return (
+        operation(Kind.GROUPS, "set groups", numbers=gids),
+        operation(Kind.GID, f"set gid {gid}", numbers=[gid]),
+        operation(Kind.UID, f"set uid {uid}", numbers=[uid]),
+        *((_dropped(),) if drops else ()),
+    )
+
+
+@_kept
+def _dropped() -> bytes:
+    return operation(Kind.CAPABILITIES, "drop capabilities", numbers=[0])
+
+
+def _kept_capabilities(launch: Launch, names: Iterable[str]) -> Operations:
+    service, kept = launch.service, _capabilities(names)
+    # An unprivileged spawnd need not reduce the set, from which only root regains capabilities at exec.
+    if launch.is_root or has_effective(SETPCAP):
+        yield operation(Kind.BOUNDING_SET, "reduce the bounding set", numbers=[_set(kept)])
+    yield operation(Kind.KEEP_CAPABILITIES, "set keepcaps")
     if launch.is_root:
-        yield operation(Kind.GROUPS, "set groups", numbers=service.gids)
-        yield operation(Kind.GID, f"set gid {service.gid}", numbers=[service.gid])
-        yield operation(Kind.UID, f"set uid {service.uid}", numbers=[service.uid])
-    if kept is not None:
-        yield operation(Kind.CAPABILITIES, "set capabilities", numbers=[_set(kept)])
-        # Root needs none, because exec gives it the bounding set.
-        for number, name in kept.items() if uid != 0 else ():
+        yield from _user(service.uid, service.gid, service.gids, False)
+    yield operation(Kind.CAPABILITIES, "set capabilities", numbers=[_set(kept)])
+    # Root needs none, because exec gives it the bounding set.
+    if (service.uid if launch.is_root else os.geteuid()) != 0:
+        for number, name in kept.items():
             yield operation(Kind.AMBIENT_CAPABILITY, f"raise ambient capability {name}", numbers=[number])
-    elif uid != 0:
-        yield operation(Kind.CAPABILITIES, "drop capabilities", numbers=[0])
 
 
 def _set(numbers: Iterable[int]) -> int:
@@ -277,20 +336,26 @@ def _capabilities(names: Iterable[str]) -> dict[int, str]:
 def _end(launch: Launch, limits: Limits) -> Operations:
     """Yield the last steps; the working directory follows the change of user, whose rights the kernel checks."""
     service = launch.service
-    yield operation(
-        *(Kind.FOLDER, "change directory", service.cwd, _rights(launch.rights)),
-        refused=errno.EACCES,
-        cause="the user of the service may not enter it",
-    )
-    yield operation(Kind.UMASK, numbers=[service.umask])
+    yield from _folder(service.cwd, launch.rights, service.umask)
     for name in BIND_US:
         if name in limits:
             yield _limit(Kind.BINDING_LIMIT, name, *limits[name])
-    yield operation(Kind.GO, "wait for the supervisor")
-    if service.no_new_privs:
-        yield operation(Kind.NO_NEW_PRIVS, "set no_new_privs")
+    yield from _go(service.no_new_privs)
     yield operation(
         *(Kind.EXECUTE, "exec", launch.argv[0], [service.expand_env], launch.argv),
         refused=errno.ENOMEM,
         cause="the limits leave no memory for it",
     )
+
+
+@_kept
+def _folder(path: str, rights: Rights | None, umask: int) -> Made:
+    cause = "the user of the service may not enter it"
+    enter = operation(Kind.FOLDER, "change directory", path, _rights(rights), refused=errno.EACCES, cause=cause)
+    return enter, operation(Kind.UMASK, numbers=[umask])
+
+
+@_kept
+def _go(no_new_privs: bool) -> Made:
+    go = operation(Kind.GO, "wait for the supervisor")
+    return (go, operation(Kind.NO_NEW_PRIVS, "set no_new_privs")) if no_new_privs else (go,)

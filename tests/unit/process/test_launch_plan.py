@@ -1,0 +1,97 @@
+"""Plans whose common steps are kept from one start to the next."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from functools import _lru_cache_wrapper
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supervisor.definitions.service import Service
+from supervisor.launch.program import Arrival
+from supervisor.process import launch_plan
+from supervisor.process.files import Rights
+from supervisor.process.launch import Launch
+from supervisor.process.launch_plan import USUAL, descriptors, make_plan
+
+IDS = st.integers(0, 2)
+SERVICES = st.builds(
+    Service,
+    st.just("test"),
+    uid=IDS,
+    gid=IDS,
+    gids=st.lists(IDS, max_size=2).map(tuple),
+    cwd=st.sampled_from(["/", "/srv"]),
+    umask=st.sampled_from([0o022, 0o077]),
+    oom_score_adj=st.none() | IDS,
+    capabilities=st.none() | st.just(()),
+    no_new_privs=st.booleans(),
+    limits=st.dictionaries(st.sampled_from(["core", "nofile"]), st.tuples(IDS, IDS)),
+    watchdog=st.none() | st.just(1.0),
+)
+SOURCES = st.just("/dev/null") | st.integers(20, 23)
+FUNCTIONS: tuple[Callable[..., Any], ...] = tuple(
+    value for value in vars(launch_plan).values() if isinstance(value, _lru_cache_wrapper)
+)
+
+
+@st.composite
+def starts(draw: st.DrawFn) -> tuple[Launch, Arrival, bool]:
+    service = draw(SERVICES)
+    rights = draw(st.none() | st.just(Rights(service.uid, service.gid, service.gids)))
+    launch = Launch(
+        argv=("/bin/true",), env={"A": "1"}, service=service, stdio=draw(st.tuples(*[SOURCES] * 3)), error_fd=9,
+        fds=tuple([("n", source) for source in draw(st.lists(SOURCES, max_size=3))]),
+        nofile_soft=draw(st.integers(1, 3)), is_root=draw(st.booleans()), keyring=draw(st.booleans()), rights=rights,
+        spared=draw(st.booleans()), ignored=draw(IDS), watchdog_usec=draw(IDS),
+    )  # fmt: skip
+    fds = sorted(descriptors(launch))
+    sent = tuple([fd for fd in fds if draw(st.booleans())])
+    numbers = draw(st.permutations(range(6)))
+    arrival = Arrival(dict(zip(fds, numbers, strict=False)), numbers[-1], tuple({*fds} - {*sent}), sent)
+    return launch, arrival, draw(st.booleans())
+
+
+def plan_of(start: tuple[Launch, Arrival, bool]) -> bytes:
+    launch, arrival, hears = start
+    return make_plan(launch, arrival, hears)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(starts(), min_size=2, max_size=4))
+def test_kept_steps_are_those_of_the_same_values(several: list[tuple[Launch, Arrival, bool]]) -> None:
+    kept = [plan_of(start) for start in several]
+    for start, plan in zip(several, kept, strict=True):
+        for function in FUNCTIONS:
+            function.cache_clear()  # type: ignore[attr-defined]
+        assert plan_of(start) == plan
+
+
+def launch_of(number: int, **changes: Any) -> Launch:
+    fields: dict[str, Any] = {"argv": ("/bin/true",), "env": {}, "fds": ()}
+    return Launch(
+        service=Service("test", uid=number, cwd=f"/{number}"), error_fd=9, stdio=("/dev/null",) * 3, nofile_soft=1024,
+        is_root=True, **(fields | changes),
+    )  # fmt: skip
+
+
+def test_few_results_are_kept_and_none_of_a_large_table() -> None:
+    for function in FUNCTIONS:
+        function.cache_clear()  # type: ignore[attr-defined]
+    for number in range(300):
+        fds = tuple([("n", 20 + place) for place in range(number)])
+        make_plan(launch_of(number, fds=fds), Arrival({fd: fd for _, fd in fds}, 9))
+    for function in FUNCTIONS:
+        assert function.cache_info().currsize <= 64  # type: ignore[attr-defined]
+    assert launch_plan._arranged.cache_info().misses == USUAL - 2  # with 3 descriptors more than are in `fds`
+
+
+def test_environments_and_arguments_are_not_kept() -> None:
+    plan = make_plan(launch_of(1, argv=("/bin/true", "s3cret"), env={"A": "s3cret"}), Arrival({}, 9))
+    kept = repr([gc.get_referents(function) for function in FUNCTIONS])
+    assert plan.count(b"s3cret") == 2
+    assert "wait for the supervisor" in kept
+    assert "s3cret" not in kept
