@@ -274,11 +274,11 @@ void look(const char *ways, size_t number, const struct asked *asked, const stru
 		opened[i].seen = look_at(ways, &asked[i], counters, &set, &opened[i]);
 }
 
-// Delete a cgroup, close its first file and end its watches: 0, GONE, CHANGED, or a negative errno.
+// Delete a cgroup: 0, GONE, CHANGED, or a negative errno.
 //
 // While its first file is readable, the name belongs to this cgroup, because cgroups cannot be renamed. Another cgroup
 // is deleted only if a process replaces this one by it between these two system calls.
-static int delete_cgroup(int inotify, const char *way, const struct doomed *doomed, const char *key)
+static int delete_cgroup(const char *way, const struct doomed *doomed, const char *key)
 {
 	char data[SIZE];
 	ssize_t size = pread((int)doomed->first, data, SIZE, 0);
@@ -287,18 +287,21 @@ static int delete_cgroup(int inotify, const char *way, const struct doomed *doom
 		return GONE;
 	if (keyed(data, (size_t)size, key) != doomed->first_number)
 		return CHANGED;
-	if (unlinkat((int)doomed->above, way, AT_REMOVEDIR) < 0)
-		return -errno;
-	close((int)doomed->first);
-	for (int i = 0; i < 2; i++)
-		if (doomed->watches[i] >= 0)
-			inotify_rm_watch(inotify, (int)doomed->watches[i]);
-	return 0;
+	return unlinkat((int)doomed->above, way, AT_REMOVEDIR) < 0 ? -errno : 0;
 }
 
+// Delete cgroups; then close the first file of each deleted cgroup, and end its watches.
 void delete_cgroups(int inotify, const char *ways, size_t number, const struct doomed *doomed,
 		    const struct counter *counters, int *results)
 {
 	for (size_t i = 0; i < number; i++, ways += strlen(ways) + 1)
-		results[i] = delete_cgroup(inotify, ways, &doomed[i], counters[0].key);
+		results[i] = delete_cgroup(ways, &doomed[i], counters[0].key);
+	for (size_t i = 0; i < number; i++) {
+		if (results[i])
+			continue;
+		for (int j = 0; j < 2; j++)
+			if (doomed[i].watches[j] >= 0)
+				inotify_rm_watch(inotify, (int)doomed[i].watches[j]);
+		close((int)doomed[i].first);
+	}
 }

@@ -35,7 +35,7 @@ from workers.reaper.cgroup_calls import (
     look,
 )
 from workers.reaper.node import Folders, Kind, Release, WatchedCgroup, groups
-from workers.reaper.schedule import FAILED_PAUSE, Complaints, DescriptorQueue, Schedule
+from workers.reaper.schedule import FAILED_PAUSE, TOGETHER, Complaints, DescriptorQueue, Schedule
 from workers.reaper.statistics import (
     TABLE,
     Journal,
@@ -49,6 +49,7 @@ from workers.reaper.tree import Tree
 
 _DELETED = 0, -errno.ENOENT  # by the reaper; by another program at the same moment
 BUSY_PAUSE = 1.0  # seconds until a busy cgroup is looked at again, in case no event arrives
+LINES_PAUSE = 0.3  # seconds for which a line of the log may wait for others, because each write has a price
 MOST_BUSY = 6  # how often this pause is doubled; the cgroup may contain a child that cannot be watched
 
 
@@ -104,12 +105,14 @@ class Releases:
         self._xattrs = xattrs
         self._schedule = Schedule(loop, self._due, self._done)
         self.queue = DescriptorQueue(loop, room, lambda node: self._schedule.add(node, loop.time()))
-        self._lines: list[str] = []  # of the log, to be written together
+        self._lines: list[tuple[str, Record]] = []  # suffixes and records for the log, to be written together
+        self._write_lines_by = 0.0  # time of the loop's clock
 
     def close(self) -> None:
         """Stop without further deletions."""
         self._schedule.close()
         self.queue.close()
+        self._write_lines()
 
     # calls by the tree
 
@@ -248,13 +251,14 @@ class Releases:
             self._delete(group)
 
     def _done(self) -> None:
-        self._write_lines()
         self._tree.take_events()  # deletions cause events, which would otherwise wake the worker up
+        if len(self._lines) >= TOGETHER or self._schedule.next_run > self._write_lines_by:
+            self._write_lines()
 
     def _write_lines(self) -> None:
         if self._lines:
             lines, self._lines = self._lines, []
-            info_lines(lines)
+            info_lines([log_line(suffix, each.statistics, each.btime, each.age) for suffix, each in lines])
 
     def _delete(self, nodes: Sequence[WatchedCgroup]) -> None:
         """Delete cgroups whose time has come, after their records are kept."""
@@ -329,7 +333,9 @@ class Releases:
         node.release = None
         self.waiting -= 1
         self.counters.released += 1
-        self._lines.append(log_line(node.suffix, record.statistics, record.btime, record.age))
+        if not self._lines:
+            self._write_lines_by = self._loop.time() + LINES_PAUSE
+        self._lines.append((node.suffix, record))
         if release.opened.folder >= 0:
             self._reports.add(record, release.opened.take_folder())
 

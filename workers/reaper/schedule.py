@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -77,6 +78,11 @@ class Schedule:
 
     def remove(self, node: WatchedCgroup) -> None:
         self._heap.remove(node)
+
+    @property
+    def next_run(self) -> float:
+        """When `due` and `done` are called next, infinite without a scheduled look."""
+        return math.inf if self._timer is None else self._timer.when()
 
     def close(self) -> None:
         if self._timer is not None:

@@ -15,9 +15,9 @@ from workers.reaper.options import DatabaseError, SpoolError
 from workers.reaper.schedule import TOGETHER
 from workers.reaper.statistics import Record
 
-BATCH_PAUSE = 2.0  # seconds to collect rows for a single commit, and thus a single wait for the disk
+BATCH_PAUSE = 4.0  # seconds to collect rows for a single commit, and thus a single wait for the disk
 FIRST_RETRY, LONGEST_RETRY = 1.0, 60.0  # seconds until the database is tried again, doubled each time
-SYNC_PAUSE = 5.0  # seconds; rows that are not in the database by then are flushed to the disk
+SYNC_PAUSE = 5.0  # seconds; rows that are not in the database by then are flushed to the disk; more than BATCH_PAUSE
 DAY = 86400.0  # seconds
 FORGET_PAUSE = 3600.0  # seconds between two searches for old rows
 FORGOTTEN_AT_ONCE = 5000  # rows: a fraction of a second
