@@ -248,6 +248,8 @@ def hint(root: Link, output: Output = Output.SOMETHING) -> str:
             return f"`spawnctl signal KILL {name}` does not wait for it" if subject.life.deadline is None else ""
         case State.BACKOFF:
             return f"{_look(root, output)}`spawnctl start {name}` tries again at once"
+        case State.FAILED if subject.life.cause is Cause.KEPT:
+            return f"{_look(root, output)}fix that, then run `spawnctl stop {name}` again"
         case State.FAILED:
             return f"{_look(root, output)}fix that, then run `spawnctl start {name}`"
         case State.DONE:

@@ -77,6 +77,7 @@ class Cause(StrEnum):
     SIGNAL = "signal"  # spawnd got its restart_signal
     NAMESPACE = "namespace"  # the network namespace of it or of a socket was recreated
     SHUTDOWN = "shutdown"  # spawnd is to end
+    KEPT = "kept"  # no process could be started, after an order to stop, to end what it keeps
     EXIT = "exit"  # its process ended, or its start made no process
     CHECK = "check"  # its check failed
     CHECK_LATE = "check_late"  # its check was not finished in time
@@ -232,6 +233,11 @@ def keeps(service: Service, life: Life) -> bool:
     hands_over = service.kill_mode == "process" and service.handover_signal is not None
     has_kept = life.starts > 0 and life.step not in (Step.LAST, Step.TOLD)
     return hands_over and service.has_process and not service.functions and has_kept
+
+
+def is_down(life: Life) -> bool:
+    """Return whether an order to stop has no effect: the service is at rest, and no earlier stop has failed."""
+    return life.state in AT_REST and life.cause is not Cause.KEPT
 
 
 @dataclass(frozen=True, slots=True)

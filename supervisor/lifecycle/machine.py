@@ -22,6 +22,7 @@ from supervisor.lifecycle.life import (
     Transition,
     goes_down,
     goes_into_background,
+    is_down,
     is_renewed,
     is_to_tear_down,
     keeps,
@@ -39,6 +40,7 @@ from supervisor.lifecycle.transitions import (
     end_by_itself,
     enter,
     is_last,
+    keeps_on,
     launch,
     launch_last,
     process_gone,
@@ -82,17 +84,17 @@ def stop(service: Service, life: Life, now: float, cause: Cause = Cause.STOP, ot
     """Bring the service down for an operator. A service that has no process yet is down at once.
 
     The exception is a service that keeps things beyond its process: another process is started, which alone
-    can end them.
+    can end them. If that fails, so does the stop, and the next one tries it again.
     """
     told = because(life, cause, other=other)
     match life.state:
-        case State.STOPPED | State.FAILED | State.DONE:
+        case State.STOPPED | State.FAILED | State.DONE if is_down(life):
             return life, ()
         case State.WAITING if life.set_up:  # its function `restart` would have come next
             return process_gone(service, begin_stop(service, told, now, Then.REST, told.reason), now)
-        case State.WAITING | State.BACKOFF if keeps(service, life):
+        case State.WAITING | State.BACKOFF | State.FAILED if keeps(service, life):
             return launch_last(service, begin_stop(service, told, now, Then.REST, told.reason), now)
-        case State.WAITING | State.BACKOFF:
+        case State.WAITING | State.BACKOFF | State.STOPPED | State.FAILED | State.DONE:
             return enter(told, State.STOPPED, now, told.reason), (Act.RELEASE,)
         case State.STARTING | State.RUNNING | State.RELOADING:
             stopping = begin_stop(service, told, now, Then.REST, told.reason)
@@ -322,7 +324,9 @@ def start_failed(service: Service, life: Life, now: float, reason: str, spread: 
             return end_by_itself(service, because(life, Cause.EXIT, reason), now, Then.FAIL, reason, spread)
         case State.STOPPING if life.step is Step.TEARDOWN:
             return torn_down(service, life, now, False, reason, spread)
-        case State.STOPPING if life.step is Step.LAST:
+        case State.STOPPING if goes_down(life) and life.step is Step.LAST:
+            return keeps_on(life, now, reason)
+        case State.STOPPING if life.step is Step.LAST:  # it is to start again
             return process_gone(service, life, now, reason, spread)
         case _:
             raise ImpossibleEvent("start_failed", life)
@@ -358,6 +362,8 @@ def exited(
             return torn_down(service, life, now, clean, reason, spread)
         case State.STOPPING if life.step is Step.SETUP and clean:  # `start` ended before the order to stop took effect
             return process_gone(service, life._replace(set_up=True), now, reason, spread)
+        case State.STOPPING if goes_down(life) and not clean and life.step is Step.LAST:
+            return keeps_on(life, now, reason)
         case State.STOPPING if goes_down(life) and not clean and keeps(service, life):
             return launch_last(service, begin_stop(service, life, now, Then.REST, life.reason), now)
         case State.STOPPING:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.dependencies import Member, needed, satisfies, waits_for_ever
-from supervisor.lifecycle.life import AT_REST, Cause, Life, State, comes_up, goes_down, is_wanted
+from supervisor.lifecycle.life import AT_REST, Cause, Life, State, comes_up, goes_down, is_down, is_wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Transaction:
         """Order services down; services at rest are down already."""
         for name in names:
             was_up = self.up.pop(name, None) is not None
-            if self._standing.lives[name].state not in AT_REST:
+            if not is_down(self._standing.lives[name]):
                 self.down[name] = Down(cause, other)
             elif was_up:
                 self.displaced[name] = other

@@ -121,6 +121,12 @@ def tell_last(service: Service, life: Life, now: float) -> Transition:
     return life._replace(step=Step.TOLD, deadline=after(now, service.stop_timeout)), (Act.STOP_SIGNAL,)
 
 
+def keeps_on(life: Life, now: float, reason: str) -> Transition:
+    """Fail a stop: that process never had the chance to end what is kept. Another stop tries it again."""
+    failed = because(life, Cause.KEPT, f"{life.reason}; what it keeps was not ended: {reason}")
+    return enter(failed, State.FAILED, now, failed.reason)._replace(step=Step.EXEC), (Act.RELEASE,)
+
+
 def wait_again(life: Life, now: float) -> Life:
     return enter(life, State.WAITING, now, life.reason)._replace(set_up=life.set_up)
 

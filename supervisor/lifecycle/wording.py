@@ -83,6 +83,8 @@ def _outlook(subject: Subject, now: float) -> str:
             return f"; failure {life.failures}{limit}, next start in {_left(life, now)}"
         case State.FAILED if life.final:
             return "; it is not started again: no_restart_status lists that status"
+        case State.FAILED if life.cause is Cause.KEPT:
+            return ", so what it keeps was not ended"
         case State.FAILED if not life.failures:  # its function `stop` failed
             return ""
         case State.FAILED if service.restart == "never":

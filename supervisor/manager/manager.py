@@ -18,7 +18,7 @@ from supervisor.definitions.service import Change, Service, Settings, Slot
 from supervisor.errors import StepError
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.dependencies import Hold, Obstacle, conflicts, dependents, obstacle
-from supervisor.lifecycle.life import AT_REST, WITH_PROCESS, Act, Cause, Ended, State, Step, Transition, runs
+from supervisor.lifecycle.life import AT_REST, WITH_PROCESS, Act, Cause, Ended, State, Step, Transition, is_down, runs
 from supervisor.lifecycle.transaction import Standing, Transaction
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop
@@ -102,7 +102,7 @@ class Manager:
         for unit in units:
             unit.removed = True
             self.writer.touch(unit)
-            if unit.life.state in AT_REST:
+            if is_down(unit.life):
                 self._forget(unit)
             else:
                 self._leaving[unit.name] = unit

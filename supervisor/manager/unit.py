@@ -14,7 +14,7 @@ from dataclasses import InitVar, dataclass, field
 from supervisor.definitions.service import CONTROL, FIRST, STDIO, Descriptor, Service, Slot
 from supervisor.lifecycle.cause import ENDLESS, endless, output_hint
 from supervisor.lifecycle.dependencies import Obstacle
-from supervisor.lifecycle.life import AT_REST, UP, Cause, Ended, Life, State, span
+from supervisor.lifecycle.life import AT_REST, UP, Cause, Ended, Life, State, is_down, span
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop, Timer
 from supervisor.manager.background import Background
@@ -302,7 +302,7 @@ class Stops:
 
     def add_all(self, orders: Iterable[Order]) -> None:
         """Order stops, each with its own cause; all in one call, so that the first waits for the others."""
-        new = {order[0].name: order for order in orders if order[0].life.state not in AT_REST}
+        new = {order[0].name: order for order in orders if not is_down(order[0].life)}
         if new:
             self._ordered |= new
             self._told -= new.keys()
@@ -319,7 +319,7 @@ class Stops:
 
     def orders(self) -> list[tuple[str, Cause, str]]:
         """Return the pending orders: name, cause and the service that the cause is about."""
-        return [(name, *order[1:]) for name, order in self._ordered.items() if order[0].life.state not in AT_REST]
+        return [(name, *order[1:]) for name, order in self._ordered.items() if not self._is_done(order[0])]
 
     def look_soon(self) -> None:
         """Look again in the next round of the loop, once for all changes until then."""
@@ -329,7 +329,7 @@ class Stops:
 
     def _advance(self) -> None:
         self._planned = False
-        self._ordered = {name: order for name, order in self._ordered.items() if order[0].life.state not in AT_REST}
+        self._ordered = {name: order for name, order in self._ordered.items() if not self._is_done(order[0])}
         self._told &= self._ordered.keys()
         later = self._later()
         ready = {
@@ -340,3 +340,7 @@ class Stops:
         self._told |= ready.keys()
         for unit, cause, other in ready.values():
             self._stop(unit, cause, other)
+
+    def _is_done(self, unit: Unit) -> bool:
+        """Whether an ordered stop has succeeded or, once the unit was told, failed."""
+        return is_down(unit.life) or (unit.name in self._told and unit.life.state in AT_REST)

@@ -311,6 +311,47 @@ def test_a_process_that_is_started_to_be_stopped_knows_it(spawnd: Start, program
     assert daemon.state("s") == "stopped"
 
 
+def test_a_stop_that_cannot_end_what_is_kept_says_so_and_is_tried_again(
+    spawnd: Start, program: Program, folder: Path
+) -> None:
+    said = folder / "out" / "said"
+    script = Path(program("keeps", f'#!/bin/sh\necho "${{SPAWND_LAST-start}}" >> {said}\n[ "$SPAWND_LAST" = 1 ]\n'))
+    keeps = 'kill_mode = "process", handover_signal = "USR1", backoff = { first = "1h", max = "1h" }'
+    daemon = spawnd(f's = {{ exec = "{script}", {keeps} }}')
+    daemon.wait_state("s", "backoff")
+    away = script.rename(script.with_name("away"))
+    for _ in range(2):
+        stop = daemon.ctl("stop", "s")
+        assert stop.returncode == 1
+        assert "stop requested; what it keeps was not ended: " in stop.stderr
+        assert daemon.state("s") == "failed"
+        why = " ".join(daemon.ctl("why", "s").stdout.split())
+        assert "No such file or directory, so what it keeps was not ended" in why
+        assert "then run `spawnctl stop s` again" in why
+    assert "s: failed: stop requested; what it keeps was not ended" in daemon.log()
+    away.rename(script)
+    assert daemon.ctl("stop", "s").returncode == 0
+    assert said.read_text() == "start\n1\n"
+    assert daemon.state("s") == "stopped"
+
+
+def test_what_a_removed_service_keeps_is_ended_although_its_stop_had_failed(
+    spawnd: Start, program: Program, folder: Path
+) -> None:
+    said = folder / "out" / "said"
+    script = Path(program("keeps", f'#!/bin/sh\necho "${{SPAWND_LAST-start}}" >> {said}\n[ "$SPAWND_LAST" = 1 ]\n'))
+    keeps = 'kill_mode = "process", handover_signal = "USR1", backoff = { first = "1h", max = "1h" }'
+    daemon = spawnd(f's = {{ exec = "{script}", {keeps} }}')
+    daemon.wait_state("s", "backoff")
+    away = script.rename(script.with_name("away"))
+    assert daemon.ctl("stop", "s").returncode == 1
+    away.rename(script)
+    daemon.definitions.write_text("")
+    assert daemon.ctl("apply").returncode == 0
+    wait_until(lambda: said.read_text() == "start\n1\n", "its last process")
+    wait_until(lambda: "s" not in daemon.ctl("list").stdout.split(), "its end")
+
+
 def test_restart_signals(spawnd: Start) -> None:
     daemon = spawnd(f'a = {{ {SLEEP}, restart_signal = "RTMIN+5" }}\nb = {{ {SLEEP} }}')
     first, other = daemon.wait_pid("a"), daemon.wait_pid("b")

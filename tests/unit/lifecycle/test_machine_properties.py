@@ -23,6 +23,7 @@ STARTS = (State.WAITING, State.STARTING)
 TIMED = {State.STARTING, State.RELOADING, State.STOPPING, State.BACKOFF}
 FAILURES = {
     Cause.EXIT, Cause.CHECK, Cause.CHECK_LATE, Cause.NOT_READY, Cause.WATCHDOG, Cause.FUNCTION, Cause.FUNCTION_LATE,
+    Cause.KEPT,
 }  # fmt: skip
 WANTED = {Cause.START, Cause.RESTART}
 CALLS = {Act.CALL_START, Act.CALL_RESTART, Act.CALL_STOP}
@@ -124,7 +125,8 @@ class World(RuleBasedStateMachine):
         ended = entered and life.state in AT_REST and before.state not in AT_REST
         assert (Act.RELEASE in acts) is ended
         failed = entered and before.state in WITH_PROCESS and life.state in (State.BACKOFF, State.FAILED)
-        not_stopped = before.step is Step.TEARDOWN and before.then is Then.REST and life.state is State.FAILED
+        is_last = before.step in (Step.TEARDOWN, Step.LAST)
+        not_stopped = is_last and before.then is Then.REST and life.state is State.FAILED
         if failed and not not_stopped:
             assert life.failures == before.failures + 1
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from supervisor.lifecycle.life import (
     Act,
     Cause,
     State,
+    is_down,
     lets_end,
     spares_others,
     tells_all,
@@ -172,7 +174,50 @@ def test_one_that_dies_of_something_else_than_its_stop_is_followed_by_another() 
     case = keeps().running()
     case(machine.stop)
     assert case.exited() == (State.STOPPING, (Act.LAUNCH,))
-    assert case(machine.start_failed, "no fork", 0.0) == (State.STOPPED, (Act.RELEASE,))
+    assert case.exited(clean=True) == (State.STOPPED, (Act.RELEASE,))
+
+
+def cannot_fork(case: Case) -> tuple[State, tuple[Act, ...]]:
+    return case(machine.start_failed, "no fork", 0.0)
+
+
+def dies_untold(case: Case) -> tuple[State, tuple[Act, ...]]:
+    return case.exited(clean=False)
+
+
+@pytest.mark.parametrize("fail", [cannot_fork, dies_untold])
+def test_a_stop_fails_that_could_not_end_what_is_kept_and_the_next_tries_again(fail: Any) -> None:
+    case = keeps().running()
+    case(machine.stop)
+    case.exited()
+    for _ in range(2):
+        assert fail(case) == (State.FAILED, (Act.RELEASE,))
+        assert case.life.cause is Cause.KEPT
+        assert case.life.reason.startswith("stop requested; what it keeps was not ended: ")
+        assert not is_down(case.life)
+        assert case(machine.stop) == (State.STOPPING, (Act.LAUNCH,))
+    case(machine.executed)
+    assert case.exited() == (State.STOPPED, (Act.RELEASE,))
+    assert is_down(case.life)
+    assert case(machine.stop) == (State.STOPPED, ())
+
+
+def test_a_failed_stop_is_over_if_the_definition_keeps_nothing_any_more() -> None:
+    case = keeps().running()
+    case(machine.stop)
+    case.exited()
+    cannot_fork(case)
+    case.service = replace(case.service, kill_mode="all")
+    assert case(machine.stop) == (State.STOPPED, (Act.RELEASE,))
+
+
+@pytest.mark.parametrize("fail", [cannot_fork, dies_untold])
+def test_such_a_process_need_not_exist_before_another_start(fail: Any) -> None:
+    case = keeps().running()
+    case(machine.stop)
+    case.exited()
+    case(machine.start)
+    assert fail(case) == (State.WAITING, ())
 
 
 def test_nothing_is_kept_before_the_first_start_and_after_an_orderly_stop() -> None:

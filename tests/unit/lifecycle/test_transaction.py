@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.dependencies import conflicts, satisfies
-from supervisor.lifecycle.life import AT_REST, Cause, Life, State, Then, comes_up
+from supervisor.lifecycle.life import Cause, Life, State, Then, comes_up, is_down
 from supervisor.lifecycle.transaction import Down, Standing, Transaction, Up
 
 RUNNING, STOPPED, FAILED, BACKOFF = (Life(State(each)) for each in ("running", "stopped", "failed", "backoff"))
@@ -120,7 +120,7 @@ def test_what_holds_for_all_moves(world: Standing, orders: list[tuple[bool, list
         transaction.bring_up(names, renew=True) if brings_up else transaction.stop(names, Cause.STOP)
     assert not transaction.up.keys() & transaction.down.keys()
     assert not (transaction.up.keys() | transaction.down.keys()) & transaction.displaced.keys()
-    assert not any(world.lives[name].state in AT_REST for name in transaction.down)
+    assert not any(is_down(world.lives[name]) for name in transaction.down)
     for name, up in transaction.up.items():
         assert up.renew or name not in ("b", "d")
         assert not world.conflicts.get(name, set()) & transaction.up.keys(), "two in conflict"
