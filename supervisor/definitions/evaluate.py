@@ -184,10 +184,12 @@ class Evaluation:
 
     def check_programs(self) -> None:
         """Report faults of programs, at the end: programs may change until a start, so no start depends on this."""
-        from supervisor.definitions.programs import check_programs  # a start does without
+        from supervisor.definitions.programs import check_programs, own_problem  # a start does without
 
         if self._problems:
             return
+        if text := own_problem():
+            self._notice(text)
         told = self._problems.notices()
         check_programs(self._services, self._checkings)
         for text in self._problems.notices():

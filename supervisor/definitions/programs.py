@@ -17,16 +17,23 @@ from supervisor.definitions.checking import Checking
 from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.service import Service
 from supervisor.definitions.values import describe
+from supervisor.launch import PATH as LAUNCH
 from supervisor.printable import quoted
 
 FIRST_LINE = 256  # bytes of it that the kernel reads: BINPRM_BUF_SIZE
 DEFAULT_PATH = "/bin:/usr/bin"  # of env(1) without $PATH
 ENV = "/env"
+ON_NOEXEC = "on a file system that is mounted with noexec"
 _SHELL = re.compile(r"\$\{?(?:HOME|PATH|USER)\b|(?:\A|[:=])~/")  # a part that a shell would expand
 
 BUILT_IN = frozenset({"log", "function"})  # the supervisor runs them itself
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def own_problem() -> str:
+    """Return the obstacle to every start, '' without one."""
+    return f"{LAUNCH}: it is {ON_NOEXEC}, so no service can be started" if forbids_execution(LAUNCH) else ""
 
 
 def check_programs(services: dict[str, Service], checkings: dict[str, Checking]) -> None:
@@ -80,6 +87,8 @@ def _problem(path: str, service: Service, root: bool) -> str:
         return f"{path!r} is not a regular file"
     if not mode & 0o111:
         return f"{path!r} is not executable: chmod a+x"
+    if forbids_execution(path):
+        return f"{path!r} is {ON_NOEXEC}"
     with suppress(OSError), open(path, "rb") as file:
         if problem := _script_problem(path, file.read(FIRST_LINE), service):
             return problem
@@ -88,6 +97,13 @@ def _problem(path: str, service: Service, root: bool) -> str:
             if not os.access(path, os.X_OK, effective_ids=True):
                 return f"user {service.user!r} cannot execute {path!r}"
     return ""
+
+
+def forbids_execution(path: str) -> bool:
+    """Whether the file is on a file system that is mounted with noexec, as far as this user can see it."""
+    with suppress(OSError):
+        return bool(os.statvfs(path).f_flag & os.ST_NOEXEC)
+    return False
 
 
 def _absent(path: str, error: OSError) -> str:
@@ -112,6 +128,8 @@ def _script_problem(path: str, begin: bytes, service: Service) -> str:
     interpreter, argument = interpreter.strip(), argument.strip()
     if not os.path.exists(interpreter):
         return f"{path!r} has the interpreter {quoted(interpreter)}, which does not exist"
+    if forbids_execution(interpreter):
+        return f"{path!r} has the interpreter {quoted(interpreter)}, which is {ON_NOEXEC}"
     if interpreter.endswith(ENV) and argument and not argument.startswith("-") and "=" not in argument:
         return _not_found(path, argument, service)
     return ""

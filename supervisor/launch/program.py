@@ -14,7 +14,8 @@ from errno import ENOEXEC
 from itertools import compress
 from operator import not_
 
-PATH = os.path.join(os.path.dirname(__file__), "launch")
+from supervisor.launch import PATH
+
 BLOCK = 103  # reserved numbers at most, as in start.c
 OWN = 2  # those for the plan and for the socket on which a child reports
 NO_PROGRAM = 0x10000  # as in start.c

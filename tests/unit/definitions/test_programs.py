@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.launch import PATH as LAUNCH
+from supervisor.linux.mount import MS_BIND, MS_NOEXEC, MS_REC, MS_REMOUNT, MS_SLAVE, mount
+from supervisor.linux.namespaces import CLONE_NEWNS, unshare
 from tests.unit.definitions.loading import Files, records
+from tests.unit.process.forked import in_child
+from tests.unit.process.requirements import needs_root
 
 LOCAL = "a.lua:2: 'web' is local, and no service: a service is a global, without 'local'"
 
@@ -73,6 +78,48 @@ def test_a_script_without_its_interpreter(files: Files, text: str, notice: str) 
 @pytest.mark.parametrize("text", ["#!/bin/sh\n", "#! /bin/sh -e\n", "#!/usr/bin/env sh\n", "#!/usr/bin/env -S sh -e\n"])
 def test_a_script_that_can_be_executed(files: Files, text: str) -> None:
     assert of_program(files, program(files, text)) == []
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("text", "notice"),
+    [
+        ("#!/bin/sh\n", "'{at}/prog' is on a file system that is mounted with noexec"),
+        ("#!{at}/prog\n", "'{folder}/prog' has the interpreter '{at}/prog', which is on a file system that is mounted"),
+    ],
+    ids=["program", "interpreter"],
+)
+def test_a_file_system_that_forbids_execution(files: Files, text: str, notice: str) -> None:
+    at = files.folder / "at"
+    at.mkdir()
+    path = program(files, text.replace("{at}", str(at)))
+
+    def check() -> list[str]:
+        unshare(CLONE_NEWNS)
+        mount("none", "/", flags=MS_SLAVE | MS_REC)
+        mount("test", str(at), "tmpfs", MS_NOEXEC)
+        (at / "prog").write_text("#!/bin/sh\n")
+        (at / "prog").chmod(0o755)
+        return of_program(files, path if "{at}" in text else str(at / "prog"))
+
+    (found,) = in_child(check)
+    assert notice.replace("{at}", str(at)).replace("{folder}", str(files.folder)) in found
+
+
+@needs_root
+def test_a_supervisor_that_cannot_start_programs(files: Files) -> None:
+    path = files.write("web = { exec = '/bin/true' }")
+
+    def check() -> list[str]:
+        unshare(CLONE_NEWNS)
+        mount("none", "/", flags=MS_SLAVE | MS_REC)
+        mount(LAUNCH, LAUNCH, flags=MS_BIND)
+        mount("none", LAUNCH, flags=MS_REMOUNT | MS_BIND | MS_NOEXEC)
+        return notices(path)
+
+    expected = f"{LAUNCH}: it is on a file system that is mounted with noexec, so no service can be started"
+    assert in_child(check) == [expected]
+    assert notices(path) == []
 
 
 def test_path_of_the_service_counts(files: Files) -> None:

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supervisor.launch import PATH
 from supervisor.launch.operations import VERSION, Kind, operation, plan
-from supervisor.launch.program import PATH
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWUTS
 from supervisor.process.failure import read_failure
 from supervisor.process.fork import EXIT_CHILD_FAILED

@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.definitions.service import Service
+from supervisor.launch import PATH
 from supervisor.launch import program as program_module
 from supervisor.launch.program import OWN, Program
 from supervisor.linux.descriptors import close_range
@@ -295,7 +296,7 @@ def look(path: str, is_in_table: bool) -> float:
 
 
 def test_it_is_installed_as_a_program_of_root() -> None:
-    status = os.stat(program_module.PATH)
+    status = os.stat(PATH)
     assert stat.S_IMODE(status.st_mode) & 0o111
     assert not status.st_mode & (stat.S_ISUID | stat.S_ISGID)
 
