@@ -69,7 +69,7 @@ static void *new_pages(size_t size)
 // Return memory that lasts until the exec, or NULL.
 static void *new_memory(size_t size)
 {
-	static _Alignas(16) char first[8192]; // enough for most plans
+	static _Alignas(4096) char first[8192] APART; // enough for most plans, whose parts share pages here
 	static char *next;
 	static size_t left;
 	char *found;
