@@ -1,4 +1,4 @@
--- The cgroup object that a handler is given.
+-- The cgroup object, the argument of a handler.
 
 local kernel, python = ...
 local type = type
@@ -11,7 +11,7 @@ end)
 
 local cgroup = kernel.class("cgroup", function(state, name)
   if name == "xattr" then
-    python.get(state.handle, "path") -- raises where the object is stale
+    python.get(state.handle, "path") -- raises an error if the object is stale
     state.xattr = state.xattr or kernel.object(xattr, { handle = state.handle })
     return state.xattr
   end

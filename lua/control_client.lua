@@ -8,7 +8,7 @@ local char, concat, find, floor, rep, select = string.char, table.concat, string
 local MAGIC = "\99\4\97\1" -- 0x63046101
 local EXPIRES = 3600 -- seconds
 
--- Commands with a name or tag as payload, one for each argument
+-- Commands whose payload is a name or a tag; each argument becomes one command
 local NAMED = {
   fade_children = 8,
   flush_filter_cache = 12,
@@ -18,7 +18,7 @@ local NAMED = {
   disconnect_database = 20,
   reset_limiter = 22,
 }
--- Commands with the address of a client that expire
+-- Commands whose payload is the address of a client; they expire
 local CLIENT = { reject_client = 23, tarpit_client = 24 }
 local CANCEL_JOB = 25
 

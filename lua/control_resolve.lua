@@ -1,10 +1,10 @@
--- control_resolve(text): an address object.
+-- control_resolve(text) returns an address object.
 
 local kernel, python = ...
 
 local address = kernel.class("address", {}, function(state) return python.show(state.handle) end)
 
--- What the functions of Python take as an address: text, or the handle of an address object.
+-- Returns an address in the form that Python's functions accept: text, or the handle of an address object.
 function kernel.address(name, number, value)
   local state = kernel.state(address, value)
   if state then return state.handle end

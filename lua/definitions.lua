@@ -1,11 +1,12 @@
--- Runs one definition file.  The chunk gets what `sandbox.lua` and `reached.lua` return, and returns a function (text,
--- seconds, name) that gives back one string of JSON: {"globals": [[name, line, value, before], …], "modules": [{"name", "line",
--- "keys": as globals, "functions": [[name, line, before], …], "depends": [[line, name], …], "reached"}, …], "netns": as globals,
--- "prints": …, "undefined": …}, or {"error": message, "line": line}.  `name` is what `...` is in the file.
+-- Runs one definition file.  The chunk gets the values of `sandbox.lua` and `reached.lua`.  It returns a function
+-- (text, seconds, name), in which `name` is the value of `...` in the file, and which returns one string of JSON:
+-- {"error": message, "line": line}, or {"globals": [[name, line, value, before], …], "netns": as globals, "modules":
+-- [{"name", "line", "keys": as globals, "functions": [[name, line, before], …], "depends": [[line, name], …],
+-- "reached"}, …], "prints": …, "undefined": …}.
 
 local sandbox, reached = ...
 local DEPTH, COUNT = 24, 200000
-local CHUNK = "=\1" -- a source name that no message holds by accident; messages read "\1:LINE: …"
+local CHUNK = "=\1" -- a source name that no message contains by accident; messages read "\1:LINE: …"
 
 local error, next, pcall, rawget, tostring, type, xpcall = error, next, pcall, rawget, tostring, type, xpcall
 local concat, floor = table.concat, math.floor
@@ -14,8 +15,8 @@ local find, format, gsub, sub = string.find, string.format, string.gsub, string.
 local made, running = sandbox.made, sandbox.running
 local encoding -- the line of the global whose value becomes JSON
 
--- Values as JSON.  A table becomes an array or an object; what is neither, and what a constructor
--- made, becomes an object with the key "\0", which no other object has.
+-- Values as JSON.  A table becomes an array or an object.  The table of a constructor, and a value that JSON lacks,
+-- become an object with the key "\0", which no other object has.
 local out, count, above = {}, 0, {}
 local encode
 
@@ -146,7 +147,7 @@ end
 
 local function any() return true end
 
--- What was assigned in a scope, in order, of names that are `meant`: functions apart where `apart` is a list for them.
+-- The assignments of a scope to `meant` names, in order.  Functions go to the list `apart`, if there is one.
 local function collect(scope, meant, apart)
   local found = {}
   for _, name in next, scope.order do

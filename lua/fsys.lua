@@ -14,7 +14,7 @@ end
 
 local function descriptor(name, number, value) return kernel.integer(name, number, value, 0, NUMBER) end
 
--- The options of a table: only those that there are.
+-- Returns the options of a table; unknown ones are errors.
 local function options(name, number, value, known)
   if value == nil then return {} end
   for key in next, kernel.table(name, number, value) do
@@ -35,7 +35,7 @@ local function bits_shown(text)
   return bits
 end
 
--- Permissions as the definitions have them: nine characters, or octal digits as text.
+-- Permissions in the notation of definitions: nine characters, or octal digits as text.
 local function mode(name, number, value)
   if type(value) == "string" then
     local bits = bits_shown(value) or (find(value, "^0?[0-7][0-7]?[0-7]?[0-7]?$") and tonumber(value, 8))
@@ -45,11 +45,11 @@ local function mode(name, number, value)
 end
 
 local function optional(check, name, number, value, ...)
-  if value == nil then return nil end -- and not nothing, or an argument would be missing
+  if value == nil then return nil end -- an explicit nil, because no value at all would drop an argument
   return check(name, number, value, ...)
 end
 
--- The meaning of follow = true: links that others than root can set are followed, too.
+-- Whether to follow links that users other than root can set, too: follow = true.
 local function follow(given) return given.follow and true or false end
 
 local function only_follow(name, number, value) return follow(options(name, number, value, { follow = true })) end
@@ -174,7 +174,7 @@ function fsys.write(value, data, given, ...)
   return python.write(path("write", 1, value), data, permissions, given.append and true or false, follow(given))
 end
 
--- The bits that are masked, as the definitions have them; returns those before.  Without an argument nothing changes.
+-- Sets the masked permissions in the notation of definitions; returns the former ones.  No argument changes nothing.
 function fsys.umask(permissions, ...)
   kernel.no_more("umask", 1, ...)
   local bits = optional(mode, "umask", 1, permissions)

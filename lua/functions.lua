@@ -1,8 +1,8 @@
--- Calls one function of one module, from the text that was checked.  The chunk gets what `sandbox.lua` returns, finds
--- the libraries among the globals, and returns a table with two functions:
---   evaluate(text, path, name, seconds)  whether the text could be evaluated (in that time, where one is given), else
+-- Calls one function of one module, from the checked text.  The chunk gets the value of `sandbox.lua`, finds the
+-- libraries among the globals, and returns a table with two functions:
+--   evaluate(text, path, name, seconds)  whether the text could be evaluated (within `seconds`, if given), else
 --                                        a message and the traceback of an error
---   call(module, function)               whether it succeeded, what it has to say, and the traceback of an error
+--   call(module, function)               whether it succeeded, its message, and the traceback of an error
 
 local sandbox = ...
 local libraries = { fsys = fsys, net = net, proc = proc, unix = unix, syslog = syslog }
@@ -12,9 +12,9 @@ local concat, next, select, sort = table.concat, next, select, table.sort
 local tostring, type, xpcall = tostring, type, xpcall
 local stdout = io.stdout
 
-local shown -- as much of the path as messages have
+local shown -- the part of the path that messages show
 
--- What the functions have besides what the file sees: nothing of the host is kept from them.
+-- Functions may use the whole host, unlike the file itself.
 local more = { io = io, os = os, debug = debug, loadstring = loadstring, collectgarbage = collectgarbage }
 more.print = function(...)
   local words = {}
@@ -32,7 +32,7 @@ end
 for _, name in next, { "io", "os", "debug" } do more[name] = whole(more[name]) end
 more.os.exit = libraries.proc.exit
 
--- The message, and the frames from where it went wrong up to the function; those of this file are left out.
+-- The message, and the frames from the error up to the function, without those of this file.
 local function trace(message)
   if type(message) ~= "string" then message = "an error that is not a string but a " .. type(message) end
   local lines, last = {}, 0
@@ -53,17 +53,17 @@ local function words(value)
   return concat(found, ", ")
 end
 
--- `true` or nothing is success, `false`, or nothing with a message, is a failure; anything else is success, and is said.
+-- `true` or nil means success; `false`, or nil with a message, failure.  Any other value is the message of a success.
 local function judge(fine, value, message)
   if not fine then return false, value[1], value[2] end
   if value == false or (value == nil and message ~= nil) then return false, message and tostring(message) or "", "" end
   return true, (value == nil or value == true) and "" or words(value), ""
 end
 
--- Runs the chunk, in so many seconds where they are given: what xpcall returns, and whether they were too few.
+-- Runs the chunk, within `seconds` if given; returns the values of xpcall, and whether the time was up.
 local function run(chunk, name, seconds)
   if seconds then
-    compiler.off() -- what is compiled is not interrupted
+    compiler.off() -- hooks do not interrupt compiled code
     sandbox.watch(seconds)
   end
   local fine, failure = xpcall(function() chunk(name) end, trace)
@@ -90,7 +90,8 @@ function functions.call(module, wanted)
     if found.name == module then called = found.store[wanted] end
   end
   if type(called) ~= "function" then return false, "there is no function " .. wanted, "" end
-  for key, value in next, more.os do sandbox.base.os[key] = value end -- a file may have this table in a local
+  -- changed in place, because a file may have this table in a local
+  for key, value in next, more.os do sandbox.base.os[key] = value end
   more.os = nil
   for key, value in next, more do sandbox.base[key] = value end
   sandbox.open(libraries)

@@ -1,8 +1,8 @@
--- What all libraries for scripts share: errors that name the script's line, arguments that are checked, objects that a
--- script can neither look into nor change, and the functions of Python that stand behind them.
+-- Common parts of all libraries for scripts: errors that name the script's line, checks of arguments, opaque objects
+-- that a script cannot change, and calls of Python's functions.
 --
--- A library is a file that is called with (kernel, python), the latter its own functions of Python, and returns its
--- globals in a table.  A method's arguments are counted from 1 without the object that it belongs to.
+-- A library is a file that is called with this kernel and with its own functions of Python, and returns its globals in
+-- a table.  The arguments of a method are counted from 1, without its object.
 
 local error, getinfo, getmetatable, newproxy, next = error, debug.getinfo, getmetatable, newproxy, next
 local setmetatable, tonumber, tostring, type = setmetatable, tonumber, tostring, type
@@ -13,7 +13,7 @@ local OURS = "^=%[lua/" -- the sources of these files; the sources of scripts ar
 
 -- Errors
 
--- The line of the script that is running, below all frames of ours and of C; empty where a tail call took it away.
+-- The current line of the script, below all frames of these files and of C; empty if a tail call has removed it.
 local function where()
   for level = 2, huge do
     local info = getinfo(level, "Sl")
@@ -30,11 +30,11 @@ local raise = kernel.raise
 function kernel.bad(name, number, what) raise(format("bad argument #%d to '%s' (%s)", number, name, what)) end
 local bad = kernel.bad
 
--- Objects: userdata, each with a state that only its library gets at.
+-- Objects: userdata, each with a state that is private to its library.
 
 local states = setmetatable({}, { __mode = "k" }) -- a state must not hold its object, or neither is ever collected
 
--- `methods` is a table, or a function that is given the object's state and a key.
+-- `methods` is a table, or a function of the object's state and a key.
 function kernel.class(name, methods, show)
   local class = { name = name, template = newproxy(true) }
   local meta = getmetatable(class.template)
@@ -69,18 +69,18 @@ local function kind(value)
   return state and state.class.name or type(value)
 end
 
--- The state of the object that a method was called on.
+-- The state of the object of a method call.
 function kernel.self(class, name, value)
   local state = state_of(class, value)
   if state then return state end
   raise(format("calling '%s' on bad self (%s expected, got %s); is it called with a colon?", name, class.name, kind(value)))
 end
 
--- Arguments: each returns the value as it is wanted, or raises an error.
+-- Arguments: each function returns the value in its final form, or raises an error.
 
 local function expected(name, number, what, value) bad(name, number, what .. " expected, got " .. kind(value)) end
 
--- Text; a number is text, too, as in Lua's own libraries.
+-- Text; numbers are converted, as in Lua's own libraries.
 function kernel.string(name, number, value)
   local its = type(value)
   if its == "string" then return value end
@@ -118,14 +118,14 @@ function kernel.choice(name, number, value, choices)
   expected(name, number, "string", value)
 end
 
--- Nothing may be left over: it would be something that the script believes to have an effect.
+-- Rejects surplus arguments, which the script would otherwise believe to have an effect.
 function kernel.no_more(name, most, ...)
   if (...) ~= nil then bad(name, most + 1, format("no more than %d expected", most)) end
 end
 
 function kernel.expected(...) expected(...) end
 
--- Python: its functions answer with one of these, then the values or the message.
+-- Python's functions return one of these, and then the values or the message.
 
 local DONE, FAILED, RAISED = 0, 1, 2
 

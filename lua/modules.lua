@@ -1,5 +1,5 @@
--- Where `require` looks for modules, besides the folders that this LuaJIT was built with: those of Debian for Lua 5.1.
--- LUA_PATH and LUA_CPATH replace all of them, unless they have ";;" in them.  The chunk gets lists of templates for
+-- The search path of `require`: Debian's directories for Lua 5.1, besides those that this LuaJIT was built with.
+-- LUA_PATH and LUA_CPATH replace all of them, unless they contain ";;".  The chunk gets lists of templates for
 -- modules in Lua and in C, each list as one string with ";" between them.
 
 local for_lua, for_c = ...

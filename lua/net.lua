@@ -20,10 +20,10 @@ end
 
 local function optional(check, name, number, value, ...)
   if value ~= nil then return check(name, number, value, ...) end
-  return nil -- rather than nothing, which the last argument of a call would be left out for
+  return nil -- an explicit nil, because no value at all would drop the last argument of a call
 end
 
--- The options of a table: only those that there are.
+-- Returns the options of a table; unknown ones are errors.
 local function options(name, number, value, known)
   if value == nil then return {} end
   for key in next, kernel.table(name, number, value) do
@@ -32,7 +32,7 @@ local function options(name, number, value, known)
   return value
 end
 
--- What Python lists: a NUL behind each item.
+-- A list from Python, with a NUL behind each item.
 local function items(listed, make)
   local found = {}
   for item in gmatch(listed, "(%Z*)%z") do found[#found + 1] = make and make(item) or item end
@@ -41,7 +41,7 @@ end
 
 local net = {}
 
--- Functions that take the name of an interface and nothing else
+-- Functions whose only argument is the name of an interface
 for _, name in next, { "up", "down", "delete" } do
   net[name] = function(link, ...)
     kernel.no_more(name, 1, ...)

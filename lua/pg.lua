@@ -56,7 +56,7 @@ local function parameter(value, index)
   kernel.bad("execute", 2, format("nil, boolean, number or string expected as parameter %d, got %s", index, kind))
 end
 
-local MOST_PARAMETERS = 7000 -- so many arguments a function can be called with
+local MOST_PARAMETERS = 7000 -- maximal number of arguments of a call
 local connection = {}
 
 function connection.execute(self, sql, params, ...)

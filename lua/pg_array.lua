@@ -1,5 +1,5 @@
--- Values as PostgreSQL reads and writes them: numbers, and arrays, {"text",NULL,{…}}; see Array Input and Output Syntax
--- in its manual.
+-- Values in the syntax of PostgreSQL: numbers, and arrays such as {"text",NULL,{…}}; see "Array Input and Output
+-- Syntax" in its manual.
 
 local kernel = ...
 local concat, find, floor, format, gsub = table.concat, string.find, math.floor, string.format, string.gsub
@@ -8,8 +8,8 @@ local sub, tonumber, tostring, type = string.sub, tonumber, tostring, type
 
 local MOST_DIMENSIONS = 6 -- PostgreSQL's MAXDIM
 
--- Numbers as PostgreSQL reads them: integral ones without point or exponent, others with the fewest digits that are
--- the same number again.
+-- Numbers in the syntax of PostgreSQL: integers without point or exponent, others with the fewest digits that
+-- represent the same number.
 local function number_text(number)
   if number ~= number then return "NaN" end
   if number == huge then return "Infinity" end
@@ -22,7 +22,7 @@ local function number_text(number)
   return format("%.17g", number)
 end
 
--- The length of a list, which may have holes: they are NULL.  A long one that is mostly holes is none.
+-- The length of a list; its holes are NULL.  A long table that is mostly holes is not a list.
 local function length(name, number, list)
   local count = 0
   for key in next, list do
@@ -58,8 +58,8 @@ function encode(name, list, depth)
   return "{" .. concat(texts, ",") .. "}"
 end
 
--- Each of these is given the text and where to read on, and returns a value and where that ends; nothing where there
--- is none.
+-- Each parser gets the text and a position, and returns a value and the position behind it, or nothing if there is no
+-- such value.
 local list
 
 local function quoted(text, at)

@@ -1,4 +1,4 @@
--- proc: processes, this one's user and limits.  Every function returns a value, or nil, a message and an errno.
+-- proc: processes, and the user and limits of this one.  Functions return a value, or nil, a message and an errno.
 
 local kernel, python = ...
 local find, format, gmatch = string.find, string.format, string.gmatch
@@ -17,7 +17,7 @@ local function text(name, number, value)
   return value
 end
 
--- A list of words as text with a NUL behind each.
+-- Joins a list of words, with a NUL behind each.
 local function words(name, number, list)
   local found = {}
   for i = 1, #kernel.table(name, number, list) do found[i] = text(name, number, list[i]) .. "\0" end
@@ -96,7 +96,7 @@ for _, name in next, { "getpid", "getppid", "getuid", "getgid" } do
   end
 end
 
--- One id for all three, or the real, the effective and the saved one.
+-- One id for all three, or the real, the effective and the saved id.
 for _, name in next, { "setuid", "setgid" } do
   proc[name] = function(real, effective, saved, ...)
     kernel.no_more(name, 3, ...)
@@ -124,7 +124,7 @@ function proc.exec(program, arguments, environment, ...)
   return python.exec(program, arguments == nil and "" or words("exec", 2, arguments), variables("exec", 3, environment))
 end
 
--- Also with what a function returned that has failed: proc.exit(proc.exec(…)) says what was wrong.
+-- Also accepts the results of a failed function: proc.exit(proc.exec(…)) reports its error.
 function proc.exit(status, message, ...)
   if status == nil and message ~= nil then
     stderr:write(tostring(message), "\n")

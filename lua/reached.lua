@@ -1,7 +1,8 @@
--- All that the functions of a module depend on, as one string: their bytecode, the values of their upvalues, and the
--- globals that they name, with all that these lead to.  Equal strings are equal functions, wherever they stand.  The
--- chunk gets the sandbox before that is sealed.  It returns a function (module, source) that returns the string, or nil
--- if a function may reach more than it names.  `source` is the name of the file's chunk.
+-- The dependencies of the functions of a module, as one string: their bytecode, the values of their upvalues,
+-- and the globals that they name, with everything reachable from these.  Equal strings mean equal functions,
+-- whatever their place.  The chunk gets the sandbox before it is sealed.  It returns a function (module,
+-- source) that returns the string, or nil if a function may reach more than it names.  `source` is the name
+-- of the file's chunk.
 
 local sandbox = ...
 local MOST, LONGEST = 20000, 4194304 -- values and bytes of all modules together
@@ -14,11 +15,11 @@ local error, next, pcall, rawget, tostring, type = error, next, pcall, rawget, t
 local concat, format, sort = table.concat, string.format, table.sort
 
 local base, made, globals = sandbox.base, sandbox.made, sandbox.base._G
-local DYNAMIC = { debug = true, loadstring = true } -- with which a function reaches what it does not name
+local DYNAMIC = { debug = true, loadstring = true } -- they let a function reach values that it does not name
 
 local READS_GLOBAL = band(funcbc(function() return anything end, 1), 0xff) -- the opcode of such a read
 
--- The given tables and functions by name, and the fields and the metatable of each table before the file has run.
+-- The predefined tables and functions by name, and the fields and the metatable of each table before the file runs.
 local known, pristine = {}, {}
 
 for name, value in next, base do
@@ -35,7 +36,7 @@ for name, value in next, base do
   end
 end
 
--- Whether the file has changed a given table.  Each function may depend on that: `text:trim()` names no library.
+-- Whether the file has changed a predefined table.  Any function may depend on that: `text:trim()` names no library.
 local function is_changed()
   for given, was in next, pristine do
     if getmetatable(given) ~= was.metatable then return true end
@@ -49,8 +50,8 @@ local function is_changed()
   return false
 end
 
--- Ways to everything, such as `_G`; modules by their environments; globals of the file.  Many files have no functions,
--- so these are found for the first one.
+-- Tables that lead to everything, such as `_G`; modules by their environments; globals of the file.  They are found for
+-- the first function, because many files have none.
 local everything, modules, store, changed
 
 local function find_all()
@@ -78,7 +79,7 @@ end
 
 local function put_number(kind, number) put_text(kind, format("%.17g", number)) end
 
--- Put the number that stands for a value; return whether it is a new one.
+-- Puts the number of a value; returns whether the value is new.
 local function put_id(value)
   local id = ids[value]
   if not id then
@@ -136,11 +137,11 @@ local function put_function(called)
   if getinfo(called, "S").source ~= source then error("not of the file", 0) end
   local env = getfenv(called)
   put_text("f", dump(called, "sd"))
-  put_text("e", env == globals and "" or modules[env].name) -- where its assignments go to
+  put_text("e", env == globals and "" or modules[env].name) -- the target of its assignments
   local at = 1
   local name, value = getupvalue(called, at)
   while name do
-    if put_id(upvalueid(called, at)) then put_value(value) end -- functions may share it
+    if put_id(upvalueid(called, at)) then put_value(value) end -- functions may share an upvalue
     at = at + 1
     name, value = getupvalue(called, at)
   end

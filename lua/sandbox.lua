@@ -1,7 +1,7 @@
--- What a definition file sees.  Returns a table: how to load a file's text, and what came of it.
+-- The environment of a definition file.  Returns a table with the functions that load a file, and with their results.
 --
--- Everything that it needs is taken into locals first, `seal` then empties the real globals: a definition sees a table of
--- its own with the constructors and the pure libraries in it, and no function that leads back out.
+-- The sandbox first copies its own needs into locals; `seal` then empties the real globals.  A definition sees a table
+-- of its own with the constructors and the pure libraries, and no function that leads back out.
 
 local source -- the name of the file's chunk
 local PRINTS = 50
@@ -13,12 +13,12 @@ local error, next, pcall, select = error, next, pcall, select
 local setmetatable, tostring, type = setmetatable, tostring, type
 local concat, sub = table.concat, string.sub
 
-local made = {} -- what a constructor was called with, by the empty table that it returned
+local made = {} -- arguments of constructors, by the empty tables that they returned
 local prints, undefined, seen = {}, {}, {}
 
-local has_lines -- whether anybody wants to know lines: finding them is what a file of many modules takes longest for
+local has_lines -- whether lines are needed: finding them dominates the time for a file with many modules
 
--- The line of the definition that is running, seen through any prelude and C functions above it.
+-- The current line of the definition, below the frames of preludes and of C.
 local function running()
   if not has_lines then return 0 end
   for level = 2, 50 do
@@ -66,8 +66,8 @@ local function settle(handler, fine, ...)
   return false, handler((...))
 end
 
--- LuaJIT bounds its own stack but not that of C, on which every callback of gsub and every coroutine inside another one
--- stands: too many of them would end the process with SEGV.  So these count how deep they are in each other.
+-- LuaJIT limits its own stack but not that of C, which every nested coroutine and every callback of gsub uses: too many
+-- of them would end the process with SEGV.  So the nesting is counted.
 local NESTED = 200
 local nested = 0
 
@@ -106,7 +106,7 @@ local function resumed(before, ...)
 end
 
 local function counting_resume(thread, ...)
-  if type(thread) ~= "thread" then return resume(thread) end -- which says what is wrong with that
+  if type(thread) ~= "thread" then return resume(thread) end -- raises the error
   return resumed(enter(), resume(thread, ...))
 end
 
@@ -118,8 +118,8 @@ local function counting_wrap(called)
   end
 end
 
--- LuaJIT calls no hook while an error handler runs that a hook's error started: the handler of a definition runs after
--- the unwinding, or an endless loop in it would be out of the clock's reach.
+-- LuaJIT calls no hook in an error handler that a hook's error started.  So the handler of a definition runs after the
+-- unwinding, where the time limit ends an endless loop in it.
 local function guarded(called, handler, ...) return settle(handler, pcall(called, ...)) end
 
 local function copy(from, ...)
@@ -156,7 +156,7 @@ for _, kind in next, { "file", "udp", "tcp", "stream", "dgram", "seqpacket", "lo
   base[kind] = constructor(kind)
 end
 
--- The libraries that act on the host.  A file may name them; what is in them is for its functions, when these run.
+-- The libraries that act on the host.  A file may name them; only its functions may use them, once they run.
 local libraries
 
 local function library(name)
@@ -172,12 +172,12 @@ for _, name in next, { "fsys", "net", "proc", "unix", "syslog" } do
   base[name] = library(name)
 end
 
--- What assignments go to: kept in `store`, so that every one of them comes by here.
+-- The target of assignments: values are kept in `store`, so that each assignment calls this function.
 local function scope()
   return { store = {}, order = {}, where = {}, twice = {} }
 end
 
--- Whether what was there is lost by accident: another table or function, or one of a key and a function of its name.
+-- Whether an assignment loses a value by accident: another table or function, or a key or a function of the same name.
 local function is_lost(before, value)
   local was, is = type(before), type(value)
   if before == value or was == "nil" or is == "nil" then return false end
@@ -235,7 +235,7 @@ setmetatable(globals, {
   __metatable = false,
 })
 
--- Modules: each has globals of its own.  They are always new ones: a library of the same name is nobody's module.
+-- Modules, each with its own globals.  A module is always a new table, even if a library has its name.
 local modules, module_of = {}, {}
 local FOR_THE_FILE = { _DEFAULT = true, _SUPERVISOR = true }
 
@@ -299,7 +299,7 @@ function base.depends(env, ...)
   end
 end
 
--- What came by rawset, too.
+-- Includes values set by rawset.
 local function complete(into, env)
   for name, value in next, env do
     if into.where[name] == nil then
@@ -313,8 +313,8 @@ end
 
 local sandbox = { made = made, prints = prints, undefined = undefined, base = base, running = running }
 
--- The text as a function that has not run yet, or nil and a message; `name` is what messages begin with, see `load`.
--- Without `lines` everything that is said of it has line 0.
+-- Returns the text as a function that has not run yet, or nil and a message; messages begin with `name`, see `load`.
+-- Without `lines`, all reports have line 0.
 function sandbox.load(text, name, lines)
   source, has_lines = name, lines
   if sub(text, 1, 1) == "\27" then return nil, "compiled Lua is not accepted, only text", 1 end
@@ -323,11 +323,11 @@ function sandbox.load(text, name, lines)
   return chunk, message
 end
 
-local overtime -- the line that the time was up on
-local seen_at -- the line on which the clock was looked at last
+local overtime -- the line on which the time was up
+local seen_at -- the line of the last look at the clock
 
--- Has what runs from now on end after so many seconds of CPU time.  Once they are up the hook comes before every
--- instruction of the file, so that no pcall keeps it alive.  Code that is compiled calls no hook: none may be.
+-- Ends the code that runs from now on after `seconds` of CPU time.  Then the hook runs before every instruction of the
+-- file, so that no pcall keeps it alive.  The compiler is off, because compiled code calls no hook.
 function sandbox.watch(seconds)
   local stop = clock() + seconds
   local function check()
@@ -344,8 +344,8 @@ function sandbox.watch(seconds)
   sethook(check, "", STEPS)
 end
 
--- The end of that; returns the line that it was on when the time was up, nil where it was not, and one on which it had
--- been not long before the end: after a stack overflow there is no room to ask for the line.
+-- Ends the limit.  Returns the line on which the time was up, or nil; and a line from shortly before the end, because a
+-- stack overflow leaves no room to ask for the current one.
 function sandbox.unwatch()
   sethook()
   return overtime, seen_at
@@ -360,7 +360,7 @@ function sandbox.modules()
   return modules
 end
 
--- From now on what is in the libraries can be used: tables by name.
+-- Makes libraries usable from now on, given as tables by name.
 function sandbox.open(found) libraries = found end
 
 function sandbox.seal()

@@ -7,7 +7,7 @@ local KINDS = { "stream", "dgram", "seqpacket" }
 local class
 local methods = {}
 
--- What was begun is sent to its end: a partial send on a stream would leave it to the script to go on.
+-- A send that has begun is completed, so that no script has to continue a partial send on a stream.
 function methods.send(self, data, first, last, ...)
   local state = kernel.self(class, "send", self)
   data = kernel.string("send", 1, data)

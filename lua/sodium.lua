@@ -5,7 +5,7 @@ local select = select
 
 local sodium = {}
 
--- Functions that take so many strings
+-- Functions by their number of arguments, all of them strings
 for name, wanted in next, {
   bin2hex = 1,
   hex2bin = 1,

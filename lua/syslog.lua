@@ -3,7 +3,7 @@
 local kernel, python = ...
 
 local LEVELS = { "emerg", "alert", "crit", "err", "warning", "notice", "info", "debug" }
-local OTHER = { error = "err", warn = "warning", panic = "emerg" } -- as syslog(3) knows them, too
+local OTHER = { error = "err", warn = "warning", panic = "emerg" } -- further names of levels, from syslog(3)
 
 local syslog = {}
 

@@ -1,6 +1,6 @@
 -- Each call of a script's function runs in a coroutine of its own, a task, which waits by yielding WAIT to the host.
--- Coroutines that the script makes itself pass WAIT on through every resume, so that what waits in them waits for the
--- host rather than returning to the script.  A task that yields anything else is suspended until the script resumes it.
+-- The script's own coroutines pass WAIT on through every resume, so that a wait in them goes to the host rather than
+-- returning to the script.  A task that yields anything else is suspended until the script resumes it.
 
 local create, isyieldable, resume, running = coroutine.create, coroutine.isyieldable, coroutine.resume, coroutine.running
 local status, yield = coroutine.status, coroutine.yield
@@ -9,10 +9,10 @@ local next, rawget, select, setmetatable, sub = next, rawget, select, setmetatab
 local collectgarbage, concat, tostring = collectgarbage, table.concat, tostring
 local traceback, type = debug.traceback, type
 
-local kernel, log, told = ... -- told: tells Python how a task goes on that the script has resumed, as `look` would
+local kernel, log, told = ... -- told: tells Python the state of a task resumed by the script, in the form of `look`
 local globals = _G
 local WAIT = {}
-local DONE, RAISED, WAITS = 0, 2, 3 -- answers of Python; WAITS: the values come later, to the task
+local DONE, RAISED, WAITS = 0, 2, 3 -- answers of Python; WAITS: the task gets the values later
 local CANNOT_WAIT = "cannot wait in a function that string.gsub, table.sort or another function of C calls"
 
 -- The script's own coroutines
@@ -24,7 +24,7 @@ local main -- the coroutine of the script itself, which nobody can resume
 -- Tasks, by the host's number.
 
 local threads = {} -- those that wait for the host
-local suspended = setmetatable({}, { __mode = "v" }) -- a thread that the script has lost can never be resumed
+local suspended = setmetatable({}, { __mode = "v" }) -- weak: a thread that the script has lost can never be resumed
 local numbers = setmetatable({}, WEAK) -- the numbers of threads that are, or were, suspended
 
 local again
@@ -48,7 +48,7 @@ end
 
 function coroutine.create(called) return create(kernel.callback("create", 1, called)) end
 
--- Keeps a task that has yielded: true where it waits for the host, false where it waits for the script.
+-- Keeps a task that has yielded; returns true if it waits for the host, false if it waits for the script.
 local function keep(number, thread, yielded)
   if yielded == WAIT then
     waiting[thread], threads[number] = true, thread
@@ -58,12 +58,12 @@ local function keep(number, thread, yielded)
   return false
 end
 
--- Frames of these files say nothing about the script.
+-- Omits frames of these files, which say nothing about the script.
 local function trace(thread, problem)
   return (gsub(traceback(thread, tostring(problem)), "\n\t%[lua/[^\n]*", ""))
 end
 
--- After the script has resumed a task: a wait for the host is the task's own, and returns to the script.
+-- Called after the script has resumed a task.  A wait for the host blocks only the task, so the script continues.
 local function handed_over(number, thread, fine, ...)
   local now = status(thread)
   if now == "dead" then
@@ -107,7 +107,7 @@ function coroutine.yield(...)
   return yield(...)
 end
 
--- A file that a script runs may wait as well, which it could not below a function of C.
+-- Files that a script runs may wait as well; below a function of C they could not.
 function dofile(path)
   local chunk, message = loadfile(path)
   if not chunk then kernel.raise(message) end
@@ -127,7 +127,7 @@ local function answered(answer, ...)
   return kernel.settle(answer, ...)
 end
 
--- Functions of Python that may have the task wait.
+-- Functions of Python after which the task may have to wait.
 function kernel.waiting(plain)
   local wrapped = {}
   for name, called in next, plain do
@@ -139,8 +139,8 @@ function kernel.waiting(plain)
   return wrapped
 end
 
--- Each of these returns nil when the task has ended, true while it waits for the host, false while it is suspended, and
--- the traceback of an error.
+-- Each of these returns nil for a task that has ended, true if it waits for the host, false if it is suspended; and the
+-- traceback of an error.
 
 local callbacks = {}
 
@@ -168,7 +168,7 @@ end
 
 function host.kind(name) return type(rawget(globals, name)) end
 
--- Calls a global function, with the cgroup of that handle where there is one.
+-- Calls a global function, with the cgroup of the handle, if any.
 function host.call(number, name, handle)
   local called = rawget(globals, name)
   if handle == nil then return start(number, called) end
@@ -188,7 +188,7 @@ function host.collect() collectgarbage() end
 -- Whether a suspended task can still be resumed; known after `collect`.
 function host.is_suspended(number) return suspended[number] ~= nil end
 
--- A function that Python can have called, by a number.
+-- Registers a function that Python calls by its number.
 function kernel.keep(called)
   callbacks[#callbacks + 1] = called
   return #callbacks

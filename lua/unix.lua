@@ -1,4 +1,4 @@
--- unix.users and unix.groups: by name or number, nil where there is none.
+-- unix.users and unix.groups, by name or number; nil if there is no such user or group.
 
 local kernel, python = ...
 local gmatch, setmetatable, tostring, type = string.gmatch, setmetatable, tostring, type

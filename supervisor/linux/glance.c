@@ -1,7 +1,7 @@
 // Reads of /proc entries of other processes with a time limit.
 //
-// The kernel hides some entries of a process while the process executes a program or changes its mappings, which may
-// take forever. Only SIGKILL ends a wait for that. Therefore a child reads the entries. It shares the memory of its
+// A read of some entries waits while their process executes a program or changes its mappings, which may take forever.
+// Only SIGKILL ends the wait. Therefore a child reads the entries. It shares the memory of its
 // parent (sharing_child.h), which costs the parent about 0.1 ms, but has an empty descriptor table of its own. Its end
 // causes no signal, so this code alone reaps it.
 #define _GNU_SOURCE
@@ -75,7 +75,7 @@ static long look_at_open_file(const char *path, char *answer)
 	if (size < 0 && size != -ENAMETOOLONG)
 		return size;
 	file.link = (uint32_t)(int32_t)size;
-	// more arguments than `call` supports; the parent ignores the shared errno
+	// `call` supports fewer arguments; the parent ignores the shared errno
 	if (syscall(__NR_statx, AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | DONT_SYNC, STATX_MODE, &status) != 0)
 		return -ENOENT;
 	file.mode = status.stx_mode;
@@ -126,7 +126,7 @@ static int look_at_all(void *argument)
 	leave(0);
 }
 
-// Wait until the child has finished, or kill it once it has waited for so long. It is reaped, unless SIGKILL fails.
+// Wait until the child has finished, or kill it at the end of the time limit. It is reaped, unless SIGKILL fails.
 static void finish(struct look *look, int pid, int milliseconds)
 {
 	int slept = 0, seen = 0;

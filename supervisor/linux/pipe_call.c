@@ -1,10 +1,10 @@
 // Calls on pipes with a time limit.
 //
-// A process that reads from a pipe, writes to it, opens it or closes its last descriptor holds its lock meanwhile, and
-// may hold it forever during the page fault of a buffer. Others wait for the lock even with O_NONBLOCK, and no signal
-// ends the wait. Therefore a child makes the call. It shares the memory of its parent, and has a descriptor table of
-// its own with only the pipe (own_table.h), which costs about 0.05 ms. Its end causes no signal, so this code alone
-// reaps it. A waiting child keeps its memory, which has the data once the child has ended.
+// A process that reads from a pipe, writes to it, opens it or closes its last descriptor holds the pipe's lock, and may
+// hold it forever in a page fault on its buffer. Others wait for the lock even with O_NONBLOCK, and no signal ends the
+// wait. Therefore a child makes the call. It shares the memory of its parent, and has a descriptor table of its own
+// with only the pipe (own_table.h), which costs about 0.05 ms. Its end causes no signal, so this code alone reaps it. A
+// waiting child keeps its memory, which has the data once the child has ended.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -37,8 +37,8 @@ struct pipe_call {
 	int operation, size, pipe, socket; // to OPEN, `size` is the access mode
 };
 
-// Descriptors that a parent keeps if children may not fetch from it, because its table of thousands would be copied.
-// The number of the first is among those that are always copied; a pipe gets this number while a child begins.
+// Descriptors that a parent reserves if children may not fetch from it, to avoid a copy of its table of thousands. The
+// number of the first is one of those that are always copied; a pipe gets this number while a child begins.
 static struct {
 	int low, other;
 } reserved = { -1, -1 };
@@ -144,7 +144,7 @@ static int start_child(struct pipe_call *job, int milliseconds)
 		if (pid < 0)
 			return pid;
 		if (job->operation != CLOSE)
-			wait_for(&job->child.in_memory, milliseconds); // usually it has ended by then
+			wait_for(&job->child.in_memory, milliseconds); // usually the child has ended by then
 		// a child that has not begun by then never will: KILL comes before its next call
 		if (!table.copies && !wait_for(&job->begins, SLOWEST_MS))
 			kill(pid, SIGKILL);

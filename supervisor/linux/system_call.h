@@ -58,5 +58,5 @@ static inline long call(long number, long a, long b, long c, long d)
 static _Noreturn inline void leave(long status)
 {
 	call(__NR_exit_group, status, 0, 0, 0);
-	__builtin_trap(); // a filter for system calls refuses the end
+	__builtin_trap(); // a filter for system calls has refused the exit
 }

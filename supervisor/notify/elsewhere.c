@@ -96,7 +96,7 @@ static void look_at(int fd, struct seen *seen)
 	if (seen->link[0] != '/')
 		return;
 	seen->has_seals = call(__NR_fcntl, fd, F_GET_SEALS, 0, 0) >= 0;
-	// more arguments than `call` supports; the parent ignores the shared errno
+	// `call` supports fewer arguments; the parent ignores the shared errno
 	if (!seen->has_seals && syscall(__NR_statx, fd, "", ANY_PATH | DONT_SYNC, MOUNT_ID, &status) == 0) {
 		seen->major = status.stx_dev_major;
 		seen->minor = status.stx_dev_minor;
@@ -282,7 +282,7 @@ int close_elsewhere(const int *fds, int count, int milliseconds)
 		// a copied table has had all descriptors from the beginning
 		if (!table.copies && !wait_for_child(&closing.begins, pid, milliseconds)) {
 			kill(pid, SIGKILL);
-			return -ETIMEDOUT; // the caller finds the child as an orphan
+			return -ETIMEDOUT; // the caller later reaps the child as an orphan
 		}
 		if (table.copies || table.error == 0)
 			break;

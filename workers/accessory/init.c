@@ -2,7 +2,7 @@
 //
 // Root starts it with capabilities, so it is short: no library, no allocation, no file, no input but argv. It closes
 // all descriptors, keeps only CAP_KILL, and has the kernel refuse all system calls except the two that it needs. It
-// waits GO_SECONDS for SIGUSR1, which confirms that it is registered, so that a killed accessory leaves none behind.
+// waits GO_SECONDS for SIGUSR1, which confirms its registration, so that a killed accessory leaves no process behind.
 // Then it lives until SIGTERM, SIGINT or SIGQUIT. There are no zombies, because SIGCHLD is ignored: wait(2).
 #include <linux/audit.h>
 #include <linux/capability.h>
@@ -76,7 +76,7 @@ static long wait_signal(uint64_t signals, const struct __kernel_timespec *timeou
 {
 	long signum;
 
-	do // interrupted at the end of a SIGSTOP
+	do // the end of a SIGSTOP interrupts the call
 		signum = call(__NR_rt_sigtimedwait, (long)&signals, 0, (long)timeout, SIGSET_SIZE);
 	while (signum == -EINTR);
 	return signum;

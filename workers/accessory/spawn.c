@@ -114,13 +114,13 @@ static int make_user_namespace(void *argument)
 	leave(0);
 }
 
-// Start a process in a new user namespace of the user. The caller kills and reaps it before it starts another one.
+// Start a process in a new user namespace of the user. The caller kills and reaps it before the next call.
 int spawn_user_namespace(uint32_t uid, uint32_t gid)
 {
 	static struct owner owner;
 	int pid;
 
-	if (uid == UINT32_MAX || gid == UINT32_MAX) // -1 means to the kernel: no change
+	if (uid == UINT32_MAX || gid == UINT32_MAX) // for the kernel, -1 means no change
 		return -EINVAL;
 	owner = (struct owner){ uid, gid, getpid(), -ECHILD };
 	pid = start(make_user_namespace, passing_stack, SIGCHLD | CLONE_FILES | CLONE_VFORK, &owner, NULL);

@@ -1,7 +1,7 @@
 // Bulk calls on empty cgroups, from the first look to the deletion; cgroup_calls.py explains their use.
 //
-// Each step costs less in the kernel than in an interpreter that requests it. A step for all cgroups, before the next
-// step, makes good use of the caches.
+// A step costs the kernel less than an interpreter needs to request it. Each step is done for all cgroups before the
+// next step where the order allows it, which makes good use of the caches.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -34,7 +34,7 @@ struct counter {
 	const char *file, *key, *controller;
 };
 
-// A question of `look`; `above` is the folder at which the way begins.
+// A question of `look`; the way begins at the folder `above`.
 struct asked {
 	int64_t above, id, flags;
 };
@@ -58,7 +58,7 @@ static int is_space(char c)
 	return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
-// Return the next word from *at on, and its length, 0 at the end.
+// Find the next word from *at on. Returns its length, 0 at the end.
 static size_t next_word(const char **at, const char *end, const char **word)
 {
 	while (*at < end && is_space(**at))
@@ -145,7 +145,7 @@ struct set {
 	int counters;
 };
 
-// Find the set for the cgroup at `way`, which mostly is that of the last one: 0, or an errno with a minus sign.
+// Find the set for the cgroup at `way`; siblings in sequence share it. Returns 0, or a negative errno.
 static int find_set(const char *way, int64_t above, const struct counter *counters, struct set *set)
 {
 	const char *name = strrchr(way, '/');
@@ -155,7 +155,7 @@ static int find_set(const char *way, int64_t above, const struct counter *counte
 
 	if (set->way && set->above == above && set->length == length && !memcmp(set->way, way, length))
 		return 0;
-	size = read_file((int)above, way, "../cgroup.subtree_control", data + 1); // nothing where none is on, or it is gone
+	size = read_file((int)above, way, "../cgroup.subtree_control", data + 1); // empty without controllers
 	if (size < 0)
 		return (int)size;
 	if (size && data[size] == '\n')
@@ -172,7 +172,8 @@ static int find_set(const char *way, int64_t above, const struct counter *counte
 	return 0;
 }
 
-// Read the counters of the set `wanted`, and those of the first file: 1; 0: the cgroup is gone.
+// Read the counters of the set `wanted`, and those of the first file. Returns 1, 0 if the cgroup is gone, or a negative
+// errno.
 //
 // The first file comes last, because it shows whether the cgroup still exists. If it does, all data read before, even
 // by name, belong to this cgroup.
@@ -205,7 +206,7 @@ static int count(int above, const char *way, const struct counter *counters, int
 	return 1;
 }
 
-// Whether what is at `way`, or is open as `folder`, is the cgroup with this id; also when it was made.
+// Return whether the cgroup at `way`, or the open `folder`, has this id, or a negative errno; note its birth.
 static int is_cgroup(int above, const char *way, int folder, int64_t id, struct opened *opened)
 {
 	struct statx status;
@@ -219,7 +220,7 @@ static int is_cgroup(int above, const char *way, int folder, int64_t id, struct 
 	return (status.stx_ino & INT64_MAX) == (uint64_t)id;
 }
 
-// Open and read an empty cgroup: OPENED, ANOTHER, 0 where it is gone, or an errno with a minus sign.
+// Open and read an empty cgroup. Returns OPENED, ANOTHER, 0 if it is gone, or a negative errno.
 static int open_it(const char *way, const struct asked *asked, const struct counter *counters, int wanted,
 		   struct opened *opened)
 {
@@ -274,7 +275,7 @@ void look(const char *ways, size_t number, const struct asked *asked, const stru
 		opened[i].seen = look_at(ways, &asked[i], counters, &set, &opened[i]);
 }
 
-// Delete a cgroup: 0, GONE, CHANGED, or a negative errno.
+// Delete a cgroup. Returns 0, GONE, CHANGED, or a negative errno.
 //
 // While its first file is readable, the name belongs to this cgroup, because cgroups cannot be renamed. Another cgroup
 // is deleted only if a process replaces this one by it between these two system calls.
