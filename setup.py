@@ -20,7 +20,7 @@ PROGRAM = (
 LIBRARY = "-O2 -fPIC -shared -s -fno-stack-protector -Wl,-z,noexecstack"
 TARGETS = {
     "supervisor/launch/launch": ("supervisor/launch/launch.c", PROGRAM),
-    "supervisor/launch/libstart.so": ("supervisor/launch/start.c", LIBRARY),
+    "supervisor/launch/libstart.so": ("supervisor/launch/start.c supervisor/launch/forked.c", LIBRARY),
     "workers/accessory/init": ("workers/accessory/init.c", PROGRAM),
     "workers/accessory/spawn.so": ("workers/accessory/spawn.c", LIBRARY),
     "workers/reaper/libcgroup_calls.so": ("workers/reaper/cgroup_calls.c", LIBRARY),
@@ -54,7 +54,7 @@ class PlatformDistribution(Distribution):
 def compile_c(source: str, target: str, flags: str) -> None:
     compiler = shlex.split(os.environ.get("CC", "cc"))
     Path(target).parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run([*compiler, *shlex.split(f"{COMMON} {flags}"), "-o", target, source], check=True)
+    subprocess.run([*compiler, *shlex.split(f"{COMMON} {flags}"), "-o", target, *source.split()], check=True)
 
 
 setup(cmdclass={"build_py": BuildWithPrograms}, distclass=PlatformDistribution)

@@ -19,6 +19,7 @@ from supervisor.launch.program import Program
 from supervisor.linux import pipe_call
 from supervisor.linux.credentials import join_session_keyring
 from supervisor.linux.open_files import identity
+from supervisor.linux.scheduling import is_spared
 from supervisor.linux.signal_mask import ignored
 from supervisor.log.logger import log, notice
 from supervisor.log.output import JournalOutputs, WorkerOutputs
@@ -31,7 +32,6 @@ from supervisor.notify.service_side import Sender, passed_descriptors
 from supervisor.origin import Origin
 from supervisor.places import SYSTEM_FOLDER
 from supervisor.printable import count, encodable
-from supervisor.process.attributes import is_spared
 from supervisor.process.cgroup import Subtree, find_delegated
 from supervisor.process.children import REALTIME, Children
 from supervisor.state.state import Record, State, StateError, read_state

@@ -24,12 +24,6 @@ __attribute__((used)) void *memset(void *to, int byte, size_t size)
 	return to;
 }
 
-// An operation for failures before the plan is read.
-static const struct {
-	struct operation operation;
-	char strings[8];
-} start_operation = { { 0, 0, 0, LABELS, 24 }, "start\0" };
-
 static long number_of(const char *digits)
 {
 	long number = 0;
@@ -53,8 +47,8 @@ static const struct plan *read_plan(long fd)
 	if ((uint64_t)must(call(__NR_pread64, fd, (long)found, (long)status.stx_size, 0)) != status.stx_size)
 		must(-EIO);
 	close_fd(fd);
-	if (!is_plan(found, status.stx_size))
-		fail(&(struct failure){ EINVAL, "plan", "", 0, 0 });
+	if (!is_plan(found, status.stx_size, 1))
+		fail_without_plan();
 	return found;
 }
 
@@ -64,8 +58,7 @@ __attribute__((used)) _Noreturn void start(long *stack)
 
 	if (stack[0] != 3)
 		leave(EXIT_CHILD_FAILED);
-	report.operation = &start_operation.operation;
-	report.fd = (int)number_of(words[2]);
+	begin_report((int)number_of(words[2]));
 	prctl(PR_SET_NAME, (long)"launch", 0);
 	carry_out(read_plan(number_of(words[1])));
 	leave(EXIT_CHILD_FAILED);

@@ -1,6 +1,8 @@
 // Opening a path, where links of other users are followed only with the rights of the service's user.
 #pragma once
 
+#include <linux/prctl.h>
+
 #include "walk.h"
 
 struct capabilities {
@@ -62,6 +64,8 @@ static long open_with_rights(const struct rights *rights, int is_folder)
 	static uint32_t groups[MOST_GROUPS] APART;
 	struct capabilities before, none;
 	const long count = call(__NR_getgroups, MOST_GROUPS, (long)groups, 0, 0);
+	// the kernel makes a process undumpable that changes such an id
+	const long dumpable = call(__NR_prctl, PR_GET_DUMPABLE, 0, 0, 0);
 	long result, found;
 
 	if (count < 0 || (result = get_capabilities(&before)) < 0)
@@ -77,6 +81,7 @@ static long open_with_rights(const struct rights *rights, int is_folder)
 	    (result = have_id(__NR_setfsgid, (uint32_t)call(__NR_getegid, 0, 0, 0, 0))) < 0 ||
 	    (result = call(__NR_setgroups, count, (long)groups, 0, 0)) < 0)
 		return fails(result);
+	call(__NR_prctl, PR_SET_DUMPABLE, dumpable, 0, 0);
 	return found;
 }
 

@@ -226,21 +226,22 @@ static int ends_in_phase(const struct operation *operation)
 	return shapes[last->kind].phase == shapes[operation->kind].phase;
 }
 
-// Whether the operations make sense together: a plan waits for spawnd once, and executes one program. Each rule belongs
-// to the one rule set, which comes into force. A program that is confined gains no privileges.
-static int is_complete(const uint32_t *counts)
+// Whether the operations make sense together: a plan waits for spawnd once, and executes as many programs as are wanted,
+// one or none. Each rule belongs to the one rule set, which comes into force. A program that is confined gains no
+// privileges, and only a program is put under a filter.
+static int is_complete(const uint32_t *counts, uint32_t programs)
 {
 	const uint32_t rules = counts[PATH_RULE] + counts[DESCRIPTOR_RULE];
 
-	if (counts[GO] != 1 || counts[EXECUTE] != 1)
+	if (counts[GO] != 1 || counts[EXECUTE] != programs || (counts[FILTER] && !programs))
 		return 0;
 	if (counts[RULESET] > 1 || counts[RESTRICT] != counts[RULESET] || (rules && !counts[RULESET]))
 		return 0;
 	return counts[NO_NEW_PRIVS] || !(counts[RESTRICT] || counts[FILTER]);
 }
 
-// Whether a plan is valid as a whole, so that no operation reads beyond its bytes.
-static int is_plan(const struct plan *plan, size_t size)
+// Whether a plan with one program, or with none, is valid as a whole, so that no operation reads beyond its bytes.
+static int is_plan(const struct plan *plan, size_t size, uint32_t programs)
 {
 	uint32_t counts[KINDS] = { 0 };
 	const struct operation *operation;
@@ -259,7 +260,7 @@ static int is_plan(const struct plan *plan, size_t size)
 		left -= operation->size;
 		counts[operation->kind]++;
 	}
-	if (left || !is_complete(counts))
+	if (left || !is_complete(counts, programs))
 		return 0;
 	operation = first_operation(plan);
 	for (uint32_t i = 0; i < plan->count; i++, operation = next_operation(operation))

@@ -1,4 +1,4 @@
-"""The program `launch`, started by `start.c`, which document the details.
+"""The program `launch`, started by `start.c`, and the same for forked children, `forked.c`, which document the details.
 
 spawnd opens the program once, so that the versions of the plan's writer and of its executor always match.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import ctypes
 import os
 from array import array
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Set
+from dataclasses import dataclass, replace
 from errno import ENOEXEC
-from itertools import compress
+from itertools import compress, takewhile
 from operator import not_
 
 from supervisor.launch import PATH
@@ -31,6 +31,9 @@ _find_sockets.argtypes = (ctypes.c_void_p, ctypes.c_uint, ctypes.c_void_p)
 _find_sockets.restype = None
 _reserve_block = _library.reserve_block
 _reserve_block.argtypes = (ctypes.c_int, ctypes.POINTER(ctypes.c_int))
+_carry_out_forked = _library.carry_out_forked
+_carry_out_forked.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_int))
+_carry_out_forked.restype = ctypes.POINTER(ctypes.c_char_p)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,24 @@ class Arrival:
 
 def in_copy(fds: Collection[int], error: int) -> Arrival:
     """Return the way in a table that is copied with the process."""
-    return Arrival({fd: fd for fd in fds}, error, highest=max(_open_numbers()))
+    return replace(in_fork(fds, error), highest=max(_open_numbers()))
+
+
+def in_fork(fds: Collection[int], error: int) -> Arrival:
+    """Return the way to a forked child."""
+    return Arrival({fd: fd for fd in fds}, error)
+
+
+def in_messages(fds: Collection[int], error: int) -> Arrival:
+    """Return the way to a process that has no descriptor but `error`."""
+    sent = tuple(fds)
+    return Arrival(_received(sent, {error}), error, sent=sent)
+
+
+def _received(fds: Collection[int], used: Set[int]) -> dict[int, int]:
+    """Return the lowest free numbers, which descriptors from messages get."""
+    free = (number for number in range(len(used) + len(fds)) if number not in used)
+    return dict(zip(fds, free, strict=False))
 
 
 def _open_numbers() -> Iterator[int]:
@@ -82,9 +102,7 @@ class Program:
         if OWN + len(moved) > len(self._block):
             return in_copy(distinct, error)
         numbers = dict(zip(moved, self._block[OWN:], strict=False))
-        used = {self._block[1], *numbers.values()}
-        free = (number for number in range(len(used) + len(sent)) if number not in used)
-        numbers.update(zip(sent, free, strict=False))
+        numbers.update(_received(sent, {self._block[1], *numbers.values()}))
         return Arrival(numbers, self._block[1], moved, sent)
 
     def start(self, plan: bytes, arrival: Arrival, error: int, ours: int) -> int:
@@ -101,6 +119,17 @@ class Program:
         number = -pid & ~NO_PROGRAM
         cause = os.strerror(number)
         raise OSError(number, f"{PATH} is not executed: {cause}" if -pid & NO_PROGRAM else cause)
+
+
+def carry_out_forked(plan: bytes, error: int) -> tuple[list[bytes], int]:
+    """Carry out a plan without a program in this process, a forked child with a single thread.
+
+    `error` is the socket for the report of a failure, after which this process ends. It also ends if spawnd is gone.
+    Returns the assignments of the environment, and the number to which the socket has moved.
+    """
+    moved = ctypes.c_int(error)
+    found = _carry_out_forked(plan, len(plan), moved)
+    return list(takewhile(lambda assignment: assignment is not None, found)), moved.value
 
 
 def _divided(fds: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -27,6 +27,18 @@ static struct {
 	unsigned int shared_used;
 } report;
 
+// An operation for failures before the plan is read.
+static const struct {
+	struct operation operation;
+	char strings[8];
+} start_operation = { { 0, 0, 0, LABELS, 24 }, "start\0" };
+
+static void begin_report(int fd)
+{
+	report.operation = &start_operation.operation;
+	report.fd = fd;
+}
+
 enum { SHARED_REPORT = 1 << 16 }; // bytes; the longest report has a path and 256 bytes, each of them as six
 
 // The last byte stays NUL.
@@ -130,6 +142,11 @@ static _Noreturn void fail_step(const char *step, const struct failure *failure)
 static _Noreturn void fail(const struct failure *failure)
 {
 	fail_step(string_of(report.operation, STEP), failure);
+}
+
+static _Noreturn void fail_without_plan(void)
+{
+	fail(&(struct failure){ EINVAL, "plan", "", 0, 0 });
 }
 
 // Return a result, but report an error of the kernel.

@@ -10,10 +10,6 @@ from supervisor.linux.libc import check, function
 
 # <linux/prctl.h>
 PR_SET_NO_NEW_PRIVS = 38
-PR_CAP_AMBIENT = 47
-PR_CAP_AMBIENT_IS_SET = 1
-PR_CAP_AMBIENT_RAISE = 2
-PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 # <linux/capability.h>
 LINUX_CAPABILITY_VERSION_3 = 0x20080522
@@ -33,24 +29,6 @@ _DATA = struct.Struct("=6I")  # twice the effective, permitted and inheritable s
 _capget = function("capget", ctypes.c_char_p, ctypes.c_char_p)
 _capset = function("capset", ctypes.c_char_p, ctypes.c_char_p)
 _prctl = function("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
-
-
-def cap_ambient_raise(capability: int) -> None:
-    """Add a capability, by its number, to the ambient set.
-
-    Raises OSError: EPERM unless it is in the permitted and in the inheritable set, EINVAL for an unknown number.
-    """
-    check(_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0))
-
-
-def cap_ambient_is_set(capability: int) -> bool:
-    """Whether a capability is in the ambient set. Raises OSError, EINVAL for an unknown number."""
-    return check(_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, capability, 0, 0)) == 1
-
-
-def cap_ambient_clear_all() -> None:
-    """Empty the ambient set."""
-    check(_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
 
 
 def limit_effective(wanted: Iterable[int]) -> None:

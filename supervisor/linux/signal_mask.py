@@ -19,6 +19,7 @@ _signal = function("signal", ctypes.c_int, ctypes.c_void_p)
 _ALL = SigSet(*[~0] * len(SigSet()))
 _NONE = SigSet()
 _NUMBERS = [int(signum) for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}]
+OF_PROCESSES = sum(1 << number - 1 for number in _NUMBERS)  # without those of the C library
 SETTABLE = ((1 << 64) - 1) & ~(1 << signal.SIGKILL - 1 | 1 << signal.SIGSTOP - 1)  # with those of the C library
 
 

@@ -14,7 +14,6 @@ from typing import NoReturn, Protocol
 from supervisor.definitions.service import Definitions, Reset, Service
 from supervisor.lifecycle.life import Ended
 from supervisor.linux.descriptors import memfd
-from supervisor.manager.launch_message import receive_launch
 from supervisor.process import child
 from supervisor.process.children import Exit, signal_name
 from supervisor.process.fork_server import Program
@@ -81,7 +80,7 @@ class Calls:
         self._function.share(key, data)
 
     def run_child(self, fd: int) -> NoReturn:
-        child.become_worker(receive_launch(fd), lambda: self._function.main)
+        child.become_worker(child.receive_plan(fd), fd, lambda: self._function.main)
 
 
 def function_succeeded(answer: Answer | None, pid: int, is_child: bool) -> bool:

@@ -17,7 +17,6 @@ from supervisor.loop.loop import Loop
 from supervisor.manager import functions
 from supervisor.manager.functions import Sources
 from supervisor.manager.host import HostFacts
-from supervisor.manager.launch_message import send_launch
 from supervisor.manager.unit import Unit
 from supervisor.manager.worker import OPTIONS, ForkServers, load_shared, load_worker, options_file, worker_command
 from supervisor.notify.receiver import Receiver
@@ -143,7 +142,7 @@ class Launcher:
             if apart:
                 pid = self._start(launch, owner, error_fd)
             else:
-                send_launch(error_fd, launch)
+                child.send_plan(error_fd, launch)
                 data = partial(functions.shared_data, service, text) if shared else None
                 pid = self._fork_server.fork(write_end, functions.shared_key(service), data)
                 self._children.register(pid, owner)
@@ -300,9 +299,11 @@ class Launcher:
 
     def _fork(self, launch: Launch, hears: bool) -> int:
         load_shared(launch.service.worker)
-        child.prepare(launch)
+        plan = child.forked_plan(launch, hears)
         with step("fork"):
-            return fork(lambda: child.become_worker(launch, lambda: load_worker(launch.service.worker), hears))
+            return fork(
+                lambda: child.become_worker(plan, launch.error_fd, lambda: load_worker(launch.service.worker))
+            )
 
     def _execute(self, launch: Launch, our_end: int, hears: bool) -> int:
         program = self._host.program

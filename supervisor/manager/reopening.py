@@ -139,7 +139,7 @@ class Reopening:
 
 def _reopen(files: list[Opened], hold: Hold, note: int, report: int) -> None:
     default_signals()
-    for first, last in gaps(sorted({0, 1, 2, note, report, *(opened.fd for opened in files)})):
+    for first, last in gaps({0, 1, 2, note, report, *(opened.fd for opened in files)}):
         close_range(first, last)
     paths, problems = [], []
     for opened in files:

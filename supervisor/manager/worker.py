@@ -16,7 +16,6 @@ import setproctitle
 from supervisor.linux.descriptors import memfd
 from supervisor.linux.signal_mask import block_all
 from supervisor.loop.loop import Loop
-from supervisor.manager.launch_message import receive_launch, send_launch
 from supervisor.origin import interpreter
 from supervisor.process import child
 from supervisor.process.children import Children
@@ -86,7 +85,7 @@ class ForkServers:
         """
         fork_server = self._fork_server(launch.service.worker)
         assert fork_server is not None
-        send_launch(our_end, launch)
+        child.send_plan(our_end, launch, hears=False)
         return fork_server.fork(launch.error_fd)
 
     def _fork_server(self, name: str) -> ForkServer | None:
@@ -115,4 +114,4 @@ class ResidentProgram:
         """Do nothing: these workers share modules only."""
 
     def run_child(self, fd: int) -> NoReturn:
-        child.become_worker(receive_launch(fd), lambda: load_worker(self._name), hears=False)
+        child.become_worker(child.receive_plan(fd), fd, lambda: load_worker(self._name))

@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 from supervisor.errors import StepError
 from supervisor.places import cgroup2_mounts
-from supervisor.process.attributes import write_once
 from supervisor.process.failure import failed, step
 
 OWN_LEAF = "spawnd"  # leaf of spawnd itself, in a subtree in which it was started
@@ -52,6 +51,15 @@ class Resource:
     @property
     def controller(self) -> str:
         return self.file.partition(".")[0]
+
+
+def write_once(path: str, text: str) -> None:
+    """Write a file of the kernel in one system call. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 RESOURCES = {

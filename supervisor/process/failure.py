@@ -72,14 +72,6 @@ class ErrorPipe:
         # One write without slices, which would take memory: an empty pipe has room for PIPE_BUF and much more.
         os.write(self.fd, data)
 
-    def notice(self, text: str) -> None:
-        """Report a feature that is missing but does not keep the service from starting. Raises OSError."""
-        os.write(self.fd, json.dumps({"notice": text}).encode() + b"\n")
-
-    def is_released(self) -> bool:
-        """Wait until spawnd has written down this process; return False if spawnd is gone. Raises OSError."""
-        return bool(os.read(self.fd, 1))
-
     def close(self) -> None:
         """Report success, for a child that executes no program."""
         os.close(self.fd)
@@ -107,8 +99,6 @@ def split_notices(data: bytes) -> tuple[tuple[str, ...], bytes]:
 
 
 def _notice(message: dict[str, Any]) -> str:
-    if "errno" not in message:
-        return str(message["notice"])
     return f"{message['notice']}: {os.strerror(message['errno'])}; {message['then']}"
 
 

@@ -31,8 +31,6 @@ from supervisor.linux.place import ALWAYS, Place, UntrustedLink
 from supervisor.process.failure import step
 from supervisor.process.fork import in_thread
 
-FOLDER = os.O_PATH | os.O_DIRECTORY
-
 DEFAULT_MODE = 0o640  # of a created file; spawnd's umask has no effect
 EMPTIED = frozenset({"w", "w+"})  # fopen(3): the file is truncated when it is opened
 
@@ -65,12 +63,11 @@ def place_for(rights: Rights | None, *, follows_all: bool = False, owner: int | 
     return Place(follows_all=follows_all, owners=owners)
 
 
-def open_as(path: str, flags: int, rights: Rights | None, *, alone: bool = False, both_ways: bool = True) -> int:
+def open_as(path: str, flags: int, rights: Rights | None, *, both_ways: bool = True) -> int:
     """Open the existing file at `path`, with `rights` beyond links of other users; the caller owns the descriptor.
 
     Never blocks. Without `rights` such a link is an error. A file that another user can have put into a
-    world-writable folder is an error even with `rights`. `alone`: this process has a single thread and is
-    still in its set-up, so no extra thread is needed. See `Place.open` for `both_ways`. Raises OSError.
+    world-writable folder is an error even with `rights`. See `Place.open` for `both_ways`. Raises OSError.
     """
     with place_for(rights, follows_all=rights is not None and rights.uid == 0) as place:
         try:
@@ -84,12 +81,10 @@ def open_as(path: str, flags: int, rights: Rights | None, *, alone: bool = False
             with _lent(wanted):
                 return _open_beyond(place.folder, rest, flags, both_ways)
 
-        return beyond() if alone else in_thread(beyond, "open")
+        return in_thread(beyond, "open")
 
 
 def _open_beyond(folder: int, rest: str, flags: int, both_ways: bool) -> int:
-    if flags & os.O_DIRECTORY:
-        rest += "/."  # O_PATH alone does not check whether the folder may be entered
     held = openat2(folder, rest, os.O_PATH | os.O_CLOEXEC, RESOLVE_NO_MAGICLINKS)
     try:
         if is_proc(held):

@@ -30,7 +30,7 @@ from supervisor.process.fork import EXIT_CHILD_FAILED, default_signals, fork
 IDLE = 10.0  # seconds without work until it ends
 FORK_TIMEOUT = 5.0  # seconds for a fork; a slower fork server is killed
 LONGEST_KEY = 8192  # bytes, enough for a path
-SOCKET = 3  # descriptor of its end
+SOCKET = 3  # descriptor of its end, and of that of a child
 
 MOST_SHARED = 64  # shared items at which a new fork server is started
 
@@ -203,7 +203,9 @@ def _be_child(connection: socket.socket, program: Program, fd: int) -> NoReturn:
     try:
         connection.close()
         close_inherited_log()
-        program.run_child(fd)
+        os.dup2(fd, SOCKET, inheritable=False)  # as the plan of the child has it
+        os.close(fd)
+        program.run_child(SOCKET)
     except BaseException:
         with suppress(BaseException):
             os.write(2, traceback.format_exc().encode(errors="replace"))

@@ -1,4 +1,4 @@
-"""The plan of a launch: the steps of an executed program's process in a fixed order.
+"""The plan of a launch: the steps of a service's process in a fixed order.
 
 The order is a rule, which `plan.h` checks. Steps that need root or a path of the host come before chroot and
 the change of user. The change of user comes before the kept capabilities and the working directory. Limits
@@ -14,27 +14,19 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
-from supervisor.definitions.service import Service, slot_name
+from supervisor.definitions.service import UNLIMITED, Service, slot_name
 from supervisor.launch.operations import Kind, operation, plan
 from supervisor.launch.program import Arrival
 from supervisor.linux.capabilities import CAPABILITIES, SETPCAP, has_effective, permitted
-from supervisor.linux.descriptors import LAST_DESCRIPTOR
 from supervisor.linux.mount import MS_BIND, MS_REC, MS_SLAVE
 from supervisor.linux.namespaces import CLONE_NEWNET
-from supervisor.linux.scheduling import CLASSES, IOPRIO_CLASS_SHIFT, NORMAL
-from supervisor.process.attributes import (
-    BIND_US,
-    OOM_SCORE_ADJ,
-    POLICIES,
-    RESOURCES,
-    Limits,
-    early_limit,
-    with_descriptors,
-)
-from supervisor.process.child_descriptors import SPARE, moves
+from supervisor.linux.scheduling import CLASSES, IOPRIO_CLASS_SHIFT, NORMAL, OOM_SCORE_ADJ
+from supervisor.linux.signal_mask import OF_PROCESSES
+from supervisor.process.child_descriptors import SPARE, gaps, moves
 from supervisor.process.child_descriptors import plan as plan_table
 from supervisor.process.failure import failed
 from supervisor.process.files import Rights
@@ -48,6 +40,29 @@ Made = tuple[bytes, ...]
 
 USUAL = 64  # descriptors: larger tables are not kept
 _kept = lru_cache(64)  # results of each function, some hundred bytes each
+Limits = dict[str, tuple[int, int]]  # soft and hard
+
+POLICIES = {"batch": os.SCHED_BATCH, "idle": os.SCHED_IDLE, "fifo": os.SCHED_FIFO, "rr": os.SCHED_RR}
+# every RLIMIT_* of <asm-generic/resource.h>; Python has no name for `locks` (10)
+RESOURCES = {
+    "as": resource.RLIMIT_AS,
+    "core": resource.RLIMIT_CORE,
+    "cpu": resource.RLIMIT_CPU,
+    "data": resource.RLIMIT_DATA,
+    "fsize": resource.RLIMIT_FSIZE,
+    "locks": 10,
+    "memlock": resource.RLIMIT_MEMLOCK,
+    "msgqueue": resource.RLIMIT_MSGQUEUE,
+    "nice": resource.RLIMIT_NICE,
+    "nofile": resource.RLIMIT_NOFILE,
+    "nproc": resource.RLIMIT_NPROC,
+    "rss": resource.RLIMIT_RSS,
+    "rtprio": resource.RLIMIT_RTPRIO,
+    "rttime": resource.RLIMIT_RTTIME,
+    "sigpending": resource.RLIMIT_SIGPENDING,
+    "stack": resource.RLIMIT_STACK,
+}
+BIND_US = ("nofile", "stack", "data", "as")  # in the order of setting: the last two may leave no memory
 
 
 def descriptors(launch: Launch) -> set[int]:
@@ -56,14 +71,14 @@ def descriptors(launch: Launch) -> set[int]:
 
 
 def make_plan(launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
-    """Return the plan. Without `hears`, signals stay blocked in the program.
+    """Return the plan. Without `hears`, signals stay blocked in the service.
 
     Raises StepError for an impossible table, or an unavailable capability.
     """
     service = launch.service
     limits = with_descriptors(service.limits, launch.nofile_soft)
     operations = [
-        *_begin(launch.is_root, hears, launch.ignored),
+        *_begin(launch, hears),
         *_table(launch, arrival),
         *_files(launch),
         *_attributes(launch, limits),
@@ -75,12 +90,18 @@ def make_plan(launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
     return plan(operations)
 
 
+def _begin(launch: Launch, hears: bool) -> Made:
+    # Another user could not write its own oom_score_adj then, and has nothing to hide. A forked worker stays as it is.
+    is_hidden = launch.is_root and not launch.worker
+    # an exec resets signals that are not ignored
+    return _begun(is_hidden, hears, OF_PROCESSES if launch.worker else launch.ignored)
+
+
 @_kept
-def _begin(is_root: bool, hears: bool, ignored: int) -> Made:
-    # another user could not write its own oom_score_adj then, and has nothing to hide
-    hidden = (operation(Kind.UNDUMPABLE, "become undumpable"),) if is_root else ()
+def _begun(is_hidden: bool, hears: bool, reset: int) -> Made:
+    hidden = (operation(Kind.UNDUMPABLE, "become undumpable"),) if is_hidden else ()
     session = operation(Kind.SESSION, "start a session")
-    return *hidden, session, operation(Kind.SIGNALS, "reset signals", numbers=[hears, ignored])
+    return *hidden, session, operation(Kind.SIGNALS, "reset signals", numbers=[hears, reset])
 
 
 def _table(launch: Launch, arrival: Arrival) -> Made:
@@ -123,13 +144,8 @@ def _arranged(
 
 def _closing(kept: Iterable[int]) -> bytes:
     """Return the step that closes all other numbers."""
-    ranges: list[int] = []
-    behind = 0
-    for number in sorted(kept):
-        if number > behind:
-            ranges += (behind, number - 1)
-        behind = number + 1
-    return operation(Kind.CLOSE, "close the other descriptors", numbers=[*ranges, behind, LAST_DESCRIPTOR])
+    numbers = [number for ends in gaps(kept) for number in ends]
+    return operation(Kind.CLOSE, "close the other descriptors", numbers=numbers)
 
 
 def _moves(sources: Mapping[int, int], used: set[int]) -> list[int]:
@@ -185,6 +201,28 @@ def _attributes(launch: Launch, limits: Limits) -> Operations:
     for name, wanted in limits.items():
         if (pair := early_limit(name, *wanted)) is not None:
             yield _limit(Kind.LIMIT, name, *pair)
+
+
+def with_descriptors(limits: Limits, nofile_soft: int) -> Limits:
+    """Return `limits` with a limit of descriptors: by default the soft one that spawnd was started with."""
+    if "nofile" in limits:
+        return limits
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return limits | {"nofile": (_lower(nofile_soft, hard), hard)}
+
+
+def early_limit(name: str, soft: int, hard: int) -> tuple[int, int] | None:
+    """Return what to set of a limit at first: of a limit that binds this process a rise of the hard one, or nothing."""
+    if name not in BIND_US:
+        return soft, hard
+    soft_now, hard_now = resource.getrlimit(RESOURCES[name])
+    return None if _lower(hard, hard_now) == hard else (soft_now, hard)
+
+
+def _lower(one: int, other: int) -> int:
+    if UNLIMITED in (one, other):
+        return other if one == UNLIMITED else one
+    return min(one, other)
 
 
 @_kept
@@ -341,11 +379,12 @@ def _end(launch: Launch, limits: Limits) -> Operations:
         if name in limits:
             yield _limit(Kind.BINDING_LIMIT, name, *limits[name])
     yield from _go(service.no_new_privs)
-    yield operation(
-        *(Kind.EXECUTE, "exec", launch.argv[0], [service.expand_env], launch.argv),
-        refused=errno.ENOMEM,
-        cause="the limits leave no memory for it",
-    )
+    if not launch.worker:
+        yield operation(
+            *(Kind.EXECUTE, "exec", launch.argv[0], [service.expand_env], launch.argv),
+            refused=errno.ENOMEM,
+            cause="the limits leave no memory for it",
+        )
 
 
 @_kept

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from supervisor.linux.glance import read_link
-from supervisor.linux.mount import MS_BIND, MS_REC, MS_SLAVE, mount
-from supervisor.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS, setns, unshare
+from supervisor.linux.namespaces import CLONE_NEWNET, setns
 from supervisor.process.failure import step
 from supervisor.process.fork import in_thread
 
@@ -34,22 +33,6 @@ def enter_namespace(name: str) -> None:
             setns(fd, CLONE_NEWNET)
         finally:
             os.close(fd)
-
-
-def bind_resolver(name: str) -> None:
-    """Replace `/etc/resolv.conf` by that of the network namespace `name`, if it has one. Raises StepError.
-
-    This affects only this process and its descendants: they get their own mounts, which follow those of the
-    host.
-    """
-    source, target = f"{FILES}/{name}/{RESOLVER}", f"/etc/{RESOLVER}"
-    if not os.path.exists(source):
-        return
-    with step("make a mount namespace"):
-        unshare(CLONE_NEWNS)
-        mount("none", "/", flags=MS_SLAVE | MS_REC)
-    with step(f"bind over {target}", source):
-        mount(source, target, flags=MS_BIND)
 
 
 def namespace_of_name(name: str) -> Identity | None:

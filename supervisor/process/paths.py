@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -67,13 +67,8 @@ def refined(sight: Sight, fd: int) -> Sight:
     return Sight.RENAMED if name.startswith("/") and not name.endswith(" (deleted)") else sight
 
 
-def moved(sights: Mapping[Slot, Sight]) -> StepError:
-    """Return the failure of a start whose paths lead elsewhere by now, by slot of the table."""
-    return StepError(LOOK, "", 0, json.dumps(sights))
-
-
 def read_moved(failure: StepError | None) -> dict[Slot, Sight]:
-    """Return the slots in such a failure; none for any other."""
+    """Return the slots in the failure of a start whose paths lead elsewhere by now; none for any other."""
     if failure is None or failure.step != LOOK:
         return {}
     return {int(slot): Sight(sight) for slot, sight in json.loads(failure.cause).items()}

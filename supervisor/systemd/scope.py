@@ -27,7 +27,6 @@ from supervisor.linux.descriptors import close_range
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop, Timer
 from supervisor.places import cgroup2_mounts
-from supervisor.process.attributes import write_once
 from supervisor.process.cgroup import (
     SYSTEMD_RUNS,
     Leaf,
@@ -38,6 +37,7 @@ from supervisor.process.cgroup import (
     kill_members,
     own_cgroup,
     use_subtree,
+    write_once,
 )
 from supervisor.process.failure import step
 from supervisor.process.fork import default_signals, fork

@@ -28,11 +28,9 @@ Start = Callable[[Any, int, int], int]
 
 def starter() -> Start:
     """Return what starts a `Launch`, with its end of a pair of sockets and ours."""
-    try:
-        from supervisor.launch.program import Program
-        from supervisor.process.launch_plan import descriptors, make_plan
-    except ImportError:
-        return _forked
+    from supervisor.launch.program import Program
+    from supervisor.process.launch_plan import descriptors, make_plan
+
     program = Program()
     program.reserve()
 
@@ -50,15 +48,6 @@ def host_facts() -> dict[str, Any]:
     except ImportError:
         return {}
     return {"ignored": ignored()}
-
-
-def _forked(launch: Any, error: int, ours: int) -> int:
-    from supervisor.process import child
-    from supervisor.process.fork import fork
-
-    child.prepare(launch)
-    run = child.run  # type: ignore[attr-defined]  # its name in the last version that forked
-    return fork(lambda: run(launch))
 
 
 def serve() -> None:

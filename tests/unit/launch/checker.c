@@ -10,7 +10,7 @@
 static size_t sink;
 
 // What no plan may do, said in another way than by the checker.
-static void check_meaning(const struct plan *plan)
+static void check_meaning(const struct plan *plan, int programs)
 {
 	const struct operation *operation = first_operation(plan);
 	int waits = 0, is_bound = 0, has_rules = 0, executes = 0;
@@ -44,7 +44,7 @@ static void check_meaning(const struct plan *plan)
 				abort();
 			break;
 		case FILTER:
-			if (!is_bound || has_rules == 1 || first & ~6ull || operation->number_count > 4097 ||
+			if (!programs || !is_bound || has_rules == 1 || first & ~6ull || operation->number_count > 4097 ||
 			    operation->number_count < 2)
 				abort();
 			break;
@@ -53,18 +53,19 @@ static void check_meaning(const struct plan *plan)
 			break;
 		}
 	}
-	if (waits != 1 || !executes || has_rules == 1)
+	if (waits != 1 || executes != programs || has_rules == 1)
 		abort();
 }
 
-static int read_plan(const uint8_t *data, size_t size)
+// Return whether it is a plan that executes a program, or else one that executes none, as 'y', 'f' or 'n'.
+static char read_plan(const uint8_t *data, size_t size)
 {
 	struct plan *plan = malloc(size ? size : 1);
-	int is_good;
+	char found;
 
 	memcpy(plan, data, size);
-	is_good = is_plan(plan, size);
-	if (is_good) {
+	found = is_plan(plan, size, 1) ? 'y' : is_plan(plan, size, 0) ? 'f' : 'n';
+	if (found != 'n') {
 		const struct operation *operation = first_operation(plan);
 		uint64_t phase = 0;
 
@@ -79,10 +80,10 @@ static int read_plan(const uint8_t *data, size_t size)
 		}
 		if ((const char *)operation != (const char *)plan + size)
 			abort();
-		check_meaning(plan);
+		check_meaning(plan, found == 'y');
 	}
 	free(plan);
-	return is_good;
+	return found;
 }
 
 #ifdef FUZZER
@@ -101,7 +102,7 @@ int main(void)
 
 		if (fread(data, 1, size, stdin) != size)
 			return 1;
-		putchar(read_plan(data, size) ? 'y' : 'n');
+		putchar(read_plan(data, size));
 		free(data);
 	}
 	return 0;

@@ -27,6 +27,8 @@ def plans() -> dict[str, bytes]:
             _launch(full, fds=(("a", 7), ("b", 8)), marks=marks, emptied=(4,), rewound=(3,), keyring=True), ARRIVAL
         ),
         "confined": plan(_confined()),
+        "forked": make_plan(_launch(Service("small"), worker=True), Arrival({}, 4)),
+        "full forked": make_plan(_launch(full, fds=(("a", 7), ("b", 8)), worker=True), ARRIVAL),
     }
 
 

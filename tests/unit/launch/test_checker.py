@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from supervisor.launch import PATH
 from supervisor.launch.operations import VERSION, Kind, operation, plan
+from supervisor.launch.program import carry_out_forked
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWUTS
 from supervisor.process.failure import read_failure
 from supervisor.process.fork import EXIT_CHILD_FAILED
@@ -34,12 +35,13 @@ SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 MISSING = "No such file or directory (ENOENT)"
 NO_PLAN = "cannot start: the plan is none that this version carries out (EINVAL)"
 
-Check = Callable[[Iterable[bytes]], list[bool]]
+Check = Callable[[Iterable[bytes]], str]
+PROGRAM, FORKED, NONE = "yfn"
 
 
 @pytest.fixture(scope="module")
 def check(tmp_path_factory: pytest.TempPathFactory) -> Check:
-    """Which of some plans the checker takes; the process that it runs in ends with the first byte beyond one."""
+    """The sorts of some plans; the process that the checker runs in ends with the first byte beyond one."""
     if shutil.which("cc") is None:
         pytest.skip("needs a C compiler")
     program = tmp_path_factory.mktemp("checker") / "checker"
@@ -47,22 +49,23 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> Check:
     source = ["-o", str(program), str(HERE / "checker.c")]
     subprocess.run([*command, *SANITIZED.split(), *source], cwd=ROOT, check=True)
 
-    def run(plans: Iterable[bytes]) -> list[bool]:
+    def run(plans: Iterable[bytes]) -> str:
         data = b"".join(struct.pack("=I", len(plan)) + plan for plan in plans)
-        return [byte == ord("y") for byte in subprocess.run([program], input=data, stdout=-1, check=True).stdout]
+        return subprocess.run([program], input=data, stdout=-1, check=True).stdout.decode()
 
     return run
 
 
 def test_what_spawnd_writes_is_taken(check: Check) -> None:
-    assert check(plans().values()) == [True] * len(plans())
+    found = dict(zip(plans(), check(plans().values()), strict=True))
+    assert found == {name: FORKED if "forked" in name else PROGRAM for name in plans()}
 
 
 @pytest.mark.parametrize("name", sorted(plans()))
 def test_no_beginning_of_a_plan_is_one(check: Check, name: str) -> None:
     whole = plans()[name]
-    assert not any(check(whole[:size] for size in range(len(whole))))
-    assert not any(check(whole + bytes(size) for size in range(1, 20)))
+    assert set(check(whole[:size] for size in range(len(whole)))) == {NONE}
+    assert set(check(whole + bytes(size) for size in range(1, 20))) == {NONE}
 
 
 @pytest.mark.parametrize("name", sorted(plans()))
@@ -166,9 +169,25 @@ NOT_PLANS = {
 
 def test_what_makes_no_sense_is_no_plan(check: Check) -> None:
     longest = [GO, BOUND, RULESET, RULE, RESTRICT, _filter(6, *[ALLOW] * 4096), _filter(0, ALLOW), END]
-    assert check([plan([GO, END]), plan(longest)]) == [True, True]
+    assert check([plan([GO, END]), plan(longest)]) == PROGRAM * 2
+    restricted = [GO, BOUND, RULESET, RULE, RESTRICT]
+    forked = [plan([GO]), plan(restricted), plan([*restricted, _filter(0, ALLOW)])]
+    assert check(forked) == FORKED * 2 + NONE
     found = dict(zip(NOT_PLANS, check(map(plan, NOT_PLANS.values())), strict=True))
-    assert [name for name, is_taken in found.items() if is_taken] == []
+    assert {name: sort for name, sort in found.items() if sort != NONE} == {"no program": FORKED}
+
+
+def test_a_forked_child_executes_nothing() -> None:
+    ours, theirs = socket.socketpair()
+    ours.send(b"\n")
+    pid = os.fork()
+    if pid == 0:
+        carry_out_forked(plan([GO, END]), theirs.fileno())
+        os._exit(0)
+    theirs.close()
+    failure = read_failure(read_all(ours.detach()))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == EXIT_CHILD_FAILED
+    assert str(failure) == NO_PLAN
 
 
 def carried_out(data: bytes, seals: int = SEALS) -> tuple[int, str]:

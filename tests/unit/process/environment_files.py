@@ -1,4 +1,4 @@
-"""Environment files, and the result of each implementation that reads them: variables, or a bad line."""
+"""Environment files, and the result: variables, or a bad line."""
 
 from __future__ import annotations
 

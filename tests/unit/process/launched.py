@@ -34,7 +34,7 @@ def link(fd):
     except OSError:
         return None
 links = {fd: link(fd) for fd in os.listdir("/proc/self/fd")}
-print(json.dumps({
+os.write(1, json.dumps({
     "fds": {fd: target for fd, target in links.items() if target},
     "status": dict(line.rstrip("\\n").split(":\\t", 1) for line in open("/proc/self/status") if ":\\t" in line),
     "limits": [resource.getrlimit(number) for number in range(16)],
@@ -47,7 +47,7 @@ print(json.dumps({
     "env": dict(os.environ),
     "pid": os.getpid(), "sid": os.getsid(0), "pgid": os.getpgid(0),
     "uids": os.getresuid(), "gids": os.getresgid(), "groups": os.getgroups(),
-}))
+}).encode())
 """
 
 
@@ -106,10 +106,13 @@ def start(
     def become() -> None:
         if before is not None:
             before()
-        if load is not None:
-            child.prepare(launch)
-            child.become_worker(launch, load, hears)
-        execute(launch, error_r, hears, more)
+        try:
+            if load is None:
+                execute(launch, error_r, hears, more)
+            else:
+                child.become_worker(child.forked_plan(launch, hears), error_w, load)
+        except BaseException as error:
+            ErrorPipe(error_w).report(error)
 
     run = Run(fork(become), Role.MAIN, error_r)
     os.close(error_w)
@@ -122,14 +125,10 @@ def start(
 
 
 def execute(launch: Launch, our_end: int, hears: bool, more: Sequence[bytes] = ()) -> None:
-    """End as the process that `launch` starts; one that cannot be started has reported why."""
-    try:
-        arrival = PROGRAM.arrival(descriptors(launch), launch.error_fd)
-        plan = inserted(make_plan(launch, arrival, hears), more)
-        pid = PROGRAM.start(plan, arrival, launch.error_fd, our_end)
-    except BaseException as error:
-        ErrorPipe(launch.error_fd).report(error)
-        return
+    """End as the process that `launch` starts."""
+    arrival = PROGRAM.arrival(descriptors(launch), launch.error_fd)
+    plan = inserted(make_plan(launch, arrival, hears), more)
+    pid = PROGRAM.start(plan, arrival, launch.error_fd, our_end)
     status = os.waitpid(pid, 0)[1]
     if os.WIFSIGNALED(status):
         default_signals()
@@ -137,14 +136,32 @@ def execute(launch: Launch, our_end: int, hears: bool, more: Sequence[bytes] = (
     os._exit(os.WEXITSTATUS(status))
 
 
-def view(service: Service, **changes: Any) -> dict[str, Any]:
-    """Return a started program's view of itself."""
-    outcome = start(service, (PYTHON, "-ISB", "-c", _VIEW), **changes)
+def view(service: Service, forked: bool = False, **changes: Any) -> dict[str, Any]:
+    """Return a started program's view of itself, or that of a forked worker."""
+
+    def main() -> int:
+        exec(_VIEW, {})  # noqa: S102  # as the program does
+        return 0
+
+    outcome = start(service, (PYTHON, "-ISB", "-c", _VIEW), load=(lambda: main) if forked else None, **changes)
     assert outcome.failure is None, outcome.failure
     assert outcome.status == 0, outcome.output
     seen = json.loads(outcome.output)
     assert isinstance(seen, dict)
     return seen
+
+
+def told(service: Service, function: Callable[[], object], **changes: Any) -> Any:
+    """Return the result of `function`, called in a forked worker, as JSON gives it."""
+
+    def main() -> int:
+        os.write(1, json.dumps(function()).encode())
+        return 0
+
+    outcome = start(service, (), load=lambda: main, **changes)
+    assert outcome.failure is None, outcome.failure
+    assert outcome.status == 0, outcome.output
+    return json.loads(outcome.output)
 
 
 def shell(service: Service, script: str, **changes: Any) -> str:

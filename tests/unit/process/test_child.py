@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import resource
 import signal
@@ -16,13 +17,17 @@ import prctl
 import pytest
 
 from supervisor.definitions.service import Descriptor
+from supervisor.errors import StepError
 from supervisor.linux.signal_mask import ignored
-from supervisor.process.child import Main
-from supervisor.process.fork import EXIT_CHILD_FAILED
+from supervisor.process import child
+from supervisor.process.child import MOST, Main
+from supervisor.process.fork import EXIT_CHILD_FAILED, fork
+from supervisor.process.fork_server import SOCKET
 from supervisor.process.held_descriptors import close_descriptor, open_descriptor
+from supervisor.process.launch import Launch
 from tests.unit.closing import PatientCloser
-from tests.unit.process.forked import in_child, open_numbers
-from tests.unit.process.launched import service, shell, start, view
+from tests.unit.process.forked import in_child, open_numbers, read_all
+from tests.unit.process.launched import service, shell, start, told, view
 from tests.unit.process.netns import network_namespace
 from tests.unit.process.requirements import needs_ip, needs_root
 
@@ -118,6 +123,22 @@ def test_the_ready_pipe() -> None:
 def _ignore_all() -> None:
     for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(signum, signal.SIG_IGN)
+
+
+def test_a_worker_has_default_signals_but_for_those_of_its_c_library() -> None:
+    """The C library would end a process that it tells to change its user, for instance."""
+    own = 1 << 31 | 1 << 32
+
+    def look() -> list[int]:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        status = dict(line.split(":\t", 1) for line in lines)
+        return [int(status[name], 16) for name in ("SigBlk", "SigIgn", "SigCgt")]
+
+    before = look()
+    blocked, ignored, caught = told(service(), look, before=_ignore_all)
+    python = 1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1
+    assert (blocked, ignored & ~own, caught & ~own) == (0, python, 0)
+    assert [ignored & own, caught & own] == [found & own for found in before[1:]]
 
 
 def _handle_usr1() -> None:
@@ -235,10 +256,11 @@ FAILURES: list[tuple[dict[str, Any], dict[str, Any], tuple[str, str, int]]] = [
 ]
 
 
+@pytest.mark.parametrize("forked", [False, True])
 @pytest.mark.parametrize(("keys", "changes", "error"), FAILURES)
-def test_failures(keys: dict[str, Any], changes: dict[str, Any], error: tuple[str, str, int]) -> None:
+def test_failures(keys: dict[str, Any], changes: dict[str, Any], error: tuple[str, str, int], forked: bool) -> None:
     before = open_numbers()
-    outcome = start(service(**keys), TRUE, **changes)
+    outcome = start(service(**keys), TRUE, load=loader(lambda: 0) if forked else None, **changes)
     assert outcome.failed_step == error
     assert exited(outcome.status) == EXIT_CHILD_FAILED
     assert outcome.output == ""
@@ -361,6 +383,49 @@ def test_signals_stay_blocked_for_who_is_to_unblock_them(hears: bool) -> None:
         return len(signal.pthread_sigmask(signal.SIG_BLOCK, []) & {signal.SIGTERM, signal.SIGHUP})
 
     assert exited(start(service(), (), load=loader(main), hears=hears).status) == (0 if hears else 2)
+
+
+@pytest.mark.parametrize("count", [0, 2, MOST - 2, MOST - 1, MOST, 3 * MOST])
+def test_a_plan_and_its_descriptors_are_sent(count: int) -> None:
+    """They arrive in a child of a fork server, which has nothing but its socket."""
+    ours, theirs = socket.socketpair()
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    own = [os.memfd_create(f"f{number}") for number in range(count)]
+    launch = Launch(
+        argv=(), env={"A": "\u00fc"}, service=service(), stdio=("/dev/null", write_end, write_end), worker=True,
+        fds=(("null", "/dev/null"), *((f"f{number}", fd) for number, fd in enumerate(own))),
+        error_fd=theirs.fileno(), nofile_soft=4096, is_root=os.geteuid() == 0,
+    )  # fmt: skip
+
+    def main() -> int:
+        table = sorted(open_numbers())
+        found = [os.fstat(number).st_ino for number in table[4:]]
+        os.write(1, json.dumps([os.environ["A"], table, os.get_inheritable(3), found]).encode())
+        return 0
+
+    def become() -> None:
+        os.dup2(theirs.fileno(), SOCKET, inheritable=False)
+        child.become_worker(child.receive_plan(SOCKET), SOCKET, lambda: main)
+
+    inodes = [os.fstat(fd).st_ino for fd in own]
+    child.send_plan(ours.fileno(), launch)
+    ours.send(b"\n")  # the release, which is not part of it
+    pid = fork(become)
+    for fd in (*own, write_end, theirs.detach()):
+        os.close(fd)
+    assert read_all(ours.detach()) == b""
+    name, table, is_inherited, found = json.loads(read_all(read_end))
+    assert exited(os.waitpid(pid, 0)[1]) == 0
+    assert (name, is_inherited, found) == ("\u00fc", True, inodes)
+    assert table == list(range(4 + count))
+
+
+def test_a_child_whose_spawnd_is_gone_before_its_plan_has_come() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        ours.close()
+        with pytest.raises(StepError, match="spawnd is gone"):
+            child.receive_plan(theirs.fileno())
 
 
 def test_a_worker_that_cannot_be_loaded() -> None:

@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import resource
-from collections.abc import Callable
+import socket
 from typing import Any
 
 import pytest
@@ -16,12 +16,17 @@ from hypothesis import strategies as st
 
 from supervisor.definitions.service import Service
 from supervisor.errors import StepError
+from supervisor.launch.operations import Kind, operation
+from supervisor.launch.program import carry_out_forked
 from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range
-from supervisor.process.child_descriptors import arrange, close_others, gaps, plan
-from supervisor.process.failure import ErrorPipe, read_failure
+from supervisor.linux.signal_mask import OF_PROCESSES
+from supervisor.process.child import forked_plan
+from supervisor.process.child_descriptors import gaps, plan
+from supervisor.process.failure import ErrorPipe
 from supervisor.process.launch import Launch, Source
 from tests.unit.process.forked import open_numbers, read_all
 
+HEADER = 16  # bytes of a plan before its operations
 AWAY = 1000  # where the test keeps things that must not be in the way
 NULL = os.stat("/dev/null")
 
@@ -38,18 +43,20 @@ def launch(*sources: Source, ready: tuple[int, int] | None = None, error_fd: int
         error_fd=error_fd,
         nofile_soft=1024,
         is_root=False,
+        worker=True,
     )
 
 
 def shuffled(launch: Launch, limit: int = 4 * AWAY) -> dict[str, Any]:
-    """Return the descriptors of a process by number after `arrange` under a limit, with those from before."""
+    """Return the descriptors of a process by number after its set-up under a limit, with those from before."""
     sources = {source for _, source in plan(launch).targets if isinstance(source, int)}
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    ours, theirs = socket.socketpair()
+    ours.send(b"\n")  # it may go on as soon as it is set up
     pid = os.fork()
     if pid == 0:
-        pipe = ErrorPipe(write_end)
+        pipe = ErrorPipe(theirs.fileno())
         try:
-            high = fcntl.fcntl(write_end, fcntl.F_DUPFD, 2 * AWAY)
+            high = fcntl.fcntl(pipe.fd, fcntl.F_DUPFD, 2 * AWAY)
             close_range(0, 2 * AWAY - 1)
             before = {}
             for number in sources:
@@ -62,7 +69,7 @@ def shuffled(launch: Launch, limit: int = 4 * AWAY) -> dict[str, Any]:
             pipe.fd = os.dup2(high, launch.error_fd, inheritable=False)
             close_range(AWAY, LAST_DESCRIPTOR)
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-            arrange(plan(launch), pipe)
+            _, pipe.fd = carry_out_forked(forked_plan(launch), pipe.fd)
             after = {number: os.fstat(number) for number in open_numbers()}
             message = {
                 "before": before,
@@ -74,8 +81,8 @@ def shuffled(launch: Launch, limit: int = 4 * AWAY) -> dict[str, Any]:
         except BaseException as error:
             pipe.report(error)
         os._exit(0)
-    os.close(write_end)
-    message = json.loads(read_all(read_end))
+    theirs.close()
+    message = json.loads(read_all(ours.detach()))
     os.waitpid(pid, 0)
     assert "before" in message, message
     return message  # type: ignore[no-any-return]
@@ -111,10 +118,10 @@ def test_every_table_comes_out_right(launch: Launch) -> None:
 
 @pytest.mark.parametrize("shift", [-1, 1, 30])
 def test_a_table_that_fills_the_limit(shift: int) -> None:
-    """Its own numbers, one for the pipe and one to spare are enough."""
+    """Its own numbers, one for the pipe and those that a step needs for a moment are enough."""
     numbers = [*range(60)]
     made = launch(*numbers[shift:], *numbers[:shift], error_fd=60)
-    seen = shuffled(made, limit=62)
+    seen = shuffled(made, limit=63)
     assert {number: seen["before"][str(source)] for number, source in plan(made).targets} == {
         int(number): inode for number, inode in seen["after"].items() if int(number) < 60
     }
@@ -134,53 +141,16 @@ def test_the_ready_pipe_displaces_nothing(number: int) -> None:
 
 
 def test_others_are_closed_before_anything_else() -> None:
-    def check() -> tuple[set[int], set[int]]:
-        read_end, write_end = os.pipe2(os.O_CLOEXEC)
-        out, table, _other = (os.memfd_create("test") for _ in range(3))
-        pipe = os.dup(write_end)
-        close_others(launch("/dev/null", out, out, table, "/dev/null", table, ready=(9, write_end), error_fd=pipe))
-        assert read_end not in open_numbers()
-        return open_numbers(), {0, 1, 2, out, table, write_end, pipe}
-
-    # what is left is not enough to tell anybody of it
-    numbers, kept = _over_a_pipe(check)
-    assert numbers == kept
-
-
-def _over_a_pipe(check: Callable[[], tuple[set[int], set[int]]]) -> tuple[set[int], set[int]]:
-    """As `in_child`, through stdout, which stays open."""
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.dup2(write_end, 1)
-            os.write(1, json.dumps([sorted(numbers) for numbers in check()]).encode())
-        finally:
-            os._exit(0)
-    os.close(write_end)
-    data = read_all(read_end)
-    os.waitpid(pid, 0)
-    numbers, kept = json.loads(data)
-    return set(numbers), set(kept)
+    """A process that hangs in a later step holds none of them."""
+    made = launch("/dev/null", 5, 5, 8, "/dev/null", 8, ready=(9, 7), error_fd=11)
+    data = forked_plan(made)
+    begin = [operation(Kind.SESSION, "start a session")]
+    begin.append(operation(Kind.SIGNALS, "reset signals", numbers=[True, OF_PROCESSES]))
+    numbers = [0, 4, 6, 6, 9, 10, 12, LAST_DESCRIPTOR]
+    begin.append(operation(Kind.CLOSE, "close the other descriptors", numbers=numbers))
+    assert data[HEADER:].startswith(b"".join(begin))
 
 
 def test_gaps() -> None:
     assert gaps([0, 1, 2, 3]) == [(4, LAST_DESCRIPTOR)]
-    assert gaps([0, 1, 2, 5, 6, 9]) == [(3, 4), (7, 8), (10, LAST_DESCRIPTOR)]
-
-
-def test_a_descriptor_that_is_not_open_is_named_and_the_pipe_survives() -> None:
-    read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        pipe = ErrorPipe(write_end)
-        try:
-            arrange(plan(launch("/dev/null", "/dev/null", "/dev/null", 0, 9999, error_fd=write_end)), pipe)
-        except BaseException as error:
-            pipe.report(error)
-        os._exit(0)
-    os.close(write_end)
-    failure = read_failure(read_all(read_end))
-    os.waitpid(pid, 0)
-    assert failure is not None
-    assert (failure.step, failure.errno) == ("place descriptor 4", errno.EBADF)
+    assert gaps([9, 1, 2, 5, 6]) == [(0, 0), (3, 4), (7, 8), (10, LAST_DESCRIPTOR)]

@@ -3,77 +3,66 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.definitions.service import Service
-from supervisor.errors import StepError
-from supervisor.process.child import LARGEST_FILE, environment, read_environment_file
-from supervisor.process.launch import Launch
-from tests.unit.process.environment_files import CASES
-from tests.unit.process.forked import open_numbers, step_error
-from tests.unit.process.launched import service, start
+from tests.unit.process.environment_files import CASES, LARGEST
+from tests.unit.process.launched import Outcome, service, start, told
 
 
-def launch(**changes: object) -> Launch:
-    fields = {"argv": (), "service": Service("test"), "stdio": ("/dev/null",) * 3, "error_fd": 9, "env": {}}
-    return Launch(**(fields | {"nofile_soft": 1024, "is_root": False} | changes))  # type: ignore[arg-type]
+def environment(wanted: Service | None = None, **changes: Any) -> dict[str, str]:
+    """Return the environment of a forked worker of the user who runs the tests."""
+    found = told(wanted or service(), lambda: dict(os.environ), is_root=False, **changes)
+    assert isinstance(found, dict)
+    return found
 
 
-def read(path: Path, text: str | bytes) -> dict[str, str]:
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return read_environment_file(str(path))
+def refused(path: Path | str) -> Outcome:
+    """Return the failure of a program with that environment file."""
+    return start(service(env_file=(str(path),)), ("/bin/true",))
 
 
 def test_nothing_is_inherited() -> None:
-    assert environment(launch()) == {}
+    assert environment() == {}
 
 
 def test_protocols() -> None:
-    env = environment(launch(fds=(("http", 5), ("", 6)), notify_socket="/run/x", watchdog_usec=2_000_000))
-    pid = str(os.getpid())
+    def look() -> list[object]:
+        return [dict(os.environ), os.getpid()]
+
+    fds = (("http", 0), ("", 0))
+    env, pid = told(service(), look, fds=fds, notify_socket="/run/x", watchdog_usec=2_000_000)
     assert env == {
         "LISTEN_FDS": "2",
-        "LISTEN_PID": pid,
+        "LISTEN_PID": str(pid),
         "LISTEN_FDNAMES": "http:",
         "NOTIFY_SOCKET": "/run/x",
         "WATCHDOG_USEC": "2000000",
-        "WATCHDOG_PID": pid,
+        "WATCHDOG_PID": str(pid),
     }
 
 
-def test_later_ones_win(tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
+def test_later_ones_win(world: Path) -> None:
+    one, two = world / "one", world / "two"
     one.write_text("A=file1\nB=file1\nC=file1\n")
     two.write_text("B=file2\nLISTEN_FDS=9\n")
-    env = environment(launch(env={"A": "own", "Z": "own"}, env_files=(str(one), str(two)), fds=(("x", 3),)))
+    env = environment(env={"A": "own", "Z": "own"}, env_files=(str(one), str(two)), fds=(("x", 0),))
     assert (env["A"], env["B"], env["C"], env["Z"]) == ("file1", "file2", "file1", "own")
     assert env["LISTEN_FDS"] == "1"
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_file_read_by_a_worker(tmp_path: Path, name: str) -> None:
-    text, expected = CASES[name]
-    path = tmp_path / "env"
-    path.write_bytes(text)
-    if isinstance(expected, dict):
-        found = read_environment_file(str(path))
-        assert {os.fsencode(key): os.fsencode(value) for key, value in found.items()} == expected
-        return
-    with pytest.raises(StepError, match=f"line {expected} is not KEY=value") as caught:
-        read_environment_file(str(path))
-    assert (caught.value.step, caught.value.path, caught.value.errno) == ("read", str(path), errno.EINVAL)
-    assert caught.value.line == expected
-    assert "cret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_a_file_read_for_a_program(world: Path, name: str) -> None:
+def test_a_file(world: Path, name: str) -> None:
     text, expected = CASES[name]
     path = world / "env"
     path.write_bytes(text)
+    if isinstance(expected, dict):
+        found = environment(env_files=(str(path),))
+        assert {os.fsencode(key): os.fsencode(value) for key, value in found.items()} == expected
     with open(world / "out", "w+b") as out:
         stdio = ("/dev/null", out.fileno(), out.fileno())
         outcome = start(service(env_file=(str(path),)), ("/usr/bin/env", "-0"), stdio=stdio)
@@ -89,62 +78,50 @@ def test_a_file_read_for_a_program(world: Path, name: str) -> None:
     assert str(outcome.failure) == f"cannot read {str(path)!r}: line {expected} is not KEY=value (EINVAL)"
 
 
-def test_files_for_a_program_that_will_not_do(world: Path) -> None:
+def test_files_that_will_not_do(world: Path) -> None:
     for path, number in ((str(world / "none"), errno.ENOENT), ("/dev/zero", errno.EFBIG), (str(world), errno.EISDIR)):
-        outcome = start(service(env_file=(path,)), ("/bin/true",))
+        outcome = refused(path)
         assert outcome.failed_step == ("read", path, number)
         assert outcome.failure is not None
         assert outcome.failure.cause == os.strerror(number)
+
+
+def test_a_fifo_by_mistake_holds_nothing_up(world: Path) -> None:
     os.mkfifo(world / "fifo")
-    outcome = start(service(env_file=(f"-{world}/none", f"{world}/fifo")), ("/bin/true",))
-    assert (outcome.failure, outcome.status) == (None, 0)
+    assert environment(env_files=(f"{world}/fifo",)) == {}
 
 
-def test_a_file_that_need_not_exist(tmp_path: Path) -> None:
-    (tmp_path / "env").write_text("A=1")
-    assert environment(launch(env_files=(f"-{tmp_path}/none", f"-{tmp_path}/env"))) == {"A": "1"}
-    (tmp_path / "bad").write_text("secret")
-    assert step_error(lambda: environment(launch(env_files=(f"-{tmp_path}/bad",))))[2] == errno.EINVAL
-    assert step_error(lambda: environment(launch(env_files=(f"{tmp_path}/none",))))[2] == errno.ENOENT
+def test_a_file_that_need_not_exist(world: Path) -> None:
+    (world / "env").write_text("A=1")
+    assert environment(env_files=(f"-{world}/none", f"-{world}/env")) == {"A": "1"}
+    (world / "bad").write_text("secret")
+    assert refused(f"-{world}/bad").failed_step == ("read", str(world / "bad"), errno.EINVAL)
 
 
 def test_a_login_comes_first() -> None:
-    service = Service("test", login_env={"HOME": "/root", "SHELL": "/bin/sh"})
-    assert environment(launch(service=service, env={"HOME": "/srv"})) == {"HOME": "/srv", "SHELL": "/bin/sh"}
+    login = service(login_env={"HOME": "/root", "SHELL": "/bin/sh"})
+    assert environment(login, env={"HOME": "/srv"}) == {"HOME": "/srv", "SHELL": "/bin/sh"}
 
 
 def test_a_table_of_which_nothing_is_told() -> None:
-    fds = (("http", 5),)
-    assert environment(launch(service=Service("test", listen_fds=False), fds=fds, notify_socket="/n")) == {
-        "NOTIFY_SOCKET": "/n"
-    }
+    silent = service(listen_fds=False)
+    assert environment(silent, fds=(("http", 0),), notify_socket="/n") == {"NOTIFY_SOCKET": "/n"}
 
 
-def test_files_that_will_not_do(tmp_path: Path) -> None:
-    before = open_numbers()
-    missing = str(tmp_path / "missing")
-    assert step_error(lambda: read_environment_file(missing)) == ("read", missing, errno.ENOENT)
-    assert step_error(lambda: read_environment_file("/dev/zero")) == ("read", "/dev/zero", errno.EFBIG)
-    assert step_error(lambda: read_environment_file(str(tmp_path))) == ("read", str(tmp_path), errno.EISDIR)
-    assert open_numbers() == before
-
-
-def test_a_fifo_by_mistake_holds_nothing_up(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    assert read_environment_file(str(tmp_path / "fifo")) == {}
-
-
-def test_a_large_one_is_read(tmp_path: Path) -> None:
-    value = "x" * (LARGEST_FILE - 2)
-    assert read(tmp_path / "env", f"A={value}") == {"A": value}
+def test_a_large_one_is_read(world: Path) -> None:
+    value = "x" * (LARGEST - 2)
+    (world / "env").write_text(f"A={value}")
+    assert environment(env_files=(f"{world}/env",)) == {"A": value}
+    (world / "env").write_text(f"A={value}x")
+    assert refused(world / "env").failed_step == ("read", str(world / "env"), errno.EFBIG)
 
 
 printable = st.text(st.characters(codec="utf-8", exclude_characters="\0\n"))
 
 
-@settings(deadline=None, database=None)
+@settings(deadline=None, database=None, max_examples=40)
 @given(st.dictionaries(st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_]*\Z"), printable))
 def test_quoted_values_come_back(tmp_path_factory: pytest.TempPathFactory, variables: dict[str, str]) -> None:
     path = tmp_path_factory.mktemp("env") / "env"
-    text = "".join(f'{key}="{value}"\n' for key, value in variables.items())
-    assert read(path, text) == variables
+    path.write_text("".join(f'{key}="{value}"\n' for key, value in variables.items()))
+    assert environment(env_files=(str(path),)) == variables

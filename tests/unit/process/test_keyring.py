@@ -51,25 +51,31 @@ found = libc.syscall({_NR_KEYCTL}, {KEYCTL_SEARCH}, {SESSION}, b"user", b"spawn-
 ring = libc.syscall({_NR_KEYCTL}, {KEYCTL_GET_KEYRING_ID}, {SESSION}, 0)
 text = ctypes.create_string_buffer(200)
 libc.syscall({_NR_KEYCTL}, {KEYCTL_DESCRIBE}, ring, text, 200)
-print(found >= 0, text.value.decode().split(";")[1], ring)
+os.write(1, f"{{found >= 0}} {{text.value.decode().split(';')[1]}} {{ring}}".encode())
 """
 
 
-def look(keyring: bool) -> list[str]:
+def look(keyring: bool, forked: bool = False) -> list[str]:
     """Whether a service finds a key that its starter has, the owner of its session keyring, and its id."""
 
     def have_a_key() -> None:
         join_session_keyring()
         add_key(b"spawn-test", b"secret")
 
-    outcome = start(service(), (PYTHON, "-ISB", "-c", _LOOK), keyring=keyring, before=have_a_key)
+    def main() -> int:
+        exec(_LOOK, {})  # noqa: S102  # as the program does
+        return 0
+
+    load = (lambda: main) if forked else None
+    outcome = start(service(), (PYTHON, "-ISB", "-c", _LOOK), keyring=keyring, before=have_a_key, load=load)
     assert outcome.failure is None, outcome.failure
     return outcome.output.split()
 
 
-def test_a_service_has_a_session_keyring_of_its_own_that_is_root_s() -> None:
-    assert look(keyring=False)[0] == "True"
-    assert look(keyring=True)[:2] == ["False", "0"]
+@pytest.mark.parametrize("forked", [False, True])
+def test_a_service_has_a_session_keyring_of_its_own_that_is_root_s(forked: bool) -> None:
+    assert look(keyring=False, forked=forked)[0] == "True"
+    assert look(keyring=True, forked=forked)[:2] == ["False", "0"]
 
 
 def test_two_services_have_two() -> None:
@@ -93,5 +99,7 @@ def test_a_user_without_room_for_keys_does_without_and_it_is_said() -> None:
 
 
 def test_notices_come_before_a_failure() -> None:
-    assert split_notices(b'{"notice": "one"}\n{"notice": "two"}\n{"step"}') == (("one", "two"), b'{"step"}')
+    lines = b"".join(b'{"notice": "%s", "then": "so", "errno": 2}\n' % name for name in (b"one", b"two"))
+    told = tuple(f"{name}: No such file or directory; so" for name in ("one", "two"))
+    assert split_notices(lines + b'{"step"}') == (told, b'{"step"}')
     assert split_notices(b"") == ((), b"")

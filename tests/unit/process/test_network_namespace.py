@@ -14,7 +14,6 @@ import pytest
 from supervisor.definitions.service import Descriptor, Service
 from supervisor.process.held_descriptors import Table, close_descriptor, open_descriptor
 from supervisor.process.network_namespace import (
-    bind_resolver,
     enter_namespace,
     namespace_of_name,
     namespace_of_process,
@@ -23,6 +22,7 @@ from supervisor.process.network_namespace import (
 )
 from tests.unit.closing import PatientCloser
 from tests.unit.process.forked import in_child, open_numbers, step_error
+from tests.unit.process.launched import service, told
 from tests.unit.process.netns import network_namespace
 from tests.unit.process.requirements import needs_ip, needs_root
 
@@ -118,31 +118,20 @@ def mounted() -> int:
     return Path("/proc/self/mountinfo").read_text().count(" /etc/resolv.conf ")
 
 
-def resolver_in_child(netns: str) -> tuple[str, int]:
-    """Return the resolver of a service inside, and the number of mounts."""
-
-    def look() -> tuple[str, int]:
-        bind_resolver(netns)
-        return Path("/etc/resolv.conf").read_text(), mounted()
-
-    return in_child(look)
-
-
 def test_a_service_inside_has_the_resolver_of_its_namespace(netns: str, resolver: Path) -> None:
     mounts, own = mounted(), Path("/etc/resolv.conf").read_text()
-    assert resolver_in_child(netns) == ("nameserver 192.0.2.53\n", mounts + 1)
+
+    def look() -> tuple[str, int]:
+        return Path("/etc/resolv.conf").read_text(), mounted()
+
+    assert told(service(netns=netns), look) == ["nameserver 192.0.2.53\n", mounts + 1]
     assert mounted() == mounts
     assert Path("/etc/resolv.conf").read_text() == own
 
 
 def test_a_namespace_without_a_resolver_leaves_the_mounts_alone(netns: str) -> None:
     before = os.stat("/proc/self/ns/mnt").st_ino
-
-    def look() -> int:
-        bind_resolver(netns)
-        return os.stat("/proc/self/ns/mnt").st_ino
-
-    assert in_child(look) == before
+    assert told(service(netns=netns), lambda: os.stat("/proc/self/ns/mnt").st_ino) == before
 
 
 def connect_in(name: str, address: tuple[str, int]) -> socket.socket:

@@ -1,25 +1,25 @@
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import prctl
 import pytest
 
 from supervisor.definitions.service import Service
-from supervisor.linux.capabilities import cap_ambient_raise
-from supervisor.process.attributes import CAP_CHECKPOINT_RESTORE, load_prctl, set_privileges
-from tests.unit.process.forked import in_child, step_error
-from tests.unit.process.launched import service, view
+from supervisor.linux.capabilities import CAPABILITIES
+from supervisor.linux.libc import check, function
+from tests.unit.process.launched import service, start, view
 from tests.unit.process.requirements import needs_root
 
 NET_BIND_SERVICE = 1 << 10
 KILL = 1 << 5
 NOBODY = 65534
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 47, 2
+_prctl = function("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
@@ -37,12 +37,14 @@ def own_caps() -> tuple[int, ...]:
 
 
 def after(service: Service, is_root: bool = True, before: Callable[[], object] = lambda: None) -> dict[str, str]:
-    def run() -> dict[str, str]:
-        before()
-        set_privileges(service, is_root=is_root)
-        return own_status()
+    """Return the status of a forked worker, which goes on without an exec."""
+    status = view(service, forked=True, is_root=is_root, before=before)["status"]
+    assert isinstance(status, dict)
+    return status
 
-    return in_child(run)
+
+def failed_step(service: Service, is_root: bool, before: Callable[[], object] = lambda: None) -> tuple[str, str, int]:
+    return start(service, (), load=lambda: lambda: 0, is_root=is_root, before=before).failed_step
 
 
 @needs_root
@@ -75,7 +77,7 @@ def test_an_unprivileged_service_with_capabilities(no_new_privs: bool) -> None:
     assert seen["uids"] == [NOBODY] * 3
     assert caps(seen["status"]) == (both,) * 5
     assert seen["status"]["NoNewPrivs"] == str(int(no_new_privs))
-    forked = after(wanted)  # a worker goes on without exec
+    forked = after(wanted)
     assert caps(forked) == (both,) * 5
     assert forked["NoNewPrivs"] == str(int(no_new_privs))
 
@@ -97,26 +99,26 @@ def test_none_at_all(uid: int) -> None:
 
 @needs_root
 def test_the_capability_without_a_name_in_python_prctl() -> None:
-    bit = 1 << CAP_CHECKPOINT_RESTORE
+    bit = 1 << CAPABILITIES.index("checkpoint_restore")
     assert caps(view(service(capabilities=("checkpoint_restore",)))["status"]) == (bit,) * 5
 
 
 @needs_root
 def test_one_that_the_supervisor_lacks_is_named() -> None:
-    def fail() -> tuple[str, str, int]:
+    def lose() -> None:
         prctl.set_caps((prctl.CAP_SYS_TIME, prctl.ALL_FLAGS, False))
-        return step_error(lambda: set_privileges(service(capabilities=("kill", "sys_time")), is_root=True))
 
-    assert in_child(fail) == ("keep capability sys_time", "", errno.EPERM)
+    step = failed_step(service(capabilities=("kill", "sys_time")), True, lose)
+    assert step == ("keep capability sys_time", "", errno.EPERM)
 
 
 @needs_root
 def test_root_without_setpcap_cannot_keep_the_promise() -> None:
-    def fail() -> tuple[str, str, int]:
+    def lose() -> None:
         prctl.cap_effective.setpcap = False
-        return step_error(lambda: set_privileges(service(uid=0, capabilities=("kill",)), is_root=True))
 
-    assert in_child(fail) == ("reduce the bounding set", "", errno.EPERM)
+    step = failed_step(service(uid=0, capabilities=("kill",)), True, lose)
+    assert step == ("reduce the bounding set", "", errno.EPERM)
 
 
 def inherit(*, keep_user: bool) -> None:
@@ -126,8 +128,8 @@ def inherit(*, keep_user: bool) -> None:
         prctl.set_keepcaps(True)
         become_nobody()
     prctl.set_caps(([5, 10], flags, True))
-    cap_ambient_raise(5)
-    cap_ambient_raise(10)
+    for number in (5, 10):
+        check(_prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, number, 0, 0))
     assert caps(own_status())[4] == NET_BIND_SERVICE | KILL
 
 
@@ -167,8 +169,7 @@ def test_an_ordinary_user_passes_on_what_would_end_with_an_exec() -> None:
 
 
 def test_one_that_nobody_knows() -> None:
-    error = step_error(lambda: set_privileges(service(capabilities=("fly",)), is_root=False))
-    assert error == ("keep capability fly", "", errno.EINVAL)
+    assert failed_step(service(capabilities=("fly",)), False) == ("keep capability fly", "", errno.EINVAL)
 
 
 def become_nobody() -> None:
@@ -185,11 +186,8 @@ def test_an_ordinary_user_leaves_user_and_groups_alone() -> None:
 
 
 def test_an_ordinary_user_cannot_give_what_it_has_not() -> None:
-    def fail() -> tuple[str, str, int]:
-        become_nobody()
-        return step_error(lambda: set_privileges(service(capabilities=("kill",)), is_root=False))
-
-    assert in_child(fail) == ("keep capability kill", "", errno.EPERM)
+    step = failed_step(service(capabilities=("kill",)), False, become_nobody)
+    assert step == ("keep capability kill", "", errno.EPERM)
 
 
 def test_an_ordinary_user_can_give_up_everything() -> None:
@@ -198,25 +196,10 @@ def test_an_ordinary_user_can_give_up_everything() -> None:
     assert status["NoNewPrivs"] == "1"
 
 
-@pytest.mark.parametrize(
-    ("step", "call"), [("set groups", "setgroups"), ("set gid 65534", "setresgid"), ("set uid 65534", "setresuid")]
-)
-def test_steps_of_the_user(step: str, call: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+@needs_root
+@pytest.mark.parametrize(("capability", "step"), [("setgid", "set groups"), ("setuid", f"set uid {NOBODY}")])
+def test_steps_of_the_user(capability: str, step: str) -> None:
+    def lose() -> None:
+        setattr(prctl.cap_effective, capability, False)
 
-    for name in ("setgroups", "setresgid", "setresuid"):
-        monkeypatch.setattr(os, name, refuse if name == call else lambda *_: None)
-    assert step_error(lambda: set_privileges(service(), is_root=True)) == (step, "", errno.EPERM)
-
-
-@pytest.mark.parametrize(
-    ("keys", "wanted"), [({}, False), ({"no_new_privs": True}, True), ({"capabilities": ()}, True)]
-)
-def test_python_prctl_is_imported_for_those_who_need_it(keys: dict[str, Any], wanted: bool) -> None:
-    def loaded() -> bool:
-        sys.modules.pop("prctl", None)
-        load_prctl(service(**keys))
-        return "prctl" in sys.modules
-
-    assert in_child(loaded) == wanted
+    assert failed_step(service(), True, lose) == (step, "", errno.EPERM)

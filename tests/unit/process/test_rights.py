@@ -11,17 +11,15 @@ from pathlib import Path
 import pytest
 
 from supervisor.definitions.service import Descriptor
-from supervisor.errors import StepError
 from supervisor.linux.capabilities import capget
 from supervisor.linux.credentials import is_dumpable
 from supervisor.linux.mount import MS_REC, MS_SLAVE, mount
 from supervisor.linux.namespaces import CLONE_NEWNS, unshare
-from supervisor.process.child import read_environment_file
-from supervisor.process.files import FOLDER, Rights, inode_of, open_as
+from supervisor.process.files import Rights, inode_of, open_as
 from supervisor.process.held_descriptors import close_descriptor, open_descriptor
 from tests.unit.closing import PatientCloser
 from tests.unit.process.forked import in_child, open_numbers, step_error
-from tests.unit.process.launched import service, shell, start
+from tests.unit.process.launched import service, shell, start, told
 from tests.unit.process.requirements import needs_root
 
 pytestmark = needs_root
@@ -53,8 +51,8 @@ def link(path: Path, target: str | Path) -> Path:
     return path
 
 
-def read(path: Path, rights: Rights | None = APP, alone: bool = False) -> bytes:
-    fd = open_as(str(path), os.O_RDONLY, rights, alone=alone)
+def read(path: Path, rights: Rights | None = APP) -> bytes:
+    fd = open_as(str(path), os.O_RDONLY, rights)
     try:
         return os.read(fd, 100)
     finally:
@@ -69,16 +67,15 @@ def error_of(function: Callable[[], object]) -> int | None:
     return None
 
 
-@pytest.mark.parametrize("alone", [False, True])
-def test_beyond_a_link_the_rights_of_the_user_count(app: Path, alone: bool) -> None:
+def test_beyond_a_link_the_rights_of_the_user_count(app: Path) -> None:
     def look() -> list[object]:
         before = open_numbers(), os.getgroups(), capget(), is_dumpable()
         found: list[object] = [
-            read(link(app / "public", "../public"), alone=alone),
-            read(link(app / "group", "../of_group"), alone=alone),
-            error_of(lambda: read(link(app / "secret", "../secret"), alone=alone)),
-            error_of(lambda: read(link(app / "up", "..") / "secret", alone=alone)),
-            read(app.parent / "secret", alone=alone),
+            read(link(app / "public", "../public")),
+            read(link(app / "group", "../of_group")),
+            error_of(lambda: read(link(app / "secret", "../secret"))),
+            error_of(lambda: read(link(app / "up", "..") / "secret")),
+            read(app.parent / "secret"),
         ]
         after = open_numbers(), os.getgroups(), capget(), is_dumpable()
         return [*found, before == after, len(os.listdir("/proc/self/task"))]
@@ -161,12 +158,20 @@ def test_a_descriptor_of_a_table(app: Path) -> None:
     assert step_error(lambda: open_descriptor(spec, APP)) == ("open", f"{app}/secret", errno.EACCES)
 
 
-def test_an_environment_file(app: Path) -> None:
-    for name in ("public", "secret"):
-        link(app / name, f"../{name}")
-    assert read_environment_file(str(app / "public"), APP) == {"NAME": "public"}
-    with pytest.raises(StepError, match="EACCES"):
-        read_environment_file(str(app / "secret"), APP)
+def test_a_worker_of_root_is_as_it_was_beyond_a_link(app: Path) -> None:
+    """It keeps groups and capabilities, and stays dumpable: a successor of spawnd gets its descriptors."""
+    link(app / "current", "../public")
+    link(app / "here", app)
+
+    def look() -> list[object]:
+        return [os.getgroups(), capget().hex(), is_dumpable(), os.getresuid(), os.getcwd(), os.environ["NAME"]]
+
+    wanted = [[1, 2], capget().hex(), True, [0, 0, 0], str(app), "public"]
+    root = service(uid=0, gid=0, gids=(1, 2), cwd=f"{app}/here", env_file=(f"{app}/current",))
+    assert told(root, look, rights=APP) == wanted
+    link(app / "stolen", "../secret")
+    outcome = start(service(uid=0, gid=0, env_file=(f"{app}/stolen",)), (), load=lambda: lambda: 0, rights=APP)
+    assert outcome.failed_step == ("read", f"{app}/stolen", errno.EACCES)
 
 
 def user(**changes: object) -> dict[str, object]:
@@ -238,10 +243,3 @@ def test_nor_behind_a_hard_link(app: Path, server: socket.socket) -> None:
     spec = Descriptor("stream", path=f"{app}/server", connect=True)
     with server:
         assert step_error(lambda: open_descriptor(spec, APP)) == ("connect", f"{app}/server", errno.EPERM)
-
-
-def test_a_folder_can_be_held(app: Path) -> None:
-    link(app / "here", app)
-    fd = open_as(str(app / "here"), FOLDER, APP)
-    assert os.path.samestat(os.fstat(fd), os.stat(app))
-    os.close(fd)

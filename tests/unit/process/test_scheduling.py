@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from pathlib import Path
@@ -8,48 +9,51 @@ from typing import Any
 import prctl
 import pytest
 
-from supervisor.definitions.service import Service
-from supervisor.linux.scheduling import ioprio_get, timer_slack
-from supervisor.process.attributes import OOM_SCORE_ADJ, is_spared, set_scheduling
-from tests.unit.process.forked import in_child, step_error
+from supervisor.linux.libc import check, function, syscall_number
+from supervisor.linux.scheduling import IOPRIO_CLASS_SHIFT, OOM_SCORE_ADJ, is_spared
+from tests.unit.process.forked import in_child
+from tests.unit.process.launched import service, start, told
+
+IOPRIO_WHO_PROCESS = 1
+PR_GET_TIMERSLACK = 30
+_NR_IOPRIO_GET = syscall_number({"x86_64": 252, "ppc64le": 274, "s390x": 283}, 31, {"i686": 290, "x86_64": 290}, 315)
+_ioprio_get = function("syscall", ctypes.c_long, ctypes.c_int, ctypes.c_int)
+_prctl = function("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
 
 
-def after(spared: bool = False, **keys: Any) -> tuple[int, set[int], int]:
-    def run() -> tuple[int, set[int], int]:
-        set_scheduling(Service("test", **keys), spared)
-        return os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0), int(Path(OOM_SCORE_ADJ).read_text())
-
-    return in_child(run)
+def look() -> tuple[int, list[int], int]:
+    score = int(Path(OOM_SCORE_ADJ).read_text())
+    return os.getpriority(os.PRIO_PROCESS, 0), sorted(os.sched_getaffinity(0)), score
 
 
 def test_nothing_said_nothing_changed() -> None:
-    nice, processors, score = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0), Path(OOM_SCORE_ADJ)
-    assert after() == (nice, processors, int(score.read_text()))
+    assert told(service(), look) == list(look())
 
 
 def test_all_three() -> None:
     processor = max(os.sched_getaffinity(0))
-    assert after(nice=7, cpu_affinity=(processor,), oom_score_adj=300) == (7, {processor}, 300)
+    keys = {"nice": 7, "cpu_affinity": (processor,), "oom_score_adj": 300}
+    assert told(service(**keys), look) == [7, [processor], 300]
 
 
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({"io_class": "idle"}, (3, 0)),
-        ({"io_class": "best-effort"}, (2, 4)),
-        ({"io_priority": 7}, (2, 7)),
-        ({"io_class": "realtime", "io_priority": 0}, (1, 0)),
+        ({"io_class": "idle"}, [3, 0]),
+        ({"io_class": "best-effort"}, [2, 4]),
+        ({"io_priority": 7}, [2, 7]),
+        ({"io_class": "realtime", "io_priority": 0}, [1, 0]),
     ],
 )
-def test_disks(keys: dict[str, Any], expected: tuple[int, int]) -> None:
+def test_disks(keys: dict[str, Any], expected: list[int]) -> None:
     if keys.get("io_class") == "realtime" and not prctl.cap_effective.sys_admin:
         pytest.skip("needs CAP_SYS_ADMIN")
 
-    def run() -> tuple[int, int]:
-        set_scheduling(Service("test", **keys), False)
-        return ioprio_get()
+    def look() -> tuple[int, int]:
+        value = check(_ioprio_get(_NR_IOPRIO_GET, IOPRIO_WHO_PROCESS, 0))
+        return value >> IOPRIO_CLASS_SHIFT, value & 7
 
-    assert in_child(run) == expected
+    assert told(service(**keys), look) == expected
 
 
 @pytest.mark.parametrize(
@@ -65,30 +69,24 @@ def test_policies(scheduling: str, policy: int, priority: int) -> None:
     if priority and not prctl.cap_effective.sys_nice:
         pytest.skip("needs CAP_SYS_NICE")
 
-    def run() -> tuple[int, int]:
-        set_scheduling(Service("test", scheduling=scheduling), False)
+    def look() -> tuple[int, int]:
         return os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
 
-    assert in_child(run) == (policy, priority)
+    assert told(service(scheduling=scheduling), look) == [policy, priority]
 
 
 def test_timers() -> None:
-    def run() -> int:
-        set_scheduling(Service("test", timer_slack=0.05), False)
-        return timer_slack()
-
-    assert in_child(run) == 50_000_000
+    assert told(service(timer_slack=0.05), lambda: check(_prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0))) == 50_000_000
 
 
 @pytest.mark.parametrize(("keys", "expected"), [({}, 0), ({"oom_score_adj": 300}, 300)])
 def test_what_spares_spawnd_is_not_inherited(keys: dict[str, Any], expected: int) -> None:
     """Anybody may raise the score, so one above 0 stands in for one below."""
 
-    def run() -> int:
+    def spare() -> None:
         Path(OOM_SCORE_ADJ).write_text("200")
-        return after(spared=True, **keys)[2]
 
-    assert in_child(run) == expected
+    assert told(service(**keys), look, spared=True, before=spare)[2] == expected
 
 
 def test_who_is_spared() -> None:
@@ -110,8 +108,5 @@ def test_who_is_spared() -> None:
     ],
 )
 def test_failures(keys: dict[str, Any], error: tuple[str, str, int]) -> None:
-    def fail() -> tuple[str, str, int]:
-        prctl.cap_effective.limit()
-        return step_error(lambda: set_scheduling(Service("test", **keys), spared=False))
-
-    assert in_child(fail) == error
+    outcome = start(service(**keys), (), load=lambda: lambda: 0, before=prctl.cap_effective.limit)
+    assert outcome.failed_step == error

@@ -16,7 +16,6 @@ from supervisor.definitions.service import Descriptor
 from supervisor.errors import StepError
 from supervisor.linux.place import Place
 from supervisor.process import sockets
-from supervisor.process.child import read_environment_file
 from supervisor.process.files import Rights
 from supervisor.process.held_descriptors import close_descriptor, open_descriptor
 from supervisor.process.rotation import begin_anew
@@ -136,7 +135,10 @@ def test_a_link_of_a_stranger(shared: Path, access: str) -> None:
 
 def test_an_environment_file(shared: Path) -> None:
     path = put(shared / "env", STRANGER, lambda path: path.write_text("LD_PRELOAD=/tmp/mine.so"))
-    assert refused(lambda: read_environment_file(str(path), APP), path)
+    user = service(uid=APP.uid, gid=APP.gid, env_file=(str(path),))
+    outcome = start(user, ("/bin/true",))
+    assert outcome.failed_step == ("read", str(path), errno.EACCES)
+    assert f"{str(path)!r} belongs to uid {STRANGER}" in str(outcome.failure)
 
 
 @pytest.fixture

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.definitions.service import Service
 from supervisor.linux.landlock import landlock_version
-from supervisor.process.attributes import set_privileges
 from tests.unit.process.cgroups import mount_point
 from tests.unit.process.forked import in_child
+from tests.unit.process.launched import service, told
 from tests.unit.process.requirements import needs_root
 from tests.unit.workers.reaper.ground import ground
 from workers.reaper import confinement
@@ -119,7 +118,6 @@ def test_what_is_executed_has_none_of_its_capabilities(tmp_path: Path) -> None:
         return [int(number, 16) for name, number in sets if name != "CapBnd:"]
 
     def run() -> tuple[list[int], list[int], list[int]]:
-        set_privileges(Service("reaper", uid=65534, gid=65534, capabilities=("dac_override",)), is_root=True)
         before = capabilities(Path("/proc/self/status").read_text())
         confine(Options(cgroup_root=str(tmp_path / "none")))
         (tmp_path / "secret").read_bytes()
@@ -128,7 +126,8 @@ def test_what_is_executed_has_none_of_its_capabilities(tmp_path: Path) -> None:
         return before, after, capabilities(program.stdout)
 
     both = 1 << 1  # CAP_DAC_OVERRIDE
-    assert in_child(run) == ([both] * 4, [0, both, both, 0], [0] * 4)
+    reaper = service(capabilities=("dac_override",))
+    assert told(reaper, run) == [[both] * 4, [0, both, both, 0], [0] * 4]
 
 
 @needs_landlock
