@@ -18,7 +18,7 @@ from supervisor.log.handler import JOURNAL_SOCKET
 from tests.daemon import Daemon, wait_until
 from tests.integration.conftest import Start
 from tests.unit.process.requirements import needs_root
-from workers.log.identity import CAP_SYS_PTRACE, find_ids
+from workers.log.main import CAP_SYS_PTRACE, find_ids
 
 pytestmark = pytest.mark.skipif(os.path.exists(JOURNAL_SOCKET), reason="this host has a journal")
 

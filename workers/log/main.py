@@ -4,7 +4,7 @@ The descriptor `feed` announces the streams: `+NAME` with the read end of a pipe
 end of a stream. A flooding service is read less often and has to wait. Lines of other services do not wait,
 and no lines are lost. As a service must not block forever, a log without a reader drops lines instead. On
 SIGTERM, the worker reads the remaining output and ends, even if the signal arrives during its start: signals
-are blocked until it can handle them.
+are blocked until it can handle them. It needs only its descriptors, and so runs as a user of its own.
 """
 
 from __future__ import annotations
@@ -18,20 +18,25 @@ from contextlib import suppress
 
 import setproctitle
 
+from supervisor.linux.capabilities import drop_all, has_effective, set_no_new_privs
 from supervisor.linux.pipe_call import PATIENCE_MS, PipeCall, reserve
 from supervisor.linux.signal_mask import unblock_all
-from supervisor.log.logger import log, open_log, worker_logs_to_stderr
+from supervisor.log.logger import log, notice, open_log, worker_logs_to_stderr
 from supervisor.log.output import FEED_SIZE
 from supervisor.loop.loop import Loop
-from workers.log.identity import leave_root
-from workers.log.outlet import PATIENCE, Outlet
+from workers.log.outlet import PATIENCE, Outlet, Turns
 from workers.log.stream import Stream
-from workers.log.turns import Turns
 from workers.runtime.start import passed_descriptors
 
 PAUSE = 0.1  # seconds until a stream is read again if no child could be started
 REST = 0.002  # seconds between reads of a stream, so that a service that writes line by line needs fewer children
 CHUNK = 1 << 16  # bytes per read: the default capacity of a pipe
+
+USER = "spawnd-log"  # if the host has this user
+ID = 65525  # otherwise: Debian and systemd leave the ids from 65520 to 65533 unused
+PASSWD = "/etc/passwd"  # noqa: S105  # a path; read as a file, because a name service may take any time
+
+CAP_SYS_PTRACE = 19  # <linux/capability.h>
 
 
 class Worker:
@@ -177,3 +182,36 @@ def main() -> int:
     unblock_all()
     loop.run()
     return os.EX_OK
+
+
+def leave_root() -> None:
+    """Permanently give up root and all capabilities. A worker of an ordinary user keeps its user.
+
+    After a loss, the next spawnd gets the output of all services back from this process. Without CAP_SYS_PTRACE,
+    spawnd cannot inspect a process of another user; the worker then stays root, without capabilities.
+    """
+    if os.geteuid() != 0:
+        return
+    if has_effective(CAP_SYS_PTRACE):
+        uid, gid = find_ids()
+        try:
+            os.setgroups([])
+            os.setresgid(gid, gid, gid)
+            os.setresuid(uid, uid, uid)
+        except OSError as error:
+            notice("cannot run the log worker as uid %d: %s; it stays root, without capabilities", uid, error.strerror)
+    drop_all()
+    set_no_new_privs()
+
+
+def find_ids(passwd: str = PASSWD) -> tuple[int, int]:
+    """Return uid and gid of USER, or ID for both."""
+    try:
+        with open(passwd, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                fields = line.split(":")
+                if fields[0] == USER:
+                    return int(fields[2]), int(fields[3])
+    except (OSError, ValueError, IndexError) as error:
+        notice("cannot look up user %s in %s: %s", USER, passwd, error)
+    return ID, ID

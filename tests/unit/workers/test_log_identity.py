@@ -11,7 +11,7 @@ import pytest
 from supervisor.linux.capabilities import capget, has_effective, limit_effective
 from tests.unit.process.forked import in_child
 from tests.unit.process.requirements import needs_root
-from workers.log.identity import CAP_SYS_PTRACE, ID, USER, find_ids, leave_root
+from workers.log.main import CAP_SYS_PTRACE, ID, USER, find_ids, leave_root
 
 
 def status() -> dict[str, str]:
