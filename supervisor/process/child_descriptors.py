@@ -1,4 +1,7 @@
-"""The descriptor table of a child: sources of any number move to 0, 1, 2, 3, …, and all others are closed."""
+"""The descriptor table of a child: sources of any number move to 0, 1, 2, 3, …, and all others are closed.
+
+The steps for the last tables are kept by their values, like those of `launch_plan.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,17 @@ import errno
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from supervisor.definitions.service import FIRST
+from supervisor.launch.operations import Kind, operation
+from supervisor.launch.program import Arrival
 from supervisor.linux.descriptors import LAST_DESCRIPTOR
 from supervisor.process.failure import failed
 from supervisor.process.launch import Launch, Source
 
 SPARE = -1  # a free number
+USUAL = 64  # descriptors: steps for larger tables are not kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +41,66 @@ def plan(launch: Launch) -> Plan:
         targets.append((number, source))
         highest = number
     return Plan(tuple(targets), highest + 1)
+
+
+def make_table(launch: Launch, arrival: Arrival) -> tuple[bytes, ...]:
+    """Return the steps that make the table. Raises StepError like `plan`."""
+    table, numbers = plan(launch), arrival.numbers
+    sources = tuple(
+        [(target, source if isinstance(source, str) else numbers[source]) for target, source in table.targets]
+    )
+    received = tuple([numbers[fd] for fd in arrival.sent])
+    make = _arranged if len(sources) <= USUAL else _arranged.__wrapped__
+    return make(sources, table.error_target, frozenset(numbers.values()), received, arrival.error)
+
+
+@lru_cache(64)
+def _arranged(
+    sources: tuple[tuple[int, Source], ...],
+    error_target: int,
+    arrived: frozenset[int],
+    received: tuple[int, ...],
+    error: int,
+) -> tuple[bytes, ...]:
+    """Return the steps for a table; others are closed first, so that a process that hangs does not hold them.
+
+    `sources` are paths, and numbers out of `arrived`, by the number that the service gets; `received` come in messages.
+    """
+    numbers = {*arrived, error}
+    steps = [_closing(numbers.difference(received))]
+    if received:
+        steps.append(operation(Kind.RECEIVE, "take over descriptors", numbers=received))
+    opened: dict[str, int] = {}  # a source may have several targets; /dev/null has no offset to share
+    for _target, source in sources:
+        if isinstance(source, str) and source not in opened:
+            opened[source] = _free(numbers)
+            numbers.add(opened[source])
+            steps.append(operation(Kind.OPEN, "open", source, [opened[source]]))
+    found = {target: opened[source] if isinstance(source, str) else source for target, source in sources}
+    found[error_target] = error
+    return *steps, operation(Kind.MOVE, "place", numbers=_moves(found, numbers)), _closing(found)
+
+
+def _closing(kept: Iterable[int]) -> bytes:
+    """Return the step that closes all other numbers."""
+    numbers = [number for ends in gaps(kept) for number in ends]
+    return operation(Kind.CLOSE, "close the other descriptors", numbers=numbers)
+
+
+def _moves(sources: Mapping[int, int], used: set[int]) -> list[int]:
+    """Return pairs of numbers; a pair of equal numbers stands for a descriptor that is in its place already."""
+    spare = _free(used | sources.keys())
+    pairs: list[int] = []
+    for pair in moves(sources):
+        pairs += (spare if number == SPARE else number for number in pair)
+    for target, source in sources.items():
+        if source == target:
+            pairs += (target, target)
+    return pairs
+
+
+def _free(used: set[int]) -> int:
+    return next(number for number in range(len(used) + 1) if number not in used)
 
 
 def gaps(kept: Iterable[int]) -> list[tuple[int, int]]:

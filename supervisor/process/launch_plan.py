@@ -26,11 +26,11 @@ from supervisor.linux.mount import MS_BIND, MS_REC, MS_SLAVE
 from supervisor.linux.namespaces import CLONE_NEWNET
 from supervisor.linux.scheduling import CLASSES, IOPRIO_CLASS_SHIFT, NORMAL, OOM_SCORE_ADJ
 from supervisor.linux.signal_mask import OF_PROCESSES
-from supervisor.process.child_descriptors import SPARE, gaps, moves
+from supervisor.process.child_descriptors import make_table
 from supervisor.process.child_descriptors import plan as plan_table
 from supervisor.process.failure import failed
 from supervisor.process.files import Rights
-from supervisor.process.launch import Launch, Source
+from supervisor.process.launch import Launch
 from supervisor.process.marks import SERVICE_MARK, START_MARK
 from supervisor.process.network_namespace import FILES, FOLDER, RESOLVER
 from supervisor.process.paths import LOOK
@@ -38,7 +38,6 @@ from supervisor.process.paths import LOOK
 Operations = Iterator[bytes]
 Made = tuple[bytes, ...]
 
-USUAL = 64  # descriptors: larger tables are not kept
 _kept = lru_cache(64)  # results of each function, some hundred bytes each
 Limits = dict[str, tuple[int, int]]  # soft and hard
 
@@ -79,7 +78,7 @@ def make_plan(launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
     limits = with_descriptors(service.limits, launch.nofile_soft)
     operations = [
         *_begin(launch, hears),
-        *_table(launch, arrival),
+        *make_table(launch, arrival),
         *_files(launch),
         *_attributes(launch, limits),
         *_environment(launch),
@@ -102,66 +101,6 @@ def _begun(is_hidden: bool, hears: bool, reset: int) -> Made:
     hidden = (operation(Kind.UNDUMPABLE, "become undumpable"),) if is_hidden else ()
     session = operation(Kind.SESSION, "start a session")
     return *hidden, session, operation(Kind.SIGNALS, "reset signals", numbers=[hears, reset])
-
-
-def _table(launch: Launch, arrival: Arrival) -> Made:
-    """Return the steps for descriptors."""
-    table, numbers = plan_table(launch), arrival.numbers
-    sources = tuple(
-        [(target, source if isinstance(source, str) else numbers[source]) for target, source in table.targets]
-    )
-    received = tuple([numbers[fd] for fd in arrival.sent])
-    make = _arranged if len(sources) <= USUAL else _arranged.__wrapped__
-    return make(sources, table.error_target, frozenset(numbers.values()), received, arrival.error)
-
-
-@_kept
-def _arranged(
-    sources: tuple[tuple[int, Source], ...],
-    error_target: int,
-    arrived: frozenset[int],
-    received: tuple[int, ...],
-    error: int,
-) -> Made:
-    """Return the steps for a table; others are closed first, so that a process that hangs does not hold them.
-
-    `sources` are paths, and numbers out of `arrived`, by the number that the service gets; `received` come in messages.
-    """
-    numbers = {*arrived, error}
-    steps = [_closing(numbers.difference(received))]
-    if received:
-        steps.append(operation(Kind.RECEIVE, "take over descriptors", numbers=received))
-    opened: dict[str, int] = {}  # a source may have several targets; /dev/null has no offset to share
-    for _target, source in sources:
-        if isinstance(source, str) and source not in opened:
-            opened[source] = _free(numbers)
-            numbers.add(opened[source])
-            steps.append(operation(Kind.OPEN, "open", source, [opened[source]]))
-    found = {target: opened[source] if isinstance(source, str) else source for target, source in sources}
-    found[error_target] = error
-    return *steps, operation(Kind.MOVE, "place", numbers=_moves(found, numbers)), _closing(found)
-
-
-def _closing(kept: Iterable[int]) -> bytes:
-    """Return the step that closes all other numbers."""
-    numbers = [number for ends in gaps(kept) for number in ends]
-    return operation(Kind.CLOSE, "close the other descriptors", numbers=numbers)
-
-
-def _moves(sources: Mapping[int, int], used: set[int]) -> list[int]:
-    """Return pairs of numbers; a pair of equal numbers stands for a descriptor that is in its place already."""
-    spare = _free(used | sources.keys())
-    pairs: list[int] = []
-    for pair in moves(sources):
-        pairs += (spare if number == SPARE else number for number in pair)
-    for target, source in sources.items():
-        if source == target:
-            pairs += (target, target)
-    return pairs
-
-
-def _free(used: set[int]) -> int:
-    return next(number for number in range(len(used) + 1) if number not in used)
 
 
 def _files(launch: Launch) -> Operations:

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from supervisor.definitions.service import Service
 from supervisor.launch.program import Arrival
-from supervisor.process import launch_plan
+from supervisor.process import child_descriptors, launch_plan
+from supervisor.process.child_descriptors import USUAL
 from supervisor.process.files import Rights
 from supervisor.process.launch import Launch
-from supervisor.process.launch_plan import USUAL, descriptors, make_plan
+from supervisor.process.launch_plan import descriptors, make_plan
 
 IDS = st.integers(0, 2)
 SERVICES = st.builds(
@@ -34,7 +35,10 @@ SERVICES = st.builds(
 )
 SOURCES = st.just("/dev/null") | st.integers(20, 23)
 FUNCTIONS: tuple[Callable[..., Any], ...] = tuple(
-    value for value in vars(launch_plan).values() if isinstance(value, _lru_cache_wrapper)
+    value
+    for module in (child_descriptors, launch_plan)
+    for value in vars(module).values()
+    if isinstance(value, _lru_cache_wrapper)
 )
 
 
@@ -47,6 +51,7 @@ def starts(draw: st.DrawFn) -> tuple[Launch, Arrival, bool]:
         fds=tuple([("n", source) for source in draw(st.lists(SOURCES, max_size=3))]),
         nofile_soft=draw(st.integers(1, 3)), is_root=draw(st.booleans()), keyring=draw(st.booleans()), rights=rights,
         spared=draw(st.booleans()), ignored=draw(IDS), watchdog_usec=draw(IDS),
+        worker=draw(st.booleans()),
     )  # fmt: skip
     fds = sorted(descriptors(launch))
     sent = tuple([fd for fd in fds if draw(st.booleans())])
@@ -86,7 +91,7 @@ def test_few_results_are_kept_and_none_of_a_large_table() -> None:
         make_plan(launch_of(number, fds=fds), Arrival({fd: fd for _, fd in fds}, 9))
     for function in FUNCTIONS:
         assert function.cache_info().currsize <= 64  # type: ignore[attr-defined]
-    assert launch_plan._arranged.cache_info().misses == USUAL - 2  # with 3 descriptors more than are in `fds`
+    assert child_descriptors._arranged.cache_info().misses == USUAL - 2  # with 3 descriptors more than are in `fds`
 
 
 def test_environments_and_arguments_are_not_kept() -> None:
