@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # One escape of a text that is otherwise ASCII: a pair of surrogates is a character.
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u([dD][89a-fA-F]..|0000)|.)")
 _EXACT = re.compile(r"\\(?:u0000([0-9a-f]{4})|.)")
+_COMPACT = json.JSONEncoder(separators=(",", ":"))  # dumps() would make one for each call
 _SURROGATE, _NUL = r"\ud", r"\u0000"
 
 
@@ -29,7 +30,7 @@ def dumps(value: object, separators: tuple[str, str] | None = None) -> str:
 
 def dumps_exactly(value: object) -> str:
     """Return JSON in one line, for `loads_exactly`."""
-    text = json.dumps(value, separators=(",", ":"))
+    text = _COMPACT.encode(value)
     return _ESCAPE.sub(_kept, text) if _SURROGATE in text or _NUL in text else text
 
 

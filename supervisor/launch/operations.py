@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from enum import IntEnum, auto
 
 MAGIC = 0x4E4C5053
 VERSION = 2
@@ -16,65 +15,66 @@ _SIZE = 16  # bytes of an operation before its numbers
 _BITS = 0xFFFFFFFFFFFFFFFF
 
 
-class Kind(IntEnum):
-    """`enum kind` of `plan.h`, which documents the parameters of each."""
+class Kind:
+    """`enum kind` of `plan.h`, which documents the parameters of each.
 
-    @staticmethod
-    def _generate_next_value_(name: str, start: int, count: int, last_values: list[int]) -> int:
-        return count
+    Plain numbers, as each access to a member of an enumeration runs Python code before Python 3.12.
+    """
 
-    UNDUMPABLE = auto()
-    SESSION = auto()
-    SIGNALS = auto()
-    CLOSE = auto()
-    RECEIVE = auto()
-    OPEN = auto()
-    MOVE = auto()
-    LOOK = auto()
-    LOOKED = auto()
-    TRUNCATE = auto()
-    REWIND = auto()
-    WRITE = auto()
-    NICE = auto()
-    AFFINITY = auto()
-    SCHEDULING = auto()
-    IO_PRIORITY = auto()
-    TIMER_SLACK = auto()
-    LIMIT = auto()
-    ENVIRONMENT = auto()
-    OWN_PID = auto()
-    OWN_START = auto()
-    ENV_FILE = auto()
-    ENTER_NAMESPACE = auto()
-    JOIN_NAMESPACE = auto()
-    MAKE_NAMESPACES = auto()
-    IF_EXISTS = auto()
-    MOUNT_NAMESPACE = auto()
-    MOUNT = auto()
-    CHROOT = auto()
-    KEYRING = auto()
-    BOUNDING_SET = auto()
-    KEEP_CAPABILITIES = auto()
-    GROUPS = auto()
-    GID = auto()
-    UID = auto()
-    CAPABILITIES = auto()
-    AMBIENT_CAPABILITY = auto()
-    FOLDER = auto()
-    UMASK = auto()
-    BINDING_LIMIT = auto()
-    GO = auto()
-    NO_NEW_PRIVS = auto()
-    RULESET = auto()
-    PATH_RULE = auto()
-    DESCRIPTOR_RULE = auto()
-    RESTRICT = auto()
-    FILTER = auto()
-    EXECUTE = auto()
+    (
+        UNDUMPABLE,
+        SESSION,
+        SIGNALS,
+        CLOSE,
+        RECEIVE,
+        OPEN,
+        MOVE,
+        LOOK,
+        LOOKED,
+        TRUNCATE,
+        REWIND,
+        WRITE,
+        NICE,
+        AFFINITY,
+        SCHEDULING,
+        IO_PRIORITY,
+        TIMER_SLACK,
+        LIMIT,
+        ENVIRONMENT,
+        OWN_PID,
+        OWN_START,
+        ENV_FILE,
+        ENTER_NAMESPACE,
+        JOIN_NAMESPACE,
+        MAKE_NAMESPACES,
+        IF_EXISTS,
+        MOUNT_NAMESPACE,
+        MOUNT,
+        CHROOT,
+        KEYRING,
+        BOUNDING_SET,
+        KEEP_CAPABILITIES,
+        GROUPS,
+        GID,
+        UID,
+        CAPABILITIES,
+        AMBIENT_CAPABILITY,
+        FOLDER,
+        UMASK,
+        BINDING_LIMIT,
+        GO,
+        NO_NEW_PRIVS,
+        RULESET,
+        PATH_RULE,
+        DESCRIPTOR_RULE,
+        RESTRICT,
+        FILTER,
+        EXECUTE,
+    ) = range(48)
 
 
 def operation(
-    kind: Kind,
+    kind: int,
     step: str = "",
     path: str = "",
     numbers: Sequence[int] = (),

@@ -11,8 +11,7 @@ from array import array
 from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from errno import ENOEXEC
-from itertools import compress, takewhile
-from operator import not_
+from itertools import takewhile
 
 from supervisor.launch import PATH
 
@@ -27,8 +26,8 @@ _start_launch.argtypes = (
     *(ctypes.c_void_p, ctypes.c_uint, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int),
 )
 _find_sockets = _library.find_sockets
-_find_sockets.argtypes = (ctypes.c_void_p, ctypes.c_uint, ctypes.c_void_p)
-_find_sockets.restype = None
+_find_sockets.argtypes = (ctypes.c_void_p, ctypes.c_uint)
+_find_sockets.restype = ctypes.c_uint
 _reserve_block = _library.reserve_block
 _reserve_block.argtypes = (ctypes.c_int, ctypes.POINTER(ctypes.c_int))
 _carry_out_forked = _library.carry_out_forked
@@ -97,12 +96,14 @@ class Program:
 
     def arrival(self, fds: Collection[int], error: int) -> Arrival:
         """Return the way of descriptors of this process; `error` is a socket."""
-        distinct = tuple(sorted(set(fds)))
-        moved, sent = _divided(distinct)
-        if OWN + len(moved) > len(self._block):
-            return in_copy(distinct, error)
+        found = array("i", sorted(set(fds)))
+        count = _find_sockets(*found.buffer_info())
+        moved, sent = tuple(found[:count]), tuple(found[count:])
+        if OWN + count > len(self._block):
+            return in_copy(found, error)
         numbers = dict(zip(moved, self._block[OWN:], strict=False))
-        numbers.update(_received(sent, {self._block[1], *numbers.values()}))
+        if sent:
+            numbers |= _received(sent, {self._block[1], *numbers.values()})
         return Arrival(numbers, self._block[1], moved, sent)
 
     def start(self, plan: bytes, arrival: Arrival, error: int, ours: int) -> int:
@@ -130,10 +131,3 @@ def carry_out_forked(plan: bytes, error: int) -> tuple[list[bytes], int]:
     moved = ctypes.c_int(error)
     found = _carry_out_forked(plan, len(plan), moved)
     return list(takewhile(lambda assignment: assignment is not None, found)), moved.value
-
-
-def _divided(fds: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the sockets, and all other descriptors."""
-    numbers, are_sockets = array("i", fds), array("B", bytes(len(fds)))
-    _find_sockets(*numbers.buffer_info(), are_sockets.buffer_info()[0])
-    return tuple(compress(fds, are_sockets)), tuple(compress(fds, map(not_, are_sockets)))

@@ -47,15 +47,22 @@ static struct {
 	int numbers[BLOCK];
 } block;
 
-// Distinguish sockets from other descriptors with calls that never block, unlike fstat(2).
-void find_sockets(const int *fds, unsigned int count, uint8_t *are_sockets)
+// Move sockets to the front, and return how many there are. These calls never block, unlike fstat(2).
+unsigned int find_sockets(int *fds, unsigned int count)
 {
+	unsigned int found = 0;
+
 	for (unsigned int i = 0; i < count; i++) {
+		const int fd = fds[i];
 		int type;
 		socklen_t size = sizeof type;
 
-		are_sockets[i] = getsockopt(fds[i], SOL_SOCKET, SO_TYPE, &type, &size) == 0;
+		if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0) {
+			fds[i] = fds[found];
+			fds[found++] = fd;
+		}
 	}
+	return found;
 }
 
 // Reserve low numbers from 3 up. Stores the numbers, and returns how many there are. The block has all numbers that are

@@ -27,7 +27,6 @@ from supervisor.linux.namespaces import CLONE_NEWNET
 from supervisor.linux.scheduling import CLASSES, IOPRIO_CLASS_SHIFT, NORMAL, OOM_SCORE_ADJ
 from supervisor.linux.signal_mask import OF_PROCESSES
 from supervisor.process.child_descriptors import make_table
-from supervisor.process.child_descriptors import plan as plan_table
 from supervisor.process.failure import failed
 from supervisor.process.files import Rights
 from supervisor.process.launch import Launch
@@ -65,8 +64,9 @@ BIND_US = ("nofile", "stack", "data", "as")  # in the order of setting: the last
 
 
 def descriptors(launch: Launch) -> set[int]:
-    """Return the descriptors of spawnd that the service gets. Raises StepError if two want the same number."""
-    return {source for _target, source in plan_table(launch).targets if isinstance(source, int)}
+    """Return the descriptors of spawnd that the service gets."""
+    sources = [*launch.stdio, *[source for _name, source in launch.fds], *(launch.ready or ())[1:]]
+    return {source for source in sources if isinstance(source, int)}
 
 
 def make_plan(launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
@@ -170,7 +170,7 @@ def _score(score: int) -> bytes:
 
 
 @_kept
-def _limit(kind: Kind, name: str, soft: int, hard: int) -> bytes:
+def _limit(kind: int, name: str, soft: int, hard: int) -> bytes:
     is_mixed_up = soft & _UNLIMITED > hard & _UNLIMITED
     refused, cause = _MIXED_UP if is_mixed_up else _NO_PRIVILEGE
     return operation(
