@@ -19,6 +19,7 @@ from supervisor.definitions.service import Service, Slot, slot_name
 from supervisor.errors import StepError
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import Ended, State, Step, in_call, lets_end, runs, spares_others
+from supervisor.lifecycle.transitions import is_last
 from supervisor.linux.open_files import FILE, LONGEST_LOOK, is_unique, open_files
 from supervisor.linux.pipe_call import open_end
 from supervisor.log.logger import log, notice
@@ -169,7 +170,7 @@ class TakeOver:
 
     def _rebuild_process(self, unit: Unit, run: Run) -> None:
         service = unit.service
-        waits = service.ready == "fd" and unit.life.state is State.STARTING
+        waits = service.ready == "fd" and (unit.life.state is State.STARTING or is_last(unit.life))
         if waits:
             run.ready_fd = self._files_of(run).reading_end(service.ready_fd or -1)
         self._manager.rebuild(unit)

@@ -288,3 +288,35 @@ def test_others_that_are_to_live_on_do_so_until_a_stop(spawnd: Start, program: P
     assert alive(other)
     assert daemon.ctl("stop", "s").returncode == 0
     wait_until(lambda: not alive(other), "the end of the other")
+
+
+# Ends by itself; started to be stopped, it says that it is ready when the file $1 is there, and ends on TERM.
+KEEPS = """#!/bin/sh
+[ "$SPAWND_LAST" ] || exit 1
+trap 'echo told > $1.told; exit 0' TERM
+while [ ! -e $1 ]; do sleep 0.01; done
+[ "$2" ] || echo >&9
+exec 9>&-
+while :; do sleep 0.01; done
+"""
+
+
+@pytest.mark.parametrize("how", ["", "quiet"])
+def test_one_that_is_started_to_be_stopped_can_say_later_that_it_is_ready(
+    spawnd: Start, program: Program, folder: Path, how: str
+) -> None:
+    path = program("keeps", KEEPS)
+    signs = folder / "out" / "sign"
+    keeps = 'kill_mode = "process", handover_signal = "USR1", backoff = { first = "1h", max = "1h" }'
+    ready = 'ready = "fd", ready_fd = 9, start_timeout = false, stop_timeout = false'
+    arg = f'arg = {{ "{signs}", "{how}" }}, env = {{ PATH = "/bin:/usr/bin" }}'
+    daemon = spawnd(f's = {{ exec = "{path}", {arg}, {ready}, {keeps} }}')
+    daemon.wait_state("s", "backoff")
+    assert daemon.ctl("stop", "s", "--no-wait").returncode == 0
+    daemon.wait_pid("s")
+    lose(daemon)
+    assert daemon.state("s") == "stopping"
+    assert not signs.with_name("sign.told").exists()
+    signs.touch()
+    daemon.wait_state("s", "stopped")
+    assert signs.with_name("sign.told").exists()
