@@ -23,6 +23,7 @@ from supervisor.lifecycle.cause import background
 from supervisor.lifecycle.life import (
     Cause,
     Ended,
+    State,
     Then,
     goes_into_background,
     in_call,
@@ -103,7 +104,8 @@ class Aftermath:
             reason = (in_call(unit.life) and unit.last_call) or unit.last_exit or NOTHING_LEFT
             self._owner.exited(unit, clean, reason)
 
-        if clean and goes_into_background(unit.service, unit.life):
+        if clean and (unit.is_sought or goes_into_background(unit.service, unit.life)):
+            unit.is_sought = True
             unit.rest = Background(
                 self._loop,
                 unit.service,
@@ -115,6 +117,8 @@ class Aftermath:
             )
             unit.ended_clean = clean
             self._owner.touch(unit)
+            if unit.life.state is State.STOPPING:  # an earlier spawnd had begun the search
+                unit.rest.stop()
             return
         patient = lets_end(unit.service, unit.life)
         if patient or not spares_others(unit.service, unit.life, clean):
@@ -168,6 +172,7 @@ class Aftermath:
         """Continue with the process that was chosen as the daemon, or with None if no process is left."""
         undecided = unit.undecided
         unit.rest = unit.ended_clean = None
+        unit.is_sought = False
         if process is None:
             unit.last_exit = f"{NOTHING_LEFT} ({undecided})" if undecided else NOTHING_LEFT
             unit.ended = Ended(cause=unit.last_exit)
@@ -190,6 +195,7 @@ class Aftermath:
         if unit.life.then is Then.FAIL and sentence:
             unit.ended, unit.last_exit = Ended(undecided=sentence), sentence
         unit.rest = unit.ended_clean = None
+        unit.is_sought = False
         self.end(unit, False)
 
     # processes that are left

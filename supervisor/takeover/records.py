@@ -87,6 +87,7 @@ FIELDS = (
     Field("ended_clean", "ended_clean", None),
     Field("first_started", "first_started", 0),
     Field("internal", "internal", False),
+    Field("is_sought", "is_sought", False),
     Field("last_call", "last_call", ""),
     Field("last_exit", "last_exit", ""),
     Field("leftover_pids", "others", {}, lambda pids: [list(pair) for pair in pids.items()], dict),

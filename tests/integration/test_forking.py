@@ -278,3 +278,18 @@ def test_an_exec_and_a_loss_while_it_is_looked_for(run: Run, folder: Path, lost:
     assert daemon.state("s") == "starting"
     path.write_text(str(pid))
     assert daemon.wait_running("s") == pid
+
+
+def test_a_stop_still_waits_for_the_pid_file_after_an_exec(run: Run, folder: Path) -> None:
+    """After a loss it is a process of somebody else."""
+    path, own = folder / "out" / "pid", folder / "out" / "own"
+    daemon = run(f'pid_file = "{path}"', f'"/dev/null", "{own}"', OVERWRITES)
+    pid = int(wait_until(lambda: own.exists() and own.read_text(), "a process in the background"))
+    wait_until(lambda: daemon.pid_of("s") is None, "the end of the first process")
+    assert daemon.ctl("stop", "s", "--no-wait").returncode == 0
+    for _ in range(2):  # the second exec has to find what the first one has resumed
+        assert daemon.ctl("reexec").returncode == 0
+    assert daemon.state("s") == ("stopping" if alive(pid) else "stopped")  # a cgroup needs no proof
+    path.write_text(str(pid))
+    wait_until(lambda: not alive(pid), "the end of the daemon")
+    daemon.wait_state("s", "stopped")
