@@ -111,6 +111,11 @@ class PipeCall:
         """Whether the call of an ended child was successful."""
         return self._result >= 0
 
+    @property
+    def was_killed(self) -> bool:
+        """Whether an ended child was killed before its call: whether there is anything to read is not known."""
+        return self._result == -errno.ETIMEDOUT
+
     def leave(self) -> None:
         """Ignore the result, and reap the child some time after its end."""
         _left.append(self)

@@ -105,20 +105,7 @@ class Aftermath:
             self._owner.exited(unit, clean, reason)
 
         if clean and (unit.is_sought or goes_into_background(unit.service, unit.life)):
-            unit.is_sought = True
-            unit.rest = Background(
-                self._loop,
-                unit.service,
-                partial(self._know_orphans, unit),
-                partial(self._in_background, unit),
-                lambda: self._kin.without_proof(unit, self._marks.orphans()),
-                partial(self._found_background, unit),
-                partial(self._give_up_background, unit),
-            )
-            unit.ended_clean = clean
-            self._owner.touch(unit)
-            if unit.life.state is State.STOPPING:  # an earlier spawnd had begun the search
-                unit.rest.stop()
+            self._seek(unit)
             return
         patient = lets_end(unit.service, unit.life)
         if patient or not spares_others(unit.service, unit.life, clean):
@@ -154,6 +141,22 @@ class Aftermath:
         self._strays.end(unit)
 
     # daemons in the background
+
+    def _seek(self, unit: Unit) -> None:
+        """Begin the search for the daemon, or resume that of an earlier spawnd, even if it is to stop by now."""
+        unit.is_sought = unit.ended_clean = True
+        unit.rest = search = Background(
+            self._loop,
+            unit.service,
+            partial(self._know_orphans, unit),
+            partial(self._in_background, unit),
+            lambda: self._kin.without_proof(unit, self._marks.orphans()),
+            partial(self._found_background, unit),
+            partial(self._give_up_background, unit),
+        )
+        self._owner.touch(unit)
+        if unit.life.state is State.STOPPING:
+            search.stop()
 
     def _know_orphans(self, unit: Unit, done: Callable[[], None]) -> None:
         """Call `done` once the marks of orphans are read that may belong to the unit; a cgroup needs no marks."""

@@ -16,7 +16,8 @@ from supervisor.loop.loop import Loop
 from supervisor.notify.safe_close import Closer
 
 MOST_HELD = 2  # pipes of a service for which children wait; its other pipes are not read meanwhile
-PAUSE = 0.1  # seconds until the next attempt if no child could be forked
+MOST_KILLED = 3  # children for the last read of a pipe that may be killed, as where memory is short
+PAUSE = 0.1  # seconds until the next attempt if no child could be forked, or if it was killed
 # After a turn, a pipe rests for this many times as long as the turn took, so that a service that writes all the time
 # has a tenth of the time of spawnd. The rest is limited, in seconds.
 REST, LONGEST_REST = 9, 0.1
@@ -74,15 +75,31 @@ class Pipes:
         Raises BlockingIOError if the pipe is empty, or if a process holds its lock.
         """
         end = self._ends[fd]
-        if end.late is not None:
-            call, end.late = end.late, None
-            return self._result(fd, end, call)
-        if end.is_last and end.call is not None and end.call.has_ended(PATIENCE_MS):
+        call = self._take_ended(end)
+        for _ in range(1 + (MOST_KILLED if end.is_last else 0)):
+            if call is None:
+                call = self._start(fd, end, size)
+            if call is None:
+                return b""
+            if not call.was_killed:
+                return self._result(call)
+            call = None
+        self._rest(fd, end, PAUSE)
+        raise BlockingIOError
+
+    def _take_ended(self, end: _End) -> PipeCall | None:
+        """Return an earlier call whose child has ended, if its result is still to be taken."""
+        call = end.late
+        if call is None and end.is_last and end.call is not None and end.call.has_ended(PATIENCE_MS):
             call = end.call
             self._settle(end)
-            return self._result(fd, end, call)
+        end.late = None
+        return call
+
+    def _start(self, fd: int, end: _End, size: int) -> PipeCall | None:
+        """Return a call whose child has ended, None at the end of the pipe. Raises BlockingIOError."""
         if end.call is None and is_at_end(fd):
-            return b""
+            return None
         if end.call is not None or self._held[end.name] >= MOST_HELD:
             self._ignore(fd, end)
             raise BlockingIOError
@@ -96,7 +113,7 @@ class Pipes:
         if self._loop.clock() - began > SLOW and not end.is_last:
             end.patience = 0  # a service may delay the others only once
         if has_ended:
-            return self._result(fd, end, call)
+            return call
         end.call = call
         self._held[end.name] += 1
         self._ignore(fd, end)
@@ -113,15 +130,13 @@ class Pipes:
         if end is not None:
             end.is_last, end.patience = True, PATIENCE_MS
 
-    def _result(self, fd: int, end: _End, call: PipeCall) -> bytes:
+    @staticmethod
+    def _result(call: PipeCall) -> bytes:
         """Return the data that a child has read. Raises BlockingIOError."""
         try:
             return call.result()
         except BlockingIOError:
             raise
-        except TimeoutError:  # the child was killed before it read anything
-            self._rest(fd, end, PAUSE)
-            raise BlockingIOError from None
         except OSError:  # the pipe holds a page of a file whose server has withdrawn it
             return b""
 

@@ -16,6 +16,7 @@ from supervisor.log.ring import append, is_in_line
 LARGEST = 1 << 20  # maximal bytes of a pipe, unless root allows more: fs.pipe-max-size
 LONGEST_LINE = 2048  # bytes; a longer line is passed on in pieces with marks
 BACKLOG = 1 << 14  # waiting bytes at which the service counts as flooding and is not read
+MOST_KILLED = 3  # children that may be killed until the last read counts as done
 TOGETHER = 32  # lines that are offered at once if they fit into a write
 
 Offer = Callable[[Sequence[str]], int]  # returns the number of finished lines
@@ -35,6 +36,7 @@ class Stream:
         self._is_read = False  # nothing is read any more
         self.call: PipeCall | None = None
         self._is_last = False  # whether the pipe had no writer left before `call`
+        self._killed = 0  # children
         self._left = LARGEST
         self._ring = ring
         self._in_line = is_in_line(ring)  # the ring's last line is incomplete
@@ -66,7 +68,11 @@ class Stream:
     def _add_result(self, call: PipeCall) -> int | None:
         try:
             data = call.result()
-        except (BlockingIOError, TimeoutError):  # the child was killed before it read any data
+        except BlockingIOError:
+            return 0
+        except TimeoutError:  # the child was killed before it read any data
+            self._killed += 1
+            self._is_last = self._is_last and self._killed > MOST_KILLED
             return 0
         except OSError:  # a page of a file that its server has withdrawn, which blocks the pipe for good
             return None

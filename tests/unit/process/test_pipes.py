@@ -12,9 +12,10 @@ import pytest
 from supervisor.linux.pipe_call import SLOW, PipeCall, start_read
 from supervisor.loop.loop import Loop
 from supervisor.process import pipes
-from supervisor.process.pipes import MOST_HELD, REST, Pipes
+from supervisor.process.pipes import MOST_HELD, MOST_KILLED, REST, Pipes
 from tests import fuse, held_pipe, withdrawn_page
 from tests.unit.closing import PatientCloser
+from tests.unit.killed_call import killed_call
 from tests.unit.loop.clock import Clock
 from tests.unit.process.forked import open_numbers
 from tests.unit.waiting import DEADLINE, turn
@@ -245,3 +246,37 @@ def test_what_an_ended_process_has_left_is_read_at_once(world: World, monkeypatc
     assert world.found[read_end] == b"a" * 150 + b"b" * 200
     assert not world.pipes._ends
     world.run(lambda: not world.pipes._held)
+
+
+@pytest.mark.parametrize("times", [1, MOST_KILLED])
+def test_the_last_words_are_read_although_children_are_killed(
+    world: World, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    left = times
+
+    def start(fd: int, size: int, milliseconds: int) -> PipeCall:
+        nonlocal left
+        left -= 1
+        return killed_call() if left >= 0 else start_read(fd, size, milliseconds)
+
+    read_end, write_end = world.watched()
+    os.write(write_end, b"last words")
+    os.close(write_end)
+    world.pipes.expect_end(read_end)
+    monkeypatch.setattr(pipes, "start_read", start)
+    world.read(read_end)
+    assert world.found == {read_end: b"last words"}
+    assert not world.pipes._ends
+
+
+def test_nobody_is_kept_where_each_child_is_killed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_end, write_end = world.watched()
+    os.write(write_end, b"last words")
+    world.pipes.expect_end(read_end)
+    monkeypatch.setattr(pipes, "start_read", lambda _fd, _size, _milliseconds: killed_call())
+    with pytest.raises(BlockingIOError):
+        world.pipes.read(read_end, 100)
+    monkeypatch.undo()
+    os.close(write_end)
+    world.run(lambda: world.found == {read_end: b"last words"})
+    world.run(lambda: read_end not in open_numbers())

@@ -11,12 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from supervisor.linux.pipe_call import PipeCall, start_read
 from supervisor.log.handler import CUT, without_commands
 from supervisor.log.output import PROCESS_ENDED
 from supervisor.log.ring import make_ring, since
 from tests.daemon import wait_until
+from tests.unit.killed_call import killed_call
 from tests.unit.process.forked import open_numbers
-from workers.log.stream import LARGEST, LONGEST_LINE, Stream
+from workers.log import stream
+from workers.log.stream import LARGEST, LONGEST_LINE, MOST_KILLED, Stream
 
 pieces = st.lists(
     st.binary(min_size=1, max_size=20)
@@ -203,6 +206,33 @@ def test_what_came_after_a_late_read_is_drained(piped: Piped) -> None:
     piped.drain(100)
     piped.pass_on()
     assert piped.lines == ["a: last words"]
+
+
+@pytest.mark.parametrize("killed", [1, MOST_KILLED])
+def test_last_words_are_drained_although_children_are_killed(
+    piped: Piped, monkeypatch: pytest.MonkeyPatch, killed: int
+) -> None:
+    left = killed
+
+    def start(fd: int, size: int, patience: int) -> PipeCall:
+        nonlocal left
+        left -= 1
+        return killed_call() if left >= 0 else start_read(fd, size, patience)
+
+    monkeypatch.setattr(stream, "start_read", start)
+    os.write(piped.write_end, b"last words")
+    piped.drain(100)
+    piped.pass_on()
+    assert piped.lines == ["a: last words"]
+
+
+def test_a_drain_whose_children_are_all_killed_comes_to_an_end(
+    piped: Piped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "start_read", lambda _fd, _size, _patience: killed_call())
+    os.write(piped.write_end, b"last words")
+    piped.drain(100)
+    assert piped.stream.is_over
 
 
 def test_a_drain_of_one_that_writes_for_ever_comes_to_an_end() -> None:
