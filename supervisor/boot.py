@@ -261,7 +261,6 @@ class Boot:
             except RuntimeFolderError as error:
                 log.error("%s", error)
         self._watch_folder()
-        self._host.systemd_store.drop_unwanted()
         if self._scope is not None and self._host.subtree is not None:
             self._scope.take_over(self._host.subtree)
         self._systemd.ready()

@@ -21,7 +21,7 @@ from supervisor.linux.signal_mask import unblock_all
 from supervisor.log.logger import LEVELS, log, notice, open_closed_stdio, open_log
 from supervisor.loop.loop import Loop
 from supervisor.manager.runtime import RuntimeFolder
-from supervisor.origin import Origin, enter_utf8_mode, program
+from supervisor.origin import RESUME, TRIAL, Origin, enter_utf8_mode, program
 from supervisor.places import RULE, SYSCONFDIR, default_folder
 from supervisor.printable import count
 from supervisor.process.children import REALTIME, Children, signal_name
@@ -39,11 +39,12 @@ def main() -> int:
         enter_utf8_mode()
     except OSError as error:
         sys.exit(f"spawnd: cannot execute {sys.executable!r} in UTF-8 mode: {error.strerror}")
-    arguments = parse_arguments()
-    forget("argparse", "gettext", "locale")
+    arguments = parse_arguments(sys.argv[1:])
     stderr_is_open = open_closed_stdio()
     open_log(arguments.log_level or "info", stderr_is_open)
     try:
+        if arguments.resume is not None:
+            return resume(arguments.resume, arguments.trial)
         command = program()  # before the folder changes, like `paths` and `folder`
         folder = os.path.abspath(arguments.runtime_dir or default_folder())
         paths = [os.path.abspath(path) for path in arguments.config or [DEFINITIONS]]
@@ -51,8 +52,6 @@ def main() -> int:
         os.umask(0o022)
         if arguments.check:
             return check(paths, arguments.strict)
-        if arguments.resume is not None:
-            return resume(arguments.resume, arguments.trial)
         nofile_soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         origin = Origin(paths, arguments.log_level or "", nofile_soft, command, stderr_is_open)
         return supervise(origin, folder)
@@ -63,12 +62,20 @@ def main() -> int:
     return EXIT_FAILED
 
 
-def parse_arguments(words: Sequence[str] | None = None) -> SimpleNamespace:
-    """Return the values of the command line in a plain object: one of argparse would keep that module in memory."""
+def parse_arguments(words: Sequence[str]) -> SimpleNamespace:
+    """Return the values of the command line in a plain object: one of argparse would keep that module in memory.
+
+    The words of an exec are read without it, because clients wait meanwhile.
+    """
+    if words[-2:-1] == [RESUME]:
+        return SimpleNamespace(log_level=None, resume=int(words[-1]), trial=TRIAL in words)
     found = parser().parse_args(words)
     if found.strict and not found.check:
         parser().error("--strict goes with --check")
-    return SimpleNamespace(**vars(found))
+    result = SimpleNamespace(**vars(found), resume=None)
+    del found
+    forget("argparse", "gettext", "locale")
+    return result
 
 
 def parser() -> ArgumentParser:
@@ -86,8 +93,6 @@ def parser() -> ArgumentParser:
     result.add_argument("--check", action="store_true", help="check the definitions and exit")
     result.add_argument("--strict", action="store_true", help="with --check: treat notices as errors")
     result.add_argument("--log-level", choices=list(LEVELS), help="lowest level that is logged (info)")
-    result.add_argument("--resume", type=int, help=argparse.SUPPRESS)
-    result.add_argument("--trial", action="store_true", help=argparse.SUPPRESS)
     version = f"spawnd {__version__}"
     result.add_argument("--version", action="version", version=version, help="print the version and exit")
     return result

@@ -15,6 +15,8 @@ import supervisor
 
 ISOLATED = "-IXutf8"  # one argument, as the first line of a script allows no more
 UTF8 = "-Xutf8"
+RESUME = "--resume"  # the words of an exec: this one with a number, after TRIAL or not
+TRIAL = "--trial"
 
 
 def interpreter() -> list[str]:

@@ -221,7 +221,7 @@ class Supervisor:
     def activate(self, saved: Record) -> None:
         """Resume work after `rebuild`, just before the loop runs."""
         manager = self.manager
-        self.writer.begin()
+        self.writer.begin_soon()
         manager.activate(saved)
         self._let_go_of_held()
         for name in saved["reloads"]:

@@ -56,6 +56,7 @@ HELD = {
 }
 
 RETRY = 5.0  # seconds until a file that could not be written is tried again
+SOON = 0.05  # seconds after an exec
 SETTLED = 1.0  # seconds after a change; most services have forked their processes by then
 
 
@@ -307,6 +308,7 @@ class StateWriter:
         self._sources: set[str] = set()  # digests of the texts in the file
         self._ending = False
         self._is_begun = False
+        self._first: Timer | None = None
         self._retry: Timer | None = None
         self._dates: Timer | None = None
         self._failing = False
@@ -314,15 +316,37 @@ class StateWriter:
 
     def begin(self) -> None:
         """Write the complete state now, and changes from now on."""
+        self._begin()
+        self._replace()
+
+    def begin_soon(self) -> None:
+        """Write the complete state a moment later, and before the first change: the file has it from before the exec.
+
+        Meanwhile clients are answered.
+        """
+        self._begin()
+        self._changed.clear()
+        self._stores.clear()
+        self._first = self._loop.call_later(SOON, self._write_first)
+
+    def _begin(self) -> None:
         self._is_begun = True
         self._loop.before_wait(self.flush)
         self._watch = PathWatch(self._loop, self._file.path, self._look)
+
+    def _write_first(self) -> None:
+        """Write what `begin_soon` has put off. All sockets in use are known by then."""
+        if self._first is not None:
+            self._first.cancel()
+            self._first = None
         self._replace()
+        if self._store is not None:
+            self._store.drop_unwanted()
 
     def end(self) -> None:
         """Remove the file: all services have stopped in order."""
         self._is_begun = False
-        for timer in (self._retry, self._dates):
+        for timer in (self._first, self._retry, self._dates):
             if timer is not None:
                 timer.cancel()
         if self._watch is not None:
@@ -336,7 +360,7 @@ class StateWriter:
 
     def _look(self) -> None:
         """Write the file again if it was removed or replaced: the next spawnd would lack the state."""
-        if self._is_begun and self._retry is None and not self._file.is_in_place():
+        if self._is_begun and self._first is self._retry is None and not self._file.is_in_place():
             self._replace()
             if not self._failing:
                 notice("%s was removed or replaced: written anew", self._file.path)
@@ -352,6 +376,10 @@ class StateWriter:
     def flush(self) -> None:
         """Write the changes."""
         if not self._is_begun or self._retry is not None:
+            return
+        if self._first is not None:
+            if self._changed or self._stores:
+                self._write_first()
             return
         records = list(self._changes())
         if records:

@@ -25,14 +25,13 @@ from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop
 from supervisor.manager.supervisor import Supervisor
 from supervisor.notify.untrusted import is_file
+from supervisor.origin import RESUME, TRIAL
 from supervisor.process.children import Children, Exit, watched_pipe
 from supervisor.process.fork import default_signals, fork
 from supervisor.state.state import Record, encode
 
 TRIAL_LIMIT = 30.0  # seconds
 MAX_OUTPUT = 1 << 16  # bytes
-RESUME = "--resume"
-TRIAL = "--trial"
 Done = Callable[[str], None]
 
 
@@ -112,6 +111,7 @@ class Reexec:
         held = -1
         try:
             self.supervisor.manager.let_go()
+            self.supervisor.writer.flush()
             records, numbers = self._records()
             state = b"".join(map(encode, [*records, {"signals": signals}]))
             fds = [*numbers, self._lock(), memfd("spawnd-state", state)]

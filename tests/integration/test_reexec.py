@@ -24,6 +24,7 @@ from tests.integration.test_log import log_worker
 from tests.integration.test_loss import ANSWERS, QUICK, STORES, ask
 from tests.integration.test_loss_states import FORKS, STUBBORN
 from tests.integration.test_reload_edges import ENV, tcp
+from tests.integration.versions import install, installed
 
 Program = Callable[[str, str], str]
 # stops when somebody says so in its folder
@@ -90,7 +91,7 @@ def test_everything_stays_as_it_is(spawnd: Start, folder: Path, program: Program
             same = ("state", "pid", "restarts", "reason", "description")
             assert [after[name][key] for key in same] == [rows[name][key] for key in same]
             assert after[name]["since"][:17] == rows[name]["since"][:17]
-        assert opened(daemon.pid) == before
+        wait_until(lambda: opened(daemon.pid) == before, "the same descriptors, with the state file")
     assert "fine" in daemon.ctl("status", "d").stdout
     os.kill(pids["a"], signal.SIGKILL)
     second = daemon.wait_running("a", other_than=pids["a"])
@@ -159,12 +160,13 @@ def test_many_times_leave_nothing_behind(spawnd: Start, program: Program) -> Non
     pids = [daemon.wait_running(name) for name in "ab"]
     daemon.wait_state("c", "backoff")
     reexec(daemon)
+    wait_until(lambda: str(daemon.runtime / "state") in links(daemon.pid).values(), "the state to be written")
     first = len(links(daemon.pid)), len(children(daemon.pid)), pss_kb(daemon.pid)
     for _ in range(19):
         reexec(daemon)
     assert [daemon.pid_of(name) for name in "ab"] == pids
     wait_until(lambda: len(links(daemon.pid)) == first[0], "no more descriptors")  # that of the last spawnctl
-    assert len(children(daemon.pid)) == first[1]
+    wait_until(lambda: len(children(daemon.pid)) == first[1], "no child that holds descriptors for an exec")
     assert "Z" not in [process_state(child) for child in children(daemon.pid)]
     assert pss_kb(daemon.pid) < first[2] * 1.2
 
@@ -347,6 +349,31 @@ def test_survivors_of_a_loss_stay_and_so_do_those_of_an_exec(spawnd: Start) -> N
     assert links(daemon.wait_running("a", other_than=pids["a"])) == fds
     assert daemon.stop() == 0
     assert not any(map(alive, pids.values()))
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_a_loss_before_the_next_program_has_written_the_state(folder: Path, changes: bool) -> None:
+    """The file from before the exec is complete; the first change is written at once."""
+    with installed(folder, f'a = {{ {SLEEP} }}\nb = {{ {SLEEP}, status = "stop" }}') as daemon:
+        pids = {"a": daemon.wait_running("a")}
+        install(folder, then="import supervisor.takeover.records as r; r.SOON = 100000")
+        before = (daemon.runtime / "state").stat().st_ino
+        reexec(daemon)
+        if changes:
+            assert daemon.ctl("start", "b").returncode == 0
+            pids["b"] = daemon.wait_running("b")
+        assert ((daemon.runtime / "state").stat().st_ino == before) == (not changes)
+        daemon.lose()
+        daemon.again()
+        assert {name: row["pid"] for name, row in daemon.services().items() if row["pid"]} == pids
+
+
+def test_the_next_program_writes_the_state_without_a_change(spawnd: Start) -> None:
+    daemon = spawnd(f"a = {{ {SLEEP} }}")
+    daemon.wait_running("a")
+    before = (daemon.runtime / "state").stat().st_ino
+    reexec(daemon)
+    wait_until(lambda: (daemon.runtime / "state").stat().st_ino != before, "the state to be written")
 
 
 def test_the_lock_is_kept(spawnd: Start) -> None:

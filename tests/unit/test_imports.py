@@ -45,8 +45,17 @@ def test_what_is_deferred_can_be_used(use: str) -> None:
 def test_spawnd_drops_the_reading_of_its_arguments() -> None:
     """Nothing keeps argparse, and no other part of spawnd needs it."""
     text = (
-        "import supervisor.main as m, sys, weakref; found = m.parse_arguments([]);"
-        " left = weakref.ref(sys.modules['argparse'].ArgumentParser); m.forget('argparse', 'gettext', 'locale');"
-        " import supervisor.boot; print(left(), 'argparse' in sys.modules, found.strict)"
+        "import supervisor.main as m, sys, weakref, argparse;"
+        " left = weakref.ref(argparse.ArgumentParser); del argparse;"
+        " found = m.parse_arguments([]); import supervisor.boot;"
+        " print(left(), 'argparse' in sys.modules, found.strict)"
     )
     assert run(text) == {"None", "False"}
+
+
+def test_an_exec_is_not_delayed_by_the_reading_of_its_arguments() -> None:
+    text = (
+        "import supervisor.main as m, sys; found = m.parse_arguments(['--trial', '--resume', '5']);"
+        " print(found.resume, found.trial, m.parse_arguments(['--resume', '6']).trial, 'argparse' in sys.modules)"
+    )
+    assert run(text) == {"5", "True", "False"}
