@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from supervisor.control.core import Core, Unit
 from supervisor.control.errors import InvalidParameter, NoSuchService
@@ -162,8 +162,7 @@ class Wanted:
 # orders
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """An order in a call. `names` has at least one name, and all of them exist.
 
     `literal` has the names and patterns that the caller wrote.

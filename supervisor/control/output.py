@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from supervisor.control.core import Core, Unit
 from supervisor.control.errors import NoLog, NoSuchService
 from supervisor.log.handler import CUT
@@ -25,7 +23,7 @@ def read(core: Core, name: str, position: Position = START) -> Piece | None:
     rest = unfinished(piece.data) if piece is not None else 0
     if piece is None or not rest:
         return piece
-    return replace(piece, data=piece.data[:-rest], end=Position(piece.end.byte - rest, piece.end.line))
+    return piece._replace(data=piece.data[:-rest], end=Position(piece.end.byte - rest, piece.end.line))
 
 
 def reply_of(piece: Piece | None, count: int | None = None) -> dict[str, object]:

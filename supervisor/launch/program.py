@@ -9,9 +9,9 @@ import ctypes
 import os
 from array import array
 from collections.abc import Collection, Iterator, Mapping, Set
-from dataclasses import dataclass, replace
 from errno import ENOEXEC
 from itertools import takewhile
+from typing import NamedTuple
 
 from supervisor.launch import PATH
 
@@ -35,8 +35,7 @@ _carry_out_forked.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.POINTER(c
 _carry_out_forked.restype = ctypes.POINTER(ctypes.c_char_p)
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """The way of a service's descriptors to its process.
 
     `numbers` maps their numbers in spawnd to those in the process; `error` is the number of the socket for
@@ -53,7 +52,7 @@ class Arrival:
 
 def in_copy(fds: Collection[int], error: int) -> Arrival:
     """Return the way in a table that is copied with the process."""
-    return replace(in_fork(fds, error), highest=max(_open_numbers()))
+    return in_fork(fds, error)._replace(highest=max(_open_numbers()))
 
 
 def in_fork(fds: Collection[int], error: int) -> Arrival:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum, StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from supervisor.definitions.service import NULL_OUT, Service
 from supervisor.lifecycle.dependencies import Hold, Obstacle, obstacle
@@ -76,8 +75,7 @@ class Subject(Protocol):
     def undecided(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """A service of the chain; `subject` is None if it is not defined. The reason may name an `other` service.
 
     If `other` holds the service back, the next link has the reason of `other`.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.life import AT_REST, UP, WITH_PROCESS, Life, State, Then
@@ -42,8 +41,7 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Obstacle:
+class Obstacle(NamedTuple):
     """The service `name`, which holds a waiting service back."""
 
     hold: Hold
@@ -193,8 +191,7 @@ def dependents(services: Mapping[str, Service]) -> dict[str, set[str]]:
     return result
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(NamedTuple):
     """`name` needs `other` (`depends`), or starts after it if both start (`after`)."""
 
     name: str
@@ -202,8 +199,7 @@ class Edge:
     kind: Kind
 
 
-@dataclass(frozen=True, slots=True)
-class Graph:
+class Graph(NamedTuple):
     """`names` in order of definition; each edge is between two of them."""
 
     names: tuple[str, ...]

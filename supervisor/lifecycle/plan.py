@@ -7,10 +7,9 @@ of the field `autostart`. Each field of `Service` declares the effect of a chang
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from supervisor.definitions.service import (
     CHANGES,
@@ -149,8 +148,7 @@ class Effect(StrEnum):
     STOP = "stop"
 
 
-@dataclass(frozen=True, slots=True)
-class ServicePlan:
+class ServicePlan(NamedTuple):
     """The plan for one service.
 
     `old` is None for a new service, `new` for a service that is not defined any more; `keys` differ between the two.
@@ -170,8 +168,7 @@ class ServicePlan:
     internal: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The plan for all services.
 
     `services` has the services with a planned effect in order of definition, services that go at the end.
@@ -241,7 +238,7 @@ def plan_moves(both: Comparison) -> Transaction:
     transaction.bring_up(name for name in both.kinds if new[name].autostart and not old[name].autostart)
     for name, sentence in both.moved.items():
         if name in transaction.up and not both.keys.get(name):
-            transaction.up[name] = replace(transaction.up[name], detail=sentence)
+            transaction.up[name] = transaction.up[name]._replace(detail=sentence)
     return transaction
 
 
@@ -254,8 +251,7 @@ def is_retried(both: Comparison, name: str) -> bool:
     return keys is None or not keys.isdisjoint(both.keys[name])
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
+class _Member(NamedTuple):
     """A service with its life, as the graph needs them."""
 
     service: Service

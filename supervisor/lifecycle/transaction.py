@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.dependencies import Member, needed, satisfies, waits_for_ever
 from supervisor.lifecycle.life import AT_REST, Cause, Life, State, comes_up, goes_down, is_down, is_wanted
 
 
-@dataclass(frozen=True, slots=True)
-class Up:
+class Up(NamedTuple):
     """An order to be up. `renew`: a service that has a process gets another one.
 
     `needed_by` is empty for a service that was requested by name. `detail` is a sentence that says more than
@@ -24,16 +23,14 @@ class Up:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Down:
+class Down(NamedTuple):
     """An order to be down; `other` is the service that the cause is about, if any."""
 
     cause: Cause
     other: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """Present standing of the services: their definitions, pending ones in place of present ones, and their lives.
 
     `conflicts` has the names in conflict for each name that has any. `stopping` are services that are to
@@ -108,8 +105,7 @@ def _with_needs(asked: Collection[str], services: Mapping[str, Service]) -> list
     return [(name, "" if name in asked else needed_by[name]) for name in order]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """`message` is for people: why the outcome is not `ok`, or that there was nothing to do."""
 
     ok: bool

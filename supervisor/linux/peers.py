@@ -10,7 +10,7 @@ import ctypes
 import errno
 import socket
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from supervisor.linux.libc import check, function
 
@@ -28,8 +28,7 @@ _getsockopt = function(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(NamedTuple):
     """The peer's process and effective ids in our namespaces; pid 0: the process is in an invisible PID namespace."""
 
     pid: int

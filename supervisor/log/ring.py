@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 SIZE = 64 * 1024
 MAX_NAME = 249  # bytes of a memfd's name
@@ -19,8 +19,7 @@ _HEADER = struct.Struct("=QQQ")
 _READS = 8  # of the header, until two are equal, because a write of it may be seen in part
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(NamedTuple):
     """A place in all output ever written: the number of bytes and of newlines before it."""
 
     byte: int = 0
@@ -30,8 +29,7 @@ class Position:
 START = Position()
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """The bytes written between two positions, of which `end` is the later; `lost` lines before them are gone.
 
     `cut`: it begins within a line that is longer than the kept data.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from supervisor.launch.program import Program
 from supervisor.linux.signal_mask import SETTABLE
@@ -14,8 +14,7 @@ from supervisor.systemd.reports import SystemdStore
 from supervisor.systemd.scope import Scope
 
 
-@dataclass(frozen=True, slots=True)
-class HostFacts:
+class HostFacts(NamedTuple):
     """Facts that spawnd has determined at its start.
 
     `nofile_soft` is its original soft limit of descriptors; `subtree` is the delegated cgroup, or None;

@@ -6,7 +6,6 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from select import EPOLLIN
 
@@ -81,8 +80,7 @@ class Launcher:
             error_fd, write_end = _pair(ours, theirs)
             # the log worker gives up root, so it must not have spawnd's memory with the secrets of all definitions
             apart = self._host.is_root and (service.uid != 0 or unit.feed is not None)
-            launch = replace(
-                self._launch(unit, write_end, looks),
+            launch = self._launch(unit, write_end, looks)._replace(
                 argv=worker_command(service.worker) if service.worker else (service.exec, *service.arg),
                 fds=fds,
                 ready=ready,
@@ -112,8 +110,8 @@ class Launcher:
             output_fd, output_end = _pipe(ours, theirs)
             stdin, *outputs = self._stdio(unit)
             stdout, stderr = (output_end if source == NULL_PATH else source for source in outputs)
-            launch = replace(
-                self._launch(unit, error_end, looks), stdio=(stdin, stdout, stderr), fds=tuple(self._table(unit))
+            launch = self._launch(unit, error_end, looks)._replace(
+                stdio=(stdin, stdout, stderr), fds=tuple(self._table(unit))
             )
             pid = self._start(launch, owner, error_fd)
             ours.pop_all()
@@ -131,8 +129,7 @@ class Launcher:
             fds = self._function_descriptors(unit, function, order_text, theirs)
             error_fd, write_end = _pair(ours, theirs)
             output = self._output(unit)
-            launch = replace(
-                self._launch(unit, write_end, looks),
+            launch = self._launch(unit, write_end, looks)._replace(
                 argv=worker_command(functions.WORKER),
                 service=service,
                 stdio=(NULL_PATH, output, output),

@@ -265,7 +265,7 @@ class Manager:
         transaction.bring_up((name for name in names if not self.units[name].removed), renew, cause)
         if detail:
             for name, up in transaction.up.items():
-                transaction.up[name] = up if up.needed_by else replace(up, detail=detail)
+                transaction.up[name] = up if up.needed_by else up._replace(detail=detail)
         self.move(transaction)
 
     def stop(self, names: Iterable[str], cause: Cause = Cause.STOP, other: str = "") -> None:

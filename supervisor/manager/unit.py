@@ -59,7 +59,7 @@ class Pending:
         close_all(self.opened, closer)
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Unit:
     """The state of a service as plain data; the manager acts on it.
 

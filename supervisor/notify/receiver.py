@@ -15,7 +15,6 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -49,8 +48,7 @@ _SCM_PIDFD = 4  # <linux/socket.h>
 _TICK = 10**9 // os.sysconf("SC_CLK_TCK")  # nanoseconds
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """The content of one datagram. Times are seconds; None and False mean that a key is missing."""
 
     ready: bool = False
@@ -101,8 +99,7 @@ def _number(text: str | None) -> int | None:
     return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(NamedTuple):
     """A message with its sender's credentials. The receiver of this object owns `fds` and `pidfd`.
 
     `carries`: the message had descriptors; `fds` are the wanted ones. `cut` says why the message is
@@ -238,7 +235,7 @@ class Receiver:
             if taken is None:
                 self._is_blocked = True
                 return
-            yield taken if not taken.cut else replace(taken, data=b"")
+            yield taken if not taken.cut else taken._replace(data=b"")
 
     def wait(self, seconds: float) -> bool:
         """Wait up to `seconds` for each child to end; return whether all have. Used for a process's last messages."""
@@ -266,14 +263,14 @@ class Receiver:
             if want is Want.ALL:
                 received = self._receive()
                 if received is not None:
-                    return replace(found, fds=received.fds, pidfd=received.pidfd)
-                found = replace(found, cut="there was no room for its descriptors")
+                    return found._replace(fds=received.fds, pidfd=received.pidfd)
+                found = found._replace(cut="there was no room for its descriptors")
             with self._passing_pidfd():
                 pid, is_taken, pidfd = take_elsewhere(self._socket.fileno())
         except OSError:  # no child can be forked
             return None
         self._work(pid)
-        found = replace(found, pidfd=pidfd)
+        found = found._replace(pidfd=pidfd)
         if is_taken:
             return found
         found.close_pidfd()
@@ -290,7 +287,7 @@ class Receiver:
             return found
         with self._passing_pidfd():
             ancillary = self._socket.recvmsg(0, _CREDENTIALS + _PIDFD, _TAKE)[1]
-        return replace(found, pidfd=_unpack(ancillary).pidfd)
+        return found._replace(pidfd=_unpack(ancillary).pidfd)
 
     def _receive(self) -> _Ancillary | None:
         """Receive the next message with its descriptors; None, and the message stays, if there is no room for all.

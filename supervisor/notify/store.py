@@ -10,8 +10,7 @@ import os
 import select
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from supervisor.linux.descriptors import Order, kcmp_files
 from supervisor.linux.open_files import identity
@@ -26,8 +25,7 @@ class Watcher(Protocol):
     def unwatch(self, fd: int) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """A stored descriptor; `file` is the identity of its open file, see `linux/open_files.py`.
 
     `trusted`: its maker does nothing to block a close.
@@ -139,7 +137,7 @@ class Store:
                 # EPOLLHUP and EPOLLERR are reported without being requested
                 self._loop.watch(stored.fd, 0, lambda events: self._hung_up(stored.fd, events))
             except OSError:
-                stored = replace(stored, polled=False)
+                stored = stored._replace(polled=False)
         self._stored[stored.fd] = stored
         self._by_name.setdefault(stored.name, {})[stored.fd] = stored
         self._names_size += len(stored.name) + 1

@@ -20,8 +20,8 @@ import socket
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from supervisor.linux.descriptors import socket_family
 from supervisor.linux.open_files import PIPE, SOCKET
@@ -77,8 +77,7 @@ _fetch.argtypes = (
 _seen = (_Seen * MAX_DESCRIPTORS)()
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """A descriptor in a message: its (truncated) link in /proc, whether it is memory, its device and its mount."""
 
     link: str

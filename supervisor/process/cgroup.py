@@ -18,7 +18,6 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from supervisor.errors import StepError
@@ -41,8 +40,7 @@ SYSTEMD_RUNS = "/run/systemd/system"  # sd_booted(3)
 DELEGATE = ("user.delegate", "trusted.delegate")
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(NamedTuple):
     """`file` exists in a cgroup if `controller` is enabled; `default` is the kernel's initial value."""
 
     file: str

@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from supervisor.definitions.service import FIRST
 from supervisor.launch.operations import Kind, operation
@@ -22,8 +22,7 @@ SPARE = -1  # a free number
 USUAL = 64  # descriptors: steps for larger tables are not kept
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """Sources with their target numbers; `error_target` is the first number above all targets."""
 
     targets: tuple[tuple[int, Source], ...]

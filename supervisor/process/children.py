@@ -12,8 +12,7 @@ import select
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range
 from supervisor.loop.loop import Loop
@@ -30,8 +29,7 @@ Done = Callable[[bytes, bool], None]
 """Receives the answer and whether it came in time; a late answer may be incomplete."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(NamedTuple):
     """How a process ended: by `exit` with a status or killed by a signal; not `known` if it was no child of ours."""
 
     status: int = 0

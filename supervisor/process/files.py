@@ -20,7 +20,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from supervisor.definitions.service import Descriptor, Service
 from supervisor.linux.capabilities import capget, capset, limit_effective
@@ -44,8 +44,7 @@ _ACCESS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Rights:
+class Rights(NamedTuple):
     """Ids of a user for the kernel's checks of access to files."""
 
     uid: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from supervisor.definitions.service import FIRST, Service, Slot
 from supervisor.linux.signal_mask import SETTABLE
@@ -12,8 +12,7 @@ from supervisor.process.paths import Mark
 Source = int | str  # an open descriptor of spawnd, or a path that the child opens, which is always /dev/null
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(NamedTuple):
     """A start of a service. spawnd keeps all descriptors; the child has copies.
 
     `argv[0]` is the path to execute. The environment consists of `env`, the files `env_files` in order, and
@@ -60,8 +59,7 @@ class Launch:
         return self.stdio[slot] if slot < FIRST else self.fds[slot - FIRST][1]
 
 
-@dataclass(frozen=True, slots=True)
-class DescriptorRow:
+class DescriptorRow(NamedTuple):
     """A descriptor of a service; `what` is for people (`udp 127.0.0.1:69`), `stored` ones are in its store."""
 
     number: int

@@ -23,7 +23,7 @@ PAUSE = 0.1  # seconds until the next attempt if no child could be forked, or if
 REST, LONGEST_REST = 9, 0.1
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _End:
     """A reading end. The child of `call` has not ended yet; the child of `late` has, and its result comes next.
 

@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fcntl import F_GET_SEALS, F_SEAL_SHRINK, fcntl
+from typing import NamedTuple
 
 from supervisor.errors import StepError
 from supervisor.log.logger import log
@@ -42,8 +43,7 @@ _NO_CONT = frozenset({signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIG
 Read = Callable[[int, int], bytes]  # like os.read, of a descriptor that does not block
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The result of a call and its message."""
 
     ok: bool

@@ -23,8 +23,7 @@ import select
 import socket
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from supervisor.linux.peers import Credentials
 from supervisor.log.logger import log
@@ -68,8 +67,7 @@ def _nothing(_connection: Connection, _of_a_call: int, _of_replies: int) -> None
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Callbacks:
+class Callbacks(NamedTuple):
     """The callbacks of a connection to its acceptor.
 
     `serve` gets each call; `closed` is called once, at the end. `in_turn` queues an action for a later turn.
@@ -125,7 +123,7 @@ class Connection:
             "fd": self._sock.fileno(),
             "input": (waiting + self._framer.rest()).decode("latin-1"),
             "output": self._output.decode("latin-1"),
-            "call": None if pending is None else asdict(pending.call),
+            "call": None if pending is None else pending.call._asdict(),
             "memo": {} if pending is None else pending.memo,
             "ended_sending": self._ended_sending,
             "ending": self._ending,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from supervisor import __version__
 from supervisor.errors import SpawnError
@@ -32,43 +32,37 @@ class DefinitionError(SpawnError):
     """The interface definition is invalid."""
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
+class Named(NamedTuple):
     """`bool`, `int`, `float`, `string`, `object`, or a type of the definition."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Maybe:
+class Maybe(NamedTuple):
     """`?inner`: a value of the type, or null."""
 
     inner: Type
 
 
-@dataclass(frozen=True, slots=True)
-class Array:
+class Array(NamedTuple):
     """`[]inner`."""
 
     inner: Type
 
 
-@dataclass(frozen=True, slots=True)
-class Dictionary:
+class Dictionary(NamedTuple):
     """`[string]inner`."""
 
     inner: Type
 
 
-@dataclass(frozen=True, slots=True)
-class Enum:
+class Enum(NamedTuple):
     """`(a, b)`: one of these words."""
 
     members: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Struct:
+class Struct(NamedTuple):
     """`(name: type, …)`."""
 
     fields: Mapping[str, Type]
@@ -85,8 +79,7 @@ class Mismatch(SpawnError):
         self.field = field
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(NamedTuple):
     """An interface definition; `methods` have the structs of their parameters and of their replies."""
 
     name: str

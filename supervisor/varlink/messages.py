@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from supervisor.errors import SpawnError
 from supervisor.json_text import dumps
@@ -78,8 +78,7 @@ class Failed(ControlError):
         super().__init__("io.spawnd.Failed", message=message)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A method call. `more`: the caller accepts several replies; `oneway`: it accepts none."""
 
     method: str
@@ -89,8 +88,7 @@ class Call:
     upgrade: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A reply, or an error if `error` has its name. `continues`: another reply follows."""
 
     parameters: dict[str, object]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 
 from supervisor.control.core import Core, Unit
 from supervisor.control.errors import Needed
@@ -40,7 +39,7 @@ def _with_others(pending: PendingCall, core: Core, order: Order, cascade: bool) 
         if not cascade:
             _refuse(order.names, core, {name for name in others if _stays_up(lives[name])})
         pending.memo["others"] = others if cascade else []
-    return replace(order, names=[*pending.memo["others"], *order.names])
+    return order._replace(names=[*pending.memo["others"], *order.names])
 
 
 def _refuse(names: Sequence[str], core: Core, others: Collection[str]) -> None:

@@ -7,7 +7,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -121,7 +120,7 @@ class Bench:
             os.set_inheritable(holder[key], True)
         for connection in list(self.server._clients):
             # no shutdown: as an exec does it
-            connection._callbacks = replace(connection._callbacks, discard=socket.socket.close)
+            connection._callbacks = connection._callbacks._replace(discard=socket.socket.close)
             connection.close()
         self.server._watch.close()
         self.server._acceptor.stop()

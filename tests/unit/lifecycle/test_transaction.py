@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -128,7 +127,7 @@ def test_what_holds_for_all_moves(world: Standing, orders: list[tuple[bool, list
 
 @given(worlds(), st.sampled_from(NAMES))
 def test_one_that_is_brought_up_has_all_that_it_needs(world: Standing, name: str) -> None:
-    transaction = Transaction(replace(world, conflicts={}))
+    transaction = Transaction(world._replace(conflicts={}))
     transaction.bring_up([name])
     assert name in transaction.up
     for other in world.services[name].depends:

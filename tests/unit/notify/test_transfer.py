@@ -10,7 +10,6 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,14 +51,14 @@ def take(receiver: Receiver, want: Want = Want.ALL, limit: int = MAX_AT_ONCE) ->
     for notification in receiver.receive_nowait(limit, lambda _notification: want):
         notification.close_pidfd()
         if not notification.cut:
-            found.append(replace(notification, pidfd=-1))
+            found.append(notification._replace(pidfd=-1))
     return found
 
 
 def test_a_message_comes_with_its_sender_s_credentials(receiver: Receiver, sender: Sender) -> None:
     assert sender.send_nowait("READY=1", "STATUS=up")
     (notification,) = take(receiver)
-    assert replace(notification, sent=-1) == Notification(b"READY=1\nSTATUS=up", os.getpid(), os.getuid())
+    assert notification._replace(sent=-1) == Notification(b"READY=1\nSTATUS=up", os.getpid(), os.getuid())
     assert notification.message == Message(ready=True, status="up")
     assert take(receiver) == []
 
