@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 TABLE = 5  # descriptors of the service
@@ -28,9 +29,11 @@ Start = Callable[[Any, int, int], int]
 
 def starter() -> Start:
     """Return what starts a `Launch`, with its end of a pair of sockets and ours."""
-    from supervisor.launch.program import Program
-    from supervisor.process.launch_plan import descriptors, make_plan
-
+    try:
+        from supervisor.launch.program import Program
+        from supervisor.process.launch_plan import descriptors, make_plan
+    except ImportError:
+        return _forked
     program = Program()
     program.reserve()
 
@@ -48,6 +51,14 @@ def host_facts() -> dict[str, Any]:
     except ImportError:
         return {}
     return {"ignored": ignored()}
+
+
+def _forked(launch: Any, _error: int, _ours: int) -> int:
+    """Start a program like the last version without `launch`."""
+    child, fork = import_module("supervisor.process.child"), import_module("supervisor.process.fork").fork
+    child.prepare(launch)
+    pid: int = fork(lambda: child.run(launch))
+    return pid
 
 
 def serve() -> None:
