@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair  # that of `socket` makes two more objects
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
@@ -356,7 +356,7 @@ def _notifies(service: Service) -> bool:
 def _pair(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:
     """Return a pair of sockets: our nonblocking end, and the end on which the child reports and is released."""
     with step("make a pair of sockets"):
-        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        one, other = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
     one.setblocking(False)
     ours.callback(os.close, our_end := one.detach())
     theirs.callback(os.close, their_end := other.detach())

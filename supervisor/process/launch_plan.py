@@ -80,7 +80,7 @@ def make_plan(launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
         *_begin(launch, hears),
         *make_table(launch, arrival),
         *_files(launch),
-        *_attributes(launch, limits),
+        *_attributes(launch),
         *_environment(launch),
         *_namespaces(service),
         *_place_and_user(launch),
@@ -117,7 +117,7 @@ def _files(launch: Launch) -> Operations:
         yield operation(Kind.REWIND, numbers=[slot])
 
 
-def _attributes(launch: Launch, limits: Limits) -> Operations:
+def _attributes(launch: Launch) -> Operations:
     service = launch.service
     if launch.cgroup:
         yield operation(Kind.WRITE, "enter cgroup", f"{launch.cgroup}/cgroup.procs", strings=["0"])
@@ -137,7 +137,7 @@ def _attributes(launch: Launch, limits: Limits) -> Operations:
     score = service.oom_score_adj if service.oom_score_adj is not None else 0 if launch.spared else None
     if score is not None:
         yield _score(score)
-    for name, wanted in limits.items():
+    for name, wanted in service.limits.items():  # the default limit of descriptors raises no hard limit
         if (pair := early_limit(name, *wanted)) is not None:
             yield _limit(Kind.LIMIT, name, *pair)
 
