@@ -56,7 +56,7 @@ test: $(VENV)/project.stamp $(VENV)/test.stamp machine-packages
 	$(MAKE) --no-print-directory test-fast
 	$(MAKE) --no-print-directory test-machines
 
-test-fast: lint
+test-fast: $(VENV)/project.stamp $(VENV)/test.stamp
 	@tools/test-fast $(ARGS)
 
 test-machines: $(VENV)/project.stamp $(VENV)/test.stamp machine-packages

@@ -8,7 +8,7 @@ from contextlib import closing
 from functools import partial
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from supervisor.linux.pipe_call import PipeCall, start_read
@@ -21,17 +21,19 @@ from tests.unit.process.forked import open_numbers
 from workers.log import stream
 from workers.log.stream import LARGEST, LONGEST_LINE, MOST_KILLED, Stream
 
-pieces = st.lists(
-    st.binary(min_size=1, max_size=20)
-    | st.sampled_from(
-        [
-            b"\n", b"a\nb\n", b"x" * LONGEST_LINE, b"y" * (LONGEST_LINE + 1), b"z" * 3 * LONGEST_LINE,
-            "é".encode() * LONGEST_LINE, b"crlf\r\n", b"\x1b" * LONGEST_LINE,
-            PROCESS_ENDED, PROCESS_ENDED[:5], PROCESS_ENDED[-5:],
-        ]
-    ),
-    max_size=10,
+short = st.binary(min_size=1, max_size=20) | st.sampled_from(
+    [b"\n", b"a\nb\n", b"crlf\r\n", PROCESS_ENDED, PROCESS_ENDED[:5], PROCESS_ENDED[-5:]]
+)
+long = st.sampled_from(
+    [
+        b"x" * LONGEST_LINE, b"y" * (LONGEST_LINE + 1), b"z" * 3 * LONGEST_LINE, "é".encode() * LONGEST_LINE,
+        b"\x1b" * LONGEST_LINE,
+    ]
 )  # fmt: skip
+# a child makes each read: what is read in small chunks is short
+runs = st.tuples(st.lists(short, max_size=10), st.sampled_from([1, 7])) | st.tuples(
+    st.lists(short | long, max_size=10), st.sampled_from([1021, 4096, 1 << 16])
+)
 
 
 def read(stream: Stream, size: int) -> int | None:
@@ -102,9 +104,12 @@ def as_kept(written: bytes) -> bytes:
     return kept
 
 
-@given(pieces=pieces, chunk=st.sampled_from([1, 7, 4096, 1 << 16]))
+@given(run=runs)
+@example(run=([b"y" * (LONGEST_LINE + 1), PROCESS_ENDED, b"end"], 1))
+@example(run=([b"a", "é".encode() * LONGEST_LINE, PROCESS_ENDED], 7))
 @settings(max_examples=100, deadline=None)
-def test_nothing_is_lost_and_nothing_is_made_up(pieces: list[bytes], chunk: int) -> None:
+def test_nothing_is_lost_and_nothing_is_made_up(run: tuple[list[bytes], int]) -> None:
+    pieces, chunk = run
     before = open_numbers()
     with closing(Piped()) as piped:
         for piece in pieces:
