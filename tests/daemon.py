@@ -23,7 +23,7 @@ T = TypeVar("T")
 # In a machine the processor is emulated, and a look takes time of the only one.
 IN_MACHINE = "MACHINE" in os.environ
 PATIENCE = 60.0  # seconds that a condition may take on a busy machine
-PAUSE = 0.05 if IN_MACHINE else 0.005  # seconds between two looks
+PAUSE = 0.05 if IN_MACHINE else 0.01  # seconds between two looks
 BIN = Path(sys.executable).parent
 
 
