@@ -6,6 +6,7 @@ import grp
 import json
 import os
 import pwd
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -162,3 +163,17 @@ def test_a_listening_unix_socket(spawnd: Start, folder: Path) -> None:
         client.connect(str(path))
     assert daemon.ctl("stop", "s").returncode == 0
     assert not path.exists()
+
+
+def test_signals_that_are_ignored_when_spawnd_starts_are_default_in_services(folder: Path) -> None:
+    numbers = (signal.SIGHUP, signal.SIGUSR1, signal.SIGRTMIN + 3)
+    ignore = f"[signal.signal(number, signal.SIG_IGN) for number in {tuple(map(int, numbers))}]"
+    out = folder / "out" / "signals"
+    script = f"grep Sig /proc/self/status > {out}.new; mv {out}.new {out}; exec sleep 1000"
+    daemon = Daemon(folder, f's = {{ exec = "/bin/sh", arg = {{ "-c", "{script}" }} }}')
+    daemon.prefix = [sys.executable, "-c", f"import os, signal, sys; {ignore}; os.execv(sys.argv[1], sys.argv[1:])"]
+    with daemon:
+        wait_until(out.exists, "the signals of a service")
+        masks = dict(row.split(":\t") for row in out.read_text().splitlines())
+        assert int(masks["SigIgn"], 16) & sum(1 << number - 1 for number in numbers) == 0
+        assert int(masks["SigBlk"], 16) == 0
