@@ -165,6 +165,7 @@ NULL_ERR = Descriptor("file", name="stderr", path="/dev/null", access="w")
 
 _ADOPT = Change.ADOPT
 _BESIDE = Reset.BESIDE_PROCESS
+DEFAULT_UMASK = 0o077
 FUNCTIONS = "functions"  # the name for changes of a module's functions, which are no keys
 
 
@@ -205,7 +206,7 @@ class Service:
     function_user: str = _key("", "user", change=_ADOPT)
     function_ids: tuple[int, int] | None = _follows(None, "function_user", _ADOPT)
     cwd: str = _key("/", "path")
-    umask: int = _key(0o077, "umask")
+    umask: int = _key(DEFAULT_UMASK, "umask")
     chroot: str = _key("", "path", reset=_BESIDE, about_process=True)
     netns: str = _key("", "file_name")
     capabilities: tuple[str, ...] | None = _key(None, "capabilities", reset=_BESIDE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,7 @@ from supervisor.definitions.convert.descriptor import entries, standard
 from supervisor.definitions.databases import Databases
 from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.programs import worker
-from supervisor.definitions.service import KEYS, Descriptor, Key, Service
+from supervisor.definitions.service import DEFAULT_UMASK, KEYS, Descriptor, Key, Service
 from supervisor.definitions.values import describe, table
 from supervisor.printable import count
 
@@ -200,7 +201,7 @@ def _service(merged: Converted, checking: Checking, lines: Mapping[str, int]) ->
         else:
             fields[known.field] = value
     if has_process and "user" in merged and "group" not in merged:
-        _note_group(fields["user"], fields["group"], checking)
+        _note_group(fields["user"], fields["group"], fields.get("umask", DEFAULT_UMASK), checking)
     fields["user"], fields["uid"] = fields["user"]
     fields["group"], fields["gid"] = fields["group"]
     groups = fields["groups"]
@@ -215,10 +216,14 @@ def _service(merged: Converted, checking: Checking, lines: Mapping[str, int]) ->
     return Service(name=checking.name, file=checking.file, line=checking.line, lines=used, **fields)
 
 
-def _note_group(user: Account, group: Account, checking: Checking) -> None:
-    """Note that a user does not bring its group along, as it does elsewhere: it lacks the rights of that group."""
+def _note_group(user: Account, group: Account, umask: int, checking: Checking) -> None:
+    """Note that a user does not bring its group along, as it does elsewhere: it lacks the rights of that group.
+
+    Root needs none of these rights, but may open its files to the group of other services.
+    """
     name, uid = user
-    own = checking.databases.accounts.primary_group(uid) if checking.databases.root and uid else None
+    matters = uid or ~umask & stat.S_IRWXG
+    own = checking.databases.accounts.primary_group(uid) if checking.databases.root and matters else None
     if own is not None and own[1] != group[1]:
         text = f'{name!r} runs with group {group[0]!r}, not its own: add group = "{own[0]}", or group = "nobody"'
         checking.notice(text, "user", about=[checking.name])

@@ -147,6 +147,12 @@ def test_user_groups_and_capabilities(report: Callable[..., dict[str, Any]]) -> 
     assert found["caps"] == [kept] * 4
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: users, groups")
+def test_root_does_not_bring_its_group(report: Callable[..., dict[str, Any]]) -> None:
+    found = report('user = "root"')
+    assert (set(found["uids"]), set(found["gids"])) == ({"0"}, {str(grp.getgrnam("nogroup").gr_gid)})
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: capabilities")
 def test_capabilities_of_a_root_service(report: Callable[..., dict[str, Any]]) -> None:
     found = report('user = "root", group = "root", capabilities = { keep = { "kill" } }')

@@ -344,6 +344,8 @@ def test_without_root_nobody_is_switched(files: Files) -> None:
         ('user = "daemon", group = "nobody"', False),
         ('user = "nobody"', False),
         ('user = "root"', False),  # has every right without a group
+        ('user = "root", umask = "027"', True),  # its files are open to other services
+        ('user = "root", umask = "070"', False),
         ('user = "12345678"', False),  # is in no group
         ("", False),
     ],
@@ -352,5 +354,6 @@ def test_a_user_without_its_group_is_noted(files: Files, keys: str, is_noted: bo
     notices = files.load(f'x = {{ exec = "/x", {keys} }}', root=True).notices
     noted = [text.partition(": ")[2] for text in notices if "runs with group" in text]
     name = keys.split('"')[1] if keys else ""
-    text = f"'{name}' runs with group 'nogroup', not its own: add group = \"daemon\", or group = \"nobody\""
+    own = "root" if name == "root" else "daemon"
+    text = f"'{name}' runs with group 'nogroup', not its own: add group = \"{own}\", or group = \"nobody\""
     assert noted == [f"x: user: {text}"] * is_noted
