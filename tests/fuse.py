@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 # <linux/fuse.h>
 LOOKUP, FORGET, GETATTR, OPEN, READ, RELEASE, FLUSH = 1, 2, 3, 14, 15, 18, 25
@@ -39,9 +39,11 @@ def unanswering(*opcodes: int, once: bool = False) -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="fuse-") as folder:
         command = [sys.executable, os.path.abspath(__file__), folder, *map(str, opcodes * (1 + once))]
         server = subprocess.Popen(command, stdout=subprocess.PIPE)
+        is_mounted = False
         try:
             assert server.stdout is not None
-            if server.stdout.readline() != _READY:
+            is_mounted = server.stdout.readline() == _READY
+            if not is_mounted:
                 raise OSError("cannot mount a FUSE file system")
             yield os.path.join(folder, NAME)
         finally:
@@ -49,8 +51,8 @@ def unanswering(*opcodes: int, once: bool = False) -> Iterator[str]:
             if server.stdout is not None:
                 server.stdout.close()
             server.wait()
-            with suppress(subprocess.CalledProcessError):
-                subprocess.run(["umount", "-l", folder], check=True, stderr=subprocess.DEVNULL)
+            if is_mounted:
+                subprocess.run(["umount", "-l", folder], check=True)
 
 
 def is_possible() -> bool:

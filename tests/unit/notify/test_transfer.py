@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.linux.inotify import IN_CLOEXEC, inotify_init1
 from supervisor.loop.loop import Loop
 from supervisor.notify import untrusted
 from supervisor.notify.receiver import MAX_AT_ONCE, MAX_DATAGRAM, Message, Notification, Receiver, Want
@@ -209,23 +208,32 @@ def test_files_of_our_own_disks_are_received(receiver: Receiver, sender: Sender,
         os.close(notification.fds[0])
 
 
-def test_what_closes_slowly_holds_up_its_sender_and_nobody_else(receiver: Receiver, sender: Sender) -> None:
+@pytest.mark.skipif(not fuse.is_possible(), reason="needs FUSE")
+def test_what_closes_slowly_holds_up_its_sender_and_nobody_else(
+    receiver: Receiver, sender: Sender, tmp_path: Path
+) -> None:
     """The child that has taken it ends when all of it is closed."""
-    inotify = [inotify_init1(IN_CLOEXEC) for _ in range(100)]
-    try:
-        assert sender.send_nowait("STATUS=1", fds=inotify)
-    finally:
-        for fd in inotify:
-            os.close(fd)
-    assert sender.send_nowait("STATUS=2", fds=[0])
-    started = time.monotonic()
-    taken = take(receiver, Want.NOTHING)
-    assert time.monotonic() - started < 1
-    assert taken[0].message.status == "1"
-    if len(taken) == 1:
+    ours, theirs = socket.socketpair()
+
+    def send() -> None:
+        sender.send_nowait("STATUS=1", fds=[os.open(theirs.recv(1000), os.O_RDWR)])
+
+    with ours, theirs, child_process(send), fuse.unanswering(fuse.FLUSH) as path:
+        ours.send(path.encode())
+        wait_readable(receiver.fileno())
+        assert sender.send_nowait("STATUS=2", fds=[0])
+        assert [each.message.status for each in take(receiver, Want.NOTHING)] == ["1"]
         assert receiver.is_blocked
-        assert receiver.wait(DEADLINE)
-        assert [each.message.status for each in take(receiver, Want.NOTHING)] == ["2"]
+        assert take(receiver, Want.NOTHING) == []
+        other = bind_receiver(tmp_path / "other")
+        another = Sender(other.path)
+        assert another.send_nowait("STATUS=3", fds=[0])
+        assert [each.message.status for each in take(other, Want.NOTHING)] == ["3"]
+        assert other.wait(DEADLINE)
+        another.close()
+        other.close()
+    assert receiver.wait(DEADLINE)
+    assert [each.message.status for each in take(receiver, Want.NOTHING)] == ["2"]
 
 
 def test_a_full_queue_is_no_reason_to_wait(receiver: Receiver, sender: Sender) -> None:
