@@ -12,7 +12,7 @@ import pytest
 
 from supervisor.definitions.evaluate import write_report
 from supervisor.definitions.report import read_report
-from supervisor.definitions.service import Definitions, Descriptor, Service, Settings
+from supervisor.definitions.service import KEYS, Definitions, Descriptor, Service, Settings
 from supervisor.errors import DefinitionsError
 from tests.unit.definitions.loading import Files, encode, records
 
@@ -25,7 +25,7 @@ x = {
   limits = { nofile = { soft = 1, hard = "unlimited" } }, capabilities = { keep = { "chown" } }, no_new_privs = true,
   nice = 1, cpu_affinity = "0-1", oom_score_adj = 1, memory_max = 1, netns = "n", depends = "y", after = "y",
   conflicts = "z", status = "stop", restart = "never", healthy_after = 2, backoff = { first = 1 },
-  start_limit = false, ready = "fd", start_timeout = false, stop_timeout = 0.5, stop_signal = "INT",
+  start_limit = false, ready = "fd", ready_fd = 9, start_timeout = false, stop_timeout = 0.5, stop_signal = "INT",
   handover_signal = 10, reload_signal = 1, restart_signal = 40, kill_mode = "process", watchdog = 3,
   fdstore_max = 2, control = true, check = { "/bin/true" }, login_env = true, expand_env = true, listen_fds = false,
   io_class = "realtime", io_priority = 7, scheduling = "rr:5", timer_slack = "0.05ms", success_status = { 143, 2 },
@@ -33,6 +33,12 @@ x = {
 }
 y = { worker = "accessory", task = true, options = { a = { b = { 1, 2.5, true, "x" } } } }
 z = { exec = "/x" }
+b = { exec = "/x", forking = true, pid_file = "/p" }
+"""
+MODULE = """
+module("m")
+exec, user, function_user = "/x", "daemon", "root"
+function start() end
 """
 
 
@@ -47,7 +53,7 @@ def test_every_field_survives(files: Files) -> None:
         limits={"nofile": (1, -1)}, capabilities=("chown",), no_new_privs=True, nice=1, cpu_affinity=(0, 1),
         oom_score_adj=1, resources={"memory_max": "1"}, netns="n", depends=("y",), after=("y",), conflicts=("z",),
         autostart=False, restart="never", healthy_after=2.0, backoff=x.backoff, start_limit=None, ready="fd",
-        ready_fd=8, start_timeout=None, stop_timeout=0.5, stop_signal=2, handover_signal=10, reload_signal=1,
+        ready_fd=9, start_timeout=None, stop_timeout=0.5, stop_signal=2, handover_signal=10, reload_signal=1,
         restart_signal=40, kill_mode="process", watchdog=3.0, fdstore_max=2, control=True, check=("/bin/true",),
         login_env=x.login_env, expand_env=True, listen_fds=False, io_class="realtime", io_priority=7, scheduling="rr:5",
         timer_slack=5e-05, success_status=(2, 143), no_restart_status=(78,),
@@ -58,9 +64,23 @@ def test_every_field_survives(files: Files) -> None:
     assert x.login_env["HOME"] == "/root"
 
 
+def test_no_key_is_missed(files: Files) -> None:
+    services = [*files.load(FULL).services.values(), *files.load(MODULE).services.values()]
+    given = {key for service in services for key in service.lines}
+    resources = {key for key in KEYS if KEYS[key].field == "resources"}
+    assert KEYS.keys() - given - (resources - {"memory_max"}) == set(), "add the key to FULL"
+
+
+def test_every_field_of_a_module_survives(files: Files) -> None:
+    m = files.load(MODULE).services["m"]
+    assert (m.function_user, m.function_ids, m.functions) == ("root", (0, 0), ("start",))
+
+
 def test_other_services_and_settings(files: Files) -> None:
     definitions = files.load(FULL)
     y = definitions.services["y"]
+    b = definitions.services["b"]
+    assert (b.forking, b.pid_file) == (True, "/p")
     assert (y.worker, y.task, y.restart) == ("accessory", True, "never")
     assert y.options == {"a": {"b": [1, 2.5, True, "x"]}}
     assert definitions.settings == Settings(log_level="debug")

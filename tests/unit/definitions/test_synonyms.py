@@ -66,7 +66,7 @@ WITHOUT_SYNONYM = {"worker", "options", "function_user", "listen_fds", "expand_e
 SAME = {"conflicts": "Conflicts", "memory_high": "MemoryHigh", "memory_swap_max": "MemorySwapMax"}
 
 
-@pytest.mark.parametrize("key", KEYS.keys() - WITHOUT_SYNONYM)
+@pytest.mark.parametrize("key", sorted(KEYS.keys() - WITHOUT_SYNONYM))
 def test_every_key_that_others_have_is_advised(files: Files, key: str) -> None:
     if key in SAME:
         (message,) = files.problems(f'web = {{ exec = "/bin/true", {SAME[key]} = "1" }}')
