@@ -56,5 +56,15 @@ class StepError(SpawnError):
         self.line = line
 
 
+class ServedFileError(StepError):
+    """A path leads to a file system whose server, a process or a remote host, may never answer.
+
+    spawnd does not access such a file itself.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__("open", path, 0, "its file system has a server that may never answer")
+
+
 class PeerError(SpawnError):
     """A peer (control client, notifying service) broke the protocol."""

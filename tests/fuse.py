@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 # <linux/fuse.h>
-LOOKUP, FORGET, GETATTR, OPEN, READ, RELEASE, FLUSH = 1, 2, 3, 14, 15, 18, 25
+LOOKUP, FORGET, GETATTR, OPEN, READ, STATFS, RELEASE, FLUSH = 1, 2, 3, 14, 15, 17, 18, 25
 INIT, OPENDIR, ACCESS, POLL = 26, 27, 34, 40
 ENOSYS = 38
 NAME = "file"
@@ -66,7 +66,7 @@ def is_possible() -> bool:
 
 def _attributes(node: int) -> bytes:
     """Of the folder or the file, which has a page of content."""
-    mode, size = (0o40777, 0) if node == ROOT_NODE else (0o100666, PAGE)
+    mode, size = (0o40777, 0) if node == ROOT_NODE else (0o100777, PAGE)
     return _ATTR.pack(node, size, 0, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
 
 
@@ -82,6 +82,8 @@ def _answer(opcode: int, node: int) -> bytes | None:
         return struct.pack("=QII", 1, KEEP_CACHE, 0)
     if opcode == READ:
         return bytes(PAGE)
+    if opcode == STATFS:
+        return bytes(80)  # fuse_statfs_out
     if opcode in (RELEASE, FLUSH, ACCESS):
         return b""
     if opcode == POLL:

@@ -16,7 +16,7 @@ from supervisor.manager.unit import Unit
 from supervisor.notify.safe_close import Closer
 from supervisor.process.failure import failure_of
 from supervisor.process.files import rights_of
-from supervisor.process.held_descriptors import UNIX, Opened, close_all, open_all, wanted
+from supervisor.process.held_descriptors import UNIX, Opened, close_all, open_early, wanted
 from supervisor.process.network_namespace import namespace_of_name
 from supervisor.process.paths import Sight
 
@@ -109,6 +109,7 @@ def _counts(opened: Opened, sight: Sight) -> bool:
 
 def _open_anew(manager: Manager, plan: Plan, sights: Sights, prepared: Prepared) -> None:
     """Open renewed descriptors: for the successors of processes that are replaced, and in place for other services."""
+    is_local = manager.host.closer.file_systems.have
     for name, unit in manager.units.items():
         seen = still_seen(unit, sights)
         if unit.life.state in WITHOUT_PROCESS:
@@ -122,7 +123,7 @@ def _open_anew(manager: Manager, plan: Plan, sights: Sights, prepared: Prepared)
             specs = wanted(plan.definitions.services[name])
             rights = rights_of(plan.definitions.services[name])
             for slot in slots:
-                open_successor(name, slot, specs.get(slot), rights, prepared.opened.setdefault(name, {}))
+                open_successor(name, slot, specs.get(slot), rights, prepared.opened.setdefault(name, {}), is_local)
 
 
 def _prepare(manager: Manager, plan: Plan) -> Prepared:
@@ -136,7 +137,7 @@ def _prepare(manager: Manager, plan: Plan) -> Prepared:
         service = plan.definitions.services[name]
         missing = held.claim(manager.units.get(name), service, prepared)
         try:
-            prepared.opened[name] = open_all(missing, manager.host.closer, rights_of(service))
+            prepared.opened[name] = open_early(missing, manager.host.closer, rights_of(service))
         except Exception as error:
             problems.append(f"{service.file}:{service.line}: {name}: {failure_of(error)}")
     if problems:

@@ -44,6 +44,7 @@ _kcmp = function(
 )
 
 # <linux/openat2.h>
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 
 NR_OPENAT2 = 437  # the same on every architecture
@@ -131,7 +132,7 @@ def kcmp_files(fd1: int, fd2: int) -> Order:
 def openat2(folder: int, path: str, flags: int, resolve: int) -> int:
     """Open `path`, relative to `folder` (Linux 5.6); the caller owns the descriptor.
 
-    Raises OSError: ELOOP for a step that `resolve` forbids.
+    Raises OSError: ELOOP for a link that `resolve` forbids, EXDEV for a mount.
     """
     how = _OPEN_HOW.pack(flags, 0, resolve)
     return check(_openat2(NR_OPENAT2, folder, os.fsencode(path), how, _OPEN_HOW.size), path)

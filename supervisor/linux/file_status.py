@@ -31,7 +31,8 @@ _MASK = struct.Struct("=I")
 _BTIME = struct.Struct("=qI")  # seconds and nanoseconds
 _BTIME_AT = 80
 _NUMBER = struct.Struct("=Q")
-_INODE_AT, _MOUNT_AT = 32, 144
+_DEVICE = struct.Struct("=II")  # major and minor number
+_INODE_AT, _DEVICE_AT, _MOUNT_AT = 32, 136, 144
 
 _statx = function("statx", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
 
@@ -74,6 +75,14 @@ def inode_and_mount(path: str) -> tuple[int, int]:
     check(_statx(_AT_FDCWD, os.fsencode(path), AT_STATX_DONT_SYNC, STATX_INO | STATX_MNT_ID, status))
     known = _MASK.unpack_from(status)[0] & STATX_MNT_ID
     return _NUMBER.unpack_from(status, _INODE_AT)[0], _NUMBER.unpack_from(status, _MOUNT_AT)[0] if known else 0
+
+
+def device_and_mount(fd: int) -> tuple[tuple[int, int], int]:
+    """Return device and mount of an open file, as `inode_and_mount` does; an O_PATH descriptor is sufficient."""
+    status = ctypes.create_string_buffer(_SIZE)
+    check(_statx(fd, b"", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, status))
+    known = _MASK.unpack_from(status)[0] & STATX_MNT_ID
+    return _DEVICE.unpack_from(status, _DEVICE_AT), _NUMBER.unpack_from(status, _MOUNT_AT)[0] if known else 0
 
 
 def number_of_pidfd(pidfd: int) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Self
 
@@ -51,13 +51,24 @@ class Place:
     `owners` are users, besides root, the user of this process and the owner of the folder, whose files are
     accepted in a folder that all users may write to. None: the files of all users, for a caller that does not
     use their content.
+
+    `enters` is called with an O_PATH descriptor of each folder and file on the way, before the walk asks its file
+    system anything; an exception of it ends the walk.
     """
 
-    def __init__(self, start: str = "/", *, follows_all: bool = False, owners: Collection[int] | None = None) -> None:
+    def __init__(
+        self,
+        start: str = "/",
+        *,
+        follows_all: bool = False,
+        owners: Collection[int] | None = None,
+        enters: Callable[[int], None] = lambda _fd: None,
+    ) -> None:
         self.folder = os.open(start, _HOLD | os.O_DIRECTORY)
         self.name = "."
         self._follows_all = follows_all or os.geteuid() != 0
         self._owners = None if owners is None else {0, os.geteuid(), *owners}
+        self._enters = enters
         self._links_left = MAX_LINKS
 
     def __enter__(self) -> Self:
@@ -95,6 +106,7 @@ class Place:
         while True:
             fd = os.open(self.name, _HOLD | os.O_NOFOLLOW, dir_fd=self.folder)
             try:
+                self._enters(fd)
                 status = os.fstat(fd)
                 self.check_owner(status, self.name)
             except BaseException:
@@ -178,6 +190,7 @@ class Place:
         # O_DIRECTORY also makes an automounter mount the folder
         fd = os.open(name, _HOLD | os.O_DIRECTORY | nofollow, dir_fd=self.folder)
         try:
+            self._enters(fd)
             if name not in ("/", ".."):  # these are not entries of the folder
                 self.check_owner(os.fstat(fd), name)
         except BaseException:
@@ -194,6 +207,7 @@ class Place:
         """
         link = os.open(name, _HOLD | os.O_NOFOLLOW, dir_fd=self.folder)
         try:
+            self._enters(link)
             status = os.fstat(link)
             if not stat.S_ISLNK(status.st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from supervisor.definitions.service import Descriptor, Slot
-from supervisor.errors import StepError
+from supervisor.errors import ServedFileError, StepError
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import State, Step, Transition
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from supervisor.manager.unit import Unit
 from supervisor.process.children import AnsweringChild, Children
-from supervisor.process.files import Rights, rights_of
+from supervisor.process.files import IsLocal, Rights, rights_of
 from supervisor.process.held_descriptors import UNIX, Opened, has_waiting, is_displaced, open_descriptor
 from supervisor.process.paths import Mark, Sight, look
 
@@ -82,16 +82,24 @@ def _sights(marks: Marks, answer: bytes) -> Sights:
 
 
 def open_successor(
-    name: str, slot: Slot, spec: Descriptor | None, rights: Rights | None, opened: dict[Slot, Opened]
+    name: str,
+    slot: Slot,
+    spec: Descriptor | None,
+    rights: Rights | None,
+    opened: dict[Slot, Opened],
+    is_local: IsLocal | None = None,
 ) -> None:
     """Open the successor of a service's descriptor into `opened`, unless there is one or none is wanted.
 
-    A failure is logged and no error: the descriptor stays as it was.
+    A failure is logged and no error: the descriptor stays as it was. The next start opens a file that is not
+    `is_local`.
     """
     if spec is None or slot in opened:
         return
     try:
-        opened[slot] = open_descriptor(spec, rights)
+        opened[slot] = open_descriptor(spec, rights, is_local)
+    except ServedFileError:
+        pass
     except StepError as error:
         log.warning("%s: %s stays as it was: %s", name, spec.path or spec.kind, error)
 

@@ -26,7 +26,7 @@ from supervisor.process.failure import failed, step
 from supervisor.process.files import rights_of
 from supervisor.process.fork import fork
 from supervisor.process.fork_server import ForkServer
-from supervisor.process.held_descriptors import NULL_PATH, is_null
+from supervisor.process.held_descriptors import NULL_PATH, is_null, open_elsewhere
 from supervisor.process.launch import Launch, Source
 from supervisor.process.launch_plan import descriptors, make_plan
 from supervisor.process.network_namespace import namespace_of_name
@@ -145,6 +145,18 @@ class Launcher:
                 self._children.register(pid, owner)
             ours.pop_all()
         return Run(pid, function, error_fd, started=start_time_before_exec(pid))
+
+    def open_files(self, unit: Unit, role: Role, owner: Child) -> Run:
+        """Start a process that opens the unit's missing files, in place of the one with this role. Raises StepError."""
+        files, rights = unit.table.missing_files(unit.service), rights_of(unit.service)
+        is_local = self._host.closer.file_systems.have
+        with ExitStack() as theirs, ExitStack() as ours:
+            error_fd, write_end = _pair(ours, theirs)
+            with step("fork"):
+                pid = fork(lambda: open_elsewhere(files, rights, is_local, write_end))
+            self._children.register(pid, owner)
+            ours.pop_all()
+        return Run(pid, role, error_fd, started=start_time_before_exec(pid), files=[])
 
     def _text(self, service: Service, function: Role) -> str:
         text = self._sources.get(service.source_digest)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol
 
 from supervisor.definitions.service import Slot
-from supervisor.errors import StepError
+from supervisor.errors import ServedFileError, StepError
 from supervisor.lifecycle.life import UP, State, goes_into_background, lets_end, spares_others, tells_all
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
@@ -28,6 +28,7 @@ from supervisor.notify.receiver import Receiver
 from supervisor.process.cgroup import Leaf
 from supervisor.process.children import UNKNOWN, Children, Exit
 from supervisor.process.failure import failure_of
+from supervisor.process.held_descriptors import OPENED
 from supervisor.process.network_namespace import namespace_of_process
 from supervisor.process.paths import Sight, read_moved
 from supervisor.process.run import Role, Run, take_answer
@@ -89,7 +90,7 @@ class Processes:
         """Start a process.
 
         If a path turns out to lead elsewhere by now, the file is opened anew and the process started again
-        (`_renew`).
+        (`_renew`). If the server of a missing file may never answer, the first process only opens files.
         """
         try:
             run = self._begin(unit, role, looks and role in STARTS)
@@ -108,10 +109,13 @@ class Processes:
 
     def _begin(self, unit: Unit, role: Role, looks: bool) -> Run:
         self._outputs.end_line(unit.name)  # of a process whose end no spawnd has seen, or whose pipe had no room
-        if role is Role.MAIN:
-            return self._launcher.launch(unit, self, looks)
-        begin = self._launcher.check if role is Role.CHECK else partial(self._launcher.call, function=role)
-        return begin(unit, owner=self, looks=looks)
+        try:
+            if role is Role.MAIN:
+                return self._launcher.launch(unit, self, looks)
+            begin = self._launcher.check if role is Role.CHECK else partial(self._launcher.call, function=role)
+            return begin(unit, owner=self, looks=looks)
+        except ServedFileError:
+            return self._launcher.open_files(unit, role, self)
 
     def _renew(self, unit: Unit, run: Run, sights: Mapping[Slot, Sight]) -> None:
         """Open anew what has changed while the service has no process, and start the process with that."""
@@ -345,8 +349,9 @@ class Processes:
         self._close([*run.take_ready_fd(), *run.take_output_fd()])
         run.close()
         failure = run.setup_error()
-        if failure is not None and (sights := read_moved(failure)) and unit.life.state is State.STARTING:
-            self._renew(unit, run, sights)
+        if run.files is not None:
+            unit.table.take_over(failure, unit.service, run.files)
+        if failure is not None and unit.life.state is State.STARTING and self._begins_again(unit, run, failure):
             return
         note_exit(unit, run, exit, failure)
         clean = failure is None and ended_well(unit, run, exit)
@@ -355,6 +360,16 @@ class Processes:
             for line in unit.check_output:
                 log.warning("%s: check: %s", unit.name, line)
         self.aftermath.end(unit, clean)
+
+    def _begins_again(self, unit: Unit, run: Run, failure: StepError) -> bool:
+        """Start the process again if it has ended only because of the files of its table."""
+        if sights := read_moved(failure):
+            self._renew(unit, run, sights)
+            return True
+        if failure.step == OPENED:
+            self.start(unit, run.role)
+            return True
+        return False
 
     def _of(self, pid: int) -> tuple[Unit, Run]:
         unit = self._by_pid[pid]

@@ -24,6 +24,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from supervisor.linux.descriptors import socket_family
+from supervisor.linux.file_status import device_and_mount
 from supervisor.linux.open_files import PIPE, SOCKET
 
 PATIENCE_MS = 200  # for a child to copy the table and receive a message, even on a busy machine
@@ -257,7 +258,15 @@ class LocalFileSystems:
         if not files:
             return True
         self._look()
-        return all(one.device in self._devices or (one.mount and one.mount in self._mounts) for one in files)
+        return all(self._have(one.device, one.mount) for one in files)
+
+    def have(self, fd: int) -> bool:
+        """Whether an open file is on one of them; an O_PATH descriptor is sufficient. Raises OSError."""
+        self._look()
+        return self._have(*device_and_mount(fd))
+
+    def _have(self, device: tuple[int, int], mount: int) -> bool:
+        return device in self._devices or (mount != 0 and mount in self._mounts)
 
     def close(self) -> None:
         if self._table >= 0:

@@ -18,18 +18,22 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from supervisor.definitions.service import Descriptor, Service
+from supervisor.errors import ServedFileError
 from supervisor.linux.capabilities import capget, capset, limit_effective
 from supervisor.linux.credentials import is_dumpable, set_dumpable, setfsgid, setfsuid, setgroups
-from supervisor.linux.descriptors import RESOLVE_NO_MAGICLINKS, openat2
+from supervisor.linux.descriptors import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, openat2
 from supervisor.linux.file_status import PROC_SUPER_MAGIC, SYSFS_MAGIC, file_system_of, is_proc
 from supervisor.linux.place import ALWAYS, Place, UntrustedLink
 from supervisor.process.failure import step
 from supervisor.process.fork import in_thread
+
+IsLocal = Callable[[int], bool]
+"""Whether an open file or folder is on a file system that answers at once: an access to others may wait for ever."""
 
 DEFAULT_MODE = 0o640  # of a created file; spawnd's umask has no effect
 EMPTIED = frozenset({"w", "w+"})  # fopen(3): the file is truncated when it is opened
@@ -56,19 +60,29 @@ def rights_of(service: Service) -> Rights:
     return Rights(service.uid, service.gid, service.gids)
 
 
-def place_for(rights: Rights | None, *, follows_all: bool = False, owner: int | None = None) -> Place:
+def place_for(
+    rights: Rights | None,
+    *,
+    follows_all: bool = False,
+    owner: int | None = None,
+    enters: Callable[[int], None] = lambda _fd: None,
+) -> Place:
     """Return a walk to a file for a user with `rights`; `owner` is the uid that spawnd gives to a file it creates."""
     owners = {-1 if rights is None else rights.uid, -1 if owner is None else owner}
-    return Place(follows_all=follows_all, owners=owners)
+    return Place(follows_all=follows_all, owners=owners, enters=enters)
 
 
-def open_as(path: str, flags: int, rights: Rights | None, *, both_ways: bool = True) -> int:
+def open_as(
+    path: str, flags: int, rights: Rights | None, *, both_ways: bool = True, is_local: IsLocal | None = None
+) -> int:
     """Open the existing file at `path`, with `rights` beyond links of other users; the caller owns the descriptor.
 
     Never blocks. Without `rights` such a link is an error. A file that another user can have put into a
-    world-writable folder is an error even with `rights`. See `Place.open` for `both_ways`. Raises OSError.
+    world-writable folder is an error even with `rights`. See `Place.open` for `both_ways`. Raises OSError, and
+    ServedFileError for a path that is not `is_local`.
     """
-    with place_for(rights, follows_all=rights is not None and rights.uid == 0) as place:
+    follows_all = rights is not None and rights.uid == 0
+    with place_for(rights, follows_all=follows_all, enters=_refusal(path, is_local)) as place:
         try:
             return place.open(path, flags, both_ways=both_ways)[0]
         except UntrustedLink as link:
@@ -78,13 +92,30 @@ def open_as(path: str, flags: int, rights: Rights | None, *, both_ways: bool = T
 
         def beyond() -> int:
             with _lent(wanted):
-                return _open_beyond(place.folder, rest, flags, both_ways)
+                return _open_beyond(place.folder, rest, flags, both_ways, stays=is_local is not None)
 
-        return in_thread(beyond, "open")
+        try:
+            return in_thread(beyond, "open")
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            raise ServedFileError(path) from error  # a mount of whatever kind
 
 
-def _open_beyond(folder: int, rest: str, flags: int, both_ways: bool) -> int:
-    held = openat2(folder, rest, os.O_PATH | os.O_CLOEXEC, RESOLVE_NO_MAGICLINKS)
+def _refusal(path: str, is_local: IsLocal | None) -> Callable[[int], None]:
+    """Return the function for `Place` that refuses to enter file systems of others."""
+
+    def enter(fd: int) -> None:
+        if is_local is not None and not is_local(fd):
+            raise ServedFileError(path)
+
+    return enter
+
+
+def _open_beyond(folder: int, rest: str, flags: int, both_ways: bool, stays: bool) -> int:
+    """Open the file at the rest of a path; if it `stays`, entering another mount is EXDEV."""
+    resolve = RESOLVE_NO_MAGICLINKS | (RESOLVE_NO_XDEV if stays else 0)
+    held = openat2(folder, rest, os.O_PATH | os.O_CLOEXEC, resolve)
     try:
         if is_proc(held):
             # such a link exposes spawnd's own files
@@ -130,14 +161,19 @@ def inode_of(fd: int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def open_file(spec: Descriptor, rights: Rights | None = None) -> int:
-    """Open a file; the caller owns the descriptor. `rights` are those of the service's user. Raises StepError."""
+def open_file(spec: Descriptor, rights: Rights | None = None, is_local: IsLocal | None = None) -> int:
+    """Open a file; the caller owns the descriptor. `rights` are those of the service's user.
+
+    Raises StepError: ServedFileError, before any access, where a folder of the path or the file is not `is_local`.
+    """
     with step("open", spec.path):
-        return _open_to_read(spec.path, rights) if spec.access == "r" else _open_to_write(spec, rights)
+        if spec.access == "r":
+            return _open_to_read(spec.path, rights, is_local)
+        return _open_to_write(spec, rights, is_local)
 
 
-def _open_to_read(path: str, rights: Rights | None) -> int:
-    fd = open_as(path, os.O_RDONLY, rights)
+def _open_to_read(path: str, rights: Rights | None, is_local: IsLocal | None) -> int:
+    fd = open_as(path, os.O_RDONLY, rights, is_local=is_local)
     try:
         os.set_blocking(fd, True)
     except BaseException:
@@ -146,8 +182,8 @@ def _open_to_read(path: str, rights: Rights | None) -> int:
     return fd
 
 
-def _open_to_write(spec: Descriptor, rights: Rights | None) -> int:
-    with place_for(rights, owner=spec.owner) as place:
+def _open_to_write(spec: Descriptor, rights: Rights | None, is_local: IsLocal | None) -> int:
+    with place_for(rights, owner=spec.owner, enters=_refusal(spec.path, is_local)) as place:
         flags = _ACCESS[spec.access] | (os.O_CREAT if spec.access.startswith(("w", "a")) else 0)
         fd, created = place.open(spec.path, flags)
         try:

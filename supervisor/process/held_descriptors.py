@@ -1,25 +1,30 @@
 """The descriptors that spawnd holds open for services over their restarts, and the descriptor table of a service.
 
 Root opens them once. Opening blocks no longer than a local system call: it resolves no name, waits for no
-other end of a FIFO, and waits for no room in a backlog.
+other end of a FIFO, and waits for no room in a backlog. Files whose server may never answer are opened by a
+child (`open_elsewhere`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import socket
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from supervisor.definitions.service import FIRST, STDIO, Descriptor, Service, Slot
-from supervisor.errors import StepError
+from supervisor.errors import ServedFileError, StepError
 from supervisor.linux.socket_state import backlog_length, has_lost_peer, queue_length
 from supervisor.notify.safe_close import Closer
+from supervisor.notify.untrusted import MAX_DESCRIPTORS, is_file
 from supervisor.printable import count
-from supervisor.process.files import EMPTIED, Rights, inode_of, open_file, rights_of
+from supervisor.process.failure import ErrorPipe
+from supervisor.process.files import EMPTIED, IsLocal, Rights, inode_of, open_file, rights_of
+from supervisor.process.fork import EXIT_CHILD_FAILED, default_signals
 from supervisor.process.network_namespace import namespace_of_name, namespace_of_socket, run_in_namespace
 from supervisor.process.paths import Mark, Sight, refined
 from supervisor.process.sockets import open_internet, open_unix, shut_down_unix, unlink_same
@@ -27,6 +32,7 @@ from supervisor.process.sockets import open_internet, open_unix, shut_down_unix,
 NULL_PATH = "/dev/null"
 INTERNET = frozenset({"udp", "tcp"})
 UNIX = frozenset({"stream", "dgram", "seqpacket"})
+OPENED = "hand over opened files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +56,16 @@ def is_null(spec: Descriptor) -> bool:
     return spec.kind == "file" and spec.path == NULL_PATH
 
 
-def open_descriptor(spec: Descriptor, rights: Rights | None = None) -> Opened:
+def open_descriptor(spec: Descriptor, rights: Rights | None = None, is_local: IsLocal | None = None) -> Opened:
     """Open `spec`, close-on-exec and in blocking mode, as daemons expect; the caller owns the descriptor.
 
     `rights` are those of the service's user, for paths beyond a link that users other than root can have set;
     without them such a link is an error. Raises StepError with the step (`open`, `bind tcp 127.0.0.1:80`,
-    `connect`, …), path and errno, and leaves nothing half-made. The log worker makes `log` descriptors, not
-    this function.
+    `connect`, …), path and errno, and leaves nothing half-made; ServedFileError for a file that is not
+    `is_local`. The log worker makes `log` descriptors, not this function.
     """
     if spec.kind == "file":
-        fd = open_file(spec, rights)
+        fd = open_file(spec, rights, is_local)
         return Opened(spec, fd, inode_of(fd))
     if spec.netns:
         return run_in_namespace(spec.netns, lambda: _open_socket(spec, rights))
@@ -186,15 +192,70 @@ def wanted(service: Service) -> dict[Slot, Descriptor]:
 
 
 def open_all(specs: Mapping[Slot, Descriptor], closer: Closer, rights: Rights | None = None) -> dict[Slot, Opened]:
-    """Open all `specs` by slot for a user with `rights`; after an error of one of them, none stays open."""
+    """Open all `specs` by slot for a user with `rights`; after an error of one of them, none stays open.
+
+    Raises StepError, ServedFileError for a file that `open_elsewhere` has to open.
+    """
     opened: dict[Slot, Opened] = {}
     try:
         for slot, spec in specs.items():
-            opened[slot] = open_descriptor(spec, rights)
+            opened[slot] = open_descriptor(spec, rights, closer.file_systems.have)
     except BaseException:
         close_all(opened, closer)
         raise
     return opened
+
+
+def open_early(specs: Mapping[Slot, Descriptor], closer: Closer, rights: Rights | None = None) -> dict[Slot, Opened]:
+    """Do the same before a start, which opens the files if a server of one of them may never answer."""
+    try:
+        return open_all(specs, closer, rights)
+    except ServedFileError:
+        return open_all({slot: spec for slot, spec in specs.items() if spec.kind != "file"}, closer, rights)
+
+
+def open_elsewhere(specs: Mapping[Slot, Descriptor], rights: Rights, is_local: IsLocal, fd: int) -> NoReturn:
+    """Open files in a forked child of spawnd, which waits for their servers, and send them over its socket `fd`."""
+    os.setsid()
+    default_signals()
+    _close_others(fd, is_local)
+    pipe = ErrorPipe(fd)
+    if os.read(fd, 1):  # spawnd has written this process down; else it is gone
+        try:
+            opened = {slot: open_descriptor(spec, rights) for slot, spec in specs.items()}
+            _hand_over(opened, pipe)
+        except BaseException as error:
+            pipe.report(error)
+    os._exit(EXIT_CHILD_FAILED)
+
+
+def _close_others(fd: int, is_local: IsLocal) -> None:
+    """Close all that anybody could wait for, as this process may hang; a close of other servers' files may, too."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):  # EBADF for the descriptor of the list
+            if number not in (2, fd) and not (is_file(number) and not is_local(number)):
+                os.close(number)
+
+
+def _hand_over(opened: Mapping[Slot, Opened], pipe: ErrorPipe) -> None:
+    """Send descriptors, and as the failure of this start their inodes, which only the child may ask for."""
+    fds = [each.fd for each in opened.values()]
+    with socket.socket(fileno=os.dup(pipe.fd)) as connection:
+        for first in range(0, len(fds), MAX_DESCRIPTORS):
+            socket.send_fds(connection, [b" "], fds[first : first + MAX_DESCRIPTORS])
+    pipe.report(StepError(OPENED, "", 0, json.dumps({slot: each.inode for slot, each in opened.items()})))
+
+
+def handed_over(failure: StepError | None, service: Service, fds: Sequence[int]) -> dict[Slot, Opened]:
+    """Return the files that a child has opened for a service: its failure tells about `fds`, in this order.
+
+    None without all of them, because an exec of spawnd has come between.
+    """
+    specs, inodes = wanted(service), json.loads(failure.cause) if failure and failure.step == OPENED else {}
+    if len(inodes) != len(fds):
+        return {}
+    found = zip(map(int, inodes), inodes.values(), fds, strict=True)
+    return {slot: Opened(specs[slot], fd, inode and tuple(inode)) for slot, inode, fd in found if slot in specs}
 
 
 def close_all(opened: dict[Slot, Opened], closer: Closer) -> None:
@@ -241,6 +302,20 @@ class Table:
     def open_missing(self, service: Service) -> None:
         """Open the descriptors that the service wants and lacks: all of them, or none with a StepError."""
         self._opened.update(open_all(self.missing(service), self._closer, rights_of(service)))
+
+    def open_early(self, service: Service) -> None:
+        """Do the same before a start, as `open_early`."""
+        self._opened.update(open_early(self.missing(service), self._closer, rights_of(service)))
+
+    def missing_files(self, service: Service) -> dict[Slot, Descriptor]:
+        """Return the files among the missing descriptors, by slot."""
+        return {slot: spec for slot, spec in self.missing(service).items() if spec.kind == "file"}
+
+    def take_over(self, failure: StepError | None, service: Service, fds: Sequence[int]) -> None:
+        """Take the files that a child has opened, and close those that are of no use."""
+        found = handed_over(failure, service, fds)
+        taken = {opened.fd for slot, opened in found.items() if self.take_back(slot, opened)}
+        self._closer.close(fd for fd in fds if fd not in taken)
 
     def close_displaced(self) -> list[str]:
         """Close the sockets in network namespaces whose names belong to others now: clients cannot reach them there.
@@ -295,7 +370,10 @@ class Table:
         old = self._opened[slot]
         what = f"{old.spec.kind} {old.spec.path!r}"
         try:
-            new = open_descriptor(old.spec, rights)
+            new = open_descriptor(old.spec, rights, self._closer.file_systems.have)
+        except ServedFileError:
+            close_descriptor(self._opened.pop(slot), self._closer)
+            return Renewal(True, f"{what} was {sight}: the next start opens it anew")
         except StepError as error:
             return Renewal(False, f"{what} was {sight} and stays as it was: {error}")
         self._opened[slot] = new

@@ -15,7 +15,7 @@ import json
 import os
 import signal
 import socket
-import sys
+from array import array
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,12 +25,14 @@ from typing import NamedTuple
 
 from supervisor.errors import StepError
 from supervisor.log.logger import log
+from supervisor.notify.untrusted import MAX_DESCRIPTORS
 from supervisor.process.failure import read_failure, split_notices
 from supervisor.process.pids import kill_group
 
 LARGEST = 64 << 10  # bytes
 
 _ONE_DESCRIPTOR = socket.CMSG_LEN(4)
+_DESCRIPTORS = socket.CMSG_LEN(4 * MAX_DESCRIPTORS)
 SHARED_REPORT = 1 << 16  # bytes of memory that a child shares for its report, as in report.h
 PIDFD_SIGNAL_PROCESS_GROUP = 1 << 2  # <linux/pidfd.h>, Linux 6.9
 OUTPUT_MAX = 4096  # bytes of a check's output that are kept: its end tells most
@@ -101,7 +103,8 @@ class Run:
     send if it is not.
     `answer` is that of a function that has ended. `output` is the end of the output of a check. `left` is the
     number of processes that a dead main process has left. `notices` names the features that the set-up had to
-    do without. `number` is its number on pidfs, once it has been read.
+    do without. `number` is its number on pidfs, once it has been read. `files` are those that a process has sent
+    which only opens files for the service; None for any other process. `Table.take_over` takes them.
     """
 
     pid: int
@@ -121,6 +124,7 @@ class Run:
     number: int = field(default=0, compare=False)
     owed: int = 0
     report_fd: int = -1
+    files: list[int] | None = field(default=None, compare=False)
 
     def release(self) -> None:
         """Let the child become the service, now that it is written down."""
@@ -132,7 +136,7 @@ class Run:
         while True:
             try:
                 # nearly always the end; a first byte never comes with a descriptor
-                data = self._receive() if self.failure else os.read(self.error_fd, 1)
+                data = os.read(self.error_fd, 1) if not self.failure and self.files is None else self._receive()
             except BlockingIOError:
                 return False
             except ConnectionResetError:
@@ -145,15 +149,20 @@ class Run:
             self.failure += data
 
     def _receive(self) -> bytes:
-        """Return more of the report, and keep the memory that comes with it. Raises OSError."""
+        """Return more of the report, and keep the memory or the files that come with it. Raises OSError."""
+        space = _ONE_DESCRIPTOR if self.files is None else _DESCRIPTORS
         errors = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, self.error_fd)
         try:
-            data, ancillary, _flags, _address = errors.recvmsg(PIECE, _ONE_DESCRIPTOR, socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, _flags, _address = errors.recvmsg(PIECE, space, socket.MSG_CMSG_CLOEXEC)
         finally:
             errors.detach()
         for _level, _kind, rights in ancillary:
-            self._close_report()
-            self.report_fd = int.from_bytes(rights[:4], sys.byteorder)
+            numbers = array("i", rights)
+            if self.files is None:
+                self._close_report()
+                self.report_fd = numbers[0]
+            else:
+                self.files += numbers
         return data
 
     def _take_report(self) -> bytes:

@@ -55,6 +55,8 @@ class Inherited:
         run = Run(self._record["pid"], role, started=self._record["started"])
         for key, value in {**fds, **texts, **doubt}.items():
             setattr(run, key, value)
+        if "opens" in saved:
+            run.files = []
         return run
 
     def descriptor(self, saved: Sequence[Any], slot: Slot | None = None) -> int | None:

@@ -152,6 +152,8 @@ def _run_record(unit: Unit) -> Record:
     record: Record = {key: fd for key, fd in fds.items() if fd >= 0}
     if run.role is not Role.MAIN:
         record["role"] = run.role.value
+    if run.files is not None:
+        record["opens"] = True  # files that have arrived are opened again
     if run.in_doubt:
         record |= {"in_doubt": True, "owed": run.owed}
     else:

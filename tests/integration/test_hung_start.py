@@ -41,6 +41,52 @@ def test_a_start_that_hangs_keeps_nobody_waiting(spawnd: Start, opcode: int, key
     assert not Path(f"/proc/{pid}").exists()
 
 
+FILES = {"log": 'stdout = file("{path}", "a")', "input": 'stdin = file("{path}", "r")'}
+
+
+@pytest.mark.parametrize("key", FILES.values(), ids=FILES)
+@pytest.mark.parametrize("opcode", [fuse.OPEN, fuse.LOOKUP], ids=["open", "lookup"])
+def test_a_file_that_hangs_in_its_opening_keeps_nobody_waiting(spawnd: Start, opcode: int, key: str) -> None:
+    with fuse.unanswering(opcode) as path:
+        daemon = spawnd(f"a = {{ {SLEEP}, {key.format(path=path)}, stop_timeout = '1s' }}\nb = {{ {SLEEP} }}")
+        daemon.wait_running("b")
+        assert daemon.state("a") == "starting"
+        for command in (("restart", "b"), ("reexec",), ("restart", "b"), ("list",)):
+            assert daemon.ctl(*command, timeout=HELD_UP).returncode == 0
+        assert daemon.ctl("stop", "--no-wait", "a").returncode == 0
+        wait_until(lambda: daemon.state("a") in ("stopping", "stopped"), "the stop")
+    daemon.wait_state("a", "stopped")
+
+
+def test_a_loss_while_a_file_hangs_in_its_opening(spawnd: Start) -> None:
+    with fuse.unanswering(fuse.OPEN) as path:
+        daemon = spawnd(f"a = {{ {SLEEP}, {FILES['log'].format(path=path)} }}\nb = {{ {SLEEP} }}")
+        pid = daemon.wait_running("b")
+        daemon.lose()
+        daemon.again()
+        assert daemon.wait_running("b") == pid
+    wait_until(lambda: daemon.services()["a"]["reason"], "the end of the process that opened the file")
+
+
+def test_files_whose_server_answers_are_open_over_restarts(spawnd: Start) -> None:
+    """One child opens them all, for the process and those that follow it."""
+    with fuse.unanswering() as path:
+        keys = ", ".join(key.format(path=path) for key in FILES.values())
+        daemon = spawnd(f'a = {{ {SLEEP}, {keys}, fd = {{ tcp("127.0.0.1", 0), file("{path}", "r+") }} }}')
+        for command in (["restart", "a"], ["reexec"], ["restart", "a"]):
+            pid = daemon.wait_running("a")
+            assert [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in (0, 1, 4)] == [path] * 3
+            assert daemon.ctl(*command).returncode == 0
+        assert daemon.ctl("apply").returncode == 0
+        assert "opened anew" not in daemon.log()
+
+
+def test_a_file_that_is_missing_on_such_a_file_system(spawnd: Start) -> None:
+    with fuse.unanswering() as path:
+        daemon = spawnd(f"a = {{ {SLEEP}, stdout = file('{path}/below', 'a') }}")
+        daemon.wait_log(f"cannot open '{path}/below': Not a directory (ENOTDIR)")
+
+
 def test_a_file_whose_server_does_not_answer_keeps_no_other_start_waiting(spawnd: Start) -> None:
     """Each close of any of its descriptors asks the server."""
     with fuse.unanswering(fuse.FLUSH) as path:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from supervisor.definitions.service import Descriptor
-from supervisor.errors import StepError
+from supervisor.errors import ServedFileError, StepError
 from supervisor.process.files import open_file
 from tests.unit.process.forked import in_child, open_numbers, step_error
 from tests.unit.process.requirements import needs_root
@@ -294,3 +294,20 @@ def test_devices() -> None:
     for access in ("r", "w", "a", "r+"):
         os.close(open_file(file("/dev/null", access)))
     assert stat.S_IMODE(os.stat("/dev/null").st_mode) == 0o666
+
+
+@pytest.mark.parametrize("access", ["r", "a"])
+def test_the_first_place_that_is_not_local_ends_the_walk(tmp_path: Path, access: str) -> None:
+    """Nothing is opened or created."""
+    (tmp_path / "folder").mkdir()
+    folder = (tmp_path / "folder").stat().st_ino
+    with pytest.raises(ServedFileError, match="its file system has a server"):
+        open_file(file(tmp_path / "folder/file", access), None, lambda fd: os.fstat(fd).st_ino != folder)
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_a_file_that_is_a_mount_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("")
+    with pytest.raises(ServedFileError):
+        open_file(file(path, "a"), None, lambda fd: os.fstat(fd).st_ino != path.stat().st_ino)

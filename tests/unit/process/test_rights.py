@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.definitions.service import Descriptor
+from supervisor.errors import ServedFileError
 from supervisor.linux.capabilities import capget
 from supervisor.linux.credentials import is_dumpable
 from supervisor.linux.mount import MS_REC, MS_SLAVE, mount
@@ -243,3 +244,14 @@ def test_nor_behind_a_hard_link(app: Path, server: socket.socket) -> None:
     spec = Descriptor("stream", path=f"{app}/server", connect=True)
     with server:
         assert step_error(lambda: open_descriptor(spec, APP)) == ("connect", f"{app}/server", errno.EPERM)
+
+
+def test_a_mount_behind_a_link_of_a_user_is_not_known_to_be_local(app: Path) -> None:
+    """The kernel walks there, so only a path without mounts is."""
+    for name, target in (("here", "../public"), ("there", "/dev/zero")):
+        (app / name).symlink_to(target)
+        os.lchown(app / name, APP.uid, APP.gid)
+    os.close(open_as(str(app / "here"), os.O_RDONLY, APP, is_local=lambda _fd: True))
+    os.close(open_as(str(app / "there"), os.O_RDONLY, APP))
+    with pytest.raises(ServedFileError):
+        open_as(str(app / "there"), os.O_RDONLY, APP, is_local=lambda _fd: True)

@@ -12,9 +12,22 @@ from pathlib import Path
 import pytest
 
 from supervisor.definitions.service import NULL_IN, Descriptor, Service
-from supervisor.errors import StepError
-from supervisor.process.held_descriptors import Opened, Table, claim, close_all, open_all, open_descriptor, wanted
+from supervisor.errors import ServedFileError, StepError
+from supervisor.notify.untrusted import is_open
+from supervisor.process.files import Rights
+from supervisor.process.fork import fork
+from supervisor.process.held_descriptors import (
+    Opened,
+    Table,
+    claim,
+    close_all,
+    open_all,
+    open_descriptor,
+    open_elsewhere,
+    wanted,
+)
 from supervisor.process.paths import Sight
+from supervisor.process.run import Run
 from tests.unit.closing import PatientCloser
 from tests.unit.process.forked import open_numbers
 
@@ -40,9 +53,12 @@ def host(tmp_path: Path) -> Host:
 @pytest.fixture
 def table() -> Iterator[Table]:
     before = open_numbers()
-    table = Table(PatientCloser())
+    closer = PatientCloser()
+    closer.file_systems.have(0)  # it keeps the table of mounts open
+    table = Table(closer)
     yield table
     table.close()
+    closer.file_systems.close()
     assert len(table) == 0
     assert open_numbers() == before
 
@@ -282,3 +298,58 @@ def test_sockets_that_are_bound_are_left_alone(host: Host, table: Table) -> None
     before = slots(table)
     table.close_disconnected()
     assert slots(table) == before
+
+
+@pytest.fixture
+def far(monkeypatch: pytest.MonkeyPatch) -> PatientCloser:
+    """A closer for whom no file is local."""
+    closer = PatientCloser()
+    monkeypatch.setattr(closer.file_systems, "have", lambda _fd: False)
+    return closer
+
+
+def test_files_of_a_server_are_left_to_a_start(host: Host, far: PatientCloser) -> None:
+    table = Table(far)
+    wanting = service(host.file("f"), host.stream("s"))
+    before = open_numbers()
+    with pytest.raises(ServedFileError):
+        table.open_missing(wanting)
+    assert open_numbers() == before
+    table.open_early(wanting)
+    assert [slot for slot, _opened in table] == [4]
+    assert list(table.missing_files(wanting)) == [3]
+    table.close()
+
+
+def test_a_replaced_file_of_a_server_is_closed_for_the_next_start(host: Host, far: PatientCloser) -> None:
+    table = Table(far)
+    table.take_back(3, open_descriptor(host.file("f")))
+    (renewal,) = table.renew({3: Sight.REPLACED}, None)
+    assert renewal.is_new
+    assert "the next start opens it anew" in renewal.sentence
+    assert len(table) == 0
+
+
+def test_what_a_child_has_opened(host: Host) -> None:
+    """Descriptors without a place are closed: the definition may have changed meanwhile."""
+    table, wanting = Table(PatientCloser()), service(host.file("f"), host.file("g"))
+    specs = {3: host.file("f"), 9: host.file("g")}
+    rights = Rights(os.geteuid(), os.getegid())
+    ours, theirs = socket.socketpair()
+    pid = fork(lambda: open_elsewhere(specs, rights, lambda _fd: True, theirs.fileno()))
+    theirs.close()
+    ours.send(b"\n")
+    os.waitpid(pid, 0)
+    ours.setblocking(False)
+    run = Run(pid, error_fd=ours.detach(), files=[])
+    assert run.read_errors()
+    assert run.files is not None
+    assert len(run.files) == 2
+    failure = run.setup_error()
+    table.take_over(failure, wanting, run.files)
+    ((slot, opened),) = table
+    assert (slot, opened.spec, opened.fd) == (3, host.file("f"), run.files[0])
+    assert opened.inode == (os.fstat(opened.fd).st_dev, os.fstat(opened.fd).st_ino)
+    assert not is_open(run.files[1])
+    table.close()
+    run.close()

@@ -63,6 +63,7 @@ RUN = {
     "answer": "is read once the function has ended, and then it is no run any more",
     "error_fd": {"run"},
     "report_fd": {"run"},
+    "files": {"run"},
     "ready_fd": {"run"},
     "pidfd": {"run"},
     "netns": "is where the process is, which it tells itself",
