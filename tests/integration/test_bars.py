@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
+from tests import fuse
 from tests.bench import (
     control_clients,
     crash_loop,
     fleet,
     hostile,
+    hung_start,
     journeys,
     loss,
     plan,
@@ -43,6 +47,24 @@ def test_a_thousand_services() -> None:
     assert result["idle_cpu_percent"] < 0.1
     assert result["list_median_ms"] < 2000
     assert result["stop_s"] < 20
+
+
+@pytest.mark.parametrize(("name", "program"), [("runit", "runsvdir"), ("s6", "s6-svscan")])
+def test_a_comparison(name: str, program: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"needs {name}")
+    result = fleet.compare([name], 3, kills=1, settle=1.5, rounds=1)
+    assert result["spawnd"]["respawn_median_ms"] < 100
+    assert 0 < result[name]["respawn_median_ms"] < 10_000
+    assert result[name]["all_up_s"] > 0
+
+
+@pytest.mark.skipif(not fuse.is_possible(), reason="needs FUSE")
+def test_starts_that_hang_keep_spawnd_from_nothing() -> None:
+    result = hung_start.measure(1)
+    assert (result["hung_states"], result["local_states"]) == (["starting"], ["running"])
+    assert result["hung_ms"]["max"] < 5000
+    assert result["hung_ms"]["median"] < max(20, 5 * result["local_ms"]["median"])
 
 
 def test_a_start_of_five_hundred_modules() -> None:
