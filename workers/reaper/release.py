@@ -246,9 +246,27 @@ class Releases:
     def _due(self, nodes: Sequence[WatchedCgroup]) -> None:
         if others := [node for node in nodes if node.release is None]:
             self.changed(others)
-        # the others are added again after their last child
+        for node in nodes:
+            if node.release is not None and node.children:  # it is added again after its last child
+                self._wait_for_children(node)
         for group in groups([node for node in nodes if node.release is not None and not node.children]):
             self._delete(group)
+
+    def _wait_for_children(self, node: WatchedCgroup) -> None:
+        """Give up the release if a child stays and descriptors are short; the end of the last child begins another.
+
+        If another program deletes the cgroup right after that child, its statistics are lost.
+        """
+        release, above = node.release, node.parent
+        if release is None or release.ready > self._loop.time() or self._room() >= TOGETHER:
+            return
+        if all(child.release is not None for child in node.children.values()):
+            return
+        node.release = None
+        release.opened.close()
+        self.waiting -= 1
+        if above is not None:
+            self._wait_for_children(above)
 
     def _done(self) -> None:
         self._tree.take_events()  # deletions cause events, which would otherwise wake the worker up

@@ -278,6 +278,29 @@ def test_a_parent_waits_for_a_child_that_somebody_is_about_to_fill() -> None:
     play(scenario, Ground.make)
 
 
+def test_parents_whose_children_stay_leave_the_descriptors_to_others() -> None:
+    async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
+        reaper._limit = 2
+        parents = ["a", "a/b", "c", "d"]
+        for path in parents:
+            own.make(f"{path}/unused")
+        for path in parents:
+            own.pass_through(path)
+        await until(lambda: all(node.used for node in reaper.tree.members() if node.name != "unused"))
+        own.make("other")
+        own.pass_through("other")
+        await until(lambda: script.told)
+        assert script.paths() == [f"{own.scope}/other"]
+        await until(lambda: not reaper.releases.waiting)
+        for path in reversed(parents):
+            own.folder(f"{path}/unused").rmdir()
+        await until(lambda: len(script.told) == 1 + len(parents))
+        assert set(script.paths()[1:]) == {f"{own.scope}/{path}" for path in parents}
+        assert script.paths().index(f"{own.scope}/a/b") < script.paths().index(f"{own.scope}/a")
+
+    play(scenario, Ground.make)
+
+
 def test_a_parent_whose_last_child_somebody_else_deletes() -> None:
     async def scenario(own: Ground, reaper: Reaper, script: Script) -> None:
         own.make("parent/child")
