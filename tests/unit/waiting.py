@@ -122,8 +122,8 @@ def run_until(loop: Loop, condition: Callable[[], object], seconds: float = DEAD
         timed_out = time.monotonic() > end
         if timed_out or condition():
             loop.stop()
-        else:
-            loop.call_soon(look)
+        else:  # after a pause, as those that are waited for want the processor
+            loop.call_later(LOOK_AGAIN_MS / 1000, look)
 
     loop.call_soon(look)
     loop.run()
