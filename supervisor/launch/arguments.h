@@ -11,6 +11,8 @@ enum {
 	FIRST_LINE = 256, // bytes of a program that the kernel looks at: BINPRM_BUF_SIZE
 	IS_THERE = 1, // of a program that was not executed, for the report
 	IS_COMMAND_LINE = 2,
+	IS_ON_NOEXEC = 4,
+	ST_NOEXEC_ = 8,
 };
 
 static struct {
@@ -164,6 +166,13 @@ static int is_command_line(const char *path)
 	       is_type(&found, S_IFREG);
 }
 
+static int is_on_noexec(const char *path)
+{
+	struct statfs64 found;
+
+	return call(__NR_statfs, (long)path, (long)&found, 0, 0) == 0 && found.f_flags & ST_NOEXEC_;
+}
+
 // Report a failed exec with the beginning of the file, which `failure.py` uses for the diagnosis. A filter may end a
 // process that makes any further system call.
 static _Noreturn void fail_to_execute(const char *path, long number)
@@ -171,7 +180,10 @@ static _Noreturn void fail_to_execute(const char *path, long number)
 	static char begin[FIRST_LINE] APART;
 	struct failure failure = { number, "", "", 0, 0 };
 
-	if (!report.shared && (number == ENOEXEC || number == ENOENT)) {
+	if (!report.shared && number == EACCES && is_on_noexec(path)) {
+		failure.about = "program";
+		failure.value = IS_ON_NOEXEC;
+	} else if (!report.shared && (number == ENOEXEC || number == ENOENT)) {
 		const long fd = call(__NR_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
 		const long size = call(__NR_read, fd, (long)begin, sizeof begin, 0);
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from supervisor.errors import StepError
 
-IS_THERE, IS_COMMAND_LINE = 1, 2  # of a program that was not executed, as in arguments.h
+IS_THERE, IS_COMMAND_LINE, IS_ON_NOEXEC = 1, 2, 4  # of a program that was not executed, as in arguments.h
 
 
 class step:
@@ -146,6 +146,8 @@ def why_not_executed(path: str, number: int, begin: bytes, flags: int) -> str:
     if number == errno.ENOEXEC:
         is_text = begin.isascii() and not any(mark in begin for mark in (b"\0", b"\x7f")) and begin[:2] != b"#!"
         return f"{cause}: its first line has to be like #!/bin/sh" if begin and is_text else ""
+    if flags & IS_ON_NOEXEC:
+        return f"{cause}: its file system is mounted with noexec"
     if flags & IS_THERE:
         return f"the interpreter that it names{_interpreter(begin)}"
     if flags & IS_COMMAND_LINE:

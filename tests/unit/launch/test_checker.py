@@ -106,8 +106,17 @@ RULE = operation(Kind.PATH_RULE, path="/", numbers=[1])
 ALLOW = 0x7FFF000000000006  # struct sock_filter: return SECCOMP_RET_ALLOW
 
 
+SIZE, NUMBERS, STRINGS = 12, 4, 8  # places in an operation
+
+
 def _filter(*numbers: int) -> bytes:
     return operation(Kind.FILTER, numbers=numbers)
+
+
+def _changed(operation: bytes, place: int, value: int) -> bytes:
+    data = bytearray(operation)
+    struct.pack_into("=I", data, place, value)
+    return bytes(data)
 
 
 NOT_PLANS = {
@@ -166,6 +175,13 @@ NOT_PLANS = {
     "a filter before the rules": [GO, BOUND, _filter(0, ALLOW), RULESET, RESTRICT, END],
     "a filter after the program": [GO, BOUND, END, _filter(0, ALLOW)],
     "a filter before spawnd knows of it": [BOUND, _filter(0, ALLOW), GO, END],
+    "a filter without its last instructions": [GO, BOUND, _changed(_filter(0, ALLOW), NUMBERS, 3), END],
+    "a filter that goes on behind the plan": [GO, BOUND, _changed(_filter(0, ALLOW), NUMBERS, 4097), END],
+    "a filter that is not aligned": [GO, BOUND, _changed(_filter(0, ALLOW), SIZE, 36), bytes(4), END],
+    "a filter of no size": [GO, BOUND, _changed(_filter(0, ALLOW), SIZE, 0), END],
+    "a filter of any size": [GO, BOUND, _changed(_filter(0, ALLOW), SIZE, 2**32 - 8), END],
+    "a filter without labels": [GO, BOUND, _changed(_filter(0, ALLOW), STRINGS, 0), END],
+    "a path that does not end": [GO, BOUND, RULESET, RULE[:-8] + b"x" * 8, RESTRICT, END],
 }
 
 

@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 
 from supervisor.launch.operations import Kind, operation
-from supervisor.linux.mount import MS_BIND, MS_RDONLY, MS_REC, MS_REMOUNT, MS_SLAVE
+from supervisor.linux.mount import MS_BIND, MS_NOEXEC, MS_RDONLY, MS_REC, MS_REMOUNT, MS_SLAVE
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS, unshare
 from supervisor.process.fork import fork
+from tests.unit.process.conftest import world
 from tests.unit.process.launched import PYTHON, Outcome, service, start
 from tests.unit.process.requirements import needs_root
 from tests.unit.waiting import wait_exit
 
 pytestmark = needs_root
+__all__ = ["world"]
 
 TYPES = {"net": CLONE_NEWNET, "ipc": CLONE_NEWIPC, "uts": CLONE_NEWUTS}
 LINKS = "readlink /proc/self/ns/net /proc/self/ns/ipc /proc/self/ns/uts"
@@ -120,8 +122,8 @@ def mount(source: str, target: str, flags: int, kind: str = "", options: str = "
 OWN_MOUNTS = (operation(Kind.MOUNT_NAMESPACE, "make a mount namespace"), mount("none", "/", MS_SLAVE | MS_REC))
 
 
-def test_a_file_system_of_its_own(tmp_path: Path) -> None:
-    path = str(tmp_path)
+def test_a_file_system_of_its_own(world: Path) -> None:
+    path = str(world)
     more = (*OWN_MOUNTS, mount("tmpfs", path, 0, "tmpfs", "size=64k,mode=755,uid=65534"))
     outcome = shell(f"echo x > {path}/file; stat -f -c %T {path}; grep -c ' {path} ' /proc/self/mounts", *more)
     assert outcome.output == "tmpfs\n1\n"
@@ -129,12 +131,22 @@ def test_a_file_system_of_its_own(tmp_path: Path) -> None:
     assert f" {path} " not in Path("/proc/self/mounts").read_text()
 
 
-def test_a_folder_that_is_only_read(tmp_path: Path) -> None:
-    path = str(tmp_path)
+def test_a_folder_that_is_only_read(world: Path) -> None:
+    path = str(world)
     more = (*OWN_MOUNTS, mount(path, path, MS_BIND), mount("none", path, MS_REMOUNT | MS_BIND | MS_RDONLY))
     outcome = start(service(uid=0, gid=0), ("/bin/sh", "-c", f"touch {path}/file"), more=more)
     assert outcome.output.endswith("Read-only file system\n")
-    (tmp_path / "file").touch()
+    (world / "file").touch()
+
+
+def test_a_program_where_nothing_is_executed(world: Path) -> None:
+    path, program = str(world), world / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    assert start(service(), (str(program),), more=OWN_MOUNTS).failure is None
+    more = (*OWN_MOUNTS, mount(path, path, MS_BIND), mount("none", path, MS_REMOUNT | MS_BIND | MS_NOEXEC))
+    cause = "Permission denied: its file system is mounted with noexec (EACCES)"
+    assert str(start(service(), (str(program),), more=more).failure) == f"cannot exec '{program}': {cause}"
 
 
 def test_no_mount_goes_out() -> None:

@@ -29,6 +29,7 @@ def test_kinds_have_the_same_numbers() -> None:
         ("start.c", "NO_PROGRAM", program.NO_PROGRAM),
         ("arguments.h", "IS_THERE", failure.IS_THERE),
         ("arguments.h", "IS_COMMAND_LINE", failure.IS_COMMAND_LINE),
+        ("arguments.h", "IS_ON_NOEXEC", failure.IS_ON_NOEXEC),
         ("report.h", "EXIT_CHILD_FAILED", fork.EXIT_CHILD_FAILED),
     ],
 )

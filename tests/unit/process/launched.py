@@ -62,7 +62,7 @@ class Outcome:
 
     @property
     def failed_step(self) -> tuple[str, str, int]:
-        assert self.failure is not None, self.output
+        assert self.failure is not None, (self.status, self.output)
         return self.failure.step, self.failure.path, self.failure.errno
 
 
