@@ -168,6 +168,7 @@ class Boot:
             self._reexec.begin,
             self._loop.stop,
         )
+        self._supervisor.when_ending = self._end_watches
         self._reexec.supervisor = self._supervisor
 
     def _take_signals(self, supervisor: Supervisor) -> None:
@@ -179,6 +180,13 @@ class Boot:
         on_signal(signal.SIGUSR2, supervisor.log_states)
         for signum in REALTIME:
             on_signal(signum, partial(supervisor.realtime, signum))
+
+    def _end_watches(self) -> None:
+        if self._folder_watch is not None:
+            self._folder_watch.end()
+        for server in (self._server, self._owner_server):
+            if server is not None:
+                server.end_watch()
 
     def close(self) -> None:
         """Disconnect control clients, and remove what was prepared for services that never started."""

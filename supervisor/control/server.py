@@ -160,6 +160,10 @@ class Server:
         for connection in list(self._refused):
             connection.close()
 
+    def end_watch(self) -> None:
+        """Watch the path of the socket no longer: everything is being stopped."""
+        self._watch.end()
+
     def look_again(self) -> None:
         """Watch the run-time folder again after it was made anew."""
         self._watch.renew()

@@ -81,8 +81,9 @@ class Shutdown:
         self._await_orphans(self._loop.clock() + ORPHANS_TIMEOUT)
 
     def _await_orphans(self, deadline: float) -> None:
-        kill_descendants()
-        self._children.reap()
+        if self._children.any_left():  # a look at all processes of the host takes as long as the rest of a stop
+            kill_descendants()
+            self._children.reap()
         if not self._children.any_left() or self._loop.clock() >= deadline:
             log.info("all services have stopped")
             self._done()
@@ -121,6 +122,7 @@ class Supervisor:
             self.manager.observe(lambda _unit: systemd.changed())
         systemd.describe = self.describe
         self.changes = Changes(self.manager, paths, level, systemd)
+        self.when_ending: Callable[[], None] = lambda: None  # called before everything is told to stop
         self._shutdown: Shutdown | None = None
 
     # the core, as the control interface sees it
@@ -299,6 +301,8 @@ class Supervisor:
         self._systemd.stopping()
         if self._host.scope is not None:
             self._host.scope.release()
+        self.writer.end_watch()
+        self.when_ending()
         self._shutdown = Shutdown(self._loop, self.manager, self._children, self._stopped)
 
     def _stopped(self) -> None:

@@ -345,6 +345,11 @@ class StateWriter:
         if self._store is not None:
             self._store.drop_unwanted()
 
+    def end_watch(self) -> None:
+        """Watch the file no longer: everything is being stopped."""
+        if self._watch is not None:
+            self._watch.end()
+
     def end(self) -> None:
         """Remove the file: all services have stopped in order."""
         self._is_begun = False

@@ -17,6 +17,7 @@ import pytest
 from supervisor.process.sockets import is_bound
 from tests.daemon import Daemon, wait_until
 from tests.integration.conftest import Start
+from tests.integration.test_loss_states import STUBBORN
 
 Program = Callable[[str, str], str]
 
@@ -247,6 +248,29 @@ def test_services_are_found_after_a_loss_although_somebody_has_removed_the_state
     daemon.lose()
     daemon.again()
     assert daemon.wait_running("s") == pid
+
+
+def test_nothing_is_watched_while_everything_is_being_stopped(spawnd: Start, program: Program, folder: Path) -> None:
+    """The close of an inotify descriptor with watches waits for the kernel, so these are freed first."""
+    stubborn = program("stubborn", STUBBORN)
+    daemon = spawnd(f's = {{ exec = "{stubborn}", arg = {{ "@/out" }}, env = {{ PATH = "/usr/bin:/bin" }} }}')
+    daemon.wait_running("s")
+    wait_until((folder / "out" / "trapped").exists, "the trap")
+    assert watches(daemon.pid)
+    daemon.signal(signal.SIGTERM)
+    wait_until(lambda: not watches(daemon.pid), "the end of the watches")
+    assert daemon.state("s") == "stopping"
+    daemon.signal(signal.SIGTERM)
+    assert daemon.process is not None
+    assert daemon.process.wait(60) == 0
+
+
+def watches(pid: int) -> list[str]:
+    found = []
+    for path in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found += [line for line in path.read_text().splitlines() if line.startswith("inotify ")]
+    return found
 
 
 READY = f"""#!{sys.executable} -IS
