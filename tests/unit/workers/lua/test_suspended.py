@@ -16,6 +16,19 @@ WAIT = "control_resolve('localhost:1')"
 HOLD = "function hold() thread = coroutine.running() print('in', coroutine.yield(1, 2)) {after} end\n"
 
 
+def freed(script: str) -> list[str]:
+    """Return what is printed by a handler `hold` that yields and by `free`, which resumes it to its end."""
+
+    async def run() -> list[str]:
+        async with hosted(script) as kept:
+            held = kept.host.call("hold")
+            assert await kept.host.call("free")
+            assert await held
+            return kept.printed
+
+    return complete(run())
+
+
 def test_a_handler_is_suspended_until_another_one_resumes_it() -> None:
     script = HOLD.format(after="return 'over', nil") + """
 function free() print(coroutine.status(thread)) print(coroutine.resume(thread, 'a', nil, 'b')) end
@@ -41,15 +54,7 @@ def test_what_a_handler_yields_is_what_its_resume_returns() -> None:
 function hold() thread = coroutine.running() for i = 1, 3 do coroutine.yield(i) end end
 function free() print(coroutine.resume(thread)) print(coroutine.resume(thread)) print(coroutine.resume(thread)) end
 """
-
-    async def run() -> None:
-        async with hosted(script) as kept:
-            held = kept.host.call("hold")
-            assert await kept.host.call("free")
-            assert await held
-            assert kept.printed == ["true\t2", "true\t3", "true"]
-
-    complete(run())
+    assert freed(script) == ["true\t2", "true\t3", "true"]
 
 
 def test_a_wait_of_a_resumed_handler_is_its_own() -> None:
@@ -125,30 +130,14 @@ function hold()
 end
 function free() coroutine.resume(thread) end
 """
-
-    async def run() -> None:
-        async with hosted(script) as kept:
-            held = kept.host.call("hold")
-            assert await kept.host.call("free")
-            assert await held
-            assert kept.printed == ["false\tcannot resume running coroutine"] * 2
-
-    complete(run())
+    assert freed(script) == ["false\tcannot resume running coroutine"] * 2
 
 
 def test_a_function_of_c_may_resume_a_handler_that_waits() -> None:
     script = HOLD.format(after=f"{WAIT} print('end')") + (
         "function free() string.gsub('a', 'a', function() print(coroutine.resume(thread)) end) end"
     )
-
-    async def run() -> None:
-        async with hosted(script) as kept:
-            held = kept.host.call("hold")
-            assert await kept.host.call("free")
-            assert await held
-            assert kept.printed == ["in", "true", "end"]
-
-    complete(run())
+    assert freed(script) == ["in", "true", "end"]
 
 
 def test_its_cgroup_can_be_used_until_it_has_ended() -> None:
