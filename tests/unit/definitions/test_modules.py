@@ -6,6 +6,7 @@ import pytest
 
 from supervisor.lifecycle.plan import changed_keys
 from tests.unit.definitions.loading import Files, load_paths
+from workers.function.main import Caller
 
 SYSLOG = """
 module("syslog",package.seeall)
@@ -167,6 +168,34 @@ def test_functions_differ_by_shared_variables_assignments_and_keys(files: Files,
     before, after = (files.load(text).services["one"] for text in (old, new))
     assert before.functions_digest
     assert "functions" in changed_keys(before, after)
+
+
+def test_what_another_time_would_choose_is_in_the_text_alone(files: Files) -> None:
+    text = """
+    module("one", package.seeall)
+    if os.time() > 0 then function start() return "now" end
+    else function start() return "then" end end
+    """
+    before = files.load(text).services["one"]
+    other = files.load(text.replace('"then"', '"once"')).services["one"]
+    assert other.source_digest != before.source_digest
+    assert "functions" not in changed_keys(before, other)
+    named = files.load(text.replace('"now"', '"once"')).services["one"]
+    assert "functions" in changed_keys(before, named)
+
+
+def test_the_code_around_functions_sees_the_same_when_they_are_called(files: Files) -> None:
+    """Whether libraries may be used would let it define others than those that were compared."""
+    text = """
+    module("one", package.seeall)
+    if pcall(function() fsys.stat("/") end) or io or debug or loadstring then function start() return "call" end
+    else function start() return "both" end end
+    """
+    before, after = (files.load(each).services["one"] for each in (text, text.replace('"both"', '"other"')))
+    assert "functions" in changed_keys(before, after), "they were compared"
+    caller = Caller()
+    assert caller.evaluate(text, "/t.lua").ok
+    assert caller.call("one", "start").text == "both"
 
 
 def test_large_keys_need_no_memory_of_their_own(files: Files) -> None:
