@@ -21,8 +21,16 @@ from supervisor.printable import count
 from supervisor.systemd.reports import Systemd
 
 LOG_WORKER = "log"
+COLLECTED = 0.05  # seconds after a change of the definitions: clients are answered first
 CheckDone = Callable[[int, list[str], Sequence[str]], None]
 PlanDone = Callable[[Plan | SpawnError], None]
+
+
+def _collect() -> None:
+    """Collect the old definitions."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 class Changes:
@@ -155,8 +163,7 @@ class Changes:
         finally:
             self._systemd.changed()
         self.problem = ""
-        gc.unfreeze()
-        gc.collect()  # collects the old definitions
+        self._manager.loop.call_later(COLLECTED, _collect)
         self.changed(made.definitions, made.notices())
         log.info("definitions reloaded: %s", count(len(made.definitions.services), "service"))
         return made
