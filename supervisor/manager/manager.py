@@ -272,6 +272,10 @@ class Manager:
         """Stop services, dependants first; `other` is the service that the cause is about."""
         self._stops.add([self.units[name] for name in names if name in self.units], cause, other)
 
+    def goes_on(self, unit: Unit) -> bool:
+        """Whether the unit is not at rest, or will leave it because its last stop has failed and it is to stop."""
+        return unit.life.state not in AT_REST or self._stops.is_pending(unit)
+
     def restart(self, names: Iterable[str], cause: Cause = Cause.RESTART) -> None:
         """Restart services that run or are about to, and start the others with their dependencies."""
         self._bring_up(names, renew=True, cause=cause)

@@ -15,7 +15,7 @@ from supervisor.changes.changes import LOG_WORKER, Changes, has_log, log_reload
 from supervisor.definitions.report import read_settings
 from supervisor.definitions.service import Definitions, Slot
 from supervisor.errors import DefinitionsError
-from supervisor.lifecycle.life import AT_REST, Cause
+from supervisor.lifecycle.life import Cause
 from supervisor.lifecycle.transaction import Outcome
 from supervisor.log.logger import log, notice, set_level
 from supervisor.log.output import WorkerOutputs
@@ -61,9 +61,9 @@ class Shutdown:
 
     def _look(self, _unit: Unit | None = None) -> None:
         """Stop the built-in services after the others; end when no service runs."""
-        if self._awaited is not None and self._awaited.life.state not in AT_REST:
+        if self._awaited is not None and self._manager.goes_on(self._awaited):
             return
-        running = [unit for unit in self._manager.units.values() if unit.life.state not in AT_REST]
+        running = [unit for unit in self._manager.units.values() if self._manager.goes_on(unit)]
         self._awaited = next((unit for unit in reversed(running) if not unit.internal), None)
         if self._awaited is not None:
             return

@@ -318,6 +318,10 @@ class Stops:
         """Whether the unit is to stop and has not stopped yet."""
         return unit.name in self._ordered
 
+    def is_pending(self, unit: Unit) -> bool:
+        """Whether the unit is to stop, and that has neither succeeded nor failed."""
+        return unit.name in self._ordered and not self._is_done(unit)
+
     def orders(self) -> list[tuple[str, Cause, str]]:
         """Return the pending orders: name, cause and the service that the cause is about."""
         return [(name, *order[1:]) for name, order in self._ordered.items() if not self._is_done(order[0])]

@@ -352,6 +352,26 @@ def test_what_a_removed_service_keeps_is_ended_although_its_stop_had_failed(
     wait_until(lambda: "s" not in daemon.ctl("list").stdout.split(), "its end")
 
 
+def test_a_shutdown_ends_what_a_failed_stop_has_left_once_its_dependents_have_stopped(
+    spawnd: Start, program: Program, folder: Path
+) -> None:
+    said = folder / "out" / "said"
+    last = f'[ "$SPAWND_LAST" ] && sleep 0.5 && echo last >> {said} && exit'
+    script = Path(program("keeps", f"#!/bin/sh\n{last}\necho >&9\nexec sleep 100000\n"))
+    env = 'env = { PATH = "/bin:/usr/bin" }, backoff = { first = "1h", max = "1h" }, healthy_after = "1h"'
+    keeps = f'exec = "{script}", {env}, ready = "fd", ready_fd = 9, kill_mode = "process", handover_signal = "USR1"'
+    daemon = spawnd(f's = {{ {keeps} }}\nd = {{ {SLEEP}, depends = "s" }}')
+    daemon.wait_running("d")
+    away = script.rename(script.with_name("away"))
+    os.kill(daemon.wait_running("s"), signal.SIGKILL)
+    daemon.wait_state("s", "backoff")
+    assert daemon.ctl("stop", "--alone", "s").returncode == 1
+    assert (daemon.state("s"), daemon.state("d")) == ("failed", "running")
+    away.rename(script)
+    assert daemon.stop() == 0
+    assert said.read_text() == "last\n"
+
+
 def test_restart_signals(spawnd: Start) -> None:
     daemon = spawnd(f'a = {{ {SLEEP}, restart_signal = "RTMIN+5" }}\nb = {{ {SLEEP} }}')
     first, other = daemon.wait_pid("a"), daemon.wait_pid("b")
