@@ -63,7 +63,7 @@ class Evaluation:
         self._size = 0
         self._failure = ""
         with watched_pipe(loop, self._on_readable) as (self._read_fd, write_fd):
-            self._pid = fork(lambda: _evaluate(paths, write_fd, digest, programs))
+            self._pid = fork(lambda: _evaluate(paths, write_fd, digest, programs), [write_fd])
         children.register(self._pid, self)
         self._timer = loop.limit_later(TIME_LIMIT, self._too_long)
 

@@ -149,11 +149,10 @@ class Launcher:
     def open_files(self, unit: Unit, role: Role, owner: Child) -> Run:
         """Start a process that opens the unit's missing files, in place of the one with this role. Raises StepError."""
         files, rights = unit.table.missing_files(unit.service), rights_of(unit.service)
-        is_local = self._host.closer.file_systems.have
         with ExitStack() as theirs, ExitStack() as ours:
             error_fd, write_end = _pair(ours, theirs)
             with step("fork"):
-                pid = fork(lambda: open_elsewhere(files, rights, is_local, write_end))
+                pid = fork(lambda: open_elsewhere(files, rights, write_end), [write_end])
             self._children.register(pid, owner)
             ours.pop_all()
         return Run(pid, role, error_fd, started=start_time_before_exec(pid), files=[])

@@ -280,7 +280,7 @@ def start_child(answer: Answer) -> tuple[int, int]:
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        pid = fork(lambda: _be_child(write_end, answer))
+        pid = fork(lambda: _be_child(write_end, answer), [write_end])
     except BaseException:
         os.close(read_end)
         raise

@@ -7,9 +7,10 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from supervisor.linux.clone import fork_apart
 from supervisor.linux.signal_mask import block_all, default_all, set_mask, unblock_all
 
 EXIT_CHILD_FAILED = 111  # like in daemontools and s6: the child failed, temporarily or not
@@ -17,8 +18,11 @@ EXIT_CHILD_FAILED = 111  # like in daemontools and s6: the child failed, tempora
 T = TypeVar("T")
 
 
-def fork(child: Callable[[], object]) -> int:
+def fork(child: Callable[[], object], kept: Sequence[int] | None = None) -> int:
     """Run `child` in a new process and return its pid. Raises OSError if fork(2) fails.
+
+    With `kept`, the process has none of the other descriptors but 0, 1 and 2, whose close might wait for a server
+    that does not answer. Where tracing is forbidden, it has copies of all.
 
     All signals are blocked across the fork, and stay blocked in the child, which sets its mask itself. Before
     it has default handlers, a signal for the child would run a handler of the parent. The child never returns
@@ -27,12 +31,19 @@ def fork(child: Callable[[], object]) -> int:
     """
     before = block_all()
     try:
-        pid = os.fork()
+        pid = os.fork() if kept is None else _fork_apart(kept)
         if pid == 0:
             _in_child(child)
     finally:
         set_mask(before)
     return pid
+
+
+def _fork_apart(kept: Sequence[int]) -> int:
+    try:
+        return fork_apart(kept)
+    except PermissionError:
+        return os.fork()
 
 
 def _in_child(child: Callable[[], object]) -> None:

@@ -124,7 +124,7 @@ class ForkServer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         try:
             ours.setblocking(False)
-            self._pid = fork(lambda: _be_fork_server(theirs.fileno(), self._load))
+            self._pid = fork(lambda: _be_fork_server(theirs.fileno(), self._load), [theirs.fileno()])
         except BaseException:
             ours.close()
             raise

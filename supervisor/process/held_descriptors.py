@@ -20,7 +20,7 @@ from supervisor.definitions.service import FIRST, STDIO, Descriptor, Service, Sl
 from supervisor.errors import ServedFileError, StepError
 from supervisor.linux.socket_state import backlog_length, has_lost_peer, queue_length
 from supervisor.notify.safe_close import Closer
-from supervisor.notify.untrusted import MAX_DESCRIPTORS, is_file
+from supervisor.notify.untrusted import MAX_DESCRIPTORS
 from supervisor.printable import count
 from supervisor.process.failure import ErrorPipe
 from supervisor.process.files import EMPTIED, IsLocal, Rights, inode_of, open_file, rights_of
@@ -214,11 +214,10 @@ def open_early(specs: Mapping[Slot, Descriptor], closer: Closer, rights: Rights 
         return open_all({slot: spec for slot, spec in specs.items() if spec.kind != "file"}, closer, rights)
 
 
-def open_elsewhere(specs: Mapping[Slot, Descriptor], rights: Rights, is_local: IsLocal, fd: int) -> NoReturn:
+def open_elsewhere(specs: Mapping[Slot, Descriptor], rights: Rights, fd: int) -> NoReturn:
     """Open files in a forked child of spawnd, which waits for their servers, and send them over its socket `fd`."""
     os.setsid()
     default_signals()
-    _close_others(fd, is_local)
     pipe = ErrorPipe(fd)
     if os.read(fd, 1):  # spawnd has written this process down; else it is gone
         try:
@@ -227,14 +226,6 @@ def open_elsewhere(specs: Mapping[Slot, Descriptor], rights: Rights, is_local: I
         except BaseException as error:
             pipe.report(error)
     os._exit(EXIT_CHILD_FAILED)
-
-
-def _close_others(fd: int, is_local: IsLocal) -> None:
-    """Close all that anybody could wait for, as this process may hang; a close of other servers' files may, too."""
-    for number in map(int, os.listdir("/proc/self/fd")):
-        with contextlib.suppress(OSError):  # EBADF for the descriptor of the list
-            if number not in (2, fd) and not (is_file(number) and not is_local(number)):
-                os.close(number)
 
 
 def _hand_over(opened: Mapping[Slot, Opened], pipe: ErrorPipe) -> None:

@@ -95,3 +95,18 @@ def test_a_file_whose_server_does_not_answer_keeps_no_other_start_waiting(spawnd
         for command in (("restart", "b"), ("list",)):
             assert daemon.ctl(*command, timeout=HELD_UP).returncode == 0
         daemon.wait_running("b", other_than=first)
+
+
+def test_nor_any_other_work(spawnd: Start) -> None:
+    """The processes that spawnd forks for it have no descriptor of the file, which they would close."""
+    with fuse.unanswering(fuse.FLUSH) as path:
+        text = f'a = {{ {SLEEP}, fd = {{ file("{path}", "r+") }} }}\nb = {{ {SLEEP} }}\n'
+        module = 'module("m", package.seeall)\nfunction start() end\nfunction reload() end\n'
+        daemon = spawnd(text + module)
+        daemon.wait_running("b")
+        daemon.wait_state("m", "running")
+        assert daemon.ctl("reload", "m", timeout=HELD_UP).returncode == 0
+        daemon.definitions.write_text(f"{text}c = {{ {SLEEP} }}\n{module}")
+        assert "1 to start" in daemon.ctl("plan", timeout=HELD_UP).stdout
+        assert daemon.ctl("apply", timeout=HELD_UP).returncode == 0
+        daemon.wait_running("c")

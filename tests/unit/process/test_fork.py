@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.notify.untrusted import is_open
 from supervisor.process.fork import EXIT_CHILD_FAILED, default_signals, fork
 from tests.unit.process.forked import in_child, read_all
 from tests.unit.process.requirements import needs_root
@@ -147,3 +148,30 @@ def test_default_signals_gives_a_child_the_signals_of_a_fresh_process() -> None:
         return list(read_all(read_end)), status == 0
 
     assert in_child(parent) == ([], True)
+
+
+def test_descriptors_that_are_kept_have_their_numbers_and_others_are_gone() -> None:
+    """They are as many as anybody wants, in whatever order."""
+    report, own = os.pipe()
+    others = [os.dup(0) for _ in range(100)]
+    kept = [others[90], own, others[7], others[8]]
+
+    def tell() -> None:
+        found = [fd for fd in sorted(map(int, os.listdir("/proc/self/fd"))) if is_open(fd)]  # without that of the list
+        os.write(own, repr([found, [os.get_inheritable(fd) for fd in kept]]).encode())
+        os._exit(0)
+
+    pid = fork(tell, kept)
+    os.close(own)
+    assert read_all(report) == repr([sorted({0, 1, 2, *kept}), [False] * 4]).encode()
+    assert wait_exit(pid) == 0
+    for fd in others:
+        os.close(fd)
+
+
+def test_a_descriptor_that_is_closed_cannot_be_kept() -> None:
+    closed = 900
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        fork(lambda: os._exit(0), [closed])
+    assert sorted(os.listdir("/proc/self/fd")) == before

@@ -336,7 +336,7 @@ def test_what_a_child_has_opened(host: Host) -> None:
     specs = {3: host.file("f"), 9: host.file("g")}
     rights = Rights(os.geteuid(), os.getegid())
     ours, theirs = socket.socketpair()
-    pid = fork(lambda: open_elsewhere(specs, rights, lambda _fd: True, theirs.fileno()))
+    pid = fork(lambda: open_elsewhere(specs, rights, theirs.fileno()))
     theirs.close()
     ours.send(b"\n")
     os.waitpid(pid, 0)
