@@ -54,21 +54,20 @@ def failed(name: str, path: str, number: int, cause: str = "", line: int = 0) ->
 class ErrorPipe:
     """The child's end of the pipe. Owns the descriptor, which moves while the table is arranged.
 
-    The message for a lack of memory is prepared in advance: later there is no memory to make it.
+    The message for a lack of memory is made with this module: later there is no memory for it.
     """
 
-    __slots__ = ("_out_of_memory", "fd")
+    __slots__ = ("fd",)
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._out_of_memory = _message(failed("set up", "", errno.ENOMEM))
 
     def report(self, error: BaseException) -> None:
         """Report a failure to spawnd. Raises OSError."""
         try:
-            data = self._out_of_memory if isinstance(error, MemoryError) else _message(failure_of(error))
+            data = _OUT_OF_MEMORY if isinstance(error, MemoryError) else _message(failure_of(error))
         except MemoryError:
-            data = self._out_of_memory
+            data = _OUT_OF_MEMORY
         # One write without slices, which would take memory: an empty pipe has room for PIPE_BUF and much more.
         os.write(self.fd, data)
 
@@ -82,6 +81,9 @@ def _message(failure: StepError) -> bytes:
     if failure.line:
         message["line"] = failure.line
     return json.dumps(message).encode()
+
+
+_OUT_OF_MEMORY = _message(failed("set up", "", errno.ENOMEM))
 
 
 def failure_of(error: BaseException) -> StepError:
