@@ -101,7 +101,7 @@ def test_who_is_spared() -> None:
 @pytest.mark.parametrize(
     ("keys", "error"),
     [
-        ({"nice": -5}, ("set nice", "", errno.EACCES)),
+        ({"nice": -20}, ("set nice", "", errno.EACCES)),
         ({"cpu_affinity": (1000,)}, ("set cpu_affinity", "", errno.EINVAL)),
         ({"oom_score_adj": -900}, ("write", OOM_SCORE_ADJ, errno.EACCES)),
         ({"oom_score_adj": 5000}, ("write", OOM_SCORE_ADJ, errno.EINVAL)),
