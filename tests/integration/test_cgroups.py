@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,8 +27,8 @@ def subtree() -> Iterator[Path]:
     points = [point for point, root in cgroup2_mounts().items() if root == "/"]
     if not points:
         pytest.skip("no cgroup2 is mounted whole")
-    path = Path(points[0]) / f"spawnd-test-{os.getpid()}"
-    path.mkdir()
+    path = Path(tempfile.mkdtemp(dir=points[0], prefix="spawnd-test-"))
+    path.chmod(0o755)
     try:
         yield path
     finally:
