@@ -28,15 +28,20 @@ BIN = Path(sys.executable).parent
 
 
 def wait_until(condition: Callable[[], T], what: str, patience: float = PATIENCE, pause: float = PAUSE) -> T:
-    """Wait until the condition is true and return what it said.  Raises TimeoutError naming `what`."""
+    """Wait until the condition is true and return what it said.  Raises TimeoutError naming `what`.
+
+    A pause is at least as long as the look before it: looks that run spawnctl would take a whole processor otherwise.
+    """
     deadline = time.monotonic() + patience
     while True:
+        begun = time.monotonic()
         result = condition()
         if result:
             return result
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        if now > deadline:
             raise TimeoutError(f"{what}: not within {patience:g} s")
-        time.sleep(pause)
+        time.sleep(max(pause, now - begun))
 
 
 class Daemon:
