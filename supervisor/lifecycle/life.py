@@ -218,6 +218,12 @@ def tells_all(service: Service, life: Life) -> bool:
     return service.kill_mode == "group" and not hands_over
 
 
+def begins_process(life: Life) -> bool:
+    """Return whether a process is being started: to come up, to be stopped at once, or for the function `stop`."""
+    is_for_stop = life.state is State.STOPPING and life.step in (Step.LAST, Step.TEARDOWN) and not life.killed
+    return life.state is State.STARTING or is_for_stop
+
+
 def is_renewed(service: Service, life: Life) -> bool:
     """Return whether the function `restart` comes next; it cannot know a set-up by another definition."""
     return life.then is Then.START and life.cause is not Cause.DEFINITION and "restart" in service.functions

@@ -10,7 +10,15 @@ from typing import Protocol
 
 from supervisor.definitions.service import Slot
 from supervisor.errors import ServedFileError, StepError
-from supervisor.lifecycle.life import UP, State, goes_into_background, lets_end, spares_others, tells_all
+from supervisor.lifecycle.life import (
+    UP,
+    State,
+    begins_process,
+    goes_into_background,
+    lets_end,
+    spares_others,
+    tells_all,
+)
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from supervisor.manager import functions
@@ -262,8 +270,8 @@ class Processes:
         self._loop.unwatch(run.error_fd)
         run.close_error_fd()
         self._launcher.tell(run.notices)
-        # a process with a failure to report ends, and its end is the event
-        if not run.failure and run.role is Role.MAIN:
+        # a process with a failure to report ends, and its end is the event; a process that opens files executes nothing
+        if not run.failure and run.files is None and run.role is Role.MAIN:
             self._owner.executed(unit)
 
     def _read_output(self, run: Run) -> None:
@@ -351,7 +359,7 @@ class Processes:
         failure = run.setup_error()
         if run.files is not None:
             unit.table.take_over(failure, unit.service, run.files)
-        if failure is not None and unit.life.state is State.STARTING and self._begins_again(unit, run, failure):
+        if failure is not None and begins_process(unit.life) and self._begins_again(unit, run, failure):
             return
         note_exit(unit, run, exit, failure)
         clean = failure is None and ended_well(unit, run, exit)

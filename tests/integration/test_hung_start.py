@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests import fuse
 from tests.daemon import command_name, wait_until
 from tests.integration.conftest import Start
+from tests.integration.modules import NOTE, module, notes
 from tests.unit.waiting import HELD_UP
 
 SLEEP = 'exec = "/bin/sleep", arg = { "100000" }, user = "root"'
@@ -41,6 +43,7 @@ def test_a_start_that_hangs_keeps_nobody_waiting(spawnd: Start, opcode: int, key
     assert not Path(f"/proc/{pid}").exists()
 
 
+ONCE = 'restart = "never"'
 FILES = {"log": 'stdout = file("{path}", "a")', "input": 'stdin = file("{path}", "r")'}
 
 
@@ -79,6 +82,31 @@ def test_files_whose_server_answers_are_open_over_restarts(spawnd: Start) -> Non
             assert daemon.ctl(*command).returncode == 0
         assert daemon.ctl("apply").returncode == 0
         assert "opened anew" not in daemon.log()
+
+
+def test_files_whose_server_answers_are_opened_for_the_function_that_stops(spawnd: Start, folder: Path) -> None:
+    """A loss takes them from a service without a process."""
+    with fuse.unanswering() as path:
+        fd = f'fd = {{ file("{path}", "r+") }}'
+        functions = 'function start() note("start") end function stop() note("stop") end'
+        daemon = spawnd(NOTE + module("a", f"{fd}\n{functions}"))
+        daemon.wait_state("a", "running")
+        daemon.lose()
+        daemon.again()
+        assert daemon.state("a") == "running"
+        assert daemon.ctl("stop", "a").returncode == 0
+    assert notes(folder) == ["start", "stop"]
+
+
+def test_a_process_that_opens_files_is_not_taken_for_the_service(spawnd: Start) -> None:
+    with fuse.unanswering(fuse.OPEN) as path:
+        daemon = spawnd(f"a = {{ {SLEEP}, {FILES['log'].format(path=path)}, {ONCE} }}\nb = {{ {SLEEP} }}")
+        daemon.wait_running("b")
+        pid = daemon.pid_of("a")
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+    daemon.wait_state("a", "failed")
+    assert "a: running" not in daemon.log()
 
 
 def test_a_file_that_is_missing_on_such_a_file_system(spawnd: Start) -> None:

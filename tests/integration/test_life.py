@@ -335,6 +335,19 @@ def test_a_stop_that_cannot_end_what_is_kept_says_so_and_is_tried_again(
     assert daemon.state("s") == "stopped"
 
 
+def test_a_process_that_is_started_to_be_stopped_gets_files_that_were_moved(
+    spawnd: Start, program: Program, folder: Path
+) -> None:
+    log = folder / "out" / "log"
+    script = program("keeps", '#!/bin/sh\necho "${SPAWND_LAST-start}"\n[ "$SPAWND_LAST" = 1 ]\n')
+    keeps = 'kill_mode = "process", handover_signal = "USR1", backoff = { first = "1h", max = "1h" }'
+    daemon = spawnd(f's = {{ exec = "{script}", stdout = file("{log}", "a"), {keeps} }}')
+    daemon.wait_state("s", "backoff")
+    log.rename(log.with_name("old"))
+    assert daemon.ctl("stop", "s").returncode == 0
+    assert log.read_text() == "1\n"
+
+
 def test_what_a_removed_service_keeps_is_ended_although_its_stop_had_failed(
     spawnd: Start, program: Program, folder: Path
 ) -> None:
