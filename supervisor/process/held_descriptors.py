@@ -240,7 +240,7 @@ def _hand_over(opened: Mapping[Slot, Opened], pipe: ErrorPipe) -> None:
 def handed_over(failure: StepError | None, service: Service, fds: Sequence[int]) -> dict[Slot, Opened]:
     """Return the files that a child has opened for a service: its failure tells about `fds`, in this order.
 
-    None without all of them, because an exec of spawnd has come between.
+    None without all of them, as where spawnd has no free numbers.
     """
     specs, inodes = wanted(service), json.loads(failure.cause) if failure and failure.step == OPENED else {}
     if len(inodes) != len(fds):

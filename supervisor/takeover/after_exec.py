@@ -56,7 +56,7 @@ class Inherited:
         for key, value in {**fds, **texts, **doubt}.items():
             setattr(run, key, value)
         if "opens" in saved:
-            run.files = []
+            run.files = [inherited(fd) for fd in saved["opens"]]
         return run
 
     def descriptor(self, saved: Sequence[Any], slot: Slot | None = None) -> int | None:

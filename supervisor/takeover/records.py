@@ -153,7 +153,7 @@ def _run_record(unit: Unit) -> Record:
     if run.role is not Role.MAIN:
         record["role"] = run.role.value
     if run.files is not None:
-        record["opens"] = True  # files that have arrived are opened again
+        record["opens"] = list(run.files)  # an exec must not close them, as it might wait for their server
     if run.in_doubt:
         record |= {"in_doubt": True, "owed": run.owed}
     else:
@@ -180,7 +180,7 @@ def numbers(record: Record) -> set[int]:
     found = {saved[0] for table in tables for saved in table.values()}
     found |= {fd for _name, _polled, fd, _identity in record.get("store", ())}
     found |= {fd for fd, _identity in record.get("streams", ())}
-    found |= {run[key] for key in RUN_FDS if key in run}
+    found |= {run[key] for key in RUN_FDS if key in run} | set(run.get("opens", ()))
     return found | ({record["receiver"]} if "receiver" in record else set())
 
 

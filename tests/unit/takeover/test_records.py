@@ -258,6 +258,20 @@ def test_all_numbers_are_told_once(world: World) -> None:
     assert numbers({"life": {}}) == set()
 
 
+def test_files_that_a_process_has_opened_come_over_an_exec(world: World) -> None:
+    """To close one might take its server, for which an exec would wait."""
+    fds = [os.open(os.devnull, os.O_RDONLY) for _ in range(2)]
+    world.unit.run = Run(100, files=fds)
+    record = world.record()
+    assert set(fds) <= numbers(record)
+    for fd in fds:
+        os.set_inheritable(fd, True)
+    run = Inherited(record).run()
+    assert run is not None
+    assert run.files == fds
+    assert not any(os.get_inheritable(fd) for fd in fds)
+
+
 def test_what_comes_over_an_exec_is_no_child_s(world: World) -> None:
     unit = world.unit
     unit.run = Run(4, Role.MAIN, world.open(), world.open(), pidfd=world.open())
