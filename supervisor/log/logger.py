@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 from supervisor.log.handler import NOTICE, LineHandler
@@ -71,7 +72,8 @@ def close_inherited_log() -> None:
     """
     for place, handler in enumerate(log.handlers):
         if isinstance(handler, LineHandler):
-            handler.close()
+            with suppress(OSError):  # EBADF in a child that was forked without the descriptors of others
+                handler.close()
             log.handlers[place] = _Opening(handler.on_stderr)  # type: ignore[call-overload]
 
 
