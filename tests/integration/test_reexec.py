@@ -44,8 +44,12 @@ def reexec(daemon: Daemon) -> None:
 
 
 def opened(pid: int) -> list[str]:
-    """Return the open descriptors of a process, without those that each program makes for itself."""
-    return sorted(link for link in links(pid).values() if not link.startswith(("anon_inode:", "pipe:", "/dev/")))
+    """Return the open descriptors of a process, without those that each program makes for itself.
+
+    The table of mounts is opened when it is first needed.
+    """
+    own = ("anon_inode:", "pipe:", "/dev/", f"/proc/{pid}/mountinfo")
+    return sorted(link for link in links(pid).values() if not link.startswith(own))
 
 
 def background(daemon: Daemon, *arguments: str) -> subprocess.Popen[str]:
