@@ -103,7 +103,9 @@ def test_each_library_has_a_page_and_each_page_a_library() -> None:
 
 @pytest.mark.parametrize("library", sorted(PAGE_OF.keys() - {"cgroup"}))
 def test_a_page_describes_exactly_the_functions(library: str) -> None:
-    assert sorted(told(library)) == sorted(PAGE_OF[library]), f"docs/lua/{library}.md"
+    missing, unknown = set(PAGE_OF[library]) - set(told(library)), set(told(library)) - set(PAGE_OF[library])
+    assert not missing, f"docs/lua/{library}.md: describe {missing}"
+    assert not unknown, f"docs/lua/{library}.md: {unknown} do not exist"
 
 
 @pytest.mark.parametrize("library", sorted(PAGE_OF.keys() - {"cgroup"}))
