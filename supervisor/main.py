@@ -16,7 +16,6 @@ from supervisor.changes.evaluation import Evaluation
 from supervisor.deferred import forget
 from supervisor.definitions.service import Definitions
 from supervisor.errors import EXIT_CONFIG, EXIT_FAILED, DefinitionsError, SpawnError
-from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range
 from supervisor.linux.signal_mask import unblock_all
 from supervisor.log.logger import LEVELS, log, notice, open_closed_stdio, open_log
 from supervisor.loop.loop import Loop
@@ -174,6 +173,7 @@ def resume(fd: int, trial: bool) -> int:
     """
     from supervisor.boot import Boot
     from supervisor.state.state import read_state
+    from supervisor.takeover.reexec import close_files_last
 
     with open(fd, "rb") as file:
         state = read_state(file.read())
@@ -190,7 +190,7 @@ def resume(fd: int, trial: bool) -> int:
     boot.rebuild(state)
     if trial:
         # descriptors that the supervisor closes meanwhile must not stay open here: ports, connections
-        close_range(3, LAST_DESCRIPTOR)
+        close_files_last(number for number in map(int, os.listdir("/proc/self/fd")) if number > 2)
         second = Loop(on_error=_log_exception)
         second.call_later(TRIAL_TIME, second.stop)
         second.run()

@@ -31,6 +31,7 @@ from supervisor.process.fork import default_signals, fork
 from supervisor.state.state import Record, encode
 
 TRIAL_LIMIT = 30.0  # seconds
+KILL_LIMIT = 2.0  # seconds until a killed trial is given up
 MAX_OUTPUT = 1 << 16  # bytes
 Done = Callable[[str], None]
 
@@ -163,17 +164,22 @@ def hold_all(saved: Collection[int], children: Children) -> int:
 def _hold(read_end: int, last: int, saved: Collection[int]) -> None:
     os.close(last)
     os.read(read_end, 1)
-    for fd in sorted(saved, key=is_file):  # each close of a file may wait for its server
+    close_files_last(saved)
+    os._exit(0)
+
+
+def close_files_last(fds: Iterable[int]) -> None:
+    """Close descriptors; each close of a file may wait for its server, which must not keep the others open."""
+    for fd in sorted(fds, key=is_file):
         with suppress(OSError):  # an error closes it as well, and the others have to be closed
             os.close(fd)
-    os._exit(0)
 
 
 class Trial:
     """Runs `command` with the number of a memfd that holds `state` as its last argument.
 
     `fds` are inherited under their numbers. `done` is called once, with nothing or with the child's lines
-    about its failure.
+    about its failure. A child that is late may never end, as where the server of a file does not answer.
     """
 
     def __init__(
@@ -211,19 +217,23 @@ class Trial:
     def _too_long(self) -> None:
         self._failure = f"not ready after {TRIAL_LIMIT:g} s"
         os.kill(self._pid, signal.SIGKILL)
+        self._timer = self._loop.limit_later(KILL_LIMIT, lambda: self._end(self._failure))
 
     def died(self, pid: int) -> None:
-        self._read()
+        if self._read_fd >= 0:
+            self._read()
 
     def reaped(self, pid: int, exit: Exit) -> None:
+        if self._read_fd >= 0:
+            self._end("" if exit == Exit() else self._failure or exit.describe())
+
+    def _end(self, failure: str) -> None:
         self._timer.cancel()
         self._loop.unwatch(self._read_fd)
         os.close(self._read_fd)
-        if exit == Exit():
-            self._done([])
-        else:
-            said = self._output.decode(errors="backslashreplace").splitlines()
-            self._done([*said, self._failure or exit.describe()])
+        self._read_fd = -1
+        said = self._output.decode(errors="backslashreplace").splitlines()
+        self._done([*said, failure] if failure else [])
 
 
 def _execute(spawnd: int, command: Sequence[str], state_fd: int, fds: Iterable[int], write_fd: int) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests import fuse
-from tests.daemon import command_name, wait_until
+from tests.daemon import Daemon, children, command_name, wait_until
 from tests.integration.conftest import Start
 from tests.integration.modules import NOTE, module, notes
+from tests.integration.versions import install
 from tests.unit.waiting import HELD_UP
 
 SLEEP = 'exec = "/bin/sleep", arg = { "100000" }, user = "root"'
+TRIAL = "supervisor.takeover.reexec"
 pytestmark = pytest.mark.skipif(not fuse.is_possible(), reason="needs FUSE")
 
 
@@ -41,6 +44,11 @@ def test_a_start_that_hangs_keeps_nobody_waiting(spawnd: Start, opcode: int, key
         wait_until(lambda: daemon.state("a") in ("stopping", "stopped"), "the stop")
     daemon.wait_state("a", "stopped")
     assert not Path(f"/proc/{pid}").exists()
+
+
+def open_paths(pid: int) -> list[str]:
+    numbers = [entry.path for entry in os.scandir(f"/proc/{pid}/fd")]
+    return [os.readlink(number) for number in numbers if os.path.lexists(number)]
 
 
 ONCE = 'restart = "never"'
@@ -113,6 +121,22 @@ def test_a_file_that_is_missing_on_such_a_file_system(spawnd: Start) -> None:
     with fuse.unanswering() as path:
         daemon = spawnd(f"a = {{ {SLEEP}, stdout = file('{path}/below', 'a') }}")
         daemon.wait_log(f"cannot open '{path}/below': Not a directory (ENOTDIR)")
+
+
+def test_a_trial_that_cannot_end_is_given_up(folder: Path) -> None:
+    """It has copies of all descriptors, and closes files last: it keeps no address of a service."""
+    limits = f"import {TRIAL}; {TRIAL}.TRIAL_LIMIT = 3.0"
+    with ExitStack() as stack, fuse.unanswering(fuse.FLUSH) as path:  # the server ends before the daemon
+        fd = f'fd = {{ file("{path}", "r+"), stream("{folder}/sock") }}'
+        daemon = Daemon(folder, f"a = {{ {SLEEP}, {fd} }}\nb = {{ {SLEEP} }}")
+        daemon.program = install(folder, then=limits)
+        stack.enter_context(daemon)
+        daemon.wait_running("b")
+        wait_until(lambda: path in open_paths(daemon.pid), "the file, sent by a process that waits for the server")
+        for _ in range(2):
+            assert "not ready after 3 s" in daemon.ctl("reexec", timeout=HELD_UP).stderr
+        held = [target for pid in children(daemon.pid) for target in open_paths(pid)]
+        assert not any(target.startswith("socket:") for target in held)
 
 
 def test_a_file_whose_server_does_not_answer_keeps_no_other_start_waiting(spawnd: Start) -> None:
