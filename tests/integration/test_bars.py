@@ -86,7 +86,7 @@ def test_a_plan_for_a_thousand_services() -> None:
     assert result["plan_median_s"] < 5
     assert result["other_call_median_ms"] < 200
     assert result["apply_s"] < 15
-    assert result["descriptors_more"] == 0
+    assert result["descriptors_more"] <= 0  # the fork server may have ended
 
 
 def test_kills_under_load() -> None:

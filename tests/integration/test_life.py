@@ -317,7 +317,7 @@ def test_a_stop_that_cannot_end_what_is_kept_says_so_and_is_tried_again(
     said = folder / "out" / "said"
     script = Path(program("keeps", f'#!/bin/sh\necho "${{SPAWND_LAST-start}}" >> {said}\n[ "$SPAWND_LAST" = 1 ]\n'))
     keeps = 'kill_mode = "process", handover_signal = "USR1", backoff = { first = "1h", max = "1h" }'
-    daemon = spawnd(f's = {{ exec = "{script}", {keeps} }}')
+    daemon = spawnd(f's = {{ exec = "{script}", ready = "notify", {keeps} }}')
     daemon.wait_state("s", "backoff")
     away = script.rename(script.with_name("away"))
     for _ in range(2):
@@ -341,7 +341,7 @@ def test_a_process_that_is_started_to_be_stopped_gets_files_that_were_moved(
     log = folder / "out" / "log"
     script = program("keeps", '#!/bin/sh\necho "${SPAWND_LAST-start}"\n[ "$SPAWND_LAST" = 1 ]\n')
     keeps = 'kill_mode = "process", handover_signal = "USR1", backoff = { first = "1h", max = "1h" }'
-    daemon = spawnd(f's = {{ exec = "{script}", stdout = file("{log}", "a"), {keeps} }}')
+    daemon = spawnd(f's = {{ exec = "{script}", ready = "notify", stdout = file("{log}", "a"), {keeps} }}')
     daemon.wait_state("s", "backoff")
     log.rename(log.with_name("old"))
     assert daemon.ctl("stop", "s").returncode == 0
@@ -354,7 +354,7 @@ def test_what_a_removed_service_keeps_is_ended_although_its_stop_had_failed(
     said = folder / "out" / "said"
     script = Path(program("keeps", f'#!/bin/sh\necho "${{SPAWND_LAST-start}}" >> {said}\n[ "$SPAWND_LAST" = 1 ]\n'))
     keeps = 'kill_mode = "process", handover_signal = "USR1", backoff = { first = "1h", max = "1h" }'
-    daemon = spawnd(f's = {{ exec = "{script}", {keeps} }}')
+    daemon = spawnd(f's = {{ exec = "{script}", ready = "notify", {keeps} }}')
     daemon.wait_state("s", "backoff")
     away = script.rename(script.with_name("away"))
     assert daemon.ctl("stop", "s").returncode == 1
