@@ -18,6 +18,7 @@ from supervisor.control import server as server_module
 from supervisor.control.server import REFUSED_TIMEOUT, Server
 from supervisor.definitions.service import Service, Settings
 from supervisor.errors import RuntimeFolderError
+from supervisor.linux.credentials import set_dumpable
 from supervisor.loop.loop import Loop
 from supervisor.varlink.connection import ACCEPT_PAUSE
 from tests.unit.control.bench import Bench, encode
@@ -121,6 +122,7 @@ def refused_client(bench: Bench) -> Any:
         return bench.connect()
     finally:
         os.seteuid(0)
+        set_dumpable(True)  # a change of user takes it from the process of all tests
 
 
 def test_too_many_clients_are_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 from supervisor.definitions.service import Descriptor
 from supervisor.errors import ServedFileError
 from supervisor.linux.capabilities import capget
-from supervisor.linux.credentials import is_dumpable
+from supervisor.linux.credentials import is_dumpable, set_dumpable
 from supervisor.linux.mount import MS_REC, MS_SLAVE, mount
 from supervisor.linux.namespaces import CLONE_NEWNS, unshare
 from supervisor.process.files import Rights, inode_of, open_as
@@ -167,6 +167,7 @@ def test_a_worker_of_root_is_as_it_was_beyond_a_link(app: Path) -> None:
     def look() -> list[object]:
         return [os.getgroups(), capget().hex(), is_dumpable(), os.getresuid(), os.getcwd(), os.environ["NAME"]]
 
+    set_dumpable(True)
     wanted = [[1, 2], capget().hex(), True, [0, 0, 0], str(app), "public"]
     root = service(uid=0, gid=0, gids=(1, 2), cwd=f"{app}/here", env_file=(f"{app}/current",))
     assert told(root, look, rights=APP) == wanted
