@@ -197,7 +197,7 @@ def process_inside(namespace: int) -> Iterator[int]:
 
 
 def test_nothing_is_left_of_a_name_that_has_expired(worker: StartWorker) -> None:
-    running = worker(expiry="100ms")
+    running = worker(expiry="2s")
     before = running.descriptors()
     with running.connect() as client:
         for name in "abc":
