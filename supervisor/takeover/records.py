@@ -43,6 +43,9 @@ Take = Callable[[int], bool]
 """Takes over a descriptor; returns False, and leaves it to the caller, if it is not wanted any more."""
 
 STORE_MAX = 1 << 20  # descriptors that were stored before fit in again
+RETRY = 5.0  # seconds until a file that could not be written is tried again
+SOON = 0.05  # seconds after an exec
+SETTLED = 1.0  # seconds after a change; most services have forked their processes by then
 
 # the other saved attributes, with the keys that `unit_record` and `restore` use for them
 HELD = {
@@ -54,10 +57,6 @@ HELD = {
     "store": ("store",),  # in separate lines: `store_record`
     "table": ("table", "ports"),
 }
-
-RETRY = 5.0  # seconds until a file that could not be written is tried again
-SOON = 0.05  # seconds after an exec
-SETTLED = 1.0  # seconds after a change; most services have forked their processes by then
 
 
 def life_record(life: Life) -> Record:
@@ -119,11 +118,8 @@ def unit_record(unit: Unit, streams: Iterable[int]) -> Record:
     record |= {key: value for key, value in held.items() if value is not None}
     if unit.pending is not None:
         opened = unit.pending.opened.items()
-        record["next"] = {
-            "service": service_record(unit.pending.service),
-            "table": table_record(opened),
-            "ports": ports_record(opened),
-        }
+        tables = {"table": table_record(opened), "ports": ports_record(opened)}
+        record["next"] = {"service": service_record(unit.pending.service)} | tables
     return record
 
 
