@@ -176,20 +176,26 @@ int begin_pipe_call(struct pipe_call *job, int operation, int pipe, int socket, 
 	return pid;
 }
 
+// Reap a child that has released the memory. It still has to close its copy of the pipe, which waits for the lock: the
+// time limit is for that, and a child that waits for the processor gets SLOWEST_MS.
 static int reap(int pid, int milliseconds)
 {
 	struct pollfd ends = { .events = POLLIN };
+	int ended = waitpid(pid, NULL, __WALL | WNOHANG) != 0, is_blocked;
 
-	if (waitpid(pid, NULL, __WALL | WNOHANG) != 0)
-		return 1;
-	if (milliseconds == 0)
-		return 0;
+	if (ended || milliseconds == 0)
+		return ended;
 	ends.fd = (int)syscall(__NR_pidfd_open, pid, 0);
-	if (ends.fd >= 0) {
+	for (int waited = 0; ends.fd >= 0 && !ended && waited < SLOWEST_MS; waited += milliseconds) {
 		poll(&ends, 1, milliseconds);
-		close(ends.fd);
+		is_blocked = waits(pid); // or has ended
+		ended = waitpid(pid, NULL, __WALL | WNOHANG) != 0;
+		if (is_blocked)
+			break;
 	}
-	return waitpid(pid, NULL, __WALL | WNOHANG) != 0;
+	if (ends.fd >= 0)
+		close(ends.fd);
+	return ended;
 }
 
 // Return whether the child has ended, and reap it. Waits for its end, up to a time limit while it is blocked.
