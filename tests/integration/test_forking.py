@@ -271,6 +271,8 @@ def test_an_exec_and_a_loss_while_it_is_looked_for(run: Run, folder: Path, lost:
     pid = int(wait_until(lambda: own.exists() and own.read_text().strip(), "a process in the background"))
     wait_until(lambda: daemon.pid_of("s") is None, "the end of the first process")
     if lost:
+        state = daemon.runtime / "state"  # the proof after a loss, without a cgroup
+        wait_until(lambda: any(word in state.read_text() for word in (f"[{pid},", '"cgroup":')), "a record of it")
         daemon.lose()
         daemon.again()
     else:
