@@ -30,7 +30,7 @@ Datagrams = list[tuple[bytes, int]]  # with the number of descriptors that come 
 
 
 class Cases:
-    """What clients do.  Plain random numbers, as nothing would be gained from shrinking what a daemon has seen."""
+    """Acts of clients.  Plain random numbers, as nothing would be gained from shrinking what a daemon has seen."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)

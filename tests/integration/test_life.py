@@ -299,12 +299,19 @@ def test_handover_signal_at_a_restart_and_stop_signal_at_a_stop(spawnd: Start, p
     assert said.read_text() == "handover\nstop\n"
 
 
+KEEPS = 'kill_mode = "process", handover_signal = "USR1", backoff = { first = "1h", max = "1h" }'
+
+
+def keeping(said: Path) -> str:
+    """Return a script that says whether it is started to end what it keeps, and ends: well only then."""
+    return f'#!/bin/sh\necho "${{SPAWND_LAST-start}}" >> {said}\n[ "$SPAWND_LAST" = 1 ]\n'
+
+
 def test_a_process_that_is_started_to_be_stopped_knows_it(spawnd: Start, program: Program, folder: Path) -> None:
     """It may end before its stop_signal comes, which waits until it is ready."""
     said = folder / "out" / "said"
-    script = program("keeps", f'#!/bin/sh\necho "${{SPAWND_LAST-start}}" >> {said}\n[ "$SPAWND_LAST" = 1 ]\n')
-    keeps = 'kill_mode = "process", handover_signal = "USR1", backoff = { first = "1h", max = "1h" }'
-    daemon = spawnd(f's = {{ exec = "{script}", ready = "notify", {keeps} }}')
+    script = program("keeps", keeping(said))
+    daemon = spawnd(f's = {{ exec = "{script}", ready = "notify", {KEEPS} }}')
     daemon.wait_state("s", "backoff")
     assert daemon.ctl("stop", "s").returncode == 0
     assert said.read_text() == "start\n1\n"
@@ -315,9 +322,8 @@ def test_a_stop_that_cannot_end_what_is_kept_says_so_and_is_tried_again(
     spawnd: Start, program: Program, folder: Path
 ) -> None:
     said = folder / "out" / "said"
-    script = Path(program("keeps", f'#!/bin/sh\necho "${{SPAWND_LAST-start}}" >> {said}\n[ "$SPAWND_LAST" = 1 ]\n'))
-    keeps = 'kill_mode = "process", handover_signal = "USR1", backoff = { first = "1h", max = "1h" }'
-    daemon = spawnd(f's = {{ exec = "{script}", ready = "notify", {keeps} }}')
+    script = Path(program("keeps", keeping(said)))
+    daemon = spawnd(f's = {{ exec = "{script}", ready = "notify", {KEEPS} }}')
     daemon.wait_state("s", "backoff")
     away = script.rename(script.with_name("away"))
     for _ in range(2):
@@ -340,8 +346,7 @@ def test_a_process_that_is_started_to_be_stopped_gets_files_that_were_moved(
 ) -> None:
     log = folder / "out" / "log"
     script = program("keeps", '#!/bin/sh\necho "${SPAWND_LAST-start}"\n[ "$SPAWND_LAST" = 1 ]\n')
-    keeps = 'kill_mode = "process", handover_signal = "USR1", backoff = { first = "1h", max = "1h" }'
-    daemon = spawnd(f's = {{ exec = "{script}", ready = "notify", stdout = file("{log}", "a"), {keeps} }}')
+    daemon = spawnd(f's = {{ exec = "{script}", ready = "notify", stdout = file("{log}", "a"), {KEEPS} }}')
     daemon.wait_state("s", "backoff")
     log.rename(log.with_name("old"))
     assert daemon.ctl("stop", "s").returncode == 0
@@ -352,9 +357,8 @@ def test_what_a_removed_service_keeps_is_ended_although_its_stop_had_failed(
     spawnd: Start, program: Program, folder: Path
 ) -> None:
     said = folder / "out" / "said"
-    script = Path(program("keeps", f'#!/bin/sh\necho "${{SPAWND_LAST-start}}" >> {said}\n[ "$SPAWND_LAST" = 1 ]\n'))
-    keeps = 'kill_mode = "process", handover_signal = "USR1", backoff = { first = "1h", max = "1h" }'
-    daemon = spawnd(f's = {{ exec = "{script}", ready = "notify", {keeps} }}')
+    script = Path(program("keeps", keeping(said)))
+    daemon = spawnd(f's = {{ exec = "{script}", ready = "notify", {KEEPS} }}')
     daemon.wait_state("s", "backoff")
     away = script.rename(script.with_name("away"))
     assert daemon.ctl("stop", "s").returncode == 1

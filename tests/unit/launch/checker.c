@@ -9,7 +9,7 @@
 
 static size_t sink;
 
-// What no plan may do, said in another way than by the checker.
+// Bounds that every plan keeps, said in another way than by the checker.
 static void check_meaning(const struct plan *plan, int programs)
 {
 	const struct operation *operation = first_operation(plan);
