@@ -1,9 +1,10 @@
-# Where an installation has its parts.  install and uninstall read this; the environment may set the first three.
+# Where an installation has its parts.  install and uninstall read this; the environment may set the first four.
 # shellcheck shell=sh disable=SC2034
 
 PREFIX=${PREFIX:-/usr/local}
 SYSCONFDIR=${SYSCONFDIR:-/etc}
 DESTDIR=${DESTDIR:-}
+PLATFORM=${PLATFORM:-}
 
 home_of=$PREFIX/lib/spawn-supervisor
 share=$PREFIX/share

@@ -158,11 +158,17 @@ wait $pid
 
 @pytest.fixture(scope="module")
 def bare_host(checkout: Path) -> list[str]:
-    """Check a host without systemd: the installed files, then the closing lines of the installation."""
+    """Check a host without systemd: the installed files, then the closing lines of the installation.
+
+    There was an environment before, of which one file is known.
+    """
     options = f"PREFIX={checkout}/usr SYSCONFDIR={checkout}/etc PLATFORM=1"
     look = f"getent passwd {USER}; stat -c '%U %G %a' /var/lib/spawnd; {checkout}/usr/bin/spawnd --check"
     (checkout / "closing-lines").write_text(f"set -e\n{CLOSING_LINES}")
     closing = "unshare --mount --net --pid --fork --kill-child --mount-proc sh closing-lines"
+    former = checkout / "usr/lib/spawn-supervisor/former"
+    former.parent.mkdir(parents=True)
+    former.touch()
     script = f"{BARE_HOST}\nmake install {options} > said 2>&1 || cat said\n{look}\n{closing}"
     return run(checkout, "unshare", "--mount", "sh", "-c", script).splitlines()
 
@@ -188,13 +194,26 @@ def test_what_an_installation_says_at_its_end_is_true(bare_host: list[str], chec
     assert "one: running" in log, log
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a user")
+def test_the_new_environment_takes_the_place_of_the_one_before(bare_host: object, checkout: Path) -> None:
+    (home,) = (checkout / "usr/lib").glob("spawn-supervisor*")  # neither a new one nor an old one beside it
+    assert (home / "bin/spawnd").exists()
+    assert not (home / "former").exists()
+
+
+def place(checkout: Path, root: Path, platform: str = "") -> None:
+    """Do all of an installation but its environment, which takes as long as all other tests here."""
+    script = "set -eu; . tools/places.sh; . tools/place_files.sh; place_files"
+    run(checkout, "env", f"DESTDIR={root}", f"PLATFORM={platform}", "sh", "-c", script)
+
+
 @pytest.fixture(scope="module")
 def platform_root(checkout: Path) -> Path:
     """The root of an installation with the platform, where the operator had made a definition before."""
     definition = checkout / "older/etc/spawnd/services.d/accessory.lua"
     definition.parent.mkdir(parents=True)
     definition.write_text("-- none\n")
-    make(checkout, "install", f"DESTDIR={checkout}/older", "PLATFORM=1")
+    place(checkout, checkout / "older", platform="1")
     return checkout / "older"
 
 
@@ -214,7 +233,7 @@ def test_an_installation_without_the_platform_refreshes_one_that_is_there(checko
         path.write_text("# of an older release\n")
     (definitions / "accessory.lua").write_text("-- changed by the operator\n")
     (definitions / "netns.lua").unlink()
-    make(checkout, "install", f"DESTDIR={root}")
+    place(checkout, root)
     assert [path.read_text() for path in (*platform, definitions / "reaper.lua")] == current
     assert (definitions / "accessory.lua").read_text() == "-- changed by the operator\n"
     assert not (definitions / "netns.lua").exists()
