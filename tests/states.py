@@ -103,7 +103,8 @@ def _after(event: Event, service: Service, life: Life, now: float) -> Life | Non
 def _kind(life: Life) -> object:
     """Return the part of a life that decides what can follow."""
     times = (life.deadline is not None, life.watchdog_at is not None, life.up_since is not None)
-    return (life.state, life.step, life.then, life.set_up, life.final, life.killed, life.cause, life.failures, times)
+    marks = (life.set_up, life.final, life.kept, life.killed)
+    return (life.state, life.step, life.then, marks, life.cause, life.failures, times)
 
 
 def page() -> str:

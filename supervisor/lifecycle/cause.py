@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from supervisor.definitions.service import NULL_OUT, Service
 from supervisor.lifecycle.dependencies import Hold, Obstacle, obstacle
-from supervisor.lifecycle.life import OF_FUNCTIONS, Cause, Ended, Life, State, Then
+from supervisor.lifecycle.life import AT_REST, OF_FUNCTIONS, Cause, Ended, Life, State, Then
 
 ENDLESS = 3  # ends with status 0 in a row after which the service gets a hint
 KEYS_OF_STEPS = {  # steps of a start, with the keys that asked for them; `set KEY` names its key itself
@@ -249,14 +249,19 @@ def hint(root: Link, output: Output = Output.SOMETHING) -> str:
         case State.FAILED if subject.life.cause is Cause.KEPT:
             return f"{_look(root, output)}fix that, then run `spawnctl stop {name}` again"
         case State.FAILED:
-            return f"{_look(root, output)}fix that, then run `spawnctl start {name}`"
+            return f"{_look(root, output)}fix that, then run `spawnctl start {name}`{_kept(subject)}"
         case State.DONE:
             return f"`spawnctl start {name}` runs it again"
     if root.kind is Kind.ENDED and subject.ended is not None and subject.ended.left:
         return f"{_left(subject.service, subject.ended)}; `spawnctl start {name}` starts it"
     if root.kind is Kind.CONFLICT:
         return f"`spawnctl start {name}` starts it, and stops {root.other}"
-    return f"`spawnctl start {name}` starts it"
+    return f"`spawnctl start {name}` starts it{_kept(subject)}"
+
+
+def _kept(subject: Subject) -> str:
+    kept = subject.life.state in AT_REST and subject.life.kept
+    return f"; `spawnctl stop {subject.service.name}` ends what it keeps" if kept else ""
 
 
 def background(service: Service) -> str:

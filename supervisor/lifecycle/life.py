@@ -121,6 +121,7 @@ class Life(NamedTuple):
     dependents start then): others had to wait for these. Restarts, ordered or not, change none of the three.
     `set_up`: its function `start` has succeeded, and `stop` has not been called since.
     `final`: its process has ended with a status after which its definition wants no restart.
+    `kept`: a program of it has run since things that it may keep were last ended; at rest only if it does keep them.
     `reason` is for people. `cause` is kept until the next event, `other` is the service that it is about, and
     `detail` a sentence with more than `cause`, if there is one.
     `stop_failure` is the failure of its function `stop` after that event, if any.
@@ -143,6 +144,7 @@ class Life(NamedTuple):
     killed: bool = False
     set_up: bool = False
     final: bool = False
+    kept: bool = False
     failures: int = 0
     restarts: int = 0
     starts: int = 0
@@ -237,13 +239,22 @@ def is_to_tear_down(service: Service, life: Life) -> bool:
 def keeps(service: Service, life: Life) -> bool:
     """Return whether things may outlive the process that only another process, not started yet, can end."""
     hands_over = service.kill_mode == "process" and service.handover_signal is not None
-    has_kept = life.starts > 0 and life.step not in (Step.LAST, Step.TOLD)
-    return hands_over and service.has_process and not service.functions and has_kept
+    return hands_over and service.has_process and not service.functions and has_kept(life)
+
+
+def has_kept(life: Life) -> bool:
+    """Return whether things may have outlived the process, if the definition lets them."""
+    return life.kept or life.cause is Cause.KEPT  # earlier versions noted the cause alone
 
 
 def is_down(life: Life) -> bool:
-    """Return whether an order to stop has no effect: the service is at rest, and no earlier stop has failed."""
-    return life.state in AT_REST and life.cause is not Cause.KEPT
+    """Return whether an order to stop has no effect: the service is at rest, and keeps nothing."""
+    return life.state in AT_REST and not has_kept(life)
+
+
+def has_executed(life: Life) -> bool:
+    """Return whether the program of the present start is known to have run."""
+    return life.state in UP or (life.state is State.STARTING and life.step in (Step.READY, Step.UNHEARD))
 
 
 @dataclass(frozen=True, slots=True)

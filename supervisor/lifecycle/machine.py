@@ -22,6 +22,7 @@ from supervisor.lifecycle.life import (
     Transition,
     goes_down,
     goes_into_background,
+    has_kept,
     is_down,
     is_renewed,
     is_to_tear_down,
@@ -92,7 +93,7 @@ def stop(service: Service, life: Life, now: float, cause: Cause = Cause.STOP, ot
             return life, ()
         case State.WAITING if life.set_up:  # its function `restart` would have come next
             return process_gone(service, begin_stop(service, told, now, Then.REST, told.reason), now)
-        case State.WAITING | State.BACKOFF | State.FAILED if keeps(service, life):
+        case State.WAITING | State.BACKOFF | State.FAILED | State.STOPPED if keeps(service, life):
             return launch_last(service, begin_stop(service, told, now, Then.REST, told.reason), now)
         case State.WAITING | State.BACKOFF | State.STOPPED | State.FAILED | State.DONE:
             return enter(told, State.STOPPED, now, told.reason), (Act.RELEASE,)
@@ -140,12 +141,15 @@ def restart(
 
 
 def reset(service: Service, life: Life, now: float) -> Transition:
-    """Forget failures: `failed` becomes `stopped`, and a back-off is cut to the first delay."""
+    """Forget failures: `failed` becomes `stopped`, and a back-off is cut to the first delay.
+
+    Things that the service keeps are not forgotten: the next stop ends them.
+    """
     life = life._replace(failures=0, restarts=0)
     match life.state:
         case State.FAILED:
             told = because(life, Cause.RESET, "failure forgotten")
-            return enter(told, State.STOPPED, now, told.reason), ()
+            return enter(told, State.STOPPED, now, told.reason)._replace(kept=has_kept(life)), ()
         case State.BACKOFF if life.deadline is not None:
             return life._replace(deadline=min(life.deadline, now + service.backoff.first)), ()
         case _:
@@ -170,7 +174,9 @@ def executed(service: Service, life: Life, now: float) -> Transition:
     """Note that the new program runs. Depending on `ready`, that is enough; readiness may also have come first."""
     if is_last(life):
         return tell_last(service, life, now) if service.ready == "exec" else (life, ())
-    if life.state is State.STOPPING or (life.state in UP and service.ready != "exec"):
+    if life.state is State.STOPPING:
+        return life._replace(kept=life.kept or life.step is Step.EXEC), ()
+    if life.state in UP and service.ready != "exec":
         return life, ()
     if life.state is not State.STARTING or life.step is not Step.EXEC:
         raise ImpossibleEvent("executed", life)
@@ -265,7 +271,7 @@ def recovered(service: Service, life: Life, now: float, alive: bool) -> Transiti
             return life, ()
         case State.STARTING if alive and service.ready == "exec" and not service.forking:
             return come_up(service, life, now), ()
-        case State.STARTING if alive:
+        case State.STARTING:
             return life._replace(step=Step.UNHEARD), ()
         case State.RUNNING | State.RELOADING if alive:
             return life._replace(watchdog_at=after(now, service.watchdog)), ()

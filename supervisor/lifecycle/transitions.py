@@ -13,8 +13,10 @@ from supervisor.lifecycle.life import (
     Step,
     Then,
     Transition,
+    has_executed,
     is_renewed,
     is_to_tear_down,
+    keeps,
 )
 
 DRAIN_LIMIT = 1.0  # seconds for a running process to accept the clients of a socket that is to be replaced
@@ -47,6 +49,7 @@ def enter(life: Life, state: State, now: float, reason: str, deadline: float | N
         killed=False,
         came_up=now if life.came_up is None and state is State.DONE else life.came_up,
         set_up=life.set_up and state in WITH_PROCESS,
+        kept=(life.kept or has_executed(life)) and state not in (State.STOPPED, State.DONE),
     )
 
 
@@ -118,13 +121,20 @@ def is_last(life: Life) -> bool:
 
 def tell_last(service: Service, life: Life, now: float) -> Transition:
     """Stop that process, which is ready: an earlier signal would end it before it could handle the signal."""
-    return life._replace(step=Step.TOLD, deadline=after(now, service.stop_timeout)), (Act.STOP_SIGNAL,)
+    told = life._replace(step=Step.TOLD, deadline=after(now, service.stop_timeout), kept=False)
+    return told, (Act.STOP_SIGNAL,)
 
 
 def keeps_on(life: Life, now: float, reason: str) -> Transition:
     """Fail a stop: that process never had the chance to end what is kept. Another stop tries it again."""
     failed = because(life, Cause.KEPT, f"{life.reason}; what it keeps was not ended: {reason}")
-    return enter(failed, State.FAILED, now, failed.reason)._replace(step=Step.EXEC), (Act.RELEASE,)
+    return enter(failed, State.FAILED, now, failed.reason)._replace(step=Step.EXEC, kept=True), (Act.RELEASE,)
+
+
+def give_up(service: Service, life: Life, now: float, reason: str) -> Transition:
+    """Fail a service for good; what it keeps stays until a stop."""
+    failed = enter(life, State.FAILED, now, reason)
+    return failed._replace(kept=keeps(service, failed)), (Act.RELEASE,)
 
 
 def wait_again(life: Life, now: float) -> Life:
@@ -152,7 +162,7 @@ def torn_down(service: Service, life: Life, now: float, clean: bool, reason: str
         return _stopped(service, life, now, "", spread)
     if life.then is Then.REST:
         failed = because(life, Cause.FUNCTION, f"{life.reason}; {reason}")
-        return enter(failed, State.FAILED, now, failed.reason), (Act.RELEASE,)
+        return give_up(service, failed, now, failed.reason)
     return _stopped(service, life._replace(stop_failure=reason), now, reason, spread)
 
 
@@ -175,8 +185,10 @@ def _ended(
     if service.task and clean:
         return enter(life, State.DONE, now, reason), (Act.RELEASE,)
     if life.final:
-        state = State.STOPPED if clean else State.FAILED
-        return enter(life, state, now, f"{reason}; no_restart_status lists it"), (Act.RELEASE,)
+        listed = f"{reason}; no_restart_status lists it"
+        if not clean:
+            return give_up(service, life, now, listed)
+        return enter(life, State.STOPPED, now, listed), (Act.RELEASE,)
     if clean and service.restart != "always":
         return enter(life, State.STOPPED, now, reason), (Act.RELEASE,)
     return _crashed(service, life, now, reason, spread, until)
@@ -195,10 +207,10 @@ def _failure(service: Service, life: Life, now: float, reason: str, spread: floa
     failures = life.failures + 1
     life = life._replace(failures=failures)
     if service.restart == "never":
-        return enter(life, State.FAILED, now, reason), (Act.RELEASE,)
+        return give_up(service, life, now, reason)
     if service.start_limit is not None and failures >= service.start_limit:
         times = f"{failures} failures in a row" if failures > 1 else "1 failure"
-        return enter(life, State.FAILED, now, f"{reason}; {times}"), (Act.RELEASE,)
+        return give_up(service, life, now, f"{reason}; {times}")
     return enter(life, State.BACKOFF, now, reason, now + delay(service.backoff, failures, spread)), ()
 
 

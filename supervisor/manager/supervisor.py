@@ -15,12 +15,12 @@ from supervisor.changes.changes import LOG_WORKER, Changes, has_log, log_reload
 from supervisor.definitions.report import read_settings
 from supervisor.definitions.service import Definitions, Slot
 from supervisor.errors import DefinitionsError
-from supervisor.lifecycle.life import Cause
+from supervisor.lifecycle.life import Cause, is_down
 from supervisor.lifecycle.transaction import Outcome
 from supervisor.log.logger import log, notice, set_level
 from supervisor.log.output import WorkerOutputs
 from supervisor.log.ring import START, Piece, Position
-from supervisor.loop.loop import Loop
+from supervisor.loop.loop import Loop, Timer
 from supervisor.manager.host import HostFacts
 from supervisor.manager.inspection import inspect_paths, marks_of, still_seen
 from supervisor.manager.manager import Manager
@@ -37,10 +37,15 @@ from supervisor.takeover.after_exec import inherited, rebuild_units
 from supervisor.takeover.after_loss import TakeOver
 
 ORPHANS_TIMEOUT = 2.0  # seconds for killed orphans to be gone
+KEPT_PAUSE = 1.0  # seconds from the end of all others until services whose stop has failed are stopped once more
 
 
 class Shutdown:
-    """Shutdown of all units of `manager`, from now on; calls `done` once when no process is left."""
+    """Shutdown of all units of `manager`, from now on; calls `done` once when no process is left.
+
+    Services that still keep things then, because their last process could not be started, are stopped once more:
+    what it lacked may be there now that all others have ended.
+    """
 
     def __init__(self, loop: Loop, manager: Manager, children: Children, done: Callable[[], None]) -> None:
         self._loop = loop
@@ -48,6 +53,8 @@ class Shutdown:
         self._children = children
         self._done = done
         self._ended = False
+        self._has_retried = False
+        self._retry: Timer | None = None
         # a unit that ran at the last look: until it has stopped, no other needs a look
         self._awaited: Unit | None = None
         manager.shutting_down = True
@@ -57,7 +64,12 @@ class Shutdown:
 
     def hurry(self) -> None:
         """Kill everything that still runs, when the shutdown is requested again."""
+        self._has_retried = True
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         self._manager.kill_all()
+        self._look()
 
     def _look(self, _unit: Unit | None = None) -> None:
         """Stop the built-in services after the others; end when no service runs."""
@@ -67,10 +79,23 @@ class Shutdown:
         self._awaited = next((unit for unit in reversed(running) if not unit.internal), None)
         if self._awaited is not None:
             return
-        if not running:
-            self._end()
-        else:
+        if not self._has_retried and self._keeping():
+            if self._retry is None:
+                self._retry = self._loop.call_later(KEPT_PAUSE, self._stop_again)
+        elif running:
             self._manager.stop([unit.name for unit in running], Cause.SHUTDOWN)
+        else:
+            self._end()
+
+    def _keeping(self) -> list[str]:
+        """Return the names of services whose stop has failed, once no other service runs."""
+        units = self._manager.units.values()
+        return [unit.name for unit in units if not unit.internal and not is_down(unit.life)]
+
+    def _stop_again(self) -> None:
+        self._has_retried, self._retry = True, None
+        self._manager.stop(self._keeping(), Cause.SHUTDOWN)
+        self._look()
 
     def _end(self) -> None:
         """Kill processes that escaped their service: spawnd, their subreaper, has inherited them."""

@@ -342,9 +342,11 @@ class Stops:
             for name, order in self._ordered.items()
             if name not in self._told and not later.get(name, set()) & self._ordered.keys()
         }
-        self._told |= ready.keys()
-        for unit, cause, other in ready.values():
-            self._stop(unit, cause, other)
+        for name, order in ready.items():
+            # the stop of one may have led to a call of this, or have cancelled another one
+            if name in self._ordered and name not in self._told:
+                self._told.add(name)
+                self._stop(*order)
 
     def _is_done(self, unit: Unit) -> bool:
         """Whether an ordered stop has succeeded or, once the unit was told, failed."""

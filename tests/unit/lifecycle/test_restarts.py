@@ -218,6 +218,93 @@ def test_such_a_process_need_not_exist_before_another_start(fail: Any) -> None:
     case.exited()
     case(machine.start)
     assert fail(case) == (State.WAITING, ())
+    assert case(machine.stop) == (State.STOPPING, (Act.LAUNCH,)), "what it keeps is still there"
+
+
+def test_one_that_was_told_has_ended_what_was_kept_whatever_follows() -> None:
+    case = keeps().running()
+    case.exited()
+    case(machine.stop)
+    case(machine.executed)
+    case(machine.start)
+    assert case.exited() == (State.WAITING, ())
+    assert case(machine.stop) == (State.STOPPED, (Act.RELEASE,))
+
+
+@pytest.mark.parametrize(
+    ("keys", "status"),
+    [({"start_limit": 1}, 1), ({"restart": "never"}, 1), ({"no_restart_status": frozenset({3})}, 3)],
+)
+def test_a_service_that_has_failed_for_good_keeps_things_until_a_stop(keys: dict[str, Any], status: int) -> None:
+    case = keeps(**keys).running()
+    assert case.exited(status=status) == (State.FAILED, (Act.RELEASE,))
+    assert not is_down(case.life)
+    assert case(machine.stop) == (State.STOPPING, (Act.LAUNCH,))
+    case(machine.executed)
+    assert case.exited() == (State.STOPPED, (Act.RELEASE,))
+    assert is_down(case.life)
+
+
+def test_forgetting_its_failures_forgets_nothing_that_it_keeps() -> None:
+    case = keeps(restart="never").running()
+    case.exited()
+    assert case(machine.reset) == (State.STOPPED, ())
+    assert not is_down(case.life)
+    assert case(machine.stop) == (State.STOPPING, (Act.LAUNCH,))
+    dies_untold(case)
+    case(machine.reset)
+    assert case(machine.stop) == (State.STOPPING, (Act.LAUNCH,))
+    case(machine.executed)
+    case.exited()
+    assert is_down(case.life)
+
+
+@pytest.mark.parametrize("kill_mode", ["all", "process"])
+def test_a_service_that_has_failed_and_hands_nothing_over_is_down(kill_mode: str) -> None:
+    case = Case(kill_mode=kill_mode, restart="never").running()
+    case.exited()
+    assert is_down(case.life)
+    assert case(machine.stop) == (State.FAILED, ())
+
+
+def test_a_start_that_executes_nothing_keeps_nothing() -> None:
+    case = keeps(restart="never").launched()
+    cannot_fork(case)
+    assert is_down(case.life)
+    case = keeps().launched()
+    case.exited()
+    assert case(machine.stop) == (State.STOPPED, (Act.RELEASE,))
+    case = keeps(restart="never").running()
+    case.service = replace(case.service, check=("/bin/check",))
+    case(machine.stop)
+    case.exited(clean=True)
+    case(machine.start)
+    case(machine.dependencies_met)
+    assert case.exited() == (State.FAILED, (Act.RELEASE,)), "the check"
+    assert is_down(case.life)
+
+
+def test_a_start_that_executes_nothing_leaves_what_an_earlier_process_has_kept() -> None:
+    case = keeps().running()
+    case.exited()
+    case(machine.timed_out)
+    case(machine.dependencies_met)
+    cannot_fork(case)
+    assert case(machine.stop) == (State.STOPPING, (Act.LAUNCH,))
+
+
+def test_a_process_that_was_executed_as_it_was_to_stop_may_have_kept_something() -> None:
+    case = keeps(ready="notify").launched()
+    case(machine.stop)
+    case(machine.executed)
+    assert case.exited() == (State.STOPPING, (Act.LAUNCH,))
+
+
+def test_what_ran_unseen_while_there_was_no_spawnd_may_have_kept_something() -> None:
+    case = keeps(restart="never").launched()
+    case(machine.recovered, False)
+    case.exited()
+    assert not is_down(case.life)
 
 
 def test_nothing_is_kept_before_the_first_start_and_after_an_orderly_stop() -> None:

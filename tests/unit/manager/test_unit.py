@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.definitions.service import Descriptor, Service
-from supervisor.lifecycle.life import Life, State
+from supervisor.lifecycle.life import Cause, Life, State
 from supervisor.log.output import JournalOutputs
 from supervisor.loop.loop import Loop
 from supervisor.manager.functions import Sources
@@ -131,6 +131,20 @@ def test_what_is_wanted_again_is_left_alone_and_holds_nothing_up() -> None:
     world.stops.cancel(cast(Unit, world.units["app"]))
     world.gone("web")
     assert world.told == ["db"]
+    world.loop.close()
+
+
+def test_a_stop_that_has_failed_is_pending_until_its_unit_is_told_again() -> None:
+    """An observer of the first one's stop must not take the second for done."""
+    world = World({"a": set(), "b": set()})
+    for unit in world.units.values():
+        unit.life = Life(state=State.FAILED, cause=Cause.KEPT)
+    pending = []
+    stops = Stops(
+        world.loop, lambda: world.later, lambda *_order: pending.append(stops.is_pending(cast(Unit, world.units["b"])))
+    )
+    stops.add([cast(Unit, unit) for unit in world.units.values()])
+    assert pending == [True, False]
     world.loop.close()
 
 
