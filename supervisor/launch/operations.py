@@ -6,12 +6,14 @@ Each operation has `step` and `path` for the report of its failure, and the `cau
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 MAGIC = 0x4E4C5053
 VERSION = 2
 _HEADER = struct.Struct("=4I")
-_SIZE = 16  # bytes of an operation before its numbers
+_OPERATION = struct.Struct("=2H3I")
+_SIZE = _OPERATION.size
+LABELS = 3  # strings before those of the kind
 _BITS = 0xFFFFFFFFFFFFFFFF
 
 
@@ -78,21 +80,21 @@ def operation(
     step: str = "",
     path: str = "",
     numbers: Sequence[int] = (),
-    strings: Iterable[str] = (),
+    strings: Sequence[str] = (),
     refused: int = 0,
     cause: str = "",
 ) -> bytes:
     """Encode an operation with signed or unsigned numbers of 64 bits. Raises ValueError for a NUL in a string."""
-    words = [step, path, cause, *strings]
-    text = "\0".join(words)
-    if text.count("\0") >= len(words):
+    text = "\0".join((step, path, cause, *strings, ""))
+    words = LABELS + len(strings)
+    if text.count("\0") != words:
         raise ValueError("embedded null byte")
-    data = text.encode("utf-8", "surrogateescape") + b"\0"
-    filling = -len(data) % 8
-    size = _SIZE + 8 * len(numbers) + len(data) + filling
-    head = struct.pack(
-        f"=2H3I{len(numbers)}Q", kind, refused, len(numbers), len(words), size, *[number & _BITS for number in numbers]
-    )
+    data = text.encode("utf-8", "surrogateescape")
+    filling, count = -len(data) % 8, len(numbers)
+    size = _SIZE + 8 * count + len(data) + filling
+    head = _OPERATION.pack(kind, refused, count, words, size)
+    if count:
+        head += struct.pack(f"={count}Q", *[number & _BITS for number in numbers])
     return head + data + bytes(filling)
 
 

@@ -23,7 +23,7 @@ _library = ctypes.CDLL(os.path.join(os.path.dirname(__file__), "libstart.so"))
 _start_launch = _library.start_launch
 _start_launch.argtypes = (
     *(ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int),
-    *(ctypes.c_void_p, ctypes.c_uint, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int),
+    *(ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint, ctypes.c_int),
 )
 _find_sockets = _library.find_sockets
 _find_sockets.argtypes = (ctypes.c_void_p, ctypes.c_uint)
@@ -86,33 +86,37 @@ class Program:
             os.close(self._fd)
             raise OSError(ENOEXEC, "its file system is mounted with noexec", PATH)
         self._block: tuple[int, ...] = ()
+        self._free: tuple[int, ...] = ()  # numbers of it for a service
 
     def reserve(self) -> None:
         """Reserve the block with low numbers, before this process has many descriptors."""
         unused = os.open(os.devnull, os.O_PATH | os.O_CLOEXEC)
         numbers = (ctypes.c_int * BLOCK)()
         self._block = tuple(numbers[: _reserve_block(unused, numbers)])
+        self._free = self._block[OWN:]
 
     def arrival(self, fds: Collection[int], error: int) -> Arrival:
         """Return the way of descriptors of this process; `error` is a socket."""
-        found = array("i", sorted(set(fds)))
-        count = _find_sockets(*found.buffer_info())
+        found = array("i", sorted(fds))
+        count = _find_sockets(*found.buffer_info()) if found else 0
         moved, sent = tuple(found[:count]), tuple(found[count:])
         if OWN + count > len(self._block):
             return in_copy(found, error)
-        numbers = dict(zip(moved, self._block[OWN:], strict=False))
+        numbers = dict(zip(moved, self._free, strict=False))
+        own_error = self._block[1]
         if sent:
-            numbers |= _received(sent, {self._block[1], *numbers.values()})
-        return Arrival(numbers, self._block[1], moved, sent)
+            numbers |= _received(sent, {own_error, *numbers.values()})
+        return Arrival(numbers, own_error, moved, sent)
 
     def start(self, plan: bytes, arrival: Arrival, error: int, ours: int) -> int:
         """Start a process with a plan for this arrival, and return its pid, which the caller registers.
 
         `error` is its end of the pair of sockets, `ours` the other one. Raises OSError.
         """
-        moved, sent = array("i", arrival.moved), array("i", arrival.sent)
+        moved, sent = arrival.moved, arrival.sent
+        fds = array("i", moved + sent)
         pid: int = _start_launch(
-            *(self._fd, plan, len(plan), error, ours, *moved.buffer_info(), *sent.buffer_info(), arrival.highest)
+            self._fd, plan, len(plan), error, ours, fds.buffer_info()[0], len(moved), len(sent), arrival.highest
         )
         if pid >= 0:
             return pid

@@ -212,11 +212,11 @@ static int fill_block(const int *fds, int count)
 }
 
 // Start `program`, which is `launch`, with a plan. `errors` is its end of the pair of sockets, `ours` the other one.
-// `fds` are the sockets that it gets on the numbers of the block from the third on; `sent` are sent in messages. If
-// `highest` is not -1, it gets a copy of spawnd's table, in which `highest` is the highest number. Returns the pid, or
-// a negative errno, with NO_PROGRAM if the program could not be executed.
+// `fds` are `count` sockets that it gets on the numbers of the block from the third on, and then `sent_count`
+// descriptors that are sent in messages. If `highest` is not -1, it gets a copy of spawnd's table, in which `highest`
+// is the highest number. Returns the pid, or a negative errno, with NO_PROGRAM if the program could not be executed.
 int start_launch(int program, const void *plan, size_t size, int errors, int ours, const int *fds, unsigned int count,
-		 const int *sent, unsigned int sent_count, int highest)
+		 unsigned int sent_count, int highest)
 {
 	struct launch launch = { .program = program, .errors = errors, .highest = highest, .copies = highest >= 0 };
 	int moved[BLOCK], result, used = 0;
@@ -226,7 +226,7 @@ int start_launch(int program, const void *plan, size_t size, int errors, int our
 	launch.plan = make_plan(plan, size);
 	if (launch.plan < 0)
 		return launch.plan;
-	result = send_all(ours, sent, sent_count);
+	result = send_all(ours, fds + count, sent_count);
 	if (result == 0 && launch.copies) {
 		if (launch.plan > launch.highest)
 			launch.highest = launch.plan;

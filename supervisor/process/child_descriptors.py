@@ -9,9 +9,7 @@ import errno
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import NamedTuple
 
-from supervisor.definitions.service import FIRST
 from supervisor.launch.operations import Kind, operation
 from supervisor.launch.program import Arrival
 from supervisor.linux.descriptors import LAST_DESCRIPTOR
@@ -22,61 +20,41 @@ SPARE = -1  # a free number
 USUAL = 64  # descriptors: steps for larger tables are not kept
 
 
-class Plan(NamedTuple):
-    """Sources with their target numbers; `error_target` is the first number above all targets."""
-
-    targets: tuple[tuple[int, Source], ...]
-    error_target: int
-
-
-def plan(launch: Launch) -> Plan:
-    """Return the plan for the table of `launch`. Raises StepError if two sources have the same target."""
-    targets = [*enumerate(launch.stdio), *enumerate((source for _, source in launch.fds), FIRST)]
-    highest = len(targets) - 1
-    if launch.ready is not None:
-        number, source = launch.ready
-        if number <= highest:
-            raise failed("place the ready pipe", "", errno.EBUSY, f"descriptor {number} is in the table")
-        targets.append((number, source))
-        highest = number
-    return Plan(tuple(targets), highest + 1)
-
-
 def make_table(launch: Launch, arrival: Arrival) -> tuple[bytes, ...]:
-    """Return the steps that make the table. Raises StepError like `plan`."""
-    table, numbers = plan(launch), arrival.numbers
-    sources = tuple(
-        [(target, source if isinstance(source, str) else numbers[source]) for target, source in table.targets]
-    )
+    """Return the steps that make the table. Raises StepError if two sources have the same target."""
+    sources, numbers = launch.sources(), arrival.numbers
+    last = len(sources) - 1
+    if launch.ready is not None:
+        number = launch.ready[0]
+        if number < last:
+            raise failed("place the ready pipe", "", errno.EBUSY, f"descriptor {number} is in the table")
+        last = number
+    arrived = tuple([source if isinstance(source, str) else numbers[source] for source in sources])
     received = tuple([numbers[fd] for fd in arrival.sent])
     make = _arranged if len(sources) <= USUAL else _arranged.__wrapped__
-    return make(sources, table.error_target, frozenset(numbers.values()), received, arrival.error)
+    return make(arrived, last, received, arrival.error)
 
 
 @lru_cache(64)
-def _arranged(
-    sources: tuple[tuple[int, Source], ...],
-    error_target: int,
-    arrived: frozenset[int],
-    received: tuple[int, ...],
-    error: int,
-) -> tuple[bytes, ...]:
+def _arranged(sources: tuple[Source, ...], last: int, received: tuple[int, ...], error: int) -> tuple[bytes, ...]:
     """Return the steps for a table; others are closed first, so that a process that hangs does not hold them.
 
-    `sources` are paths, and numbers out of `arrived`, by the number that the service gets; `received` come in messages.
+    `sources` are paths, and numbers on which descriptors arrive; the service gets them from 0 up, the last one as
+    `last`. `received` are those that come in messages.
     """
-    numbers = {*arrived, error}
+    targets = dict(zip((*range(len(sources) - 1), last), sources, strict=True))
+    numbers = {error, *(source for source in sources if isinstance(source, int))}
     steps = [_closing(numbers.difference(received))]
     if received:
         steps.append(operation(Kind.RECEIVE, "take over descriptors", numbers=received))
     opened: dict[str, int] = {}  # a source may have several targets; /dev/null has no offset to share
-    for _target, source in sources:
+    for source in sources:
         if isinstance(source, str) and source not in opened:
             opened[source] = _free(numbers)
             numbers.add(opened[source])
             steps.append(operation(Kind.OPEN, "open", source, [opened[source]]))
-    found = {target: opened[source] if isinstance(source, str) else source for target, source in sources}
-    found[error_target] = error
+    found = {target: opened[source] if isinstance(source, str) else source for target, source in targets.items()}
+    found[last + 1] = error  # the first number above all targets
     return *steps, operation(Kind.MOVE, "place", numbers=_moves(found, numbers)), _closing(found)
 
 

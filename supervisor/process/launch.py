@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from supervisor.definitions.service import FIRST, Service, Slot
+from supervisor.definitions.service import Service, Slot
 from supervisor.linux.signal_mask import SETTABLE
 from supervisor.process.files import Rights
 from supervisor.process.paths import Mark
@@ -54,9 +54,9 @@ class Launch(NamedTuple):
     rewound: tuple[Slot, ...] = ()
     ignored: int = SETTABLE
 
-    def source(self, slot: Slot) -> Source:
-        """Return the source of a slot of the table."""
-        return self.stdio[slot] if slot < FIRST else self.fds[slot - FIRST][1]
+    def sources(self) -> list[Source]:
+        """Return the sources of all descriptors, those of the table first."""
+        return [*self.stdio, *[source for _, source in self.fds], *(self.ready or ())[1:]]
 
 
 class DescriptorRow(NamedTuple):

@@ -15,10 +15,11 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from operator import attrgetter
 
-from supervisor.definitions.service import UNLIMITED, Service, slot_name
+from supervisor.definitions.service import UNLIMITED, slot_name
 from supervisor.launch.operations import Kind, operation, plan
 from supervisor.launch.program import Arrival
 from supervisor.linux.capabilities import CAPABILITIES, SETPCAP, has_effective, permitted
@@ -39,6 +40,7 @@ Made = tuple[bytes, ...]
 
 _kept = lru_cache(64)  # results of each function, some hundred bytes each
 Limits = dict[str, tuple[int, int]]  # soft and hard
+Pairs = tuple[tuple[str, tuple[int, int]], ...]  # the same, to be hashed
 
 POLICIES = {"batch": os.SCHED_BATCH, "idle": os.SCHED_IDLE, "fifo": os.SCHED_FIFO, "rr": os.SCHED_RR}
 # every RLIMIT_* of <asm-generic/resource.h>; Python has no name for `locks` (10)
@@ -65,8 +67,7 @@ BIND_US = ("nofile", "stack", "data", "as")  # in the order of setting: the last
 
 def descriptors(launch: Launch) -> set[int]:
     """Return the descriptors of spawnd that the service gets."""
-    sources = [*launch.stdio, *[source for _name, source in launch.fds], *(launch.ready or ())[1:]]
-    return {source for source in sources if isinstance(source, int)}
+    return {source for source in launch.sources() if type(source) is int}
 
 
 def make_plan(launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
@@ -75,29 +76,27 @@ def make_plan(launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
     Raises StepError for an impossible table, or an unavailable capability.
     """
     service = launch.service
-    limits = with_descriptors(service.limits, launch.nofile_soft)
+    limits = tuple(service.limits.items())
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     operations = [
-        *_begin(launch, hears),
+        # Another user could not write its own oom_score_adj then, and has nothing to hide. A forked worker stays as it
+        # is. An exec resets signals that are not ignored.
+        *_begin(launch.is_root and not launch.worker, hears, OF_PROCESSES if launch.worker else launch.ignored),
         *make_table(launch, arrival),
         *_files(launch),
-        *_attributes(launch),
+        *_cgroup(launch.cgroup),
+        *_attributes(*_of_attributes(service), launch.spared, tuple(_early(limits)) if limits else ()),
         *_environment(launch),
-        *_namespaces(service),
-        *_place_and_user(launch),
-        *_end(launch, limits),
+        *_place(service.netns, service.chroot, launch.rights if service.chroot else None, launch.keyring),
+        *_user(launch),
+        *_end(*_of_end(service), launch.rights if service.cwd != "/" else None, limits, launch.nofile_soft, hard),
+        *_execution(launch),
     ]
     return plan(operations)
 
 
-def _begin(launch: Launch, hears: bool) -> Made:
-    # Another user could not write its own oom_score_adj then, and has nothing to hide. A forked worker stays as it is.
-    is_hidden = launch.is_root and not launch.worker
-    # an exec resets signals that are not ignored
-    return _begun(is_hidden, hears, OF_PROCESSES if launch.worker else launch.ignored)
-
-
 @_kept
-def _begun(is_hidden: bool, hears: bool, reset: int) -> Made:
+def _begin(is_hidden: bool, hears: bool, reset: int) -> Made:
     hidden = (operation(Kind.UNDUMPABLE, "become undumpable"),) if is_hidden else ()
     session = operation(Kind.SESSION, "start a session")
     return *hidden, session, operation(Kind.SIGNALS, "reset signals", numbers=[hears, reset])
@@ -117,37 +116,56 @@ def _files(launch: Launch) -> Operations:
         yield operation(Kind.REWIND, numbers=[slot])
 
 
-def _attributes(launch: Launch) -> Operations:
-    service = launch.service
-    if launch.cgroup:
-        yield operation(Kind.WRITE, "enter cgroup", f"{launch.cgroup}/cgroup.procs", strings=["0"])
-    if service.nice is not None:
-        yield operation(Kind.NICE, "set nice", numbers=[service.nice])
-    if service.cpu_affinity:
-        yield operation(Kind.AFFINITY, "set cpu_affinity", numbers=service.cpu_affinity)
-    if service.scheduling:
-        policy, _, priority = service.scheduling.partition(":")
-        yield operation(Kind.SCHEDULING, "set scheduling", numbers=[POLICIES[policy], int(priority or 0)])
-    if service.io_class is not None or service.io_priority is not None:
-        level = 0 if service.io_class == "idle" else NORMAL if service.io_priority is None else service.io_priority
-        value = CLASSES[service.io_class or "best-effort"] << IOPRIO_CLASS_SHIFT | level
-        yield operation(Kind.IO_PRIORITY, "set io_class" if service.io_class else "set io_priority", numbers=[value])
-    if service.timer_slack is not None:
-        yield operation(Kind.TIMER_SLACK, "set timer_slack", numbers=[round(service.timer_slack * 1e9)])
-    score = service.oom_score_adj if service.oom_score_adj is not None else 0 if launch.spared else None
-    if score is not None:
-        yield _score(score)
-    for name, wanted in service.limits.items():  # the default limit of descriptors raises no hard limit
+def _cgroup(path: str) -> Made:
+    return (operation(Kind.WRITE, "enter cgroup", f"{path}/cgroup.procs", strings=["0"]),) if path else ()
+
+
+_of_attributes = attrgetter(
+    "nice", "cpu_affinity", "scheduling", "io_class", "io_priority", "timer_slack", "oom_score_adj"
+)
+
+
+@_kept
+def _attributes(
+    nice: int | None,
+    cpu_affinity: tuple[int, ...],
+    scheduling: str,
+    io_class: str | None,
+    io_priority: int | None,
+    timer_slack: float | None,
+    oom_score_adj: int | None,
+    spared: bool,
+    limits: Pairs,
+) -> Made:
+    steps = []
+    if nice is not None:
+        steps.append(operation(Kind.NICE, "set nice", numbers=[nice]))
+    if cpu_affinity:
+        steps.append(operation(Kind.AFFINITY, "set cpu_affinity", numbers=cpu_affinity))
+    if scheduling:
+        policy, _, priority = scheduling.partition(":")
+        steps.append(operation(Kind.SCHEDULING, "set scheduling", numbers=[POLICIES[policy], int(priority or 0)]))
+    if io_class is not None or io_priority is not None:
+        level = 0 if io_class == "idle" else NORMAL if io_priority is None else io_priority
+        value = CLASSES[io_class or "best-effort"] << IOPRIO_CLASS_SHIFT | level
+        steps.append(operation(Kind.IO_PRIORITY, "set io_class" if io_class else "set io_priority", numbers=[value]))
+    if timer_slack is not None:
+        steps.append(operation(Kind.TIMER_SLACK, "set timer_slack", numbers=[round(timer_slack * 1e9)]))
+    if oom_score_adj is not None or spared:
+        steps.append(operation(Kind.WRITE, "write", OOM_SCORE_ADJ, strings=[str(oom_score_adj or 0)]))
+    return *steps, *(_limit(Kind.LIMIT, name, *pair) for name, pair in limits)
+
+
+def _early(limits: Pairs) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield the limits to set at first; the default limit of descriptors raises no hard limit."""
+    for name, wanted in limits:
         if (pair := early_limit(name, *wanted)) is not None:
-            yield _limit(Kind.LIMIT, name, *pair)
+            yield name, pair
 
 
-def with_descriptors(limits: Limits, nofile_soft: int) -> Limits:
-    """Return `limits` with a limit of descriptors: by default the soft one that spawnd was started with."""
-    if "nofile" in limits:
-        return limits
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    return limits | {"nofile": (_lower(nofile_soft, hard), hard)}
+def with_descriptors(limits: Limits, soft: int, hard: int) -> Limits:
+    """Return `limits` with a limit of descriptors: by default `soft`, with which spawnd was started, below `hard`."""
+    return limits if "nofile" in limits else limits | {"nofile": (_lower(soft, hard), hard)}
 
 
 def early_limit(name: str, soft: int, hard: int) -> tuple[int, int] | None:
@@ -164,12 +182,6 @@ def _lower(one: int, other: int) -> int:
     return min(one, other)
 
 
-@_kept
-def _score(score: int) -> bytes:
-    return operation(Kind.WRITE, "write", OOM_SCORE_ADJ, strings=[str(score)])
-
-
-@_kept
 def _limit(kind: int, name: str, soft: int, hard: int) -> bytes:
     is_mixed_up = soft & _UNLIMITED > hard & _UNLIMITED
     refused, cause = _MIXED_UP if is_mixed_up else _NO_PRIVILEGE
@@ -183,57 +195,65 @@ _MIXED_UP = errno.EINVAL, "the soft limit is above the hard one"
 _NO_PRIVILEGE = errno.EPERM, "raising the hard limit takes CAP_SYS_RESOURCE"
 
 
-def _environment(launch: Launch) -> Operations:
-    """Yield the steps for variables of the definition, its files and the protocols; later ones win."""
-    service = launch.service
-    variables = {**service.login_env, **launch.env}
+def _environment(launch: Launch) -> list[bytes]:
+    """Return the steps for variables of the definition, its files and the protocols; later ones win."""
+    service, steps = launch.service, []
+    variables = [*map("=".join, service.login_env.items()), *map("=".join, launch.env.items())]
     if launch.env_files:
-        yield from _assignments(variables)
-        variables = {}
-    for path in launch.env_files:
-        need_not_exist = path.startswith("-")
-        numbers = [need_not_exist, *_rights(launch.rights)]
-        yield operation(Kind.ENV_FILE, "read", path[1:] if need_not_exist else path, numbers)
+        steps = [*_assigned(variables), *_env_files(launch.env_files, launch.rights)]
+        variables = []
     pids = []
     if launch.fds and service.listen_fds:
-        variables["LISTEN_FDS"] = str(len(launch.fds))
-        variables["LISTEN_FDNAMES"] = ":".join([name for name, _ in launch.fds])
-        pids.append("LISTEN_PID")
+        variables += f"LISTEN_FDS={len(launch.fds)}", "LISTEN_FDNAMES=" + ":".join([name for name, _ in launch.fds])
+        pids.append(_LISTEN_PID)
     if launch.notify_socket:
-        variables["NOTIFY_SOCKET"] = launch.notify_socket
+        variables.append(f"NOTIFY_SOCKET={launch.notify_socket}")
     if launch.mark:
-        variables[SERVICE_MARK] = launch.mark
+        variables.append(f"{SERVICE_MARK}={launch.mark}")
     if launch.watchdog_usec:
-        variables["WATCHDOG_USEC"] = str(launch.watchdog_usec)
-        pids.append("WATCHDOG_PID")
-    yield from _assignments(variables)
-    for name in pids:
-        yield _own_pid(name)
+        variables.append(f"WATCHDOG_USEC={launch.watchdog_usec}")
+        pids.append(_WATCHDOG_PID)
+    steps += *_assigned(variables), *pids
     if service.forking:
-        yield operation(Kind.OWN_START, "set up", strings=[START_MARK])
+        steps.append(_START_MARK)
+    return steps
 
 
-@_kept
-def _own_pid(name: str) -> bytes:
-    return operation(Kind.OWN_PID, "set up", strings=[name])
+_LISTEN_PID = operation(Kind.OWN_PID, "set up", strings=["LISTEN_PID"])
+_WATCHDOG_PID = operation(Kind.OWN_PID, "set up", strings=["WATCHDOG_PID"])
+_START_MARK = operation(Kind.OWN_START, "set up", strings=[START_MARK])
 
 
-def _assignments(variables: Mapping[str, str]) -> Operations:
-    if variables:
-        strings = [f"{name}={value}" for name, value in variables.items()]
-        yield operation(Kind.ENVIRONMENT, "set up", strings=strings)
+def _assigned(variables: list[str]) -> Made:
+    return (operation(Kind.ENVIRONMENT, "set up", strings=variables),) if variables else ()
+
+
+def _env_files(paths: Iterable[str], rights: Rights | None) -> Operations:
+    for path in paths:
+        need_not_exist = path.startswith("-")
+        numbers = [need_not_exist, *_rights(rights)]
+        yield operation(Kind.ENV_FILE, "read", path[1:] if need_not_exist else path, numbers)
 
 
 def _rights(rights: Rights | None) -> list[int]:
     return [0, 0, 0] if rights is None else [1, rights.uid, rights.gid, *rights.gids]
 
 
-def _namespaces(service: Service) -> Operations:
+@_kept
+def _place(netns: str, chroot: str, rights: Rights | None, keyring: bool) -> Made:
+    steps = [*_namespaces(netns)] if netns else []
+    if chroot:
+        steps.append(operation(Kind.CHROOT, "chroot", chroot, _rights(rights)))
+    if keyring:
+        cause = "services share one with the supervisor"
+        steps.append(operation(Kind.KEYRING, "cannot make a session keyring", cause=cause))
+    return tuple(steps)
+
+
+def _namespaces(netns: str) -> Operations:
     """Yield the steps into a network namespace; with its own resolver, mounts that follow those of the host."""
-    if not service.netns:
-        return
-    yield operation(Kind.ENTER_NAMESPACE, "enter network namespace", f"{FOLDER}/{service.netns}", [CLONE_NEWNET])
-    source, target = f"{FILES}/{service.netns}/{RESOLVER}", f"/etc/{RESOLVER}"
+    yield operation(Kind.ENTER_NAMESPACE, "enter network namespace", f"{FOLDER}/{netns}", [CLONE_NEWNET])
+    source, target = f"{FILES}/{netns}/{RESOLVER}", f"/etc/{RESOLVER}"
     inner = [
         operation(Kind.MOUNT_NAMESPACE, "make a mount namespace"),
         operation(Kind.MOUNT, "make a mount namespace", numbers=[MS_SLAVE | MS_REC], strings=["none", "/", "", ""]),
@@ -243,38 +263,26 @@ def _namespaces(service: Service) -> Operations:
     yield from inner
 
 
-def _place_and_user(launch: Launch) -> Operations:
-    service, is_root = launch.service, launch.is_root
-    if service.chroot:
-        yield operation(Kind.CHROOT, "chroot", service.chroot, _rights(launch.rights))
-    if launch.keyring:
-        yield _keyring()
+def _user(launch: Launch) -> Iterable[bytes]:
+    service = launch.service
     if service.capabilities is not None:
-        yield from _kept_capabilities(launch, service.capabilities)
-    elif is_root:
-        yield from _user(service.uid, service.gid, service.gids, service.uid != 0)
-    elif os.geteuid() != 0:
-        yield _dropped()
+        return _kept_capabilities(launch, service.capabilities)
+    if launch.is_root:
+        return _ids(service.uid, service.gid, service.gids, service.uid != 0)
+    return (_DROPPED,) if os.geteuid() != 0 else ()
+
+
+_DROPPED = operation(Kind.CAPABILITIES, "drop capabilities", numbers=[0])
 
 
 @_kept
-def _keyring() -> bytes:
-    return operation(Kind.KEYRING, "cannot make a session keyring", cause="services share one with the supervisor")
-
-
-@_kept
-def _user(uid: int, gid: int, gids: tuple[int, ...], drops: bool) -> Made:
+def _ids(uid: int, gid: int, gids: tuple[int, ...], drops: bool) -> Made:
     return (
         operation(Kind.GROUPS, "set groups", numbers=gids),
         operation(Kind.GID, f"set gid {gid}", numbers=[gid]),
         operation(Kind.UID, f"set uid {uid}", numbers=[uid]),
-        *((_dropped(),) if drops else ()),
+        *((_DROPPED,) if drops else ()),
     )
-
-
-@_kept
-def _dropped() -> bytes:
-    return operation(Kind.CAPABILITIES, "drop capabilities", numbers=[0])
 
 
 def _kept_capabilities(launch: Launch, names: Iterable[str]) -> Operations:
@@ -284,7 +292,7 @@ def _kept_capabilities(launch: Launch, names: Iterable[str]) -> Operations:
         yield operation(Kind.BOUNDING_SET, "reduce the bounding set", numbers=[_set(kept)])
     yield operation(Kind.KEEP_CAPABILITIES, "set keepcaps")
     if launch.is_root:
-        yield from _user(service.uid, service.gid, service.gids, False)
+        yield from _ids(service.uid, service.gid, service.gids, False)
     yield operation(Kind.CAPABILITIES, "set capabilities", numbers=[_set(kept)])
     # Root needs none, because exec gives it the bounding set.
     if (service.uid if launch.is_root else os.geteuid()) != 0:
@@ -310,30 +318,27 @@ def _capabilities(names: Iterable[str]) -> dict[int, str]:
     return found
 
 
-def _end(launch: Launch, limits: Limits) -> Operations:
-    """Yield the last steps; the working directory follows the change of user, whose rights the kernel checks."""
-    service = launch.service
-    yield from _folder(service.cwd, launch.rights, service.umask)
-    for name in BIND_US:
-        if name in limits:
-            yield _limit(Kind.BINDING_LIMIT, name, *limits[name])
-    yield from _go(service.no_new_privs)
-    if not launch.worker:
-        yield operation(
-            *(Kind.EXECUTE, "exec", launch.argv[0], [service.expand_env], launch.argv),
-            refused=errno.ENOMEM,
-            cause="the limits leave no memory for it",
-        )
+_of_end = attrgetter("cwd", "umask", "no_new_privs")
 
 
 @_kept
-def _folder(path: str, rights: Rights | None, umask: int) -> Made:
+def _end(
+    cwd: str, umask: int, no_new_privs: bool, rights: Rights | None, limits: Pairs, soft: int, hard: int
+) -> Made:
+    """Return the last steps; the working directory follows the change of user, whose rights the kernel checks."""
     cause = "the user of the service may not enter it"
-    enter = operation(Kind.FOLDER, "change directory", path, _rights(rights), refused=errno.EACCES, cause=cause)
-    return enter, operation(Kind.UMASK, numbers=[umask])
+    binding = with_descriptors(dict(limits), soft, hard)
+    return (
+        operation(Kind.FOLDER, "change directory", cwd, _rights(rights), refused=errno.EACCES, cause=cause),
+        operation(Kind.UMASK, numbers=[umask]),
+        *(_limit(Kind.BINDING_LIMIT, name, *binding[name]) for name in BIND_US if name in binding),
+        operation(Kind.GO, "wait for the supervisor"),
+        *((operation(Kind.NO_NEW_PRIVS, "set no_new_privs"),) if no_new_privs else ()),
+    )
 
 
-@_kept
-def _go(no_new_privs: bool) -> Made:
-    go = operation(Kind.GO, "wait for the supervisor")
-    return (go, operation(Kind.NO_NEW_PRIVS, "set no_new_privs")) if no_new_privs else (go,)
+def _execution(launch: Launch) -> Made:
+    if launch.worker:
+        return ()
+    numbers, cause = [launch.service.expand_env], "the limits leave no memory for it"
+    return (operation(Kind.EXECUTE, "exec", launch.argv[0], numbers, launch.argv, errno.ENOMEM, cause),)

@@ -2,8 +2,9 @@
 """Starts of a program: how long until it runs, and what that costs spawnd.
 
 Prints a line of JSON for each number of open descriptors: µs until the program runs; µs, CPU time and page faults in
-the process that starts it, which stands in for spawnd and is as large.  `--before SITE` names a folder with another
-version, whose starts take turns with ours: `pip install --target SITE --no-deps CHECKOUT`.
+the process that starts it, which stands in for spawnd and is as large.  Each number has a process of its own, and they
+take turns, as all of them are slower while the machine is busy.  `--before SITE` names a folder with another version,
+which takes turns with ours: `pip install --target SITE --no-deps CHECKOUT`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import gc
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -24,6 +26,8 @@ from typing import Any
 
 TABLE = 5  # descriptors of the service
 COUNTS = (TABLE, 1000, 5000)
+WARM_UP = 5  # starts at the beginning of a turn
+TURN = 20  # starts
 Start = Callable[[Any, int, int], int]
 
 
@@ -84,12 +88,15 @@ def serve() -> None:
             error_fd=theirs.fileno(), nofile_soft=1024, is_root=os.geteuid() == 0, rights=rights_of(service),
             **facts,
         )  # fmt: skip
+        end = select.poll()
+        end.register(ours, select.POLLIN)
         with theirs:
             usage, cpu, begun = resource.getrusage(resource.RUSAGE_SELF), time.process_time(), time.perf_counter()
             pid = start(launch, theirs.fileno(), ours.fileno())
             called = time.perf_counter()
             spent, faults = time.process_time() - cpu, resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         ours.send(b"\n")
+        end.poll()  # like spawnd; a blocking recv() is also woken when its byte is read
         assert ours.recv(1) == b"", "it has failed"
         runs = time.perf_counter()
         os.waitpid(pid, 0)
@@ -124,20 +131,19 @@ NAMES = ("until_it_runs_us", "in_spawnd_us", "in_spawnd_cpu_us", "in_spawnd_faul
 
 
 def measure(rounds: int, before: str) -> list[dict[str, Any]]:
-    versions = {"now": Version("")} | ({"before": Version(before)} if before else {})
+    sites = {"now": ""} | ({"before": before} if before else {})
+    processes = {(count, name): Version(site) for count in COUNTS for name, site in sites.items()}
+    found: dict[tuple[int, str], list[list[int]]] = {which: [] for which in processes}
+    for _ in range(0, rounds, TURN):
+        for which, process in processes.items():
+            starts = [process.start(which[0]) for _ in range(WARM_UP + TURN)]
+            found[which] += starts[WARM_UP:]
     rows = []
-    for count in COUNTS:
-        found: dict[str, list[list[int]]] = {name: [] for name in versions}
-        for number in range(rounds + 5):
-            for name, version in versions.items():
-                values = version.start(count)
-                if number >= 5:  # the first ones warm up
-                    found[name].append(values)
-        for name, starts in found.items():
-            medians = [sorted(column)[len(column) // 2] for column in zip(*starts, strict=True)]
-            rows.append({"descriptors": count, "version": name, **dict(zip(NAMES, medians, strict=True))})
-    for version in versions.values():
-        version.close()
+    for (count, name), measured in found.items():
+        medians = [sorted(column)[len(column) // 2] for column in zip(*measured, strict=True)]
+        rows.append({"descriptors": count, "version": name, **dict(zip(NAMES, medians, strict=True))})
+    for process in processes.values():
+        process.close()
     return rows
 
 

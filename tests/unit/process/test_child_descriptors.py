@@ -21,7 +21,7 @@ from supervisor.launch.program import carry_out_forked
 from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range
 from supervisor.linux.signal_mask import OF_PROCESSES
 from supervisor.process.child import forked_plan
-from supervisor.process.child_descriptors import gaps, plan
+from supervisor.process.child_descriptors import gaps
 from supervisor.process.failure import ErrorPipe
 from supervisor.process.launch import Launch, Source
 from tests.unit.process.forked import open_numbers, read_all
@@ -47,9 +47,15 @@ def launch(*sources: Source, ready: tuple[int, int] | None = None, error_fd: int
     )
 
 
+def targets_of(launch: Launch) -> dict[int, Source]:
+    """Return the sources by the number that the service gets."""
+    table = (*launch.stdio, *(source for _name, source in launch.fds))
+    return {**dict(enumerate(table)), **dict([launch.ready] if launch.ready else [])}
+
+
 def shuffled(launch: Launch, limit: int = 4 * AWAY) -> dict[str, Any]:
     """Return the descriptors of a process by number after its set-up under a limit, with those from before."""
-    sources = {source for _, source in plan(launch).targets if isinstance(source, int)}
+    sources = {source for source in targets_of(launch).values() if isinstance(source, int)}
     ours, theirs = socket.socketpair()
     ours.send(b"\n")  # it may go on as soon as it is set up
     pid = os.fork()
@@ -106,11 +112,11 @@ def launches(draw: st.DrawFn) -> Launch:
 @given(launches())
 def test_every_table_comes_out_right(launch: Launch) -> None:
     seen = shuffled(launch)
-    targets = dict(plan(launch).targets)
-    error_target = plan(launch).error_target
+    targets = targets_of(launch)
+    error_target = max(targets) + 1
     assert {int(number) for number in seen["after"]} == {*targets, error_target}
     assert sorted(seen["inheritable"]) == sorted(targets)
-    assert seen["pipe"] == error_target == max(targets) + 1
+    assert seen["pipe"] == error_target
     for target, source in targets.items():
         expected = NULL.st_ino if isinstance(source, str) else seen["before"][str(source)]
         assert seen["after"][str(target)] == expected
@@ -122,21 +128,21 @@ def test_a_table_that_fills_the_limit(shift: int) -> None:
     numbers = [*range(60)]
     made = launch(*numbers[shift:], *numbers[:shift], error_fd=60)
     seen = shuffled(made, limit=63)
-    assert {number: seen["before"][str(source)] for number, source in plan(made).targets} == {
+    assert {number: seen["before"][str(source)] for number, source in targets_of(made).items()} == {
         int(number): inode for number, inode in seen["after"].items() if int(number) < 60
     }
 
 
 def test_stored_ones_follow_and_ready_comes_last() -> None:
-    made = plan(launch("/dev/null", 7, 7, 5, 4, ready=(9, 6)))
-    assert made.targets == ((0, "/dev/null"), (1, 7), (2, 7), (3, 5), (4, 4), (9, 6))
-    assert made.error_target == 10
+    made = launch("/dev/null", 7, 7, 5, 4, ready=(9, 6))
+    assert targets_of(made) == {0: "/dev/null", 1: 7, 2: 7, 3: 5, 4: 4, 9: 6}
+    assert shuffled(made)["pipe"] == 10
 
 
 @pytest.mark.parametrize("number", [0, 2, 3, 4])
 def test_the_ready_pipe_displaces_nothing(number: int) -> None:
     with pytest.raises(StepError, match=f"descriptor {number} is in the table") as caught:
-        plan(launch(0, 1, 2, 10, 11, ready=(number, 12)))
+        forked_plan(launch(0, 1, 2, 10, 11, ready=(number, 12)))
     assert caught.value.errno == errno.EBUSY
 
 

@@ -59,10 +59,10 @@ def test_soft_above_hard(name: str, forked: bool) -> None:
 
 
 def test_the_soft_limit_of_descriptors_is_the_one_before_spawnd_raised_its_own() -> None:
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    assert with_descriptors({}, 1024) == {"nofile": (1024, hard)}
-    assert with_descriptors({"core": (0, 0)}, hard + 1) == {"core": (0, 0), "nofile": (hard, hard)}
-    assert with_descriptors({"nofile": (4, 4)}, 1024) == {"nofile": (4, 4)}
+    assert with_descriptors({}, 1024, 4096) == {"nofile": (1024, 4096)}
+    assert with_descriptors({}, 1024, UNLIMITED) == {"nofile": (1024, UNLIMITED)}
+    assert with_descriptors({"core": (0, 0)}, 4097, 4096) == {"core": (0, 0), "nofile": (4096, 4096)}
+    assert with_descriptors({"nofile": (4, 4)}, 1024, 4096) == {"nofile": (4, 4)}
 
 
 def test_what_rises_early_keeps_its_soft_limit() -> None:
