@@ -147,7 +147,8 @@ class Manager:
             self.event(unit, machine.alive)  # spawnd could not hear watchdog messages meanwhile
             if unit.ended_clean is not None:
                 self.ended(unit)
-        self._stops.add_all((self.units[name], Cause(cause), other) for name, cause, other in under_way["stops"])
+        left = [order for order in under_way["stops"] if order[0] in self.units]  # the others have stopped just now
+        self._stops.add_all((self.units[name], Cause(cause), other) for name, cause, other in left)
         self.sweep()
         self.children.reap()
 

@@ -82,7 +82,8 @@ class TakeOver:
         notice("taking over from spawnd %d: %s, %d alive", self._saved.pid, count(len(taken), "service"), alive)
         for unit in taken:
             self._rebuild(unit)
-        self._manager.remove([unit for unit in taken if unit.removed])
+        # without those that are forgotten by now, as they were to go and have ended meanwhile
+        self._manager.remove([unit for unit in self._manager.units.values() if unit.removed])
         self._manager.sweep()
         for search in self._searches.values():
             search.begin()

@@ -112,6 +112,22 @@ def test_one_that_stops_while_nobody_looks_has_stopped(spawnd: Start, program: P
     assert daemon.log().count("Starting s") == 1
 
 
+def test_a_removed_one_that_stops_while_nobody_looks_is_forgotten(
+    spawnd: Start, program: Program, folder: Path
+) -> None:
+    keys = f'exec = "{program("stubborn", STUBBORN)}", arg = {{ "@/out" }}, {ENV}'
+    daemon = spawnd(f"kept = {{ {SLEEP} }}\ns = {{ {keys} }}")
+    kept, pid = daemon.wait_running("kept"), daemon.wait_running("s")
+    wait_until((folder / "out" / "trapped").exists, "the trap")
+    reload(daemon, f"kept = {{ {SLEEP} }}")
+    daemon.wait_state("s", "stopping")
+    daemon.lose()
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not alive(pid), "its end")
+    daemon.again()
+    assert {name: row["pid"] for name, row in daemon.services().items()} == {"kept": kept}
+
+
 def test_a_restart_under_way_ends_with_a_start(spawnd: Start, program: Program, folder: Path) -> None:
     keys = f'exec = "{program("stubborn", STUBBORN)}", arg = {{ "@/out" }}, {ENV}, stop_timeout = "1s"'
     daemon = spawnd(f"s = {{ {keys} }}")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from supervisor.definitions.service import Service
-from supervisor.lifecycle.life import Life, State
+from supervisor.lifecycle.life import Cause, Life, State
 from supervisor.log.output import JournalOutputs
+from supervisor.loop.loop import Loop
 from supervisor.manager.host import HostFacts
 from supervisor.manager.manager import Manager
 from supervisor.manager.runtime import RuntimeFolder
@@ -15,17 +18,22 @@ from supervisor.process.children import Children
 from supervisor.systemd.reports import SystemdStore
 from tests.unit.closing import PatientCloser
 from tests.unit.program import PROGRAM
-from tests.unit.waiting import checked_loop, turn
+from tests.unit.waiting import turn
 
 
-def test_one_that_is_woken_when_it_is_the_next_to_stop() -> None:
-    """Its dependency has come up in the same moment in which what comes after it has stopped."""
-    with tempfile.TemporaryDirectory() as folder, checked_loop() as loop:
+@contextmanager
+def a_manager(loop: Loop) -> Iterator[Manager]:
+    with tempfile.TemporaryDirectory() as folder:
         systemd_store = SystemdStore(loop, Sender(""), {})
         closer = PatientCloser()
         runtime, outputs = RuntimeFolder(folder), JournalOutputs(closer.close)
         host = HostFacts(False, 1024, runtime, outputs, None, systemd_store, closer, PROGRAM)
-        manager = Manager(loop, Children(lambda pid, exit: None), host)
+        yield Manager(loop, Children(lambda pid, exit: None), host)
+
+
+def test_one_that_is_woken_when_it_is_the_next_to_stop(loop: Loop) -> None:
+    """Its dependency has come up in the same moment in which what comes after it has stopped."""
+    with a_manager(loop) as manager:
         waiting = manager.add(Service("waiting", exec="/bin/true"))
         later = manager.add(Service("later", exec="/bin/true", depends=("waiting",)))
         manager.index()
@@ -37,3 +45,14 @@ def test_one_that_is_woken_when_it_is_the_next_to_stop() -> None:
         manager.index()  # wakes what waits
         turn(loop, 3)
         assert (waiting.life.state, later.life.state) == (State.STOPPED, State.STOPPED)
+
+
+def test_a_removed_one_that_has_stopped_when_the_work_is_resumed(loop: Loop) -> None:
+    """Its last process has ended while spawnd executed itself, before the order to stop it is given again."""
+    with a_manager(loop) as manager:
+        unit = manager.add(Service("s", exec="/bin/true"))
+        manager.index()
+        unit.life = Life(State.STOPPING, loop.clock())
+        unit.removed, unit.ended_clean = True, True
+        manager.activate({"stops": [("s", Cause.REMOVED, "")], "reloads": []})
+        assert manager.units == {}
