@@ -18,7 +18,7 @@ from supervisor.definitions.service import Definitions
 from supervisor.errors import EXIT_CONFIG, EXIT_FAILED, DefinitionsError, SpawnError
 from supervisor.linux.signal_mask import unblock_all
 from supervisor.log.logger import LEVELS, log, notice, open_closed_stdio, open_log
-from supervisor.loop.loop import Loop
+from supervisor.loop.loop import Loop, NoRoomError
 from supervisor.manager.runtime import RuntimeFolder
 from supervisor.origin import RESUME, TRIAL, Origin, enter_utf8_mode, program
 from supervisor.places import RULE, SYSCONFDIR, default_folder
@@ -220,4 +220,7 @@ def _make_children(loop: Loop) -> Children:
 
 
 def _log_exception(error: BaseException) -> None:
-    log.error("unexpected error; going on", exc_info=error)
+    if isinstance(error, NoRoomError):
+        log.warning("%s; trying again", error)
+    else:
+        log.error("unexpected error; going on", exc_info=error)

@@ -3,7 +3,7 @@
 The loop owns only its epoll descriptor and its wake-up pipe. Watched descriptors belong to their owners,
 which unwatch them before closing them. Callbacks take no argument but the epoll events, must not block, and
 must tolerate readiness that is gone by the time they run. An exception in a callback is passed to `on_error`;
-the loop goes on.
+the loop goes on. A watch for which the kernel has no room begins later, so that no owner has to begin again.
 
 A forked child that continues in Python has a copy of all objects here and must use none of them: it closes
 the numbers (never through these objects) and makes its own loop.
@@ -11,6 +11,7 @@ the numbers (never through these objects) and makes its own loop.
 
 from __future__ import annotations
 
+import errno
 import heapq
 import os
 import select
@@ -31,10 +32,16 @@ FAR = 1.0  # seconds of lateness from which on the loop was stopped rather than 
 # Seconds of the wait before a stop that count as part of it, besides the lateness: the start of the stop is
 # unknown, and other frozen processes lacked that time as well.
 UNCERTAIN = 60.0
+NO_ROOM = (errno.ENOMEM, errno.ENOSPC)  # also the limit of a user, epoll(7): max_user_watches
+RETRY = 0.1  # seconds until a watch is tried again
 
 
 # Seconds since boot including suspensions of the machine, which `time.monotonic` leaves out.
 clock_with_suspends: Clock = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+
+
+class NoRoomError(Exception):
+    """The kernel has no room for a watch, which is tried again; passed to `on_error` once until there is room."""
 
 
 class Timer:
@@ -74,6 +81,8 @@ class Loop:
         self._on_error = on_error
         self._epoll = select.epoll()
         self._watches: dict[int, Callable[[int], None]] = {}
+        self._late: dict[int, int] = {}  # events of the watches for which there was no room, by descriptor
+        self._is_full = False  # and `on_error` knows
         self._timers: list[tuple[float, int, Timer]] = []
         self._cancelled = 0
         self._order = count()
@@ -89,17 +98,42 @@ class Loop:
     # descriptors
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
-        """Call `callback(events)` while `fd` is ready (level-triggered). The caller still owns `fd`."""
-        self._epoll.register(fd, events)
+        """Call `callback(events)` while `fd` is ready (level-triggered). The caller still owns `fd`.
+
+        Raises OSError if `fd` can never be watched.
+        """
+        self._register(fd, events)
         self._watches[fd] = callback
 
     def modify(self, fd: int, events: int) -> None:
-        self._epoll.modify(fd, events)
+        if fd in self._late:
+            self._late[fd] = events
+        else:
+            self._epoll.modify(fd, events)
 
     def unwatch(self, fd: int) -> None:
         """End a watch, before `fd` is closed; its callback is not called again, even for events at hand."""
-        if self._watches.pop(fd, None) is not None:
+        if self._watches.pop(fd, None) is not None and self._late.pop(fd, None) is None:
             self._epoll.unregister(fd)
+
+    def _register(self, fd: int, events: int) -> None:
+        try:
+            self._epoll.register(fd, events)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            if not self._late:
+                self.call_later(RETRY, self._register_late)
+            self._late[fd] = events
+            if not self._is_full:
+                self._is_full = True
+                self._on_error(NoRoomError(f"cannot watch descriptor {fd}: {error.strerror}"))
+
+    def _register_late(self) -> None:
+        late, self._late = self._late, {}
+        for fd, events in late.items():
+            self._guard(partial(self._register, fd, events))
+        self._is_full = bool(self._late)
 
     # time
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -126,6 +128,49 @@ def test_a_plain_file_cannot_be_watched_and_leaves_nothing_behind(loop: Loop, tm
         loop.unwatch(fd)
     finally:
         os.close(fd)
+
+
+class Full:
+    """The epoll of a user who may watch no more."""
+
+    def __init__(self, epoll: select.epoll, error: int) -> None:
+        self._epoll = epoll
+        self.error = error
+        self.tried = 0
+
+    def register(self, fd: int, events: int) -> None:
+        self.tried += 1
+        if self.error:
+            raise OSError(self.error, os.strerror(self.error))
+        self._epoll.register(fd, events)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._epoll, name)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.ENOMEM])
+def test_a_watch_without_room_begins_once_there_is_some(pipes: list[Pipe], error: int) -> None:
+    errors: list[BaseException] = []
+    loop = Loop(on_error=errors.append)
+    full = loop._epoll = Full(loop._epoll, error)  # type: ignore[assignment]
+    (first, _), (second, _) = pipes
+    called: list[int] = []
+    try:
+        loop.watch(first, 0, lambda _events: called.append(first))
+        loop.watch(second, select.EPOLLIN, lambda _events: called.append(second))
+        loop.modify(first, select.EPOLLIN)
+        loop.unwatch(second)
+        run_until(loop, lambda: full.tried > 4)
+        assert called == []
+        assert [str(each) for each in errors] == [f"cannot watch descriptor {first}: {os.strerror(error)}"]
+        full.error = 0
+        run_until(loop, lambda: called)
+        loop.unwatch(first)
+        turn(loop)
+        assert set(called) == {first}
+        assert len(errors) == 1
+    finally:
+        loop.close()
 
 
 def test_an_exception_in_one_callback_does_not_keep_the_others(pipes: list[Pipe]) -> None:
