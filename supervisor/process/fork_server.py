@@ -67,7 +67,8 @@ class ForkServer:
         """Fork a child with a copy of `fd`, and return its pid. Raises StepError.
 
         With a `key`, the child has the result of `Program.share` for `data`. The call waits for the fork,
-        like fork(2), so the child is known before it can be reaped.
+        like fork(2), so the child is known before it can be reaped. A fork server that was killed is replaced,
+        unless it has read the order: it may have forked a child, which would go on in place of the second one.
         """
         self._used = self._loop.clock()
         if len(self._shared) > MOST_SHARED:
@@ -75,7 +76,7 @@ class ForkServer:
         try:
             return self._ask(fd, key, data)
         except ConnectionError:
-            self.close()  # the fork server was killed
+            self.close()  # the fork server was killed, and has not read the order
         except OSError as error:
             self._give_up(error)
         try:
@@ -114,7 +115,7 @@ class ForkServer:
             raise OSError(errno.ETIMEDOUT, f"not done within {FORK_TIMEOUT:g} s")
         answer = connection.recv(32)
         if not answer:
-            raise ConnectionResetError(errno.ECONNRESET, "what was to do it has ended")
+            raise OSError(errno.ECHILD, "what was to do it has ended")
         pid = int(answer)
         if pid < 0:
             raise OSError(-pid, os.strerror(-pid))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from supervisor.errors import StepError
+from supervisor.linux.clone import fork_sibling
 from supervisor.loop.loop import Loop
 from supervisor.process import fork_server as module
 from supervisor.process.children import Children, Exit
@@ -129,6 +130,26 @@ def test_one_that_was_killed_and_reaped_is_replaced(world: World) -> None:
     run_until(world.loop, lambda: first not in world.children.pids())
     world.fork()
     assert world.pid != first
+
+
+def test_one_that_is_killed_after_a_fork_does_not_fork_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two children would share the socket, and the one that nobody knows could become the service."""
+    fork = fork_sibling
+
+    def fork_and_end() -> int:
+        pid = fork()
+        if pid:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return pid
+
+    monkeypatch.setattr(module, "fork_sibling", fork_and_end)
+    with pytest.raises(StepError, match="cannot fork: what was to do it has ended"):
+        world.fork()
+    monkeypatch.undo()
+    run_until(world.loop, lambda: world.orphans)
+    world.fork()
+    assert len(world.orphans) == 1
+    world.orphans.clear()
 
 
 def test_one_that_hangs_is_not_waited_for_for_ever(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
