@@ -56,19 +56,28 @@ def fork_apart(kept: Sequence[int]) -> int:
         if pid == 0:
             _leave_table(parent, [*kept, tells], tells)
             return 0
-        poll = select.poll()
-        child = os.pidfd_open(pid)
-        for fd in (told, child):
-            poll.register(fd, select.POLLIN)
-        is_late = not poll.poll(PATIENCE_MS)
-        os.close(child)
-        if is_late or not _has_told(told):
+        if not _tells_in_time(pid, told):
             _raise_end(pid)
         return pid
     finally:
         if os.getpid() == parent:
             os.close(told)
             os.close(tells)
+
+
+def _tells_in_time(pid: int, told: int) -> bool:
+    """Whether the child has got its descriptors. Raises OSError if it cannot be watched, and has been ended."""
+    try:
+        child = os.pidfd_open(pid)
+    except OSError:
+        _end(pid)
+        raise
+    poll = select.poll()
+    for fd in (told, child):
+        poll.register(fd, select.POLLIN)
+    is_late = not poll.poll(PATIENCE_MS)
+    os.close(child)
+    return not is_late and _has_told(told)
 
 
 def _has_told(told: int) -> bool:
@@ -79,10 +88,14 @@ def _has_told(told: int) -> bool:
 
 def _raise_end(pid: int) -> NoReturn:
     """End a child that has not got its descriptors, and raise the error that is its exit status."""
-    os.kill(pid, signal.SIGKILL)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    status = _end(pid)
     number = status if status > 0 else errno.ETIMEDOUT
     raise OSError(number, os.strerror(number))
+
+
+def _end(pid: int) -> int:
+    os.kill(pid, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def _leave_table(parent: int, kept: Sequence[int], tells: int) -> None:
