@@ -222,7 +222,7 @@ class Daemon:
         wait_until(lambda: self.services().get(name, {}).get("state") == state, f"{name} {state}", patience)
 
 
-def call(path: Path, method: str, timeout: float = 60, **parameters: object) -> dict[str, Any]:
+def call(path: Path, method: str, /, timeout: float = 60, **parameters: object) -> dict[str, Any]:
     """Return the reply to one call of `io.spawnd.METHOD`, on a connection that spawnd has closed by then.
 
     Raises OSError, ValueError.
@@ -241,7 +241,7 @@ def call(path: Path, method: str, timeout: float = 60, **parameters: object) -> 
     return reply
 
 
-def encode_call(method: str, **parameters: object) -> bytes:
+def encode_call(method: str, /, **parameters: object) -> bytes:
     return json.dumps({"method": f"io.spawnd.{method}", "parameters": parameters}).encode() + b"\0"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,10 +12,11 @@ import pytest
 from tests.daemon import Daemon
 
 Start = Callable[..., Daemon]
+SHOWN = 8000  # characters of a log
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
+@contextmanager
+def new_folder() -> Iterator[Path]:
     """A new folder that everybody may enter, with `out` in it, where everybody may write."""
     with tempfile.TemporaryDirectory(prefix="spawnd-test-") as name:
         path = Path(name)
@@ -25,13 +26,41 @@ def folder() -> Iterator[Path]:
         yield path
 
 
+def tell(daemon: Daemon, since: int = 0) -> None:
+    """Print what the daemon has logged since so many characters: pytest shows it where the test has failed."""
+    print(f"spawnd's log:\n{daemon.log()[since:][-SHOWN:]}")
+
+
+@contextmanager
+def shared(definitions: str, *options: str) -> Iterator[Daemon]:
+    """A daemon for a fixture of a module, for tests that leave it as they have found it."""
+    with new_folder() as folder, Daemon(folder, definitions.replace("@", str(folder)), *options) as daemon:
+        yield daemon
+
+
+@contextmanager
+def telling(daemon: Daemon) -> Iterator[Daemon]:
+    """A shared daemon for a single test, whose log of that time is shown where it has failed."""
+    since = len(daemon.log())
+    yield daemon
+    tell(daemon, since)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with new_folder() as path:
+        yield path
+
+
 @pytest.fixture
 def spawnd(folder: Path) -> Iterator[Start]:
     """`spawnd(definitions, *options)` starts a daemon and waits for its control socket; it is ended with the test."""
     with ExitStack() as stack:
 
         def start(definitions: str, *options: str) -> Daemon:
-            return stack.enter_context(Daemon(folder, definitions.replace("@", str(folder)), *options))
+            daemon = stack.enter_context(Daemon(folder, definitions.replace("@", str(folder)), *options))
+            stack.callback(tell, daemon)
+            return daemon
 
         yield start
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -10,31 +9,65 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, children, process_state, wait_until
-from tests.integration.conftest import Start
+from tests.daemon import Daemon, call, children, process_state, wait_until
+from tests.integration.conftest import Start, shared, telling
 from tests.namespaces import count_links, count_mounts, names, run, swept
 from tests.unit.process.requirements import needs_ip, needs_root
 
 pytestmark = [needs_root, needs_ip]
 
 HOST, INNER, NETWORK = "10.214.7.1", "10.214.7.2", "10.214.7.0/24"
+OWN_HOST, OWN_INNER, OWN_NETWORK = "10.214.8.1", "10.214.8.2", "10.214.8.0/24"
+LONG, LONG_INNER = ".with-a-long-name", "10.214.9.2"
+SETTING = 'setup = false, sysctl = { ["net.ipv4.ip_forward"] = 1 }'
 Make = Callable[[str, str], str]
 
 
 @pytest.fixture
 def name() -> Iterator[str]:
+    with new_name() as found:
+        yield found
+
+
+@contextmanager
+def new_name() -> Iterator[str]:
     found = f"ni{os.getpid() % 100000}{uuid.uuid4().hex[:5]}"
     with swept(found):
         yield found
 
 
-def definition(name: str, more: str = "setup = false") -> str:
-    addresses = f'addresses = "{INNER}/24", host_addresses = "{HOST}/24", gateway = "{HOST}"'
+@pytest.fixture(scope="module")
+def of_all() -> Iterator[Daemon]:
+    """A daemon with one namespace, which is called `own`, and one with a long name and a setting."""
+    with new_name() as own:
+        long = f'netns["{own}{LONG}"] = {{ addresses = "{LONG_INNER}/24", {SETTING} }}\n'
+        with shared(definition(own, inner=OWN_INNER, host=OWN_HOST) + long) as daemon:
+            yield daemon
+
+
+@pytest.fixture
+def standing(of_all: Daemon) -> Iterator[Daemon]:
+    """The daemon of all tests that leave its namespaces as they have found them."""
+    for service in of_all.services():
+        of_all.wait_running(service)
+        assert state(of_all, service.removeprefix("netns@"))["missing"] == [], "a test before has left it so"
+    with telling(of_all) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def own(standing: Daemon) -> str:
+    return min(standing.services(), key=len).removeprefix("netns@")
+
+
+def definition(name: str, more: str = "setup = false", inner: str = INNER, host: str = HOST) -> str:
+    addresses = f'addresses = "{inner}/24", host_addresses = "{host}/24", gateway = "{host}"'
     return f"netns.{name} = {{ {addresses}, {more} }}\n"
 
 
@@ -47,9 +80,14 @@ def reach(port: int, address: str = INNER) -> None:
 
 
 def state(daemon: Daemon, name: str) -> dict[str, Any]:
-    result = daemon.ctl("call", f"netns@{name}", "GetState", "--json")
-    assert result.returncode == 0, result.stderr
-    found: dict[str, Any] = json.loads(result.stdout)
+    return ask(daemon, name, "GetState")
+
+
+def ask(daemon: Daemon, name: str, method: str) -> dict[str, Any]:
+    """Return the reply of a worker, as `spawnctl call` prints it."""
+    result = call(daemon.socket, "Call", name=f"netns@{name}", method=method, parameters={})
+    assert "parameters" in result, result
+    found: dict[str, Any] = result["parameters"]["reply"]
     return found
 
 
@@ -75,14 +113,11 @@ def test_from_start_to_stop(spawnd: Start, name: str) -> None:
     assert (names(name), count_links(name), count_mounts(name)) == ([], 0, 0)
 
 
-def test_a_long_name_has_a_derived_link(spawnd: Start, name: str) -> None:
-    long = f"{name}.with-a-long-name"
-    daemon = spawnd(definition(name).replace(f"netns.{name}", f'netns["{long}"]'))
-    daemon.wait_running(f"netns@{long}")
-    link = state(daemon, long)["host"]["name"]
-    assert link != long
+def test_a_long_name_has_a_derived_link(standing: Daemon, own: str) -> None:
+    link = state(standing, own + LONG)["host"]["name"]
+    assert link != own + LONG
     assert len(link) <= 15
-    assert f"link {link}, net0 inside" in says(daemon, long)
+    assert f"link {link}, net0 inside" in says(standing, own + LONG)
 
 
 SCRIPT = """#!/bin/sh
@@ -125,23 +160,6 @@ def test_the_setup_script_runs_inside(spawnd: Start, name: str, script: str, fol
     wait_until(lambda: daemon.state(f"netns@{name}") == "running", "the end of the reload")
 
 
-def test_a_setup_that_fails_leaves_nothing(spawnd: Start, name: str, script: str, folder: Path) -> None:
-    (folder / "status").write_text("7")
-    daemon = spawnd(definition(name, f'setup = "{script}", dns = "{HOST}", start_limit = 1'))
-    daemon.wait_state(f"netns@{name}", "failed")
-    assert f"{script} exited with status 7" in daemon.log()
-    assert (names(name), count_links(name), count_mounts(name)) == ([], 0, 0)
-    assert not os.path.exists(f"/etc/netns/{name}")
-
-
-def test_a_setup_that_takes_too_long(spawnd: Start, name: str, program: Make) -> None:
-    path = program("setup", "#!/bin/sh\nsleep 1000 &\nsleep 1000\n")
-    daemon = spawnd(definition(name, f'setup = "{path}", setup_timeout = "300ms", start_limit = 1'))
-    daemon.wait_state(f"netns@{name}", "failed")
-    assert f"{path} took longer than 0.3 s" in daemon.log()
-    assert names(name) == []
-
-
 def test_a_setup_that_is_killed_is_run_again(spawnd: Start, name: str, program: Make, folder: Path) -> None:
     path = program("setup", f"#!/bin/sh\necho $$ >> {folder}/runs\ntest -e {folder}/go || sleep 1000\n")
     daemon = spawnd(definition(name, f'setup = "{path}", setup_timeout = "5m"'))
@@ -174,64 +192,67 @@ def test_a_reload_that_fails_leaves_what_there_was(spawnd: Start, name: str, scr
     [
         ("link del @", "link @"),
         ("link set @ down", "link @ up"),
-        (f"addr del {HOST}/24 dev @", f"host address {HOST}/24"),
+        (f"addr del {OWN_HOST}/24 dev @", f"host address {OWN_HOST}/24"),
         ("-n @ link set net0 down", "net0 up"),
         ("-n @ link set lo down", "loopback up"),
-        (f"-n @ addr del {INNER}/24 dev net0", f"address {INNER}/24"),
-        ("-n @ route del default", f"route 0.0.0.0/0 via {HOST}"),
+        (f"-n @ addr del {OWN_INNER}/24 dev net0", f"address {OWN_INNER}/24"),
+        ("-n @ route del default", f"route 0.0.0.0/0 via {OWN_HOST}"),
         ("netns del @", "the name of the network namespace"),
-        (f"route del {NETWORK} dev @", f"host connected route {NETWORK}"),
-        (f"route del local {HOST} dev @ table local", f"host local route {HOST}/32"),
-        (f"-n @ route del {NETWORK} dev net0", f"connected route {NETWORK}"),
-        (f"-n @ route del local {INNER} dev net0 table local", f"local route {INNER}/32"),
-        ("-n @ route flush dev net0", f"connected route {NETWORK}"),
+        (f"route del {OWN_NETWORK} dev @", f"host connected route {OWN_NETWORK}"),
+        (f"route del local {OWN_HOST} dev @ table local", f"host local route {OWN_HOST}/32"),
+        (f"-n @ route del {OWN_NETWORK} dev net0", f"connected route {OWN_NETWORK}"),
+        (f"-n @ route del local {OWN_INNER} dev net0 table local", f"local route {OWN_INNER}/32"),
+        ("-n @ route flush dev net0", f"connected route {OWN_NETWORK}"),
     ],
 )
-def test_what_was_taken_away_is_put_right(spawnd: Start, name: str, command: str, missing: str) -> None:
-    daemon = spawnd(definition(name))
-    pid = daemon.wait_running(f"netns@{name}")
-    before = inode(name)
-    run("ip", *command.replace("@", name).split())
-    wait_until(lambda: "put right: " in daemon.log(), "the repair")
-    wait_until(lambda: state(daemon, name)["missing"] == [], "all there")
-    assert (inode(name), daemon.pid_of(f"netns@{name}")) == (before, pid)
-    repairs = json.loads(daemon.ctl("call", f"netns@{name}", "GetRepairs", "--json").stdout)["repairs"]
-    assert missing.replace("@", name) in repairs[0]["missing"]
-    assert "put right 1 times" in says(daemon, name) or len(repairs) > 1
-    assert "not stored" not in daemon.log()
-    reach_by_ping(name)
+def test_what_was_taken_away_is_put_right(standing: Daemon, own: str, command: str, missing: str) -> None:
+    pid, before = standing.wait_running(f"netns@{own}"), inode(own)
+    earlier = len(repairs(standing, own))
+    run("ip", *command.replace("@", own).split())
+    wait_until(lambda: len(repairs(standing, own)) > earlier, "the repair")
+    wait_until(lambda: state(standing, own)["missing"] == [], "all there")
+    assert (inode(own), standing.pid_of(f"netns@{own}")) == (before, pid)
+    found = repairs(standing, own)
+    assert missing.replace("@", own) in found[earlier]["missing"], found[earlier:]
+    times = ask(standing, own, "GetRepairs")["repaired"]
+    wait_until(lambda: f"put right {times} times" in says(standing, own), f"{times} repairs in the status")
+    assert "put right: " in standing.log()
+    assert "not stored" not in standing.log()
+    reach_by_ping()
 
 
-def test_a_changed_setting_is_missing_and_a_restart_puts_it_right(spawnd: Start, name: str) -> None:
-    daemon = spawnd(definition(name, 'setup = false, sysctl = { ["net.ipv4.ip_forward"] = 1 }'))
-    pid = daemon.wait_running(f"netns@{name}")
-    run("ip", "netns", "exec", name, "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
-    assert state(daemon, name)["missing"] == ["net/ipv4/ip_forward = 1"]
-    assert daemon.ctl("restart", f"netns@{name}").returncode == 0
-    daemon.wait_running(f"netns@{name}", pid)
-    assert state(daemon, name)["missing"] == []
+def repairs(daemon: Daemon, name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = ask(daemon, name, "GetRepairs")["repairs"]
+    return found
 
 
-def test_a_restart_finds_what_went_without_a_worker(spawnd: Start, name: str) -> None:
+def test_a_changed_setting_is_missing_and_a_restart_puts_it_right(standing: Daemon, own: str) -> None:
+    pid = standing.pid_of(f"netns@{own}{LONG}")
+    run("ip", "netns", "exec", own + LONG, "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
+    assert state(standing, own + LONG)["missing"] == ["net/ipv4/ip_forward = 1"]
+    assert standing.ctl("restart", f"netns@{own}{LONG}").returncode == 0
+    standing.wait_running(f"netns@{own}{LONG}", pid)
+    assert state(standing, own + LONG)["missing"] == []
+
+
+def test_a_restart_finds_what_went_without_a_worker(standing: Daemon, own: str) -> None:
     """All routes of the link are gone, and the gateway is not reached before the first of them is back."""
-    daemon = spawnd(definition(name))
-    pid = daemon.wait_running(f"netns@{name}")
-    assert pid is not None
+    pid = standing.wait_running(f"netns@{own}")
     os.kill(pid, signal.SIGSTOP)
-    run("ip", "-n", name, "route", "flush", "dev", "net0")
-    run("ip", "route", "del", NETWORK, "dev", name)
+    run("ip", "-n", own, "route", "flush", "dev", "net0")
+    run("ip", "route", "del", OWN_NETWORK, "dev", own)
     os.kill(pid, signal.SIGKILL)
-    daemon.wait_running(f"netns@{name}", pid)
-    assert state(daemon, name)["missing"] == []
-    assert "cannot add route" not in daemon.log()
-    reach_by_ping(name)
+    standing.wait_running(f"netns@{own}", pid)
+    assert state(standing, own)["missing"] == []
+    assert "cannot add route" not in standing.log()
+    reach_by_ping()
 
 
-def reach_by_ping(name: str) -> None:
+def reach_by_ping() -> None:
     """A packet through the link and back: a datagram to where nobody is, and the answer that says so."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(10)
-        sock.connect((INNER, 9))
+        sock.connect((OWN_INNER, 9))
         sock.send(b"x")
         with pytest.raises(ConnectionRefusedError):
             sock.recv(9)
@@ -365,12 +386,25 @@ def test_a_new_service_in_a_new_namespace_comes_by_apply(spawnd: Start, name: st
     reach(7102)
 
 
-def test_an_interface_of_somebody_else(spawnd: Start, name: str) -> None:
-    run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}x")
-    daemon = spawnd(definition(name, "setup = false, start_limit = 1"))
-    daemon.wait_state(f"netns@{name}", "failed")
-    assert f"cannot make link '{name}': there is another interface of that name" in daemon.log()
-    assert (names(name), count_links(name)) == ([], 2)
+def test_starts_that_fail_leave_nothing(spawnd: Start, name: str, script: str, program: Make, folder: Path) -> None:
+    fails, late, taken = f"{name}f", f"{name}l", f"{name}t"
+    (folder / "status").write_text("7")
+    endless = program("endless", "#!/bin/sh\nsleep 1000 &\nsleep 1000\n")
+    run("ip", "link", "add", taken, "type", "veth", "peer", "name", f"{taken}x")
+    keys = {
+        fails: f'setup = "{script}", dns = "{HOST}"',
+        late: f'setup = "{endless}", setup_timeout = "300ms"',
+        taken: "setup = false",
+    }
+    daemon = spawnd("".join(definition(one, f"{more}, start_limit = 1") for one, more in keys.items()))
+    for one in keys:
+        daemon.wait_state(f"netns@{one}", "failed")
+    assert f"{script} exited with status 7" in daemon.log()
+    assert f"{endless} took longer than 0.3 s" in daemon.log()
+    assert f"cannot make link '{taken}': there is another interface of that name" in daemon.log()
+    assert (names(name), count_mounts(name)) == ([], 0)
+    assert {one: count_links(one) for one in keys} == {fails: 0, late: 0, taken: 2}
+    assert not os.path.exists(f"/etc/netns/{fails}")
 
 
 def test_a_failed_start_takes_nothing_that_was_there_before(spawnd: Start, name: str) -> None:
@@ -396,9 +430,8 @@ def test_many_start_and_stop_side_by_side(spawnd: Start, name: str) -> None:
     assert (names(name), count_links(name[:8])) == ([], 0)
 
 
-def test_it_sleeps_when_nothing_happens(spawnd: Start, name: str) -> None:
-    daemon = spawnd(definition(name))
-    pid = daemon.wait_running(f"netns@{name}")
+def test_it_sleeps_when_nothing_happens(standing: Daemon, own: str) -> None:
+    pid = standing.wait_running(f"netns@{own}")
 
     def switches() -> str:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -439,15 +472,14 @@ def capabilities(path: Path, kind: str) -> int:
     return next(int(line.split()[1], 16) for line in path.read_text().splitlines() if line.startswith(kind))
 
 
-def test_all_workers_are_forked_by_one_that_does_nothing_else(spawnd: Start, name: str) -> None:
-    daemon = spawnd(definition(name))
-    pid = daemon.wait_running(f"netns@{name}")
-    assert pid in children(daemon.pid)
-    (fork_server,) = (child for child in children(daemon.pid) if title(child) == "spawnd: fork server of netns")
+def test_all_workers_are_forked_by_one_that_does_nothing_else(standing: Daemon, own: str) -> None:
+    pid = standing.wait_running(f"netns@{own}")
+    assert pid in children(standing.pid)
+    (fork_server,) = (child for child in children(standing.pid) if title(child) == "spawnd: fork server of netns")
     os.kill(fork_server, signal.SIGKILL)
     os.kill(pid, signal.SIGKILL)
-    daemon.wait_running(f"netns@{name}", pid)
-    assert fork_server not in children(daemon.pid)
+    standing.wait_running(f"netns@{own}", pid)
+    assert fork_server not in children(standing.pid)
 
 
 def title(pid: int) -> str:
@@ -492,105 +524,15 @@ def test_what_the_script_has_started_outlives_the_worker_and_not_the_namespace(
     wait_until(lambda: process_state(sleeper) in ("", "Z"), "the end of what the script has started")
 
 
-DETACHED = """#!/bin/sh
-(setsid {prefix} sh -c 'trap "" TERM; echo $$ >> {folder}/left; exec sleep 1000' < /dev/null > /dev/null 2>&1 &)
-until [ "$(wc -l < {folder}/left)" -gt {before} ]; do sleep 0.01; done
-exit {status}
-"""
-
-
-def left(folder: Path) -> list[int]:
-    return [int(line) for line in (folder / "left").read_text().split()]
-
-
-def is_over(pid: int) -> bool:
-    return process_state(pid) in ("", "Z")
-
-
-@pytest.fixture
-def shell(folder: Path) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
-    """Starts a process in a namespace, as an operator would; it is ended in the end."""
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(name: str) -> subprocess.Popen[bytes]:
-        started.append(subprocess.Popen(["ip", "netns", "exec", name, "sleep", "1000"]))
-        return started[-1]
-
-    (folder / "left").touch()
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-    for pid in left(folder):
-        if process_state(pid) and b"sleep" in Path(f"/proc/{pid}/cmdline").read_bytes():
-            os.kill(pid, signal.SIGKILL)
-
-
-@pytest.mark.parametrize("prefix", ["", "env -i /usr/bin/env", "setpriv --reuid=65534 --clear-groups"])
-def test_what_a_script_has_left_goes_with_the_namespace(
-    spawnd: Start, name: str, program: Make, folder: Path, prefix: str, shell: Callable[[str], subprocess.Popen[bytes]]
-) -> None:
-    (folder / "left").chmod(0o666)
-    path = program("setup", DETACHED.format(folder=folder, prefix=prefix, status=0, before=0))
-    daemon = spawnd(definition(name, f'setup = "{path}"'))
-    daemon.wait_running(f"netns@{name}")
-    operator = shell(name)
-    (pid,) = left(folder)
-    assert not is_over(pid)
-    assert daemon.ctl("stop", f"netns@{name}").returncode == 0
-    wait_until(lambda: is_over(pid), "the end of what the script has left")
-    assert operator.poll() is None, "a shell of the operator is nobody's leftover"
-
-
-@pytest.mark.parametrize("key", ["", ', kill_mode = "process"'])
-def test_what_a_service_has_in_the_namespace_is_its_own(
-    spawnd: Start, name: str, folder: Path, key: str
-) -> None:
+def test_what_a_service_has_in_the_namespace_is_its_own(spawnd: Start, name: str) -> None:
     """A service that enters the namespace by itself is a child of spawnd's in there, as what a script has left is."""
-    service = f'exec = "/sbin/ip", arg = {{ "netns", "exec", "{name}", "/bin/sleep", "1000" }}, user = "root"{key}'
-    daemon = spawnd(definition(name) + f'own = {{ {service}, status = "stop" }}')
+    service = f'exec = "/sbin/ip", arg = {{ "netns", "exec", "{name}", "/bin/sleep", "1000" }}, user = "root"'
+    one, two = (f'{key} = {{ {service}, status = "stop"' for key in ("one", "two"))
+    daemon = spawnd(f'{definition(name)}{one} }}\n{two}, kill_mode = "process" }}\n')
     daemon.wait_running(f"netns@{name}")
-    assert daemon.ctl("start", "own").returncode == 0
-    pid = daemon.wait_running("own")
-    wait_until(lambda: os.stat(f"/proc/{pid}/ns/net").st_ino == inode(name), "the service in the namespace")
+    assert daemon.ctl("start", "one", "two").returncode == 0
+    pids = [daemon.wait_running("one"), daemon.wait_running("two")]
+    for pid in pids:
+        wait_until(lambda: os.stat(f"/proc/{pid}/ns/net").st_ino == inode(name), "the service in the namespace")  # noqa: B023
     assert daemon.ctl("stop", f"netns@{name}").returncode == 0
-    assert daemon.pid_of("own") == pid
-
-
-PREFIXES = ["", "env -i /usr/bin/env", "setpriv --reuid=65534 --clear-groups env -i /usr/bin/env"]
-CLEARED = pytest.mark.parametrize("prefix", PREFIXES)
-
-
-@CLEARED
-def test_a_script_that_fails_leaves_no_process_at_any_try(
-    spawnd: Start, name: str, program: Make, folder: Path, prefix: str, shell: Callable[[str], subprocess.Popen[bytes]]
-) -> None:
-    (folder / "left").chmod(0o666)
-    text = DETACHED.format(folder=folder, prefix=prefix, status=7, before="$(cat tries 2> /dev/null || echo 0)")
-    text = text.replace("#!/bin/sh\n", f"#!/bin/sh\ncd {folder}\n")
-    text = text.replace("exit 7", "wc -l < left > tries\nexit 7")
-    path = program("setup", text)
-    backoff = 'backoff = { first = "10ms", max = "10ms" }, start_limit = 4'
-    daemon = spawnd(definition(name, f'setup = "{path}", {backoff}'))
-    daemon.wait_state(f"netns@{name}", "failed")
-    assert len(left(folder)) >= 4
-    assert [pid for pid in left(folder) if not is_over(pid)] == []
-
-
-@CLEARED
-def test_a_reload_that_fails_ends_what_that_run_has_left(
-    spawnd: Start, name: str, program: Make, folder: Path, prefix: str, shell: Callable[[str], subprocess.Popen[bytes]]
-) -> None:
-    """The namespace was there before, and others may be in it: they are the script's as they are below it."""
-    (folder / "left").chmod(0o666)
-    path = program("setup", DETACHED.format(folder=folder, prefix="", status=0, before=0))
-    daemon = spawnd(definition(name, f'setup = "{path}"'))
-    daemon.wait_running(f"netns@{name}")
-    program("setup", DETACHED.format(folder=folder, prefix=prefix, status=7, before=1))
-    operator = shell(name)
-    assert daemon.ctl("reload", f"netns@{name}").returncode == 0
-    daemon.wait_log("exited with status 7")
-    first, second = left(folder)
-    wait_until(lambda: is_over(second), "the end of what the run that failed has left")
-    assert not is_over(first), "what the run before has started goes on"
-    assert operator.poll() is None
+    assert [daemon.pid_of("one"), daemon.pid_of("two")] == pids
