@@ -59,7 +59,7 @@ __attribute__((used)) _Noreturn void start(long *stack)
 	if (stack[0] != 3)
 		leave(EXIT_CHILD_FAILED);
 	begin_report((int)number_of(words[2]));
-	prctl(PR_SET_NAME, (long)"launch", 0);
+	prctl(PR_SET_NAME, (long)"spawnd: launch", 0); // by this spawnd knows a death before the exec
 	carry_out(read_plan(number_of(words[1])));
 	leave(EXIT_CHILD_FAILED);
 }

@@ -41,6 +41,7 @@ from supervisor.manager.emptying import Emptying, Parting
 from supervisor.manager.kin import Kin
 from supervisor.manager.unit import Unit
 from supervisor.process.children import Children, Exit, signal_name
+from supervisor.process.failure import failed
 from supervisor.process.leftovers import has_orphans, kill_processes
 from supervisor.process.marks import MOST_TOLD, Marked, MarkReader, living_in, name_of
 from supervisor.process.pids import Process, signal_processes, still_living
@@ -310,6 +311,16 @@ def _tell_unproven(pids: Sequence[int]) -> None:
     more = f" and {len(pids) - MOST_TOLD} more" if len(pids) > MOST_TOLD else ""
     text = "cannot tell which service left process%s %s%s behind: no mark is in the environment; leaving alone"
     notice(text, "es" if len(pids) > 1 else "", ", ".join(names), more)
+
+
+def before_program(unit: Unit, run: Run, exit: Exit) -> StepError | None:
+    """Return the failure of a start whose process was killed before it executed its program; None for any other end."""
+    if run.has_run is not False:
+        return None
+    service = unit.service
+    program = service.check[0] if run.role is Role.CHECK else service.exec
+    memory = " (out of memory)" if _out_of_memory(unit) else ""
+    return failed("start", program, 0, f"{exit.describe()}{memory} before the program ran")
 
 
 def note_exit(unit: Unit, run: Run, exit: Exit, failure: StepError | None) -> None:

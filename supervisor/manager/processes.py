@@ -22,7 +22,7 @@ from supervisor.lifecycle.life import (
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from supervisor.manager import functions
-from supervisor.manager.aftermath import Aftermath, ended_well, has_succeeded, logged, note_exit
+from supervisor.manager.aftermath import Aftermath, before_program, ended_well, has_succeeded, logged, note_exit
 from supervisor.manager.background import Background
 from supervisor.manager.emptying import Emptying
 from supervisor.manager.functions import Sources
@@ -270,8 +270,12 @@ class Processes:
         self._loop.unwatch(run.error_fd)
         run.close_error_fd()
         self._launcher.tell(run.notices)
-        # a process with a failure to report ends, and its end is the event; a process that opens files executes nothing
-        if not run.failure and run.files is None and run.role is Role.MAIN:
+        self._learn_exec(unit, run)
+
+    def _learn_exec(self, unit: Unit, run: Run) -> None:
+        """Tell of the exec. If the report has ended for another reason, the end of the process is the event."""
+        executes_nothing = run.failure or run.files is not None or run.role.is_function
+        if not executes_nothing and run.executes() and run.role is Role.MAIN:
             self._owner.executed(unit)
 
     def _read_output(self, run: Run) -> None:
@@ -305,6 +309,8 @@ class Processes:
         """Read all that the process said before its death is judged; return False if more is to be read."""
         unit, run = self._of(pid)
         self._read_errors(unit, run)
+        if run.has_run is None:
+            self._learn_exec(unit, run)
         for fd in (run.ready_fd, run.output_fd):
             self._pipes.expect_end(fd)
         self._read_ready(unit, run)
@@ -356,7 +362,7 @@ class Processes:
                 self._loop.unwatch(fd)
         self._close([*run.take_ready_fd(), *run.take_output_fd()])
         run.close()
-        failure = run.setup_error()
+        failure = run.setup_error() or before_program(unit, run, exit)
         if run.files is not None:
             unit.table.take_over(failure, unit.service, run.files)
         if failure is not None and begins_process(unit.life) and self._begins_again(unit, run, failure):

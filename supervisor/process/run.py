@@ -27,12 +27,13 @@ from supervisor.errors import StepError
 from supervisor.log.logger import log
 from supervisor.notify.untrusted import MAX_DESCRIPTORS
 from supervisor.process.failure import read_failure, split_notices
-from supervisor.process.pids import kill_group
+from supervisor.process.pids import has_memory, kill_group, last_name
 
 LARGEST = 64 << 10  # bytes
 
 _ONE_DESCRIPTOR = socket.CMSG_LEN(4)
 _DESCRIPTORS = socket.CMSG_LEN(4 * MAX_DESCRIPTORS)
+BEFORE_THE_PROGRAM = ("spawnd", "spawnd: launch", "spawnd: fork ser")  # kernel's names of children before that
 SHARED_REPORT = 1 << 16  # bytes of memory that a child shares for its report, as in report.h
 PIDFD_SIGNAL_PROCESS_GROUP = 1 << 2  # <linux/pidfd.h>, Linux 6.9
 OUTPUT_MAX = 4096  # bytes of a check's output that are kept: its end tells most
@@ -105,6 +106,8 @@ class Run:
     number of processes that a dead main process has left. `notices` names the features that the set-up had to
     do without. `number` is its number on pidfs, once it has been read. `files` are those that a process has sent
     which only opens files for the service; None for any other process. `Table.take_over` takes them.
+    `has_run` is False if it ended before it executed its program, and None until that is known of a process whose
+    report has ended as it was ending.
     """
 
     pid: int
@@ -125,6 +128,7 @@ class Run:
     owed: int = 0
     report_fd: int = -1
     files: list[int] | None = field(default=None, compare=False)
+    has_run: bool | None = field(default=True, compare=False)
 
     def release(self) -> None:
         """Let the child become the service, now that it is written down."""
@@ -180,6 +184,18 @@ class Run:
         if self.report_fd >= 0:
             os.close(self.report_fd)
             self.report_fd = -1
+
+    def executes(self) -> bool:
+        """Return whether the report has ended with the exec, rather than with the process; called in this order.
+
+        A living process has memory. Any other one has its last name, which is that of its program after the exec, but
+        that is asked for once it is dead: until then a new name may be to come.
+        """
+        if self.has_run is None:
+            self.has_run = last_name(self.pid) not in BEFORE_THE_PROGRAM
+        elif not has_memory(self.pid):
+            self.has_run = None
+        return bool(self.has_run)
 
     def setup_error(self) -> StepError | None:
         """Return the failure of the set-up, None without one."""

@@ -17,6 +17,8 @@ from tests.integration.versions import install
 from tests.unit.waiting import HELD_UP
 
 SLEEP = 'exec = "/bin/sleep", arg = { "100000" }, user = "root"'
+ONCE = 'restart = "never"'
+BEFORE = "spawnd: launch"  # name of a process before its program runs
 TRIAL = "supervisor.takeover.reexec"
 pytestmark = pytest.mark.skipif(not fuse.is_possible(), reason="needs FUSE")
 
@@ -37,7 +39,7 @@ def test_a_start_that_hangs_keeps_nobody_waiting(spawnd: Start, opcode: int, key
         daemon.wait_running("b")
         pid = daemon.pid_of("a")
         assert pid is not None
-        wait_until(lambda: command_name(pid) == "launch", "a process that is being set up")
+        wait_until(lambda: command_name(pid) == BEFORE, "a process that is being set up")
         for command in (("restart", "b"), ("reexec",), ("restart", "b"), ("list",)):
             assert daemon.ctl(*command, timeout=HELD_UP).returncode == 0
         assert daemon.ctl("stop", "--no-wait", "a").returncode == 0
@@ -46,12 +48,30 @@ def test_a_start_that_hangs_keeps_nobody_waiting(spawnd: Start, opcode: int, key
     assert not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.parametrize(
+    ("opcode", "keys"),
+    [(fuse.OPEN, 'env_file = "{path}"'), (fuse.OPEN, 'check = {{ "{path}" }}')],
+    ids=["program", "check"],
+)
+def test_a_process_that_is_killed_before_its_program_runs_has_not_run(spawnd: Start, opcode: int, keys: str) -> None:
+    with fuse.unanswering(opcode) as path:
+        daemon = spawnd(f"a = {{ {SLEEP}, {keys.format(path=path)}, {ONCE} }}\nd = {{ {SLEEP}, depends = 'a' }}")
+        wait_until(lambda: command_name(daemon.wait_pid("a")) == BEFORE, "a process that is being set up")
+        os.kill(daemon.wait_pid("a"), signal.SIGKILL)
+    daemon.wait_state("a", "failed")
+    program = path if "check" in keys else "/bin/sleep"
+    assert f"cannot start '{program}': killed by KILL before the program ran" in daemon.log()
+    why = " ".join(daemon.ctl("why", "a").stdout.split())
+    assert f"could not start '{program}': killed by KILL before the program ran" in why
+    assert "a: running" not in daemon.log()
+    assert "Starting d" not in daemon.log()
+
+
 def open_paths(pid: int) -> list[str]:
     numbers = [entry.path for entry in os.scandir(f"/proc/{pid}/fd")]
     return [os.readlink(number) for number in numbers if os.path.lexists(number)]
 
 
-ONCE = 'restart = "never"'
 FILES = {"log": 'stdout = file("{path}", "a")', "input": 'stdin = file("{path}", "r")'}
 
 

@@ -108,6 +108,35 @@ def test_what_failed_before_it_was_let_go_is_told_whole(pair: Pipe) -> None:
     run.release()
 
 
+@pytest.mark.parametrize(("is_let_go", "has_run"), [(False, False), (True, True)])
+def test_the_end_of_a_report_is_no_exec_if_the_process_was_killed_before(is_let_go: bool, has_run: bool) -> None:
+    """Either process is dead before its report is read: only its name tells."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        launch = Launch(("/bin/true",), {}, service(), ("/dev/null",) * 3, theirs.fileno(), 1024, os.geteuid() == 0)
+        arrival = PROGRAM.arrival(descriptors(launch), theirs.fileno())
+        pid = PROGRAM.start(make_plan(launch, arrival), arrival, theirs.fileno(), ours.fileno())
+        theirs.close()
+        run = Run(pid, Role.MAIN, ours.fileno())
+        wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "spawnd: launch\n")
+        if is_let_go:
+            run.release()
+        else:
+            os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        assert run.read_errors()
+        assert not run.executes()
+        assert run.has_run is None
+        assert run.executes() is has_run
+        os.waitpid(pid, 0)
+
+
+def test_a_process_that_lives_after_its_report_has_executed_its_program(pipe: Pipe) -> None:
+    run = Run(os.getpid(), Role.MAIN, pipe[0])
+    assert run.executes()
+    assert run.has_run
+
+
 @pytest.mark.parametrize("worker", [False, True])
 def test_a_child_whose_spawnd_is_killed_before_it_is_let_go_ends(world: Path, worker: bool) -> None:
     """It is in no state file, so the next spawnd would start a second one."""
