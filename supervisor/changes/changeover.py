@@ -16,7 +16,7 @@ from supervisor.manager.unit import Unit
 from supervisor.notify.safe_close import Closer
 from supervisor.process.failure import failure_of
 from supervisor.process.files import rights_of
-from supervisor.process.held_descriptors import UNIX, Opened, close_all, open_early, wanted
+from supervisor.process.held_descriptors import UNIX, Opened, close_all, open_local, wanted
 from supervisor.process.network_namespace import namespace_of_name
 from supervisor.process.paths import Sight
 
@@ -137,7 +137,7 @@ def _prepare(manager: Manager, plan: Plan) -> Prepared:
         service = plan.definitions.services[name]
         missing = held.claim(manager.units.get(name), service, prepared)
         try:
-            prepared.opened[name] = open_early(missing, manager.host.closer, rights_of(service))
+            prepared.opened[name] = open_local(missing, manager.host.closer, rights_of(service))
         except Exception as error:
             problems.append(f"{service.file}:{service.line}: {name}: {failure_of(error)}")
     if problems:

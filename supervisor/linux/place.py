@@ -52,8 +52,9 @@ class Place:
     accepted in a folder that all users may write to. None: the files of all users, for a caller that does not
     use their content.
 
-    `enters` is called with an O_PATH descriptor of each folder and file on the way, before the walk asks its file
-    system anything; an exception of it ends the walk.
+    `enters` is called before the walk asks a file system anything: with an O_PATH descriptor of each folder and the
+    name to be looked up there, and with a descriptor of each folder and file on the way and no name. An exception
+    of it ends the walk.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Place:
         *,
         follows_all: bool = False,
         owners: Collection[int] | None = None,
-        enters: Callable[[int], None] = lambda _fd: None,
+        enters: Callable[[int, str], None] = lambda _fd, _name: None,
     ) -> None:
         self.folder = os.open(start, _HOLD | os.O_DIRECTORY)
         self.name = "."
@@ -104,9 +105,8 @@ class Place:
         The place moves to the file behind the links. Raises OSError, including UntrustedLink and ForeignFile.
         """
         while True:
-            fd = os.open(self.name, _HOLD | os.O_NOFOLLOW, dir_fd=self.folder)
+            fd = self.hold_itself()
             try:
-                self._enters(fd)
                 status = os.fstat(fd)
                 self.check_owner(status, self.name)
             except BaseException:
@@ -119,6 +119,10 @@ class Place:
             if target is None:
                 return os.open(self.name, _HOLD, dir_fd=self.folder)
             self.enter(target)
+
+    def hold_itself(self) -> int:
+        """Return an O_PATH descriptor of the file here, even of a link; the caller owns it. Raises OSError."""
+        return self._hold(self.name, os.O_NOFOLLOW)
 
     def open(self, path: str, flags: int, mode: int = 0o600, *, both_ways: bool = True) -> tuple[int, bool]:
         """Return a nonblocking descriptor of `path`, which the caller owns, and whether the file was created.
@@ -188,9 +192,8 @@ class Place:
 
     def _move(self, name: str, nofollow: int = os.O_NOFOLLOW) -> None:
         # O_DIRECTORY also makes an automounter mount the folder
-        fd = os.open(name, _HOLD | os.O_DIRECTORY | nofollow, dir_fd=self.folder)
+        fd = self._hold(name, os.O_DIRECTORY | nofollow)
         try:
-            self._enters(fd)
             if name not in ("/", ".."):  # these are not entries of the folder
                 self.check_owner(os.fstat(fd), name)
         except BaseException:
@@ -199,15 +202,24 @@ class Place:
         os.close(self.folder)
         self.folder = fd
 
+    def _hold(self, name: str, flags: int) -> int:
+        self._enters(self.folder, name)
+        fd = os.open(name, _HOLD | flags, dir_fd=self.folder)
+        try:
+            self._enters(fd, "")
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
     def _follow(self, name: str, rest: str) -> str | None:
         """Return the target of the link `name`, the first name of `rest`.
 
         None stands for a link that only the kernel can follow, e.g. /proc/self/fd/1. Raises OSError: ENOTDIR
         for anything but a link, ELOOP for too many links, UntrustedLink, ForeignFile.
         """
-        link = os.open(name, _HOLD | os.O_NOFOLLOW, dir_fd=self.folder)
+        link = self._hold(name, os.O_NOFOLLOW)
         try:
-            self._enters(link)
             status = os.fstat(link)
             if not stat.S_ISLNK(status.st_mode):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))

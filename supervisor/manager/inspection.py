@@ -17,6 +17,7 @@ from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import State, Step, Transition
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
+from supervisor.manager.host import HostFacts
 from supervisor.manager.unit import Unit
 from supervisor.process.children import AnsweringChild, Children
 from supervisor.process.files import IsLocal, Rights, rights_of
@@ -87,11 +88,11 @@ def open_successor(
     spec: Descriptor | None,
     rights: Rights | None,
     opened: dict[Slot, Opened],
-    is_local: IsLocal | None = None,
+    is_local: IsLocal,
 ) -> None:
     """Open the successor of a service's descriptor into `opened`, unless there is one or none is wanted.
 
-    A failure is logged and no error: the descriptor stays as it was. The next start opens a file that is not
+    A failure is logged and no error: the descriptor stays as it was. The next start opens one that is not
     `is_local`.
     """
     if spec is None or slot in opened:
@@ -109,6 +110,7 @@ class Owner(Protocol):
 
     loop: Loop
     children: Children
+    host: HostFacts
 
     def succeed(self, unit: Unit, opened: dict[Slot, Opened]) -> None:
         """Replace descriptors by `opened` once the process is gone."""
@@ -139,11 +141,12 @@ class Draining:
         if self._is_over():
             return
         unit, opened = self._unit, dict[Slot, Opened]()
+        is_local = self._owner.host.closer.file_systems.have
         seen = still_seen(unit, sights)
         for slot, old in unit.table:
             is_gone = old.spec.kind in UNIX and slot in seen and seen[slot].has_room
             if is_gone or is_displaced(old):
-                open_successor(unit.name, slot, old.spec, rights_of(unit.service), opened)
+                open_successor(unit.name, slot, old.spec, rights_of(unit.service), opened, is_local)
         self._owner.succeed(unit, opened)
         self._look()
 

@@ -147,12 +147,12 @@ class Launcher:
         return Run(pid, function, error_fd, started=start_time_before_exec(pid))
 
     def open_files(self, unit: Unit, role: Role, owner: Child) -> Run:
-        """Start a process that opens the unit's missing files, in place of the one with this role. Raises StepError."""
-        files, rights = unit.table.missing_files(unit.service), rights_of(unit.service)
+        """Start a process that opens what the table lacks, in place of the one with this role. Raises StepError."""
+        specs, rights = unit.table.missing(unit.service), rights_of(unit.service)
         with ExitStack() as theirs, ExitStack() as ours:
             error_fd, write_end = _pair(ours, theirs)
             with step("fork"):
-                pid = fork(lambda: open_elsewhere(files, rights, write_end), [write_end])
+                pid = fork(lambda: open_elsewhere(specs, rights, write_end), [write_end])
             self._children.register(pid, owner)
             ours.pop_all()
         return Run(pid, role, error_fd, started=start_time_before_exec(pid), files=[])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Set
 from contextlib import suppress
 
 from supervisor.errors import RuntimeFolderError
+from supervisor.linux.file_status import device_and_mount
 from supervisor.linux.inotify import (
     IN_CLOEXEC,
     IN_DELETE,
@@ -24,9 +25,11 @@ from supervisor.linux.inotify import (
     inotify_rm_watch,
     parse_events,
 )
+from supervisor.linux.place import Place
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop, Timer
 from supervisor.notify.receiver import LONGEST_PATH
+from supervisor.notify.untrusted import LocalFileSystems
 from supervisor.places import CONTROL, OWNER_SUFFIX, owner_socket
 from supervisor.printable import quoted
 
@@ -123,6 +126,11 @@ class RuntimeFolder:
         return f"{self.path}/control.d/{name}"
 
     @property
+    def socket_folders(self) -> tuple[str, ...]:
+        """The folders with sockets of services at paths that do not change; an access to them never waits."""
+        return self.path, f"{self.path}/control.d"
+
+    @property
     def lock(self) -> int:
         """The descriptor that holds the lock."""
         return self._lock
@@ -141,6 +149,7 @@ class RuntimeFolder:
         if len(os.fsencode(self.owner_control)) > LONGEST_PATH:
             raise self._unusable("its sockets' paths would be too long")
         try:
+            self._refuse_served()
             with suppress(FileExistsError):
                 os.makedirs(self.path, 0o755)
             self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -188,6 +197,21 @@ class RuntimeFolder:
 
     def _unusable(self, cause: str) -> RuntimeFolderError:
         return RuntimeFolderError(f"cannot use run-time directory {quoted(self.path)}: {cause}")
+
+    def _refuse_served(self) -> None:
+        """Refuse a folder whose file system may never answer, unless the root of all files has the same one."""
+        file_systems, root = LocalFileSystems(), os.stat("/").st_dev
+
+        def enter(fd: int, name: str) -> None:
+            if file_systems.have(fd, name) or (not name and os.makedev(*device_and_mount(fd)[0]) == root):
+                return
+            raise self._unusable("its file system has a server that may never answer; --runtime-dir takes a local one")
+
+        try:
+            with suppress(FileNotFoundError), Place(follows_all=True, enters=enter) as place:
+                place.enter(f"{self.path}/.")
+        finally:
+            file_systems.close()
 
     def _refuse_others(self, status: os.stat_result) -> None:
         if status.st_uid != os.geteuid():

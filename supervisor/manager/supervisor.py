@@ -217,7 +217,7 @@ class Supervisor:
         if unit.receiver is not None:
             self.manager.processes.bind_receiver(unit)
         for path in (opened.spec.path for _slot, opened in unit.table if opened.inode is not None):
-            if path.startswith(f"{self._host.runtime.path}/") and not is_bound(path):
+            if os.path.dirname(path) in self._host.runtime.socket_folders and not is_bound(path):
                 text = "%s: its socket %s was removed; `spawnctl restart %s` makes it again"
                 log.warning(text, unit.name, path, unit.name)
 

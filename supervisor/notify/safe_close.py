@@ -245,6 +245,16 @@ class Closer:
         if others:
             self._others.close(others, origin)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more child may release something: those before it have ended, but for a few that may hang."""
+        return len(self._releasing) < MOST_LEFT
+
+    def expect(self, pid: int) -> None:
+        """Have a child reaped that releases something."""
+        self._releasing.add(pid)
+        self._when_reaped(pid, lambda: self._releasing.discard(pid))
+
     def release(self, fds: Sequence[int]) -> None:
         """Take over sockets whose addresses are needed again at once.
 
@@ -255,7 +265,7 @@ class Closer:
             self._release(fds[first : first + MOST_CLOSED])
 
     def _release(self, fds: Sequence[int]) -> None:
-        if len(self._releasing) >= MOST_LEFT:
+        if not self.has_room:
             self._others.close(fds)
             return
         try:
@@ -263,6 +273,5 @@ class Closer:
         except OSError:  # no processes or no memory
             self._others.close(fds)
             return
-        self._releasing.add(pid)
-        self._when_reaped(pid, lambda: self._releasing.discard(pid))
+        self.expect(pid)
         has_ended(pid, RELEASE_TIME)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import re
 import select
 import socket
 import struct
@@ -45,6 +46,8 @@ _POLLABLE = ("pipe:", "pidfd:", *(f"anon_inode:{kind}" for kind in ("[eventfd", 
 _POLLABLE_FAMILIES = frozenset({socket.AF_UNIX, socket.AF_INET, socket.AF_INET6})
 # The servers of these are processes or remote hosts: each close of a file waits for them.
 _SERVED = ("fuse", "nfs", "cifs", "smb", "9p", "afs", "ceph", "coda", "lustre", "glusterfs", "virtiofs", "orangefs")
+_AUTOMOUNT = "autofs"
+_ESCAPE = re.compile(rb"\\([0-7]{3})")  # of a blank or backslash in the table of mounts: proc_pid_mountinfo(5)
 _CREDENTIALS = socket.CMSG_SPACE(struct.calcsize("iII"))
 _LOOK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 _CHUNK = 1 << 16  # bytes per read
@@ -248,6 +251,7 @@ class LocalFileSystems:
         self._poll = select.poll()
         self._devices: set[tuple[int, int]] = set()
         self._mounts: set[int] = set()
+        self._automounts: set[str] = set()  # paths; a lookup waits for the automounter even while it unmounts
 
     def have_all(self, seen: list[Seen]) -> bool:
         """Whether this process may hold the descriptors: it, and its children, can close them without waiting.
@@ -260,10 +264,15 @@ class LocalFileSystems:
         self._look()
         return all(self._have(one.device, one.mount) for one in files)
 
-    def have(self, fd: int) -> bool:
-        """Whether an open file is on one of them; an O_PATH descriptor is sufficient. Raises OSError."""
+    def have(self, fd: int, name: str = "") -> bool:
+        """Whether an open file is on one of them, or a `name` in an open folder that is; O_PATH is sufficient.
+
+        A name is not, if to look it up may wait for an automounter. Raises OSError.
+        """
         self._look()
-        return self._have(*device_and_mount(fd))
+        if not name:
+            return self._have(*device_and_mount(fd))
+        return not self._automounts or os.path.join(target(fd), name) not in self._automounts
 
     def _have(self, device: tuple[int, int], mount: int) -> bool:
         return device in self._devices or (mount != 0 and mount in self._mounts)
@@ -283,16 +292,22 @@ class LocalFileSystems:
             self._read()
 
     def _read(self) -> None:
-        self._devices, self._mounts = set(), set()
+        self._devices, self._mounts, self._automounts = set(), set(), set()
         with open(self._table, "rb", closefd=False) as table:
             table.seek(0)
             for line in table:
                 fields = line.split()
                 kind = fields[fields.index(b"-") + 1].decode()
+                if kind == _AUTOMOUNT:
+                    self._automounts.add(os.fsdecode(_ESCAPE.sub(_unescaped, fields[4])))
                 if not kind.startswith(_SERVED):
                     major, minor = fields[2].split(b":")
                     self._devices.add((int(major), int(minor)))
                     self._mounts.add(int(fields[0]))
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    return bytes([int(found[1], 8)])
 
 
 def is_empty(sock: socket.socket) -> bool:

@@ -32,8 +32,11 @@ from supervisor.linux.place import ALWAYS, Place, UntrustedLink
 from supervisor.process.failure import step
 from supervisor.process.fork import in_thread
 
-IsLocal = Callable[[int], bool]
-"""Whether an open file or folder is on a file system that answers at once: an access to others may wait for ever."""
+IsLocal = Callable[[int, str], bool]
+"""Whether a name in an open folder, or with no name the open file itself, is on a file system that answers at once.
+
+An access to others may wait for ever.
+"""
 
 DEFAULT_MODE = 0o640  # of a created file; spawnd's umask has no effect
 EMPTIED = frozenset({"w", "w+"})  # fopen(3): the file is truncated when it is opened
@@ -65,11 +68,15 @@ def place_for(
     *,
     follows_all: bool = False,
     owner: int | None = None,
-    enters: Callable[[int], None] = lambda _fd: None,
+    is_local: IsLocal | None = None,
+    path: str = "",
 ) -> Place:
-    """Return a walk to a file for a user with `rights`; `owner` is the uid that spawnd gives to a file it creates."""
+    """Return a walk to a file for a user with `rights`; `owner` is the uid that spawnd gives to a file it creates.
+
+    The walk ends with a ServedFileError, which names `path`, before it asks a file system that is not `is_local`.
+    """
     owners = {-1 if rights is None else rights.uid, -1 if owner is None else owner}
-    return Place(follows_all=follows_all, owners=owners, enters=enters)
+    return Place(follows_all=follows_all, owners=owners, enters=refusal(path, is_local))
 
 
 def open_as(
@@ -82,7 +89,7 @@ def open_as(
     ServedFileError for a path that is not `is_local`.
     """
     follows_all = rights is not None and rights.uid == 0
-    with place_for(rights, follows_all=follows_all, enters=_refusal(path, is_local)) as place:
+    with place_for(rights, follows_all=follows_all, is_local=is_local, path=path) as place:
         try:
             return place.open(path, flags, both_ways=both_ways)[0]
         except UntrustedLink as link:
@@ -102,11 +109,11 @@ def open_as(
             raise ServedFileError(path) from error  # a mount of whatever kind
 
 
-def _refusal(path: str, is_local: IsLocal | None) -> Callable[[int], None]:
-    """Return the function for `Place` that refuses to enter file systems of others."""
+def refusal(path: str, is_local: IsLocal | None) -> Callable[[int, str], None]:
+    """Return the function for `Place` that refuses to enter file systems that are not `is_local`."""
 
-    def enter(fd: int) -> None:
-        if is_local is not None and not is_local(fd):
+    def enter(fd: int, name: str) -> None:
+        if is_local is not None and not is_local(fd, name):
             raise ServedFileError(path)
 
     return enter
@@ -183,7 +190,7 @@ def _open_to_read(path: str, rights: Rights | None, is_local: IsLocal | None) ->
 
 
 def _open_to_write(spec: Descriptor, rights: Rights | None, is_local: IsLocal | None) -> int:
-    with place_for(rights, owner=spec.owner, enters=_refusal(spec.path, is_local)) as place:
+    with place_for(rights, owner=spec.owner, is_local=is_local, path=spec.path) as place:
         flags = _ACCESS[spec.access] | (os.O_CREAT if spec.access.startswith(("w", "a")) else 0)
         fd, created = place.open(spec.path, flags)
         try:

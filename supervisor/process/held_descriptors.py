@@ -1,17 +1,19 @@
 """The descriptors that spawnd holds open for services over their restarts, and the descriptor table of a service.
 
 Root opens them once. Opening blocks no longer than a local system call: it resolves no name, waits for no
-other end of a FIFO, and waits for no room in a backlog. Files whose server may never answer are opened by a
-child (`open_elsewhere`).
+other end of a FIFO, and waits for no room in a backlog. Files and Unix sockets at paths whose server may never
+answer are opened by a child (`open_elsewhere`), and a child removes such socket files (`close_descriptors`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
 import socket
+import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, NoReturn
@@ -24,7 +26,7 @@ from supervisor.notify.untrusted import MAX_DESCRIPTORS
 from supervisor.printable import count
 from supervisor.process.failure import ErrorPipe
 from supervisor.process.files import EMPTIED, IsLocal, Rights, inode_of, open_file, rights_of
-from supervisor.process.fork import EXIT_CHILD_FAILED, default_signals
+from supervisor.process.fork import EXIT_CHILD_FAILED, default_signals, fork
 from supervisor.process.network_namespace import namespace_of_name, namespace_of_socket, run_in_namespace
 from supervisor.process.paths import Mark, Sight, refined
 from supervisor.process.sockets import open_internet, open_unix, shut_down_unix, unlink_same
@@ -33,6 +35,8 @@ NULL_PATH = "/dev/null"
 INTERNET = frozenset({"udp", "tcp"})
 UNIX = frozenset({"stream", "dgram", "seqpacket"})
 OPENED = "hand over opened files"
+LONGEST_REMOVAL = 5.0  # seconds for which a start waits while a child removes the socket file of the last one
+LOOK_AGAIN = 0.01  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +65,23 @@ def open_descriptor(spec: Descriptor, rights: Rights | None = None, is_local: Is
 
     `rights` are those of the service's user, for paths beyond a link that users other than root can have set;
     without them such a link is an error. Raises StepError with the step (`open`, `bind tcp 127.0.0.1:80`,
-    `connect`, …), path and errno, and leaves nothing half-made; ServedFileError for a file that is not
+    `connect`, …), path and errno, and leaves nothing half-made; ServedFileError for a path that is not
     `is_local`. The log worker makes `log` descriptors, not this function.
     """
     if spec.kind == "file":
         fd = open_file(spec, rights, is_local)
         return Opened(spec, fd, inode_of(fd))
     if spec.netns:
-        return run_in_namespace(spec.netns, lambda: _open_socket(spec, rights))
-    return _open_socket(spec, rights)
+        return run_in_namespace(spec.netns, lambda: _open_socket(spec, rights, is_local))
+    return _open_socket(spec, rights, is_local)
 
 
-def _open_socket(spec: Descriptor, rights: Rights | None) -> Opened:
+def _open_socket(spec: Descriptor, rights: Rights | None, is_local: IsLocal | None) -> Opened:
     if spec.kind in INTERNET:
         fd = open_internet(spec)
         return Opened(spec, fd, port=spec.port or _port_of(fd))
     if spec.kind in UNIX:
-        return Opened(spec, *open_unix(spec, rights))
+        return Opened(spec, *open_unix(spec, rights, is_local))
     raise ValueError(f"no descriptor of kind {spec.kind!r} is opened here")
 
 
@@ -97,7 +101,7 @@ def close_descriptors(closing: Iterable[Opened], closer: Closer) -> None:
     others: list[int] = []
     for opened in closing:
         if opened.spec.kind in UNIX:
-            _remove_socket_file(opened)
+            _remove_socket_file(opened, closer)
             others += shut_down_unix(opened.fd)
         is_bound = opened.spec.kind in INTERNET or opened.spec.path.startswith("@")
         (bound if is_bound else others).append(opened.fd)
@@ -112,14 +116,28 @@ def close_descriptor(opened: Opened, closer: Closer) -> None:
     close_descriptors([opened], closer)
 
 
-def _remove_socket_file(opened: Opened) -> None:
+def _remove_socket_file(opened: Opened, closer: Closer) -> None:
     """Remove the socket file before the close: while the socket lives, no other file has its inode number.
 
     A failure does no harm: the next bind recognizes the file as stale.
     """
-    if opened.inode is not None:
-        with contextlib.suppress(OSError):
-            unlink_same(opened.spec.path, opened.inode)
+    path, inode = opened.spec.path, opened.inode
+    if inode is None:
+        return
+    with contextlib.suppress(OSError):
+        try:
+            unlink_same(path, inode, closer.file_systems.have)
+        except ServedFileError:
+            if closer.has_room:
+                closer.expect(fork(lambda: _unlink_elsewhere(path, inode), [opened.fd]))
+
+
+def _unlink_elsewhere(path: str, inode: tuple[int, int]) -> NoReturn:
+    """Remove a socket file in a forked child of spawnd, which waits for the server and keeps the socket until then."""
+    default_signals()
+    with contextlib.suppress(OSError):
+        unlink_same(path, inode)
+    os._exit(0)
 
 
 def mark(slot: Slot, opened: Opened) -> Mark | None:
@@ -191,41 +209,46 @@ def wanted(service: Service) -> dict[Slot, Descriptor]:
     return {slot: spec for slot, spec in slots.items() if spec.kind != "log" and not is_null(spec)}
 
 
-def open_all(specs: Mapping[Slot, Descriptor], closer: Closer, rights: Rights | None = None) -> dict[Slot, Opened]:
-    """Open all `specs` by slot for a user with `rights`; after an error of one of them, none stays open.
+def open_local(specs: Mapping[Slot, Descriptor], closer: Closer, rights: Rights | None = None) -> dict[Slot, Opened]:
+    """Open all `specs` by slot for a user with `rights`, but those that `open_elsewhere` has to open.
 
-    Raises StepError, ServedFileError for a file that `open_elsewhere` has to open.
+    After an error of one of them, none stays open. Raises StepError.
     """
     opened: dict[Slot, Opened] = {}
     try:
         for slot, spec in specs.items():
-            opened[slot] = open_descriptor(spec, rights, closer.file_systems.have)
+            with contextlib.suppress(ServedFileError):
+                opened[slot] = open_descriptor(spec, rights, closer.file_systems.have)
     except BaseException:
         close_all(opened, closer)
         raise
     return opened
 
 
-def open_early(specs: Mapping[Slot, Descriptor], closer: Closer, rights: Rights | None = None) -> dict[Slot, Opened]:
-    """Do the same before a start, which opens the files if a server of one of them may never answer."""
-    try:
-        return open_all(specs, closer, rights)
-    except ServedFileError:
-        return open_all({slot: spec for slot, spec in specs.items() if spec.kind != "file"}, closer, rights)
-
-
 def open_elsewhere(specs: Mapping[Slot, Descriptor], rights: Rights, fd: int) -> NoReturn:
-    """Open files in a forked child of spawnd, which waits for their servers, and send them over its socket `fd`."""
+    """Open files and sockets in a forked child of spawnd, which waits for their servers, and send them over `fd`."""
     os.setsid()
     default_signals()
     pipe = ErrorPipe(fd)
     if os.read(fd, 1):  # spawnd has written this process down; else it is gone
         try:
-            opened = {slot: open_descriptor(spec, rights) for slot, spec in specs.items()}
+            opened = {slot: _open_patiently(spec, rights) for slot, spec in specs.items()}
             _hand_over(opened, pipe)
         except BaseException as error:
             pipe.report(error)
     os._exit(EXIT_CHILD_FAILED)
+
+
+def _open_patiently(spec: Descriptor, rights: Rights) -> Opened:
+    """Open `spec`; if its path is taken, wait for the child that removes the socket file of the last start."""
+    deadline = time.monotonic() + LONGEST_REMOVAL
+    while True:
+        try:
+            return open_descriptor(spec, rights)
+        except StepError as error:
+            if spec.kind not in UNIX or error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise
+        time.sleep(LOOK_AGAIN)
 
 
 def _hand_over(opened: Mapping[Slot, Opened], pipe: ErrorPipe) -> None:
@@ -238,7 +261,7 @@ def _hand_over(opened: Mapping[Slot, Opened], pipe: ErrorPipe) -> None:
 
 
 def handed_over(failure: StepError | None, service: Service, fds: Sequence[int]) -> dict[Slot, Opened]:
-    """Return the files that a child has opened for a service: its failure tells about `fds`, in this order.
+    """Return what a child has opened for a service: its failure tells about `fds`, in this order.
 
     None without all of them, as where spawnd has no free numbers.
     """
@@ -289,24 +312,29 @@ class Table:
     def __init__(self, closer: Closer) -> None:
         self._closer = closer
         self._opened: dict[Slot, Opened] = {}
+        self._fresh: set[Slot] = set()  # opened by a child for the next start
 
     def open_missing(self, service: Service) -> None:
-        """Open the descriptors that the service wants and lacks: all of them, or none with a StepError."""
-        self._opened.update(open_all(self.missing(service), self._closer, rights_of(service)))
+        """Open the descriptors that the service wants and lacks: all that are local, or none with a StepError.
 
-    def open_early(self, service: Service) -> None:
-        """Do the same before a start, as `open_early`."""
-        self._opened.update(open_early(self.missing(service), self._closer, rights_of(service)))
+        Raises ServedFileError if a child has to open those that are still missing.
+        """
+        self.open_local(service)
+        for spec in self.missing(service).values():
+            raise ServedFileError(spec.path)
 
-    def missing_files(self, service: Service) -> dict[Slot, Descriptor]:
-        """Return the files among the missing descriptors, by slot."""
-        return {slot: spec for slot, spec in self.missing(service).items() if spec.kind == "file"}
+    def open_local(self, service: Service) -> None:
+        """Do the same before a start, which opens the others."""
+        self._opened.update(open_local(self.missing(service), self._closer, rights_of(service)))
 
     def take_over(self, failure: StepError | None, service: Service, fds: Sequence[int]) -> None:
-        """Take the files that a child has opened, and close those that are of no use."""
+        """Take the descriptors that a child has opened, and close those that are of no use."""
         found = handed_over(failure, service, fds)
-        taken = {opened.fd for slot, opened in found.items() if self.take_back(slot, opened)}
-        self._closer.close(fd for fd in fds if fd not in taken)
+        unused = [opened for slot, opened in found.items() if not self.take_back(slot, opened)]
+        self._fresh |= found.keys()
+        close_descriptors(unused, self._closer)
+        known = {opened.fd for opened in found.values()}
+        self._closer.close(fd for fd in fds if fd not in known)
 
     def close_displaced(self) -> list[str]:
         """Close the sockets in network namespaces whose names belong to others now: clients cannot reach them there.
@@ -317,8 +345,9 @@ class Table:
         return self._disconnect({slot: self._opened.pop(slot) for slot in slots})
 
     def close_disconnected(self) -> None:
-        """Close connected sockets whose servers have gone or closed them, to connect anew."""
-        slots = [slot for slot, opened in self._opened.items() if has_lost_server(opened)]
+        """Close connected sockets whose servers have gone or closed them, to connect anew, once for a start."""
+        slots = [slot for slot, opened in self._opened.items() if slot not in self._fresh and has_lost_server(opened)]
+        self._fresh.clear()
         close_all({slot: self._opened.pop(slot) for slot in slots}, self._closer)
 
     @property
@@ -363,8 +392,10 @@ class Table:
         try:
             new = open_descriptor(old.spec, rights, self._closer.file_systems.have)
         except ServedFileError:
-            close_descriptor(self._opened.pop(slot), self._closer)
-            return Renewal(True, f"{what} was {sight}: the next start opens it anew")
+            if old.spec.kind in UNIX and not sight.has_room:
+                return Renewal(False, f"{what} was {sight} and stays as it was")
+            disconnected = self._disconnect({slot: self._opened.pop(slot)})
+            return Renewal(True, f"{what} was {sight}: the next start opens it anew", disconnected)
         except StepError as error:
             return Renewal(False, f"{what} was {sight} and stays as it was: {error}")
         self._opened[slot] = new

@@ -24,7 +24,7 @@ from supervisor.definitions.service import Descriptor
 from supervisor.linux.place import Place
 from supervisor.notify.untrusted import may_hold_others
 from supervisor.process.failure import failed, step
-from supervisor.process.files import Rights, place_for
+from supervisor.process.files import IsLocal, Rights, place_for, refusal
 
 DEFAULT_MODE = 0o666  # as if made under umask 0; a mode in the definition excludes clients
 DEFAULT_BACKLOG = 4096  # clients that can queue while a service is down; the kernel caps it at net.core.somaxconn
@@ -50,10 +50,13 @@ SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 
 
-def open_unix(spec: Descriptor, rights: Rights | None = None) -> tuple[int, Inode | None]:
+def open_unix(
+    spec: Descriptor, rights: Rights | None = None, is_local: IsLocal | None = None
+) -> tuple[int, Inode | None]:
     """Return a Unix socket as a descriptor, which the caller owns, and the inode of the file that bind made.
 
-    A service with the `rights` of root is connected through every link. Raises StepError.
+    A service with the `rights` of root is connected through every link. Raises StepError: ServedFileError, before
+    any access, where a folder of the path or the file is not `is_local`.
     """
     with step(f"create {spec.kind} socket", spec.path):
         sock = socket.socket(socket.AF_UNIX, _TYPES[spec.kind])
@@ -61,16 +64,14 @@ def open_unix(spec: Descriptor, rights: Rights | None = None) -> tuple[int, Inod
     try:
         set_options(sock, spec, f"{spec.kind} {spec.path}")
         if spec.connect:
-            _connect(sock, spec, rights)
+            _connect(sock, spec, rights, is_local)
+        elif spec.path.startswith("@"):
+            with step(f"bind {spec.kind}", spec.path), _known_errno():
+                sock.bind(_unix_address(spec.path))
+            _listen(sock, spec)
         else:
-            inode = _bind(sock, spec, rights)
-            _let_in(sock, spec, inode)
+            inode = _open_at_path(sock, spec, rights, is_local)
         return sock.detach(), inode
-    except BaseException:
-        if inode is not None:
-            with contextlib.suppress(OSError):
-                unlink_same(spec.path, inode)
-        raise
     finally:
         sock.close()  # does nothing after detach()
 
@@ -106,9 +107,9 @@ def _clients_with_descriptors(listener: socket.socket) -> list[int]:
     return found
 
 
-def unlink_same(path: str, inode: Inode) -> None:
-    """Remove `path` if it is still the file `inode`. Raises OSError."""
-    with Place() as place:
+def unlink_same(path: str, inode: Inode, is_local: IsLocal | None = None) -> None:
+    """Remove `path` if it is still the file `inode`. Raises OSError, and ServedFileError as `open_unix` does."""
+    with Place(enters=refusal(path, is_local)) as place:
         place.enter(path)
         _unlink_same(place, inode)
 
@@ -119,7 +120,11 @@ def _unlink_same(place: Place, inode: Inode) -> None:
 
 
 def _status(place: Place) -> os.stat_result:
-    return os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
+    held = place.hold_itself()
+    try:
+        return os.fstat(held)
+    finally:
+        os.close(held)
 
 
 def _inode(status: os.stat_result) -> Inode:
@@ -130,23 +135,24 @@ def _unix_address(path: str) -> str:
     return "\0" + path[1:] if path.startswith("@") else path
 
 
-def _connect(sock: socket.socket, spec: Descriptor, rights: Rights | None) -> None:
+def _connect(sock: socket.socket, spec: Descriptor, rights: Rights | None, is_local: IsLocal | None) -> None:
     # A connect to a full backlog fails with EAGAIN instead of waiting: unix(7).
     sock.setblocking(False)
     with step("connect", spec.path), _known_errno():
         if spec.path.startswith("@"):
             sock.connect(_unix_address(spec.path))
         else:
-            _connect_path(sock, spec.path, rights)
+            _connect_path(sock, spec.path, rights, is_local)
     sock.setblocking(True)
 
 
-def _connect_path(sock: socket.socket, path: str, rights: Rights | None) -> None:
+def _connect_path(sock: socket.socket, path: str, rights: Rights | None, is_local: IsLocal | None) -> None:
     """Connect to the socket at `path`, but through no link, and to no socket, that a user can have put there.
 
     The peer sees spawnd as root, so a user who could choose the peer would act as root there.
     """
-    with place_for(rights, follows_all=rights is not None and rights.uid == 0) as place:
+    follows_all = rights is not None and rights.uid == 0
+    with place_for(rights, follows_all=follows_all, is_local=is_local, path=path) as place:
         place.enter(path)
         held = place.hold()
         try:
@@ -156,20 +162,30 @@ def _connect_path(sock: socket.socket, path: str, rights: Rights | None) -> None
             os.close(held)
 
 
-def _bind(sock: socket.socket, spec: Descriptor, rights: Rights | None) -> Inode | None:
-    with step(f"bind {spec.kind}", spec.path), _known_errno():
-        if spec.path.startswith("@"):
-            sock.bind(_unix_address(spec.path))
-            return None
-        with place_for(rights, owner=spec.owner) as place:
+def _open_at_path(sock: socket.socket, spec: Descriptor, rights: Rights | None, is_local: IsLocal | None) -> Inode:
+    bind = step(f"bind {spec.kind}", spec.path)
+    with bind, place_for(rights, owner=spec.owner, is_local=is_local, path=spec.path) as place:
+        with _known_errno():
             place.enter(spec.path)
-            try:
-                return _bind_closed(sock, spec.path, place)
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE:
-                    raise
-            _remove_stale(spec.path, place)
-            return _bind_closed(sock, spec.path, place)
+            inode = _bind(sock, spec, place)
+        try:
+            _set_owner_and_mode(place, spec, inode)
+            _listen(sock, spec)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                _unlink_same(place, inode)
+            raise
+        return inode
+
+
+def _bind(sock: socket.socket, spec: Descriptor, place: Place) -> Inode:
+    try:
+        return _bind_closed(sock, spec.path, place)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+    _remove_stale(place)
+    return _bind_closed(sock, spec.path, place)
 
 
 def _bind_closed(sock: socket.socket, path: str, place: Place) -> Inode:
@@ -184,19 +200,23 @@ def _bind_closed(sock: socket.socket, path: str, place: Place) -> Inode:
     return _inode(status)
 
 
-def _remove_stale(path: str, place: Place) -> None:
+def _remove_stale(place: Place) -> None:
     """Remove a socket file that no process has bound any more, of any owner.
 
     Raises OSError, with EADDRINUSE if it must stay.
     """
-    status = _status(place)
-    whose = f"; it belongs to uid {status.st_uid}, who can have put it there" if place.is_foreign(status) else ""
-    if not stat.S_ISSOCK(status.st_mode):
-        raise OSError(errno.EADDRINUSE, f"the path exists and is not a socket{whose}")
-    if is_bound(path):
-        raise OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}{whose}")
-    with contextlib.suppress(FileNotFoundError):
-        _unlink_same(place, _inode(status))
+    held = place.hold_itself()
+    try:
+        status = os.fstat(held)
+        whose = f"; it belongs to uid {status.st_uid}, who can have put it there" if place.is_foreign(status) else ""
+        if not stat.S_ISSOCK(status.st_mode):
+            raise OSError(errno.EADDRINUSE, f"the path exists and is not a socket{whose}")
+        if is_bound(f"/proc/self/fd/{held}"):
+            raise OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}{whose}")
+        with contextlib.suppress(FileNotFoundError):
+            _unlink_same(place, _inode(status))
+    finally:
+        os.close(held)
 
 
 def is_bound(path: str) -> bool:
@@ -214,18 +234,16 @@ def is_bound(path: str) -> bool:
     return True
 
 
-def _let_in(sock: socket.socket, spec: Descriptor, inode: Inode | None) -> None:
-    if inode is not None:
-        _set_owner_and_mode(spec, inode)
+def _listen(sock: socket.socket, spec: Descriptor) -> None:
     if spec.kind != "dgram":
         with step(f"listen on {spec.kind}", spec.path):
             sock.listen(DEFAULT_BACKLOG if spec.backlog is None else spec.backlog)
 
 
-def _set_owner_and_mode(spec: Descriptor, inode: Inode) -> None:
+def _set_owner_and_mode(place: Place, spec: Descriptor, inode: Inode) -> None:
     """Set owner and mode on the file that bind made; it is held meanwhile, in case it is exchanged."""
     with step("open", spec.path):
-        fd = os.open(spec.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = place.hold_itself()
     try:
         status = os.fstat(fd)
         if _inode(status) != inode:

@@ -165,7 +165,7 @@ class TakeOver:
         if unit.life.state in (State.WAITING, State.BACKOFF) and "table" in self._saved.units[unit.name]:
             # so that clients can queue again
             try:
-                unit.table.open_early(unit.service)
+                unit.table.open_local(unit.service)
             except StepError as error:
                 log.warning("%s: %s", unit.name, error)
 

@@ -302,12 +302,20 @@ def test_the_first_place_that_is_not_local_ends_the_walk(tmp_path: Path, access:
     (tmp_path / "folder").mkdir()
     folder = (tmp_path / "folder").stat().st_ino
     with pytest.raises(ServedFileError, match="its file system has a server"):
-        open_file(file(tmp_path / "folder/file", access), None, lambda fd: os.fstat(fd).st_ino != folder)
+        open_file(
+            file(tmp_path / "folder/file", access), None, lambda fd, name: bool(name) or os.fstat(fd).st_ino != folder
+        )
     assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_a_name_is_judged_before_it_is_looked_up(tmp_path: Path) -> None:
+    """A lookup may already wait for an automounter."""
+    with pytest.raises(ServedFileError):
+        open_file(file(tmp_path / "missing/file", "a"), None, lambda _fd, name: name != "missing")
 
 
 def test_a_file_that_is_a_mount_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("")
     with pytest.raises(ServedFileError):
-        open_file(file(path, "a"), None, lambda fd: os.fstat(fd).st_ino != path.stat().st_ino)
+        open_file(file(path, "a"), None, lambda fd, name: bool(name) or os.fstat(fd).st_ino != path.stat().st_ino)

@@ -252,7 +252,7 @@ def test_a_mount_behind_a_link_of_a_user_is_not_known_to_be_local(app: Path) -> 
     for name, target in (("here", "../public"), ("there", "/dev/zero")):
         (app / name).symlink_to(target)
         os.lchown(app / name, APP.uid, APP.gid)
-    os.close(open_as(str(app / "here"), os.O_RDONLY, APP, is_local=lambda _fd: True))
+    os.close(open_as(str(app / "here"), os.O_RDONLY, APP, is_local=lambda _fd, _name: True))
     os.close(open_as(str(app / "there"), os.O_RDONLY, APP))
     with pytest.raises(ServedFileError):
-        open_as(str(app / "there"), os.O_RDONLY, APP, is_local=lambda _fd: True)
+        open_as(str(app / "there"), os.O_RDONLY, APP, is_local=lambda _fd, _name: True)

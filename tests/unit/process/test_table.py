@@ -21,9 +21,9 @@ from supervisor.process.held_descriptors import (
     Table,
     claim,
     close_all,
-    open_all,
     open_descriptor,
     open_elsewhere,
+    open_local,
     wanted,
 )
 from supervisor.process.paths import Sight
@@ -214,13 +214,14 @@ def test_what_is_given_away_is_no_more_the_table_s(table: Table, host: Host) -> 
     assert given.fd == fd
     os.fstat(fd)
     assert (host.folder / "s").exists()
-    opened = {3: given}
-    close_all(opened, PatientCloser())
+    opened, closer = {3: given}, PatientCloser()
+    close_all(opened, closer)
+    closer.file_systems.close()
     assert opened == {}
 
 
 def test_claiming_takes_what_is_wanted_out_of_the_pool(host: Host) -> None:
-    pool = open_all({3: host.file("f"), 4: host.file("g"), 5: host.file("g")}, PatientCloser())
+    pool = open_local({3: host.file("f"), 4: host.file("g"), 5: host.file("g")}, PatientCloser())
     fds = {slot: opened.fd for slot, opened in pool.items()}
     wanted = {0: host.file("h"), 3: host.file("g"), 4: host.file("f"), 5: host.file("g")}
     claimed = claim(wanted, {5}, pool)
@@ -304,20 +305,19 @@ def test_sockets_that_are_bound_are_left_alone(host: Host, table: Table) -> None
 def far(monkeypatch: pytest.MonkeyPatch) -> PatientCloser:
     """A closer for whom no file is local."""
     closer = PatientCloser()
-    monkeypatch.setattr(closer.file_systems, "have", lambda _fd: False)
+    monkeypatch.setattr(closer.file_systems, "have", lambda _fd, _name="": False)
     return closer
 
 
 def test_files_of_a_server_are_left_to_a_start(host: Host, far: PatientCloser) -> None:
     table = Table(far)
-    wanting = service(host.file("f"), host.stream("s"))
-    before = open_numbers()
+    wanting = service(host.file("f"), host.stream("s"), Descriptor("stream", path=f"@{host.folder}"))
+    table.open_local(wanting)
+    assert [slot for slot, _opened in table] == [5]
     with pytest.raises(ServedFileError):
         table.open_missing(wanting)
-    assert open_numbers() == before
-    table.open_early(wanting)
-    assert [slot for slot, _opened in table] == [4]
-    assert list(table.missing_files(wanting)) == [3]
+    assert list(table.missing(wanting)) == [3, 4]
+    assert os.listdir(host.folder) == []
     table.close()
 
 
