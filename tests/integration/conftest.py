@@ -6,12 +6,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
+from tests.accessory import AccessoryDaemon, accessory_daemon
 from tests.daemon import Daemon
 
 Start = Callable[..., Daemon]
+D = TypeVar("D", bound=Daemon)
 SHOWN = 8000  # characters of a log
 
 
@@ -39,7 +42,7 @@ def shared(definitions: str, *options: str) -> Iterator[Daemon]:
 
 
 @contextmanager
-def telling(daemon: Daemon) -> Iterator[Daemon]:
+def telling(daemon: D) -> Iterator[D]:
     """A shared daemon for a single test, whose log of that time is shown where it has failed."""
     since = len(daemon.log())
     yield daemon
@@ -63,6 +66,20 @@ def spawnd(folder: Path) -> Iterator[Start]:
             return daemon
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def accessory_of_all() -> Iterator[AccessoryDaemon]:
+    with new_folder() as folder, accessory_daemon(folder) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def accessory(accessory_of_all: AccessoryDaemon) -> Iterator[AccessoryDaemon]:
+    """The accessory of all tests of a module that only ask it for namespaces; names of another test may be there."""
+    accessory_of_all.wait_state("accessory", "running")
+    with telling(accessory_of_all) as daemon:
+        yield daemon
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,9 +19,8 @@ LINKS = "readlink /proc/self/ns/ipc /proc/self/ns/pid /proc/self/ns/user"
 
 
 @pytest.fixture
-def daemon(folder: Path) -> Iterator[AccessoryDaemon]:
-    with accessory_daemon(folder) as daemon:
-        yield daemon
+def daemon(accessory: AccessoryDaemon) -> AccessoryDaemon:
+    return accessory
 
 
 def command(daemon: AccessoryDaemon, *arguments: str) -> list[str]:
@@ -39,11 +37,11 @@ def enter(daemon: AccessoryDaemon, *arguments: str, shell: str = "/bin/sh", text
 
 
 def test_all_namespaces_are_those_of_the_name(daemon: AccessoryDaemon) -> None:
-    status, out, errors = enter(daemon, "--ipc", "--pid", "--user", "0:0:1", "a", "--", "sh", "-c", LINKS)
+    status, out, errors = enter(daemon, "--ipc", "--pid", "--user", "0:0:1", "all", "--", "sh", "-c", LINKS)
     assert (status, errors) == (0, "")
     inside = tuple(int(line.partition("[")[2].rstrip("]")) for line in out.splitlines())
     with daemon.connect() as client:
-        assert inodes(client.request("a", ipc=True, pid=True, user=b"0 0 1\n\x000 0 1\n")) == inside
+        assert inodes(client.request("all", ipc=True, pid=True, user=b"0 0 1\n\x000 0 1\n")) == inside
 
 
 def test_a_pid_namespace_has_a_proc_of_its_own(daemon: AccessoryDaemon) -> None:
@@ -53,7 +51,7 @@ def test_a_pid_namespace_has_a_proc_of_its_own(daemon: AccessoryDaemon) -> None:
 
 
 def test_in_a_user_namespace_it_is_the_first_that_the_map_has(daemon: AccessoryDaemon) -> None:
-    status, out, _ = enter(daemon, "--user", "7 1000 5/9 2000 5,100:100:1", "a", "--", "sh", "-c", "id -u; id -g")
+    status, out, _ = enter(daemon, "--user", "7 1000 5/9 2000 5,100:100:1", "mapped", "--", "sh", "-c", "id -u; id -g")
     assert (status, out) == (0, "7\n9\n")
 
 

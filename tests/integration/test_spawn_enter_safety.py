@@ -17,7 +17,7 @@ import pytest
 from supervisor.linux.libc import function
 from supervisor.linux.mount import MS_REC, MS_SLAVE, mount
 from supervisor.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, setns, unshare
-from tests.accessory import AccessoryDaemon, accessory_daemon
+from tests.accessory import AccessoryDaemon
 from tests.daemon import BIN
 from tests.unit.process.requirements import needs_root
 from tests.unit.waiting import child_process, read_until
@@ -33,9 +33,8 @@ _ptrace = function("ptrace", ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctyp
 
 
 @pytest.fixture
-def daemon(folder: Path) -> Iterator[AccessoryDaemon]:
-    with accessory_daemon(folder) as daemon:
-        yield daemon
+def daemon(accessory: AccessoryDaemon) -> AccessoryDaemon:
+    return accessory
 
 
 def enter(daemon: AccessoryDaemon, *arguments: str, **environment: str) -> tuple[int, str]:
@@ -53,10 +52,15 @@ def enter(daemon: AccessoryDaemon, *arguments: str, **environment: str) -> tuple
 
 @pytest.mark.parametrize("has_terminal", [False, True], ids=["", "terminal"])
 def test_nobody_can_trace_it_before_it_is_the_command(daemon: AccessoryDaemon, has_terminal: bool) -> None:
-    command = [str(BIN / "spawn-enter"), "--address", daemon.address, "--pid", "--user", MAP, "a", "--", COMMAND]
+    name = f"traced-{has_terminal}"
+    command = [str(BIN / "spawn-enter"), "--address", daemon.address, "--pid", "--user", MAP, name, "--", COMMAND]
     if has_terminal:
         command = ["script", "--quiet", "--return", "--command", " ".join(command), "/dev/null"]
-    with daemon.connect() as client, client.request("a", pid=True, user=MAPS, lease=True) as held, tracer(held) as told:
+    with (
+        daemon.connect() as client,
+        client.request(name, pid=True, user=MAPS, lease=True) as held,
+        tracer(held) as told,
+    ):
         for _ in range(RUNS):
             run = subprocess.run(
                 command, timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -154,7 +158,7 @@ def test_the_folder_is_its_own_and_a_relative_program_the_callers(
 def test_the_folder_is_entered_with_the_rights_of_its_user(daemon: AccessoryDaemon, folder: Path) -> None:
     private = folder / "private"
     private.mkdir(0o700)
-    status, out = enter(daemon, "--pid", "--user", MAP, "--cwd", str(private), "a", "--", "pwd")
+    status, out = enter(daemon, "--pid", "--user", MAP, "--cwd", str(private), "mapped", "--", "pwd")
     assert (status, "Permission denied" in out) == (125, True)
 
 

@@ -27,7 +27,12 @@ OUTPUT_MODES = 1  # where they are in what tcgetattr returns
 
 
 @pytest.fixture
-def daemon(folder: Path) -> Iterator[AccessoryDaemon]:
+def daemon(accessory: AccessoryDaemon) -> AccessoryDaemon:
+    return accessory
+
+
+@pytest.fixture
+def own_daemon(folder: Path) -> Iterator[AccessoryDaemon]:
     with accessory_daemon(folder) as daemon:
         yield daemon
 
@@ -47,7 +52,7 @@ def shell(daemon: AccessoryDaemon) -> Screen:
 
 def test_the_terminal_is_the_commands_own_and_belongs_to_its_user(daemon: AccessoryDaemon) -> None:
     script = "tty; echo owner $(stat -c %u $(tty)) of $(id -u); echo by its path > $(tty); echo </dev/tty ok; exit 3"
-    with Screen(command(daemon, "--pid", "--user", MAP, "a", "--", "sh", "-c", script)) as screen:
+    with Screen(command(daemon, "--pid", "--user", MAP, "mapped", "--", "sh", "-c", script)) as screen:
         assert screen.wait() == 3
         lines = screen.seen.splitlines()
     assert lines[0].startswith("/dev/pts/")
@@ -93,12 +98,12 @@ def test_the_modes_are_those_of_before_whatever_signal_comes(daemon: AccessoryDa
         assert screen.modes == before
 
 
-def test_the_modes_are_those_of_before_when_the_namespace_ends(daemon: AccessoryDaemon) -> None:
-    with Screen(command(daemon, "--pid", "a", "--", "sh", "-c", "echo ready; exec sleep 100")) as screen:
+def test_the_modes_are_those_of_before_when_the_namespace_ends(own_daemon: AccessoryDaemon) -> None:
+    with Screen(command(own_daemon, "--pid", "a", "--", "sh", "-c", "echo ready; exec sleep 100")) as screen:
         before = screen.modes
         screen.read_until("ready")
         wait_until(lambda: screen.is_raw, "raw modes")
-        assert daemon.ctl("stop", "accessory").returncode == 0
+        assert own_daemon.ctl("stop", "accessory").returncode == 0
         assert screen.wait() == -signal.SIGKILL
         assert screen.modes == before
 
@@ -243,9 +248,9 @@ def test_a_job_in_the_background_takes_nothing_from_the_terminal(daemon: Accesso
         screen.read_until("status 5")
 
 
-def test_a_stopped_job_goes_on_in_the_background(daemon: AccessoryDaemon) -> None:
+def test_a_stopped_job_goes_on_in_the_background(daemon: AccessoryDaemon, folder: Path) -> None:
     with shell(daemon) as screen:
-        go = daemon.folder / "go"
+        go = folder / "go"
         os.mkfifo(go)
         # a shell that starts programs would be waited for while one of them is stopped between vfork and exec
         script = f"echo $((40 + 2)) go; read line < {go}"
@@ -340,9 +345,9 @@ def test_output_of_the_background_stops_the_job_where_the_terminal_says_so(daemo
 # the end
 
 
-def test_a_job_in_the_background_outlives_its_terminal(daemon: AccessoryDaemon) -> None:
+def test_a_job_in_the_background_outlives_its_terminal(daemon: AccessoryDaemon, folder: Path) -> None:
     """Where its shell does not tell it to end."""
-    go, done = daemon.folder / "go", daemon.folder / "done"
+    go, done = folder / "go", folder / "done"
     os.mkfifo(go)
     with shell(daemon) as screen:
         script = f"echo rea''dy; read line < {go}; touch {done}"
@@ -359,8 +364,8 @@ def test_a_job_in_the_background_outlives_its_terminal(daemon: AccessoryDaemon) 
         wait_until(lambda: process_state(job) in ("", "Z"), "the end of the job")
 
 
-def test_the_command_hears_that_spawn_enter_was_killed(daemon: AccessoryDaemon) -> None:
-    done = daemon.folder / "done"
+def test_the_command_hears_that_spawn_enter_was_killed(daemon: AccessoryDaemon, folder: Path) -> None:
+    done = folder / "done"
     script = f"trap 'touch {done}; exit' HUP; echo ready; while :; do read line; done"
     with Screen(command(daemon, "--pid", "a", "--", "sh", "-c", script)) as screen:
         screen.read_until("ready")
@@ -369,15 +374,15 @@ def test_the_command_hears_that_spawn_enter_was_killed(daemon: AccessoryDaemon) 
         wait_until(done.exists, "the signal")
 
 
-def test_nobody_who_writes_for_ever_keeps_it(daemon: AccessoryDaemon) -> None:
+def test_nobody_who_writes_for_ever_keeps_it(own_daemon: AccessoryDaemon) -> None:
     script = "trap '' HUP; yes & sleep 0.1; exit 3"
-    with Screen(command(daemon, "--pid", "a", "--", "sh", "-c", script)) as screen:
+    with Screen(command(own_daemon, "--pid", "a", "--", "sh", "-c", script)) as screen:
         assert screen.wait() == 3
-    assert daemon.ctl("stop", "accessory").returncode == 0  # ends what is left in the namespace
+    assert own_daemon.ctl("stop", "accessory").returncode == 0  # ends what is left in the namespace
 
 
-def test_a_terminal_that_hangs_up_is_gone_for_the_command_too(daemon: AccessoryDaemon) -> None:
-    done = daemon.folder / "done"
+def test_a_terminal_that_hangs_up_is_gone_for_the_command_too(daemon: AccessoryDaemon, folder: Path) -> None:
+    done = folder / "done"
     script = f"trap '' HUP; echo ready; read line; echo $? > {done}"
     with Screen(command(daemon, "--pid", "a", "--", "sh", "-c", script)) as screen:
         screen.read_until("ready")
@@ -386,9 +391,9 @@ def test_a_terminal_that_hangs_up_is_gone_for_the_command_too(daemon: AccessoryD
         wait_until(done.exists, "the end of the command's input")
 
 
-def test_without_a_terminal_a_stop_is_passed_on(daemon: AccessoryDaemon) -> None:
+def test_without_a_terminal_a_stop_is_passed_on(daemon: AccessoryDaemon, folder: Path) -> None:
     with shell(daemon) as screen:
-        out = daemon.folder / "count"
+        out = folder / "count"
         loop = f"'while :; do echo x >> {out}; sleep 0.02; done'"
         screen.type(f"enter --ipc a -- sh -c {loop} < /dev/null > /dev/null 2>&1\n")
         wait_until(out.exists, "the command")
