@@ -215,7 +215,7 @@ def _make_loop() -> Loop:
 
 def _make_children(loop: Loop) -> Children:
     children = Children(on_orphan=lambda pid, exit: log.debug("orphan %d: %s", pid, exit.describe()))
-    loop.on_signal(signal.SIGCHLD, children.reap)
+    loop.on_signal(signal.SIGCHLD, children.reap, is_urgent=True)
     return children
 
 

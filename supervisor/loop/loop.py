@@ -25,7 +25,7 @@ from itertools import count
 from types import FrameType
 
 Clock = Callable[[], float]
-MAX_EVENTS = 64  # per wait: bounds the delay of timers and signals in a busy moment
+MAX_EVENTS = 64  # per wait: bounds the delay of timers, and of signals that are not urgent, in a busy moment
 LONGEST_WAIT = 86400.0  # seconds; epoll_wait takes at most 24 days, and a timer may be due in a year
 COMPACT_AT = 256  # cancelled timers that may stay in the heap before it is rebuilt
 FAR = 1.0  # seconds of lateness from which on the loop was stopped rather than busy
@@ -89,6 +89,8 @@ class Loop:
         self._soon: deque[Callable[[], None]] = deque()
         self._signal_callbacks: dict[int, Callable[[], None]] = {}
         self._signals: deque[int] = deque()
+        self._urgent: set[int] = set()
+        self._is_signalled = False  # a signal has arrived since the last look at the pipe
         self._takes_signals = False
         self._running = False
         self._before_wait: Callable[[], None] | None = None
@@ -171,17 +173,21 @@ class Loop:
 
     # signals
 
-    def on_signal(self, signum: int, callback: Callable[[], None]) -> None:
-        """Call back from the loop, once for each delivery of `signum` by the kernel.
+    def on_signal(self, signum: int, callback: Callable[[], None], is_urgent: bool = False) -> None:
+        """Call back from the loop, once for each delivery of `signum` by the kernel, after the events at hand.
+
+        If it `is_urgent`, call back before the next event, once for all deliveries until then.
 
         From the first call on, the loop owns the process's wake-up descriptor. It gets one byte per delivery,
         while Python calls a handler once for several deliveries.
         """
         self._signal_callbacks[signum] = callback
+        if is_urgent:
+            self._urgent.add(signum)
         if not self._takes_signals:
             self._takes_signals = True
             signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
-        signal.signal(signum, _taken_from_the_pipe)
+        signal.signal(signum, self._note_signal)
 
     def take_signals(self) -> list[int]:
         """Return the signals that arrived and whose callbacks have not been called; the caller handles them."""
@@ -193,6 +199,18 @@ class Loop:
     def give_signals(self, signums: Iterable[int]) -> None:
         """Handle signals that arrived elsewhere, as if they arrived now."""
         self._signals.extend(signums)
+
+    def _note_signal(self, _signum: int, _frame: FrameType | None) -> None:
+        """Handle every signal; without a handler the kernel would take the default action."""
+        self._is_signalled = True
+
+    def _hear_signals(self) -> None:
+        """Take the signals from the pipe, and call back for urgent ones at once."""
+        self._is_signalled = False
+        self._drain_wakeups(0)
+        for signum in self._urgent.intersection(self._signals):
+            self._signals = deque(other for other in self._signals if other != signum)
+            self._guard(self._signal_callbacks[signum])
 
     def _drain_wakeups(self, _events: int) -> None:
         with suppress(BlockingIOError):
@@ -224,12 +242,15 @@ class Loop:
         passed, self.woken = woken - self.woken, woken
         if passed > FAR:
             self._notice_stop(passed)
+        if self._is_signalled:
+            self._hear_signals()
+            ready = self._epoll.poll(0, MAX_EVENTS)  # these may be closed by now, and their numbers others'
         self._dispatch(ready)
         now = self.clock() if self._timers else 0.0
         if self._timers and self._timers[0][0] <= now:
             self._dispatch_the_rest()
-        if len(ready) == MAX_EVENTS:  # there are more, and the pipe may not be among them for a while
-            self._drain_wakeups(0)
+        if self._is_signalled:
+            self._hear_signals()
         while self._signals:
             callback = self._signal_callbacks.get(self._signals.popleft())
             if callback is not None:
@@ -258,6 +279,8 @@ class Loop:
                     watch(events)
                 except Exception as error:
                     self._on_error(error)
+                if self._is_signalled:
+                    self._hear_signals()
 
     def _dispatch_the_rest(self) -> None:
         """Call back once for every descriptor that is ready by now, before due timers are judged.
@@ -323,7 +346,3 @@ class Loop:
             callback()
         except Exception as error:
             self._on_error(error)
-
-
-def _taken_from_the_pipe(_signum: int, _frame: FrameType | None) -> None:
-    """Handle every signal of a loop: without a handler the kernel would take the default action."""

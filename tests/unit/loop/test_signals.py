@@ -51,6 +51,59 @@ def test_a_signal_is_not_kept_waiting_by_busy_descriptors(loop: Loop) -> None:
     assert heard == ["usr1"]
 
 
+@pytest.mark.parametrize("before", [0, 1, 5])
+def test_an_urgent_signal_waits_for_no_event(loop: Loop, before: int) -> None:
+    """Another one does, and neither is lost or told twice."""
+    heard: list[str] = []
+    loop.on_signal(signal.SIGUSR1, lambda: heard.append("urgent"), is_urgent=True)
+    loop.on_signal(signal.SIGUSR2, lambda: heard.append("other"))
+
+    def ready(_events: int) -> None:
+        heard.append("ready")
+        if len(heard) == before:
+            send()
+
+    def send() -> None:
+        for signum in (signal.SIGUSR2, signal.SIGUSR1):
+            os.kill(os.getpid(), signum)
+
+    with ExitStack() as stack:
+        for _ in range(MAX_EVENTS):
+            read_end, write_end = os.pipe()
+            stack.callback(os.close, read_end)
+            stack.callback(os.close, write_end)
+            os.write(write_end, b"x")
+            loop.watch(read_end, select.EPOLLIN, ready)
+            stack.callback(loop.unwatch, read_end)
+        if not before:
+            send()
+        turn(loop)
+    assert heard[: before + 1] == ["ready"] * before + ["urgent"]
+    assert heard[before + 1 :] == ["ready"] * (len(heard) - before - 2) + ["other"]
+    assert len(heard) > MAX_EVENTS
+
+
+def test_what_an_urgent_callback_closes_is_not_called_back_by_a_later_owner_of_its_number(loop: Loop) -> None:
+    heard: list[str] = []
+    old, old_end = os.pipe()
+    new, new_end = os.pipe()
+    os.write(old_end, b"x")
+
+    def replace() -> None:
+        loop.unwatch(old)
+        os.dup2(new, old)
+        loop.watch(old, select.EPOLLIN, lambda events: heard.append("new"))
+
+    loop.watch(old, select.EPOLLIN, lambda events: heard.append("old"))
+    loop.on_signal(signal.SIGUSR1, replace, is_urgent=True)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    turn(loop)
+    assert heard == []
+    loop.unwatch(old)
+    for fd in (old, old_end, new, new_end):
+        os.close(fd)
+
+
 def test_the_callback_runs_in_the_loop_not_in_the_handler(loop: Loop) -> None:
     heard: list[str] = []
     loop.on_signal(signal.SIGUSR1, lambda: heard.append("usr1"))
