@@ -102,6 +102,7 @@ $(VENV)/project.stamp: $(VENV)/run.stamp $(SOURCES) setup.cfg pyproject.toml
 	rm -rf build/lib build/lib.* build/bdist.*
 	$(PIP) install --no-deps --no-build-isolation --force-reinstall .
 	tools/isolate $(VENV)/bin
+	chmod 0711 $(VENV)/lib/python3*/site-packages/supervisor/launch/acceptor
 	touch $@
 
 install download: packages

@@ -20,6 +20,7 @@ PROGRAM = (
 LIBRARY = "-O2 -fPIC -shared -s -fno-stack-protector -Wl,-z,noexecstack"
 TARGETS = {
     "supervisor/launch/launch": ("supervisor/launch/launch.c", PROGRAM),
+    "supervisor/launch/acceptor": ("supervisor/launch/acceptor.c", PROGRAM),
     "supervisor/launch/libstart.so": ("supervisor/launch/start.c supervisor/launch/forked.c", LIBRARY),
     "workers/accessory/init": ("workers/accessory/init.c", PROGRAM),
     "workers/accessory/spawn.so": ("workers/accessory/spawn.c", LIBRARY),

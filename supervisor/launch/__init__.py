@@ -3,3 +3,4 @@
 import os
 
 PATH = os.path.join(os.path.dirname(__file__), "launch")
+ACCEPTOR = os.path.join(os.path.dirname(__file__), "acceptor")

@@ -125,15 +125,17 @@ static void add_expanded(const char *argument)
 	add_argument(text);
 }
 
-// Put the arguments of an operation into `arguments`. The program is the first, and is not expanded.
+// Put the arguments of an operation into `arguments`. The first one is not expanded.
 static void take_arguments(const struct operation *operation)
 {
-	const char *argument = string_of(operation, LABELS);
+	const uint64_t flags = operation->kind == EXECUTE ? operation->numbers[0] : 0;
+	const uint32_t first = LABELS + (flags & HAS_ARGV0 ? 1 : 0);
+	const char *argument = string_of(operation, first);
 	size_t name;
 
-	for (uint32_t i = LABELS; i < operation->string_count; i++, argument = next_string(argument)) {
+	for (uint32_t i = first; i < operation->string_count; i++, argument = next_string(argument)) {
 		name = argument[0] == '$' ? size_of_name(argument + 1, argument + length_of(argument)) : 0;
-		if (!operation->numbers[0] || i == LABELS)
+		if (!(flags & EXPANDS) || i == first)
 			add_argument(argument);
 		else if (name > 0 && !argument[1 + name])
 			add_words(value_of(argument + 1, name));
@@ -180,10 +182,10 @@ static _Noreturn void fail_to_execute(const char *path, long number)
 	static char begin[FIRST_LINE] APART;
 	struct failure failure = { number, "", "", 0, 0 };
 
-	if (!report.shared && number == EACCES && is_on_noexec(path)) {
+	if (!report.is_filtered && number == EACCES && is_on_noexec(path)) {
 		failure.about = "program";
 		failure.value = IS_ON_NOEXEC;
-	} else if (!report.shared && (number == ENOEXEC || number == ENOENT)) {
+	} else if (!report.is_filtered && (number == ENOEXEC || number == ENOENT)) {
 		const long fd = call(__NR_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
 		const long size = call(__NR_read, fd, (long)begin, sizeof begin, 0);
 
@@ -209,4 +211,14 @@ static void execute(const struct operation *operation)
 
 	prepare_program(operation);
 	fail_to_execute(path, -call(__NR_execve, (long)path, (long)arguments.list, (long)environment.list, 0));
+}
+
+// Execute a program that may be out of reach by now, and that the process does not keep open.
+static void execute_descriptor(const struct operation *operation)
+{
+	const long fd = (long)operation->numbers[0];
+
+	prepare_program(operation);
+	must(call(__NR_fcntl, fd, F_SETFD, FD_CLOEXEC, 0));
+	must(call_six(__NR_execveat, fd, (long)"", (long)arguments.list, (long)environment.list, AT_EMPTY_PATH, 0));
 }

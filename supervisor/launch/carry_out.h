@@ -410,6 +410,9 @@ static void confine_and_execute(const struct operation *operation)
 	case EXECUTE:
 		execute(operation);
 		break;
+	case EXECUTE_DESCRIPTOR:
+		execute_descriptor(operation);
+		break;
 	default:
 		break;
 	}
@@ -430,7 +433,8 @@ static void carry_out(const struct plan *plan)
 	const struct operation *operation = first_operation(plan);
 	uint64_t left_out = 0;
 
-	if (has(plan, FILTER))
+	report.is_filtered = has(plan, FILTER);
+	if (report.is_filtered && !report.shared)
 		share_report();
 	for (uint32_t i = 0; i < plan->count; i++, operation = next_operation(operation)) {
 		if (left_out > 0) {

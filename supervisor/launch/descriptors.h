@@ -63,6 +63,7 @@ static void share_report(void)
 	must(call(__NR_sendmsg, report.fd, (long)&message, 0, 0));
 	call(__NR_close, fd, 0, 0, 0);
 	report.shared = (char *)shared;
+	report.shared_size = SHARED_REPORT;
 }
 
 // Descriptors get the lowest free numbers, as computed by the plan.
@@ -125,7 +126,7 @@ static _Noreturn void fail_to_place(uint64_t target, long number)
 	fail_step(text, &(struct failure){ number, "", "", 0, 0 });
 }
 
-// The last pair is the socket, the only descriptor that an exec closes.
+// The last pair is the socket, if there is one: the only descriptor that an exec closes.
 static void move_all(const struct operation *operation)
 {
 	for (uint32_t i = 0; i < operation->number_count; i += 2) {
@@ -138,7 +139,8 @@ static void move_all(const struct operation *operation)
 		if (from == (uint64_t)report.fd)
 			report.fd = (int)to;
 	}
-	must(call(__NR_fcntl, report.fd, F_SETFD, FD_CLOEXEC, 0));
+	if (report.fd >= 0)
+		must(call(__NR_fcntl, report.fd, F_SETFD, FD_CLOEXEC, 0));
 }
 
 // Whether a process has bound the socket at the path, or this is unknown: `is_bound` of

@@ -213,25 +213,33 @@ static void assign_pid(const char *name)
 	assign_own(name, digits, write_digits(digits, (uint64_t)call(__NR_getpid, 0, 0, 0, 0), 10, 1));
 }
 
-// The mark of a start, like `start_mark` in `supervisor/process/marks.py`: start time and pid.
-static void assign_start(const char *name)
+// Return the start time in the text of /proc/PID/stat, in ticks.
+static uint64_t start_time(char *stat, size_t size)
 {
-	static char stat[1024] APART;
-	const long fd = must(call(__NR_openat, AT_FDCWD, (long)"/proc/self/stat", O_RDONLY | O_CLOEXEC, 0));
-	const long size = must(call(__NR_read, fd, (long)stat, sizeof stat - 1, 0));
 	const char *next = stat + size;
 	uint64_t started = 0;
-	size_t length;
-	char mark[32];
 
-	close_fd(fd);
+	stat[size] = '\0';
 	while (next > stat && *next != ')') // the name may contain any character
 		next--;
 	for (int field = 2; field < 22 && *next; next++) // proc_pid_stat(5)
 		field += *next == ' ';
 	for (; *next >= '0' && *next <= '9'; next++)
 		started = started * 10 + (uint64_t)(*next - '0');
-	length = write_digits(mark, started, 16, 24);
+	return started;
+}
+
+// The mark of a start, like `start_mark` in `supervisor/process/marks.py`: start time and pid.
+static void assign_start(const char *name)
+{
+	static char stat[1024] APART;
+	const long fd = must(call(__NR_openat, AT_FDCWD, (long)"/proc/self/stat", O_RDONLY | O_CLOEXEC, 0));
+	const long size = must(call(__NR_read, fd, (long)stat, sizeof stat - 1, 0));
+	size_t length;
+	char mark[32];
+
+	close_fd(fd);
+	length = write_digits(mark, start_time(stat, (size_t)size), 16, 24);
 	length += write_digits(mark + length, (uint64_t)call(__NR_getpid, 0, 0, 0, 0), 16, 8);
 	assign_own(name, mark, length);
 }

@@ -9,7 +9,7 @@
 const char **carry_out_forked(const void *plan, size_t size, int *errors)
 {
 	begin_report(*errors);
-	if (!is_plan(plan, size, 0))
+	if (!is_plan(plan, size, WORKER))
 		fail_without_plan();
 	make_room(0);
 	carry_out(plan);

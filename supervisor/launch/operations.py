@@ -72,7 +72,11 @@ class Kind:
         RESTRICT,
         FILTER,
         EXECUTE,
-    ) = range(48)
+        EXECUTE_DESCRIPTOR,
+    ) = range(49)
+
+
+EXPANDS, HAS_ARGV0 = 1, 2  # flags of EXECUTE: expand variables; argv[0] follows the path
 
 
 def operation(

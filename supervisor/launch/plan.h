@@ -41,8 +41,20 @@ enum kind {
 	RULESET, PATH_RULE, DESCRIPTOR_RULE, RESTRICT,
 	FILTER,
 	EXECUTE,
+	EXECUTE_DESCRIPTOR,
 	KINDS,
 };
+
+// Processes that carry out a plan: a forked worker, a service, and a session of a service's acceptor.
+enum user { WORKER, SERVICE, SESSION_OF_SERVICE };
+
+// A session inherits everything else from its acceptor, or would share the change with it.
+static const uint64_t kinds_of_sessions =
+	1ull << SESSION | 1ull << SIGNALS | 1ull << CLOSE | 1ull << MOVE | 1ull << LIMIT | 1ull << ENVIRONMENT |
+	1ull << OWN_PID | 1ull << BINDING_LIMIT | 1ull << NO_NEW_PRIVS | 1ull << RULESET | 1ull << PATH_RULE |
+	1ull << DESCRIPTOR_RULE | 1ull << RESTRICT | 1ull << FILTER | 1ull << EXECUTE;
+
+enum { EXPANDS = 1, HAS_ARGV0 = 2 }; // flags of EXECUTE: expand variables; argv[0] follows the path
 
 // valid values of a number
 enum value { ANY, DESCRIPTOR, ID, RESOURCE, SIZE_OF_REST, NAMESPACE, NAMESPACES, FILTER_FLAGS };
@@ -110,7 +122,8 @@ static const struct shape shapes[KINDS] = {
 	[DESCRIPTOR_RULE] = { 14, 2, { DESCRIPTOR, ANY }, 2, 0 }, // the same at the file of a descriptor
 	[RESTRICT] = { 15, 0, { ANY }, 0, 0 },
 	[FILTER] = { 16, 2, { FILTER_FLAGS, ANY }, 1 + BPF_MAXINSNS, 0 }, // flags, then struct sock_filter: seccomp(2)
-	[EXECUTE] = { 17, 1, { ANY }, 1, MANY_STRINGS }, // whether variables are expanded; arguments
+	[EXECUTE] = { 17, 1, { ANY }, 1, MANY_STRINGS }, // flags; the path, arguments
+	[EXECUTE_DESCRIPTOR] = { 17, 1, { DESCRIPTOR }, 1, MANY_STRINGS }, // the program, which is closed; arguments
 };
 
 static const struct operation *first_operation(const struct plan *plan)
@@ -183,7 +196,8 @@ static int has_valid_strings(const struct operation *operation, const struct sha
 {
 	const size_t begins = sizeof *operation + 8 * (size_t)operation->number_count;
 	const char *next = (const char *)operation + begins, *end = (const char *)operation + operation->size;
-	const uint32_t wanted = shape->strings == MANY_STRINGS ? LABELS + 1 : LABELS + shape->strings;
+	const int has_argv0 = operation->kind == EXECUTE && operation->numbers[0] & HAS_ARGV0;
+	const uint32_t wanted = LABELS + (shape->strings == MANY_STRINGS ? 1 + has_argv0 : shape->strings);
 
 	if (operation->string_count < wanted || (shape->strings != MANY_STRINGS && operation->string_count > wanted))
 		return 0;
@@ -226,22 +240,29 @@ static int ends_in_phase(const struct operation *operation)
 	return shapes[last->kind].phase == shapes[operation->kind].phase;
 }
 
-// Whether the operations make sense together: a plan waits for spawnd once, and executes as many programs as are wanted,
-// one or none. Each rule belongs to the one rule set, which comes into force. A program that is confined gains no
-// privileges, and only a program is put under a filter.
-static int is_complete(const uint32_t *counts, uint32_t programs)
+// Whether the operations make sense together: a plan waits for spawnd once, but not in a session, and executes one
+// program, but none in a worker. Each rule belongs to the one rule set, which comes into force. A program that is
+// confined gains no privileges, and only a program that is executed by its path is put under a filter.
+static int is_complete(const uint32_t *counts, enum user user)
 {
 	const uint32_t rules = counts[PATH_RULE] + counts[DESCRIPTOR_RULE];
 
-	if (counts[GO] != 1 || counts[EXECUTE] != programs || (counts[FILTER] && !programs))
+	if (counts[GO] != (user != SESSION_OF_SERVICE) || (counts[FILTER] && !counts[EXECUTE]))
+		return 0;
+	if (counts[EXECUTE] + counts[EXECUTE_DESCRIPTOR] != (user != WORKER))
 		return 0;
 	if (counts[RULESET] > 1 || counts[RESTRICT] != counts[RULESET] || (rules && !counts[RULESET]))
 		return 0;
 	return counts[NO_NEW_PRIVS] || !(counts[RESTRICT] || counts[FILTER]);
 }
 
-// Whether a plan with one program, or with none, is valid as a whole, so that no operation reads beyond its bytes.
-static int is_plan(const struct plan *plan, size_t size, uint32_t programs)
+static int may_have(enum user user, unsigned int kind)
+{
+	return user != SESSION_OF_SERVICE || kinds_of_sessions >> kind & 1;
+}
+
+// Whether a plan for this user is valid as a whole, so that no operation reads beyond its bytes.
+static int is_plan(const struct plan *plan, size_t size, enum user user)
 {
 	uint32_t counts[KINDS] = { 0 };
 	const struct operation *operation;
@@ -256,11 +277,13 @@ static int is_plan(const struct plan *plan, size_t size, uint32_t programs)
 	for (uint32_t i = 0; i < plan->count; i++, operation = next_operation(operation)) {
 		if (!is_valid_operation(operation, left, plan->count - i) || shapes[operation->kind].phase < phase)
 			return 0;
+		if (!may_have(user, operation->kind))
+			return 0;
 		phase = shapes[operation->kind].phase;
 		left -= operation->size;
 		counts[operation->kind]++;
 	}
-	if (left || !is_complete(counts, programs))
+	if (left || !is_complete(counts, user))
 		return 0;
 	operation = first_operation(plan);
 	for (uint32_t i = 0; i < plan->count; i++, operation = next_operation(operation))

@@ -23,8 +23,11 @@ static struct {
 	const struct operation *operation; // that is being carried out
 	unsigned int used;
 	char bytes[512];
-	char *shared; // with spawnd, NULL if no filter can refuse a write
-	unsigned int shared_used;
+	char *shared; // memory for the report, NULL if no filter can refuse a write
+	unsigned int shared_used, shared_size;
+	int is_filtered; // whether a filter may end the process for a system call
+	long failed; // the errno of the failed step
+	const char *step, *cause; // of that, where it is not the errno
 } report;
 
 // An operation for failures before the plan is read.
@@ -44,7 +47,7 @@ enum { SHARED_REPORT = 1 << 16 }; // bytes; the longest report has a path and 25
 // The last byte stays NUL.
 static void share(void)
 {
-	if (report.shared_used + report.used >= SHARED_REPORT)
+	if (report.shared_used + report.used >= report.shared_size)
 		return;
 	copy(report.shared + report.shared_used, report.bytes, report.used);
 	report.shared_used += report.used;
@@ -120,7 +123,7 @@ static void put_text(const char *key, const char *text)
 	put_string(key, text, length_of(text));
 }
 
-static _Noreturn void fail_step(const char *step, const struct failure *failure)
+static void put_failure(const char *step, const struct failure *failure)
 {
 	const struct operation *operation = report.operation;
 	const int is_refused = operation->refused == failure->number && !failure->about[0];
@@ -136,6 +139,14 @@ static _Noreturn void fail_step(const char *step, const struct failure *failure)
 	put_number("errno", (uint64_t)failure->number);
 	put("}");
 	flush();
+	report.failed = failure->number;
+	report.step = step;
+	report.cause = is_refused ? string_of(operation, CAUSE) : "";
+}
+
+static _Noreturn void fail_step(const char *step, const struct failure *failure)
+{
+	put_failure(step, failure);
 	leave(EXIT_CHILD_FAILED);
 }
 

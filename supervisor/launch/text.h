@@ -66,30 +66,72 @@ static void *new_pages(size_t size)
 	return pages < 0 && pages > -4096 ? NULL : (void *)pages;
 }
 
+struct chunk {
+	struct chunk *before;
+	size_t size;
+};
+
+static struct {
+	char *next;
+	size_t left;
+	struct chunk *last;
+	char *kept_next; // the state to which a release returns
+	size_t kept_left;
+} memory;
+
+static int add_chunk(size_t least)
+{
+	const size_t size = least + sizeof(struct chunk) > CHUNK ? least + sizeof(struct chunk) : CHUNK;
+	struct chunk *chunk = new_pages(size);
+
+	if (!chunk)
+		return 0;
+	*chunk = (struct chunk){ memory.last, size };
+	memory.last = chunk;
+	memory.next = (char *)(chunk + 1);
+	memory.left = size - sizeof *chunk;
+	return 1;
+}
+
 // Return memory that lasts until the exec, or NULL.
 static void *new_memory(size_t size)
 {
 	static _Alignas(4096) char first[8192] APART; // enough for most plans, whose parts share pages here
-	static char *next;
-	static size_t left;
 	char *found;
 
-	if (!next) {
-		next = first;
-		left = sizeof first;
+	if (!memory.next) {
+		memory.next = first;
+		memory.left = sizeof first;
 	}
 	size = (size + 15) & ~(size_t)15;
-	if (size > left) {
-		const size_t room = size > CHUNK ? size : CHUNK;
-
-		found = new_pages(room);
-		if (!found)
-			return NULL;
-		next = found;
-		left = room;
-	}
-	found = next;
-	next += size;
-	left -= size;
+	if (size > memory.left && !add_chunk(size))
+		return NULL;
+	found = memory.next;
+	memory.next += size;
+	memory.left -= size;
 	return found;
+}
+
+// For a process that carries out a plan more than once: keep what is there, and have as much as most plans need.
+static inline int keep_memory(void)
+{
+	if (!add_chunk(CHUNK / 2))
+		return 0;
+	memory.last = NULL;
+	memory.kept_next = memory.next;
+	memory.kept_left = memory.left;
+	return 1;
+}
+
+// Release the memory since then.
+static inline void release_memory(void)
+{
+	while (memory.last) {
+		const struct chunk chunk = *memory.last;
+
+		call(__NR_munmap, (long)memory.last, (long)chunk.size, 0, 0);
+		memory.last = chunk.before;
+	}
+	memory.next = memory.kept_next;
+	memory.left = memory.kept_left;
 }

@@ -10,22 +10,26 @@
 static size_t sink;
 
 // Bounds that every plan keeps, said in another way than by the checker.
-static void check_meaning(const struct plan *plan, int programs)
+static void check_meaning(const struct plan *plan, enum user user)
 {
 	const struct operation *operation = first_operation(plan);
-	int waits = 0, is_bound = 0, has_rules = 0, executes = 0;
+	int waits = 0, is_bound = 0, has_rules = 0, is_filtered = 0, executes = 0;
 
 	for (uint32_t i = 0; i < plan->count; i++, operation = next_operation(operation)) {
 		const uint64_t first = operation->number_count ? operation->numbers[0] : 0;
 
 		if (executes)
 			abort();
+		if (user == SESSION_OF_SERVICE &&
+		    (operation->kind == UNDUMPABLE || operation->kind == RECEIVE || operation->kind == ENV_FILE ||
+		     operation->kind == UID || operation->kind == CHROOT || operation->kind == EXECUTE_DESCRIPTOR))
+			abort();
 		switch (operation->kind) {
 		case GO:
 			waits++;
 			break;
 		case NO_NEW_PRIVS:
-			is_bound = waits;
+			is_bound = waits || user == SESSION_OF_SERVICE;
 			break;
 		case MAKE_NAMESPACES:
 			if (first == 0 || first & ~0x4c000000ull)
@@ -44,27 +48,37 @@ static void check_meaning(const struct plan *plan, int programs)
 				abort();
 			break;
 		case FILTER:
-			if (!programs || !is_bound || has_rules == 1 || first & ~6ull || operation->number_count > 4097 ||
+			is_filtered = 1;
+			if (user == WORKER || !is_bound || has_rules == 1 || first & ~6ull || operation->number_count > 4097 ||
 			    operation->number_count < 2)
 				abort();
 			break;
+		case EXECUTE_DESCRIPTOR:
+			if (is_filtered)
+				abort();
+			executes = 1;
+			break;
 		case EXECUTE:
+			if (first & HAS_ARGV0 && operation->string_count < LABELS + 2)
+				abort();
 			executes = 1;
 			break;
 		}
 	}
-	if (waits != 1 || executes != programs || has_rules == 1)
+	if (waits != (user != SESSION_OF_SERVICE) || executes != (user != WORKER) || has_rules == 1)
 		abort();
 }
 
-// Return whether it is a plan that executes a program, or else one that executes none, as 'y', 'f' or 'n'.
+// Return whether it is a plan of a service, or else of a forked worker or of a session, as 'y', 'f', 's' or 'n'.
 static char read_plan(const uint8_t *data, size_t size)
 {
 	struct plan *plan = malloc(size ? size : 1);
-	char found;
+	char found = 'n';
 
 	memcpy(plan, data, size);
-	found = is_plan(plan, size, 1) ? 'y' : is_plan(plan, size, 0) ? 'f' : 'n';
+	for (int user = WORKER; user <= SESSION_OF_SERVICE; user++)
+		if (is_plan(plan, size, user))
+			found = "fys"[user];
 	if (found != 'n') {
 		const struct operation *operation = first_operation(plan);
 		uint64_t phase = 0;
@@ -80,7 +94,7 @@ static char read_plan(const uint8_t *data, size_t size)
 		}
 		if ((const char *)operation != (const char *)plan + size)
 			abort();
-		check_meaning(plan, found == 'y');
+		check_meaning(plan, found == 'y' ? SERVICE : found == 's' ? SESSION_OF_SERVICE : WORKER);
 	}
 	free(plan);
 	return found;

@@ -12,14 +12,14 @@ HEADER = 16  # bytes, as long as the first numbers of an operation
 
 def inserted(data: bytes, more: Iterable[bytes]) -> bytes:
     """Put each operation before those of later kinds, which are numbered in the order of a plan."""
-    operations = list(_operations(data))
+    operations = list(operations_of(data))
     for new in more:
         at = next(at for at, operation in enumerate(operations) if _kind(operation) > _kind(new))
         operations.insert(at, new)
     return plan(operations)
 
 
-def _operations(data: bytes) -> Iterator[bytes]:
+def operations_of(data: bytes) -> Iterator[bytes]:
     at = HEADER
     while at < len(data):
         (size,) = unpack_from("=I", data, at + 12)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from supervisor.definitions.service import Service
-from supervisor.launch.operations import Kind, operation, plan
+from supervisor.launch.operations import EXPANDS, HAS_ARGV0, Kind, operation, plan
 from supervisor.launch.program import Arrival
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS
 from supervisor.process.launch import Launch
@@ -27,9 +27,24 @@ def plans() -> dict[str, bytes]:
             _launch(full, fds=(("a", 7), ("b", 8)), marks=marks, emptied=(4,), rewound=(3,), keyring=True), ARRIVAL
         ),
         "confined": plan(_confined()),
+        "session": plan(_session()),
         "forked": make_plan(_launch(Service("small"), worker=True), Arrival({}, 4)),
         "full forked": make_plan(_launch(full, fds=(("a", 7), ("b", 8)), worker=True), ARRIVAL),
     }
+
+
+def _session() -> list[bytes]:
+    """Return operations of an acceptor's sessions."""
+    return [
+        operation(Kind.SESSION, "start a session"),
+        operation(Kind.SIGNALS, "reset signals", numbers=[1, 0]),
+        operation(Kind.MOVE, "place", numbers=[3, 0, 3, 1]),
+        operation(Kind.ENVIRONMENT, "set up", strings=["LISTEN_FDS=1"]),
+        operation(Kind.OWN_PID, "set up", strings=["LISTEN_PID"]),
+        operation(Kind.BINDING_LIMIT, "set limit nofile", numbers=[7, 5, 6]),
+        operation(Kind.NO_NEW_PRIVS, "set no_new_privs"),
+        operation(Kind.EXECUTE, "exec", numbers=[EXPANDS | HAS_ARGV0], strings=["/bin/true", "true", "$A"]),
+    ]
 
 
 def _confined() -> list[bytes]:

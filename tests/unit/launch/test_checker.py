@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.launch import PATH
-from supervisor.launch.operations import VERSION, Kind, operation, plan
+from supervisor.launch.operations import HAS_ARGV0, VERSION, Kind, operation, plan
 from supervisor.launch.program import carry_out_forked
 from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWUTS
 from supervisor.process.failure import read_failure
@@ -36,7 +36,7 @@ MISSING = "No such file or directory (ENOENT)"
 NO_PLAN = "cannot start: the plan is none that this version carries out (EINVAL)"
 
 Check = Callable[[Iterable[bytes]], str]
-PROGRAM, FORKED, NONE = "yfn"
+PROGRAM, FORKED, SESSION, NONE = "yfsn"
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,8 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> Check:
 
 def test_what_spawnd_writes_is_taken(check: Check) -> None:
     found = dict(zip(plans(), check(plans().values()), strict=True))
-    assert found == {name: FORKED if "forked" in name else PROGRAM for name in plans()}
+    sorts = {"forked": FORKED, "full forked": FORKED, "session": SESSION}
+    assert found == {name: sorts.get(name, PROGRAM) for name in plans()}
 
 
 @pytest.mark.parametrize("name", sorted(plans()))
@@ -192,7 +193,46 @@ def test_what_makes_no_sense_is_no_plan(check: Check) -> None:
     forked = [plan([GO]), plan(restricted), plan([*restricted, _filter(0, ALLOW)])]
     assert check(forked) == FORKED * 2 + NONE
     found = dict(zip(NOT_PLANS, check(map(plan, NOT_PLANS.values())), strict=True))
-    assert {name: sort for name, sort in found.items() if sort != NONE} == {"no program": FORKED}
+    others = {"no program": FORKED, "nobody is waited for": SESSION}
+    assert {name: sort for name, sort in found.items() if sort != NONE} == others
+
+
+BY_DESCRIPTOR = operation(Kind.EXECUTE_DESCRIPTOR, numbers=[5], strings=["acceptor", "4"])
+OF_SESSIONS = {
+    *(Kind.SESSION, Kind.SIGNALS, Kind.CLOSE, Kind.MOVE, Kind.LIMIT, Kind.ENVIRONMENT, Kind.OWN_PID),
+    *(Kind.BINDING_LIMIT, Kind.NO_NEW_PRIVS),
+}
+
+
+def _ordered(kind: int, new: bytes, go: bytes) -> list[bytes]:
+    return [go, new] if kind == Kind.NO_NEW_PRIVS else [new, go]
+
+
+def test_a_session_inherits_the_rest(check: Check) -> None:
+    kinds = [kind for name, kind in vars(Kind).items() if name.isupper() and kind < Kind.RULESET and kind != Kind.GO]
+    tried = [
+        (kind, operation(kind, numbers=numbers, strings=strings))
+        for kind in kinds
+        for numbers in ([], [0], [0, 0], [0, 0, 0], [0, 0, 0, 0], [0] * 5, [0x4000000], [0, 0x4000000])
+        for strings in ([], ["A=1"], ["", "", "", ""])
+    ]
+    of_services = check(plan([*_ordered(kind, new, GO), END]) for kind, new in tried)
+    of_sessions = check(plan([new, END]) for _kind, new in tried)
+    assert {kind for (kind, _), sort in zip(tried, of_services, strict=True) if sort == PROGRAM} == set(kinds)
+    allowed = {kind for (kind, _), sort in zip(tried, of_sessions, strict=True) if sort == SESSION}
+    assert allowed == OF_SESSIONS
+
+
+def test_a_program_on_a_descriptor(check: Check) -> None:
+    named = operation(Kind.EXECUTE, numbers=[HAS_ARGV0], strings=["/bin/true", "name"])
+    unnamed = operation(Kind.EXECUTE, numbers=[HAS_ARGV0], strings=["/bin/true"])
+    taken = [[GO, BY_DESCRIPTOR], [GO, named], [named]]
+    refused = [
+        *([BY_DESCRIPTOR], [GO, BY_DESCRIPTOR, END], [GO, END, BY_DESCRIPTOR], [GO, unnamed]),
+        [GO, BOUND, _filter(0, ALLOW), BY_DESCRIPTOR],
+    ]
+    assert check(map(plan, taken)) == PROGRAM * 2 + SESSION
+    assert set(check(map(plan, refused))) == {NONE}
 
 
 def test_a_forked_child_executes_nothing() -> None:

@@ -1,0 +1,219 @@
+"""The program `acceptor`, which starts a session for each client, and its options.
+
+`Options` become bytes for a sealed memfd, in the format of `options.h`. Times are seconds here.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, tzinfo
+from ipaddress import IPv4Network, IPv6Network
+
+from supervisor.launch import ACCEPTOR
+from supervisor.launch.session_table import MOST_SESSIONS
+
+LOG = 2
+RESERVE = 3  # the number of /dev/null in the acceptor, and of the connection in the plan of a session
+LOGGED = ("none", "failures", "all")
+
+_MAGIC, _VERSION = 0x50434341, 1
+_NUMBERS = 28
+_HEAD = struct.Struct("=4I")
+_LIST = struct.Struct("=2I")
+_ENTRY = struct.Struct("=2HI16s")
+_LAST_ERRNO = 133  # EHWPOISON
+_FIRST_GROUP, _FIRST_USER = 3, 2
+_MAPPED = bytes(10) + b"\xff\xff"
+
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user, or a group, as entry of an access list for Unix sockets."""
+
+    id: int
+    is_group: bool = False
+
+
+Entry = Network | User
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `burst` starts at once, and one more after each `interval`."""
+
+    interval: float
+    burst: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Options of an acceptor. Descriptors are numbers in the acceptor, and -1 where there is none.
+
+    `memory` is /proc/meminfo, `processes` the directory /proc, `denied` the table of `make_denied`, which only a trap
+    may write to. `hours` are minutes of the week from Monday on, each range without its end; `zone` has the changes of
+    local time. `per_source` is 0 for no limit; `load_max` and `memory_min`, in bytes, are None. `session_timeout` is 0
+    for none; `linger` is None for an acceptor that stays. `logged` is one of LOGGED.
+    """
+
+    plan: int
+    table: int
+    processes: int
+    listeners: tuple[int, ...]
+    denied: int = -1
+    banner: int = -1
+    refused_banner: int = -1
+    memory: int = -1
+    max: int = 256
+    per_source: int = 0
+    v4_bits: int = 32
+    v6_bits: int = 64
+    rate: Rate | None = None
+    source_rate: Rate | None = None
+    load_max: float | None = None
+    memory_min: int | None = None
+    refuses: bool = False
+    is_trap: bool = False
+    deny_time: float = 3600
+    session_timeout: float = 0
+    stop_signal: int = 15
+    stop_timeout: float = 10
+    nodelay: bool = False
+    keepalive: bool = False
+    linger: float | None = 10
+    logged: str = "failures"
+    only_from: tuple[Entry, ...] | None = None
+    no_access: tuple[Entry, ...] = ()
+    hours: tuple[tuple[int, int], ...] = ()
+    zone: tuple[tuple[int, int], ...] = ()
+
+
+def encode(options: Options) -> bytes:
+    """Return the bytes of the options."""
+    lists = [
+        (len(options.listeners), struct.pack(f"={len(options.listeners)}q", *options.listeners)),
+        _entries(options),
+        _pairs(options.hours),
+        _pairs(options.zone),
+        (_LAST_ERRNO + 1, _ERRORS),
+    ]
+    begin = _HEAD.size + 8 * _NUMBERS + _LIST.size * len(lists)
+    heads, body = b"", b""
+    for count, data in lists:
+        heads += _LIST.pack(begin + len(body), count)
+        body += data + bytes(-len(data) % 8)
+    size = begin + len(body) + 8  # the last byte is NUL
+    return _HEAD.pack(_MAGIC, _VERSION, size, 0) + _numbers(options) + heads + body + bytes(8)
+
+
+def _numbers(options: Options) -> bytes:
+    rate, source_rate = options.rate, options.source_rate
+    return struct.pack(
+        f"={_NUMBERS}q",
+        *(options.plan, options.table, options.denied, options.banner, options.refused_banner, options.memory),
+        *(options.processes, min(options.max, MOST_SESSIONS), options.per_source, options.v4_bits, options.v6_bits),
+        *(*_rate(rate), *_rate(source_rate)),
+        -1 if options.load_max is None else round(options.load_max * 65536),
+        -1 if options.memory_min is None else options.memory_min,
+        *(options.refuses, options.is_trap, _ns(options.deny_time)),
+        *(_ns(options.session_timeout), options.stop_signal, _ns(options.stop_timeout)),
+        *(options.nodelay, options.keepalive),
+        -1 if options.linger is None else _ns(options.linger),
+        *(LOGGED.index(options.logged), options.only_from is not None),
+    )
+
+
+def _ns(seconds: float) -> int:
+    return min(round(seconds * 1e9), 1 << 61)
+
+
+def _rate(rate: Rate | None) -> tuple[int, int]:
+    """Return the time for each start, and the time that may be used up in advance."""
+    return (0, 0) if rate is None else (_ns(rate.interval), _ns(rate.interval * (rate.burst - 1)))
+
+
+def _pairs(pairs: Sequence[tuple[int, int]]) -> tuple[int, bytes]:
+    return len(pairs), b"".join([struct.pack("=2q", *pair) for pair in pairs])
+
+
+def _entries(options: Options) -> tuple[int, bytes]:
+    """Return the entries of both lists, the most specific ones first; of two that are equal, `no_access` decides."""
+    entries = [(*_specific(entry), allowed, entry) for allowed, entry in _both_lists(options)]
+    entries.sort(key=lambda entry: entry[:3])
+    return len(entries), b"".join([_entry(entry, bool(allowed)) for *_, allowed, entry in entries])
+
+
+def _both_lists(options: Options) -> Iterator[tuple[int, Entry]]:
+    yield from ((0, entry) for entry in options.no_access)
+    yield from ((1, entry) for entry in options.only_from or ())
+
+
+def _specific(entry: Entry) -> tuple[int, int]:
+    if isinstance(entry, User):
+        return 0, int(entry.is_group)
+    return 1, -entry.prefixlen
+
+
+def _entry(entry: Entry, is_allowed: bool) -> bytes:
+    if isinstance(entry, User):
+        return _ENTRY.pack(_FIRST_GROUP if entry.is_group else _FIRST_USER, is_allowed, entry.id, bytes(16))
+    address = entry.network_address.packed
+    if isinstance(entry, IPv4Network):
+        return _ENTRY.pack(0, is_allowed, 96 + entry.prefixlen, _MAPPED + address)
+    return _ENTRY.pack(1, is_allowed, entry.prefixlen, address)
+
+
+_ERRORS = b"".join([os.strerror(number).encode() + b"\0" for number in range(_LAST_ERRNO + 1)])
+
+
+def zone_changes(zone: tzinfo, now: datetime, years: int = 10) -> tuple[tuple[int, int], ...]:
+    """Return the seconds of UTC from which an offset of local time holds, with that, for the next years.
+
+    Two changes within 8 days count as none.
+    """
+    step = timedelta(days=8)
+    at, end = now.astimezone(UTC), now + timedelta(days=366 * years)
+    found = [(int(at.timestamp()), _offset(zone, at))]
+    while at < end:
+        if _offset(zone, at + step) != found[-1][1]:
+            change = _first_change(zone, at, at + step)
+            found.append((change, _offset(zone, at + step)))
+        at += step
+    return tuple(found)
+
+
+def _offset(zone: tzinfo, at: datetime) -> int:
+    return int((at.astimezone(zone).utcoffset() or timedelta()).total_seconds())
+
+
+def _first_change(zone: tzinfo, before: datetime, after: datetime) -> int:
+    low, high = int(before.timestamp()), int(after.timestamp())
+    old = _offset(zone, before)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if _offset(zone, datetime.fromtimestamp(middle, UTC)) == old:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def open_acceptor() -> int:
+    """Open the program as a path descriptor, which the caller owns.
+
+    A file that users cannot read makes their process undumpable from its first instruction on, so root takes the right
+    to read it away where an installer has given it. Raises OSError.
+    """
+    fd = os.open(ACCEPTOR, os.O_PATH | os.O_CLOEXEC)
+    mode = os.fstat(fd).st_mode
+    if os.geteuid() == 0 and mode & 0o066:
+        try:
+            os.chmod(f"/proc/self/fd/{fd}", mode & 0o711)
+        except OSError:
+            os.close(fd)
+            raise
+    return fd

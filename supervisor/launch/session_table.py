@@ -1,0 +1,184 @@
+"""The table of an acceptor: counters, and a slot for each session, in a memfd with the format of `table.h`.
+
+spawnd makes it, keeps it from one acceptor to the next, and reads it at any time: `docs/design/accept.md`.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, fcntl
+from socket import AF_INET, AF_INET6, inet_ntop
+from typing import NamedTuple
+
+MOST_SESSIONS = 16384
+RULES = (
+    *("", "no_access", "only_from", "hours", "trap", "denied", "per_source", "source_rate"),
+    *("max", "rate", "load_max", "memory_min"),
+)
+TICKS = 100  # a second, in /proc/PID/stat
+
+_TABLE_MAGIC, _TABLE_VERSION = 0x4C425441, 1
+_PEER = struct.Struct("=2H2Ii16s")
+_SESSION = struct.Struct(f"=IiQ3q{_PEER.size}sQ")
+_REFUSAL = struct.Struct(f"=2Iq{_PEER.size}s")
+_TROUBLE = struct.Struct("=IiQqQ")
+_FIRST = struct.Struct("=4I2Q")
+_COUNTERS = struct.Struct(f"=5Q{len(RULES)}QQ2q")
+_HEADER = struct.Struct(f"{_FIRST.size}s{_COUNTERS.size}s{_REFUSAL.size}s{_TROUBLE.size}s")
+_GENERATION = 16
+_PAGE, _REPORT, _ADDRESSES, _TIMED_KEY = 4096, 1 << 15, 4096, 24
+_SLOTS = _PAGE + _REPORT + _ADDRESSES * _TIMED_KEY
+TABLE_SIZE = _SLOTS + MOST_SESSIONS * _SESSION.size
+_DENIED_MAGIC = 0x594E4544
+DENIED_SIZE = 16 + _ADDRESSES * _TIMED_KEY
+_TRIES = 100
+
+
+class Peer(NamedTuple):
+    """A client. `address` is empty for Unix sockets, `uid` and `pid` are 0 for others."""
+
+    address: str
+    port: int
+    uid: int
+    pid: int
+
+    def __str__(self) -> str:
+        return f"{self.address} port {self.port}" if self.address else f"uid {self.uid} pid {self.pid}"
+
+
+class Session(NamedTuple):
+    """A session: its process has started between the ticks `earliest` and `latest`, `since` is of the epoch."""
+
+    pid: int
+    earliest: int
+    latest: int
+    since: float
+    peer: Peer
+
+
+class Refusal(NamedTuple):
+    """The last refusal: its rule and time, and the client."""
+
+    rule: str
+    time: float
+    peer: Peer
+
+
+class Trouble(NamedTuple):
+    """The last failure of a step: errno, failures so far, time, and the report for `read_failure`."""
+
+    number: int
+    failures: int
+    time: float
+    report: bytes
+
+
+class Counters(NamedTuple):
+    """Counters of a service; `refused` is by rule."""
+
+    accepted: int
+    started: int
+    ended: int
+    sessions: int
+    held: int
+    refused: dict[str, int]
+    lost_lines: int
+    last_start: float
+    refusal: Refusal | None
+    trouble: Trouble | None
+
+
+def make_table() -> int:
+    """Return the memfd of a new table, which the caller owns. Raises OSError."""
+    first = _FIRST.pack(_TABLE_MAGIC, _TABLE_VERSION, MOST_SESSIONS, 0, 0, _seed())
+    return _make("sessions", TABLE_SIZE, first)
+
+
+def make_denied() -> tuple[int, int]:
+    """Return the memfd of a new table of denied addresses for traps, and one for others, which cannot write to it.
+
+    The caller owns them. Raises OSError.
+    """
+    fd = _make("denied", DENIED_SIZE, struct.pack("=2IQ", _DENIED_MAGIC, 0, _seed()))
+    try:
+        os.fchmod(fd, 0o600)  # users could open it anew otherwise
+        return fd, os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        os.close(fd)
+        raise
+
+
+def _seed() -> int:
+    return int.from_bytes(os.urandom(8), "little")
+
+
+def _make(name: str, size: int, first: bytes) -> int:
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(fd, size)
+        os.pwrite(fd, first, 0)
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def end_generation(fd: int) -> None:
+    """Let no process that is not yet in the table become a session; for a table whose acceptor has ended."""
+    generation = int.from_bytes(os.pread(fd, 8, _GENERATION), "little")
+    os.pwrite(fd, (generation + 1).to_bytes(8, "little"), _GENERATION)
+
+
+def read_counters(fd: int) -> Counters:
+    """Read the counters of a table. A part that is being written is read again; it is None if that goes on."""
+    for _ in range(_TRIES):
+        _first, counters, refusal, trouble = _HEADER.unpack(os.pread(fd, _HEADER.size, 0))
+        if not (refusal[0] & 1 or trouble[0] & 1):
+            break
+    accepted, started, ended, sessions, held, *refused, lost_lines, last_start, _rate = _COUNTERS.unpack(counters)
+    return Counters(
+        *(accepted, started, ended, sessions, held),
+        dict(zip(RULES[1:], refused[1:], strict=True)),
+        *(lost_lines, last_start / 1e9, _refusal(refusal), _trouble(fd, trouble)),
+    )
+
+
+def _refusal(data: bytes) -> Refusal | None:
+    changes, rule, time, peer = _REFUSAL.unpack(data)
+    return None if changes & 1 or not rule else Refusal(RULES[rule], time / 1e9, _peer(peer))
+
+
+def _trouble(fd: int, data: bytes) -> Trouble | None:
+    changes, number, count, time, size = _TROUBLE.unpack(data)
+    if changes & 1 or not count:
+        return None
+    return Trouble(number, count, time / 1e9, os.pread(fd, min(size, _REPORT), _PAGE))
+
+
+def _peer(data: bytes) -> Peer:
+    family, port, uid, _gid, pid, address = _PEER.unpack(data)
+    match family:
+        case 4:
+            return Peer(inet_ntop(AF_INET, address[12:]), port, 0, 0)
+        case 6:
+            return Peer(inet_ntop(AF_INET6, address), port, 0, 0)
+    return Peer("", 0, uid, pid)
+
+
+def read_sessions(fd: int) -> Iterator[Session]:
+    """Read the sessions of a table. The processes of some may have ended, and their pids may be taken anew."""
+    used = min(_FIRST.unpack(os.pread(fd, _FIRST.size, 0))[3], MOST_SESSIONS)
+    data = os.pread(fd, used * _SESSION.size, _SLOTS)
+    for at in range(0, len(data) - _SESSION.size + 1, _SESSION.size):
+        slot = data[at : at + _SESSION.size]
+        for _ in range(_TRIES):
+            if not slot[0] & 1:
+                break
+            slot = os.pread(fd, _SESSION.size, _SLOTS + at)
+        _changes, pid, _number, begin, end, since, peer, _ = _SESSION.unpack(slot)
+        if pid > 0 and not slot[0] & 1:
+            tick = 10**9 // TICKS
+            yield Session(pid, begin // tick, end // tick, since / 1e9, _peer(peer))

@@ -1,0 +1,234 @@
+#!/usr/bin/env python3
+"""One process for each connection: connections a second and latency of inetd-style servers, side by side.
+
+Each server listens on a loopback port and starts a small static program for each connection, which writes "ok" and
+exits.  floor is a C program that accepts and does vfork and exec; python is the same with os.posix_spawn; acceptor is
+ours without spawnd.  xinetd and tcpserver are the packages xinetd and ucspi-tcp of Debian.  `--sessions N` makes as
+many connections in the end, and prints the memory of each server before and after.  Prints one line of JSON each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.unit.launch.accepting import Acceptor
+
+BACKLOG = 1024
+MANY = 1000  # sessions at a time, which nobody reaches
+PROGRAM = '#include <unistd.h>\nint main(void) { return write(1, "ok\\n", 3) != 3; }\n'
+FLOOR = r"""
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+int main(int count, char **words)
+{
+	const int one = 1, listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_in here = { .sin_family = AF_INET, .sin_port = htons(atoi(words[count - 2])) };
+
+	here.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	signal(SIGCHLD, SIG_IGN);
+	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	if (bind(listener, (void *)&here, sizeof here) || listen(listener, 1024))
+		return 1;
+	for (;;) {
+		const int connection = accept4(listener, 0, 0, SOCK_CLOEXEC);
+
+		if (connection < 0)
+			continue;
+		if (vfork() == 0) {
+			dup2(connection, 0);
+			dup2(connection, 1);
+			execl(words[count - 1], words[count - 1], (char *)0);
+			_exit(1);
+		}
+		close(connection);
+	}
+}
+"""
+PYTHON = """
+import os, signal, socket, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=1024)
+while True:
+    connection, _ = listener.accept()
+    moves = [(os.POSIX_SPAWN_DUP2, connection.fileno(), target) for target in (0, 1)]
+    os.posix_spawn(sys.argv[2], [sys.argv[2]], {}, file_actions=moves)
+    connection.close()
+"""
+XINETD = """
+defaults
+{{
+ instances = UNLIMITED
+ cps = 1000000 1
+ per_source = UNLIMITED
+}}
+service ok
+{{
+ type = UNLISTED
+ port = {port}
+ bind = 127.0.0.1
+ socket_type = stream
+ protocol = tcp
+ wait = no
+ user = nobody
+ server = {program}
+}}
+"""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def command_of(name: str, folder: Path, port: int) -> list[str]:
+    """Return the command of a server that is no part of ours."""
+    program = folder / "ok"
+    match name:
+        case "floor":
+            return [str(folder / "floor"), str(port), str(program)]
+        case "python":
+            return [sys.executable, "-S", "-E", str(folder / "server.py"), str(port), str(program)]
+        case "tcpserver":
+            return [name, "-HRDl0", "-c", str(MANY), "-b", str(BACKLOG), "127.0.0.1", str(port), str(program)]
+        case "xinetd":
+            (folder / "xinetd.conf").write_text(XINETD.format(port=port, program=program))
+            names = {"-f": "xinetd.conf", "-filelog": "log", "-pidfile": "pid"}
+            return ["xinetd", "-dontfork", *(word for key, name in names.items() for word in (key, str(folder / name)))]
+    raise ValueError(name)
+
+
+@contextmanager
+def serving(name: str, folder: Path) -> Iterator[tuple[int, int]]:
+    """Run a server; yields its port and pid."""
+    port = free_port()
+    if name == "acceptor":
+        listener = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
+        with Acceptor((str(folder / "ok"),), listener=listener, max=MANY, environment={}) as acceptor:
+            yield port, acceptor.pid
+        return
+    command = command_of(name, folder, port)
+    server = subprocess.Popen(command, stdin=-3, stdout=-3, stderr=-3, start_new_session=True)
+    try:
+        yield port, server.pid
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(10)
+
+
+def wait_for(port: int) -> None:
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"nobody listens on port {port}")
+
+
+def load(port: int, clients: int, may_go_on: Callable[[int], bool]) -> dict[str, float]:
+    """Connect again and again from threads, as long as `may_go_on` permits with the number of connections of one."""
+    took: list[float] = []
+    wrong: list[int] = []
+
+    def client() -> None:
+        count = 0
+        while may_go_on(count):
+            begin = time.perf_counter()
+            if ask(port) != b"ok\n":
+                wrong.append(1)
+            took.append(time.perf_counter() - begin)
+            count += 1
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    begin = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.monotonic() - begin
+    took.sort()
+    return {
+        "per_s": round(len(took) / seconds),
+        "p50_ms": round(took[len(took) // 2] * 1e3, 2),
+        "p99_ms": round(took[int(len(took) * 0.99)] * 1e3, 2),
+        "wrong": len(wrong),
+    }
+
+
+def until(end: float) -> Callable[[int], bool]:
+    return lambda _count: time.monotonic() < end
+
+
+def ask(port: int) -> bytes:
+    data = b""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 10) as connection:
+        while part := connection.recv(100):
+            data += part
+    return data
+
+
+def pss(pid: int) -> int:
+    """Return the memory of a process in kB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, object]:
+    row: dict[str, object] = {"name": name}
+    with serving(name, folder) as (port, pid):
+        wait_for(port)
+        row["pss_kb"] = pss(pid)
+        for clients in options.clients.split(","):
+            row[f"c{clients}"] = load(port, int(clients), until(time.monotonic() + options.seconds))
+        if options.sessions:
+            each = options.sessions // 16
+            row["many"] = load(port, 16, lambda count: count < each)
+            time.sleep(1)
+        row["pss_after_kb"] = pss(pid)
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--clients", default="1,16")
+    parser.add_argument("--rounds", type=int, default=1, help="the servers take turns")
+    parser.add_argument("--sessions", type=int, default=0)
+    parser.add_argument("names", nargs="*", default=["floor", "acceptor", "tcpserver", "xinetd"])
+    options = parser.parse_args()
+    for name, package in (("xinetd", "xinetd"), ("tcpserver", "ucspi-tcp")):
+        if name in options.names and not shutil.which(name):
+            parser.error(f"{name} is not there: apt-get install {package}")
+    with tempfile.TemporaryDirectory(prefix="inetd-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "server.py").write_text(PYTHON)
+        for program, source in (("ok", PROGRAM), ("floor", FLOOR)):
+            (folder / f"{program}.c").write_text(source)
+            command = ["cc", "-O2", "-static", "-o", str(folder / program), str(folder / f"{program}.c")]
+            subprocess.run(command, check=True)
+        for _ in range(options.rounds):
+            for server in options.names:
+                print(json.dumps(measure(server, folder, options)), flush=True)
+
+
+if __name__ == "__main__":
+    os.environ["PATH"] += ":/usr/sbin"
+    main()
