@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from errno import errorcode
+from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC, errorcode
 
 from supervisor.printable import quoted
 
 EXIT_FAILED = 1  # the next start may succeed
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: the definitions prevent a start
+SHORTAGES = frozenset({EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC})  # what the host lacks now, it may have later
 
 
 class SpawnError(Exception):
@@ -39,6 +40,10 @@ class RuntimeFolderError(SpawnError):
     """The run-time folder cannot be used, or another supervisor uses it."""
 
 
+class ShortageError(SpawnError):
+    """The host lacks what a take-over needs; the services of the earlier spawnd live on."""
+
+
 class StepError(SpawnError):
     """A step of starting a service failed; the text names the step, the path and the errno (0: none).
 
@@ -54,6 +59,11 @@ class StepError(SpawnError):
         self.errno = errno
         self.cause = cause
         self.line = line
+
+
+def is_shortage(error: Exception) -> bool:
+    """Whether the same action may succeed later because the host has more room then."""
+    return isinstance(error, StepError | OSError) and error.errno in SHORTAGES
 
 
 class ServedFileError(StepError):

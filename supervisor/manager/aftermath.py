@@ -18,7 +18,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
-from supervisor.errors import StepError
+from supervisor.errors import StepError, is_shortage
 from supervisor.lifecycle.cause import background
 from supervisor.lifecycle.life import (
     Cause,
@@ -37,7 +37,7 @@ from supervisor.log.output import Outputs
 from supervisor.loop.loop import Loop, Timer
 from supervisor.manager import functions
 from supervisor.manager.background import Background
-from supervisor.manager.emptying import Emptying, Parting
+from supervisor.manager.emptying import Again, Emptying, Parting
 from supervisor.manager.kin import Kin
 from supervisor.manager.unit import Unit
 from supervisor.process.children import Children, Exit, signal_name
@@ -90,40 +90,59 @@ class Aftermath:
 
     def end(self, unit: Unit, clean: bool) -> None:
         """Tell the owner of the end, once every process that has to be gone is gone, besides its killed group."""
-
-        def done() -> None:
-            unit.ended_clean = None
-            unit.rest = None
-            if unit.cgroup is None and not spares_others(unit.service, unit.life, clean):
-                if unit.leftover_pids:
-                    self._kin.kill(unit)
-                self._strays.end(unit)
-            self._outputs.end_line(unit.name)
-            # An older spawnd had one field for both results. A first process that went into the background
-            # has set
-            # neither.
-            reason = (in_call(unit.life) and unit.last_call) or unit.last_exit or NOTHING_LEFT
-            self._owner.exited(unit, clean, reason)
-
         if clean and (unit.is_sought or goes_into_background(unit.service, unit.life)):
             self._seek(unit)
             return
+        told = unit.ended_clean is not None or tells_all(unit.service, unit.life)
+        unit.ended_clean = clean
+        self._try_end_rest(unit, told)
+
+    def _try_end_rest(self, unit: Unit, told: bool, is_overdue: bool = False) -> None:
+        """Make the leftovers of the main process end, and tell of its end once there are none to wait for."""
+        unit.rest = None
         patient = lets_end(unit.service, unit.life)
-        if patient or not spares_others(unit.service, unit.life, clean):
-            with logged(unit):
-                unit.rest = self._end_rest(unit, patient, done)
+        if patient or not self._spares_others(unit):
+            try:
+                unit.rest = self._end_rest(unit, patient and not is_overdue, told)
+            except (StepError, OSError) as error:
+                unit.rest = self._later(unit, error, partial(self._try_end_rest, unit, told))
         if unit.rest is None:
-            done()
+            self._tell_end(unit)
         else:
-            unit.ended_clean = clean
             self._owner.touch(unit)
 
-    def _end_rest(self, unit: Unit, patient: bool, done: Callable[[], None]) -> Emptying | Parting | None:
+    def _later(self, unit: Unit, error: StepError | OSError, act: Callable[[bool], None]) -> Again | None:
+        """Log that leftovers cannot be ended. They have to be gone before the next start: act again if that helps."""
+        log.warning("%s: %s", unit.name, error)
+        return Again(self._loop, act) if is_shortage(error) else None
+
+    def _tell_end(self, unit: Unit, _is_overdue: bool = False) -> None:
+        """Tell the owner of the end: no process is left that has to be waited for."""
+        unit.rest = None
+        if unit.cgroup is None and not self._spares_others(unit):
+            try:
+                self._kin.kill(unit)
+            except (StepError, OSError) as error:
+                unit.rest = self._later(unit, error, partial(self._tell_end, unit))
+                if unit.rest is not None:
+                    return
+            self._strays.end(unit)
+        clean, unit.ended_clean = bool(unit.ended_clean), None
+        self._outputs.end_line(unit.name)
+        # an older spawnd had one field for both results; a first process that went into the background has set neither
+        reason = (in_call(unit.life) and unit.last_call) or unit.last_exit or NOTHING_LEFT
+        self._owner.exited(unit, clean, reason)
+
+    @staticmethod
+    def _spares_others(unit: Unit) -> bool:
+        return spares_others(unit.service, unit.life, bool(unit.ended_clean))
+
+    def _end_rest(self, unit: Unit, patient: bool, told: bool) -> Emptying | Parting | None:
         """Make the leftovers of the main process end; return None if there are none to wait for.
 
-        If `patient`, leftovers that were not told to end before are told now. Raises StepError, OSError.
+        If `patient`, leftovers are told to end unless they were `told` before. Raises StepError, OSError.
         """
-        told = unit.ended_clean is not None or tells_all(unit.service, unit.life)
+        done = partial(self._tell_end, unit)
         if unit.cgroup is not None:
             if not unit.cgroup.is_populated():
                 return None
@@ -183,8 +202,8 @@ class Aftermath:
             self.end(unit, False)
             return
         is_ours = process.parent == os.getpid() and process.pid not in self._children.pids()
-        run = Run(process.pid, started=process.started) if is_ours else find_survivor(process.pid, process.started)
-        if run is None:  # it has just ended: the next look finds no process
+        run = Run(process.pid, started=process.started) if is_ours else _hold(unit, process)
+        if run is None:  # it has just ended, and the next look finds no process; or it cannot be held yet
             self.end(unit, True)
             return
         unit.leftover_pids = still_living(unit.leftover_pids)
@@ -219,6 +238,12 @@ class Aftermath:
         if ended is not None and ended.status == 0 and unit.life.cause is Cause.EXIT:
             note_left(unit, ended, count)
             self._owner.touch(unit)
+
+
+def _hold(unit: Unit, process: Process) -> Run | None:
+    with logged(unit):
+        return find_survivor(process.pid, process.started)
+    return None
 
 
 @contextmanager
@@ -279,7 +304,11 @@ class Strays:
         for unit in ended:
             doomed = _own(unit, orphans)
             if doomed:
-                kill_processes(doomed)
+                try:
+                    kill_processes(doomed)
+                except OSError as error:
+                    log.warning("%s: cannot end the processes that it has left, trying again: %s", unit.name, error)
+                    self.end(unit)
                 own[unit] = len(doomed.keys() & new.keys())
         without = {pid: marked.started for pid, marked in new.items() if not marked.service}
         if unproven := still_living(without).keys() - set(self._left()) if without else ():

@@ -6,6 +6,7 @@ import errno
 from collections.abc import Callable, Mapping
 
 from supervisor.definitions.service import Service
+from supervisor.errors import StepError
 from supervisor.lifecycle.wording import misled, several, unread
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop, Timer
@@ -75,8 +76,13 @@ class Background:
         if self._is_over:
             return
         self._is_looking = False
-        processes = self._find()
-        unproven = self._find_unproven() if self._service.pid_file else {}
+        try:
+            processes = self._find()
+            unproven = self._find_unproven() if self._service.pid_file else {}
+        except (StepError, OSError) as error:
+            log.warning("%s: cannot look for its processes, trying again: %s", self._service.name, error)
+            self._look_later()
+            return
         if self._is_unwanted and (processes or not unproven):
             self.kill()
             return
@@ -85,6 +91,9 @@ class Background:
             self._is_over = True
             self._done(found)
             return
+        self._look_later()
+
+    def _look_later(self) -> None:
         self._timer = self._loop.call_later(self._pause, self._begin)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 

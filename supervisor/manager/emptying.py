@@ -12,6 +12,7 @@ from supervisor.process.cgroup import Leaf, read_populated
 from supervisor.process.leftovers import kill_processes
 from supervisor.process.pids import hold_all
 
+AGAIN = 0.5  # seconds until another try
 EMPTY_TIMEOUT = 5.0  # seconds for killed processes to be gone; after that the kernel is holding them
 
 
@@ -36,6 +37,20 @@ class LastWait:
     def _pass(self) -> None:
         log.warning("%s: processes that were killed are still there after %g s", self._name, EMPTY_TIMEOUT)
         self._too_long()
+
+
+class Again:
+    """Another try to end what is left, after a while, as the host had no room for the last one.
+
+    `act` is told whether the time of what is left is up by then.
+    """
+
+    def __init__(self, loop: Loop, act: Callable[[bool], None]) -> None:
+        self._is_overdue = False
+        loop.call_later(AGAIN, lambda: act(self._is_overdue))
+
+    def kill(self) -> None:
+        self._is_overdue = True
 
 
 class Emptying:

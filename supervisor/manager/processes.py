@@ -9,7 +9,7 @@ from functools import partial
 from typing import Protocol
 
 from supervisor.definitions.service import Slot
-from supervisor.errors import ServedFileError, StepError
+from supervisor.errors import ServedFileError, StepError, is_shortage
 from supervisor.lifecycle.life import (
     UP,
     State,
@@ -24,7 +24,7 @@ from supervisor.loop.loop import Loop
 from supervisor.manager import functions
 from supervisor.manager.aftermath import Aftermath, before_program, ended_well, has_succeeded, logged, note_exit
 from supervisor.manager.background import Background
-from supervisor.manager.emptying import Emptying
+from supervisor.manager.emptying import Again, Emptying, Parting
 from supervisor.manager.functions import Sources
 from supervisor.manager.host import HostFacts
 from supervisor.manager.kin import Kin
@@ -80,6 +80,7 @@ class Processes:
     ) -> None:
         self._loop = loop
         self._owner = owner
+        self._units = units
         self._by_pid: dict[int, Unit] = {}
         self._children = children
         self._subtree = host.subtree
@@ -187,14 +188,16 @@ class Processes:
         """Send the stop signal: to all processes if `kill_mode` is "group", else to the main one."""
         service, run = unit.service, unit.run
         if run is not None:
-            self._kin.before_stop(unit, run)
+            with logged(unit):
+                self._kin.before_stop(unit, run)
         if run is None or run.role is not Role.MAIN or not tells_all(service, unit.life):
             self.signal(unit, service.stop_signal)
         elif unit.cgroup is not None:
             with logged(unit):
                 unit.cgroup.signal(service.stop_signal)
         else:
-            self._kin.signal_all(unit, run, service.stop_signal)
+            with logged(unit):
+                self._kin.signal_all(unit, run, service.stop_signal)
 
     def kill(self, unit: Unit) -> None:
         """Kill every process of the unit, or the main one alone if the others are to live on."""
@@ -206,14 +209,23 @@ class Processes:
         elif spares_others(unit.service, unit.life):
             self.signal(unit, signal.SIGKILL)
         elif unit.rest is not None:
-            with logged(unit):
-                unit.rest.kill()
+            self._kill_rest(unit, unit.rest)
         else:
             if unit.run is not None:
                 _kill_group(unit, unit.run)
             if unit.cgroup is not None:
                 with logged(unit):
                     unit.cgroup.kill()
+
+    def _kill_rest(self, unit: Unit, rest: Again | Emptying | Parting) -> None:
+        if unit.rest is not rest:
+            return
+        try:
+            rest.kill()
+        except (StepError, OSError) as error:
+            log.warning("%s: %s", unit.name, error)
+            if is_shortage(error):
+                Again(self._loop, lambda _is_overdue: self._kill_rest(unit, rest))
 
     def release(self, unit: Unit) -> None:
         """End the remaining processes of a unit without a main process, and close its descriptors."""
@@ -242,17 +254,28 @@ class Processes:
                 self._empty(unit, leaf)
 
     def _empty(self, unit: Unit, leaf: Leaf) -> None:
-        with logged(unit):
+        """End what is left in the cgroup of a unit at rest, and remove it; where the host has no room, try again."""
+        if self._is_used(unit.name):
+            return
+        try:
             if leaf.is_populated():
                 Emptying(self._loop, unit.name, leaf, lambda: self._remove(unit, leaf))
             else:
                 leaf.remove()
+        except (StepError, OSError) as error:
+            log.warning("%s: %s", unit.name, error)
+            if is_shortage(error):
+                Again(self._loop, lambda _is_overdue: self._empty(unit, leaf))
 
-    @staticmethod
-    def _remove(unit: Unit, leaf: Leaf) -> None:
-        if unit.cgroup is None:  # else the unit was started again meanwhile, and uses the cgroup
+    def _remove(self, unit: Unit, leaf: Leaf) -> None:
+        if not self._is_used(unit.name):
             with logged(unit):
                 leaf.remove()
+
+    def _is_used(self, name: str) -> bool:
+        """Whether a unit of this name was started again meanwhile, and uses the cgroup."""
+        unit = self._units().get(name)
+        return unit is not None and unit.cgroup is not None
 
     @staticmethod
     def set_limits(unit: Unit) -> None:

@@ -272,12 +272,15 @@ class RuntimeFolder:
             return "unknown"
 
     def release(self) -> None:
-        """Release the lock at an orderly end, and remove from the folder what `claim` has made."""
+        """Release the lock at an orderly end, and remove from the folder what `claim` has made.
+
+        Folders stay beside a state from which the next spawnd is to go on: it takes no other folder for its own.
+        """
         if self._lock >= 0:
             with suppress(OSError):
                 if os.path.samestat(os.stat(self.path), os.fstat(self._lock)):  # else it is another supervisor's
                     os.unlink(f"{self.path}/pid")
-            for folder in FOLDERS:
+            for folder in FOLDERS if not os.path.exists(self.state) else ():
                 with suppress(OSError):  # sockets of services that live on are in there
                     os.rmdir(f"{self.path}/{folder}")
             os.close(self._lock)

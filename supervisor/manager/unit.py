@@ -18,7 +18,7 @@ from supervisor.lifecycle.life import AT_REST, UP, Cause, Ended, Life, State, is
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop, Timer
 from supervisor.manager.background import Background
-from supervisor.manager.emptying import Emptying, Parting
+from supervisor.manager.emptying import Again, Emptying, Parting
 from supervisor.manager.worker import OPTIONS
 from supervisor.notify.receiver import Receiver
 from supervisor.notify.safe_close import Closer
@@ -90,7 +90,7 @@ class Unit:
     # whether the process ended well; set while its leftovers are ended or searched for a daemon
     ended_clean: bool | None = None
     is_sought: bool = False  # its daemon is searched for, since its first process went into the background
-    rest: Background | Emptying | Parting | None = None  # waits for these leftovers
+    rest: Background | Again | Emptying | Parting | None = None  # waits for these leftovers
     ignored: int = 0  # notifications that were ignored since the last log line about them
     ignored_until: float = 0.0  # no such line before this time
     # returns descriptors for one start, which the child gets after the table and spawnd closes after the fork

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from supervisor.errors import StepError
+from supervisor.errors import SHORTAGES, StepError
 from supervisor.places import cgroup2_mounts
 from supervisor.process.failure import failed, step
 
@@ -179,12 +179,12 @@ class Leaf:
         return []
 
     def is_populated(self) -> bool:
-        """Whether any process is left in here or below; a cgroup that is gone has none."""
-        return _flat_keyed(self.path, "cgroup.events").get("populated") == 1
+        """Whether any process is left in here or below; a cgroup that is gone has none. Raises StepError."""
+        return _flat_keyed(_read(self.path, "cgroup.events")).get("populated") == 1
 
     def count(self) -> int:
         """Return the number of processes in here, without those below; 0 if the cgroup is gone."""
-        return len(_read(self.path, "cgroup.procs").split())
+        return len(_shown(self.path, "cgroup.procs").split())
 
     def open_events(self) -> int:
         """Open `cgroup.events`, close-on-exec, to poll for EPOLLPRI when `populated` changes; the caller owns it.
@@ -198,19 +198,21 @@ class Leaf:
 
     def remove(self) -> None:
         """Remove the cgroup and those in it, deepest first. Raises StepError, EBUSY while a process is left."""
-        for folder, _, _ in os.walk(self.path, topdown=False):
+        with step("look into cgroup", self.path):
+            folders = [folder for folder, _, _ in os.walk(self.path, topdown=False, onerror=_raise_unless_gone)]
+        for folder in folders:
             with step("remove cgroup", folder), contextlib.suppress(FileNotFoundError):
                 os.rmdir(folder)
 
     def statistics(self) -> Statistics:
         """Return memory in use now, and CPU time used since the cgroup was made."""
-        usage = _flat_keyed(self.path, "cpu.stat").get("usage_usec")
-        memory = _read(self.path, "memory.current")
+        usage = _flat_keyed(_shown(self.path, "cpu.stat")).get("usage_usec")
+        memory = _shown(self.path, "memory.current")
         return Statistics(int(memory) if memory else None, None if usage is None else usage / 1e6)
 
     def oom_kills(self) -> int | None:
         """Return how many of its processes the OOM killer has killed; None without the memory controller."""
-        return _flat_keyed(self.path, "memory.events").get("oom_kill")
+        return _flat_keyed(_shown(self.path, "memory.events")).get("oom_kill")
 
 
 def read_populated(events_fd: int) -> bool:
@@ -237,17 +239,30 @@ def _differs(path: str, default: str) -> bool:
 
 
 def _read(folder: str, name: str) -> str:
-    """Return a file of a cgroup; '' if the file or the cgroup does not exist."""
+    """Return a file of a cgroup; '' if the file or the cgroup does not exist.
+
+    Raises StepError if the host has no room to read it.
+    """
+    path = f"{folder}/{name}"
     try:
-        with open(f"{folder}/{name}", encoding="ascii") as file:
+        with open(path, encoding="ascii") as file:
             return file.read()
-    except OSError:
+    except OSError as error:
+        if error.errno in SHORTAGES:
+            raise failed("read", path, error.errno) from error
         return ""
 
 
-def _flat_keyed(folder: str, name: str) -> dict[str, int]:
-    """Return the numbers in a file of `KEY NUMBER` lines; none if the file does not exist."""
-    pairs = (line.split() for line in _read(folder, name).splitlines())
+def _shown(folder: str, name: str) -> str:
+    """Do the same for a file that is only shown; '' if it cannot be read."""
+    with contextlib.suppress(StepError):
+        return _read(folder, name)
+    return ""
+
+
+def _flat_keyed(text: str) -> dict[str, int]:
+    """Return the numbers in the `KEY NUMBER` lines of a file."""
+    pairs = (line.split() for line in text.splitlines())
     return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
 
 
@@ -323,9 +338,14 @@ def _wait_frozen(path: str) -> None:
 
 def processes(path: str) -> Iterator[int]:
     """Yield the pids in the cgroup `path` and below. Raises OSError."""
-    for folder, _, _ in os.walk(path):
+    for folder, _, _ in os.walk(path, onerror=_raise_unless_gone):
         with open(f"{folder}/cgroup.procs", encoding="ascii") as procs:
             yield from map(int, procs)
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if error.errno not in GONE:
+        raise error
 
 
 @contextlib.contextmanager

@@ -82,8 +82,12 @@ class MarkReader:
 
     def _begin(self) -> None:
         self._is_busy = True
+        try:
+            living = orphans_but(self._children.pids())
+        except OSError as error:
+            self._try_again(error, self._begin)
+            return
         asked, self._asked = self._asked, []
-        living = orphans_but(self._children.pids())
         self._known = {pid: marked for pid, marked in self._known.items() if living.get(pid) == marked.started}
         self._go_on({pid: started for pid, started in living.items() if pid not in self._known}, asked)
 
@@ -106,8 +110,11 @@ class MarkReader:
         try:
             AnsweringChild(self._loop, self._children, lambda fd: tell_all_marks(fd, some), TIME_LIMIT, answered)
         except OSError as error:
-            log.warning("cannot read the marks of processes, trying again in %g s: %s", RETRY, error.strerror)
-            self._loop.call_later(RETRY, lambda: self._go_on(new, asked))
+            self._try_again(error, lambda: self._go_on(new, asked))
+
+    def _try_again(self, error: OSError, call: Callable[[], None]) -> None:
+        log.warning("cannot read the marks of processes, trying again in %g s: %s", RETRY, error.strerror)
+        self._loop.call_later(RETRY, call)
 
     def _end(self, asked: Iterable[Callable[[], None]]) -> None:
         self._is_busy = False

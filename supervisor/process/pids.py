@@ -63,7 +63,7 @@ def read_processes(pids: Collection[int]) -> list[Process]:
         elif answer in (errno.ETIMEDOUT, errno.EBUSY):
             if answer == errno.ETIMEDOUT:
                 log.warning("process %d does not show what it is, perhaps in an exec that hangs; leaving it alone", pid)
-            with suppress(OSError):
+            with suppress(FileNotFoundError, ProcessLookupError):
                 found.append(_of_status(pid))
     return found
 
@@ -78,12 +78,22 @@ def _of_stat(pid: int, data: bytes) -> Process:
 
 
 def _of_status(pid: int) -> Process:
-    """Return the facts that a process cannot hide: all but its start time. Raises OSError."""
-    with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
-        status = dict(line.split(b":\t", 1) for line in file.read(STAT_MAX).splitlines() if b":\t" in line)
-    state, parent = status[b"State"][:1].decode(), int(status[b"PPid"])
-    if state == "Z" and int(status[b"Threads"]) > 1:
-        state = "S"
+    """Return the facts that a process cannot hide: all but its start time. Raises OSError if it is gone.
+
+    If its entry cannot be opened, as without a free descriptor, it counts as living, with an unknown parent.
+    """
+    state, parent = "?", 0
+    try:
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:
+            status = dict(line.split(b":\t", 1) for line in file.read(STAT_MAX).splitlines() if b":\t" in line)
+    except (FileNotFoundError, ProcessLookupError):
+        raise
+    except OSError:
+        pass
+    else:
+        state, parent = status[b"State"][:1].decode(), int(status[b"PPid"])
+        if state == "Z" and int(status[b"Threads"]) > 1:
+            state = "S"
     return Process(pid, state, parent, os.getpgid(pid), os.getsid(pid), -time.monotonic_ns())
 
 

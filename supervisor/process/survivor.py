@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+from supervisor.errors import is_shortage
 from supervisor.linux.descriptors import Order, kcmp_files
 from supervisor.linux.file_status import number_of_pidfd
 from supervisor.linux.open_files import LONGEST_LOOK, PIPE, OpenFiles, identity, is_unique
@@ -97,11 +98,13 @@ def find_survivor(pid: int, started: int, number: int = 0) -> Run | None:
     """Return the process; None if it is gone, even if its pid is in use again. The caller owns the run.
 
     `number` is its number on pidfs (`linux/file_status.py`), 0 if unknown. Without it, a process that hides its
-    start time is in doubt.
+    start time is in doubt. Raises OSError without room to hold it, as it may live.
     """
     try:
         pidfd = os.pidfd_open(pid)
-    except OSError:
+    except OSError as error:
+        if is_shortage(error):
+            raise
         return None
     is_its = is_same(pidfd, pid, started, number)
     if is_its is False or has_ended(pidfd):

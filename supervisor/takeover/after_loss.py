@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from supervisor.definitions.report import SharedValues
 from supervisor.definitions.service import Service, Slot, slot_name
-from supervisor.errors import StepError
+from supervisor.errors import ShortageError, StepError, is_shortage
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import Ended, State, Step, in_call, lets_end, runs, spares_others
 from supervisor.lifecycle.transitions import is_last
@@ -140,7 +140,9 @@ class TakeOver:
         return unit
 
     def _refuse(self, name: str, record: Record, run: Run | None, error: Exception) -> None:
-        """End what cannot be taken over."""
+        """End a unit that this version cannot take over. Raises ShortageError if a later take-over may succeed."""
+        if is_shortage(error):
+            raise ShortageError(f"{name}: cannot be taken over now, and goes on: {error}") from error
         why = f"{type(error).__name__}: {error}" if name in self._saved.services else "it is of another version"
         log.error("%s: cannot be taken over, so it is ended: %s", name, why)
         self._manager.discard(name)
@@ -295,7 +297,7 @@ def _everything(record: Mapping[str, Any], run: Run | None) -> _Ended:
 
 
 def _process(record: Record) -> Run | None:
-    """Return the unit's process if it lives. Raises any exception caused by a record of another version."""
+    """Return the unit's process if it lives. Raises any exception caused by a record of another version, OSError."""
     if "pid" not in record:
         return None
     run = find_survivor(int(record["pid"]), int(record["started"]), int(record.get("run", {}).get("number", 0)))

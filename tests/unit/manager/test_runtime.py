@@ -49,6 +49,17 @@ def test_modes_are_narrowed(tmp_path: Path) -> None:
     runtime.release()
 
 
+def test_a_state_that_is_kept_can_be_used_by_the_next(tmp_path: Path) -> None:
+    """A spawnd that cannot take over now, or is told to end before it has, leaves the state to the next one."""
+    folder = tmp_path / "run"
+    for _ in range(2):
+        runtime = RuntimeFolder(str(folder))
+        runtime.claim()
+        (folder / "state").write_text("state")
+        runtime.release()
+    assert sorted(os.listdir(folder)) == ["control.d", "functions", "notify", "state"]
+
+
 def test_what_a_lost_spawnd_left_is_its_own(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     lost = RuntimeFolder(str(folder))

@@ -1,0 +1,99 @@
+"""A spawnd without a free descriptor: it ends and starts nothing wrongly, and goes on once it has some again."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.daemon import Daemon, command_name, wait_until
+from tests.integration.conftest import Start
+from tests.integration.processes import alive, links
+from tests.integration.test_cgroups import pids_in, subtree
+from tests.integration.test_life import SLEEP
+from tests.integration.test_strays import DETACHES, is_gone, pids, wait_older, wait_stray
+
+__all__ = ["subtree"]
+
+Program = Callable[[str, str], str]
+BACKOFF = 'healthy_after = 0, backoff = { first = "10ms", max = "50ms" }, start_limit = false'
+ENV = f'env = {{ PATH = "/bin:/usr/bin" }}, {BACKOFF}'
+STUBBORN = """#!/bin/sh
+setsid sh -c 'trap "" TERM; while :; do sleep 0.05; done' &
+exec sleep 100000
+"""
+MANY = 60  # services, of which each takes a descriptor of the next spawnd
+
+
+@contextmanager
+def without_descriptors(daemon: Daemon) -> Iterator[None]:
+    """Leave spawnd no number for a new descriptor; it keeps those that it has."""
+    before = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_what_cannot_be_held_is_not_started_a_second_time(spawnd: Start) -> None:
+    daemon = spawnd("".join(f"s{number} = {{ {SLEEP} }}\n" for number in range(MANY)))
+    running = {f"s{number}": daemon.wait_running(f"s{number}") for number in range(MANY)}
+    daemon.lose()
+    daemon.again()
+    most = len(links(daemon.pid))
+    daemon.lose()
+    daemon.prefix = ["/usr/bin/prlimit", f"--nofile={most - MANY // 2}"]
+    daemon.start()
+    wait_until(daemon.ended, "its end")
+    assert daemon.process is not None
+    assert daemon.process.returncode == 1
+    assert "cannot be taken over now, and goes on: [Errno 24] Too many open files" in daemon.log()
+    assert all(map(alive, running.values()))
+    daemon.prefix = []
+    daemon.again()
+    assert {name: row["pid"] for name, row in daemon.services().items()} == running
+
+
+def test_leftovers_in_a_cgroup_end_before_the_next_start(subtree: Path, spawnd: Start, program: Program) -> None:
+    settings = f'_SUPERVISOR = {{ cgroup = "{subtree}" }}\n'
+    daemon = spawnd(f'{settings} a = {{ exec = "{program("escapes", STUBBORN)}", {ENV} }}')
+    first = daemon.wait_running("a")
+    wait_until(lambda: command_name(first) == "sleep" and len(pids_in(subtree / "a")) >= 2, "its processes")
+    others = set(pids_in(subtree / "a")) - {first}
+    with without_descriptors(daemon):
+        os.kill(first, signal.SIGKILL)
+        daemon.wait_log("a: cannot read")
+    daemon.wait_running("a", other_than=first)
+    assert not others & set(pids_in(subtree / "a"))
+
+
+def test_leftovers_in_a_cgroup_end_at_a_stop(subtree: Path, spawnd: Start, program: Program) -> None:
+    """Their time is up while there is no descriptor to kill them with."""
+    settings = f'_SUPERVISOR = {{ cgroup = "{subtree}" }}\n'
+    daemon = spawnd(f'{settings} a = {{ exec = "{program("escapes", STUBBORN)}", {ENV}, stop_timeout = "1s" }}')
+    first = daemon.wait_running("a")
+    wait_until(lambda: command_name(first) == "sleep" and len(pids_in(subtree / "a")) >= 2, "its processes")
+    assert daemon.ctl("stop", "--no-wait", "a").returncode == 0
+    wait_until(lambda: not alive(first), "its end")
+    with without_descriptors(daemon):
+        daemon.wait_log("a: cannot write")
+    daemon.wait_state("a", "stopped")
+    wait_until(lambda: not (subtree / "a").exists(), "the end of its cgroup")
+
+
+def test_strays_are_looked_for_again(spawnd: Start, program: Program, folder: Path) -> None:
+    script = program("script", DETACHES.replace("@", str(folder)))
+    daemon = spawnd(f's = {{ exec = "{script}", {ENV} }}')
+    first = daemon.wait_running("s")
+    stray = wait_stray(daemon, folder, 1)
+    wait_older(stray)
+    with without_descriptors(daemon):
+        os.kill(first, signal.SIGKILL)
+        daemon.wait_log("cannot read the marks of processes")
+    second = daemon.wait_running("s", other_than=first)
+    wait_until(lambda: is_gone(stray), "its end")
+    assert alive(second)
+    assert len(pids(folder)) >= 2
