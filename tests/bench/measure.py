@@ -24,6 +24,14 @@ def cpu_s(pid: int) -> float:
         return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def waited_s(pid: int) -> float:
+    """Time so far in which the process could run and had no processor; 0 for one that has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+
+
 def wakeups(pid: int) -> int:
     """How often the process has gone to sleep by itself, and so been woken."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
