@@ -10,6 +10,7 @@ from functools import partial
 from select import EPOLLIN
 
 from supervisor.definitions.service import FIRST, STDIO, Service, Slot
+from supervisor.launch.program import Arrival
 from supervisor.lifecycle.life import Step
 from supervisor.log.logger import LOG_VARIABLE, TO_SYSLOG, log, notice
 from supervisor.loop.loop import Loop
@@ -28,7 +29,7 @@ from supervisor.process.fork import fork
 from supervisor.process.fork_server import ForkServer
 from supervisor.process.held_descriptors import NULL_PATH, is_null, open_elsewhere
 from supervisor.process.launch import Launch, Source
-from supervisor.process.launch_plan import descriptors, make_plan
+from supervisor.process.launch_plan import Plans, descriptors, make_plan
 from supervisor.process.network_namespace import namespace_of_name
 from supervisor.process.pids import start_time_before_exec
 from supervisor.process.pipes import LONGEST_REST, REST, Pipes
@@ -38,6 +39,7 @@ from supervisor.process.sockets import is_bound
 READ_PAUSE = 0.1  # seconds until a notification is tried again for which no child could be started
 # seconds of a turn from which on a service rests after its notifications; its senders wait in their queue meanwhile
 LONG_TURN = 0.002
+MakePlan = Callable[[Launch, Arrival, bool], bytes]
 LOG_FD = 2  # spawnd's own stderr, which workers share
 
 
@@ -59,6 +61,7 @@ class Launcher:
         self._fork_server = ForkServer(loop, children, functions.load)
         self._fork_servers = ForkServers(loop, children)
         self._on_notification = on_notification
+        self._plans = Plans()
         self._told: set[str] = set()
 
     def launch(self, unit: Unit, owner: Child, looks: bool = True) -> Run:
@@ -95,7 +98,8 @@ class Launcher:
                 self._children.register(pid, owner)
             else:
                 # the log worker unblocks signals itself
-                pid = self._start(launch, owner, error_fd, hears=unit.feed is None)
+                make = self._plans.plan if unit.life.restarts else make_plan
+                pid = self._start(launch, owner, error_fd, hears=unit.feed is None, make=make)
             ours.pop_all()
         return Run(pid, Role.MAIN, error_fd, ready_fd, started=start_time_before_exec(pid), netns=netns)
 
@@ -228,8 +232,9 @@ class Launcher:
                 receiver = Receiver.bind(path, uid, self._host.closer, self._children.when_reaped)
             self.listen(unit, receiver)
 
-    def drop_receiver(self, unit: Unit) -> None:
-        """Close the unit's notification socket, if any; the next one has another path."""
+    def release(self, unit: Unit) -> None:
+        """Forget the unit's plan, and close its notification socket, if any; the next one has another path."""
+        self._plans.forget(unit.name)
         if unit.receiver is not None:
             self._close_receiver(unit, unit.receiver)
             unit.notify_path = ""
@@ -299,9 +304,9 @@ class Launcher:
             env = {**env, LAST_VARIABLE: "1"}
         return env
 
-    def _start(self, launch: Launch, owner: Child, our_end: int, hears: bool = True) -> int:
+    def _start(self, launch: Launch, owner: Child, our_end: int, hears: bool = True, make: MakePlan = make_plan) -> int:
         """Start a process, which reports on the socket with our end `our_end`."""
-        pid = self._fork(launch, hears) if launch.worker else self._execute(launch, our_end, hears)
+        pid = self._fork(launch, hears) if launch.worker else self._execute(launch, our_end, hears, make)
         self._children.register(pid, owner)
         return pid
 
@@ -309,14 +314,12 @@ class Launcher:
         load_shared(launch.service.worker)
         plan = child.forked_plan(launch, hears)
         with step("fork"):
-            return fork(
-                lambda: child.become_worker(plan, launch.error_fd, lambda: load_worker(launch.service.worker))
-            )
+            return fork(lambda: child.become_worker(plan, launch.error_fd, lambda: load_worker(launch.service.worker)))
 
-    def _execute(self, launch: Launch, our_end: int, hears: bool) -> int:
+    def _execute(self, launch: Launch, our_end: int, hears: bool, make: MakePlan) -> int:
         program = self._host.program
         arrival = program.arrival(descriptors(launch), launch.error_fd)
-        plan = make_plan(launch, arrival, hears)
+        plan = make(launch, arrival, hears)
         with step("fork"):
             return program.start(plan, arrival, launch.error_fd, our_end)
 

@@ -230,11 +230,9 @@ class Processes:
     def release(self, unit: Unit) -> None:
         """End the remaining processes of a unit without a main process, and close its descriptors."""
         unit.status_text = unit.disconnected = ""
-        steps: list[Callable[[], None]] = [unit.table.close, unit.store.clear]
+        steps: list[Callable[[], None]] = [unit.table.close, unit.store.clear, partial(self._launcher.release, unit)]
         if unit in self.side_calls.reloads:
             steps.insert(0, self.side_calls.reloads[unit].cancel)
-        if unit.receiver is not None:
-            steps.append(partial(self._launcher.drop_receiver, unit))
         if unit.leftover_pids:
             steps.append(partial(self._kin.kill, unit))
         for step in steps:

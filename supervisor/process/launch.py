@@ -31,11 +31,11 @@ class Launch(NamedTuple):
     `emptied` are the slots of files to truncate, `rewound` those of files to read from the beginning.
     """
 
+    error_fd: int  # the first one: other values may be those of the start before
     argv: tuple[str, ...]
     env: dict[str, str]
     service: Service
     stdio: tuple[Source, Source, Source]
-    error_fd: int
     nofile_soft: int
     is_root: bool
     env_files: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ spawnd; no_new_privs is last.
 
 The plan is computed from values only. Data that only the kernel knows, such as the pid, are left to `launch`.
 Steps that many services have in common are made once: the last ones are kept by their values. Environments and
-arguments are not, as they may be secret.
+arguments are not, as they may be secret. `Plans` keeps the plans of services that start again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from operator import attrgetter
 
-from supervisor.definitions.service import UNLIMITED, slot_name
+from supervisor.definitions.service import UNLIMITED, Service, slot_name
 from supervisor.launch.operations import Kind, operation, plan
 from supervisor.launch.program import Arrival
 from supervisor.linux.capabilities import CAPABILITIES, SETPCAP, has_effective, permitted
@@ -38,7 +38,9 @@ from supervisor.process.paths import LOOK
 Operations = Iterator[bytes]
 Made = tuple[bytes, ...]
 
-_kept = lru_cache(64)  # results of each function, some hundred bytes each
+MOST_KEPT = 64
+LARGEST_KEPT = 4096  # bytes of a plan
+_kept = lru_cache(MOST_KEPT)  # results of each function, some hundred bytes each
 Limits = dict[str, tuple[int, int]]  # soft and hard
 Pairs = tuple[tuple[str, tuple[int, int]], ...]  # the same, to be hashed
 
@@ -76,16 +78,15 @@ def make_plan(launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
     Raises StepError for an impossible table, or an unavailable capability.
     """
     service = launch.service
-    limits = tuple(service.limits.items())
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limits, early, hard = _limits_now(service)
     operations = [
         # Another user could not write its own oom_score_adj then, and has nothing to hide. A forked worker stays as it
         # is. An exec resets signals that are not ignored.
         *_begin(launch.is_root and not launch.worker, hears, OF_PROCESSES if launch.worker else launch.ignored),
         *make_table(launch, arrival),
-        *_files(launch),
+        *(_files(launch) if launch.marks or launch.emptied or launch.rewound else ()),
         *_cgroup(launch.cgroup),
-        *_attributes(*_of_attributes(service), launch.spared, tuple(_early(limits)) if limits else ()),
+        *_attributes(*_of_attributes(service), launch.spared, early),
         *_environment(launch),
         *_place(service.netns, service.chroot, launch.rights if service.chroot else None, launch.keyring),
         *_user(launch),
@@ -93,6 +94,32 @@ def make_plan(launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
         *_execution(launch),
     ]
     return plan(operations)
+
+
+class Plans:
+    """The plans of services that start again and again, mostly with the same values: the last one of each.
+
+    A plan may have secrets, like the definition: `forget` drops it when the service comes to rest.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[tuple[object, ...], bytes]] = {}
+
+    def plan(self, launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
+        """Return what `make_plan` returns."""
+        name = launch.service.name
+        values = launch[1:], arrival, hears, _limits_now(launch.service)
+        kept = self._kept.pop(name, None)
+        if kept is None or kept[0] != values:
+            kept = values, make_plan(launch, arrival, hears)
+            if len(self._kept) == MOST_KEPT:
+                self.forget(next(iter(self._kept)))
+        if len(kept[1]) <= LARGEST_KEPT:
+            self._kept[name] = kept  # the last one of all
+        return kept[1]
+
+    def forget(self, name: str) -> None:
+        self._kept.pop(name, None)
 
 
 @_kept
@@ -156,11 +183,16 @@ def _attributes(
     return *steps, *(_limit(Kind.LIMIT, name, *pair) for name, pair in limits)
 
 
-def _early(limits: Pairs) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield the limits to set at first; the default limit of descriptors raises no hard limit."""
-    for name, wanted in limits:
-        if (pair := early_limit(name, *wanted)) is not None:
-            yield name, pair
+def _limits_now(service: Service) -> tuple[Pairs, Pairs, int]:
+    """Return the limits of a service, those to set at first, and the hard limit of descriptors.
+
+    The last two depend on the limits of this process. The default limit of descriptors raises no hard limit.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if not service.limits:
+        return (), (), hard
+    early = [(name, pair) for name, wanted in service.limits.items() if (pair := early_limit(name, *wanted))]
+    return tuple(service.limits.items()), tuple(early), hard
 
 
 def with_descriptors(limits: Limits, soft: int, hard: int) -> Limits:
@@ -185,9 +217,7 @@ def _lower(one: int, other: int) -> int:
 def _limit(kind: int, name: str, soft: int, hard: int) -> bytes:
     is_mixed_up = soft & _UNLIMITED > hard & _UNLIMITED
     refused, cause = _MIXED_UP if is_mixed_up else _NO_PRIVILEGE
-    return operation(
-        kind, f"set limit {name}", numbers=[RESOURCES[name], soft, hard], refused=refused, cause=cause
-    )
+    return operation(kind, f"set limit {name}", numbers=[RESOURCES[name], soft, hard], refused=refused, cause=cause)
 
 
 _UNLIMITED = 0xFFFFFFFFFFFFFFFF  # RLIM_INFINITY
@@ -322,9 +352,7 @@ _of_end = attrgetter("cwd", "umask", "no_new_privs")
 
 
 @_kept
-def _end(
-    cwd: str, umask: int, no_new_privs: bool, rights: Rights | None, limits: Pairs, soft: int, hard: int
-) -> Made:
+def _end(cwd: str, umask: int, no_new_privs: bool, rights: Rights | None, limits: Pairs, soft: int, hard: int) -> Made:
     """Return the last steps; the working directory follows the change of user, whose rights the kernel checks."""
     cause = "the user of the service may not enter it"
     binding = with_descriptors(dict(limits), soft, hard)

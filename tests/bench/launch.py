@@ -3,8 +3,9 @@
 
 Prints a line of JSON for each number of open descriptors: µs until the program runs; µs, CPU time and page faults in
 the process that starts it, which stands in for spawnd and is as large.  Each number has a process of its own, and they
-take turns, as all of them are slower while the machine is busy.  `--before SITE` names a folder with another version,
-which takes turns with ours: `pip install --target SITE --no-deps CHECKOUT`.
+take turns, as all of them are slower while the machine is busy.  A service starts `again`, or a `new` one does.
+`--before SITE` names a folder with another version, which takes turns with ours: `pip install --target SITE --no-deps
+CHECKOUT`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -28,24 +30,27 @@ TABLE = 5  # descriptors of the service
 COUNTS = (TABLE, 1000, 5000)
 WARM_UP = 5  # starts at the beginning of a turn
 TURN = 20  # starts
+KINDS = ("again", "new")
 Start = Callable[[Any, int, int], int]
 
 
-def starter() -> Start:
-    """Return what starts a `Launch`, with its end of a pair of sockets and ours."""
+def starters() -> dict[str, Start]:
+    """Return what starts a `Launch`, with its end of a pair of sockets and ours, by the kind of a start."""
     try:
         from supervisor.launch.program import Program
-        from supervisor.process.launch_plan import descriptors, make_plan
+        from supervisor.process import launch_plan
     except ImportError:
-        return _forked
+        return {"again": _forked, "new": _forked}
     program = Program()
     program.reserve()
+    make_plan = launch_plan.make_plan
 
-    def start(launch: Any, error: int, ours: int) -> int:
-        arrival = program.arrival(descriptors(launch), error)
-        return program.start(make_plan(launch, arrival), arrival, error, ours)
+    def start(make: Callable[..., bytes], launch: Any, error: int, ours: int) -> int:
+        arrival = program.arrival(launch_plan.descriptors(launch), error)
+        return program.start(make(launch, arrival), arrival, error, ours)
 
-    return start
+    again = launch_plan.Plans().plan if hasattr(launch_plan, "Plans") else make_plan
+    return {"again": partial(start, again), "new": partial(start, make_plan)}
 
 
 def host_facts() -> dict[str, Any]:
@@ -66,7 +71,10 @@ def _forked(launch: Any, _error: int, _ours: int) -> int:
 
 
 def serve() -> None:
-    """Make a start for each line, of as many open descriptors as that says, and print what it took."""
+    """Make a start for each line, and print what it took.
+
+    The line has the number of open descriptors, and the kind of the start.
+    """
     import supervisor.boot  # noqa: F401  # to be as large as spawnd
     from supervisor.definitions.service import Service
     from supervisor.process.files import rights_of
@@ -74,14 +82,15 @@ def serve() -> None:
 
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-    start, facts = starter(), host_facts()
+    start, facts = starters(), host_facts()
     service = Service("bench", uid=65534, gid=65534, env={"PATH": "/usr/bin:/bin"})
     table = [socket.socket(socket.AF_UNIX) for _ in range(TABLE)]
     fds = tuple((f"n{number}", sock.fileno()) for number, sock in enumerate(table))
     others: list[socket.socket] = []
     gc.freeze()
     for line in sys.stdin:
-        others += [socket.socket(socket.AF_UNIX) for _ in range(int(line) - TABLE - len(others))]
+        count, kind = line.split()
+        others += [socket.socket(socket.AF_UNIX) for _ in range(int(count) - TABLE - len(others))]
         ours, theirs = socket.socketpair()
         launch = Launch(
             argv=("/bin/true",), env=service.env, service=service, stdio=("/dev/null",) * 3, fds=fds,
@@ -92,7 +101,7 @@ def serve() -> None:
         end.register(ours, select.POLLIN)
         with theirs:
             usage, cpu, begun = resource.getrusage(resource.RUSAGE_SELF), time.process_time(), time.perf_counter()
-            pid = start(launch, theirs.fileno(), ours.fileno())
+            pid = start[kind](launch, theirs.fileno(), ours.fileno())
             called = time.perf_counter()
             spent, faults = time.process_time() - cpu, resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         ours.send(b"\n")
@@ -113,10 +122,10 @@ class Version:
         command = [sys.executable, "-Pc", f"import sys; sys.path[:0] = {path!r}\n{_SERVE.format(__file__)}"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def start(self, count: int) -> list[int]:
+    def start(self, count: int, kind: str) -> list[int]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{count}\n")
+        self._process.stdin.write(f"{count} {kind}\n")
         self._process.stdin.flush()
         found: list[int] = json.loads(self._process.stdout.readline())
         return found
@@ -133,15 +142,16 @@ NAMES = ("until_it_runs_us", "in_spawnd_us", "in_spawnd_cpu_us", "in_spawnd_faul
 def measure(rounds: int, before: str) -> list[dict[str, Any]]:
     sites = {"now": ""} | ({"before": before} if before else {})
     processes = {(count, name): Version(site) for count in COUNTS for name, site in sites.items()}
-    found: dict[tuple[int, str], list[list[int]]] = {which: [] for which in processes}
+    found: dict[tuple[int, str, str], list[list[int]]] = {}
     for _ in range(0, rounds, TURN):
-        for which, process in processes.items():
-            starts = [process.start(which[0]) for _ in range(WARM_UP + TURN)]
-            found[which] += starts[WARM_UP:]
+        for (count, name), process in processes.items():
+            for kind in KINDS:
+                starts = [process.start(count, kind) for _ in range(WARM_UP + TURN)]
+                found.setdefault((count, name, kind), []).extend(starts[WARM_UP:])
     rows = []
-    for (count, name), measured in found.items():
+    for (count, name, kind), measured in found.items():
         medians = [sorted(column)[len(column) // 2] for column in zip(*measured, strict=True)]
-        rows.append({"descriptors": count, "version": name, **dict(zip(NAMES, medians, strict=True))})
+        rows.append({"descriptors": count, "version": name, "start": kind, **dict(zip(NAMES, medians, strict=True))})
     for process in processes.values():
         process.close()
     return rows

@@ -1,9 +1,11 @@
-"""How a service's notification socket is read."""
+"""How a service's notification socket is read, and which plans are kept."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,13 +19,21 @@ from supervisor.manager.launcher import LONG_TURN, Launcher
 from supervisor.manager.runtime import RuntimeFolder
 from supervisor.manager.unit import Unit
 from supervisor.notify.service_side import Sender
-from supervisor.process.children import Children
+from supervisor.process.children import Children, Exit
 from supervisor.process.pipes import REST
 from supervisor.systemd.reports import SystemdStore
 from tests.unit.closing import PatientCloser, bind_receiver
 from tests.unit.loop.clock import Clock
 from tests.unit.program import PROGRAM
 from tests.unit.waiting import turn
+
+
+def launcher_of(loop: Loop, folder: Path, take: Callable[[Unit], None]) -> Launcher:
+    systemd_store = SystemdStore(loop, Sender(""), {})
+    closer = PatientCloser()
+    runtime, outputs = RuntimeFolder(str(folder)), JournalOutputs(closer.close)
+    host = HostFacts(False, 1024, runtime, outputs, None, systemd_store, closer, PROGRAM)
+    return Launcher(loop, Children(lambda pid, exit: None), host, Sources(), take)
 
 
 @pytest.mark.parametrize(("worker", "took", "rests"), [("", 2, True), ("", 0.5, False), ("w", 2, False)])
@@ -38,11 +48,7 @@ def test_a_service_that_sends_all_the_time_has_a_share(tmp_path: Path, worker: s
         heard.append(clock.now)
         clock.now += took * LONG_TURN
 
-    systemd_store = SystemdStore(loop, Sender(""), {})
-    closer = PatientCloser()
-    runtime, outputs = RuntimeFolder(str(tmp_path)), JournalOutputs(closer.close)
-    host = HostFacts(False, 1024, runtime, outputs, None, systemd_store, closer, PROGRAM)
-    launcher = Launcher(loop, Children(lambda pid, exit: None), host, Sources(), take)
+    launcher = launcher_of(loop, tmp_path, take)
     unit = Unit(Service("s", exec="/bin/s", worker=worker, uid=os.geteuid()), loop, PatientCloser())
     receiver = bind_receiver(tmp_path / "socket")
     try:
@@ -61,4 +67,42 @@ def test_a_service_that_sends_all_the_time_has_a_share(tmp_path: Path, worker: s
     finally:
         loop.unwatch(receiver.fileno())
         receiver.close()
+        loop.close()
+
+
+class Owner:
+    def died(self, pid: int) -> None:
+        pass
+
+    def reaped(self, pid: int, exit: Exit) -> None:
+        pass
+
+
+def test_the_plan_of_a_service_that_restarts_is_kept_until_it_rests(tmp_path: Path) -> None:
+    errors: list[BaseException] = []
+    loop = Loop(errors.append)
+    launcher = launcher_of(loop, tmp_path, lambda unit: None)
+    service = Service("s", exec="/bin/sh", arg=("-c", 'exit "$STATUS"'), env={"STATUS": "3"}, uid=os.geteuid())
+    unit = Unit(service, loop, PatientCloser())
+
+    def start(restarts: int) -> int:
+        unit.life = unit.life._replace(restarts=restarts)
+        run = launcher.launch(unit, Owner())
+        run.release()
+        status = os.waitstatus_to_exitcode(os.waitpid(run.pid, 0)[1])
+        run.close()
+        return status
+
+    kept = launcher._plans._kept
+    try:
+        assert (start(0), list(kept)) == (3, [])
+        assert (start(1), list(kept)) == (3, ["s"])
+        plan = kept["s"][1]
+        assert (start(2), kept["s"][1] is plan) == (3, True)
+        unit.service = replace(service, env={"STATUS": "4"})
+        assert (start(3), kept["s"][1] is plan) == (4, False)
+        launcher.release(unit)
+        assert not kept
+        assert not errors
+    finally:
         loop.close()

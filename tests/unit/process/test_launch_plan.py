@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 from collections.abc import Callable
 from functools import _lru_cache_wrapper
 from typing import Any
@@ -16,7 +17,9 @@ from supervisor.process import child_descriptors, launch_plan
 from supervisor.process.child_descriptors import USUAL
 from supervisor.process.files import Rights
 from supervisor.process.launch import Launch
-from supervisor.process.launch_plan import descriptors, make_plan
+from supervisor.process.launch_plan import LARGEST_KEPT, MOST_KEPT, Plans, descriptors, make_plan
+from supervisor.process.paths import Mark
+from tests.unit.process.forked import in_child
 
 IDS = st.integers(0, 2)
 SERVICES = st.builds(
@@ -100,3 +103,72 @@ def test_environments_and_arguments_are_not_kept() -> None:
     assert plan.count(b"s3cret") == 2
     assert "wait for the supervisor" in kept
     assert "s3cret" not in kept
+
+
+# another value for each field of a `Launch` but `error_fd` and those that the plan does not depend on
+CHANGED: dict[str, Any] = {
+    "argv": ("/bin/false",), "env": {"A": "2"}, "service": Service("test", nice=3), "stdio": ("/dev/null", 20, 20),
+    "nofile_soft": 3, "is_root": False, "env_files": ("/env",), "fds": (("n", 20),), "ready": (5, 21),
+    "notify_socket": "/run/n", "watchdog_usec": 7, "cgroup": "/sys/fs/cgroup/x", "mark": "m", "worker": True,
+    "spared": True, "keyring": True, "rights": Rights(5, 6), "marks": (Mark(3, "/run/socket", 1, 2, True),),
+    "emptied": (3,), "rewound": (3,), "ignored": 5,
+}  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(starts(), min_size=2, max_size=6))
+def test_a_service_that_starts_again_gets_the_plan_of_its_values(several: list[tuple[Launch, Arrival, bool]]) -> None:
+    plans = Plans()
+    for start in [start for start in several for _ in range(2)]:
+        assert plans.plan(*start) == plan_of(start)
+
+
+def test_every_value_of_a_start_makes_another_plan() -> None:
+    assert {"error_fd", *CHANGED} == {*Launch._fields}
+    plans, arrival = Plans(), Arrival({20: 3, 21: 4}, 9)
+    for name, value in CHANGED.items():
+        launch = launch_of(0, env={"A": "1"})
+        first = plans.plan(launch, arrival)
+        assert plans.plan(launch._replace(error_fd=99), arrival) is first
+        assert plans.plan(launch._replace(**{name: value}), arrival) != first, name
+    assert plans.plan(launch, Arrival({20: 3, 21: 4}, 10)) != plans.plan(launch, arrival)
+    assert plans.plan(launch, arrival, False) != plans.plan(launch, arrival, True)
+
+
+def test_a_changed_limit_of_spawnd_makes_another_plan() -> None:
+    def lower() -> object:
+        plans, launch = Plans(), launch_of(1)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        first = plans.plan(launch, Arrival({}, 9))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 500), 500))
+        now = plans.plan(launch, Arrival({}, 9))
+        return hard > 500, now != first, now == make_plan(launch, Arrival({}, 9))
+
+    assert in_child(lower) == (True, True, True)
+
+
+def named(name: str, **changes: Any) -> Launch:
+    return launch_of(1, **changes)._replace(service=Service(name))
+
+
+def test_plans_are_kept_for_the_services_that_start_last() -> None:
+    plans, arrival = Plans(), Arrival({}, 9)
+    first = [plans.plan(named(f"s{number}"), arrival) for number in range(MOST_KEPT)]
+    assert plans.plan(named("s0"), arrival) is first[0]
+    plans.plan(named("one more"), arrival)
+    assert plans.plan(named("s0"), arrival) is first[0]
+    assert plans.plan(named("s2"), arrival) is first[2]
+    assert plans.plan(named("s1"), arrival) is not first[1]
+
+
+def test_neither_a_large_plan_nor_one_of_a_service_at_rest_is_kept() -> None:
+    plans, arrival = Plans(), Arrival({}, 9)
+    large = named("test", env={"A": "s3cret" * (LARGEST_KEPT // 6)})
+    assert plans.plan(large, arrival) is not plans.plan(large, arrival)
+    small = plans.plan(named("test"), arrival)
+    plans.forget("test")
+    plans.forget("another")
+    assert plans.plan(named("test"), arrival) is not small
+    plans.plan(large, arrival)
+    assert "s3cret" not in repr(gc.get_referents(plans, plans._kept))
+    assert not plans._kept

@@ -113,7 +113,7 @@ def test_the_end_of_a_report_is_no_exec_if_the_process_was_killed_before(is_let_
     """Either process is dead before its report is read: only its name tells."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        launch = Launch(("/bin/true",), {}, service(), ("/dev/null",) * 3, theirs.fileno(), 1024, os.geteuid() == 0)
+        launch = Launch(theirs.fileno(), ("/bin/true",), {}, service(), ("/dev/null",) * 3, 1024, os.geteuid() == 0)
         arrival = PROGRAM.arrival(descriptors(launch), theirs.fileno())
         pid = PROGRAM.start(make_plan(launch, arrival), arrival, theirs.fileno(), ours.fileno())
         theirs.close()
@@ -147,7 +147,7 @@ def test_a_child_whose_spawnd_is_killed_before_it_is_let_go_ends(world: Path, wo
     def be_spawnd() -> None:
         ours, theirs = socket.socketpair()
         launch = Launch(
-            argv, {}, service(), ("/dev/null",) * 3, theirs.fileno(), 1024, os.geteuid() == 0, worker=worker
+            theirs.fileno(), argv, {}, service(), ("/dev/null",) * 3, 1024, os.geteuid() == 0, worker=worker
         )
         if worker:
             plan = child.forked_plan(launch)
