@@ -31,7 +31,7 @@ from supervisor.process.held_descriptors import NULL_PATH, is_null, open_elsewhe
 from supervisor.process.launch import Launch, Source
 from supervisor.process.launch_plan import Plans, descriptors, make_plan
 from supervisor.process.network_namespace import namespace_of_name
-from supervisor.process.pids import start_time_before_exec
+from supervisor.process.pids import clock_ticks, start_time_since
 from supervisor.process.pipes import LONGEST_REST, REST, Pipes
 from supervisor.process.run import Role, Run, open_answer
 from supervisor.process.sockets import is_bound
@@ -93,6 +93,7 @@ class Launcher:
                 rewound=unit.table.rewound(),
                 worker=bool(service.worker) and not apart,
             )
+            begun = clock_ticks()
             if launch.worker and self._fork_servers.takes(launch):
                 pid = self._fork_servers.fork(launch, error_fd)
                 self._children.register(pid, owner)
@@ -101,7 +102,7 @@ class Launcher:
                 make = self._plans.plan if unit.life.restarts else make_plan
                 pid = self._start(launch, owner, error_fd, hears=unit.feed is None, make=make)
             ours.pop_all()
-        return Run(pid, Role.MAIN, error_fd, ready_fd, started=start_time_before_exec(pid), netns=netns)
+        return Run(pid, Role.MAIN, error_fd, ready_fd, started=start_time_since(begun, pid), netns=netns)
 
     def check(self, unit: Unit, owner: Child, looks: bool = False) -> Run:
         """Start the unit's check command, as its user and with its descriptor table. Raises StepError.
@@ -117,9 +118,10 @@ class Launcher:
             launch = self._launch(unit, error_end, looks)._replace(
                 stdio=(stdin, stdout, stderr), fds=tuple(self._table(unit))
             )
+            begun = clock_ticks()
             pid = self._start(launch, owner, error_fd)
             ours.pop_all()
-        return Run(pid, Role.CHECK, error_fd, started=start_time_before_exec(pid), output_fd=output_fd)
+        return Run(pid, Role.CHECK, error_fd, started=start_time_since(begun, pid), output_fd=output_fd)
 
     def call(self, unit: Unit, function: Role, owner: Child, looks: bool = False) -> Run:
         """Call a function of the unit in a separate process. Raises StepError. `looks` as in `launch`."""
@@ -140,6 +142,7 @@ class Launcher:
                 fds=fds,
                 worker=not apart,
             )
+            begun = clock_ticks()
             if apart:
                 pid = self._start(launch, owner, error_fd)
             else:
@@ -148,18 +151,19 @@ class Launcher:
                 pid = self._fork_server.fork(write_end, functions.shared_key(service), data)
                 self._children.register(pid, owner)
             ours.pop_all()
-        return Run(pid, function, error_fd, started=start_time_before_exec(pid))
+        return Run(pid, function, error_fd, started=start_time_since(begun, pid))
 
     def open_files(self, unit: Unit, role: Role, owner: Child) -> Run:
         """Start a process that opens what the table lacks, in place of the one with this role. Raises StepError."""
         specs, rights = unit.table.missing(unit.service), rights_of(unit.service)
         with ExitStack() as theirs, ExitStack() as ours:
             error_fd, write_end = _pair(ours, theirs)
+            begun = clock_ticks()
             with step("fork"):
                 pid = fork(lambda: open_elsewhere(specs, rights, write_end), [write_end])
             self._children.register(pid, owner)
             ours.pop_all()
-        return Run(pid, role, error_fd, started=start_time_before_exec(pid), files=[])
+        return Run(pid, role, error_fd, started=start_time_since(begun, pid), files=[])
 
     def _text(self, service: Service, function: Role) -> str:
         text = self._sources.get(service.source_digest)

@@ -13,6 +13,7 @@ import pytest
 
 from supervisor.notify.untrusted import is_open
 from supervisor.process.fork import EXIT_CHILD_FAILED, default_signals, fork
+from supervisor.process.pids import clock_ticks, start_time_before_exec, start_time_since
 from tests.unit.process.forked import in_child, read_all
 from tests.unit.process.requirements import needs_root
 from tests.unit.waiting import wait_exit
@@ -175,3 +176,17 @@ def test_a_descriptor_that_is_closed_cannot_be_kept() -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         fork(lambda: os._exit(0), [closed])
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_start_time_is_the_tick_of_the_fork() -> None:
+    """Forks at all times of a tick: each is in the tick before it or in that of its look."""
+    seen = []
+    for _ in range(200):
+        begun = clock_ticks()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        seen.append((start_time_since(begun, pid), start_time_since(begun - 1, pid), start_time_before_exec(pid)))
+        os.waitpid(pid, 0)
+    assert [known for known, _, _ in seen] == [read for _, _, read in seen]
+    assert [looked for _, looked, _ in seen] == [read for _, _, read in seen]
