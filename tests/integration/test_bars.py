@@ -67,14 +67,14 @@ def test_starts_that_hang_keep_spawnd_from_nothing() -> None:
     assert result["hung_ms"]["median"] < max(20, 5 * result["local_ms"]["median"])
 
 
-def test_a_start_of_five_hundred_modules() -> None:
-    result = start_up.measure(levels=10, width=50)
-    assert result["all_up_s"] < 40
-    assert result["all_cpu_s"] < 60
+def test_a_start_of_two_hundred_modules() -> None:
+    result = start_up.measure(levels=10, width=20)
+    assert result["all_up_s"] < 20
+    assert result["all_cpu_s"] < 25
 
 
 def test_a_start_of_a_chain_of_modules() -> None:
-    assert start_up.measure(levels=200, width=1)["all_up_s"] < 30
+    assert start_up.measure(levels=100, width=1)["all_up_s"] < 20
 
 
 def test_a_start_of_five_hundred_tasks() -> None:
@@ -82,7 +82,7 @@ def test_a_start_of_five_hundred_tasks() -> None:
 
 
 def test_a_plan_for_a_thousand_services() -> None:
-    result = plan.measure(1000, changes=10, runs=5)
+    result = plan.measure(1000, changes=10, runs=3)
     assert result["plan_median_s"] < 5
     assert result["other_call_median_ms"] < 200
     assert result["apply_s"] < 15
@@ -90,7 +90,7 @@ def test_a_plan_for_a_thousand_services() -> None:
 
 
 def test_kills_under_load() -> None:
-    result = under_load.measure(free_port(), seconds=10, every=1.5, rate=50)
+    result = under_load.measure(free_port(), seconds=7, every=1.5, rate=50)
     assert result["kills"] >= 3
     assert result["refused"] == 0
     assert result["lost"] <= result["kills"]
@@ -104,7 +104,7 @@ def test_a_crash_loop_costs_next_to_nothing() -> None:
 
 
 def test_nothing_leaks_over_restarts() -> None:
-    result = restarts.measure(150)
+    result = restarts.measure(60)
     assert result["last"]["descriptors"] == result["first"]["descriptors"]
     assert result["last"]["zombies"] == 0
     assert result["last"]["children"] == result["first"]["children"] == 1
@@ -112,7 +112,7 @@ def test_nothing_leaks_over_restarts() -> None:
 
 
 def test_a_list_among_a_thousand_connections() -> None:
-    result = control_clients.measure(200, idle=450, garbage=450, others=100, seconds=4, pause=0.02)
+    result = control_clients.measure(200, idle=450, garbage=450, others=100, seconds=2, pause=0.02)
     assert result["connections"] > 750  # some garbage clients are always on their way back
     assert result["garbage_per_s"] > 100
     assert result["spawnctl_ms"]["median"] < max(1000, 4 * result["spawnctl_alone_ms"]["median"])
@@ -122,9 +122,9 @@ def test_a_list_among_a_thousand_connections() -> None:
 
 
 def test_execs_under_load() -> None:
-    result = reexec.measure(200, times=5, rate=100)
+    result = reexec.measure(200, times=3, rate=100)
     assert (result["refused"], result["lost"], result["restarted"], result["probe_error"]) == (0, 0, 0, "")
-    assert result["clients"] > 200
+    assert result["clients"] > 100
     assert result["control_away_median_ms"] < 3000
     assert result["last"]["descriptors"] <= result["first"]["descriptors"] + 2
     assert (result["last"]["children"], result["last"]["zombies"]) == (200, 0)
@@ -132,9 +132,9 @@ def test_execs_under_load() -> None:
 
 
 def test_losses_under_load() -> None:
-    result = loss.measure(200, losses=4, rate=100)
+    result = loss.measure(200, losses=3, rate=100)
     assert (result["refused"], result["lost"], result["restarted"], result["run_twice"]) == (0, 0, 0, 0)
-    assert result["clients"] > 100
+    assert result["clients"] > 50
     assert result["control_back_median_ms"] < 5000
     assert result["last"]["descriptors"] <= result["first"]["descriptors"] + 2
 
@@ -172,7 +172,7 @@ def test_a_script_that_inserts_each_cgroup() -> None:
 @needs_root
 def test_attackers_hold_up_nobody_and_leave_nothing() -> None:
     """Descriptors that take long to close or to inspect delay their sender alone."""
-    result = hostile.measure(3)
+    result = hostile.measure(2)
     for name in ("call_ms", "accessory_ms", "respawn_ms"):
         assert result[name]["median"] < 500, result
         assert result[name]["max"] < 5000, result
