@@ -153,7 +153,7 @@ def test_a_pid_file_of_a_program_that_leaves_nothing(run: Run, folder: Path) -> 
 def test_a_pid_file_with_the_id_of_another_process_is_not_followed(run: Run, folder: Path) -> None:
     path = folder / "out" / "pid"
     path.write_text(f"{os.getpid()}\n")
-    daemon = run(f'pid_file = "{path}", start_timeout = "500ms", start_limit = 1', '""')
+    daemon = run(f'pid_file = "{path}", start_timeout = "2s", start_limit = 1', '""')
     daemon.wait_state("s", "failed")
     assert alive(os.getpid())
     reply = json.loads(daemon.ctl("why", "s", "--json").stdout)
@@ -285,7 +285,7 @@ def test_an_exec_and_a_loss_while_it_is_looked_for(run: Run, folder: Path, lost:
 def test_a_stop_still_waits_for_the_pid_file_after_an_exec(run: Run, folder: Path) -> None:
     """After a loss it is a process of somebody else."""
     path, own = folder / "out" / "pid", folder / "out" / "own"
-    daemon = run(f'pid_file = "{path}"', f'"/dev/null", "{own}"', OVERWRITES)
+    daemon = run(f'pid_file = "{path}", stop_timeout = "1m"', f'"/dev/null", "{own}"', OVERWRITES)
     pid = int(wait_until(lambda: own.exists() and own.read_text(), "a process in the background"))
     wait_until(lambda: daemon.pid_of("s") is None, "the end of the first process")
     assert daemon.ctl("stop", "s", "--no-wait").returncode == 0

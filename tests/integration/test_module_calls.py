@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon import wait_until
+from tests.daemon import Daemon, wait_until
 from tests.integration.conftest import Start
 from tests.integration.modules import NOTE, module, notes, wait_notes
 from tests.integration.test_bad_input import needs_root
@@ -304,23 +304,29 @@ def test_of_many_a_few_reload_at_a_time(spawnd: Start, folder: Path) -> None:
     assert max(at_once) <= 8
 
 
-@pytest.mark.parametrize(
-    ("body", "says"),
-    [
-        ('return "42 rules"', "42 rules"),
-        ("return 42", "42"),
-        ("return { rules = 42, chains = 3 }", "chains=3, rules=42"),
-        ("return", ""),
-        ("return true", ""),
-        ('return nil, "no answer"', "status failed: no answer"),
-        ('error("boom", 0)', "status failed: boom"),
-    ],
-)
-def test_status_is_added(spawnd: Start, body: str, says: str) -> None:
-    daemon = spawnd(module("a", f"function start() end function status() {body} end"))
-    daemon.wait_state("a", "running")
-    (row,) = json.loads(daemon.ctl("status", "--json", "a").stdout)
-    assert (row["state"], row["status_text"]) == ("running", says)
-    assert daemon.ctl("stop", "a").returncode == 0
-    (row,) = json.loads(daemon.ctl("status", "--json", "a").stdout)
-    assert (row["state"], row["status_text"]) == ("stopped", "")
+STATUSES = {
+    'return "42 rules"': "42 rules",
+    "return 42": "42",
+    "return { rules = 42, chains = 3 }": "chains=3, rules=42",
+    "return": "",
+    "return true": "",
+    'return nil, "no answer"': "status failed: no answer",
+    'error("boom", 0)': "status failed: boom",
+}
+
+
+def test_status_is_added(spawnd: Start) -> None:
+    names = {body: f"s{number}" for number, body in enumerate(STATUSES)}
+    functions = "function start() end function status()"
+    daemon = spawnd("".join(module(name, f"{functions} {body} end") for body, name in names.items()))
+    for name in names.values():
+        daemon.wait_state(name, "running")
+    assert statuses(daemon, names) == {body: ("running", says) for body, says in STATUSES.items()}
+    assert daemon.ctl("stop", "all").returncode == 0
+    assert statuses(daemon, names) == dict.fromkeys(names, ("stopped", ""))
+
+
+def statuses(daemon: Daemon, names: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """State and status text by the function that adds to it."""
+    rows = {row["name"]: row for row in json.loads(daemon.ctl("status", "--json", *names.values()).stdout)}
+    return {body: (rows[name]["state"], rows[name]["status_text"]) for body, name in names.items()}

@@ -7,8 +7,6 @@ import os
 import re
 from pathlib import Path
 
-import pytest
-
 from tests.daemon import children, wait_until
 from tests.integration.conftest import Start
 from tests.integration.modules import NOTE, module, notes
@@ -61,32 +59,41 @@ def test_one_that_takes_long_delays_only_what_needs_it(spawnd: Start) -> None:
 # failures
 
 
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
-        ("return false", "start failed"),
-        ('return nil, "no such device"', "start failed: no such device"),
-        ('return fsys.mkdir("/none/x")', "start failed: /none/x: No such file or directory"),
-        ('error("boom")', "start failed: services.lua:3: boom"),
-        ("error({})", "start failed: an error that is not a string but a table"),
-        ("local x = nil + 1", "start failed: services.lua:3: attempt to perform arithmetic on a nil value"),
-        ("fsys.mkdir()", "start failed: services.lua:3: bad argument #1 to 'mkdir' (string expected, got nil)"),
-        ("proc.exit(3)", "start exited with status 3"),
-        ("os.exit(3)", "start exited with status 3"),
-        ('proc.kill(proc.getpid(), "KILL")', "start killed by KILL"),
-        ('proc.exec("/bin/false")', "start exited with status 1"),
-    ],
-)
-def test_failures(spawnd: Start, folder: Path, body: str, reason: str) -> None:
-    daemon = spawnd(module("a", f'function start() {body} end restart = nil start_limit = 1') + module("b", "", "a"))
-    daemon.wait_state("a", "failed")
-    row = daemon.services()["a"]
-    assert row["reason"].replace(f"{folder}/", "") == f"{reason}; 1 failure"
-    assert daemon.services()["b"]["state"] == "waiting"
-    assert daemon.services()["b"]["reason"].replace(f"{folder}/", "").startswith(f"needs a, which has failed ({reason}")
-    started = daemon.ctl("start", "b")
+FAILURES = {
+    "return false": "start failed",
+    'return nil, "no such device"': "start failed: no such device",
+    'return fsys.mkdir("/none/x")': "start failed: /none/x: No such file or directory",
+    'error("boom")': "start failed: services.lua:LINE: boom",
+    "error({})": "start failed: an error that is not a string but a table",
+    "local x = nil + 1": "start failed: services.lua:LINE: attempt to perform arithmetic on a nil value",
+    "fsys.mkdir()": "start failed: services.lua:LINE: bad argument #1 to 'mkdir' (string expected, got nil)",
+    "proc.exit(3)": "start exited with status 3",
+    "os.exit(3)": "start exited with status 3",
+    'proc.kill(proc.getpid(), "KILL")': "start killed by KILL",
+    'proc.exec("/bin/false")': "start exited with status 1",
+}
+
+
+def test_failures(spawnd: Start, folder: Path) -> None:
+    """Each function is in a line of its own, and a module that needs it comes after it."""
+    text, expected = "", {}
+    for number, (body, reason) in enumerate(FAILURES.items()):
+        text += module(f"a{number}", f"function start() {body} end restart = nil start_limit = 1")
+        expected[f"a{number}"] = reason.replace("LINE", str(text.count("\n")))
+        text += module(f"b{number}", "", f"a{number}")
+    daemon = spawnd(text)
+    for name in expected:
+        daemon.wait_state(name, "failed")
+    reasons = {name: row["reason"].replace(f"{folder}/", "") for name, row in daemon.services().items()}
+    assert {name: reasons[name] for name in expected} == {name: f"{why}; 1 failure" for name, why in expected.items()}
+    for name, why in expected.items():
+        needs = name.replace("a", "b")
+        assert daemon.state(needs) == "waiting", why
+        assert reasons[needs].startswith(f"needs {name}, which has failed ({why}")
+    started = daemon.ctl("start", *(name.replace("a", "b") for name in expected))
     assert started.returncode == 1
-    assert "needs a, which has failed" in started.stderr
+    for name in expected:
+        assert f"needs {name}, which has failed" in started.stderr
 
 
 def test_an_error_is_shown_with_its_traceback(spawnd: Start, folder: Path) -> None:
@@ -101,12 +108,13 @@ def test_an_error_is_shown_with_its_traceback(spawnd: Start, folder: Path) -> No
     assert "its function start failed: " in daemon.ctl("why", "a").stdout
 
 
-@pytest.mark.parametrize(
-    "body", ["", "return true", "return nil", 'return "words"', 'proc.exec("/bin/true")', "proc.exit()"]
-)
-def test_successes(spawnd: Start, body: str) -> None:
-    daemon = spawnd(module("a", f"function start() {body} end"))
-    daemon.wait_state("a", "running")
+SUCCESSES = ["", "return true", "return nil", 'return "words"', 'proc.exec("/bin/true")', "proc.exit()"]
+
+
+def test_successes(spawnd: Start) -> None:
+    daemon = spawnd("".join(module(f"s{n}", f"function start() {body} end") for n, body in enumerate(SUCCESSES)))
+    for number, body in enumerate(SUCCESSES):
+        wait_until(lambda: daemon.state(f"s{number}") == "running", body)  # noqa: B023
 
 
 def test_what_waits_starts_by_itself_once_the_cause_is_gone(spawnd: Start, folder: Path) -> None:

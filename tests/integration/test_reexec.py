@@ -166,7 +166,7 @@ def test_many_times_leave_nothing_behind(spawnd: Start, program: Program) -> Non
     reexec(daemon)
     wait_until(lambda: str(daemon.runtime / "state") in links(daemon.pid).values(), "the state to be written")
     first = len(links(daemon.pid)), len(children(daemon.pid)), pss_kb(daemon.pid)
-    for _ in range(19):
+    for _ in range(9):
         reexec(daemon)
     assert [daemon.pid_of(name) for name in "ab"] == pids
     wait_until(lambda: len(links(daemon.pid)) == first[0], "no more descriptors")  # that of the last spawnctl

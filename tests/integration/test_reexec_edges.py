@@ -54,26 +54,26 @@ def refused(daemon: Daemon) -> str:
 # versions that do not work
 
 
-@pytest.mark.parametrize(
-    ("first", "then", "why"),
-    [
-        ("print('not today', file=sys.stderr); sys.exit(3)", "", "not today exited with status 3"),
-        ("if trial: raise ValueError('trial')", "", "ValueError: trial exited with status 1"),
-        ("", "import supervisor.state.state as s; s.FORMAT = 7", "exited with status 1"),
-        ("", "import supervisor.manager.unit as u; u.Unit = None", "exited with status 1"),
-        ("if trial: os.kill(os.getpid(), 9)", "", "killed by KILL"),
-        ("if trial: os.abort()", "", "killed by ABRT"),
-    ],
-)
-def test_a_version_that_fails_its_trial(version: Start, folder: Path, first: str, then: str, why: str) -> None:
+FAILING = [
+    ("print('not today', file=sys.stderr); sys.exit(3)", "", "not today exited with status 3"),
+    ("if trial: raise ValueError('trial')", "", "ValueError: trial exited with status 1"),
+    ("", "import supervisor.state.state as s; s.FORMAT = 7", "exited with status 1"),
+    ("", "import supervisor.manager.unit as u; u.Unit = None", "exited with status 1"),
+    ("if trial: os.kill(os.getpid(), 9)", "", "killed by KILL"),
+    ("if trial: os.abort()", "", "killed by ABRT"),
+]
+
+
+def test_versions_that_fail_their_trial(version: Start, folder: Path) -> None:
     daemon = version(f"a = {{ {SLEEP}, {QUICK} }}")
     pid = daemon.wait_running("a")
     before = links(daemon.pid)
-    install(folder, first, then)
-    assert why in refused(daemon)
-    assert daemon.pid_of("a") == pid
-    wait_until(lambda: len(links(daemon.pid)) == len(before), "nothing is left of the trial")
-    assert children(daemon.pid) == [pid]
+    for first, then, why in FAILING:
+        install(folder, first, then)
+        assert why in refused(daemon), first or then
+        assert daemon.pid_of("a") == pid, first or then
+        wait_until(lambda: len(links(daemon.pid)) == len(before), f"nothing is left of the trial: {first or then}")
+        assert children(daemon.pid) == [pid], first or then
     os.kill(pid, signal.SIGKILL)
     second = daemon.wait_running("a", other_than=pid)
     install(folder)
@@ -92,18 +92,16 @@ def test_a_version_that_hangs_is_killed(version: Start, folder: Path) -> None:
     assert daemon.pid_of("a") == pid
 
 
-@pytest.mark.parametrize("how", ["missing", "mode", "interpreter"])
-def test_a_version_that_cannot_be_executed(version: Start, folder: Path, how: str) -> None:
+def test_a_version_that_cannot_be_executed(version: Start, folder: Path) -> None:
     daemon = version(f"a = {{ {SLEEP} }}")
     pid = daemon.wait_running("a")
-    match how:
-        case "missing":
-            (folder / "spawnd").unlink()
-        case "mode":
-            (folder / "spawnd").chmod(0o644)
-        case "interpreter":
-            (folder / "spawnd").write_text("#!/nonexistent/python\n")
-    assert re.search("No such file or directory|Permission denied", refused(daemon))
+    (folder / "spawnd").chmod(0o644)
+    assert "Permission denied" in refused(daemon)
+    (folder / "spawnd").write_text("#!/nonexistent/python\n")
+    (folder / "spawnd").chmod(0o755)
+    assert "No such file or directory" in refused(daemon)
+    (folder / "spawnd").unlink()
+    assert "No such file or directory" in refused(daemon)
     assert daemon.pid_of("a") == pid
     install(folder)
     reexec(daemon)
