@@ -75,6 +75,7 @@ class TakeOver:
             if known.own is not None:
                 known.own.close()
         self._end_left([unit for unit in taken if unit.run is None])
+        self._end_unknown(taken)
         self._wait_ended()
         self._manager.sources.give(self._saved.sources)
         self._manager.index(self._saved.services)
@@ -207,6 +208,14 @@ class TakeOver:
             unit.leftover_pids = relatives(unit.leftover_pids, everybody)
             if unit.name in self._unseen:
                 self._end_left_by(unit, everybody)
+
+    def _end_unknown(self, units: Sequence[Unit]) -> None:
+        """Kill processes that a spawnd has started that could not write them down."""
+        for unit in units:
+            is_down = unit.life.state in (State.WAITING, State.BACKOFF)
+            is_down = is_down and not unit.life.set_up  # what a function has started may live on
+            if is_down and unit.cgroup is not None and not spares_others(unit.service, unit.life, False):
+                self._end(_Ended(cgroup=unit.cgroup))
 
     def _end_left_by(self, unit: Unit, everybody: Sequence[Process]) -> None:
         record, (was_check, own) = self._saved.units[unit.name], self._unseen[unit.name]

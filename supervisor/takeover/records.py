@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -44,7 +45,7 @@ Take = Callable[[int], bool]
 
 STORE_MAX = 1 << 20  # descriptors that were stored before fit in again
 RETRY = 5.0  # seconds until a file that could not be written is tried again
-SOON = 0.05  # seconds after an exec
+SOON = 0.05  # seconds after an exec, and between two tries for new processes
 SETTLED = 1.0  # seconds after a change; most services have forked their processes by then
 
 # the other saved attributes, with the keys that `unit_record` and `restore` use for them
@@ -376,8 +377,11 @@ class StateWriter:
         """Note a change of the unit's store."""
         self._stores[unit.name] = None
 
-    def flush(self) -> None:
-        """Write the changes."""
+    def flush(self, is_new: bool = False) -> None:
+        """Write the changes. A process that `is_new` is released next, so it does not wait for the next try."""
+        if is_new and self._retry is not None and self._loop.clock() >= self._retry.when - RETRY + SOON:
+            self._retry.cancel()
+            self._replace()
         if not self._is_begun or self._retry is not None:
             return
         if self._first is not None:
@@ -390,13 +394,11 @@ class StateWriter:
             self._date_soon()
 
     def _append(self, records: list[Record]) -> None:
-        try:
+        with suppress(OSError):  # a new file may have room
             self._file.append([*records, now()])
-        except OSError as error:
-            self._failed(error)
-        else:
-            if self._file.is_long:
-                self._replace()
+            if not self._file.is_long:
+                return
+        self._replace()
 
     def _date_soon(self) -> None:
         """Schedule a new date without cgroups: `left_by` needs to know when spawnd still knew the main process."""

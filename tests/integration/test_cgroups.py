@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.places import cgroup2_mounts
-from tests.daemon import Daemon, command_name, wait_until
+from tests.daemon import PATIENCE, Daemon, command_name, wait_until
 from tests.integration.conftest import Start
 from tests.integration.processes import alive, links
 
@@ -210,3 +210,23 @@ def test_what_a_start_of_a_module_has_left_ends_at_a_restart(subtree: Path, spaw
     assert not alive(first)
     assert daemon.ctl("stop", "a").returncode == 0
     wait_until(lambda: not (subtree / "a").exists(), "the end of the cgroup")
+
+def test_processes_that_were_not_written_down_end_before_the_next_start(
+    subtree: Path, spawnd: Start, program: Program
+) -> None:
+    """A spawnd that could not write has started them, and was lost in a pause of the service."""
+    once = "#!/bin/sh\nexec sleep 100000\n"
+    keys = 'backoff = { first = "1h", max = "1h", jitter = 0 }, start_limit = false, healthy_after = "1h"'
+    daemon = spawnd(f'_SUPERVISOR = {{ cgroup = "{subtree}" }}\na = {{ exec = "{program("once", once)}", {keys} }}')
+    first = daemon.wait_running("a")
+    os.kill(first, signal.SIGKILL)
+    daemon.wait_state("a", "backoff")
+    daemon.lose()
+    with subprocess.Popen(["/bin/sleep", "100000"]) as unknown:
+        try:
+            (subtree / "a" / "cgroup.procs").write_text(str(unknown.pid))
+            daemon.again()
+            assert unknown.wait(PATIENCE) == -signal.SIGKILL
+        finally:
+            unknown.kill()
+    assert daemon.state("a") == "backoff"

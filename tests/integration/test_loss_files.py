@@ -305,9 +305,10 @@ def test_a_full_run_time_folder_stops_nothing(folder: Path) -> None:
         wait_until(lambda: daemon.services()["a"]["state_s"] > 6, "another try", patience=30)
         assert daemon.log().count("cannot write") == 1
         filler.unlink()
-        daemon.wait_log("written to")
+        assert daemon.ctl("restart", "b").returncode == 0
         state = [json.loads(line) for line in (inside / "state").read_text().splitlines()]
-        assert unit_of(state, "b")["pid"] == daemon.pid_of("b")
+        assert unit_of(state, "b")["pid"] == daemon.pid_of("b"), "a new process is written down at once"
+        daemon.wait_log("written to")
         assert daemon.stop() == 0
     finally:
         daemon.kill()
