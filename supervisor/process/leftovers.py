@@ -7,7 +7,7 @@ descendants. The orphans of services of an earlier spawnd went to process 1 inst
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 
 from supervisor.process.pids import (
@@ -21,22 +21,29 @@ from supervisor.process.pids import (
 )
 
 MOST_LOOKS = 4096  # files and processes read below one process, within a tenth of a second
+PIECE = 65536  # bytes per read
 LONGEST_PID = 8  # characters, with a space
 LINKS_OF_A_FOLDER = 2  # the folder's name and its `.`
 _DEAD = os.WEXITED | os.WNOHANG | os.WNOWAIT
 
 
-def has_orphans(known: Collection[int]) -> bool:
+def has_orphans(known: Set[int]) -> bool:
     """Whether a child of this process is unknown: leftovers become its children, or are below one.
 
     This check is much cheaper than reading all processes. Returns True if the kernel does not tell.
     """
+    children = b""
     try:
-        with open("/proc/thread-self/children", "rb") as file:
-            children = file.read().split()
+        # after each death of a service; a file object makes nine calls of the system in place of four
+        fd = os.open("/proc/thread-self/children", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            while data := os.read(fd, PIECE):
+                children += data
+        finally:
+            os.close(fd)
     except OSError:
         return True  # no CONFIG_PROC_CHILDREN
-    return any(int(pid) not in known for pid in children)
+    return not known >= {*map(int, children.split())}
 
 
 def kill_descendants() -> None:
