@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import io
 import re
-import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,11 @@ OPENERS = re.compile(
     r"[\W_]*(?:Wh(?:at|o|om|ose|atever|oever)|One (?:that|who)|Of (?:one|those|what)|Those (?:who|that))\b"
 )
 BAR = 0.01
+# a comment, or a string, in which a # begins none
+TOKEN = re.compile(
+    r"""(?P<comment>\#.*) | r?(?P<quotes>"{3}|'{3}|"|') (?:\\[\s\S] | (?!(?P=quotes))[^\\])* (?P=quotes)""", re.VERBOSE
+)
+LINE_END = re.compile(r"[ \t]*(?:#|$)", re.MULTILINE)
 SENTENCE_ENDS = re.compile(r"(?<=[.!?])[)\"'*`]*\s+|\n\s*\n")
 
 
@@ -37,19 +40,23 @@ def page_texts(path: Path) -> Iterator[str]:
 def source_texts(path: Path) -> Iterator[str]:
     """Yield the docstrings and the comments of a file; comments on lines of their own are one where they touch."""
     source = path.read_text(encoding="utf-8")
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield ast.get_docstring(node) or ""
+    code = ":"  # a module begins with its docstring, as a block does
     block: list[str] = []
-    last = 0
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            is_own_line = not token.line[: token.start[1]].strip()
-            if not (is_own_line and token.start[0] == last + 1):
+    end, goes_on = 0, False
+    for token in TOKEN.finditer(source):
+        between = source[end : token.start()]
+        is_own_line = not source[source.rfind("\n", 0, token.start()) + 1 : token.start()].strip()
+        if token["comment"]:
+            if not (is_own_line and goes_on and between.count("\n") == 1):
                 yield " ".join(block)
                 block = []
-            block.append(token.string.lstrip("# "))
-            last = token.start[0] if is_own_line else 0
+            block.append(token["comment"].lstrip("# "))
+            code = between.strip() or code
+        else:
+            if is_own_line and (between.strip() or code).endswith(":") and LINE_END.match(source, token.end()):
+                yield ast.literal_eval(token[0])
+            code = token[0]
+        end, goes_on = token.end(), is_own_line and bool(token["comment"])
     yield " ".join(block)
 
 
@@ -73,6 +80,17 @@ def test_few_sentences_begin_without_a_noun() -> None:
     wrong = [f"{path}: {line}" for path, text in found for line in nameless(text)]
     assert total > 5000
     assert len(wrong) < BAR * total, f"{len(wrong)} of {total} sentences have no noun:\n" + "\n".join(wrong)
+
+
+def test_docstrings_and_comments_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "some.py"
+    path.write_text(
+        '''#!/bin/x\n"""A module, "quoted" # so"""\nx = {"a": "# no comment",\n "b":\n  "no docstring"}  # 1\n'''
+        '''# 2\n# 3\ndef f(\n    y: str = "\\"#",\n) -> None:  # 4\n    r"""A\n    \\function."""\n\n'''
+        '''    # 5\n    """no docstring"""\n'''
+    )
+    found = {" ".join(text.split()) for text in source_texts(path) if text}
+    assert found == {"!/bin/x", 'A module, "quoted" # so', "1", "2 3", "4", "A \\function.", "5"}
 
 
 def test_the_openers_are_recognized() -> None:
