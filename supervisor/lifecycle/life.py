@@ -204,6 +204,16 @@ def goes_into_background(service: Service, life: Life) -> bool:
     return service.forking and life.state is State.STARTING and life.step not in (Step.CHECK, Step.SETUP)
 
 
+def leaves_unseen(service: Service, life: Life) -> bool:
+    """Return whether the first process, which has ended after it was told to stop, may have left a daemon.
+
+    No search has begun: the service was not up, and its first process still ran. Once time is up, there is none.
+    """
+    in_set_up = life.step in (Step.CHECK, Step.SETUP, Step.TEARDOWN)
+    told = life.state is State.STOPPING and life.up_since is None and not life.killed
+    return service.forking and told and not in_set_up
+
+
 def lets_end(service: Service, life: Life) -> bool:
     """Return whether leftovers of the main process are told to end and given time, rather than killed.
 

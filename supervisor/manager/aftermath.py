@@ -90,7 +90,7 @@ class Aftermath:
 
     def end(self, unit: Unit, clean: bool) -> None:
         """Tell the owner of the end, once every process that has to be gone is gone, besides its killed group."""
-        if clean and (unit.is_sought or goes_into_background(unit.service, unit.life)):
+        if unit.is_sought or (clean and goes_into_background(unit.service, unit.life)):
             self._seek(unit)
             return
         told = unit.ended_clean is not None or tells_all(unit.service, unit.life)

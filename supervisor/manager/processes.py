@@ -15,6 +15,7 @@ from supervisor.lifecycle.life import (
     State,
     begins_process,
     goes_into_background,
+    leaves_unseen,
     lets_end,
     spares_others,
     tells_all,
@@ -394,6 +395,8 @@ class Processes:
             unit.check_output = () if clean else tuple(run.output_lines())
             for line in unit.check_output:
                 log.warning("%s: check: %s", unit.name, line)
+        if failure is None and run.started == unit.first_started and run.role is Role.MAIN:
+            unit.is_sought = leaves_unseen(unit.service, unit.life)
         self.aftermath.end(unit, clean)
 
     def _begins_again(self, unit: Unit, run: Run, failure: StepError) -> bool:

@@ -89,7 +89,7 @@ class Unit:
     first_started: int = 0  # start time of the process that the last start of a `forking` service has executed
     # whether the process ended well; set while its leftovers are ended or searched for a daemon
     ended_clean: bool | None = None
-    is_sought: bool = False  # its daemon is searched for, since its first process went into the background
+    is_sought: bool = False  # its daemon is searched for, as its first process has ended and may have left one
     rest: Background | Again | Emptying | Parting | None = None  # waits for these leftovers
     ignored: int = 0  # notifications that were ignored since the last log line about them
     ignored_until: float = 0.0  # no such line before this time

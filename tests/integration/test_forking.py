@@ -62,6 +62,19 @@ with open(sys.argv[1], "w") as file:
 while True:
     time.sleep(1000)
 """
+# The same, but the daemon has lost its parent, and the first process stays until it is told to stop: then it ends with
+# the status $3, or by the signal.
+LINGERS = OVERWRITES.replace("os.setsid()\n", "os.setsid()\nif os.fork():\n    os._exit(0)\n", 1).replace(
+    "    os._exit(0)\n",
+    """    import signal
+    os.wait()
+    if sys.argv[3]:
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(int(sys.argv[3])))
+    while True:
+        time.sleep(1000)
+""",
+    1,
+)
 PLACES = [
     pytest.param(True, id="cgroup", marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a cgroup")),
     pytest.param(False, id="alone"),
@@ -237,6 +250,29 @@ def test_a_daemon_that_is_not_found_yet_ends_with_its_service(run: Run, folder: 
         assert daemon.ctl("stop", "s").returncode == 0
         assert daemon.state("s") == "stopped"
     wait_until(lambda: not alive(pid), "the end of the daemon")
+
+
+@pytest.mark.parametrize("order", ["stop", "restart", "too late"])
+@pytest.mark.parametrize("status", ["", "1"])
+def test_a_stop_waits_for_a_daemon_whose_first_process_still_runs(
+    run: Run, folder: Path, status: str, order: str
+) -> None:
+    """Only the pid file, which comes later, tells that the daemon is the service's."""
+    path, own = folder / "out" / "pid", folder / "out" / "own"
+    timeout = 'start_timeout = "1s", ' if order == "too late" else ""
+    daemon = run(f'pid_file = "{path}", {timeout}start_limit = 1', f'"{path}", "{own}", "{status}"', LINGERS)
+    pid = int(wait_until(lambda: own.exists() and own.read_text(), "a process in the background"))
+    assert daemon.state("s") == "starting"
+    match order:
+        case "stop":
+            assert daemon.ctl("stop", "s").returncode == 0
+        case "restart":
+            own.unlink()
+            assert daemon.ctl("restart", "s", "--no-wait").returncode == 0
+            wait_until(lambda: own.exists() and own.read_text(), "the next process in the background")
+        case _:
+            daemon.wait_state("s", "failed")
+    assert not alive(pid)
 
 
 def test_a_daemon_that_never_shows_whose_it_is_is_named(run: Run, folder: Path) -> None:
