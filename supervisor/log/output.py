@@ -21,6 +21,7 @@ INFO = 6  # the priority of lines without a prefix
 # spawnd writes this mark into the pipe of a service between two processes. If the first process ends without a
 # newline, the mark separates its last text from the first line of the next process.
 PROCESS_ENDED = b"\0spawnd: the process has ended\n"
+MOST_KILLED = 3  # children for a mark that may be killed
 FEED_SIZE = 256  # bytes of a message to the log worker: `+NAME` with descriptors, or `-NAME`
 
 Close = Callable[[Iterable[int]], None]  # closes descriptors, even if a process at the other end could block that
@@ -169,16 +170,20 @@ class WorkerOutputs:
     def end_line(self, name: str) -> None:
         """Write a mark to the pipe, between the outputs of the two processes.
 
-        A full or locked pipe gets none.
+        A full or locked pipe gets none. If a child is killed, another one writes; a second mark does no harm.
         """
         if name not in self._streams or name in self._ended or not self._is_marked(name):
             return
         with suppress(OSError):  # no child can be started
-            mark = start_write(self._streams[name][1], PROCESS_ENDED)
-            if not mark.has_ended():
-                self._marks[name] = mark
-            elif mark.has_succeeded:
-                self._ended.add(name)
+            for _ in range(MOST_KILLED):
+                mark = start_write(self._streams[name][1], PROCESS_ENDED)
+                if not mark.has_ended():
+                    self._marks[name] = mark
+                    return
+                if mark.has_succeeded:
+                    self._ended.add(name)
+                if not mark.was_killed:
+                    return
 
     def _is_marked(self, name: str) -> bool:
         """Whether no child is waiting to write the previous mark."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.daemon import Daemon, wait_until
 from tests.integration.conftest import Start
 from tests.integration.modules import NOTE, module, notes, wait_notes
+from tests.integration.versions import install
 
 # over the loss of spawnd, and its exec
 
@@ -34,6 +35,36 @@ def test_a_start_that_runs_survives_an_exec(spawnd: Start, folder: Path) -> None
     daemon.wait_state("a", "running")
     assert daemon.ctl("stop", "a").returncode == 0  # from the text that was checked by the life before
     assert notes(folder) == ["start", "end", "stop"]
+
+
+DIES_ONCE = """
+import supervisor.process.fork_server as module
+forks = module.fork_sibling
+def fork_and_die():
+    pid = forks()
+    if pid:
+        try:
+            os.mkdir({marker!r})
+            os._exit(1)
+        except FileExistsError:
+            pass
+    return pid
+module.fork_sibling = fork_and_die
+"""
+
+
+def test_a_function_whose_fork_server_dies_right_after_the_fork_runs_once(folder: Path) -> None:
+    """Nobody knows that child, which has the plan."""
+    marker = folder / "died"
+    daemon = Daemon(folder, NOTE.replace("@", str(folder)) + module("a", GATE.replace("@", str(folder))))
+    daemon.program = install(folder, then=DIES_ONCE.format(marker=str(marker)))
+    with daemon:
+        wait_notes(folder, "start")
+        assert marker.exists()
+        gate(daemon, folder)
+        daemon.wait_state("a", "running")
+        assert notes(folder) == ["start", "end"]
+        assert daemon.services()["a"]["restarts"] == 1
 
 
 def lose(daemon: Daemon) -> None:

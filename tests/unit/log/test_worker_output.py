@@ -13,7 +13,8 @@ import pytest
 
 from supervisor.errors import StepError
 from supervisor.linux import pipe_call
-from supervisor.log.output import FEED_SIZE, PROCESS_ENDED, WorkerOutputs
+from supervisor.log import output
+from supervisor.log.output import FEED_SIZE, MOST_KILLED, PROCESS_ENDED, WorkerOutputs
 from supervisor.log.ring import append
 from supervisor.loop.loop import Loop
 from supervisor.notify.safe_close import Closer
@@ -253,6 +254,38 @@ def test_one_mark_is_enough_until_another_process_has_the_pipe(outputs: WorkerOu
     outputs.stream("a")
     outputs.end_line("a")
     assert os.read(worker.streams["a"][0], 1000) == PROCESS_ENDED
+
+
+class Killed:
+    """A call whose child was killed before it wrote."""
+
+    has_succeeded, was_killed = False, True
+
+    def has_ended(self) -> bool:
+        return True
+
+
+def test_a_mark_whose_child_is_killed_is_written_by_another(
+    outputs: WorkerOutputs, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd = outputs.stream("a")
+    worker.read()
+    os.write(fd, b"last words")
+    calls: list[int] = []
+
+    def start(fd: int, data: bytes) -> Killed | pipe_call.PipeCall:
+        calls.append(fd)
+        return pipe_call.start_write(fd, data) if len(calls) == MOST_KILLED else Killed()
+
+    monkeypatch.setattr(output, "start_write", start)
+    for _ in range(2):
+        outputs.end_line("a")
+    assert os.read(worker.streams["a"][0], 1000) == b"last words" + PROCESS_ENDED
+    assert len(calls) == MOST_KILLED
+    outputs.stream("a")
+    calls[:] = [fd] * MOST_KILLED
+    outputs.end_line("a")
+    assert len(calls) == 2 * MOST_KILLED, "not for ever"
 
 
 @pytest.mark.skipif(not held_pipe.is_possible(), reason="needs root and userfaultfd")
