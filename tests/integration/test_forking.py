@@ -75,6 +75,7 @@ LINGERS = OVERWRITES.replace("os.setsid()\n", "os.setsid()\nif os.fork():\n    o
 """,
     1,
 )
+LONG = 'stop_timeout = "10min"'  # for a busy machine
 PLACES = [
     pytest.param(True, id="cgroup", marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a cgroup")),
     pytest.param(False, id="alone"),
@@ -260,7 +261,7 @@ def test_a_stop_waits_for_a_daemon_whose_first_process_still_runs(
     """Only the pid file, which comes later, tells that the daemon is the service's."""
     path, own = folder / "out" / "pid", folder / "out" / "own"
     timeout = 'start_timeout = "1s", ' if order == "too late" else ""
-    daemon = run(f'pid_file = "{path}", {timeout}start_limit = 1', f'"{path}", "{own}", "{status}"', LINGERS)
+    daemon = run(f'pid_file = "{path}", {timeout}start_limit = 1, {LONG}', f'"{path}", "{own}", "{status}"', LINGERS)
     pid = int(wait_until(lambda: own.exists() and own.read_text(), "a process in the background"))
     assert daemon.state("s") == "starting"
     match order:
@@ -321,7 +322,7 @@ def test_an_exec_and_a_loss_while_it_is_looked_for(run: Run, folder: Path, lost:
 def test_a_stop_still_waits_for_the_pid_file_after_an_exec(run: Run, folder: Path) -> None:
     """After a loss it is a process of somebody else."""
     path, own = folder / "out" / "pid", folder / "out" / "own"
-    daemon = run(f'pid_file = "{path}", stop_timeout = "1m"', f'"/dev/null", "{own}"', OVERWRITES)
+    daemon = run(f'pid_file = "{path}", {LONG}', f'"/dev/null", "{own}"', OVERWRITES)
     pid = int(wait_until(lambda: own.exists() and own.read_text(), "a process in the background"))
     wait_until(lambda: daemon.pid_of("s") is None, "the end of the first process")
     assert daemon.ctl("stop", "s", "--no-wait").returncode == 0
