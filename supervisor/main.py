@@ -22,12 +22,13 @@ from supervisor.loop.loop import Loop, NoRoomError
 from supervisor.manager.runtime import RuntimeFolder
 from supervisor.origin import RESUME, TRIAL, Origin, enter_utf8_mode, program
 from supervisor.places import RULE, SYSCONFDIR, default_folder
-from supervisor.printable import count
+from supervisor.printable import count, lose_output, quoted, write_out
 from supervisor.process.children import REALTIME, Children, signal_name
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
+PROGRAM = "spawnd"
 TRIAL_TIME = 1.0  # seconds for which a trial runs
 DEFINITIONS = f"{SYSCONFDIR}/spawnd/services.d"
 
@@ -38,26 +39,30 @@ def main() -> int:
         enter_utf8_mode()
     except OSError as error:
         sys.exit(f"spawnd: cannot execute {sys.executable!r} in UTF-8 mode: {error.strerror}")
-    arguments = parse_arguments(sys.argv[1:])
+    try:
+        arguments = parse_arguments(sys.argv[1:])
+    except SystemExit as end:  # argparse has printed an error or a help text
+        return write_out(PROGRAM, int(end.code or 0))
     stderr_is_open = open_closed_stdio()
     open_log(arguments.log_level or "info", stderr_is_open)
     try:
         if arguments.resume is not None:
             return resume(arguments.resume, arguments.trial)
         command = program()  # before the folder changes, like `paths` and `folder`
-        folder = os.path.abspath(arguments.runtime_dir or default_folder())
-        paths = [os.path.abspath(path) for path in arguments.config or [DEFINITIONS]]
+        folder = _absolute(arguments.runtime_dir or default_folder())
+        paths = [_absolute(path) for path in arguments.config or [DEFINITIONS]]
         os.chdir("/")
         os.umask(0o022)
         if arguments.check:
-            return check(paths, arguments.strict)
+            return print_check(paths, arguments.strict)
         nofile_soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         origin = Origin(paths, arguments.log_level or "", nofile_soft, command, stderr_is_open)
         return supervise(origin, folder)
     except SpawnError as error:
         log.error("%s", error)
     except OSError as error:
-        log.error("cannot start: %s", error)
+        step = f"use {quoted(error.filename)}" if isinstance(error.filename, str) else "start"
+        log.error("cannot %s: %s", step, error.strerror or error)
     return EXIT_FAILED
 
 
@@ -117,8 +122,39 @@ def _path(text: str) -> str:
     return text
 
 
-def check(paths: Sequence[str], strict: bool) -> int:
-    """Evaluate the definitions and print the problems, or the number of services."""
+def _absolute(path: str) -> str:
+    """Return the absolute path. Raises SpawnError."""
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:  # of getcwd
+        raise SpawnError(f"cannot use {quoted(path)}: the present directory was removed") from None
+
+
+def print_check(paths: Sequence[str], strict: bool) -> int:
+    """Check the definitions, print the result and return the exit status."""
+    result = check(paths)
+    try:
+        return write_out(PROGRAM, print_result(result, strict))
+    except OSError as error:
+        return lose_output(PROGRAM, error)
+
+
+def print_result(result: Definitions | DefinitionsError, strict: bool) -> int:
+    """Print the problems, or the number of services. Raises OSError."""
+    if isinstance(result, DefinitionsError):
+        print(result, file=sys.stderr)
+        return EXIT_CONFIG
+    for line in result.notices:
+        print(line, file=sys.stderr)
+    if strict and result.notices:
+        return EXIT_CONFIG
+    notices = f", {count(len(result.notices), 'notice')}" if result.notices else ""
+    print(f"OK: {count(len(result.services), 'service')}{notices}")
+    return 0
+
+
+def check(paths: Sequence[str]) -> Definitions | DefinitionsError:
+    """Return the evaluated definitions, or their problems."""
     results: list[Definitions | DefinitionsError] = []
     loop = Loop(on_error=_log_exception)
 
@@ -130,18 +166,8 @@ def check(paths: Sequence[str], strict: bool) -> int:
     unblock_all()  # the parent may have blocked some, and exec keeps them blocked
     Evaluation(loop, children, paths, take, programs=True)
     loop.run()
-    # not in the callback: an error of the print would not end the loop
     (result,) = results
-    if isinstance(result, DefinitionsError):
-        print(result, file=sys.stderr)
-        return EXIT_CONFIG
-    for line in result.notices:
-        print(line, file=sys.stderr)
-    if strict and result.notices:
-        return EXIT_CONFIG
-    notices = f", {count(len(result.notices), 'notice')}" if result.notices else ""
-    print(f"OK: {count(len(result.services), 'service')}{notices}", flush=True)
-    return 0
+    return result
 
 
 def supervise(origin: Origin, folder: str) -> int:

@@ -1,12 +1,15 @@
-"""Text for people: what a terminal, a log or a process title can take, and numbers and lists of things.
+"""Text for people: what a terminal, a log or a process title can take, numbers and lists of things, and its output.
 
 A path is bytes. Python represents bytes that are not UTF-8 as surrogates (PEP 383); messages show them as `\\xfc`.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 
+EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE, as in shells
 SHOWN = 5  # words of a list; the others are only counted
 
 
@@ -57,3 +60,29 @@ def listed(words: Sequence[str]) -> str:
     if len(shown) < len(words):
         return f"{', '.join(shown)} and {len(words) - len(shown)} others"
     return " and ".join(filter(None, [", ".join(shown[:-1]), shown[-1]]))
+
+
+def write_out(program: str, status: int) -> int:
+    """Write what standard output has buffered. Return the exit status, another one than `status` if this fails."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        return lose_output(program, error)
+    return status
+
+
+def lose_output(program: str, error: OSError) -> int:
+    """Discard output that could not be written, which the end of the interpreter would try again.
+
+    Say so, unless only the reader has gone, and return the exit status.
+    """
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if isinstance(error, BrokenPipeError):
+        return EXIT_BROKEN_PIPE
+    print(f"{program}: cannot write: {error.strerror}", file=sys.stderr)
+    return 1

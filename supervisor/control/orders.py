@@ -173,10 +173,12 @@ class Order(NamedTuple):
     literal: frozenset[str]
 
 
-def take_order(pending: PendingCall, core: Core, parameters: Parameters, may_wait: bool = True) -> Order:
+def take_order(
+    pending: PendingCall, core: Core, parameters: Parameters, may_wait: bool = True, detail: str = ""
+) -> Order:
     """Return the order in a call, and log it with its caller; `parameters` has nothing else left.
 
-    A caller that expects no reply does not wait. Raises ControlError.
+    A caller that expects no reply does not wait. `detail` follows the verb in the log. Raises ControlError.
     """
     wanted = parameters.strings("names")
     waits = may_wait and not parameters.boolean("no_wait") and not pending.call.oneway
@@ -184,15 +186,15 @@ def take_order(pending: PendingCall, core: Core, parameters: Parameters, may_wai
     if not wanted:
         raise InvalidParameter("names")
     names = resolve(wanted, core.manager.units)
-    pending.once(lambda: log_order(pending, names))
+    pending.once(lambda: log_order(pending, names, detail))
     return Order(names, waits, frozenset(wanted))
 
 
-def log_order(pending: PendingCall, names: Sequence[str]) -> None:
+def log_order(pending: PendingCall, names: Sequence[str], detail: str = "") -> None:
     """Log which client gives which order."""
-    client, verb = pending.client, pending.call.method.rpartition(".")[2].lower()
+    verb = " ".join(filter(None, (pending.call.method.rpartition(".")[2].lower(), detail)))
     more = f" and {count(len(names) - NAMED, 'other')}" if len(names) > NAMED else ""
-    log.info("%s of %s%s: asked for by uid %d, pid %d", verb, ", ".join(names[:NAMED]), more, client.uid, client.pid)
+    log.info("%s of %s%s: asked for by %s", verb, ", ".join(names[:NAMED]), more, pending.client.describe())
 
 
 def reply_results(pending: PendingCall, core: Core, outcomes: Sequence[tuple[str, Outcome]]) -> None:

@@ -79,12 +79,19 @@ class Client:
 
     def _look(self) -> None:
         """Report once on stderr that the supervisor is silent, if it answers no other call either."""
-        if answers(self.path):
-            return
-        from supervisor.ctl.silence import tell_of_silence  # rarely needed
+        if silence := self.silence():
+            from supervisor.ctl.silence import tell_of_silence  # rarely needed
 
-        tell_of_silence(self.path, self.server_pid())
-        self._looks = False
+            tell_of_silence(silence)
+            self._looks = False
+
+    def silence(self) -> str:
+        """Return the reason why the supervisor answers no call, on a new connection either; '' if it does."""
+        if answers(self.path):
+            return ""
+        from supervisor.ctl.silence import describe_silence  # rarely needed
+
+        return describe_silence(self.path, self.server_pid())
 
     def finish(self, method: str) -> dict[str, Any]:
         """Return the parameters of the reply to the call of `begin`. Raises SpawnctlError."""

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 from supervisor.errors import SpawnError
 from supervisor.places import CONTROL, default_sockets
-from supervisor.printable import printable, quoted
+from supervisor.printable import EXIT_BROKEN_PIPE, printable, quoted
 
 MOST_FILES = 1000  # definition files that are searched for an undefined service
 LARGEST = 1 << 20  # bytes of a definition file
@@ -29,7 +29,7 @@ class ExitCode(IntEnum):
     NO_SUPERVISOR = 6
     TIMED_OUT = 7
     INTERRUPTED = 130  # 128 + SIGINT, as in shells
-    BROKEN_PIPE = 141  # 128 + SIGPIPE
+    BROKEN_PIPE = EXIT_BROKEN_PIPE
 
 
 class SpawnctlError(SpawnError):

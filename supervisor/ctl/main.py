@@ -10,8 +10,9 @@ from supervisor.ctl.client import Client
 from supervisor.ctl.errors import ExitCode, SpawnctlError
 from supervisor.ctl.parsers import general_parser, verb_parser
 from supervisor.places import default_socket
-from supervisor.printable import printable
+from supervisor.printable import lose_output, printable, write_out
 
+PROGRAM = "spawnctl"
 COMPLETE = "--complete"  # the request of a shell for candidates
 
 
@@ -19,24 +20,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Execute the command line and return the exit code."""
     _open_closed_output()
     try:
-        code = run(sys.argv[1:] if arguments is None else arguments)
-        sys.stdout.flush()
-        return code
+        return write_out(PROGRAM, run(sys.argv[1:] if arguments is None else arguments))
     except SystemExit as end:  # argparse has printed an error or a help text
-        return end.code if isinstance(end.code, int) else ExitCode.USAGE
+        return write_out(PROGRAM, end.code if isinstance(end.code, int) else ExitCode.USAGE)
     except SpawnctlError as error:
         lines = [printable(line) for line in f"spawnctl: {error}".split("\n")]
         print("\n".join(lines), file=sys.stderr)
         return error.code
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        _throw_output_away()
-        return ExitCode.BROKEN_PIPE
     except OSError as error:  # e.g. a full disk; errors of the supervisor are SpawnctlErrors
-        _throw_output_away()
-        print(f"spawnctl: cannot write: {error.strerror}", file=sys.stderr)
-        return ExitCode.FAILED
+        return lose_output(PROGRAM, error)
 
 
 def _open_closed_output() -> None:
@@ -45,11 +39,6 @@ def _open_closed_output() -> None:
         sys.stdout = open(os.devnull, "w")  # open until the process ends
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # open until the process ends
-
-
-def _throw_output_away() -> None:
-    """Discard the buffered output, which would raise again when the interpreter ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -9,11 +9,15 @@ from supervisor.places import cgroup2_mounts
 from supervisor.printable import printable, quoted
 
 
-def tell_of_silence(path: str, pid: int) -> None:
-    """Report on stderr that the supervisor at `path`, process `pid`, does not answer; 0: the process is invisible."""
+def tell_of_silence(silence: str) -> None:
+    """Report on stderr what `describe_silence` says, and that the wait goes on."""
+    print(printable(f"spawnctl: {silence}. Still waiting; Ctrl-C ends the wait."), file=sys.stderr, flush=True)
+
+
+def describe_silence(path: str, pid: int) -> str:
+    """Return the state of the silent supervisor at `path`, process `pid` (0: invisible), and the remedy."""
     who = f"the supervisor at {quoted(path)}" + (f" (pid {pid})" if pid else "")
-    text = f"spawnctl: {who} does not answer{_reason(pid)}. Still waiting; Ctrl-C ends the wait."
-    print(printable(text), file=sys.stderr, flush=True)
+    return f"{who} does not answer{_reason(pid)}"
 
 
 def _reason(pid: int) -> str:

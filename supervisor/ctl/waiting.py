@@ -39,7 +39,7 @@ def order(
     client.begin(method, **parameters)
     while not client.has_reply(pause(begun, args.timeout, every)):
         if args.timeout is not None and time.monotonic() - begun >= args.timeout:
-            raise TimedOut(method.lower(), args.timeout, look.answer())
+            raise TimedOut(method.lower(), args.timeout, look.answer() or client.silence())
         if every is not None and (answer := look.answer()):
             print("\n".join(wrap(f"waiting: {answer}", standard_output().width)), file=sys.stderr, flush=True)
     return client.finish(method)

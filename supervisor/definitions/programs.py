@@ -40,19 +40,21 @@ def check_programs(services: dict[str, Service], checkings: dict[str, Checking])
     """Give a notice for each program that would not start."""
     for service in services.values():
         _check_expansion(service, checkings[service.name])
-        if service.chroot:
-            continue  # the paths are in another root
+        if service.chroot:  # the other paths are in another root
+            _check_paths([("chroot", service.chroot)], service, checkings[service.name])
+            continue
         for key, path in (("exec", service.exec), ("check", service.check[0] if service.check else "")):
             problem = _problem(path, service, checkings[service.name].databases.root) if path else ""
             if problem:
                 checkings[service.name].notice(problem, key)
-        if not service.functions:  # functions may make these
-            _check_paths(service, checkings[service.name])
+        files = [("env_file", path) for path in service.env_file if not path.startswith("-")]
+        _check_paths([("cwd", service.cwd), *files], service, checkings[service.name])
 
 
-def _check_paths(service: Service, checking: Checking) -> None:
-    """Give a notice for each directory and environment file that a start needs and that does not exist."""
-    wanted = [("cwd", service.cwd), *(("env_file", path) for path in service.env_file if not path.startswith("-"))]
+def _check_paths(wanted: list[tuple[str, str]], service: Service, checking: Checking) -> None:
+    """Give a notice for each path that a start needs and that does not exist; each has its key."""
+    if service.functions:
+        return  # they may make it
     for key, path in wanted:
         try:
             os.stat(path)

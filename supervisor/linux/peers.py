@@ -35,6 +35,10 @@ class Credentials(NamedTuple):
     uid: int
     gid: int
 
+    def describe(self) -> str:
+        """Return the text for a log: `uid 0, pid 812`."""
+        return f"uid {self.uid}, {f'pid {self.pid}' if self.pid else 'outside our PID namespace'}"
+
 
 def peer_credentials(sock: socket.socket) -> Credentials:
     """Return process and ids of the peer. Raises OSError."""

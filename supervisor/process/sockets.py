@@ -203,14 +203,14 @@ def _bind_closed(sock: socket.socket, path: str, place: Place) -> Inode:
 def _remove_stale(place: Place) -> None:
     """Remove a socket file that no process has bound any more, of any owner.
 
-    Raises OSError, with EADDRINUSE if it must stay.
+    Raises OSError if it must stay: EADDRINUSE for a bound socket, EEXIST for any other file.
     """
     held = place.hold_itself()
     try:
         status = os.fstat(held)
         whose = f"; it belongs to uid {status.st_uid}, who can have put it there" if place.is_foreign(status) else ""
         if not stat.S_ISSOCK(status.st_mode):
-            raise OSError(errno.EADDRINUSE, f"the path exists and is not a socket{whose}")
+            raise OSError(errno.EEXIST, f"the path exists and is not a socket{whose}")
         if is_bound(f"/proc/self/fd/{held}"):
             raise OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)}{whose}")
         with contextlib.suppress(FileNotFoundError):

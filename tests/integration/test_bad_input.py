@@ -67,12 +67,61 @@ def test_check_prints_all_errors_of_all_files(folder: Path) -> None:
         assert any("c.lua:1: d: " in line and "no-such-user-here" in line for line in lines)
 
 
-@pytest.mark.parametrize(("text", "redirection"), [("a = {", "2>/dev/full"), (f"a = {{ {SLEEP} }}", ">/dev/full")])
-def test_check_that_cannot_say_anything_ends(folder: Path, text: str, redirection: str) -> None:
+def redirected(redirection: str, *command: str) -> tuple[int, str]:
+    """Run a command without a reader of its standard output; return the exit status, and what stderr has."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    shell = ["/bin/sh", "-c", f'exec "$0" "$@" {redirection}', str(BIN / command[0]), *command[1:]]
+    try:
+        result = subprocess.run(shell, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60)
+    finally:
+        os.close(writing)
+    return result.returncode, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "redirection", "expected"),
+    [
+        ("a = {", "2>/dev/full", (1, "")),
+        ("a = {", "2>&1", (141, "")),
+        (f"a = {{ {SLEEP} }}", ">/dev/full", (1, "spawnd: cannot write: No space left on device\n")),
+        (f"a = {{ {SLEEP} }}", "", (141, "")),
+        (f"a = {{ {SLEEP} }}", ">&-", (0, "")),
+    ],
+)
+def test_check_that_cannot_say_anything_ends(
+    folder: Path, text: str, redirection: str, expected: tuple[int, str]
+) -> None:
     (folder / "a.lua").write_text(text)
-    check = [str(BIN / "spawnd"), "--check", "--config", str(folder)]
-    command = ["/bin/sh", "-c", f'exec "$0" "$@" {redirection}', *check]
-    assert subprocess.run(command, stderr=subprocess.DEVNULL, timeout=60).returncode not in (0, 78)
+    assert redirected(redirection, "spawnd", "--check", "--config", str(folder)) == expected
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("spawnd", "--help"),
+        ("spawnd", "--version"),
+        ("spawnctl", "--help"),
+        ("spawnctl", "--version"),
+        ("spawnctl", "help"),
+        ("spawn-enter", "--help"),
+    ],
+    ids=" ".join,
+)
+def test_a_help_text_that_cannot_be_written(command: tuple[str, ...]) -> None:
+    full = (1, f"{command[0]}: cannot write: No space left on device\n")
+    assert redirected(">/dev/full", *command) == full
+    assert redirected("", *command) == (141, "")
+    assert redirected(">&-", *command)[0] == 0
+
+
+def test_a_relative_path_in_a_removed_folder(folder: Path) -> None:
+    gone = folder / "gone"
+    gone.mkdir()
+    script = f'cd {gone} && rmdir {gone} && exec {BIN / "spawnd"} --check --config services.d'
+    result = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr.endswith("cannot use 'services.d': the present directory was removed\n")
 
 
 def test_a_start_with_wrong_definitions_starts_nothing(folder: Path) -> None:

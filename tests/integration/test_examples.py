@@ -171,7 +171,7 @@ def test_what_make_run_says_is_true(folder: Path, name: str) -> None:
     """Each line that can be typed is typed, after the terminal has been closed, and the one that ends it last."""
     (folder / name).mkdir()
     with make_run(folder / name) as (run, said):
-        wait_until(lambda: "pgrep" in said.read_text(), "what to try")
+        wait_until(lambda: "signal KILL" in said.read_text(), "what to try")
         assert "operator expected" not in said.read_text()
         lines = [re.split(" {2,}", line[2:], maxsplit=1) for line in said.read_text().splitlines() if line[:2] == "  "]
         (shutdown, *_), *rest = [line for line in lines if line[0]]

@@ -243,3 +243,16 @@ def test_the_spawners_whose_scopes_the_reaper_watches_may_ask_the_accessory(inst
     definition = installed / "usr/local/share/spawn-supervisor/examples/services.d/accessory.lua"
     allowed = set(re.findall(r'\["?([\w-]+)"?\] = "any"', definition.read_text()))
     assert allowed == {f"cm4all-{name}-spawn" for name in ("beng", "lukko", "workshop")}
+
+
+def test_nothing_is_uninstalled_where_nothing_is(tmp_path: Path) -> None:
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    mine = tmp_path / "usr/bin/spawnd"  # of another package
+    mine.write_text("")
+    environment = {"PATH": os.environ["PATH"], "DESTDIR": str(tmp_path), "PREFIX": "/usr"}
+    command = ["/bin/sh", str(ROOT / "tools/uninstall")]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    expected = f"make uninstall: nothing is installed in {tmp_path}/usr; PREFIX=DIR names another place\n"
+    assert (result.stdout, result.stderr) == ("", expected)
+    assert mine.exists()

@@ -149,7 +149,7 @@ def _is_allowed(client: socket.socket) -> bool:
     peer = peer_credentials(client)
     if peer.uid in (0, os.geteuid()):
         return True
-    log.warning("control socket: connection of uid %d, pid %d refused", peer.uid, peer.pid)
+    log.warning("control socket: connection of %s refused", peer.describe())
     return False
 
 

@@ -175,7 +175,7 @@ class ControlSocket:
             self._discard(sock)
             return
         if client.uid not in (0, os.geteuid()):
-            log.warning("control socket: connection of uid %d, pid %d refused", client.uid, client.pid)
+            log.warning("control socket: connection of %s refused", client.describe())
             self._discard(sock)
             return
         connection = Connection(self._loop, sock, client, self._callbacks)

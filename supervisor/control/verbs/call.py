@@ -133,8 +133,7 @@ def run(pending: PendingCall, core: Core) -> None:
         raise InvalidParameter("method")
     if pending.resumed:
         raise Failed("spawnd executed itself anew meanwhile; it is unknown whether the service has answered")
-    client = pending.client
-    log.info("call of %s of %s: asked for by uid %d, pid %d", method, name, client.uid, client.pid)
+    log.info("call of %s of %s: asked for by %s", method, name, pending.client.describe())
     call = Call(method, arguments, pending.call.more, pending.call.oneway)
     Relay(pending, core, name, path, call, seconds)
 

@@ -17,5 +17,5 @@ def run(pending: PendingCall, core: Core) -> None:
     if pending.resumed:
         pending.reply({"version": __version__, "pid": os.getpid()})
         return
-    log.info("reexec: asked for by uid %d, pid %d", pending.client.uid, pending.client.pid)
+    log.info("reexec: asked for by %s", pending.client.describe())
     core.reexec(lambda problem: pending.fail(Failed(problem)))

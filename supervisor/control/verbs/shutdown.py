@@ -10,6 +10,6 @@ from supervisor.varlink.pending_call import PendingCall
 
 def run(pending: PendingCall, core: Core) -> None:
     Parameters(pending.call.parameters).end()
-    notice("shutdown: asked for by uid %d, pid %d", pending.client.uid, pending.client.pid)
+    notice("shutdown: asked for by %s", pending.client.describe())
     pending.reply({})
     core.end()

@@ -66,8 +66,9 @@ def key_lines(row: dict[str, Any], columns: int | None) -> list[str]:
 
 def _wrapped(text: str, columns: int | None) -> list[str]:
     """Return a change, indented; text that does not fit continues on further lines."""
-    first, *more = wrap(text, columns, len(INDENT))
-    return [INDENT + first, *(INDENT * 2 + part for line in more for part in wrap(line, columns, 2 * len(INDENT)))]
+    first = wrap(text, columns, len(INDENT))[0]
+    rest = text[len(first) :].lstrip()
+    return [INDENT + first, *(INDENT * 2 + part for part in wrap(rest, columns, 2 * len(INDENT)) if rest)]
 
 
 def setting_lines(settings: list[dict[str, Any]], columns: int | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from itertools import count
@@ -293,6 +294,15 @@ def test_signal(bench: Bench) -> None:
     client.call("io.spawnd.Signal", names=["web", "qotd"], signal=12)
     assert client.results() == {"web": (True, "stopped", ""), "qotd": (False, "stopped", "it has no process")}
     assert core.asked == [("signal", ("web", 12)), ("signal", ("qotd", 12))]
+
+
+@pytest.mark.parametrize(("signum", "name"), [(9, "KILL"), (32, "signal 32"), (35, "RTMIN+1")])
+def test_the_log_names_the_signal_and_its_sender(
+    bench: Bench, caplog: pytest.LogCaptureFixture, signum: int, name: str
+) -> None:
+    with caplog.at_level("INFO"):
+        bench.call("io.spawnd.Signal", names=["web", "qotd"], signal=signum)
+    assert f"signal {name} of web, qotd: asked for by uid {os.geteuid()}, pid {os.getpid()}" in caplog.text
 
 
 @pytest.mark.parametrize("signum", [0, 65, -1, True, "TERM", 1.5, None, 10**30])

@@ -11,6 +11,7 @@ import pytest
 
 from supervisor.ctl import silence
 from supervisor.ctl.client import Client, answers
+from supervisor.ctl.errors import ExitCode
 from tests.unit.control.fake_core import FakeCore
 from tests.unit.ctl.fake_supervisor import FakeSupervisor
 from tests.unit.ctl.running import Running
@@ -18,6 +19,8 @@ from tests.unit.process.cgroups import subtree
 from tests.unit.waiting import read_until, wait_until
 
 Supervise = Callable[..., None]
+Spawnctl = Callable[..., int]
+Capture = pytest.CaptureFixture[str]
 
 
 def wait_stopped(pid: int) -> None:
@@ -44,6 +47,23 @@ def test_one_that_is_stopped(
         assert not running.has_output()
         os.kill(pid, signal.SIGCONT)
         assert running.text(output).endswith(output)
+
+
+def test_an_order_to_one_that_is_stopped_ends_with_the_reason(
+    path: str, supervise: Supervise, supervisors: list[FakeSupervisor], spawnctl: Spawnctl, capsys: Capture
+) -> None:
+    supervise()
+    pid = supervisors[0].pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_stopped(pid)
+        assert spawnctl("start", "web", "--timeout", "0.2") == ExitCode.TIMED_OUT
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert capsys.readouterr().err == (
+        f"spawnctl: the start is not done after 0.2 s, and goes on: the supervisor at '{path}' (pid {pid}) does not "
+        f'answer: it is stopped; "kill -CONT {pid}" resumes it\n'
+    )
 
 
 def test_one_that_is_frozen(path: str, supervise: Supervise, supervisors: list[FakeSupervisor]) -> None:

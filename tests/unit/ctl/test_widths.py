@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -92,6 +93,14 @@ def test_plan(columns: int) -> None:
     row = {"change": "changed", "keys": [key]}
     lines = [*key_lines(row, columns), *setting_lines([{**key, "deferred": True}], columns)]
     assert max(map(width, lines)) <= columns
+
+
+def test_lines_of_a_plan_are_full() -> None:
+    key = {"key": "description", "old": "", "new": "one two three " * 9, "asks": "adopt", "file": "/a.lua", "line": 3}
+    lines = key_lines({"change": "changed", "keys": [key]}, 60)
+    assert len(lines) > 3
+    for line, following in pairwise(lines):
+        assert width(f"{line} {following.split()[0]}") > 60
 
 
 @pytest.mark.parametrize(

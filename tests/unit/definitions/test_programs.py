@@ -137,6 +137,13 @@ def test_programs_of_another_root_are_not_looked_for(files: Files) -> None:
     assert notices(files.write('web = { exec = "/nowhere/x", chroot = "/srv" }')) == []
 
 
+def test_another_root_has_to_exist(files: Files) -> None:
+    (found,) = notices(files.write('web = { exec = "/nowhere/x", chroot = "/nowhere" }'))
+    assert found == "a.lua:1: web: chroot: '/nowhere' does not exist"
+    made = 'module("web", package.seeall)\nexec = "/x"\nchroot = "/nowhere"\nfunction start() return true end'
+    assert notices(files.write(made)) == []
+
+
 def test_a_start_looks_for_no_program(files: Files) -> None:
     """It may be on a file system that hangs, or be made by a step before."""
     assert files.load('web = { exec = "/nowhere/x" }').notices == ()

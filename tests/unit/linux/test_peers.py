@@ -36,3 +36,8 @@ def test_any_number_of_groups(count: int) -> None:
 def test_only_unix_sockets_have_peers_with_groups() -> None:
     with socket.socket(socket.AF_INET) as sock, pytest.raises(OSError, match="No data"):
         peer_groups(sock)
+
+
+def test_a_peer_in_a_log() -> None:
+    assert Credentials(812, 0, 0).describe() == "uid 0, pid 812"
+    assert Credentials(0, 1001, 1001).describe() == "uid 1001, outside our PID namespace"

@@ -167,8 +167,9 @@ def test_whose_socket_is_in_the_way_is_said(server: Path) -> None:
         open_descriptor(spec, APP)
     server.unlink()
     put(server, STRANGER)
-    with pytest.raises(StepError, match=f"the path exists and is not a socket{whose}"):
+    with pytest.raises(StepError, match=f"the path exists and is not a socket{whose}") as refusal:
         open_descriptor(spec, APP)
+    assert refusal.value.errno == errno.EEXIST  # no process to be found has the address
 
 
 def test_a_stale_socket_is_replaced_whoever_made_it(shared: Path) -> None:

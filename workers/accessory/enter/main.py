@@ -11,6 +11,7 @@ import os
 import signal
 
 from supervisor.linux.credentials import set_dumpable
+from supervisor.printable import write_out
 from workers.accessory.client import Accessory, Namespaces, RequestError
 from workers.accessory.enter.arguments import Arguments, parse_arguments
 from workers.accessory.enter.command import CANNOT_ENTER, FIRST_OTHER, JoinError, Start, begin, join_before_fork, say
@@ -18,12 +19,17 @@ from workers.accessory.enter.running import Running, end_like, hold_signals
 from workers.accessory.enter.terminal import find_terminal
 from workers.accessory.protocol import ProtocolError
 
+PROGRAM = "spawn-enter"
+
 
 def main() -> int:
     _open_standard()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback; it also ends a command like any other signal
-    arguments = parse_arguments()
+    try:
+        arguments = parse_arguments()
+    except SystemExit as end:  # argparse has printed an error or a help text
+        return write_out(PROGRAM, int(end.code or 0))
     name = arguments.command[0]
     program = os.path.abspath(name) if "/" in name else name  # a path is relative to the caller's folder
     set_dumpable(False)  # processes in the namespaces may trace a dumpable process
