@@ -57,7 +57,6 @@ class EndListener(Protocol):
     """Receiver of the events that follow the death of a unit's process."""
 
     def touch(self, unit: Unit) -> None: ...
-    def started(self, unit: Unit) -> None: ...
     def in_background(self, unit: Unit) -> None: ...
     def exited(self, unit: Unit, clean: bool, reason: str) -> None: ...
 
@@ -209,8 +208,8 @@ class Aftermath:
         unit.leftover_pids = still_living(unit.leftover_pids)
         unit.leftover_pids.pop(process.pid, None)
         self._take_over(unit, run)
-        self._owner.started(unit)
-        self._owner.in_background(unit)
+        self._owner.in_background(unit)  # a record of the process alone would say that it is the first one
+        self._owner.touch(unit)
 
     def _give_up_background(self, unit: Unit) -> None:
         """End all processes in the background, whichever of them is the daemon."""

@@ -300,6 +300,17 @@ def test_an_exec_and_a_loss_of_spawnd(run: Run, folder: Path) -> None:
     assert daemon.wait_running("s") != pid
 
 
+def test_the_daemon_is_never_written_down_as_the_first_process(run: Run) -> None:
+    """The next spawnd would wait for its end, and end it as a service that is not ready in time."""
+    daemon = run("")
+    pid = daemon.wait_running("s")
+    state = daemon.runtime / "state"
+    wait_until(lambda: f'"pid":{pid},' in state.read_text().replace(" ", ""), "a record of it")
+    records = [json.loads(line) for line in state.read_bytes().split(b"\n")[:-1]]
+    units = [record["unit"] for record in records if record.get("name") == "s" and "unit" in record]
+    assert {unit["life"]["state"] for unit in units if unit.get("pid") == pid} == {"running"}
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_an_exec_and_a_loss_while_it_is_looked_for(run: Run, folder: Path, lost: bool) -> None:
     path = folder / "out" / "pid"
