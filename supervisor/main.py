@@ -6,13 +6,13 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from supervisor import __version__
-from supervisor.changes.evaluation import Evaluation
+from supervisor.changes.evaluation import Done, Evaluation
 from supervisor.deferred import forget
 from supervisor.definitions.service import Definitions
 from supervisor.errors import EXIT_CONFIG, EXIT_FAILED, DefinitionsError, SpawnError
@@ -179,16 +179,29 @@ def supervise(origin: Origin, folder: str) -> int:
     runtime.claim()
     children = _make_children(loop)
     unblock_all()  # the parent may have blocked some, and exec keeps them blocked
-    evaluation = Evaluation(loop, children, origin.paths, lambda result: boot.start(result))
+    cancel = _evaluate(loop, children, origin.paths, lambda result: boot.start(result))
     # import the rest while the child evaluates, which takes most of the start
     from supervisor.boot import Boot
 
     boot = Boot(loop, children, runtime, origin)
     loop.run()
     boot.close()
-    evaluation.cancel()
+    cancel()
     runtime.release()
     return boot.status
+
+
+def _evaluate(loop: Loop, children: Children, paths: Sequence[str], done: Done) -> Callable[[], None]:
+    """Begin to evaluate the definitions, and return a function that ends it; a child that cannot begin is a problem.
+
+    The services of an earlier spawnd keep their definitions then.
+    """
+    try:
+        return Evaluation(loop, children, paths, done).cancel
+    except OSError as error:
+        problem = f"cannot evaluate the definitions: {error.strerror}"
+        loop.call_soon(lambda: done(DefinitionsError([problem], passing=True)))
+        return lambda: None
 
 
 def resume(fd: int, trial: bool) -> int:
