@@ -303,8 +303,8 @@ static void start_session(int connection, const struct peer *peer, int64_t now)
 	collect_report();
 	pid = start_sharing(become_session, stack + sizeof stack);
 	release_memory();
-	close_fd(connection);
 	if (pid > 0 && next.session->pid == pid && !report.failed) {
+		close_fd(connection);
 		begin_report(LOG);
 		report.shared = NULL;
 		note_start(slot);
@@ -316,6 +316,7 @@ static void start_session(int connection, const struct peer *peer, int64_t now)
 		note_trouble(now);
 	else
 		note_failure("start a session", pid > 0 ? EINTR : -pid, now); // it was killed, or is not there
+	close_fd(connection);
 	free_slot(slot);
 }
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from fcntl import F_ADD_SEALS, F_DUPFD_CLOEXEC, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
 from functools import partial
+from ipaddress import ip_network
 from typing import Any
 
 from supervisor.launch import ACCEPTOR
-from supervisor.launch.acceptor import RESERVE, Options, encode
+from supervisor.launch.acceptor import RESERVE, Entry, Options, encode
 from supervisor.launch.operations import Kind, operation, plan
 from supervisor.launch.session_table import Counters, Session, end_generation, make_table, read_counters, read_sessions
 from supervisor.process.fork import default_signals, fork
@@ -169,6 +170,32 @@ class Acceptor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def networks(text: str) -> tuple[Entry, ...]:
+    return tuple(ip_network(word) for word in text.split())
+
+
+def is_let_in(port: int, source: str = "127.0.0.1") -> bool:
+    """Whether a client gets back what it sends."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 30, (source, 0)) as client:
+            client.send(b"x")
+            return client.recv(1) == b"x"
+    except ConnectionError:
+        return False
+
+
+def port_of(acceptor: Acceptor) -> int:
+    return int(acceptor.listener.getsockname()[1])
+
+
+def is_answered(client: socket.socket) -> bool:
+    try:
+        client.send(b"x")
+        return client.recv(1) == b"x"
+    except ConnectionError:
+        return False
 
 
 def tcp(host: str = "127.0.0.1", backlog: int = 128) -> socket.socket:

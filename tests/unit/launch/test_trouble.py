@@ -1,0 +1,226 @@
+"""Errors, floods and traps: a client that cannot be served is closed, the next one is served."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import pytest
+
+from supervisor.launch.acceptor import Rate
+from supervisor.launch.operations import Kind, operation
+from supervisor.launch.session_table import DENIED_SIZE, make_denied
+from supervisor.process.failure import read_failure
+from tests.unit.launch.accepting import Acceptor, is_answered, is_let_in, networks, port_of, session_plan, wait_until
+
+UID = 54399  # of nobody else
+
+
+def cause(acceptor: Acceptor) -> str:
+    trouble = acceptor.counters().trouble
+    assert trouble is not None
+    failure = read_failure(trouble.report)
+    assert failure is not None
+    assert failure.errno == trouble.number
+    return str(failure)
+
+
+def test_a_missing_program(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    with Acceptor((str(program),)) as acceptor:
+        assert [acceptor.ask() for _ in range(50)] == [b""] * 50
+        assert cause(acceptor) == f"cannot exec {str(program)!r}: No such file or directory (ENOENT)"
+        found = acceptor.counters()
+        assert found.trouble is not None
+        assert (found.trouble.failures, found.started, found.sessions) == (50, 0, 0)
+        assert acceptor.text() == f"cannot exec {program}: No such file or directory\n"
+        program.write_text("#!/bin/sh\necho ok\n")
+        program.chmod(0o755)
+        assert acceptor.ask() == b"ok\n"
+        found = acceptor.counters()
+        assert found.trouble is not None
+        assert found.last_start >= found.trouble.time
+
+
+def test_a_script_without_its_interpreter(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/none\n")
+    program.chmod(0o755)
+    with Acceptor((str(program),)) as acceptor:
+        assert acceptor.ask() == b""
+        assert "the interpreter that it names, '/none', does not exist" in cause(acceptor)
+
+
+def test_a_path_of_any_length() -> None:
+    with Acceptor(("/" + "\u00e9" * 2000,)) as acceptor:
+        assert acceptor.ask() == b""
+        assert "\u00e9" * 2000 in cause(acceptor)
+
+
+def test_another_trouble_is_told_at_once(tmp_path: Path) -> None:
+    with Acceptor((str(tmp_path),)) as acceptor:
+        acceptor.ask()
+        acceptor.stop()
+        acceptor.plan = session_plan(("/none",))
+        acceptor.start()
+        acceptor.ask()
+        assert acceptor.text().count("\n") == 2
+
+
+def test_an_impossible_limit() -> None:
+    limit = operation(Kind.BINDING_LIMIT, "set limit nofile", numbers=[resource.RLIMIT_NOFILE, 9, 8])
+    with Acceptor(plan=session_plan(("/bin/true",), last=[limit])) as acceptor:
+        assert acceptor.ask() == b""
+        assert cause(acceptor) == "cannot set limit nofile: Invalid argument (EINVAL)"
+
+
+def test_no_descriptor_is_left() -> None:
+    with Acceptor() as acceptor:
+        assert acceptor.ask() == b"ok\n"
+        limits = resource.prlimit(acceptor.pid, resource.RLIMIT_NOFILE)
+        numbers = set(map(int, os.listdir(f"/proc/{acceptor.pid}/fd")))
+        free = min(set(range(len(numbers) + 1)) - numbers)
+        resource.prlimit(acceptor.pid, resource.RLIMIT_NOFILE, (free, limits[1]))
+        assert acceptor.ask() == b""
+        assert cause(acceptor) == "cannot accept a client: Too many open files (EMFILE)"
+        resource.prlimit(acceptor.pid, resource.RLIMIT_NOFILE, limits)
+        assert acceptor.ask() == b"ok\n"
+        wait_until(lambda: set(map(int, os.listdir(f"/proc/{acceptor.pid}/fd"))) == numbers)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user that nobody else is")
+def test_no_process_is_left() -> None:
+    def become() -> None:
+        resource.setrlimit(resource.RLIMIT_NPROC, (2, 2))
+        os.setresuid(UID, UID, UID)
+
+    other = subprocess.Popen(["/bin/sleep", "1000"], user=UID)
+    with Acceptor(before=become) as acceptor:
+        assert acceptor.ask() == b""
+        assert cause(acceptor) == "cannot start a session: Resource temporarily unavailable (EAGAIN)"
+        assert acceptor.counters().sessions == 0
+        other.kill()
+        other.wait()
+        assert acceptor.ask() == b"ok\n"
+
+
+def test_failing_sessions_are_logged_now_and_then() -> None:
+    with Acceptor(("/bin/false",)) as acceptor:
+        for _ in range(200):
+            acceptor.ask()
+        wait_until(lambda: acceptor.counters().ended == 200)
+        assert 20 <= acceptor.text().count("\n") < 100
+
+
+def test_a_flood_from_a_source_harms_nobody_else() -> None:
+    with Acceptor(("/bin/cat",), per_source=2) as acceptor, ExitStack() as stack:
+        stay = [stack.enter_context(acceptor.connect("127.0.0.2")) for _ in range(2)]
+        assert [is_answered(client) for client in stay] == [True, True]
+        for number in range(10):
+            for client in [acceptor.connect("127.0.0.2") for _ in range(100)]:
+                client.close()
+            assert is_let_in(port_of(acceptor), f"127.0.1.{number}")
+        wait_until(lambda: acceptor.counters().refused["per_source"] == 1000)
+        assert acceptor.text().count("\n") == 1
+        assert [is_answered(client) for client in stay] == [True, True]
+
+
+def test_more_sources_than_there_is_room_for() -> None:
+    """The table of rates has 4096 places; those that come last have their limits."""
+    with Acceptor(("/bin/true",), source_rate=Rate(3600, 1), max=8) as acceptor:
+        sources = [f"127.{number >> 8}.{number & 255}.9" for number in range(256, 5256)]
+        for source in sources:
+            with acceptor.connect(source):
+                pass
+        wait_until(lambda: acceptor.counters().accepted == len(sources))
+        before = acceptor.counters().refused["source_rate"]
+        acceptor.ask(sources[-1])
+        assert acceptor.counters().refused["source_rate"] == before + 1
+
+
+@pytest.fixture
+def denied() -> Iterator[tuple[int, int]]:
+    fds = make_denied()
+    yield fds
+    for fd in fds:
+        os.close(fd)
+
+
+def test_a_client_of_a_trap_is_refused_everywhere(denied: tuple[int, int]) -> None:
+    with (
+        Acceptor(denied=denied[0], is_trap=True) as trap,
+        Acceptor(("/bin/cat",), denied=denied[1]) as first,
+        Acceptor(("/bin/cat",), denied=denied[1]) as second,
+    ):
+        assert is_let_in(port_of(first), "127.0.0.2")
+        assert trap.ask("127.0.0.2") == b""
+        assert trap.counters().refused["trap"] == 1
+        for acceptor in (first, second):
+            assert not is_let_in(port_of(acceptor), "127.0.0.2")
+            assert is_let_in(port_of(acceptor), "127.0.0.1")
+            refusal = acceptor.counters().refusal
+            assert refusal is not None
+            assert refusal.rule == "denied"
+
+
+def test_a_denial_ends(denied: tuple[int, int]) -> None:
+    with (
+        Acceptor(denied=denied[0], is_trap=True, deny_time=0.3) as trap,
+        Acceptor(("/bin/cat",), denied=denied[1]) as acceptor,
+    ):
+        assert trap.ask() == b""
+        assert not is_let_in(port_of(acceptor))
+        wait_until(lambda: is_let_in(port_of(acceptor)))
+
+
+def test_addresses_without_access_are_not_trapped(denied: tuple[int, int]) -> None:
+    with (
+        Acceptor(denied=denied[0], is_trap=True, no_access=networks("127.0.0.1")) as trap,
+        Acceptor(("/bin/cat",), denied=denied[1]) as acceptor,
+    ):
+        assert trap.ask() == b""
+        assert is_let_in(port_of(acceptor))
+
+
+def test_a_trap_has_room_for_new_addresses(denied: tuple[int, int]) -> None:
+    with Acceptor(denied=denied[0], is_trap=True) as trap, Acceptor(("/bin/cat",), denied=denied[1]) as acceptor:
+        for number in range(256, 5256):
+            with trap.connect(f"127.{number >> 8}.{number & 255}.9"):
+                pass
+        wait_until(lambda: trap.counters().accepted == 5000)
+        assert not is_let_in(port_of(acceptor), "127.20.135.9")
+        assert is_let_in(port_of(acceptor), "127.0.0.1")
+
+
+def test_only_traps_can_deny(denied: tuple[int, int]) -> None:
+    with Acceptor(denied=denied[1], is_trap=True) as acceptor:
+        assert acceptor.wait() == 111
+        assert f'"errno": {errno.EACCES}' in acceptor.text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+def test_users_cannot_open_the_addresses_for_writing(denied: tuple[int, int]) -> None:
+    pid = os.fork()
+    if pid == 0:
+        with suppress(OSError):
+            os.setresuid(UID, UID, UID)
+            os.open(f"/proc/self/fd/{denied[1]}", os.O_RDWR)
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert os.fstat(denied[0]).st_size == DENIED_SIZE
+
+
+def test_a_client_that_left_costs_nothing() -> None:
+    with Acceptor() as acceptor:
+        for _ in range(100):
+            client = acceptor.connect()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            client.close()  # with a reset
+        assert acceptor.ask() == b"ok\n"
