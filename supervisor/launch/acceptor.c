@@ -140,6 +140,7 @@ static void take_over(int64_t now)
 			else
 				free_slot(slot);
 		}
+	close_fd(options->processes); // a way out of a changed root, which is closed before the first client comes
 }
 
 static void watch_clients(int wanted)

@@ -22,7 +22,8 @@ struct banner {
 
 static struct banner banner APART, refused_banner APART;
 
-// Accepted connections that wait for a free slot, at most one of each source: the first one has waited longest.
+// Accepted connections that wait for a free slot, the first one for longest; at most one of each source, if sources have
+// limits.
 static struct {
 	struct client {
 		int connection;
@@ -238,7 +239,7 @@ static void admit(int connection, const struct peer *peer, int64_t now)
 		rule = limit_source(key, now);
 	limit = full(now);
 	if (rule == NO_RULE && limit != NO_RULE) {
-		if (!options->refuses && held.count < MOST_HELD && !held_of(key)) {
+		if (!options->refuses && held.count < MOST_HELD && !(has_limits_of_sources() && held_of(key))) {
 			hold_client(connection, peer, key);
 			return;
 		}

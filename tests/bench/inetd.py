@@ -4,7 +4,9 @@
 Each server listens on a loopback port and starts a small static program for each connection, which writes "ok" and
 exits.  floor is a C program that accepts and does vfork and exec; python is the same with os.posix_spawn; acceptor is
 ours without spawnd.  xinetd and tcpserver are the packages xinetd and ucspi-tcp of Debian.  `--sessions N` makes as
-many connections in the end, and prints the memory of each server before and after.  Prints one line of JSON each.
+many connections in the end, and prints the memory of each server before and after.  `--flood N` makes N connections
+from one address to an acceptor that permits 10 of them at a time, while another address asks ten times a second.
+Prints one line of JSON each.
 """
 
 from __future__ import annotations
@@ -71,6 +73,14 @@ while True:
     moves = [(os.POSIX_SPAWN_DUP2, connection.fileno(), target) for target in (0, 1)]
     os.posix_spawn(sys.argv[2], [sys.argv[2]], {}, file_actions=moves)
     connection.close()
+"""
+FLOOD = """
+import socket, sys
+clients = []
+for _ in range(int(sys.argv[2])):
+    clients.append(socket.create_connection(("127.0.0.1", int(sys.argv[1])), 30, ("127.0.0.2", 0)))
+    if len(clients) > 200:
+        clients.pop(20).close()  # 10 of the first ones have a session
 """
 XINETD = """
 defaults
@@ -205,12 +215,54 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, o
     return row
 
 
+def flood(count: int) -> dict[str, object]:
+    """Return how long an address waits for its answer without and with a flood from another one."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+    with Acceptor(("/bin/cat",), listener=listener, max=MANY, per_source=10) as acceptor:
+        quiet = [answer_time(listener.getsockname()) for _ in range(10)]
+        before = cpu(acceptor.pid)
+        command = [sys.executable, "-ISc", FLOOD, str(listener.getsockname()[1]), str(count)]
+        flooder = subprocess.Popen(command, stdin=-3)
+        took = []
+        while flooder.poll() is None:
+            took.append(answer_time(listener.getsockname()))
+            time.sleep(0.1)
+        used = cpu(acceptor.pid) - before
+        return {
+            "name": "flood",
+            "quiet_ms": round(max(quiet) * 1e3, 1),
+            "p50_ms": round(sorted(took)[len(took) // 2] * 1e3, 1),
+            "max_ms": round(max(took) * 1e3, 1),
+            "asked": len(took),
+            "cpu_us_each": round(used / count * 1e6, 1),
+            "refused": acceptor.counters().refused["per_source"],
+            "lines": acceptor.text().count("\n"),
+            "pss_kb": pss(acceptor.pid),
+        }
+
+
+def answer_time(address: tuple[str, int]) -> float:
+    """Return the seconds until a program has answered."""
+    begin = time.perf_counter()
+    with socket.create_connection(address, 30) as client:
+        client.send(b"x")
+        if client.recv(1) != b"x":
+            raise ConnectionError("no answer")
+    return time.perf_counter() - begin
+
+
+def cpu(pid: int) -> float:
+    """Return the seconds of processor time that a process has used."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--clients", default="1,16")
     parser.add_argument("--rounds", type=int, default=1, help="the servers take turns")
     parser.add_argument("--sessions", type=int, default=0)
+    parser.add_argument("--flood", type=int, default=0)
     parser.add_argument("names", nargs="*", default=["floor", "acceptor", "tcpserver", "xinetd"])
     options = parser.parse_args()
     for name, package in (("xinetd", "xinetd"), ("tcpserver", "ucspi-tcp")):
@@ -224,6 +276,8 @@ def main() -> None:
             (folder / f"{program}.c").write_text(source)
             command = ["cc", "-O2", "-static", "-o", str(folder / program), str(folder / f"{program}.c")]
             subprocess.run(command, check=True)
+        if options.flood:
+            print(json.dumps(flood(options.flood)), flush=True)
         for _ in range(options.rounds):
             for server in options.names:
                 print(json.dumps(measure(server, folder, options)), flush=True)

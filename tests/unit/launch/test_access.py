@@ -411,6 +411,18 @@ def test_a_source_over_its_limit_is_refused_while_others_wait() -> None:
         assert waits.recv(1) == b"x"
 
 
+def test_clients_of_a_source_without_limits_wait() -> None:
+    with Acceptor(("/bin/cat",), max=1, only_from=networks("127.0.0.0/8")) as acceptor, ExitStack() as stack:
+        clients = [stack.enter_context(acceptor.connect()) for _ in range(5)]
+        for client in clients:
+            client.send(b"x")
+        wait_until(lambda: acceptor.counters().held == 4)
+        for client in clients:
+            assert client.recv(1) == b"x"
+            client.close()
+        assert acceptor.counters().refusal is None
+
+
 def test_some_clients_are_held_and_the_rest_wait_in_the_backlog() -> None:
     with Acceptor(("/bin/cat",), max=1, per_source=5) as acceptor, ExitStack() as stack:
         clients = [stack.enter_context(acceptor.connect(f"127.0.0.{number}")) for number in range(1, 81)]
