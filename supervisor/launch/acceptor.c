@@ -193,6 +193,7 @@ static void fail_to_accept(int listener, long error, int64_t now)
 
 static void accept_clients(int listener)
 {
+	serve_held(clock_of(CLOCK_MONOTONIC));
 	for (int i = 0; i < MOST_OF_A_TURN; i++) {
 		const int64_t now = clock_of(CLOCK_MONOTONIC);
 		union address address;

@@ -22,7 +22,7 @@ from supervisor.process.fork import default_signals, fork
 SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
 DEADLINE = 30  # seconds
 HIGH = 200  # numbers that no descriptor of the acceptor has
-MESSAGE = b"ok\n"
+OTHERS = 20  # the number of the first further listening socket
 
 
 def sealed(data: bytes) -> int:
@@ -65,7 +65,10 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 
 class Acceptor:
-    """An acceptor with one listening socket, and the table that outlives it. `stop` ends it, `close` all of it."""
+    """An acceptor and the table that outlives it. `stop` ends the acceptor, `close` all of it.
+
+    It has the listening sockets `listener` and `others`; `before` is called in its process first.
+    """
 
     def __init__(self, argv: Sequence[str] = ("/bin/echo", "ok"), **changes: Any) -> None:
         self.stack = ExitStack()
@@ -76,6 +79,7 @@ class Acceptor:
         self.before: Callable[[], object] | None = changes.pop("before", None)
         self.table = make_table()
         self.stack.callback(os.close, self.table)
+        self.others: tuple[socket.socket, ...] = changes.pop("others", ())
         self.log, self.log_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self.lines = b""
         self.options = changes
@@ -92,12 +96,13 @@ class Acceptor:
             if self.options.get(name, -1) >= 0
         }
         numbers = {name: 10 + number for number, name in enumerate(files)}
-        options = Options(plan=5, table=6, processes=7, listeners=(4,), **(self.options | numbers))
+        others = {OTHERS + number: other.fileno() for number, other in enumerate(self.others)}
+        options = Options(plan=5, table=6, processes=7, listeners=(4, *others), **(self.options | numbers))
         null, proc = os.open("/dev/null", os.O_RDWR), os.open("/proc", os.O_PATH)
         own = [null, proc, sealed(self.plan), sealed(encode(options))]
         table = {0: null, 1: null, 2: self.log_end, 3: null, 4: self.listener.fileno()}
         table |= {5: own[2], 6: self.table, 7: proc, 8: own[3]}
-        table |= {numbers[name]: fd for name, fd in files.items()}
+        table |= {numbers[name]: fd for name, fd in files.items()} | others
         self.pid = fork(partial(_become, table, dict(self.environment), self.before))
         for fd in own:
             os.close(fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from supervisor.launch.operations import HAS_ARGV0, Kind, operation
+from supervisor.process.failure import read_failure
 from tests.unit.launch.accepting import Acceptor, read_to_end, session_plan, tcp, wait_until
+from tests.unit.launch.filters import refusing
 
 
 @pytest.fixture
@@ -223,3 +226,54 @@ def test_options_of_another_version_are_refused() -> None:
         acceptor.start()
         assert acceptor.wait() == 111
         assert '"about": "plan"' in acceptor.text()
+
+
+def test_several_sockets(tmp_path: Path) -> None:
+    unix = socket.socket(socket.AF_UNIX)
+    unix.bind(str(tmp_path / "socket"))
+    unix.listen()
+    with (
+        tcp("::1") as other,
+        unix,
+        Acceptor(("/bin/sh", "-c", "echo $PROTO $LOCAL_ADDR"), others=(other, unix)) as acceptor,
+    ):
+        assert acceptor.ask() == b"TCP 127.0.0.1\n"
+        with socket.create_connection(other.getsockname()[:2], 30) as client:
+            assert read_to_end(client) == b"TCP ::1\n"
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(unix.getsockname())
+            assert read_to_end(client) == b"UNIX\n"
+
+
+def test_the_log_can_be_a_socket_or_a_file(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, open(tmp_path / "log", "wb") as file, Acceptor(logged="all") as acceptor:
+        ours.settimeout(30)
+        for log in (theirs.fileno(), file.fileno()):
+            acceptor.stop()
+            os.dup2(log, acceptor.log_end, inheritable=False)
+            acceptor.start()
+            acceptor.ask()
+            wait_until(lambda: acceptor.counters().ended == acceptor.counters().accepted)
+        lines = ours.recv(65536).splitlines(), (tmp_path / "log").read_bytes().splitlines()
+        assert [len(found) for found in lines] == [2, 2]
+        assert acceptor.counters().lost_lines == 0
+
+
+BOUND = operation(Kind.NO_NEW_PRIVS, "set no_new_privs")
+
+
+def test_a_session_under_a_filter() -> None:
+    filters = [BOUND, operation(Kind.FILTER, "filter", numbers=[0, *refusing(errno.EPERM, "socket")])]
+    script = "import socket\ntry: socket.socket()\nexcept OSError as error: print(error.errno)"
+    with Acceptor(plan=session_plan(("/usr/bin/python3", "-ISc", script), last=filters)) as acceptor:
+        assert [acceptor.ask() for _ in range(2)] == [b"1\n"] * 2
+
+
+def test_a_failure_under_a_filter_is_told() -> None:
+    filters = [BOUND, operation(Kind.FILTER, "filter", numbers=[0, *refusing(errno.EPERM, "write", "execve")])]
+    with Acceptor(plan=session_plan(("/bin/true",), last=filters)) as acceptor:
+        assert acceptor.ask() == b""
+        trouble = acceptor.counters().trouble
+        assert trouble is not None
+        assert str(read_failure(trouble.report)) == "cannot exec '/bin/true': Operation not permitted (EPERM)"

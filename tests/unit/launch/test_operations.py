@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.launch import operations, program
+from supervisor.launch import acceptor, operations, program, session_table
 from supervisor.launch.operations import Kind, operation
 from supervisor.process import failure, fork, run
 
@@ -31,12 +31,23 @@ def test_kinds_have_the_same_numbers() -> None:
         ("arguments.h", "IS_COMMAND_LINE", failure.IS_COMMAND_LINE),
         ("arguments.h", "IS_ON_NOEXEC", failure.IS_ON_NOEXEC),
         ("report.h", "EXIT_CHILD_FAILED", fork.EXIT_CHILD_FAILED),
+        ("table.h", "MOST_SESSIONS", session_table.MOST_SESSIONS),
+        ("sessions.h", "CONNECTION", acceptor.RESERVE),
+        ("sessions.h", "TICKS", session_table.TICKS),
+        ("plan.h", "EXPANDS", operations.EXPANDS),
+        ("plan.h", "HAS_ARGV0", operations.HAS_ARGV0),
     ],
 )
 def test_numbers_are_the_same(file: str, name: str, value: int) -> None:
     found = re.search(rf"\b{name} = (\w+)", (ROOM / file).read_text())
     assert found is not None
     assert int(found[1], 0) == value
+
+
+def test_rules_have_the_same_order() -> None:
+    names = re.search(r"enum rule \{(.*?)\};", (ROOM / "table.h").read_text(), re.S)
+    assert names is not None
+    assert [name.lower() for name in re.findall(r"\w+", names[1])] == ["no_rule", *session_table.RULES[1:], "rules"]
 
 
 def test_as_much_of_a_report_is_read_as_is_shared() -> None:

@@ -146,9 +146,11 @@ def test_a_process_with_the_right_start_is_counted(acceptor: Acceptor, other: in
 
 def test_a_process_of_an_earlier_generation_is_no_session(acceptor: Acceptor) -> None:
     """It is one that had not yet written its pid when the next acceptor looked."""
-    end_generation(acceptor.table)
-    assert acceptor.ask() == b""
-    wait_until(lambda: acceptor.counters().ended == 1)
+    with ExitStack() as stack:
+        connect(acceptor, stack, 1)
+        end_generation(acceptor.table)
+        assert acceptor.ask() == b""
+    wait_until(lambda: acceptor.counters().ended == 2)
     assert "exit status 111" in acceptor.text()
 
 
