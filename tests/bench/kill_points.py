@@ -128,11 +128,12 @@ class Round:
             daemon.start()
             tracer = Tracer([daemon.pid], act_of("spawnd", number, daemon.pid), daemon.folder / "steps")
             self._world.own.add(tracer.pid)
-            while not tracer.wait_done(0.02) and not daemon.answers():
+            while not (tracer.wait_done(0.02) or daemon.answers() or daemon.ended()):
                 pass
             tracer.close()
             self._world.own.discard(tracer.pid)
-            daemon.lose()
+            if not daemon.ended():
+                daemon.lose()
         if daemon.ended():
             daemon.again()
         wait_until(lambda: daemon.answers() or daemon.ended(), "an answer")
