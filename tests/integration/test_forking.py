@@ -75,7 +75,7 @@ LINGERS = OVERWRITES.replace("os.setsid()\n", "os.setsid()\nif os.fork():\n    o
 """,
     1,
 )
-LONG = 'stop_timeout = "10min"'  # for a busy machine
+LONG = 'stop_timeout = "10m"'  # for a busy machine
 PLACES = [
     pytest.param(True, id="cgroup", marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a cgroup")),
     pytest.param(False, id="alone"),
@@ -253,17 +253,15 @@ def test_a_daemon_that_is_not_found_yet_ends_with_its_service(run: Run, folder: 
     wait_until(lambda: not alive(pid), "the end of the daemon")
 
 
-@pytest.mark.parametrize("order", ["stop", "restart", "too late"])
-@pytest.mark.parametrize("status", ["", "1"])
+@pytest.mark.parametrize(("order", "status"), [("stop", ""), ("stop", "1"), ("restart", ""), ("too late", "1")])
 def test_a_stop_waits_for_a_daemon_whose_first_process_still_runs(
-    run: Run, folder: Path, status: str, order: str
+    run: Run, folder: Path, order: str, status: str
 ) -> None:
     """Only the pid file, which comes later, tells that the daemon is the service's."""
     path, own = folder / "out" / "pid", folder / "out" / "own"
-    timeout = 'start_timeout = "1s", ' if order == "too late" else ""
+    timeout = 'start_timeout = "8s", ' if order == "too late" else ""
     daemon = run(f'pid_file = "{path}", {timeout}start_limit = 1, {LONG}', f'"{path}", "{own}", "{status}"', LINGERS)
     pid = int(wait_until(lambda: own.exists() and own.read_text(), "a process in the background"))
-    assert daemon.state("s") == "starting"
     match order:
         case "stop":
             assert daemon.ctl("stop", "s").returncode == 0
