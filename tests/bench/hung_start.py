@@ -22,7 +22,7 @@ from typing import Any
 
 from tests import fuse
 from tests.bench.measure import median, waited_s
-from tests.daemon import Daemon, children, encode_call, receive
+from tests.daemon import Daemon, children, command_name, encode_call, receive
 
 SLEEP = 'exec = "/bin/sleep", arg = { "100000" }, '
 # by service: the request that is not answered, and the keys
@@ -59,6 +59,10 @@ def definitions(paths: dict[str, str]) -> str:
     )
 
 
+def involved(daemon: Daemon) -> set[int]:
+    return {os.getpid(), daemon.pid, *children(daemon.pid)}
+
+
 def calls(daemon: Daemon, seconds: float) -> dict[str, float]:
     """Return how many milliseconds the calls of so many seconds have taken."""
     times, of_spawnd = [], []
@@ -67,14 +71,13 @@ def calls(daemon: Daemon, seconds: float) -> dict[str, float]:
         client.settimeout(60)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            known = {os.getpid(), daemon.pid, *children(daemon.pid)}
-            before = waited_s(os.getpid()) + waited_s(daemon.pid)
+            executed = {child for child in children(daemon.pid) if command_name(child) != "spawnd"}
+            before = {pid: waited_s(pid) for pid in involved(daemon) - executed}
             begun = time.perf_counter()
             client.sendall(encode_call("GetVersion"))
             receive(client)
             took = time.perf_counter() - begun
-            started = set(children(daemon.pid)) - known
-            waited = sum(map(waited_s, {os.getpid(), daemon.pid, *started})) - before
+            waited = sum(waited_s(pid) - before.get(pid, 0.0) for pid in involved(daemon) - executed)
             times.append(took * 1000)
             of_spawnd.append((took - waited) * 1000)
             time.sleep(PAUSE)
