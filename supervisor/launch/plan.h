@@ -240,14 +240,16 @@ static int ends_in_phase(const struct operation *operation)
 	return shapes[last->kind].phase == shapes[operation->kind].phase;
 }
 
-// Whether the operations make sense together: a plan waits for spawnd once, but not in a session, and executes one
-// program, but none in a worker. Each rule belongs to the one rule set, which comes into force. A program that is
+// Whether the operations make sense together: a plan waits for spawnd once, and executes one program, but none in a
+// worker. That of a session does not wait, and has a process group of its own. Each rule belongs to the one rule set, which comes into force. A program that is
 // confined gains no privileges, and only a program that is executed by its path is put under a filter.
 static int is_complete(const uint32_t *counts, enum user user)
 {
 	const uint32_t rules = counts[PATH_RULE] + counts[DESCRIPTOR_RULE];
 
 	if (counts[GO] != (user != SESSION_OF_SERVICE) || (counts[FILTER] && !counts[EXECUTE]))
+		return 0;
+	if (user == SESSION_OF_SERVICE && counts[SESSION] != 1)
 		return 0;
 	if (counts[EXECUTE] + counts[EXECUTE_DESCRIPTOR] != (user != WORKER))
 		return 0;

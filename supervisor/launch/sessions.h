@@ -269,8 +269,9 @@ static void note_failure(const char *step, long number, int64_t now)
 
 static void fill_slot(struct session *session, const struct peer *peer)
 {
+	add(&table->header.started, 1);
 	begin_change(&session->changes);
-	session->number = table->header.started + 1;
+	session->number = table->header.started;
 	session->since = clock_of(CLOCK_REALTIME);
 	session->to = session->from = clock_of(CLOCK_BOOTTIME);
 	session->peer = *peer;
@@ -282,7 +283,6 @@ static void note_start(uint32_t slot)
 {
 	const struct session *session = &table->slots[slot];
 
-	add(&table->header.started, 1);
 	table->header.last_start = session->since;
 	count_session(slot);
 	if (options->logged != EVERYTHING)
@@ -317,6 +317,7 @@ static void start_session(int connection, const struct peer *peer, int64_t now)
 	else
 		note_failure("start a session", pid > 0 ? EINTR : -pid, now); // it was killed, or is not there
 	close_fd(connection);
+	add(&table->header.started, -1);
 	free_slot(slot);
 }
 

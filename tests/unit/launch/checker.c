@@ -13,7 +13,7 @@ static size_t sink;
 static void check_meaning(const struct plan *plan, enum user user)
 {
 	const struct operation *operation = first_operation(plan);
-	int waits = 0, is_bound = 0, has_rules = 0, is_filtered = 0, executes = 0;
+	int waits = 0, sessions = 0, is_bound = 0, has_rules = 0, is_filtered = 0, executes = 0;
 
 	for (uint32_t i = 0; i < plan->count; i++, operation = next_operation(operation)) {
 		const uint64_t first = operation->number_count ? operation->numbers[0] : 0;
@@ -25,6 +25,9 @@ static void check_meaning(const struct plan *plan, enum user user)
 		     operation->kind == UID || operation->kind == CHROOT || operation->kind == EXECUTE_DESCRIPTOR))
 			abort();
 		switch (operation->kind) {
+		case SESSION:
+			sessions++;
+			break;
 		case GO:
 			waits++;
 			break;
@@ -65,6 +68,8 @@ static void check_meaning(const struct plan *plan, enum user user)
 			break;
 		}
 	}
+	if (user == SESSION_OF_SERVICE && sessions != 1)
+		abort();
 	if (waits != (user != SESSION_OF_SERVICE) || executes != (user != WORKER) || has_rules == 1)
 		abort();
 }

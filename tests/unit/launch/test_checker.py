@@ -193,11 +193,11 @@ def test_what_makes_no_sense_is_no_plan(check: Check) -> None:
     forked = [plan([GO]), plan(restricted), plan([*restricted, _filter(0, ALLOW)])]
     assert check(forked) == FORKED * 2 + NONE
     found = dict(zip(NOT_PLANS, check(map(plan, NOT_PLANS.values())), strict=True))
-    others = {"no program": FORKED, "nobody is waited for": SESSION}
-    assert {name: sort for name, sort in found.items() if sort != NONE} == others
+    assert {name: sort for name, sort in found.items() if sort != NONE} == {"no program": FORKED}
 
 
 BY_DESCRIPTOR = operation(Kind.EXECUTE_DESCRIPTOR, numbers=[5], strings=["acceptor", "4"])
+OWN, OWN_SESSION = Kind.SESSION, operation(Kind.SESSION)
 OF_SESSIONS = {
     *(Kind.SESSION, Kind.SIGNALS, Kind.CLOSE, Kind.MOVE, Kind.LIMIT, Kind.ENVIRONMENT, Kind.OWN_PID),
     *(Kind.BINDING_LIMIT, Kind.NO_NEW_PRIVS),
@@ -217,7 +217,7 @@ def test_a_session_inherits_the_rest(check: Check) -> None:
         for strings in ([], ["A=1"], ["", "", "", ""])
     ]
     of_services = check(plan([*_ordered(kind, new, GO), END]) for kind, new in tried)
-    of_sessions = check(plan([new, END]) for _kind, new in tried)
+    of_sessions = check(plan([new, END] if kind == OWN else [OWN_SESSION, new, END]) for kind, new in tried)
     assert {kind for (kind, _), sort in zip(tried, of_services, strict=True) if sort == PROGRAM} == set(kinds)
     allowed = {kind for (kind, _), sort in zip(tried, of_sessions, strict=True) if sort == SESSION}
     assert allowed == OF_SESSIONS
@@ -226,9 +226,10 @@ def test_a_session_inherits_the_rest(check: Check) -> None:
 def test_a_program_on_a_descriptor(check: Check) -> None:
     named = operation(Kind.EXECUTE, numbers=[HAS_ARGV0], strings=["/bin/true", "name"])
     unnamed = operation(Kind.EXECUTE, numbers=[HAS_ARGV0], strings=["/bin/true"])
-    taken = [[GO, BY_DESCRIPTOR], [GO, named], [named]]
+    taken = [[GO, BY_DESCRIPTOR], [GO, named], [OWN_SESSION, named]]
     refused = [
-        *([BY_DESCRIPTOR], [GO, BY_DESCRIPTOR, END], [GO, END, BY_DESCRIPTOR], [GO, unnamed]),
+        *([OWN_SESSION, OWN_SESSION, END], [OWN_SESSION, GO, END, END], [OWN_SESSION, BY_DESCRIPTOR]),
+        *([GO, BY_DESCRIPTOR, END], [GO, END, BY_DESCRIPTOR], [GO, unnamed]),
         [GO, BOUND, _filter(0, ALLOW), BY_DESCRIPTOR],
     ]
     assert check(map(plan, taken)) == PROGRAM * 2 + SESSION
