@@ -212,7 +212,7 @@ def resume(fd: int, trial: bool) -> int:
     """
     from supervisor.boot import Boot
     from supervisor.state.state import read_state
-    from supervisor.takeover.reexec import close_files_last
+    from supervisor.takeover.reexec import TRIED, close_but_files
 
     with open(fd, "rb") as file:
         state = read_state(file.read())
@@ -229,10 +229,11 @@ def resume(fd: int, trial: bool) -> int:
     boot.rebuild(state)
     if trial:
         # descriptors that the supervisor closes meanwhile must not stay open here: ports, connections
-        close_files_last(number for number in map(int, os.listdir("/proc/self/fd")) if number > 2)
+        close_but_files(number for number in map(int, os.listdir("/proc/self/fd")) if number > 2)
         second = Loop(on_error=_log_exception)
         second.call_later(TRIAL_TIME, second.stop)
         second.run()
+        os.write(1, TRIED)  # the exit may have to wait for the server of a file
         os._exit(0)  # without cleaning up: everything belongs to the supervisor
     boot.activate(state)
     unblock_all()

@@ -13,7 +13,7 @@ import os
 import select
 import signal
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import NoReturn
 
 from supervisor.linux.descriptors import CLOSE_RANGE_UNSHARE, LAST_DESCRIPTOR, close_range, pidfd_getfd
@@ -21,7 +21,7 @@ from supervisor.linux.descriptors import CLOSE_RANGE_UNSHARE, LAST_DESCRIPTOR, c
 # <linux/sched.h>
 CLONE_FILES = 0x00000400
 CLONE_PARENT = 0x00008000
-PATIENCE_MS = 1000  # for a child to get its descriptors, even on a busy machine
+PATIENCE_MS = 1000  # for a child to get its descriptors, even on a busy machine, and one more for each of them
 
 _SYS_clone3 = 435  # the same on every architecture
 _ARGS = struct.Struct("=8Q")  # struct clone_args, up to `tls`
@@ -42,7 +42,7 @@ def fork_sibling() -> int:
     return _fork(_SIBLING)
 
 
-def fork_apart(kept: Sequence[int]) -> int:
+def fork_apart(kept: Collection[int]) -> int:
     """Fork like `os.fork`, but of the descriptors the new process has only 0, 1, 2 and those `kept`.
 
     A process closes its copies of all others at its end at the latest, and to close a file of FUSE asks its
@@ -54,9 +54,9 @@ def fork_apart(kept: Sequence[int]) -> int:
     try:
         pid = _fork(_SHARING)
         if pid == 0:
-            _leave_table(parent, [*kept, tells], tells)
+            _leave_table(parent, {*(fd for fd in kept if fd > 2), tells}, tells)
             return 0
-        if not _tells_in_time(pid, told):
+        if not _tells_in_time(pid, told, PATIENCE_MS + len(kept)):
             _raise_end(pid)
         return pid
     finally:
@@ -65,7 +65,7 @@ def fork_apart(kept: Sequence[int]) -> int:
             os.close(tells)
 
 
-def _tells_in_time(pid: int, told: int) -> bool:
+def _tells_in_time(pid: int, told: int, patience: int) -> bool:
     """Whether the child has got its descriptors. Raises OSError if it cannot be watched, and has been ended."""
     try:
         child = os.pidfd_open(pid)
@@ -75,7 +75,7 @@ def _tells_in_time(pid: int, told: int) -> bool:
     poll = select.poll()
     for fd in (told, child):
         poll.register(fd, select.POLLIN)
-    is_late = not poll.poll(PATIENCE_MS)
+    is_late = not poll.poll(patience)
     os.close(child)
     return not is_late and _has_told(told)
 
@@ -98,23 +98,21 @@ def _end(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _leave_table(parent: int, kept: Sequence[int], tells: int) -> None:
+def _leave_table(parent: int, kept: Collection[int], tells: int) -> None:
     """Get a table of its own in the child; a failure is its exit status."""
     try:
         close_range(3, LAST_DESCRIPTOR, CLOSE_RANGE_UNSHARE)
         pidfd = os.pidfd_open(parent)
         if os.getppid() != parent:
             os._exit(errno.ESRCH)
-        behind = max(kept) + 1
-        fetched = []
-        for number in kept:
-            fd = pidfd_getfd(pidfd, number)
-            fetched.append(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, behind))
-            os.close(fd)
+        behind = fcntl.fcntl(pidfd, fcntl.F_DUPFD_CLOEXEC, max(kept) + 1)
         os.close(pidfd)
-        for fd, number in zip(fetched, kept, strict=True):
-            os.dup2(fd, number, inheritable=False)
-            os.close(fd)
+        for number in sorted(kept):
+            fd = pidfd_getfd(behind, number)  # the lowest free number, so none of those to come
+            if fd != number:
+                os.dup2(fd, number, inheritable=False)
+                os.close(fd)
+        os.close(behind)
         os.write(tells, b".")
         os.close(tells)
     except OSError as error:

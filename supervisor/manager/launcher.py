@@ -318,7 +318,10 @@ class Launcher:
         load_shared(launch.service.worker)
         plan = child.forked_plan(launch, hears)
         with step("fork"):
-            return fork(lambda: child.become_worker(plan, launch.error_fd, lambda: load_worker(launch.service.worker)))
+            return fork(
+                lambda: child.become_worker(plan, launch.error_fd, lambda: load_worker(launch.service.worker)),
+                [launch.error_fd, *descriptors(launch)],
+            )
 
     def _execute(self, launch: Launch, our_end: int, hears: bool, make: MakePlan) -> int:
         program = self._host.program

@@ -90,7 +90,8 @@ class Reopening:
                 if cgroup is not None
                 else partial(rotation.stopped, self._note, run.pid, run.started)
             )
-            child = fork(lambda: _reopen(files, hold, self._note, self._report))
+            kept = [self._note, self._report, *(opened.fd for opened in files)]
+            child = fork(lambda: _reopen(files, hold, self._note, self._report), kept)
         except FileExistsError:
             self._done(Outcome(False, "its files are being reopened already"))
             return

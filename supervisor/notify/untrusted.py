@@ -19,7 +19,7 @@ import re
 import select
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from enum import Enum
 from typing import NamedTuple
@@ -273,6 +273,10 @@ class LocalFileSystems:
         if not name:
             return self._have(*device_and_mount(fd))
         return not self._automounts or os.path.join(target(fd), name) not in self._automounts
+
+    def others(self, fds: Iterable[int]) -> set[int]:
+        """Return those of the descriptors that are files of other file systems. Raises OSError."""
+        return {fd for fd in fds if is_file(fd) and not self.have(fd)}
 
     def _have(self, device: tuple[int, int], mount: int) -> bool:
         return device in self._devices or (mount != 0 and mount in self._mounts)

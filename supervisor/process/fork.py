@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from supervisor.linux.clone import fork_apart
@@ -18,7 +18,7 @@ EXIT_CHILD_FAILED = 111  # like in daemontools and s6: the child failed, tempora
 T = TypeVar("T")
 
 
-def fork(child: Callable[[], object], kept: Sequence[int] | None = None) -> int:
+def fork(child: Callable[[], object], kept: Collection[int] | None = None) -> int:
     """Run `child` in a new process and return its pid. Raises OSError if fork(2) fails.
 
     With `kept`, the process has none of the other descriptors but 0, 1 and 2, whose close might wait for a server
@@ -39,7 +39,7 @@ def fork(child: Callable[[], object], kept: Sequence[int] | None = None) -> int:
     return pid
 
 
-def _fork_apart(kept: Sequence[int]) -> int:
+def _fork_apart(kept: Collection[int]) -> int:
     try:
         return fork_apart(kept)
     except PermissionError:

@@ -170,7 +170,7 @@ class ScopeRequest:
         read_end, write_end = os.pipe2(os.O_CLOEXEC)
         try:
             os.set_blocking(read_end, False)
-            self._pid = fork(lambda: _execute(command, write_end))
+            self._pid = fork(lambda: _execute(command, write_end), [write_end])
         except BaseException:
             os.close(read_end)
             raise
@@ -316,7 +316,7 @@ class Scope:
                 )
                 self._timer = self._loop.call_at(self._deadline, partial(self._too_late, opened))
                 return
-            self._use(path, holder_of(path) or fork(partial(be_holder, path)))
+            self._use(path, holder_of(path) or fork(partial(be_holder, path), []))
         except (StepError, OSError) as error:
             self._failed(opened, str(error))
         else:

@@ -19,7 +19,7 @@ from tests.unit.waiting import HELD_UP
 SLEEP = 'exec = "/bin/sleep", arg = { "100000" }, user = "root"'
 ONCE = 'restart = "never"'
 BEFORE = "spawnd: launch"  # name of a process before its program runs
-TRIAL = "supervisor.takeover.reexec"
+CLONE = "supervisor.linux.clone"
 pytestmark = pytest.mark.skipif(not fuse.is_possible(), reason="needs FUSE")
 
 
@@ -143,20 +143,30 @@ def test_a_file_that_is_missing_on_such_a_file_system(spawnd: Start) -> None:
         daemon.wait_log(f"cannot open '{path}/below': Not a directory (ENOTDIR)")
 
 
-def test_a_trial_that_cannot_end_is_given_up(folder: Path) -> None:
-    """It has copies of all descriptors, and closes files last: it keeps no address of a service."""
-    limits = f"import {TRIAL}; {TRIAL}.TRIAL_LIMIT = 3.0"
+@pytest.mark.parametrize("traces", [True, False], ids=["traces", "traces_not"])
+def test_a_re_exec_does_not_wait_for_the_server_of_an_open_file(folder: Path, traces: bool) -> None:
+    """Neither the trial nor the holder keeps an address of a service, even where they have copies of the file."""
+    forbids = f"import {CLONE}\ndef no(*_arguments): raise PermissionError(1, 'no')\n{CLONE}.pidfd_getfd = no"
     with ExitStack() as stack, fuse.unanswering(fuse.FLUSH) as path:  # the server ends before the daemon
         fd = f'fd = {{ file("{path}", "r+"), stream("{folder}/sock") }}'
         daemon = Daemon(folder, f"a = {{ {SLEEP}, {fd} }}\nb = {{ {SLEEP} }}")
-        daemon.program = install(folder, then=limits)
+        daemon.program = install(folder, then="" if traces else forbids)
         stack.enter_context(daemon)
         daemon.wait_running("b")
         wait_until(lambda: path in open_paths(daemon.pid), "the file, sent by a process that waits for the server")
+        first, before = daemon.pid_of("a"), set(children(daemon.pid))
         for _ in range(2):
-            assert "not ready after 3 s" in daemon.ctl("reexec", timeout=HELD_UP).stderr
-        held = [target for pid in children(daemon.pid) for target in open_paths(pid)]
-        assert not any(target.startswith("socket:") for target in held)
+            assert daemon.ctl("reexec", timeout=HELD_UP).returncode == 0
+        assert daemon.pid_of("a") == first
+        assert path in open_paths(daemon.pid)
+
+        def left() -> list[str]:
+            """What processes hold that have been forked for it."""
+            return [target for pid in set(children(daemon.pid)) - before for target in open_paths(pid)]
+
+        wait_until(lambda: not any(target.startswith("socket:") for target in left()), "the end of all sockets")
+        if traces:
+            wait_until(lambda: not left(), "the end of trial and holder")
 
 
 def test_a_file_whose_server_does_not_answer_keeps_no_other_start_waiting(spawnd: Start) -> None:
@@ -182,3 +192,17 @@ def test_nor_any_other_work(spawnd: Start) -> None:
         assert "1 to start" in daemon.ctl("plan", timeout=HELD_UP).stdout
         assert daemon.ctl("apply", timeout=HELD_UP).returncode == 0
         daemon.wait_running("c")
+
+
+def test_nor_a_worker_nor_the_files_that_a_service_reopens(spawnd: Start, folder: Path) -> None:
+    worker = f'w = {{ worker = "accessory", user = "root", ready = "notify", fd = {{ seqpacket("{folder}/spawn") }} }}'
+    with fuse.unanswering(fuse.FLUSH) as path:
+        log = f'b = {{ {SLEEP}, stdout = file("{folder}/log", "a") }}'
+        daemon = spawnd(f'a = {{ {SLEEP}, fd = {{ file("{path}", "r+") }} }}\n{log}\n{worker}')
+        first = daemon.wait_running("w")
+        wait_until(lambda: path in open_paths(daemon.pid), "the file")
+        assert daemon.ctl("restart", "w", timeout=HELD_UP).returncode == 0
+        daemon.wait_running("w", other_than=first)
+        (folder / "log").rename(folder / "log.1")
+        assert daemon.ctl("reopen", "b", timeout=HELD_UP).returncode == 0
+        assert (folder / "log").exists()
