@@ -143,6 +143,7 @@ class Boot:
         self, subtree: Subtree | None, journal: bool, in_systemd_store: dict[str, str], has_keyring: bool
     ) -> None:
         closer = Closer(self._loop, self._children.when_reaped)
+        closer.file_systems.open()  # so that spawnd has the same descriptors before and after an exec
         self._host = HostFacts(
             is_root=os.geteuid() == 0,
             nofile_soft=self._origin.nofile_soft,

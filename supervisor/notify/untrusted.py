@@ -243,7 +243,8 @@ class LocalFileSystems:
     """The file systems that the administrator has mounted here and that the kernel itself provides.
 
     Mounts of a service in its own mount namespace are not among them. The table of mounts is read once, and again
-    after a change, which poll(2) reports. Owns the table's descriptor, which is open from the first query on.
+    after a change, which poll(2) reports. Owns the table's descriptor, which is open from the first query on at the
+    latest.
     """
 
     def __init__(self) -> None:
@@ -286,13 +287,18 @@ class LocalFileSystems:
             os.close(self._table)
             self._table = -1
 
-    def _look(self) -> None:
+    def open(self) -> None:
+        """Open the table, unless it is open. Raises OSError."""
         if self._table < 0:
             self._table = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
             self._poll = select.poll()
             self._poll.register(self._table, select.POLLPRI)
-            self._read()
-        elif self._poll.poll(0):  # each change is reported once; one during the read is reported by the next poll
+            self._mounts.clear()
+
+    def _look(self) -> None:
+        self.open()
+        # each change is reported once; one during the read is reported by the next poll
+        if not self._mounts or self._poll.poll(0):
             self._read()
 
     def _read(self) -> None:

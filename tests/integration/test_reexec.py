@@ -44,11 +44,8 @@ def reexec(daemon: Daemon) -> None:
 
 
 def opened(pid: int) -> list[str]:
-    """Return the open descriptors of a process, without those that each program makes for itself.
-
-    The table of mounts is opened when it is first needed.
-    """
-    own = ("anon_inode:", "pipe:", "/dev/", f"/proc/{pid}/mountinfo")
+    """Return the open descriptors of a process, without those that each program makes for itself."""
+    own = ("anon_inode:", "pipe:", "/dev/")
     return sorted(link for link in links(pid).values() if not link.startswith(own))
 
 
