@@ -15,7 +15,6 @@ from ipaddress import IPv4Network, IPv6Network
 from supervisor.launch import ACCEPTOR
 from supervisor.launch.session_table import MOST_SESSIONS
 
-LOG = 2
 RESERVE = 3  # the number of /dev/null in the acceptor, and of the connection in the plan of a session
 LOGGED = ("none", "failures", "all")
 

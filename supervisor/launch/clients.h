@@ -22,8 +22,8 @@ struct banner {
 
 static struct banner banner APART, refused_banner APART;
 
-// Accepted connections that wait for a free slot, the first one for longest; at most one of each source, if sources have
-// limits.
+// Accepted connections that wait for a free slot, the first one for longest. If sources have limits, each has at most
+// one here.
 static struct {
 	struct client {
 		int connection;
@@ -185,7 +185,8 @@ static void close_after_banner(int connection, int64_t now)
 	call(__NR_shutdown, connection, SHUT_WR_, 0, 0);
 	if (refused.count == MOST_CLOSING)
 		close_first();
-	refused.connections[(refused.first + refused.count++) % MOST_CLOSING] = (struct closing){ connection, now + CLOSING_TIME };
+	refused.connections[(refused.first + refused.count++) % MOST_CLOSING] =
+		(struct closing){ connection, now + CLOSING_TIME };
 }
 
 static void refuse_client(int connection, const struct peer *peer, enum rule rule, int64_t now)

@@ -241,8 +241,9 @@ static int ends_in_phase(const struct operation *operation)
 }
 
 // Whether the operations make sense together: a plan waits for spawnd once, and executes one program, but none in a
-// worker. That of a session does not wait, and has a process group of its own. Each rule belongs to the one rule set, which comes into force. A program that is
-// confined gains no privileges, and only a program that is executed by its path is put under a filter.
+// worker. That of a session does not wait, and has a process group of its own. Each rule belongs to the one rule set,
+// which comes into force. A program that is confined gains no privileges, and only a program that is executed by its
+// path is put under a filter.
 static int is_complete(const uint32_t *counts, enum user user)
 {
 	const uint32_t rules = counts[PATH_RULE] + counts[DESCRIPTOR_RULE];

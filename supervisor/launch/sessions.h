@@ -19,7 +19,6 @@ enum {
 	BUCKETS = 1024,
 	STACK = 16384,
 	TICKS = 100, // a second, in /proc/PID/stat
-	SIGTERM_ = 15,
 	SIGKILL_ = 9,
 };
 

@@ -19,9 +19,15 @@ enum {
 };
 
 // Reasons for a refusal, as in `acceptor.py`.
-enum rule { NO_RULE, NO_ACCESS, ONLY_FROM, HOURS, TRAP, DENIED, PER_SOURCE, SOURCE_RATE, MAX, RATE, LOAD_MAX, MEMORY_MIN, RULES };
+enum rule {
+	NO_RULE,
+	NO_ACCESS, ONLY_FROM, HOURS, TRAP, DENIED,
+	PER_SOURCE, SOURCE_RATE,
+	MAX, RATE, LOAD_MAX, MEMORY_MIN,
+	RULES,
+};
 
-enum family { V4 = 4, V6 = 6, UNIX = 1, UNKNOWN_FAMILY = 0 };
+enum family { V4 = 4, V6 = 6, UNIX = 1 };
 
 struct peer {
 	uint16_t family, port;

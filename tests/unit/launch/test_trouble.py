@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from supervisor.launch.acceptor import Rate
 from supervisor.launch.operations import Kind, operation
 from supervisor.launch.session_table import DENIED_SIZE, make_denied
 from supervisor.process.failure import read_failure
+from tests import fuse
 from tests.unit.launch.accepting import Acceptor, is_answered, is_let_in, networks, port_of, session_plan, wait_until
 
 UID = 54399  # of nobody else
@@ -108,6 +110,25 @@ def test_no_process_is_left() -> None:
         other.kill()
         other.wait()
         assert acceptor.ask() == b"ok\n"
+
+
+@pytest.mark.skipif(not fuse.is_possible(), reason="needs root and FUSE")
+def test_a_program_that_nobody_serves_delays_no_end() -> None:
+    """The acceptor waits for the exec of a session, and TERM ends it all the same; the next one counts that session."""
+    with Acceptor() as acceptor:
+        acceptor.stop()
+        with fuse.unanswering(fuse.OPEN) as path, acceptor.connect():
+            acceptor.plan = session_plan((path,))
+            acceptor.start()
+            wait_until(acceptor.sessions)
+            (session,) = acceptor.sessions()
+            acceptor.stop()
+            assert acceptor.status == -signal.SIGTERM
+            acceptor.plan = session_plan(("/bin/echo", "ok"))
+            acceptor.start()
+            assert acceptor.ask() == b"ok\n"
+            assert session in acceptor.sessions()
+        wait_until(lambda: acceptor.counters().sessions == 0)
 
 
 def test_failing_sessions_are_logged_now_and_then() -> None:
