@@ -12,10 +12,11 @@ from functools import partial
 
 from supervisor.definitions.service import Service
 from supervisor.lifecycle import machine
-from supervisor.lifecycle.life import Life, State, Transition
+from supervisor.lifecycle.life import Cause, Life, State, Transition
 
 MEANINGS = {
     State.STOPPED: "It is down and is to stay down.",
+    State.ASLEEP: "Its sockets are open, and it has no process: the first client starts it.",
     State.WAITING: "It is to start, but waits for a dependency, an order, a conflict or an address.",
     State.STARTING: "Its check, its function `start` or its process runs, and it is not ready yet.",
     State.RUNNING: "It is up.",
@@ -25,7 +26,10 @@ MEANINGS = {
     State.FAILED: "It has failed and will not be started again automatically.",
     State.DONE: "It is a task that has succeeded.",
 }
-ORDERS = {"start": machine.start, "stop": machine.stop, "restart": machine.restart, "reset": machine.reset}
+ORDERS = {
+    "start": machine.start, "stop": machine.stop, "restart": machine.restart, "sleep": machine.sleep,
+    "reset": machine.reset,
+}  # fmt: skip
 SERVICES = (
     Service(name="plain", exec="/x", start_limit=2),
     Service(name="once", exec="/x", restart="never"),
@@ -38,6 +42,7 @@ SERVICES = (
     Service(name="prepared", exec="/x", functions=("start", "stop")),
     Service(name="bare", functions=("stop",)),
     Service(name="keeping", exec="/x", kill_mode="process", handover_signal=10),
+    Service(name="on demand", exec="/x", demand=True, start_limit=2),
 )
 Event = Callable[[Service, Life, float], Transition]
 
@@ -46,6 +51,8 @@ def _events() -> Iterator[tuple[str, Event]]:
     for name, order in ORDERS.items():
         yield f"`{name}`", order
     yield "its dependencies are up", machine.dependencies_met
+    yield "a client comes", _woken
+    yield "its last process left the client waiting", _unserved
     yield "the program was executed", machine.executed
     yield "its background process is found", machine.in_background
     yield "it reports that it is ready", machine.ready
@@ -61,6 +68,16 @@ def _events() -> Iterator[tuple[str, Event]]:
 
 def _start_failed(service: Service, life: Life, now: float) -> Transition:
     return machine.start_failed(service, life, now, "no process", 0.0)
+
+
+def _woken(service: Service, life: Life, now: float) -> Transition:
+    if life.state is not State.ASLEEP:
+        raise machine.ImpossibleEvent("woken", life)
+    return machine.start(service, life, now, Cause.CLIENT)
+
+
+def _unserved(service: Service, life: Life, now: float) -> Transition:
+    return machine.unserved(service, life, now, "unserved", 0.0)
 
 
 def _exited(service: Service, life: Life, now: float, *, clean: bool, status: int) -> Transition:

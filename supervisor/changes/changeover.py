@@ -113,7 +113,7 @@ def _open_anew(manager: Manager, plan: Plan, sights: Sights, prepared: Prepared)
     for name, unit in manager.units.items():
         seen = still_seen(unit, sights)
         if unit.life.state in WITHOUT_PROCESS:
-            unit.renew(seen)
+            manager.sleepers.open_anew(unit, seen)
             continue
         for spec, sight in [(opened.spec, seen[slot]) for slot, opened in unit.table if slot in seen]:
             if spec.kind in UNIX and not sight.has_room:

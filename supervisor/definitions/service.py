@@ -129,6 +129,13 @@ class Descriptor:
         """Whether each network namespace has its own; files, and sockets that are files, are the same everywhere."""
         return self.kind in ("udp", "tcp") or self.path.startswith("@")
 
+    @property
+    def may_wake(self) -> bool:
+        """Whether a client there can start a service: a listening or bound socket, or a file, if that is a FIFO."""
+        if self.kind == "file":
+            return self.access in ("r", "r+") and self.path != "/dev/null"
+        return self.kind != "log" and not self.connect
+
     def describe(self) -> str:
         """Return text for people: `udp 127.0.0.1:69`, `stream /run/x`, `file /etc/y r`, `log`."""
         where = f" in netns {self.netns}" if self.netns else ""
@@ -247,7 +254,8 @@ class Service:
     after: tuple[str, ...] = _key((), "services", change=_ADOPT)
     conflicts: tuple[str, ...] = _key((), "services", change=_ADOPT)
     # life
-    autostart: bool = _key(True, "start_or_stop", name="status", change=_ADOPT)
+    autostart: bool = _key(True, "status", name="status", change=_ADOPT)
+    demand: bool = _follows(False, "status", _ADOPT)
     task: bool = _key(False, "boolean", change=_ADOPT)
     restart: Literal["always", "on-failure", "never"] = _key(
         "always", "choice", "always", "on-failure", "never", change=_ADOPT
@@ -281,6 +289,12 @@ class Service:
     def has_process(self) -> bool:
         """Whether a process is supervised; else the service is up from the success of its `start` to its `stop`."""
         return bool(self.exec or self.worker)
+
+    @property
+    def can_sleep(self) -> bool:
+        """Whether a client can start its process, as far as the definition tells."""
+        is_able = self.has_process and not self.task and self.worker != "netns"  # whose namespace others need
+        return is_able and any(spec.may_wake for spec in (self.stdin, *self.fd))
 
     def own_descriptors(self) -> tuple[Descriptor, ...]:
         """Return the table without the control socket, which belongs to `control` rather than `fd`."""

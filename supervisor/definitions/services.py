@@ -47,7 +47,7 @@ CONVERTERS: dict[str, Convert] = {
     "scheduling": kernel.scheduling,
     "signal": plain.signal,
     "start_limit": plain.start_limit,
-    "start_or_stop": plain.start_or_stop,
+    "status": plain.status,
     "stop_timeout": plain.stop_timeout,
     "timer_slack": plain.timer_slack,
     "umask": plain.umask,
@@ -65,6 +65,7 @@ MAKERS: dict[str, Callable[..., Convert]] = {  # kinds whose converter is made f
 }
 
 FIRST_FD = 3
+DEMAND = "demand"
 STANDARD = frozenset({"stdin", "stdout", "stderr"})
 
 GROUP = frozenset({"description", "depends", "after", "conflicts", "status"})  # all keys of a group
@@ -198,6 +199,8 @@ def _service(merged: Converted, checking: Checking, lines: Mapping[str, int]) ->
         known = KEYS[key]
         if known.part:
             fields.setdefault(known.field, {})[known.part] = value
+        elif key == "status":
+            fields |= of_status(value)
         else:
             fields[known.field] = value
     if has_process and "user" in merged and "group" not in merged:
@@ -214,6 +217,11 @@ def _service(merged: Converted, checking: Checking, lines: Mapping[str, int]) ->
     _derive(fields)
     used = {key: line for key, line in lines.items() if key in merged or is_function_key(key)}
     return Service(name=checking.name, file=checking.file, line=checking.line, lines=used, **fields)
+
+
+def of_status(status: str) -> Converted:
+    """Return the fields of `status`."""
+    return {"autostart": status != "stop", "demand": status == DEMAND}
 
 
 def _note_group(user: Account, group: Account, umask: int, checking: Checking) -> None:
@@ -280,6 +288,7 @@ def _check(merged: Converted, raw: dict[str, Any], checking: Checking) -> None:
         checking.problem('the io_class "idle" has no priorities', "io_priority")
     _check_forking(merged, checking)
     _check_ready(merged, checking)
+    _check_demand(merged, raw, checking)
     if merged.get("control") and any(entry.name == "control" for entry in merged.get("fd", ())):
         checking.problem("another descriptor has the name 'control', which control = true gives to its socket", "fd")
 
@@ -300,6 +309,23 @@ def _check_forking(merged: Converted, checking: Checking) -> None:
     for key, is_wrong in wrong.items():
         if is_wrong:
             checking.problem("does not go with forking = true: have the program stay in the foreground", key)
+
+
+def _check_demand(merged: Converted, raw: dict[str, Any], checking: Checking) -> None:
+    """Check `status = "demand"`: a client has to be able to start the service."""
+    if merged.get("status") != DEMAND:
+        return
+    if not _has_process(merged):
+        if "status" in raw:
+            checking.problem("is \"demand\", and there is no process that a client could start", "status")
+        merged.pop("status")
+        return
+    if merged.get("task"):
+        checking.problem('does not go with status = "demand": a task that is done is not started by a client', "task")
+    table = (*merged.get("fd", ()), *(merged[slot] for slot in STANDARD & merged.keys()))
+    if not merged.get("control") and not any(spec.may_wake for spec in table):
+        text = 'is "demand", so a socket in fd or stdin that is not connected, or a FIFO, has to tell of clients'
+        checking.problem(text, "status")
 
 
 def _check_ready(merged: Converted, checking: Checking) -> None:
@@ -328,6 +354,8 @@ def _derive(fields: dict[str, Any]) -> None:
     """Set defaults that follow from other keys."""
     if fields.get("task"):
         fields.setdefault("restart", "never")
+    if fields.get("demand"):
+        fields.setdefault("start_limit", None)  # nobody can close a port by clients that make the service fail
     if fields.get("ready") == "fd":
         fields.setdefault("ready_fd", first_free(fields))
     netns = fields.get("netns")

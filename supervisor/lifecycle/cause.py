@@ -24,6 +24,7 @@ class Kind(StrEnum):
     RUNNING = "running"
     DONE = "done"  # a task that has succeeded
     STARTING = "starting"  # about to run
+    ASLEEP = "asleep"  # no process, until a client comes
     # another service, `other`, is in the way
     DEPENDENCY = "dependency"
     ORDER = "order"
@@ -32,6 +33,7 @@ class Kind(StrEnum):
     # an order, or the end of the process, led to this state
     NOT_STARTED = "not_started"
     STOPPED = "stopped"
+    CLIENT = "client"
     RESTART = "restart"
     RESTART_SIGNAL = "restart_signal"
     NAMESPACE = "namespace"
@@ -50,6 +52,7 @@ class Kind(StrEnum):
     FUNCTION = "function"
     FUNCTION_LATE = "function_late"
     NOT_READY = "not_ready"
+    UNSERVED = "unserved"
     WATCHDOG = "watchdog"
 
 
@@ -95,6 +98,8 @@ HOLDS = {
 }
 ORDERS = {
     Cause.NEW: Kind.NOT_STARTED,
+    Cause.SLEEP: Kind.ASLEEP,
+    Cause.CLIENT: Kind.CLIENT,
     Cause.START: Kind.RESTART,  # while the service was stopping
     Cause.RESTART: Kind.RESTART,
     Cause.STOP: Kind.STOPPED,
@@ -112,6 +117,7 @@ FAILURES = {
     Cause.FUNCTION: Kind.FUNCTION,
     Cause.FUNCTION_LATE: Kind.FUNCTION_LATE,
     Cause.NOT_READY: Kind.NOT_READY,
+    Cause.UNSERVED: Kind.UNSERVED,
     Cause.WATCHDOG: Kind.WATCHDOG,
 }
 
@@ -160,6 +166,8 @@ def _kind(subject: Subject) -> Kind:
             return Kind.STARTING
         case State.DONE:
             return Kind.DONE
+        case State.ASLEEP:
+            return Kind.ASLEEP
         case State.STOPPED:
             return ORDERS.get(life.cause, Kind.ENDED)
         case State.STOPPING if life.then not in (Then.FAIL, Then.END):
@@ -280,7 +288,8 @@ def endless(subject: Subject) -> str:
     """Return a guess about a service that keeps ending with status 0; '' for any other."""
     service, ended = subject.service, end_of(subject)
     ends_well = ended is not None and ended.status == 0 and not ended.step and not ended.function
-    if not ends_well or service.task or service.restart != "always" or subject.life.failures < ENDLESS:
+    is_to_last = service.restart == "always" and not service.task and not service.demand
+    if not ends_well or not is_to_last or subject.life.failures < ENDLESS:
         return ""
     either = "is it a task (`task = true`), or does it go into the background (`forking = true`)?"
     return f"it ends with status 0 each time: {either}"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Literal, NamedTuple, Protocol
 
 from supervisor.definitions.service import Service
-from supervisor.lifecycle.life import AT_REST, UP, WITH_PROCESS, Life, State, Then
+from supervisor.lifecycle.life import AT_REST, UP, WITH_PROCESS, Life, State, Then, lies_down
 
 LONGEST_PATH = 10  # waiting services that are named one by one
 
@@ -53,29 +53,38 @@ class Obstacle(NamedTuple):
 
 
 def satisfies(service: Service, life: Life) -> bool:
-    """Return whether dependents of a service may start: it is up or, for a task, it has ended well."""
+    """Return whether dependents of a service may start: it is up or asleep or, for a task, it has ended well."""
     if service.task:
         return life.state is State.DONE
-    return life.state in UP
+    return life.state in UP or life.state is State.ASLEEP
+
+
+def keeps_namespace(service: Service) -> bool:
+    """Return whether a service makes a network namespace, in which the sockets of others may have to be opened."""
+    return service.worker == "netns"
 
 
 def obstacle(service: Service, units: Mapping[str, Member], conflicts: Iterable[str] = ()) -> Obstacle | None:
-    """Return the first obstacle to the start of a waiting service; None if it can start.
+    """Return the first obstacle to the start, or to the sleep, of a waiting service; None if there is none.
 
-    A service in conflict is an obstacle only if it has a process. Of two rivals without one, the first that
-    can start does.
+    A service in conflict is an obstacle only if it has a process or is asleep. Of two rivals that wait, the first
+    that can start does. Sleep needs only the network namespaces of the sockets.
     """
+    unit = units.get(service.name)
+    is_to_sleep = unit is not None and lies_down(unit.life)
     for name in service.depends:
         other = units.get(name)
+        if is_to_sleep and other is not None and not keeps_namespace(other.service):
+            continue
         if other is None or not satisfies(other.service, other.life):
             return Obstacle(Hold.DEPENDS, name)
-    for name in service.after:
+    for name in () if is_to_sleep else service.after:
         other = units.get(name)
         if other is not None and _is_coming(other, units):
             return Obstacle(Hold.AFTER, name)
     for name in conflicts:
         other = units.get(name)
-        if other is not None and other.life.state in WITH_PROCESS:
+        if other is not None and (other.life.state in WITH_PROCESS or other.life.state is State.ASLEEP):
             return Obstacle(Hold.CONFLICT, name)
     return None
 
@@ -85,6 +94,9 @@ def waits_for_ever(service: Service, units: Mapping[str, Member]) -> str | None:
     seen = {service.name}
     path: list[str] = []  # the waiting services, starting with this one; a chain may be as long as there are services
     todo = [iter(service.depends)]
+    unit = units.get(service.name)
+    if unit is not None and lies_down(unit.life):
+        todo = [iter([other for other in service.depends if other in units and keeps_namespace(units[other].service)])]
     while todo:
         name = next(todo[-1], None)
         if name is None:
@@ -113,6 +125,8 @@ def _dead_end(name: str, units: Mapping[str, Member]) -> str | None:
 
 def _is_coming(other: Member, units: Mapping[str, Member]) -> bool:
     """Return whether a service is on its way up, so that services after it have something to wait for."""
+    if lies_down(other.life):
+        return False
     if other.life.state is State.WAITING:
         return waits_for_ever(other.service, units) is None
     if other.life.state is State.STOPPING:
@@ -165,8 +179,13 @@ def conflicts(services: Mapping[str, Service]) -> dict[str, set[str]]:
     return result
 
 
-def needed(names: Iterable[str], services: Mapping[str, Service]) -> list[str]:
-    """Return the names and everything that they depend on, each after its dependencies."""
+def needed(
+    names: Iterable[str], services: Mapping[str, Service], sleeps: Callable[[str], bool] = lambda name: False
+) -> list[str]:
+    """Return the names and everything that they depend on, each after its dependencies.
+
+    A service that `sleeps` depends only on the services that make the network namespaces of its sockets.
+    """
     order: dict[str, None] = {}
     todo = [(name, False) for name in reversed(list(names))]
     while todo:
@@ -178,6 +197,8 @@ def needed(names: Iterable[str], services: Mapping[str, Service]) -> list[str]:
             continue
         todo.append((name, True))
         needs = [other for other in services[name].depends if other in services and other not in order]
+        if sleeps(name):
+            needs = [other for other in needs if keeps_namespace(services[other])]
         todo.extend((other, False) for other in reversed(needs))
     return list(order)
 

@@ -17,6 +17,7 @@ THREE_FIGURES = 999.5  # seconds from which a span has more than three figures b
 
 class State(StrEnum):
     STOPPED = "stopped"
+    ASLEEP = "asleep"
     WAITING = "waiting"
     STARTING = "starting"
     RUNNING = "running"
@@ -34,10 +35,11 @@ WITH_PROCESS = frozenset({*RUNS, State.STOPPING})
 
 
 class Then(StrEnum):
-    """Next event once a stopping process is gone."""
+    """Next event once a stopping process is gone; of a waiting service, whether it is to `START` or to `SLEEP`."""
 
     REST = "rest"
     START = "start"
+    SLEEP = "sleep"
     FAIL = "fail"
     END = "end"  # it has ended well by itself
 
@@ -70,6 +72,9 @@ class Cause(StrEnum):
     START = "start"  # an operator or a dependent asked for it
     RESTART = "restart"  # an operator asked for it
     STOP = "stop"  # an operator asked for it
+    SLEEP = "sleep"  # it is to have its sockets and no process, until a client comes
+    CLIENT = "client"  # a client came while it was asleep
+    UNSERVED = "unserved"  # it has ended well, and the client that had woken it still waits
     RESET = "reset"  # an operator cleared its failures
     CONFLICT = "conflict"  # `other` was started
     DEFINITION = "definition"  # its definition has changed
@@ -97,6 +102,7 @@ class Act(Enum):
     CALL_START = "run its function start"
     CALL_RESTART = "run its function restart"
     CALL_STOP = "run its function stop"
+    SLEEP = "open what is not open yet, and wait for clients"
     DRAIN = "bind the sockets gone from their paths anew, report `drained` once no client waits on the old ones"
     LAUNCH = "open what is not open yet and fork"
     STOP_SIGNAL = "send stop_signal to the main process, or to every process of the service, depending on kill_mode"
@@ -168,7 +174,12 @@ def comes_up(life: Life) -> bool:
     """Return whether a service is up or on its way, so that a start has no effect."""
     if life.state is State.STOPPING:
         return life.then is Then.START
-    return life.state is State.WAITING or life.state in RUNS
+    return (life.state is State.WAITING and not lies_down(life)) or life.state in RUNS
+
+
+def lies_down(life: Life) -> bool:
+    """Return whether a service is about to be asleep: once its process is gone, or its sockets can be opened."""
+    return life.state in (State.WAITING, State.STOPPING) and life.then is Then.SLEEP
 
 
 def goes_down(life: Life) -> bool:
@@ -219,14 +230,15 @@ def lets_end(service: Service, life: Life) -> bool:
 
     This is the case after an order; handling a crash takes no longer because of leftovers.
     """
-    ordered = life.state is State.STOPPING and life.then in (Then.REST, Then.START) and not life.killed
+    orders = (Then.REST, Then.START, Then.SLEEP)
+    ordered = life.state is State.STOPPING and life.then in orders and not life.killed
     was_up = service.has_process and life.step not in (Step.CHECK, Step.SETUP, Step.TEARDOWN)
     return ordered and was_up and service.kill_mode in ("all", "group")
 
 
 def tells_all(service: Service, life: Life) -> bool:
     """Return whether an order to stop goes to every process of the service rather than to the main one alone."""
-    hands_over = life.then is Then.START and service.handover_signal is not None
+    hands_over = life.then in (Then.START, Then.SLEEP) and service.handover_signal is not None
     return service.kill_mode == "group" and not hands_over
 
 

@@ -40,6 +40,8 @@ from supervisor.lifecycle.transitions import (
     come_up,
     end_by_itself,
     enter,
+    fail,
+    fall_asleep,
     is_last,
     keeps_on,
     launch,
@@ -49,6 +51,7 @@ from supervisor.lifecycle.transitions import (
     tell_last,
     torn_down,
     wait_again,
+    wait_by_itself,
 )  # fmt: skip
 
 LONGEST_EXTENSION = 600.0  # seconds; a living service can ask again
@@ -72,13 +75,52 @@ def start(service: Service, life: Life, now: float, cause: Cause = Cause.START) 
         case State.STOPPED | State.FAILED | State.DONE | State.BACKOFF:
             life = life if life.state is State.BACKOFF else asked_from_rest(life, now)
             fresh = because(life, cause)._replace(failures=0, restarts=0)
-            return enter(fresh, State.WAITING, now, fresh.reason), ()
+            return enter(fresh, State.WAITING, now, fresh.reason)._replace(then=Then.START), ()
+        case State.ASLEEP | State.WAITING if life.then is Then.SLEEP:
+            told = because(asked_from_rest(life, now), cause)
+            if cause is not Cause.CLIENT:
+                told = told._replace(failures=0, restarts=0)
+            return enter(told, State.WAITING, now, told.reason)._replace(then=Then.START), ()
         case State.STOPPING:
-            life = asked_from_rest(life, now) if life.then is Then.REST else life
+            life = asked_from_rest(life, now) if life.then in (Then.REST, Then.SLEEP) else life
             again = life if life.then is Then.START else because(life, cause)
             return again._replace(then=Then.START, failures=0, restarts=0), ()
-        case State.WAITING | State.STARTING | State.RUNNING | State.RELOADING:
+        case _:
             return life, ()
+
+
+def sleep(service: Service, life: Life, now: float, cause: Cause = Cause.SLEEP) -> Transition:
+    """End the process, if there is one, but open the sockets or keep them open: a client starts the service.
+
+    What the process keeps beyond its own life stays, as for a successor.
+    """
+    told = because(life, cause)._replace(failures=0, restarts=0)
+    match life.state:
+        case State.STOPPED | State.FAILED | State.DONE | State.BACKOFF:
+            return enter(told, State.WAITING, now, told.reason)._replace(then=Then.SLEEP), ()
+        case State.WAITING if life.then is not Then.SLEEP:
+            return told._replace(then=Then.SLEEP), ()
+        case State.STARTING | State.RUNNING | State.RELOADING:
+            stopping = begin_stop(service, told, now, Then.SLEEP, told.reason)
+            if runs(service, life):
+                return stopping, (Act.HANDOVER_SIGNAL,)
+            return process_gone(service, stopping, now)
+        case State.STOPPING if life.then is not Then.SLEEP:
+            return told._replace(then=Then.SLEEP), ()
+        case _:
+            return life, ()
+
+
+def served(service: Service, life: Life, now: float) -> Transition:
+    """Forget failures: the last run ended with success, and the client that had woken the service waits no more."""
+    return (life._replace(failures=0), ()) if life.state is State.ASLEEP else (life, ())
+
+
+def unserved(service: Service, life: Life, now: float, reason: str, spread: float) -> Transition:
+    """Count the last run as a failure: the client that had woken the service still waits."""
+    if life.state is not State.ASLEEP:
+        return life, ()
+    return fail(service, because(life, Cause.UNSERVED, reason), now, reason, spread)
 
 
 def stop(service: Service, life: Life, now: float, cause: Cause = Cause.STOP, other: str = "") -> Transition:
@@ -93,9 +135,9 @@ def stop(service: Service, life: Life, now: float, cause: Cause = Cause.STOP, ot
             return life, ()
         case State.WAITING if life.set_up:  # its function `restart` would have come next
             return process_gone(service, begin_stop(service, told, now, Then.REST, told.reason), now)
-        case State.WAITING | State.BACKOFF | State.FAILED | State.STOPPED if keeps(service, life):
+        case State.WAITING | State.BACKOFF | State.FAILED | State.STOPPED | State.ASLEEP if keeps(service, life):
             return launch_last(service, begin_stop(service, told, now, Then.REST, told.reason), now)
-        case State.WAITING | State.BACKOFF | State.STOPPED | State.FAILED | State.DONE:
+        case State.WAITING | State.BACKOFF | State.STOPPED | State.FAILED | State.DONE | State.ASLEEP:
             return enter(told, State.STOPPED, now, told.reason), (Act.RELEASE,)
         case State.STARTING | State.RUNNING | State.RELOADING:
             stopping = begin_stop(service, told, now, Then.REST, told.reason)
@@ -106,7 +148,7 @@ def stop(service: Service, life: Life, now: float, cause: Cause = Cause.STOP, ot
             return signalled(service, told._replace(then=Then.REST), now), (Act.STOP_SIGNAL,)
         case State.STOPPING:
             # a process that was told to hand over has to learn that there is no successor
-            told_to = life.then is Then.START or life.cause is Cause.NOT_READY
+            told_to = life.then in (Then.START, Then.SLEEP) or life.cause is Cause.NOT_READY
             hands_over = told_to and life.step not in (Step.TEARDOWN, Step.LAST, Step.TOLD)
             again = hands_over and service.handover_signal is not None
             acts = (Act.STOP_SIGNAL,) if again else ()
@@ -124,8 +166,11 @@ def restart(
     """Restart the service for an operator, or start it. `detail` is kept if it is up.
 
     `drains`: clients are queued on a socket that may be gone from its path; a process that is up accepts them first.
+    A service that is asleep, or lies down, has no process to be restarted: its next one is new anyway.
     """
     match life.state:
+        case State.ASLEEP | State.WAITING | State.STOPPING if life.then is Then.SLEEP:
+            return life, ()
         case State.STARTING | State.RUNNING | State.RELOADING:
             told = because(life, cause, detail=detail)
             stopping = begin_stop(service, told, now, Then.START, told.reason)
@@ -162,6 +207,8 @@ def reset(service: Service, life: Life, now: float) -> Transition:
 def dependencies_met(service: Service, life: Life, now: float) -> Transition:
     if life.state is not State.WAITING:
         raise ImpossibleEvent("dependencies_met", life)
+    if life.then is Then.SLEEP:
+        return fall_asleep(life, now)
     life = enter(life, State.STARTING, now, "starting", after(now, service.start_timeout))
     began = now if life.began is None else life.began
     life = life._replace(then=Then.REST, began=began, final=False)
@@ -232,7 +279,9 @@ def drained(service: Service, life: Life, now: float) -> Transition:
 
 
 def resumed(service: Service, life: Life, now: float) -> Transition:
-    """Go on after the supervisor has executed itself anew: a drain that was under way begins again."""
+    """Go on after the supervisor has executed itself anew: a drain that was under way begins again, as does sleep."""
+    if life.state is State.ASLEEP:
+        return life, (Act.SLEEP,)
     return begin_drain(life, now) if life.state is State.STOPPING and life.step is Step.DRAIN else (life, ())
 
 
@@ -279,6 +328,8 @@ def recovered(service: Service, life: Life, now: float, alive: bool) -> Transiti
             return tell_last(service, life, now)
         case State.STOPPING if alive:
             return resumed(service, life, now)
+        case State.ASLEEP:
+            return resumed(service, life, now)
         case _:
             return life, ()
 
@@ -290,7 +341,7 @@ def timed_out(service: Service, life: Life, now: float) -> Transition:
     match life.state:
         case State.BACKOFF:
             again = life._replace(restarts=life.restarts + 1)
-            return enter(again, State.WAITING, now, life.reason), ()
+            return wait_by_itself(service, again, now, life.reason), ()
         case State.STARTING if life.step is Step.UNHEARD:
             return come_up(service, life, now, "running; whether it said that it is ready was not heard"), ()
         case State.STARTING:
@@ -328,6 +379,8 @@ def start_failed(service: Service, life: Life, now: float, reason: str, spread: 
     match life.state:
         case State.STARTING:
             return end_by_itself(service, because(life, Cause.EXIT, reason), now, Then.FAIL, reason, spread)
+        case State.ASLEEP:  # its sockets cannot be opened
+            return fail(service, because(life, Cause.EXIT, reason), now, reason, spread)
         case State.STOPPING if life.step is Step.TEARDOWN:
             return torn_down(service, life, now, False, reason, spread)
         case State.STOPPING if goes_down(life) and life.step is Step.LAST:

@@ -22,7 +22,17 @@ from supervisor.definitions.service import (
     Settings,
 )
 from supervisor.lifecycle.dependencies import conflicts, satisfies, waits_for_ever
-from supervisor.lifecycle.life import RUNS, UP, WITH_PROCESS, Cause, Life, State, Then, goes_down
+from supervisor.lifecycle.life import (
+    RUNS,
+    UP,
+    WITH_PROCESS,
+    Cause,
+    Life,
+    State,
+    comes_up,
+    goes_down,
+    lies_down,
+)
 from supervisor.lifecycle.transaction import Down, Standing, Transaction, Up
 from supervisor.printable import listed
 
@@ -46,6 +56,7 @@ RETRIED = {  # causes of a failure, with the keys whose change may have fixed it
 NO_LONGER = "no longer defined"
 STATUS_STOP = 'its status is "stop"'
 STATUS_START = 'its status is "start"'
+STATUS_DEMAND = 'its status is "demand"'
 RELEASED = "nothing holds it back any more"
 
 
@@ -145,6 +156,7 @@ class Effect(StrEnum):
     RESTART = "restart"
     REBUILD = "rebuild"  # descriptors are opened or closed, and the service restarts
     START = "start"
+    SLEEP = "sleep"  # its sockets are opened, and a client starts it
     STOP = "stop"
 
 
@@ -236,6 +248,8 @@ def plan_moves(both: Comparison) -> Transaction:
     transaction.bring_up(name for name in retried if standing.is_wanted(name))
     transaction.bring_up(name for name in new if name not in old and new[name].autostart)
     transaction.bring_up(name for name in both.kinds if new[name].autostart and not old[name].autostart)
+    no_longer_on_demand = (name for name in both.kinds if old[name].demand and not new[name].demand)
+    transaction.bring_up(name for name in no_longer_on_demand if new[name].autostart and standing.is_wanted(name))
     for name, sentence in both.moved.items():
         if name in transaction.up and not both.keys.get(name):
             transaction.up[name] = transaction.up[name]._replace(detail=sentence)
@@ -349,17 +363,21 @@ class Effects:
         return self._known(name, life, up)
 
     def _brought_up(self, name: str, up: Up, life: Life) -> Effect | None:
-        """Return the effect of an order to be up; None if the service is up already, or on its way."""
+        """Return the effect of an order to be up; None if the service is up or asleep already, or on its way."""
+        if up.sleeps:
+            return None if life.state is State.ASLEEP or lies_down(life) else Effect.SLEEP
         if life.state in RUNS:
             renewal = Effect.REBUILD if self._both.kinds.get(name) is Change.REBUILD else Effect.RESTART
             return renewal if up.renew else None
-        comes_anyway = life.state is State.WAITING or (life.state is State.STOPPING and life.then is Then.START)
+        comes_anyway = comes_up(life)
         was_to_go = name in self._both.stopping or name not in self._both.old
         return None if comes_anyway and not was_to_go else Effect.START
 
     def _why_up(self, name: str, up: Up, life: Life) -> str:
         if up.needed_by:
             return f"{up.needed_by} needs it"
+        if up.sleeps and life.state not in (State.FAILED, State.BACKOFF):
+            return f"{'' if name in self._both.old else 'new; '}{STATUS_DEMAND}"
         if name not in self._both.old:
             return "defined again" if name in self._both.leaving else "new"
         if "status" in self._both.keys[name] and life.state not in RUNS:
@@ -401,6 +419,8 @@ class Effects:
     def _is_deferred(self, name: str, life: Life) -> bool:
         """Return whether the new definition waits for the next start, unless an order applies it."""
         kind = self._both.kinds.get(name, Change.NOTHING)
+        if life.state is State.ASLEEP:  # what its next process will need is opened now
+            return False
         if kind is Change.LIMITS:
             return life.state not in RUNS
         return kind in (Change.RESTART, Change.REBUILD)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from typing import NamedTuple
 
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.dependencies import Member, needed, satisfies, waits_for_ever
-from supervisor.lifecycle.life import AT_REST, Cause, Life, State, comes_up, goes_down, is_down, is_wanted
+from supervisor.lifecycle.life import AT_REST, Cause, Life, State, comes_up, goes_down, is_down, is_wanted, lies_down
 
 
 class Up(NamedTuple):
-    """An order to be up. `renew`: a service that has a process gets another one.
+    """An order to be up. `renew`: a service that has a process gets another one. `sleeps`: it is to be asleep.
 
     `needed_by` is empty for a service that was requested by name. `detail` is a sentence that says more than
     `cause`, if there is one.
@@ -21,6 +21,7 @@ class Up(NamedTuple):
     cause: Cause = Cause.START
     needed_by: str = ""
     detail: str = ""
+    sleeps: bool = False
 
 
 class Down(NamedTuple):
@@ -70,11 +71,21 @@ class Transaction:
             elif was_up:
                 self.displaced[name] = other
 
-    def bring_up(self, names: Iterable[str], renew: bool = False, cause: Cause = Cause.START) -> None:
-        """Order services up, after their missing dependencies; services in conflict with them go down."""
+    def bring_up(
+        self, names: Iterable[str], renew: bool = False, cause: Cause = Cause.START, ordered: bool = False
+    ) -> None:
+        """Order services up, after their missing dependencies; services in conflict with them go down.
+
+        Services on demand that have no process are to be asleep, unless they are `ordered` by name.
+        """
         standing = self._standing
         asked = dict.fromkeys(names)
-        for name, needed_by in _with_needs(asked, standing.services):
+
+        def sleeps(name: str) -> bool:
+            is_ordered = ordered and name in asked
+            return standing.services[name].demand and not is_ordered and not comes_up(standing.lives[name])
+
+        for name, needed_by in _with_needs(asked, standing.services, sleeps):
             if needed_by and self._comes_up(name):
                 continue
             rivals = sorted(standing.conflicts.get(name, ()))
@@ -82,9 +93,10 @@ class Transaction:
             self.down.pop(name, None)
             self.displaced.pop(name, None)
             if name in self._changed:
-                self.up[name] = Up(True, Cause.DEFINITION, needed_by)
+                self.up[name] = Up(True, Cause.DEFINITION, needed_by, sleeps=sleeps(name))
             else:
-                self.up[name] = Up(renew and not needed_by, Cause.START if needed_by else cause, needed_by)
+                own_cause = Cause.START if needed_by else cause
+                self.up[name] = Up(renew and not needed_by, own_cause, needed_by, sleeps=sleeps(name))
 
     def _comes_up(self, name: str) -> bool:
         """Return whether a service is up or on its way, so that its dependents need no order for it."""
@@ -96,9 +108,11 @@ class Transaction:
         return satisfies(service, life) or comes_up(life)
 
 
-def _with_needs(asked: Collection[str], services: Mapping[str, Service]) -> list[tuple[str, str]]:
+def _with_needs(
+    asked: Collection[str], services: Mapping[str, Service], sleeps: Callable[[str], bool]
+) -> list[tuple[str, str]]:
     """Return the names and their dependencies, each after its own; with the dependent for names not requested."""
-    order = needed(asked, services)
+    order = needed(asked, services, sleeps)
     needed_by: dict[str, str] = {}
     for name in reversed(order):
         needed_by.update(dict.fromkeys(services[name].depends, name))
@@ -113,6 +127,7 @@ class Outcome(NamedTuple):
 
 
 DONE = Outcome(True)
+NO_PROCESS = Outcome(True, "it is asleep: its next process is a new one anyway")
 ENDED_BEFORE = Outcome(True, "there was nothing to stop: it had ended before")
 
 
@@ -133,8 +148,20 @@ def started(service: Service, life: Life, units: Mapping[str, Member]) -> Outcom
 def restarted(service: Service, life: Life, units: Mapping[str, Member], starts: int) -> Outcome | None:
     """Return the outcome of a restart: like `started`, but with a newer start than the `starts` before the order."""
     if life.starts == starts and satisfies(service, life):
-        return None
+        return NO_PROCESS if life.state is State.ASLEEP else None
     return started(service, life, units)
+
+
+def slept(service: Service, life: Life, units: Mapping[str, Member]) -> Outcome | None:
+    """Return the outcome of an order to sleep: the service is asleep. It may also have been started meanwhile."""
+    if life.state is State.ASLEEP:
+        return DONE
+    if lies_down(life):
+        reason = waits_for_ever(service, units) if life.state is State.WAITING else None
+        return None if reason is None else Outcome(False, reason)
+    if life.state in (State.STOPPED, State.FAILED, State.BACKOFF):
+        return Outcome(False, life.reason)
+    return Outcome(False, "it was started meanwhile") if life.cause is not Cause.CLIENT else DONE
 
 
 def stopped(life: Life, was_going_down: bool) -> Outcome | None:

@@ -24,6 +24,8 @@ FAIL_TIMEOUT = 10.0  # seconds for a failed service without a stop_timeout to en
 ORDERS = {
     Cause.START: "start requested",
     Cause.STOP: "stop requested",
+    Cause.SLEEP: "asleep until a client comes",
+    Cause.CLIENT: "a client came",
     Cause.RESTART: "restart requested",
     Cause.CONFLICT: "conflicts with {}, which was started",
     Cause.DEFINITION: "definition changed",
@@ -141,6 +143,17 @@ def wait_again(life: Life, now: float) -> Life:
     return enter(life, State.WAITING, now, life.reason)._replace(set_up=life.set_up)
 
 
+def wait_by_itself(service: Service, life: Life, now: float, reason: str) -> Life:
+    """Return the life of a service that goes on without an order: one on demand waits for its next client."""
+    then = Then.SLEEP if service.demand else Then.START
+    return enter(life, State.WAITING, now, reason)._replace(then=then)
+
+
+def fall_asleep(life: Life, now: float) -> Transition:
+    """Go to sleep, with the sockets open. Nothing is up any more, so dependents do not wait for a process."""
+    return enter(life, State.ASLEEP, now, ORDERS[Cause.SLEEP])._replace(then=Then.SLEEP), (Act.SLEEP,)
+
+
 def end_by_itself(service: Service, life: Life, now: float, then: Then, reason: str, spread: float) -> Transition:
     """End a service that has ended by itself; its function `stop` comes first, if it has one and is set up."""
     if is_to_tear_down(service, life):
@@ -170,7 +183,7 @@ def _stopped(service: Service, life: Life, now: float, reason: str, spread: floa
     match life.then:
         case Then.REST:
             return enter(life, State.STOPPED, now, life.reason), (Act.RELEASE,)
-        case Then.START:
+        case Then.START | Then.SLEEP:
             again = life._replace(set_up=life.set_up and is_renewed(service, life))
             return wait_again(again, now), ()
         case Then.FAIL | Then.END:
@@ -189,6 +202,8 @@ def _ended(
         if not clean:
             return give_up(service, life, now, listed)
         return enter(life, State.STOPPED, now, listed), (Act.RELEASE,)
+    if clean and service.demand:
+        return wait_by_itself(service, life, now, reason), ()  # failures are forgotten once it has served its client
     if clean and service.restart != "always":
         return enter(life, State.STOPPED, now, reason), (Act.RELEASE,)
     return _crashed(service, life, now, reason, spread, until)
@@ -199,11 +214,12 @@ def _crashed(service: Service, life: Life, now: float, reason: str, spread: floa
     healthy = life.up_since is not None and until - life.up_since >= service.healthy_after
     if healthy and service.restart != "never":
         again = life._replace(failures=0, restarts=life.restarts + 1)
-        return enter(again, State.WAITING, now, reason), ()
-    return _failure(service, life, now, reason, spread)
+        return wait_by_itself(service, again, now, reason), ()
+    return fail(service, life, now, reason, spread)
 
 
-def _failure(service: Service, life: Life, now: float, reason: str, spread: float) -> Transition:
+def fail(service: Service, life: Life, now: float, reason: str, spread: float) -> Transition:
+    """Count a failure: the service is tried again after a delay, unless its definition wants no more tries."""
     failures = life.failures + 1
     life = life._replace(failures=failures)
     if service.restart == "never":

@@ -10,6 +10,7 @@ from supervisor.printable import quoted
 
 STATES = {
     State.STOPPED: "is not running",
+    State.ASLEEP: "is asleep",
     State.WAITING: "is not running",
     State.STARTING: "is starting",
     State.RUNNING: "is running",
@@ -147,6 +148,12 @@ def _starting(link: Link, subject: Subject) -> str:
             return f'it has not said yet that it is ready (ready = "{service.ready}")'
 
 
+def _asleep(link: Link, subject: Subject) -> str:
+    specs = [spec for spec in (subject.service.stdin, *subject.service.fd) if spec.may_wake]
+    places = [spec for spec in specs if spec.kind != "file"] or specs
+    return f"it starts with the first client of {' or '.join(spec.describe() for spec in places)}"
+
+
 def _not_started(link: Link, subject: Subject) -> str:
     if subject.service.autostart:
         return "it has not been started yet"
@@ -252,6 +259,9 @@ WORDS: dict[Kind, Callable[[Link, Subject], str]] = {
     Kind.RUNNING: _running,
     Kind.DONE: _always("it is a task, and has ended well"),
     Kind.STARTING: _starting,
+    Kind.ASLEEP: _asleep,
+    Kind.CLIENT: _always("a client came"),
+    Kind.UNSERVED: _always("it ended without having served the client that it was started for"),
     Kind.CONFLICT: _conflict,
     Kind.ADDRESS: _exit,
     Kind.NOT_STARTED: _not_started,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 import struct
 from functools import cache
 
@@ -23,6 +24,7 @@ _fstatfs = function("fstatfs", ctypes.c_int, ctypes.c_char_p)
 # <linux/stat.h>, <linux/fcntl.h>
 AT_EMPTY_PATH = 0x1000
 AT_STATX_DONT_SYNC = 0x4000
+STATX_TYPE = 0x1
 STATX_INO = 0x100
 STATX_BTIME = 0x800
 STATX_MNT_ID = 0x1000  # Linux 5.8
@@ -32,7 +34,8 @@ _BTIME = struct.Struct("=qI")  # seconds and nanoseconds
 _BTIME_AT = 80
 _NUMBER = struct.Struct("=Q")
 _DEVICE = struct.Struct("=II")  # major and minor number
-_INODE_AT, _DEVICE_AT, _MOUNT_AT = 32, 136, 144
+_MODE = struct.Struct("=H")
+_MODE_AT, _INODE_AT, _DEVICE_AT, _MOUNT_AT = 28, 32, 136, 144
 
 _statx = function("statx", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
 
@@ -83,6 +86,13 @@ def device_and_mount(fd: int) -> tuple[tuple[int, int], int]:
     check(_statx(fd, b"", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MNT_ID, status))
     known = _MASK.unpack_from(status)[0] & STATX_MNT_ID
     return _DEVICE.unpack_from(status, _DEVICE_AT), _NUMBER.unpack_from(status, _MOUNT_AT)[0] if known else 0
+
+
+def is_fifo(fd: int) -> bool:
+    """Whether an open file is a pipe, by the kernel's cache as well. Raises OSError."""
+    status = ctypes.create_string_buffer(_SIZE)
+    check(_statx(fd, b"", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, status))
+    return stat.S_ISFIFO(_MODE.unpack_from(status, _MODE_AT)[0])
 
 
 def number_of_pidfd(pidfd: int) -> int:

@@ -1,4 +1,4 @@
-"""rtnetlink(7): the part required to observe and to remove objects.
+"""netlink(7) requests, and of rtnetlink(7) the part required to observe and to remove objects.
 
 All data are in native byte order and aligned to 4 bytes. A message consists of type, flags and the data after
 `struct nlmsghdr`; numbered attributes follow the header in the data. A classic BPF program filters the input
@@ -53,8 +53,8 @@ class Message:
 class NetlinkSocket:
     """A socket in the network namespace of the calling thread. Owns its descriptor."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         self._sequence = 0
         self._interrupted = False
         self._socket.bind((0, 0))

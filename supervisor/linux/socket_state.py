@@ -1,17 +1,21 @@
-"""Queue lengths of sockets: sock_diag(7) for Unix sockets and their peers, TCP_INFO of tcp(7)."""
+"""Queues of sockets: sock_diag(7) for Unix sockets, their peers and clients, and for TCP; TCP_INFO of tcp(7)."""
 
 from __future__ import annotations
 
 import os
 import socket
 import struct
+from collections.abc import Iterator
+
+from supervisor.linux.netlink import NetlinkSocket
 
 # <linux/netlink.h>, <linux/sock_diag.h>, <linux/unix_diag.h>
 NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
 NLM_F_REQUEST = 1
-UDIAG_SHOW_PEER, UDIAG_SHOW_RQLEN = 0x04, 0x10
-UNIX_DIAG_PEER, UNIX_DIAG_RQLEN = 2, 4
+UDIAG_SHOW_PEER, UDIAG_SHOW_ICONS, UDIAG_SHOW_RQLEN = 0x04, 0x08, 0x10
+UNIX_DIAG_PEER, UNIX_DIAG_ICONS, UNIX_DIAG_RQLEN = 2, 3, 4
+ESTABLISHED, SYN_RECEIVED, CLOSE_WAIT = 1, 3, 8  # <linux/tcp_states.h>
 NO_COOKIE = 0xFFFFFFFF
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
@@ -20,6 +24,8 @@ _MESSAGE_SIZE = 16  # struct unix_diag_msg
 _ATTRIBUTE = struct.Struct("=HH")
 _RQLEN = struct.Struct("=II")
 _INODE = struct.Struct("=I")
+_TCP_REQUEST = struct.Struct("=BBBxI2sH16x16xIII")  # struct inet_diag_req_v2, by local port
+_TCP_MESSAGE = struct.Struct("=BBBBH2s16s16sIIIIIIII")  # struct inet_diag_msg
 
 _UNACKED_AT = 24  # tcpi_unacked of struct tcp_info, <linux/tcp.h>: for a listening socket, the length of its backlog
 
@@ -49,6 +55,34 @@ def has_lost_peer(fd: int) -> bool:
     except FileNotFoundError:
         return True
     return False
+
+
+def unix_clients(fd: int) -> list[int]:
+    """Return the inodes of the clients in the backlog of a listening Unix socket. Raises OSError, as above."""
+    found = _ask(os.fstat(fd).st_ino, UDIAG_SHOW_ICONS, UNIX_DIAG_ICONS)
+    return [inode for (inode,) in _INODE.iter_unpack(found)]
+
+
+def tcp_clients(port: int) -> Iterator[str]:
+    """Yield addresses and ports, as text, of connections to a local port that no process has accepted yet.
+
+    They are those of the network namespace of the calling thread. The kernel walks its table of all connections,
+    which takes milliseconds on a busy host. Raises OSError.
+    """
+    wanted = 1 << ESTABLISHED | 1 << SYN_RECEIVED | 1 << CLOSE_WAIT  # others may have been accepted, and closed
+    for family in (socket.AF_INET, socket.AF_INET6):
+        request = _TCP_REQUEST.pack(
+            *(family, socket.IPPROTO_TCP, 0, wanted, port.to_bytes(2, "big"), 0, 0, NO_COOKIE, NO_COOKIE)
+        )
+        netlink = NetlinkSocket(NETLINK_SOCK_DIAG)
+        try:
+            for answer in netlink.dump(SOCK_DIAG_BY_FAMILY, request):
+                _, _, _, _, _, peer_port, _, peer, *_, inode = _TCP_MESSAGE.unpack_from(answer.body)
+                if inode == 0:
+                    size = 4 if family == socket.AF_INET else 16
+                    yield f"{socket.inet_ntop(family, peer[:size])} {int.from_bytes(peer_port, 'big')}"
+        finally:
+            netlink.close()
 
 
 def _ask(inode: int, show: int, wanted: int) -> bytes:

@@ -6,7 +6,6 @@ them, every process and descriptor of the services.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +17,7 @@ from supervisor.definitions.service import Change, Service, Settings, Slot
 from supervisor.errors import StepError
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.dependencies import Hold, Obstacle, conflicts, dependents, obstacle
-from supervisor.lifecycle.life import AT_REST, WITH_PROCESS, Act, Cause, Ended, State, Step, Transition, is_down, runs
+from supervisor.lifecycle.life import AT_REST, WITH_PROCESS, Act, Cause, Ended, State, Step, Transition, is_down
 from supervisor.lifecycle.transaction import Standing, Transaction
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop
@@ -26,7 +25,8 @@ from supervisor.manager.functions import Sources
 from supervisor.manager.host import HostFacts
 from supervisor.manager.inspection import Draining
 from supervisor.manager.processes import Processes
-from supervisor.manager.unit import Pending, Stops, Unit, announce, announce_health
+from supervisor.manager.sleep import Sleepers
+from supervisor.manager.unit import Pending, Stops, Unit, announce, announce_health, spread
 from supervisor.process.children import Children
 from supervisor.process.held_descriptors import Opened
 from supervisor.process.run import Role
@@ -34,7 +34,7 @@ from supervisor.takeover.records import StateWriter
 
 Observer = Callable[[Unit], None]
 
-WITHOUT_PROCESS = frozenset({State.WAITING, State.BACKOFF})  # and not at rest: open descriptors stay open
+WITHOUT_PROCESS = frozenset({State.WAITING, State.BACKOFF, State.ASLEEP})  # and not at rest: open descriptors stay open
 
 
 class Manager:
@@ -48,9 +48,11 @@ class Manager:
         self.writer = StateWriter(self, host.runtime.state)
         self.sources = Sources()
         self.processes = Processes(loop, children, host, self.sources, self, lambda: self.units)
+        self.sleepers = Sleepers(loop, children, self)
+        self.sleep = self.sleepers.sleep
         self._observers: dict[object, Observer] = {}
         self._dependents: dict[str, set[str]] = {}
-        self._conflicts: dict[str, set[str]] = {}
+        self.conflicts: dict[str, set[str]] = {}
         self._leaving: dict[str, Unit] = {}
         loop.on_grace(self._grant)
         self._stops = Stops(
@@ -163,7 +165,7 @@ class Manager:
         present = {unit.service.source_digest for unit in self.units.values()}
         self.sources.keep(present | {service.source_digest for service in services.values()})
         self._dependents = dependents(services)
-        self._conflicts = conflicts(services)
+        self.conflicts = conflicts(services)
         for unit in self.units.values():
             self._wake(unit)
 
@@ -183,11 +185,13 @@ class Manager:
         pending, unit.pending = unit.pending, None
         unit.service = pending.service
         self.writer.touch(unit)
+        self.sleepers.leave(unit)
         if unit.life.state in AT_REST:
             pending.discard(self.host.closer)
         else:
             unit.tell_disconnected(unit.table.adopt(pending.service, pending.opened))
             self.processes.set_limits(unit)
+        self.event(unit, machine.resumed)
         self._left(unit)
 
     def _forget(self, unit: Unit) -> None:
@@ -224,10 +228,11 @@ class Manager:
         """
         key = object()
         self._observers[key] = callback
-        return lambda: self._unobserve(key)
 
-    def _unobserve(self, key: object) -> None:
-        self._observers.pop(key, None)
+        def end() -> None:
+            self._observers.pop(key, None)
+
+        return end
 
     def unix_time(self, monotonic: float) -> float:
         """Convert a time of the loop's clock to Unix time, by the present reading of both clocks."""
@@ -238,7 +243,7 @@ class Manager:
     def standing(self) -> Standing:
         """Return the present standing of the services, from which a transaction is decided."""
         lives = {name: unit.life for name, unit in self.units.items()}
-        return Standing(self.services(), lives, self._conflicts, {name for name, *_why in self._stops.orders()})
+        return Standing(self.services(), lives, self.conflicts, {name for name, *_why in self._stops.orders()})
 
     def move(self, transaction: Transaction) -> None:
         """Carry out the orders of a transaction."""
@@ -249,7 +254,9 @@ class Manager:
             self.event(self.units[name], machine.start)
             self.event(self.units[name], machine.stop, Cause.CONFLICT, rival)
         for name, up in transaction.up.items():
-            if up.renew:
+            if up.sleeps:
+                self.event(self.units[name], machine.sleep)
+            elif up.renew:
                 unit = self.units[name]
                 self.event(unit, machine.restart, up.cause, up.detail, unit.table.is_awaited)
             else:
@@ -257,13 +264,20 @@ class Manager:
 
     def start(self, names: Iterable[str]) -> None:
         """Start services after the services that they depend on; services in conflict with them are stopped."""
-        self._bring_up(names, renew=False, cause=Cause.START)
+        self.bring_up(names, renew=False, cause=Cause.START, ordered=True)
 
-    def _bring_up(self, names: Iterable[str], renew: bool, cause: Cause, detail: str = "") -> None:
+    def settle(self, names: Iterable[str]) -> None:
+        """Start services, or put them to sleep, as their definitions say."""
+        self.bring_up(names, renew=False, cause=Cause.START)
+
+    def bring_up(
+        self, names: Iterable[str], renew: bool, cause: Cause, detail: str = "", ordered: bool = False
+    ) -> None:
+        """Start services with what they depend on. `renew`: those that run are restarted. `ordered`: none sleeps."""
         if self.shutting_down:
             return
         transaction = Transaction(self.standing())
-        transaction.bring_up((name for name in names if not self.units[name].removed), renew, cause)
+        transaction.bring_up((name for name in names if not self.units[name].removed), renew, cause, ordered)
         if detail:
             for name, up in transaction.up.items():
                 transaction.up[name] = up if up.needed_by else up._replace(detail=detail)
@@ -279,12 +293,12 @@ class Manager:
 
     def restart(self, names: Iterable[str], cause: Cause = Cause.RESTART) -> None:
         """Restart services that run or are about to, and start the others with their dependencies."""
-        self._bring_up(names, renew=True, cause=cause)
+        self.bring_up(names, renew=True, cause=cause)
 
     def renew(self, names: Iterable[str], cause: Cause, detail: str = "") -> None:
         """Restart services as a signal does: services that are down, or are going down for good, stay down."""
         standing = self.standing()
-        self._bring_up([name for name in names if standing.is_wanted(name)], True, cause, detail)
+        self.bring_up([name for name in names if standing.is_wanted(name)], True, cause, detail)
 
     def reset(self, names: Iterable[str]) -> None:
         for name in names:
@@ -293,16 +307,6 @@ class Manager:
     def signal(self, name: str, signum: int) -> bool:
         """Send a signal to the main process; return False if there is none."""
         return self.processes.signal(self.units[name], signum)
-
-    def kill_all(self) -> None:
-        """Kill every process of every unit, when a shutdown is to be hurried.
-
-        Services whose turn to stop had not come are told to stop first. Their ends then do not count as
-        failures, and nothing starts them again.
-        """
-        for unit in [unit for unit in self.units.values() if runs(unit.service, unit.life)]:
-            self.event(unit, machine.stop, Cause.SHUTDOWN)
-            self.processes.kill(unit)
 
     # transitions
 
@@ -316,12 +320,13 @@ class Manager:
         if changed:
             unit.waits = ""
             unit.obstacle = None
+            if before.state is State.ASLEEP:
+                self.sleepers.leave(unit)
             if unit.life.state in WITHOUT_PROCESS:
                 self._take_pending(unit)  # the process that had the present definition is gone
             announce(unit)
             if unit.life.state is State.RUNNING and unit.life.failures:
-                up_since = unit.life.up_since
-                self.loop.call_later(unit.service.healthy_after, lambda: self._has_been_healthy(unit, up_since))
+                self.loop.call_later(unit.service.healthy_after, partial(announce_health, unit, unit.life.up_since))
         self._arm(unit)
         if unit.life._replace(watchdog_at=before.watchdog_at) != before:
             self.writer.touch(unit)
@@ -330,16 +335,11 @@ class Manager:
         if changed:
             self._changed(unit)
 
-    @staticmethod
-    def _has_been_healthy(unit: Unit, since: float | None) -> None:
-        if unit.life.state is State.RUNNING and unit.life.up_since == since:
-            announce_health(unit)
-
     def _changed(self, unit: Unit) -> None:
         """Wake the units that may go on now, and call the observers, which see the life that it has reached by now."""
         self._stops.look_soon()
         self._wake(unit)
-        self._wake_all((*self._dependents.get(unit.name, ()), *self._conflicts.get(unit.name, ())))
+        self._wake_all((*self._dependents.get(unit.name, ()), *self.conflicts.get(unit.name, ())))
         if unit.life.state is State.RUNNING:
             self._renew_displaced(self._dependents.get(unit.name, ()))
         if unit.internal and unit.life.state in AT_REST:
@@ -379,7 +379,7 @@ class Manager:
         if self._stops.is_ordered(unit):
             self._stops.look_soon()  # its turn may have just come
             return
-        rivals = sorted(self._conflicts.get(unit.name, ()))
+        rivals = sorted(self.conflicts.get(unit.name, ()))
         unit.obstacle = obstacle(unit.service, self.units, rivals)
         if unit.obstacle is None and (holder := self._holder(unit)) is not None:
             unit.obstacle = Obstacle(Hold.ADDRESS, holder)
@@ -432,6 +432,8 @@ class Manager:
         match act:
             case Act.DRAIN:
                 Draining(self, unit)
+            case Act.SLEEP:
+                self.sleepers.fall_asleep(unit)
             case Act.LAUNCH:
                 self.processes.start(unit, Role.MAIN)
             case Act.CHECK:
@@ -475,7 +477,7 @@ class Manager:
             unit.last_call, unit.call_ended = str(error), replace(ended, function=Role.STOP.value)
         else:
             unit.ended = ended
-        self.event(unit, machine.start_failed, str(error), self._spread())
+        self.event(unit, machine.start_failed, str(error), spread())
 
     def executed(self, unit: Unit) -> None:
         self.event(unit, machine.executed)
@@ -491,10 +493,7 @@ class Manager:
 
     def exited(self, unit: Unit, clean: bool, reason: str) -> None:
         """Handle the end of the process and of all leftovers that have to end with it."""
+        if not clean:
+            unit.visit = None  # whether its clients still wait does not matter
         status = unit.ended.status if unit.ended is not None and not unit.ended.function else None
-        self.event(unit, machine.exited, clean, reason, self._spread(), status)
-
-    @staticmethod
-    def _spread() -> float:
-        """Return a random number from -1 to 1."""
-        return int.from_bytes(os.urandom(4)) / (1 << 31) - 1  # module `random` takes 100 KB
+        self.event(unit, machine.exited, clean, reason, spread(), status)

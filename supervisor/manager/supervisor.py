@@ -15,7 +15,8 @@ from supervisor.changes.changes import LOG_WORKER, Changes, has_log, log_reload
 from supervisor.definitions.report import read_settings
 from supervisor.definitions.service import Definitions, Slot
 from supervisor.errors import DefinitionsError
-from supervisor.lifecycle.life import Cause, is_down
+from supervisor.lifecycle import machine
+from supervisor.lifecycle.life import Cause, is_down, runs
 from supervisor.lifecycle.transaction import Outcome
 from supervisor.log.logger import log, notice, set_level
 from supervisor.log.output import WorkerOutputs
@@ -68,8 +69,19 @@ class Shutdown:
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
-        self._manager.kill_all()
+        self._kill_all()
         self._look()
+
+    def _kill_all(self) -> None:
+        """Kill every process of every unit.
+
+        Services whose turn to stop had not come are told to stop first. Their ends then do not count as
+        failures, and nothing starts them again.
+        """
+        manager = self._manager
+        for unit in [unit for unit in manager.units.values() if runs(unit.service, unit.life)]:
+            manager.event(unit, machine.stop, Cause.SHUTDOWN)
+            manager.processes.kill(unit)
 
     def _look(self, _unit: Unit | None = None) -> None:
         """Stop the built-in services after the others; end when no service runs."""
@@ -274,7 +286,7 @@ class Supervisor:
         self.changes.change_to(result)
         inspect(manager, partial(renew_unreachable, manager))
         if saved.ending:
-            manager.start([unit.name for unit in manager.units.values() if unit.service.autostart])
+            manager.settle([unit.name for unit in manager.units.values() if unit.service.autostart])
 
     def _start_first(self, definitions: Definitions) -> None:
         manager = self.manager
@@ -288,7 +300,7 @@ class Supervisor:
         for unit in manager.units.values():
             if not unit.service.autostart:
                 notice("Not running %s", unit.name)
-        manager.start([unit.name for unit in manager.units.values() if unit.service.autostart])
+        manager.settle([unit.name for unit in manager.units.values() if unit.service.autostart])
 
     # signals
 

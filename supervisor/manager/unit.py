@@ -14,7 +14,7 @@ from dataclasses import InitVar, dataclass, field
 from supervisor.definitions.service import CONTROL, FIRST, STDIO, Descriptor, Service, Slot
 from supervisor.lifecycle.cause import ENDLESS, endless, output_hint
 from supervisor.lifecycle.dependencies import Obstacle
-from supervisor.lifecycle.life import AT_REST, UP, Cause, Ended, Life, State, is_down, span
+from supervisor.lifecycle.life import AT_REST, UP, Cause, Ended, Life, State, is_down, lies_down, span
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop, Timer
 from supervisor.manager.background import Background
@@ -32,13 +32,28 @@ from supervisor.process.network_namespace import namespace_of_name
 from supervisor.process.paths import Sight
 from supervisor.process.run import Role, Run
 from supervisor.process.sockets import is_bound
+from supervisor.process.waiting import Waiting
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 CPUCLOCK_SCHED = 2  # <linux/posix-timers.h>: the clock of a process, as clock_getcpuclockid(3) returns it
 
 NAMES = 5  # names in one list; the others are only counted
-COUNTED = (State.STARTING, State.WAITING, State.STOPPING, State.DONE, State.STOPPED)
+COUNTED = (State.ASLEEP, State.STARTING, State.WAITING, State.STOPPING, State.DONE, State.STOPPED)
 NAMED = (State.FAILED, State.BACKOFF)
+
+
+class Visit:
+    """The clients for which a service is started: who waits at its sockets, once that is known."""
+
+    __slots__ = ("on_known", "who")
+
+    def __init__(self) -> None:
+        self.who: Waiting | None = None
+        self.on_known: Callable[[], None] = lambda: None
+
+    def know(self, who: Waiting) -> None:
+        self.who = who
+        self.on_known()
 
 
 class Pending:
@@ -104,6 +119,7 @@ class Unit:
     disconnected: str = ""  # clients that waited on a socket when it was last closed for another one
     waits: str = ""  # what holds it back while it waits, as text
     obstacle: Obstacle | None = None  # the same
+    visit: Visit | None = None  # the clients that it was started for, until its process fails or they are compared
 
     def __post_init__(self, loop: Loop, closer: Closer, touch_store: Callable[[Unit], None]) -> None:
         self.life = Life(since=loop.clock())
@@ -206,6 +222,11 @@ def _usage_of(pid: int) -> tuple[int | None, float | None]:
         return None, None
 
 
+def spread() -> float:
+    """Return a random number from -1 to 1."""
+    return int.from_bytes(os.urandom(4)) / (1 << 31) - 1  # module `random` takes 100 KB
+
+
 def announce(unit: Unit) -> None:
     """Log the state that the unit has just entered, once for each change."""
     name, life = unit.name, unit.life
@@ -224,19 +245,24 @@ def announce(unit: Unit) -> None:
         case State.FAILED:
             log.error("%s: failed: %s", name, life.reason)
             _tell_of_output(unit)
+        case State.WAITING if life.cause is Cause.CLIENT or lies_down(life):
+            log.debug("%s: %s", name, life.reason)
         case State.WAITING if life.restarts and not life.failures:
             notice("%s: %s; starting it again", name, life.reason)
         case State.WAITING:
             log.debug("%s: %s", name, life.reason)
         case State.STOPPING:
             log.info("%s: stopping: %s", name, life.reason)
+        case State.ASLEEP:
+            log.log(_level(unit), "%s: %s", name, life.reason)
         case State.STOPPED | State.DONE | State.RELOADING:
             log.info("%s: %s: %s", name, life.state.value, life.reason)
 
 
-def announce_health(unit: Unit) -> None:
-    """Log that a unit runs after all, after failures."""
-    log.info("%s: %s", unit.name, _running(unit))
+def announce_health(unit: Unit, since: float | None) -> None:
+    """Log that a unit runs after all, after failures, if it has been up since then."""
+    if unit.life.state is State.RUNNING and unit.life.up_since == since:
+        log.info("%s: %s", unit.name, _running(unit))
 
 
 def _running(unit: Unit) -> str:

@@ -12,7 +12,7 @@ from supervisor.control.orders import GONE, Wait, log_order, reason, result
 from supervisor.errors import DefinitionsError, OtherDefinitionsError, SpawnError
 from supervisor.lifecycle.life import goes_down
 from supervisor.lifecycle.plan import Effect, Plan
-from supervisor.lifecycle.transaction import DONE, Outcome, restarted, started, stopped
+from supervisor.lifecycle.transaction import DONE, Outcome, restarted, slept, started, stopped
 from supervisor.varlink.messages import Failed, Parameters
 from supervisor.varlink.pending_call import PendingCall
 
@@ -105,6 +105,8 @@ class Applied:
                 return started(unit.service, unit.life, self._core.manager.units)
             case Effect.RESTART | Effect.REBUILD:
                 return restarted(unit.service, unit.life, self._core.manager.units, step["starts"])
+            case Effect.SLEEP:
+                return slept(unit.service, unit.life, self._core.manager.units)
             case Effect.STOP:
                 if goes_down(unit.life):
                     self._going_down.add(name)

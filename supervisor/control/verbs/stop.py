@@ -46,7 +46,7 @@ def _refuse(names: Sequence[str], core: Core, others: Collection[str]) -> None:
     services, lives = core.manager.services(), {name: unit.life for name, unit in core.manager.units.items()}
     held = set(needed(others, services))  # only these services are needed by `others`
     for name in names:
-        if name in held and lives[name].state in RUNS:
+        if name in held and (lives[name].state in RUNS or lives[name].state is State.ASLEEP):
             by = [other for other in in_need([name], services, lives) if other in others]
             if by:
                 raise Needed(name, by)

@@ -13,6 +13,7 @@ VERBS = {
     "start": "start services and their dependencies",
     "stop": "stop services",
     "restart": "stop and start services; a stopped service is started",
+    "sleep": "end the processes of services, and keep their sockets open: the next client starts them",
     "reload": "ask services to reload; nothing is restarted",
     "reopen": "begin new log files after a rotation, without a restart",
     "signal": "send a signal to the main process of services",

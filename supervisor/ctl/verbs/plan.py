@@ -23,10 +23,11 @@ STEPS = {
     "restart": "restart",
     "rebuild": "sockets rebuilt, restart",
     "start": "start",
+    "sleep": "sleep until a client comes",
     "stop": "stop",
 }
-COLOURS = {"restart": "33", "rebuild": "33", "start": "32", "stop": "31"}
-WORTH = {"restart": "to restart", "rebuild": "to restart", "start": "to start", "stop": "to stop"}
+COLOURS = {"restart": "33", "rebuild": "33", "start": "32", "sleep": "32", "stop": "31"}
+WORTH = {"restart": "to restart", "rebuild": "to restart", "start": "to start", "sleep": "to sleep", "stop": "to stop"}
 SETTINGS = "_SUPERVISOR"
 INDENT = "    "
 

@@ -174,5 +174,5 @@ def permissions(value: object, checking: Checking) -> int:
     return scalars.permissions(value)
 
 
-def start_or_stop(value: object, checking: Checking) -> bool:
-    return choice("status", "stop", "start")(value, checking) == "start"
+def status(value: object, checking: Checking) -> str:
+    return choice("status", "stop", "start", "demand")(value, checking)

@@ -7,13 +7,14 @@ import re
 from typing import Any
 
 from supervisor.definitions.checking import Checking
+from supervisor.definitions.convert.plain import choice
 from supervisor.definitions.lua import Global
 from supervisor.definitions.netns import service_name
 from supervisor.definitions.netns.options import COMMON, LEAST_MTU, OPTIONS, link_name, place, unreachable
 from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.scalars import signal_number
 from supervisor.definitions.service import KEYS, Descriptor, Service
-from supervisor.definitions.services import CONVERT
+from supervisor.definitions.services import CONVERT, of_status
 from supervisor.definitions.values import describe, table, tag
 
 WORKER = "netns"
@@ -48,6 +49,8 @@ def namespace(name: str, values: Values, checking: Checking) -> Service:
         try:
             if key in OPTIONS:
                 options[key] = OPTIONS[key](value, checking)
+            elif key == "status":
+                common |= of_status(choice(key, "stop", "start")(value, checking))
             elif key in COMMON:
                 common[KEYS[key].field] = CONVERT[key](value, checking)
             else:

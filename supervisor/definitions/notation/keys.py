@@ -142,7 +142,6 @@ VALUES: dict[str, Callable[[Any], str]] = {
     "services": lua.strings,
     "signal": _signal,
     "start_limit": lambda most: "false" if most is None else str(most),
-    "start_or_stop": lambda starts: lua.string("start" if starts else "stop"),
     "statuses": lambda statuses: lua.braces(map(str, statuses)),
     "stop_timeout": timeout,
     "timer_slack": lambda seconds: lua.NIL if seconds is None else duration(seconds),
@@ -164,6 +163,10 @@ def _descriptors(service: Service, key: Key) -> str:
     return lua.braces(constructor(spec, service.netns) for spec in service.own_descriptors())
 
 
+def _status(service: Service, key: Key) -> str:
+    return lua.string("demand" if service.demand else "start" if service.autostart else "stop")
+
+
 def _worker_options(service: Service, key: Key) -> str:
     return lua.data(service.options) if service.worker else lua.NIL
 
@@ -179,6 +182,7 @@ WHOLE: dict[str, Callable[[Service, Key], str]] = {  # kinds whose text needs mo
     "options": _worker_options,
     "processes": _resource,
     "standard": _standard,
+    "status": _status,
     "weight": _resource,
 }
 

@@ -99,6 +99,11 @@ class FakeCore:
         for name in names:
             self.event(name, machine.stop)
 
+    def sleep(self, names: Sequence[str]) -> None:
+        self.asked.append(("sleep", list(names)))
+        for name in names:
+            self.event(name, machine.sleep)
+
     def restart(self, names: Sequence[str]) -> None:
         self.asked.append(("restart", list(names)))
         for name in names:

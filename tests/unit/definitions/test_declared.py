@@ -29,8 +29,9 @@ SAVED = {
     Service: """
         name file line lines description exec worker options arg env env_file user group groups uid gid gids cwd umask
         chroot stdin stdout stderr fd limits capabilities no_new_privs nice cpu_affinity oom_score_adj resources netns
-        depends after conflicts autostart task restart healthy_after backoff start_limit ready ready_fd start_timeout
-        stop_timeout stop_signal handover_signal reload_signal restart_signal kill_mode watchdog fdstore_max control
+        depends after conflicts autostart demand task restart healthy_after backoff start_limit ready ready_fd
+        start_timeout stop_timeout stop_signal handover_signal reload_signal restart_signal kill_mode watchdog
+        fdstore_max control
         check functions functions_as_root functions_digest text function_user function_ids login_env listen_fds
         expand_env io_class io_priority scheduling timer_slack success_status no_restart_status forking pid_file
     """,

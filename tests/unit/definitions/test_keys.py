@@ -192,7 +192,7 @@ BAD: list[tuple[str, str]] = [
     ('depends = { "a b" }', "depends[1]: 'a b' is not the name of a service"),
     ('after = { "nobody" }', "after[1]: unknown service 'nobody'"),
     ('conflicts = "x"', "conflicts[1]: a service cannot name itself"),
-    ('status = "stopp"', "status: 'stopp' is not 'stop' or 'start', did you mean 'stop'?"),
+    ('status = "stopp"', "status: 'stopp' is not 'stop' or 'start' or 'demand', did you mean 'stop'?"),
     ("task = 1", "task: has to be true or false"),
     ('task = true, restart = "always"', "restart: a task runs once"),
     ('restart = "onfailure"', "restart: 'onfailure' is not 'always' or 'on-failure' or 'never', did you mean"),

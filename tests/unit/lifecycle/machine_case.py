@@ -63,6 +63,7 @@ class Case:
 
 CASES: dict[State, Callable[[], Case]] = {
     State.STOPPED: Case,
+    State.ASLEEP: lambda: _after(Case(demand=True, start_limit=None), machine.sleep, machine.dependencies_met),
     State.WAITING: lambda: _after(Case(), machine.start),
     State.STARTING: lambda: Case().launched(),
     State.RUNNING: lambda: Case().running(),
@@ -74,8 +75,9 @@ CASES: dict[State, Callable[[], Case]] = {
 }
 
 
-def _after(case: Case, event: Callable[..., Transition]) -> Case:
-    case(event)
+def _after(case: Case, *events: Callable[..., Transition]) -> Case:
+    for event in events:
+        case(event)
     return case
 
 

@@ -120,7 +120,7 @@ def test_the_chain_goes_on_to_the_root() -> None:
     ]
 
 
-@pytest.mark.parametrize("state", sorted(set(State) - {State.RUNNING, State.RELOADING, State.WAITING}))
+@pytest.mark.parametrize("state", sorted(set(State) - {State.RUNNING, State.RELOADING, State.ASLEEP, State.WAITING}))
 def test_a_dependency_that_is_not_up_is_the_root(state: State) -> None:
     links = links_of(subject("a", WAITING, keys={"depends": ("b",)}), subject("b", state, cause=Cause.EXIT))
     assert [link.name for link in links] == ["a", "b"]

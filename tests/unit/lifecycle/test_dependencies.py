@@ -25,6 +25,8 @@ from supervisor.lifecycle.dependencies import (
 )
 from supervisor.lifecycle.life import Life, State
 
+SATISFYING = (State.RUNNING, State.RELOADING, State.ASLEEP)
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -48,8 +50,8 @@ def units(services: dict[str, Service], **states: State) -> dict[str, Unit]:
 
 
 @pytest.mark.parametrize("state", list(State))
-def test_a_service_satisfies_while_it_is_up_and_a_task_once_it_ended_well(state: State) -> None:
-    assert satisfies(Service("a"), Life(state=state)) is (state in (State.RUNNING, State.RELOADING))
+def test_a_service_satisfies_while_it_is_up_or_asleep_and_a_task_once_it_ended_well(state: State) -> None:
+    assert satisfies(Service("a"), Life(state=state)) is (state in SATISFYING)
     assert satisfies(Service("a", task=True), Life(state=state)) is (state is State.DONE)
 
 
@@ -58,7 +60,7 @@ def test_what_depends_waits_until_the_other_is_up(state: State) -> None:
     both = services(a={"depends": ("b",)}, b={})
     reason = waits_for(both["a"], units(both, b=state))
     why = " (never started)" if state in (State.BACKOFF, State.FAILED) else ""
-    assert reason == (None if state in (State.RUNNING, State.RELOADING) else f"needs b, which {in_words(state)}{why}")
+    assert reason == (None if state in SATISFYING else f"needs b, which {in_words(state)}{why}")
 
 
 def test_what_depends_on_what_is_not_there_waits_and_what_comes_after_it_does_not() -> None:
@@ -97,7 +99,7 @@ def test_what_comes_after_a_task_waits_until_it_has_ended() -> None:
 def test_what_conflicts_waits_until_the_other_has_no_process(state: State) -> None:
     both = services(a={}, b={})
     reason = waits_for(both["a"], units(both, b=state), ["b"])
-    alive = state in (State.STARTING, State.RUNNING, State.RELOADING, State.STOPPING)
+    alive = state in (State.STARTING, State.RUNNING, State.RELOADING, State.STOPPING, State.ASLEEP)
     assert reason == (f"conflicts with b, which {in_words(state)}" if alive else None)
 
 

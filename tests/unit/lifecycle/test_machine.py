@@ -26,7 +26,7 @@ from tests.unit.lifecycle.machine_case import CASES, NOW, Case
 POSSIBLE: dict[Callable[..., Transition], Set[State]] = {
     machine.dependencies_met: {State.WAITING},
     machine.executed: {State.STARTING, State.STOPPING},
-    machine.start_failed: {State.STARTING},
+    machine.start_failed: {State.STARTING, State.ASLEEP},
     machine.exited: {State.STARTING, State.RUNNING, State.RELOADING, State.STOPPING},
     machine.timed_out: {State.STARTING, State.RELOADING, State.STOPPING, State.BACKOFF},
     **dict.fromkeys(
@@ -34,6 +34,8 @@ POSSIBLE: dict[Callable[..., Transition], Set[State]] = {
             machine.start,
             machine.stop,
             machine.restart,
+            machine.sleep,
+            machine.unserved,
             machine.reset,
             machine.ready,
             machine.reloading,
@@ -47,6 +49,7 @@ POSSIBLE: dict[Callable[..., Transition], Set[State]] = {
 ARGUMENTS: dict[Callable[..., Transition], tuple[Any, ...]] = {
     machine.extended: (5.0,),
     machine.start_failed: ("cannot open", 0.0),
+    machine.unserved: ("still waits", 0.0),
     machine.exited: (False, "exited with status 1", 0.0),
 }
 

@@ -67,6 +67,7 @@ CHANGES: dict[str, tuple[Any, Change]] = {
     "after": (("other",), Change.ADOPT),
     "conflicts": (("other",), Change.ADOPT),
     "autostart": (False, Change.ADOPT),
+    "demand": (True, Change.ADOPT),
     "task": (True, Change.ADOPT),
     "restart": ("never", Change.ADOPT),
     "healthy_after": (2.0, Change.ADOPT),
@@ -92,6 +93,7 @@ CHANGES: dict[str, tuple[Any, Change]] = {
 }
 FILLED_BY = {
     "autostart": "status",
+    "demand": "status",
     "uid": "user",
     "gid": "group",
     "gids": "groups",

@@ -1,0 +1,169 @@
+"""Services that are asleep: their sockets are open and watched, and the first client starts them.
+
+spawnd neither accepts nor reads: the kernel keeps the client, and tells that there is one. All sleeping sockets
+are in one epoll of their own, which the loop watches, so ten thousand of them cost the loop one watch. A socket
+leaves that epoll before its service starts, as it is ready for as long as a client waits.
+
+A service that ends with success while a client waits starts again at once. If that is the very client that had
+woken it, the service serves nobody, and would start without a pause for as long as the client waits. So who
+waits is noted at each start, and compared before the service sleeps again: then the run counts as a failure.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Protocol
+
+from supervisor.definitions.service import Service, Slot
+from supervisor.errors import StepError
+from supervisor.lifecycle import machine
+from supervisor.lifecycle.dependencies import needed, obstacle
+from supervisor.lifecycle.life import Cause, Life, State, Transition
+from supervisor.loop.loop import Loop
+from supervisor.manager.unit import Unit, Visit, spread
+from supervisor.process.children import Children
+from supervisor.process.failure import failed, failure_of
+from supervisor.process.held_descriptors import Opened
+from supervisor.process.paths import Sight
+from supervisor.process.waiting import Waiting, are_unserved, can_wait_at, look
+
+PER_TURN = 8  # services that are started in one turn of the loop
+UNSERVED = "it has not served the client that it was started for, which still waits"
+
+
+class Owner(Protocol):
+    """The manager of the units."""
+
+    units: dict[str, Unit]
+    conflicts: dict[str, set[str]]
+    shutting_down: bool
+
+    def event(self, unit: Unit, event: Callable[..., Transition], *args: object) -> None: ...
+
+    def bring_up(
+        self, names: Iterable[str], renew: bool, cause: Cause, detail: str = "", ordered: bool = False
+    ) -> None: ...
+
+    def settle(self, names: Iterable[str]) -> None: ...
+
+    def services(self) -> dict[str, Service]: ...
+
+    def start_failed(self, unit: Unit, error: StepError) -> None: ...
+
+
+class Sleepers:
+    """The watched sockets of services that are asleep. Owns an epoll; the tables of the units own the sockets."""
+
+    def __init__(self, loop: Loop, children: Children, owner: Owner) -> None:
+        self._loop = loop
+        self._children = children
+        self._owner = owner
+        self._epoll: select.epoll | None = None
+        self._units: dict[int, Unit] = {}  # by watched descriptor
+        self._watched: dict[Unit, tuple[int, ...]] = {}
+
+    def sleep(self, names: Iterable[str]) -> None:
+        """Order services to sleep, once the network namespaces of their sockets are there."""
+        services = self._owner.services()
+        for name in names:
+            self._owner.settle(needed([name], services, sleeps=name.__eq__)[:-1])
+            self._owner.event(self._owner.units[name], machine.sleep)
+
+    def fall_asleep(self, unit: Unit) -> None:
+        """Open the missing sockets and watch all of them, unless the last run has left its client waiting."""
+        visit, unit.visit = unit.visit, None
+        try:
+            unit.table.open_local(unit.service)
+            table = _places(unit)
+            if not table:
+                raise failed("sleep", "", 0, "no client can wake it: it has neither a socket nor a FIFO")
+        except (StepError, OSError) as error:
+            self._owner.start_failed(unit, failure_of(error))
+            return
+        if visit is None:
+            self._watch(unit, table)
+        elif visit.who is None:  # it has ended sooner than the look at its clients
+            visit.on_known = partial(self._compare, unit, unit.life, visit)
+        else:
+            self._compare(unit, unit.life, visit)
+
+    def _compare(self, unit: Unit, life: Life, visit: Visit) -> None:
+        """Sleep, unless the clients of the last run still wait."""
+        before = visit.who or {}
+
+        def looked(now: Waiting) -> None:
+            if unit.life is not life:
+                return
+            if are_unserved(before, now):
+                self._owner.event(unit, machine.unserved, UNSERVED, spread())
+            else:
+                self._owner.event(unit, machine.served)
+                self._watch(unit, _places(unit))
+
+        if unit.life is life:
+            table = {slot: opened for slot, opened in _places(unit).items() if slot in before}
+            look(self._loop, self._children, table, looked)
+
+    def _watch(self, unit: Unit, table: dict[Slot, Opened]) -> None:
+        if self._epoll is None:
+            self._epoll = select.epoll()
+            self._loop.watch(self._epoll.fileno(), select.EPOLLIN, lambda _events: self._ready())
+        self.leave(unit)
+        fds = []
+        for opened in table.values():
+            if opened.fd in self._units:  # handed over by a service that is about to end
+                self._unwatch(opened.fd)
+            # a FIFO whose last writer has gone would be ready for as long as it is open
+            edge = select.EPOLLET if opened.spec.kind == "file" else 0
+            self._epoll.register(opened.fd, select.EPOLLIN | edge)
+            self._units[opened.fd] = unit
+            fds.append(opened.fd)
+        self._watched[unit] = tuple(fds)
+
+    def leave(self, unit: Unit) -> None:
+        """Watch the sockets of a unit no longer: before they are used or closed."""
+        for fd in self._watched.pop(unit, ()):
+            if self._units.get(fd) is unit:
+                self._unwatch(fd)
+
+    def _unwatch(self, fd: int) -> None:
+        del self._units[fd]
+        if self._epoll is not None:
+            self._epoll.unregister(fd)
+
+    def _ready(self) -> None:
+        assert self._epoll is not None
+        for fd, events in self._epoll.poll(0, PER_TURN):
+            unit = self._units.get(fd)
+            if unit is not None and events & select.EPOLLIN and unit.life.state is State.ASLEEP:
+                self._wake(unit)
+
+    def _wake(self, unit: Unit) -> None:
+        table = _places(unit)
+        self.leave(unit)
+        unit.visit = visit = Visit()
+        self._start(unit)
+        # clients that the service accepts first were served, so it does not matter when the look comes
+        look(self._loop, self._children, table, visit.know)
+
+
+    def _start(self, unit: Unit) -> None:
+        """Start a service for a client, with what it depends on."""
+        owner = self._owner
+        if unit.name in owner.conflicts or obstacle(unit.service, owner.units) is not None:
+            owner.bring_up([unit.name], renew=False, cause=Cause.CLIENT, ordered=True)
+        elif not owner.shutting_down:  # as usual; a look at all services would take long
+            owner.event(unit, machine.start, Cause.CLIENT)
+
+    def open_anew(self, unit: Unit, sights: Mapping[Slot, Sight]) -> None:
+        """Open anew what has changed, for a unit without a process."""
+        self.leave(unit)
+        unit.renew(sights)
+        self._owner.event(unit, machine.resumed)
+
+
+def _places(unit: Unit) -> dict[Slot, Opened]:
+    """Return the descriptors at which clients can wait, by slot."""
+    return {slot: opened for slot, opened in unit.table if can_wait_at(opened)}

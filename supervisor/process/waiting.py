@@ -1,0 +1,106 @@
+"""Who waits at a socket that no process serves: the identity of clients and datagrams, without a read or an accept.
+
+A process that was started for a client may end without having served it. That is known by a comparison of who
+waits at its end with who waited at its start.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from zlib import crc32
+
+from supervisor.definitions.service import Slot
+from supervisor.linux.file_status import is_fifo
+from supervisor.linux.socket_state import tcp_clients, unix_clients
+from supervisor.log.logger import log
+from supervisor.loop.loop import Loop
+from supervisor.process.children import AnsweringChild, Children
+from supervisor.process.held_descriptors import Opened
+from supervisor.process.network_namespace import enter_namespace
+
+LARGEST_DATAGRAM = 1 << 16
+TIME_LIMIT = 2.0  # seconds; a look that takes longer has seen nobody
+
+NOBODY = "?"  # has left its place in the queue: a connection that was reset, a datagram with a wrong checksum
+
+Waiting = dict[Slot, frozenset[str]]
+"""Who waits, by slot of the table; the texts have no meaning but to be equal."""
+
+
+def can_wait_at(opened: Opened) -> bool:
+    """Whether clients can wait at an open descriptor: a socket that is not connected, or a FIFO."""
+    return opened.spec.may_wake and (opened.spec.kind != "file" or is_fifo(opened.fd))
+
+
+def look(loop: Loop, children: Children, table: Mapping[Slot, Opened], done: Callable[[Waiting], None]) -> None:
+    """Call `done` once with who waits at these descriptors, of which `can_wait_at` is true.
+
+    A child looks, if the look may take long: the kernel walks through all TCP connections of the host, and a peek at
+    a datagram of a Unix socket takes hold of the descriptors in it, whose release may wait.
+    """
+    ready = {slot: opened for slot, opened in table.items() if _is_readable(opened.fd)}
+
+    def answered(answer: bytes, in_time: bool) -> None:
+        found = json.loads(answer) if in_time and answer else {}
+        done({int(slot): frozenset(who) for slot, who in found.items()})
+
+    if not any(opened.spec.kind in ("tcp", "dgram") for opened in ready.values()):
+        done({slot: frozenset(who) for slot, who in _look_at_all(ready).items()})
+        return
+    try:
+        AnsweringChild(loop, children, lambda fd: _answer(ready, fd), TIME_LIMIT, answered)
+    except OSError as error:
+        log.warning("cannot look who waits at a socket: %s", error.strerror)
+        done({})
+
+
+def are_unserved(before: Waiting, now: Waiting) -> bool:
+    """Whether all that waited at one of the descriptors still wait there: clients are accepted in their order."""
+    return any(who and who <= now.get(slot, frozenset()) for slot, who in before.items())
+
+
+def _answer(table: Mapping[Slot, Opened], fd: int) -> None:
+    with open(fd, "wb") as pipe:
+        pipe.write(json.dumps(_look_at_all(table)).encode())
+
+
+def _look_at_all(table: Mapping[Slot, Opened]) -> dict[Slot, list[str]]:
+    # those in namespaces come last: only a child enters them, and it stays there
+    order = sorted(table.items(), key=lambda item: item[1].spec.netns or "")
+    return {slot: list(_look(opened)) or [NOBODY] for slot, opened in order}
+
+
+def _look(opened: Opened) -> Iterable[str]:
+    spec = opened.spec
+    match spec.kind:
+        case "file":
+            return ("data",)  # bytes in a FIFO tell nothing of their writers
+        case "tcp":
+            if spec.netns:
+                enter_namespace(spec.netns)
+            return tcp_clients(opened.port)
+        case "stream" | "seqpacket":
+            return map(str, unix_clients(opened.fd))
+        case _:
+            return _first_datagram(opened.fd)
+
+
+def _first_datagram(fd: int) -> Iterable[str]:
+    """Return sender, size and checksum of the first datagram; a copy that the client has sent again is the same."""
+    with socket.socket(fileno=fd) as sock:
+        try:
+            data, sender = sock.recvfrom(LARGEST_DATAGRAM, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except OSError:  # its checksum was wrong
+            return ()
+        finally:
+            sock.detach()
+    return (f"{sender} {len(data)} {crc32(data)}",)
+
+
+def _is_readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return any(events & select.POLLIN for _fd, events in poll.poll(0))

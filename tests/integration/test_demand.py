@@ -1,0 +1,301 @@
+"""Services on demand: the kernel keeps the clients, and the first one starts the service."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import BIN, Daemon, call, wait_until
+from tests.integration.conftest import Start, new_folder, telling
+
+PATIENCE = 60.0
+
+# Answers each client with its pid, and ends with success after `arg 1` clients.
+COUNTED = f"""#!{sys.executable} -IS
+import os, socket, sys
+listener = socket.socket(fileno=3)
+for _ in range(int(sys.argv[1])):
+    client, _ = listener.accept()
+    client.sendall(b"%d" % os.getpid())
+    client.close()
+"""
+# The same for datagrams.
+ECHO = f"""#!{sys.executable} -IS
+import os, socket, sys
+bound = socket.socket(fileno=3)
+for _ in range(int(sys.argv[1])):
+    data, sender = bound.recvfrom(100)
+    bound.sendto(b"%d" % os.getpid(), sender)
+"""
+# Serves nobody, and ends with success.
+LAZY = "#!/bin/sh\nexit 0\n"
+READER = f"""#!{sys.executable} -IS
+import os, sys
+with open(sys.argv[1], "a") as out:
+    out.write(os.read(3, 100).decode())
+"""
+
+DEFINITIONS = """
+_DEFAULT = { status = "demand" }
+unix = { exec = "@/counted", arg = { "1" }, fd = { stream("@/unix") } }
+packets = { exec = "@/counted", arg = { "1" }, fd = { seqpacket("@/packets") } }
+tcp4 = { exec = "@/counted", arg = { "1" }, fd = { tcp("127.0.0.1", 0) } }
+two = { exec = "@/counted", arg = { "2" }, fd = { tcp("127.0.0.1", 0) } }
+udp4 = { exec = "@/echo", arg = { "1" }, fd = { udp("127.0.0.1", 0) } }
+dgram1 = { exec = "@/echo", arg = { "1" }, fd = { dgram("@/dgram") } }
+fifo = { exec = "@/reader", arg = { "@/out/read" }, fd = { file("@/fifo", "r+") } }
+lazy = { exec = "@/lazy", fd = { tcp("127.0.0.1", 0) } }
+lazy_udp = { exec = "@/lazy", fd = { udp("127.0.0.1", 0) } }
+lazy_unix = { exec = "@/lazy", fd = { stream("@/lazy_unix") } }
+needy = { exec = "@/counted", arg = { "1" }, fd = { stream("@/needy") }, depends = { "needed" } }
+needed = { status = "stop", exec = "/bin/sleep", arg = { "100000" } }
+lame = { exec = "@/counted", arg = { "1" }, fd = { stream("@/lame") }, depends = { "broken" } }
+broken = { status = "stop", exec = "/bin/false", restart = "never", ready = "notify" }
+resting = { exec = "@/counted", arg = { "1000000" }, fd = { stream("@/resting") } }
+ordinary = { status = "start", exec = "/bin/sleep", arg = { "100000" } }
+"""
+
+
+@pytest.fixture(scope="module")
+def demand_of_all() -> Iterator[Daemon]:
+    with new_folder() as folder:
+        for name, text in (("counted", COUNTED), ("echo", ECHO), ("lazy", LAZY), ("reader", READER)):
+            (folder / name).write_text(text)
+            (folder / name).chmod(0o755)
+        os.mkfifo(folder / "fifo", 0o666)
+        with Daemon(folder, DEFINITIONS.replace("@", str(folder))) as daemon:
+            yield daemon
+
+
+@pytest.fixture
+def demand(demand_of_all: Daemon) -> Iterator[Daemon]:
+    with telling(demand_of_all) as daemon:
+        yield daemon
+
+
+def port(daemon: Daemon, name: str) -> int:
+    """The port that the kernel has chosen for descriptor 3, read from `spawnctl fds`."""
+    line = next(line for line in daemon.ctl("fds", name).stdout.splitlines() if line.split()[0] == "3")
+    return int(line.rpartition(":")[2].split()[0])
+
+
+def ask(address: str | tuple[str, int], kind: int = socket.SOCK_STREAM) -> int:
+    """The pid of the process that answers a new client."""
+    family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
+    with socket.socket(family, kind) as client:
+        client.settimeout(PATIENCE)
+        if family == socket.AF_UNIX and kind == socket.SOCK_DGRAM:
+            client.bind("")  # an address of the kernel's choice, for the answer
+        client.connect(address)
+        if kind == socket.SOCK_DGRAM:
+            client.send(b"?")
+        return int(client.recv(100))
+
+
+def wait_asleep(daemon: Daemon, name: str) -> None:
+    wait_until(lambda: daemon.state(name) == "asleep", f"{name} to be asleep")
+
+
+@pytest.mark.parametrize("name", ["unix", "packets", "tcp4", "udp4", "dgram1"])
+def test_each_client_starts_the_service_which_sleeps_again(demand: Daemon, name: str) -> None:
+    wait_asleep(demand, name)
+    assert demand.pid_of(name) is None
+    kinds = {"packets": socket.SOCK_SEQPACKET, "udp4": socket.SOCK_DGRAM, "dgram1": socket.SOCK_DGRAM}
+    paths = {"unix": "unix", "packets": "packets", "dgram1": "dgram"}
+    address: str | tuple[str, int] = ("127.0.0.1", port(demand, name))
+    if name in paths:
+        address = str(demand.folder / paths[name])
+    pids = [ask(address, kinds.get(name, socket.SOCK_STREAM)) for _ in range(3)]
+    assert len(set(pids)) == 3
+    wait_asleep(demand, name)
+    row = demand.services()[name]
+    assert (row["reason"], row["restarts"]) == ("asleep until a client comes", 0)
+
+
+def test_clients_that_come_together_are_served_one_after_the_other(demand: Daemon) -> None:
+    wait_asleep(demand, "two")
+    address = ("127.0.0.1", port(demand, "two"))
+    clients = [socket.create_connection(address, PATIENCE) for _ in range(6)]
+    pids = {int(client.recv(100)) for client in clients}
+    for client in clients:
+        client.close()
+    assert len(pids) == 3
+    wait_asleep(demand, "two")
+
+
+def test_a_writer_to_a_fifo_starts_the_service(demand: Daemon) -> None:
+    wait_asleep(demand, "fifo")
+    read = demand.folder / "out" / "read"
+    read.parent.mkdir(exist_ok=True)
+    read.parent.chmod(0o777)
+    for text in ("one ", "two "):
+        (demand.folder / "fifo").write_text(text)
+        wait_until(partial(ends_with, read, text), f"{text!r} to be read")
+        wait_asleep(demand, "fifo")
+    assert read.read_text() == "one two "
+
+
+def ends_with(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text().endswith(text)
+
+
+def test_why_says_what_starts_it(demand: Daemon) -> None:
+    wait_asleep(demand, "unix")
+    said = demand.ctl("why", "unix").stdout
+    assert "unix is asleep: it starts with the first client of" in said
+    assert f"stream {demand.folder}/unix" in "".join(said.split("\n")).replace("  ", "")
+
+
+@pytest.mark.parametrize("name", ["lazy", "lazy_udp", "lazy_unix"])
+def test_a_service_that_leaves_its_client_waiting_fails(demand: Daemon, name: str) -> None:
+    wait_asleep(demand, name)
+    family = socket.AF_UNIX if name == "lazy_unix" else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM if name == "lazy_udp" else socket.SOCK_STREAM) as client:
+        client.connect(str(demand.folder / name) if name == "lazy_unix" else ("127.0.0.1", port(demand, name)))
+        if name == "lazy_udp":
+            client.send(b"?")
+        wait_until(lambda: failures(demand, name) >= 2, "two failures")
+    assert "has not served the client" in demand.log()
+    assert ask_to_be_let_in(demand, name)  # the sockets stay open whatever clients do
+    assert demand.ctl("stop", name).returncode == 0  # drops who waits
+    assert demand.ctl("sleep", name).returncode == 0
+    wait_asleep(demand, name)
+
+
+def failures(daemon: Daemon, name: str) -> int:
+    found: int = call(daemon.socket, "Status", names=[name])["parameters"]["services"][0]["failures"]
+    return found
+
+
+def ask_to_be_let_in(daemon: Daemon, name: str) -> bool:
+    if name == "lazy_udp":
+        return bool(port(daemon, name))
+    address = str(daemon.folder / name) if name == "lazy_unix" else ("127.0.0.1", port(daemon, name))
+    with socket.socket(socket.AF_UNIX if name == "lazy_unix" else socket.AF_INET) as client:
+        client.connect(address)
+        return True
+
+
+def test_a_client_starts_what_the_service_needs(demand: Daemon) -> None:
+    wait_asleep(demand, "needy")
+    assert demand.state("needed") == "stopped"
+    assert ask(str(demand.folder / "needy"))
+    demand.wait_running("needed")
+    wait_asleep(demand, "needy")
+    assert ask(str(demand.folder / "needy"))
+
+
+def test_why_gives_a_failed_dependency_as_the_cause(demand: Daemon) -> None:
+    wait_asleep(demand, "lame")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(demand.folder / "lame"))
+        wait_until(lambda: demand.state("lame") == "waiting" and demand.state("broken") == "failed", "the failure")
+        said = " ".join(demand.ctl("why", "lame").stdout.split())
+        assert "needs broken, which" in said
+        assert "exited with status 1" in said
+    assert demand.ctl("stop", "lame", "broken").returncode == 0
+    assert demand.ctl("sleep", "lame").returncode == 0
+    wait_asleep(demand, "lame")
+
+
+def test_orders(demand: Daemon) -> None:
+    name, path = "resting", str(demand.folder / "resting")
+    wait_asleep(demand, name)
+    assert "its next process is a new one" in demand.ctl("restart", name).stdout
+    assert demand.state(name) == "asleep"
+    assert demand.ctl("start", name).returncode == 0
+    first = demand.wait_running(name)
+    assert ask(path) == first
+    assert demand.ctl("sleep", name).returncode == 0
+    assert (demand.state(name), demand.pid_of(name)) == ("asleep", None)
+    second = ask(path)
+    assert second != first
+    assert demand.ctl("restart", name).returncode == 0
+    assert demand.wait_running(name, other_than=second)
+    assert demand.ctl("sleep", name).returncode == 0
+    assert demand.ctl("stop", name).returncode == 0
+    assert not os.path.exists(path)
+    with socket.socket(socket.AF_UNIX) as client, pytest.raises(FileNotFoundError):
+        client.connect(path)
+    assert demand.ctl("sleep", name).returncode == 0
+    assert ask(path)
+    assert demand.ctl("sleep", name).returncode == 0
+    refused = demand.ctl("sleep", "ordinary")
+    assert refused.returncode == 1
+    assert "no client could wake it" in refused.stdout + refused.stderr
+
+
+def test_sleep_outlives_an_exec_and_a_loss(spawnd: Start, folder: Path, program: Callable[[str, str], str]) -> None:
+    path = program("counted", COUNTED)
+    fds = 'fd = { stream("@/sock"), tcp("127.0.0.1", 0) }'
+    daemon = spawnd(f's = {{ status = "demand", exec = "{path}", arg = {{ "1" }}, {fds} }}')
+    address = str(folder / "sock")
+    wait_asleep(daemon, "s")
+    assert daemon.ctl("reexec").returncode == 0
+    wait_asleep(daemon, "s")
+    first = ask(address)
+    wait_asleep(daemon, "s")
+    daemon.lose()
+    daemon.again()
+    wait_asleep(daemon, "s")
+    assert ask(address) != first
+
+
+def test_a_client_that_comes_over_an_exec_is_served(
+    spawnd: Start, folder: Path, program: Callable[[str, str], str]
+) -> None:
+    path = program("counted", COUNTED)
+    daemon = spawnd(f's = {{ status = "demand", exec = "{path}", arg = {{ "1" }}, fd = {{ stream("@/sock") }} }}')
+    wait_asleep(daemon, "s")
+    running = subprocess.Popen([str(BIN / "spawnctl"), "--socket", str(daemon.socket), "reexec"])
+    pids = [ask(str(folder / "sock")) for _ in range(20)]
+    assert running.wait(PATIENCE) == 0
+    assert len(set(pids)) == 20
+
+
+def test_changes(spawnd: Start, folder: Path, program: Callable[[str, str], str]) -> None:
+    path = program("counted", COUNTED)
+
+    def text(status: str, more: str = "", sock: str = "sock") -> str:
+        fds = f'fd = {{ stream("{folder}/{sock}") }}'
+        return f's = {{ status = "{status}", exec = "{path}", arg = {{ "100" }}, {fds}{more} }}'
+
+    daemon = spawnd(text("stop"))
+
+    def apply(*definition: str) -> str:
+        daemon.definitions.write_text(text(*definition))
+        plan = daemon.ctl("plan").stdout
+        assert daemon.ctl("apply").returncode == 0
+        return plan
+
+    assert daemon.state("s") == "stopped"
+    assert 'its status is "demand"' in apply("demand")
+    wait_asleep(daemon, "s")
+    assert "takes effect at once: cwd changed" in apply("demand", ', cwd = "/tmp"')
+    assert daemon.state("s") == "asleep"
+    apply("demand", "", "other")
+    wait_asleep(daemon, "s")
+    assert not (folder / "sock").exists()
+    pid = ask(str(folder / "other"))
+    assert os.path.realpath(f"/proc/{pid}/cwd") == "/"
+    apply("start", "", "other")
+    assert daemon.pid_of("s") == pid
+    daemon.ctl("sleep", "s")
+    apply("demand", "", "other")
+    apply("start", "", "other")
+    wait_until(lambda: daemon.state("s") == "running", "the start")
+    apply("demand", "", "other")
+    assert daemon.state("s") == "running"
+    os.kill(daemon.pid_of("s") or 0, signal.SIGKILL)
+    wait_asleep(daemon, "s")
+    apply("stop", "", "other")
+    assert daemon.state("s") == "stopped"
+    assert not (folder / "other").exists()
