@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 
 from supervisor.definitions.service import Service
 from supervisor.lifecycle import machine
@@ -84,6 +84,7 @@ def _exited(service: Service, life: Life, now: float, *, clean: bool, status: in
     return machine.exited(service, life, now, clean, "ended", 0.0, status)
 
 
+@cache
 def changes() -> dict[tuple[State, State], list[str]]:
     """Return the events that lead from one state to another, for each pair of different states."""
     found: dict[tuple[State, State], dict[str, None]] = {}

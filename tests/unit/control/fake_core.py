@@ -76,6 +76,7 @@ class FakeCore:
         self.files: Definitions | None = None
         self.leaving: set[str] = set()
         self.rings: dict[str, int] = {}
+        self._due: set[str] = set()  # those that are to go on
         self.journal = False
         self.settled: dict[str, State] = {}
         self.sights: dict[Slot, Sight] = {}  # by slot, of every service
@@ -229,7 +230,9 @@ class FakeCore:
             del self.units[name]
         self.tell(unit)
         for other in self.units:
-            self.loop.call_soon(partial(self._go_on, other))
+            if other not in self._due:
+                self._due.add(other)
+                self.loop.call_soon(partial(self._go_on, other))
 
     def fail_for_good(self, name: str, reason: str) -> None:
         """The service ends and has no failures left."""
@@ -259,6 +262,7 @@ class FakeCore:
             self.event(name, machine.restart if up.renew else machine.start)
 
     def _go_on(self, name: str) -> None:
+        self._due.discard(name)
         unit = self.units.get(name)
         if unit is None:
             return

@@ -176,10 +176,14 @@ def test_a_verb_works_in_every_state(bench: Bench, state: State) -> None:
     unit = core.units["web"]
     unit.next_service = Service("web", exec="/other")
     client = bench.connect()
+    checked: dict[str, object] = {}  # the last reply of each method: the same one again is not checked again
     for cause, then, ended in product(Cause, Then, ENDS):
         unit.life = Life(state, now, cause=cause, then=then, deadline=now + 5, failures=2)
         unit.ended = ended
         calls = {method: {key: "web" if key == "name" else ["web"]} for method, key in METHODS_OF_ONE.items()}
         client.send(b"".join(encode(f"io.spawnd.{method}", **given) for method, given in calls.items()))
         for method in calls:
-            SPAWND.check(client.reply()["parameters"], SPAWND.methods[method][1])
+            reply = client.reply()["parameters"]
+            if checked.get(method) != reply:
+                SPAWND.check(reply, SPAWND.methods[method][1])
+                checked[method] = reply

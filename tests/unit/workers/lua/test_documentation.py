@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.linux.mount import MS_PRIVATE, MS_REC, mount
+from supervisor.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS, unshare
 from tests.postgres import Postgres
 from tests.unit.definitions.loading import Files
+from tests.unit.process.forked import in_child
 from tests.unit.process.requirements import needs_root
-from tests.unit.waiting import DEADLINE
 from tests.unit.workers.lua.scripts import Hosted, complete, hosted, prints, wait_for
 from tests.unit.workers.lua.test_cgroup import ALL
+from workers.function.main import Caller, Outcome
 from workers.lua.libraries import FUNCTION, LIBRARIES, SCRIPT
 from workers.lua.state import LuaState
 from workers.reaper.statistics import COUNTERS
@@ -197,25 +198,24 @@ def printed(kept: Hosted) -> list[str]:
     return [line for line in kept.printed if not line.startswith("database ")]
 
 
-# Calls a function of the text that it is given, in namespaces of its own, where /run is empty.
-CALL = """
-import sys
-from workers.function.main import Caller
-caller = Caller()
-body = sys.stdin.read()
-text = 'module("example", package.seeall) function start() ' + body + " end"
-outcome = caller.evaluate(text, "example.lua")
-if outcome.ok: outcome = caller.call("example", "start")
-sys.exit(None if outcome.ok else f"{outcome.text} {outcome.trace}")
-"""
-APART = ["unshare", "--mount", "--net", "sh", "-c", 'mount -t tmpfs tmpfs /run && exec "$@"', "sh"]
-
-
 def call_apart(example: str) -> str:
-    command = [*APART, sys.executable, "-P", "-c", CALL]
-    done = subprocess.run(command, input=example, capture_output=True, text=True, timeout=DEADLINE, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """Call a function with that body in namespaces of its own, where /run is empty; return what it has printed."""
+    out = os.memfd_create("out")
+
+    def run() -> Outcome:
+        unshare(CLONE_NEWNS | CLONE_NEWNET)
+        mount("none", "/", flags=MS_REC | MS_PRIVATE)
+        mount("tmpfs", "/run", "tmpfs")
+        os.dup2(out, 1)
+        caller = Caller()
+        text = f'module("example", package.seeall) function start() {example} end'
+        outcome = caller.evaluate(text, "example.lua")
+        return caller.call("example", "start") if outcome.ok else outcome
+
+    with open(out, "rb") as file:
+        outcome = in_child(run)
+        assert outcome.ok, f"{outcome.text} {outcome.trace}"
+        return os.pread(file.fileno(), 1 << 20, 0).decode()
 
 
 @needs_root

@@ -15,6 +15,7 @@ from tests.unit.process.forked import in_child
 from tests.unit.process.netns import network_namespace
 from tests.unit.process.requirements import needs_ip, needs_root
 from workers.lua.net import Net
+from workers.network import stack  # noqa: F401 - pyroute2, once instead of in each child that needs it
 
 pytestmark = [needs_root, needs_ip]
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.unit.workers.netns.space import fresh
+from workers.network import stack  # noqa: F401 - pyroute2, once instead of in each child that needs it
 
 
 @pytest.fixture
