@@ -22,6 +22,7 @@ NONE = "-"  # an unknown quantity
 COLOURS = {
     "running": "32",
     "reloading": "32",
+    "asleep": "32",
     "done": "32",
     "starting": "33",
     "waiting": "33",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from supervisor.lifecycle.cause import Kind, Link, Subject, end_of, last_restart
-from supervisor.lifecycle.life import Cause, Ended, Life, State, Step, Then, span
+from supervisor.lifecycle.life import Cause, Ended, Life, State, Step, Then, lies_down, span
 from supervisor.printable import quoted
 
 STATES = {
@@ -132,7 +132,7 @@ def _running(link: Link, subject: Subject) -> str:
 def _starting(link: Link, subject: Subject) -> str:
     service, life = subject.service, subject.life
     if life.state is State.WAITING:
-        return "it is about to be started"
+        return "its sockets are about to be opened" if lies_down(life) else "it is about to be started"
     match life.step:
         case Step.CHECK:
             return f"its check command runs ({service.check[0] if service.check else 'none'})"
@@ -149,6 +149,8 @@ def _starting(link: Link, subject: Subject) -> str:
 
 
 def _asleep(link: Link, subject: Subject) -> str:
+    if subject.life.state is State.STOPPING:
+        return "an order puts it to sleep"
     specs = [spec for spec in (subject.service.stdin, *subject.service.fd) if spec.may_wake]
     places = [spec for spec in specs if spec.kind != "file"] or specs
     return f"it starts with the first client of {' or '.join(spec.describe() for spec in places)}"

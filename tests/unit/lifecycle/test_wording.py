@@ -20,6 +20,8 @@ WAITING, BACKOFF, FAILED, STOPPED, STOPPING = (
     State.WAITING, State.BACKOFF, State.FAILED, State.STOPPED, State.STOPPING,
 )  # fmt: skip
 ADDRESS = Ended.of_step("bind tcp 0.0.0.0:80", "", errno.EADDRINUSE, "Address already in use")
+UDP, TCP = Descriptor("udp", host="0.0.0.0", port=69), Descriptor("tcp", host="::1", port=80)
+FIFO = Descriptor("file", path="/run/f", access="r")
 
 STOPPED_WELL = Ended(status=0, function="stop")
 BAD_LINE = Ended.of_step("read", "/etc/a.env", errno.EINVAL, "line 2 is not KEY=value", 2)
@@ -123,6 +125,16 @@ def test_answers(subjects: list[Subject], expected: str) -> None:
 NEXT = "; failure 3 of 10, next start in 2.35 s"
 TEXTS: list[tuple[Subject, str]] = [
     (subject("a", WAITING), "it is about to be started"),
+    (subject("a", WAITING, then=Then.SLEEP), "its sockets are about to be opened"),
+    (
+        subject("a", STOPPING, cause=Cause.SLEEP, then=Then.SLEEP, deadline=NOW + 5),
+        "an order puts it to sleep; its process has 5 s left to end",
+    ),
+    (
+        subject("a", State.ASLEEP, cause=Cause.EXIT, keys={"fd": (UDP, TCP)}),
+        "it starts with the first client of udp 0.0.0.0:69 or tcp [::1]:80",
+    ),
+    (subject("a", State.ASLEEP, keys={"stdin": FIFO}), "it starts with the first client of file /run/f r"),
     (subject("a", State.STARTING), "it is being set up"),
     (
         subject("a", State.STARTING, step=Step.CHECK, deadline=NOW + 80, keys={"check": ("/bin/c",)}),
