@@ -36,6 +36,7 @@ def closer() -> Iterator[PatientCloser]:
     started = time.monotonic()
     closer = PatientCloser()
     yield closer
+    closer.file_systems.close()  # spawnd keeps the table of mounts open
     assert open_numbers() == before
     assert time.monotonic() - started < LINGER / 2, "nothing was waited for"
 

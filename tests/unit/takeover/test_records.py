@@ -51,6 +51,7 @@ NOT_SAVED = {
     "service": "has a record of its own, which changes more seldom",
     "timer": "follows from the life",
     "rest": "`ended_clean` tells that there is one, and it is made anew",
+    "visit": "is of clients that may have been served by the next spawnd: it looks again",
     "waits": "follows from the other units",
 }
 SAVED = {field.attribute: {field.key} for field in FIELDS} | {name: set(keys) for name, keys in HELD.items()}
@@ -60,6 +61,7 @@ RUN = {
     "role": {"run"},
     "in_doubt": {"run"},
     "owed": {"run"},
+    "has_run": "is learnt at the end of the report, and of a process that ends with it once that is dead",
     "answer": "is read once the function has ended, and then it is no run any more",
     "error_fd": {"run"},
     "report_fd": {"run"},
@@ -297,7 +299,7 @@ def test_a_descriptor_that_is_closed_has_no_identity_and_harms_nobody(world: Wor
     "record",
     [
         {},
-        {"life": {"state": "asleep"}},
+        {"life": {"state": "dormant"}},
         {"life": {}, "table": {"3": None}},
         {"life": {}, "store": [["x"]]},
         {"life": {}, "pid": 1},
