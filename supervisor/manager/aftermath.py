@@ -120,7 +120,8 @@ class Aftermath:
         unit.rest = None
         if unit.cgroup is None and not self._spares_others(unit):
             try:
-                self._kin.kill(unit)
+                if unit.leftover_pids:
+                    self._kin.kill(unit)
             except (StepError, OSError) as error:
                 unit.rest = self._later(unit, error, partial(self._tell_end, unit))
                 if unit.rest is not None:

@@ -126,9 +126,8 @@ class Kin:
     @staticmethod
     def kill(unit: Unit) -> None:
         """Kill the leftovers that were to live on until now."""
-        if unit.leftover_pids:
-            kill_processes(unit.leftover_pids)
-            unit.leftover_pids.clear()
+        kill_processes(unit.leftover_pids)
+        unit.leftover_pids.clear()
 
     def _hand_on(self, pid: int) -> None:
         """Handle an orphan that is about to be reaped.

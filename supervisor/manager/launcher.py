@@ -46,7 +46,8 @@ LOG_FD = 2  # spawnd's own stderr, which workers share
 class Launcher:
     """Starts the processes of units; `pipes` reads and closes the pipe ends of a `Run`.
 
-    `on_notification(unit)` is called when the unit's notification socket is readable.
+    `plans` are those of services that restart. `on_notification(unit)` is called when the unit's notification
+    socket is readable.
     """
 
     def __init__(
@@ -58,10 +59,10 @@ class Launcher:
         self._sources = sources
         self.outputs = host.outputs
         self.pipes = Pipes(loop, host.closer)
+        self.plans = Plans()
         self._fork_server = ForkServer(loop, children, functions.load)
         self._fork_servers = ForkServers(loop, children)
         self._on_notification = on_notification
-        self._plans = Plans()
         self._told: set[str] = set()
 
     def launch(self, unit: Unit, owner: Child, looks: bool = True) -> Run:
@@ -99,7 +100,7 @@ class Launcher:
                 self._children.register(pid, owner)
             else:
                 # the log worker unblocks signals itself
-                make = self._plans.plan if unit.life.restarts else make_plan
+                make = self.plans.plan if unit.life.restarts else make_plan
                 pid = self._start(launch, owner, error_fd, hears=unit.feed is None, make=make)
             ours.pop_all()
         return Run(pid, Role.MAIN, error_fd, ready_fd, started=start_time_since(begun, pid), netns=netns)
@@ -236,9 +237,8 @@ class Launcher:
                 receiver = Receiver.bind(path, uid, self._host.closer, self._children.when_reaped)
             self.listen(unit, receiver)
 
-    def release(self, unit: Unit) -> None:
-        """Forget the unit's plan, and close its notification socket, if any; the next one has another path."""
-        self._plans.forget(unit.name)
+    def drop_receiver(self, unit: Unit) -> None:
+        """Close the unit's notification socket, if any; the next one has another path."""
         if unit.receiver is not None:
             self._close_receiver(unit, unit.receiver)
             unit.notify_path = ""

@@ -231,7 +231,10 @@ class Processes:
     def release(self, unit: Unit) -> None:
         """End the remaining processes of a unit without a main process, and close its descriptors."""
         unit.status_text = unit.disconnected = ""
-        steps: list[Callable[[], None]] = [unit.table.close, unit.store.clear, partial(self._launcher.release, unit)]
+        self._launcher.plans.pop(unit.name, None)
+        steps: list[Callable[[], None]] = [unit.table.close, unit.store.clear]
+        if unit.receiver is not None:
+            steps.append(partial(self._launcher.drop_receiver, unit))
         if unit in self.side_calls.reloads:
             steps.insert(0, self.side_calls.reloads[unit].cancel)
         if unit.leftover_pids:

@@ -20,9 +20,14 @@ SPARE = -1  # a free number
 USUAL = 64  # descriptors: steps for larger tables are not kept
 
 
+def sources_of(launch: Launch) -> list[Source]:
+    """Return the sources of all descriptors, those of the table first."""
+    return [*launch.stdio, *[source for _, source in launch.fds], *(launch.ready or ())[1:]]
+
+
 def make_table(launch: Launch, arrival: Arrival) -> tuple[bytes, ...]:
     """Return the steps that make the table. Raises StepError if two sources have the same target."""
-    sources, numbers = launch.sources(), arrival.numbers
+    sources, numbers = sources_of(launch), arrival.numbers
     last = len(sources) - 1
     if launch.ready is not None:
         number = launch.ready[0]

@@ -54,10 +54,6 @@ class Launch(NamedTuple):
     rewound: tuple[Slot, ...] = ()
     ignored: int = SETTABLE
 
-    def sources(self) -> list[Source]:
-        """Return the sources of all descriptors, those of the table first."""
-        return [*self.stdio, *[source for _, source in self.fds], *(self.ready or ())[1:]]
-
 
 class DescriptorRow(NamedTuple):
     """A descriptor of a service; `what` is for people (`udp 127.0.0.1:69`), `stored` ones are in its store."""

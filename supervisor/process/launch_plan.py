@@ -27,7 +27,7 @@ from supervisor.linux.mount import MS_BIND, MS_REC, MS_SLAVE
 from supervisor.linux.namespaces import CLONE_NEWNET
 from supervisor.linux.scheduling import CLASSES, IOPRIO_CLASS_SHIFT, NORMAL, OOM_SCORE_ADJ
 from supervisor.linux.signal_mask import OF_PROCESSES
-from supervisor.process.child_descriptors import make_table
+from supervisor.process.child_descriptors import make_table, sources_of
 from supervisor.process.failure import failed
 from supervisor.process.files import Rights
 from supervisor.process.launch import Launch
@@ -69,7 +69,7 @@ BIND_US = ("nofile", "stack", "data", "as")  # in the order of setting: the last
 
 def descriptors(launch: Launch) -> set[int]:
     """Return the descriptors of spawnd that the service gets."""
-    return {source for source in launch.sources() if type(source) is int}
+    return {source for source in sources_of(launch) if type(source) is int}
 
 
 def make_plan(launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
@@ -96,30 +96,24 @@ def make_plan(launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
     return plan(operations)
 
 
-class Plans:
-    """The plans of services that start again and again, mostly with the same values: the last one of each.
+class Plans(dict[str, tuple[tuple[object, ...], bytes]]):
+    """The plans of services that start again and again, mostly with the same values: the last one of each, by name.
 
-    A plan may have secrets, like the definition: `forget` drops it when the service comes to rest.
+    A plan may have secrets, like the definition: the owner drops it (`pop`) when the service comes to rest.
     """
-
-    def __init__(self) -> None:
-        self._kept: dict[str, tuple[tuple[object, ...], bytes]] = {}
 
     def plan(self, launch: Launch, arrival: Arrival, hears: bool = True) -> bytes:
         """Return what `make_plan` returns."""
         name = launch.service.name
         values = launch[1:], arrival, hears, _limits_now(launch.service)
-        kept = self._kept.pop(name, None)
+        kept = self.pop(name, None)
         if kept is None or kept[0] != values:
             kept = values, make_plan(launch, arrival, hears)
-            if len(self._kept) == MOST_KEPT:
-                self.forget(next(iter(self._kept)))
+            if len(self) == MOST_KEPT:
+                del self[next(iter(self))]
         if len(kept[1]) <= LARGEST_KEPT:
-            self._kept[name] = kept  # the last one of all
+            self[name] = kept  # the last one of all
         return kept[1]
-
-    def forget(self, name: str) -> None:
-        self._kept.pop(name, None)
 
 
 @_kept

@@ -56,3 +56,12 @@ def test_a_removed_one_that_has_stopped_when_the_work_is_resumed(loop: Loop) -> 
         unit.removed, unit.ended_clean = True, True
         manager.activate({"stops": [("s", Cause.REMOVED, "")], "reloads": []})
         assert manager.units == {}
+
+
+def test_no_plan_is_kept_for_a_service_at_rest(loop: Loop) -> None:
+    with a_manager(loop) as manager:
+        unit = manager.add(Service("s", exec="/bin/true"))
+        plans = manager.processes._launcher.plans
+        plans["s"] = plans["other"] = (), b"plan"
+        manager.processes.release(unit)
+        assert list(plans) == ["other"]

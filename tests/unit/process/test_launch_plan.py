@@ -166,9 +166,8 @@ def test_neither_a_large_plan_nor_one_of_a_service_at_rest_is_kept() -> None:
     large = named("test", env={"A": "s3cret" * (LARGEST_KEPT // 6)})
     assert plans.plan(large, arrival) is not plans.plan(large, arrival)
     small = plans.plan(named("test"), arrival)
-    plans.forget("test")
-    plans.forget("another")
+    plans.pop("test")
     assert plans.plan(named("test"), arrival) is not small
     plans.plan(large, arrival)
-    assert "s3cret" not in repr(gc.get_referents(plans, plans._kept))
-    assert not plans._kept
+    assert "s3cret" not in repr(gc.get_referents(plans))
+    assert not plans
