@@ -26,13 +26,11 @@ from supervisor.manager.host import HostFacts
 from supervisor.manager.inspection import Draining
 from supervisor.manager.processes import Processes
 from supervisor.manager.sleep import Sleepers
-from supervisor.manager.unit import Pending, Stops, Unit, announce, announce_health, spread
+from supervisor.manager.unit import Leaving, Observers, Pending, Stops, Unit, announce, announce_health, spread
 from supervisor.process.children import Children
 from supervisor.process.held_descriptors import Opened
 from supervisor.process.run import Role
 from supervisor.takeover.records import StateWriter
-
-Observer = Callable[[Unit], None]
 
 WITHOUT_PROCESS = frozenset({State.WAITING, State.BACKOFF, State.ASLEEP})  # and not at rest: open descriptors stay open
 
@@ -50,10 +48,11 @@ class Manager:
         self.processes = Processes(loop, children, host, self.sources, self, lambda: self.units)
         self.sleepers = Sleepers(loop, children, self)
         self.sleep = self.sleepers.sleep
-        self._observers: dict[object, Observer] = {}
+        self._observers = Observers()
+        self.observe = self._observers.add
         self._dependents: dict[str, set[str]] = {}
         self.conflicts: dict[str, set[str]] = {}
-        self._leaving: dict[str, Unit] = {}
+        self._leaving = Leaving()
         loop.on_grace(self._grant)
         self._stops = Stops(
             loop, lambda: self._dependents, lambda unit, *why: self.event(unit, machine.stop, *why)
@@ -68,7 +67,7 @@ class Manager:
             unit = Unit(service, self.loop, self.host.closer, internal, self.writer.touch_store)
             self.units[service.name] = unit
             unit.table.adopt(service, opened or {})
-            self._tell(unit)
+            self._observers.tell(unit)
         else:
             unit.removed = False
             self._replace(unit, Pending(service, opened or {}))
@@ -107,7 +106,7 @@ class Manager:
             if is_down(unit.life):
                 self._forget(unit)
             else:
-                self._leaving[unit.name] = unit
+                self._leaving.add(unit)
 
     def discard(self, name: str) -> None:
         """Forget a unit for which nothing has been done yet."""
@@ -124,7 +123,7 @@ class Manager:
         if unit.run is not None:
             self.processes.take_over(unit, unit.run)
         if unit.pending is not None or unit.removed:
-            self._leaving[unit.name] = unit
+            self._leaving.add(unit)
 
     def sweep(self) -> None:
         """Finish what an earlier spawnd had begun to clean up."""
@@ -174,7 +173,7 @@ class Manager:
             pending.inherit(unit.pending, self.host.closer)
         unit.pending = pending
         if unit.life.state in WITH_PROCESS:
-            self._leaving[unit.name] = unit
+            self._leaving.add(unit)
         else:
             self._take_pending(unit)
 
@@ -197,42 +196,19 @@ class Manager:
     def _forget(self, unit: Unit) -> None:
         del self.units[unit.name]
         self.writer.touch(unit)
-        self._tell(unit)  # readers of its output can still fetch the rest
+        self._observers.tell(unit)  # readers of its output can still fetch the rest
         self.host.outputs.drop(unit.name)
         self._left(unit)
 
     def _left(self, unit: Unit) -> None:
         """Wake the other units once this one has given up its descriptors: they may wait for an address."""
-        if self._leaving.pop(unit.name, None) is not None:
+        if self._leaving.drop(unit):
             for other in self.units.values():
                 self._wake(other)
-
-    def _holder(self, unit: Unit) -> str | None:
-        """Return the name of a unit that still holds an address that this one needs, or None."""
-        if not self._leaving:
-            return None
-        needed = {spec.address() for spec in unit.table.missing(unit.service).values()}
-        for other in self._leaving.values():
-            if other is not unit and needed & {opened.spec.address() for _slot, opened in other.table}:
-                return other.name
-        return None
 
     def services(self) -> dict[str, Service]:
         """Return the definitions by name, pending ones in place of present ones."""
         return {name: unit.pending.service if unit.pending else unit.service for name, unit in self.units.items()}
-
-    def observe(self, callback: Observer) -> Callable[[], None]:
-        """Call back when a unit appears or disappears, or when its state or its obstacle changes.
-
-        Call the returned function to end this.
-        """
-        key = object()
-        self._observers[key] = callback
-
-        def end() -> None:
-            self._observers.pop(key, None)
-
-        return end
 
     def unix_time(self, monotonic: float) -> float:
         """Convert a time of the loop's clock to Unix time, by the present reading of both clocks."""
@@ -345,7 +321,7 @@ class Manager:
         if unit.internal and unit.life.state in AT_REST:
             # built-in workers have to run: services would block on a log that nobody reads
             self.loop.call_soon(partial(self.start, [unit.name]))
-        self._tell(unit)
+        self._observers.tell(unit)
 
     def _renew_displaced(self, names: Iterable[str]) -> None:
         """Restart those of these dependants whose network namespace has been recreated by the unit that is up now."""
@@ -354,13 +330,6 @@ class Manager:
             notice("%s: its network namespace was recreated; restarting it", name)
         if displaced:
             self.loop.call_soon(partial(self.renew, displaced, Cause.NAMESPACE))
-
-    def _tell(self, unit: Unit) -> None:
-        for observer in list(self._observers.values()):
-            try:
-                observer(unit)
-            except Exception:
-                log.exception("%s: unexpected error in an observer; going on", unit.name)
 
     def _wake(self, unit: Unit) -> None:
         if unit.life.state is State.WAITING:
@@ -381,7 +350,7 @@ class Manager:
             return
         rivals = sorted(self.conflicts.get(unit.name, ()))
         unit.obstacle = obstacle(unit.service, self.units, rivals)
-        if unit.obstacle is None and (holder := self._holder(unit)) is not None:
+        if unit.obstacle is None and (holder := self._leaving.holder(unit)) is not None:
             unit.obstacle = Obstacle(Hold.ADDRESS, holder)
         if unit.obstacle is None:
             if rivals:
@@ -391,7 +360,7 @@ class Manager:
         elif (waits := unit.obstacle.describe(self.units)) != unit.waits:
             unit.waits = waits
             log.info("%s: waits: %s", unit.name, waits)
-            self._tell(unit)
+            self._observers.tell(unit)
             # dependants need not wait for a unit that waits for ever
             self._wake_all(self._dependents.get(unit.name, ()))
 

@@ -1,6 +1,6 @@
 """A service as it runs: its definitions, its life, its process and its open descriptors.
 
-Also log lines about services, and stops of several in order.
+Also log lines about services, stops of several in order, observers, and holders of addresses.
 """
 
 from __future__ import annotations
@@ -300,6 +300,55 @@ def summary(states: Iterable[tuple[str, State]]) -> str:
 def _some(names: list[str]) -> str:
     more = len(names) - NAMES
     return ", ".join(names[:NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+class Observers:
+    """Functions that are called when a unit appears or disappears, or when its state or its obstacle changes."""
+
+    def __init__(self) -> None:
+        self._callbacks: dict[object, Callable[[Unit], None]] = {}
+
+    def add(self, callback: Callable[[Unit], None]) -> Callable[[], None]:
+        """Add an observer. Call the returned function to end this."""
+        key = object()
+        self._callbacks[key] = callback
+
+        def end() -> None:
+            self._callbacks.pop(key, None)
+
+        return end
+
+    def tell(self, unit: Unit) -> None:
+        """Call the observers."""
+        for callback in list(self._callbacks.values()):
+            try:
+                callback(unit)
+            except Exception:
+                log.exception("%s: unexpected error in an observer; going on", unit.name)
+
+
+class Leaving:
+    """Units that give up descriptors once their processes are gone: others may wait for the addresses."""
+
+    def __init__(self) -> None:
+        self._units: dict[str, Unit] = {}
+
+    def add(self, unit: Unit) -> None:
+        self._units[unit.name] = unit
+
+    def drop(self, unit: Unit) -> bool:
+        """Forget a unit that has given up its descriptors; return whether it was one of these."""
+        return self._units.pop(unit.name, None) is not None
+
+    def holder(self, unit: Unit) -> str | None:
+        """Return the name of a unit that still holds an address that this one needs, or None."""
+        if not self._units:
+            return None
+        needed = {spec.address() for spec in unit.table.missing(unit.service).values()}
+        for other in self._units.values():
+            if other is not unit and needed & {opened.spec.address() for _slot, opened in other.table}:
+                return other.name
+        return None
 
 
 Order = tuple[Unit, Cause, str]  # the unit, why it stops, and the service that the cause is about, if any
