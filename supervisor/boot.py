@@ -19,7 +19,6 @@ from supervisor.launch.program import Program
 from supervisor.linux import pipe_call
 from supervisor.linux.credentials import join_session_keyring
 from supervisor.linux.open_files import identity
-from supervisor.linux.scheduling import is_spared
 from supervisor.linux.signal_mask import ignored
 from supervisor.log.logger import log, notice
 from supervisor.log.output import JournalOutputs, WorkerOutputs
@@ -34,6 +33,7 @@ from supervisor.places import SYSTEM_FOLDER
 from supervisor.printable import count, encodable
 from supervisor.process.cgroup import Subtree, find_delegated
 from supervisor.process.children import REALTIME, Children
+from supervisor.process.launch_plan import is_spared
 from supervisor.state.state import Record, State, StateError, read_state
 from supervisor.systemd.reports import Systemd, SystemdStore
 from supervisor.systemd.scope import Scope, can_have_scope, scope_name

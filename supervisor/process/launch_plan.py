@@ -25,7 +25,6 @@ from supervisor.launch.program import Arrival
 from supervisor.linux.capabilities import CAPABILITIES, SETPCAP, has_effective, permitted
 from supervisor.linux.mount import MS_BIND, MS_REC, MS_SLAVE
 from supervisor.linux.namespaces import CLONE_NEWNET
-from supervisor.linux.scheduling import CLASSES, IOPRIO_CLASS_SHIFT, NORMAL, OOM_SCORE_ADJ
 from supervisor.linux.signal_mask import OF_PROCESSES
 from supervisor.process.child_descriptors import make_table, sources_of
 from supervisor.process.failure import failed
@@ -44,6 +43,11 @@ _kept = lru_cache(MOST_KEPT)  # results of each function, some hundred bytes eac
 Limits = dict[str, tuple[int, int]]  # soft and hard
 Pairs = tuple[tuple[str, tuple[int, int]], ...]  # the same, to be hashed
 
+OOM_SCORE_ADJ = "/proc/self/oom_score_adj"  # proc_pid_oom_score_adj(5)
+# <linux/ioprio.h>
+IOPRIO_CLASS_SHIFT = 13
+CLASSES = {"realtime": 1, "best-effort": 2, "idle": 3}
+NORMAL = 4  # the priority of a class without an explicit one
 POLICIES = {"batch": os.SCHED_BATCH, "idle": os.SCHED_IDLE, "fifo": os.SCHED_FIFO, "rr": os.SCHED_RR}
 # every RLIMIT_* of <asm-generic/resource.h>; Python has no name for `locks` (10)
 RESOURCES = {
@@ -65,6 +69,12 @@ RESOURCES = {
     "stack": resource.RLIMIT_STACK,
 }
 BIND_US = ("nofile", "stack", "data", "as")  # in the order of setting: the last two may leave no memory
+
+
+def is_spared() -> bool:
+    """Whether the kernel spares this process when memory is short, as systemd may have set it up."""
+    with open(OOM_SCORE_ADJ, encoding="ascii") as file:
+        return int(file.read()) < 0
 
 
 def descriptors(launch: Launch) -> set[int]:

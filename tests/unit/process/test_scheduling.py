@@ -10,7 +10,7 @@ import prctl
 import pytest
 
 from supervisor.linux.libc import check, function, syscall_number
-from supervisor.linux.scheduling import IOPRIO_CLASS_SHIFT, OOM_SCORE_ADJ, is_spared
+from supervisor.process.launch_plan import IOPRIO_CLASS_SHIFT, OOM_SCORE_ADJ, is_spared
 from tests.unit.process.forked import in_child
 from tests.unit.process.launched import service, start, told
 

@@ -7,9 +7,11 @@ its log are compared before and after each batch; if the file is gone by then, t
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import sqlite3
+import struct
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from supervisor.linux.adjtimex import STA_UNSYNC, adjtimex
+from supervisor.linux.libc import check, function
 from supervisor.linux.place import Place
 from workers.reaper.accounting.database import read_schema
 from workers.reaper.accounting.query import Query, Totals, aggregates, names_in, source, to_total
@@ -39,6 +41,12 @@ _FORGET = (
     "DELETE FROM accounting WHERE (host, boot, cgroup, ended) IN"
     " (SELECT host, boot, cgroup, ended FROM accounting WHERE ended < ? LIMIT ?)"
 )
+# <linux/timex.h>
+STA_UNSYNC = 0x0040
+_TIMEX = 256  # bytes; struct timex has 208
+_STATUS = struct.Struct("@I4li")  # modes, offset, freq, maxerror, esterror, status
+_adjtimex = function("adjtimex", ctypes.c_void_p)
+
 _to_json = json.JSONEncoder(ensure_ascii=False).encode
 _GROUPS = {
     "path": "path_prefix(r.path, :names)",
@@ -268,6 +276,14 @@ class Clock(Protocol):
 
     def is_synchronised(self) -> bool:
         """Whether the clock follows a source of time. Raises OSError."""
+
+
+def adjtimex() -> int:
+    """Return the status bits of the kernel's clock, STA_…, without a change: adjtimex(2). Raises OSError."""
+    buffer = ctypes.create_string_buffer(_TIMEX)  # modes is 0
+    check(_adjtimex(ctypes.addressof(buffer)))
+    status: int = _STATUS.unpack_from(buffer)[-1]
+    return status
 
 
 class HostClock:
