@@ -14,16 +14,21 @@ from supervisor.loop.loop import Loop
 
 DEADLINE = 60.0  # seconds; what takes longer has gone wrong, also on a busy machine
 HELD_UP = 20.0  # seconds; an order that takes longer has been kept, also on a busy machine
-LOOK_AGAIN_MS = 2  # for what the kernel tells of in no other way than being asked
+LOOK_AGAIN = 0.002  # seconds, for what the kernel tells of in no other way than being asked
+
+
+def pause_since(start: float) -> float:
+    """Return how long to wait for the next look: the longer, the longer it has taken so far, up to 20 ms."""
+    return max(LOOK_AGAIN, min((time.monotonic() - start) / 10, 10 * LOOK_AGAIN))
 
 
 def wait_until(condition: Callable[[], object], seconds: float = DEADLINE) -> None:
     """Wait until `condition` holds, for what can only be asked."""
-    end = time.monotonic() + seconds
+    start = time.monotonic()
     pause = select.poll()
     while not condition():
-        assert time.monotonic() < end, "the condition never came true"
-        pause.poll(LOOK_AGAIN_MS)
+        assert time.monotonic() < start + seconds, "the condition never came true"
+        pause.poll(1000 * pause_since(start))
 
 
 def wait_readable(fd: int, seconds: float = DEADLINE) -> None:
@@ -114,16 +119,16 @@ def turn(loop: Loop, times: int = 1) -> None:
 
 def run_until(loop: Loop, condition: Callable[[], object], seconds: float = DEADLINE) -> None:
     """Run the loop until `condition` holds."""
-    end = time.monotonic() + seconds
+    start = time.monotonic()
     timed_out = False
 
     def look() -> None:
         nonlocal timed_out
-        timed_out = time.monotonic() > end
+        timed_out = time.monotonic() > start + seconds
         if timed_out or condition():
             loop.stop()
         else:  # after a pause, as those that are waited for want the processor
-            loop.call_later(LOOK_AGAIN_MS / 1000, look)
+            loop.call_later(pause_since(start), look)
 
     loop.call_soon(look)
     loop.run()

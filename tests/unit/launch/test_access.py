@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -73,17 +74,17 @@ class Xinetd:
         program = shutil.which("xinetd", path="/usr/sbin:/usr/bin")
         assert program is not None
         self.process = subprocess.Popen([program, "-dontfork", *files], stdin=-3, stdout=-3, stderr=-3)
-        wait_until(lambda: all(map(_is_listening, self.ports.values())))
+        wait_until(lambda: _listening() >= set(self.ports.values()))
 
     def close(self) -> None:
         self.process.terminate()
         self.process.wait(30)
 
 
-def _is_listening(port: int) -> bool:
-    """Whether there is a listening socket, without a connection, which would count."""
-    lines = Path("/proc/net/tcp").read_text().splitlines()
-    return any(line.split()[1] == f"0100007F:{port:04X}" and line.split()[3] == "0A" for line in lines[1:])
+def _listening() -> set[int]:
+    """Return the ports of listening sockets, found without a connection, which would count."""
+    lines = Path("/proc/net/tcp").read_text()
+    return {int(port, 16) for port in re.findall(r"^ *\d+: 0100007F:(\w+) \w+:\w+ 0A ", lines, re.MULTILINE)}
 
 
 has_xinetd = pytest.mark.skipif(

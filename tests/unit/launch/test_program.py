@@ -188,7 +188,7 @@ def test_nothing_of_spawnd_is_open_while_it_waits() -> None:
 def test_it_waits_for_spawnd_and_shows_what_it_is(tmp_path: Path) -> None:
     started = Started(Program(), ("/usr/bin/touch", str(tmp_path / "ran")), service=Service("t", uid=0, gid=0))
     folder = Path(f"/proc/{started.pid}")
-    wait_until(lambda: (folder / "comm").read_text() == "launch\n")
+    wait_until(lambda: (folder / "comm").read_text() == "spawnd: launch\n")
     wait_until(lambda: (folder / "cmdline").read_bytes().startswith(b"launch\0"))
     assert not (tmp_path / "ran").exists()
     assert started.end() == (0, "")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import pytest
 
-from tests.unit.waiting import DEADLINE
+from tests.unit.waiting import DEADLINE, pause_since
 from workers.lua.host import LuaHost
 from workers.lua.state import ScriptError
 
@@ -75,5 +76,6 @@ def raises(script: str) -> str:
 async def wait_for(condition: Callable[[], object], seconds: float = DEADLINE) -> None:
     """Wait until something holds that the loop brings about."""
     async with asyncio.timeout(seconds):
+        start = time.monotonic()
         while not condition():  # noqa: ASYNC110 (the condition is the test's own)
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(pause_since(start))

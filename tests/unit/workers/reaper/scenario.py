@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tests.unit.waiting import DEADLINE
+from tests.unit.waiting import DEADLINE, pause_since
 from tests.unit.workers.reaper.ground import Ground, ground
 from workers.lua.released import Released
 from workers.reaper.options import Options
@@ -52,10 +52,10 @@ class Script:
 
 async def until(condition: Callable[[], object], seconds: float = DEADLINE) -> None:
     """Wait until it holds, and let the loop go round meanwhile."""
-    end = time.monotonic() + seconds
+    start = time.monotonic()
     while not condition():
-        assert time.monotonic() < end, "the condition never came true"
-        await asyncio.sleep(0.002)
+        assert time.monotonic() < start + seconds, "the condition never came true"
+        await asyncio.sleep(pause_since(start))
 
 
 Scenario = Callable[[Ground, Reaper, Script], Coroutine[Any, Any, None]]
