@@ -12,6 +12,7 @@ from supervisor.definitions.service import Service
 from supervisor.lifecycle.dependencies import conflicts, satisfies
 from supervisor.lifecycle.life import Cause, Life, State, Then, comes_up, is_down
 from supervisor.lifecycle.transaction import Down, Standing, Transaction, Up
+from tests.unit.choices import Choices, choices
 
 RUNNING, STOPPED, FAILED, BACKOFF = (Life(State(each)) for each in ("running", "stopped", "failed", "backoff"))
 
@@ -99,26 +100,21 @@ NAMES = "abcdef"
 LIVES = [Life(state, then=then) for state in State for then in Then]
 
 
-def some(draw: st.DrawFn, names: str) -> tuple[str, ...]:
-    """Draw a subset as one number, which takes less time than one name after the other."""
-    bits = draw(st.integers(0, (1 << len(names)) - 1))
-    return tuple(name for number, name in enumerate(names) if bits >> number & 1)
-
-
-@st.composite
-def worlds(draw: st.DrawFn) -> Standing:
-    """Services that need some of those before them and conflict with any."""
+def world_of(choices: Choices) -> Standing:
+    """Return services that need some of those before them and conflict with any."""
     services = []
-    tasks = some(draw, NAMES)
     for number, name in enumerate(NAMES):
-        depends = some(draw, NAMES[:number]) if number else ()
-        rivals = {NAMES[draw(st.integers(0, len(NAMES) - 1))]} - {name, *depends}  # none in some cases
-        services.append(service(name, depends=depends, conflicts=tuple(rivals), task=name in tasks))
-    lives = {name: LIVES[draw(st.integers(0, len(LIVES) - 1))] for name in NAMES}
-    return standing(services, lives, some(draw, NAMES))
+        depends = choices.some(NAMES[:number])
+        rivals = {choices.one(NAMES)} - {name, *depends}  # none in some cases
+        services.append(service(name, depends=tuple(depends), conflicts=tuple(rivals), task=choices.flag()))
+    lives = {name: choices.one(LIVES) for name in NAMES}
+    return standing(services, lives, choices.some(NAMES))
 
 
-@given(worlds(), st.lists(st.tuples(st.booleans(), st.lists(st.sampled_from(NAMES), unique=True)), max_size=4))
+WORLDS = choices(30, 60).map(world_of)
+
+
+@given(WORLDS, st.lists(st.tuples(st.booleans(), st.lists(st.sampled_from(NAMES), unique=True)), max_size=4))
 def test_what_holds_for_all_moves(world: Standing, orders: list[tuple[bool, list[str]]]) -> None:
     transaction = Transaction(world, changed={"b", "d"})
     for brings_up, names in orders:
@@ -131,7 +127,7 @@ def test_what_holds_for_all_moves(world: Standing, orders: list[tuple[bool, list
         assert not world.conflicts.get(name, set()) & transaction.up.keys(), "two in conflict"
 
 
-@given(worlds(), st.sampled_from(NAMES))
+@given(WORLDS, st.sampled_from(NAMES))
 def test_one_that_is_brought_up_has_all_that_it_needs(world: Standing, name: str) -> None:
     transaction = Transaction(world._replace(conflicts={}))
     transaction.bring_up([name])

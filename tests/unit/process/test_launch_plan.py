@@ -6,6 +6,7 @@ import gc
 import resource
 from collections.abc import Callable
 from functools import _lru_cache_wrapper
+from itertools import permutations
 from typing import Any
 
 from hypothesis import given, settings
@@ -16,27 +17,13 @@ from supervisor.launch.program import Arrival
 from supervisor.process import child_descriptors, launch_plan
 from supervisor.process.child_descriptors import USUAL
 from supervisor.process.files import Rights
-from supervisor.process.launch import Launch
+from supervisor.process.launch import Launch, Source
 from supervisor.process.launch_plan import LARGEST_KEPT, MOST_KEPT, Plans, descriptors, make_plan
 from supervisor.process.paths import Mark
+from tests.unit.choices import Choices, choices
 from tests.unit.process.forked import in_child
 
-IDS = st.integers(0, 2)
-SERVICES = st.builds(
-    Service,
-    st.just("test"),
-    uid=IDS,
-    gid=IDS,
-    gids=st.lists(IDS, max_size=2).map(tuple),
-    cwd=st.sampled_from(["/", "/srv"]),
-    umask=st.sampled_from([0o022, 0o077]),
-    oom_score_adj=st.none() | IDS,
-    capabilities=st.none() | st.just(()),
-    no_new_privs=st.booleans(),
-    limits=st.dictionaries(st.sampled_from(["core", "nofile"]), st.tuples(IDS, IDS)),
-    watchdog=st.none() | st.just(1.0),
-)
-SOURCES = st.just("/dev/null") | st.integers(20, 23)
+SOURCES: list[Source] = ["/dev/null", 20, 21, 22, 23]
 FUNCTIONS: tuple[Callable[..., Any], ...] = tuple(
     value
     for module in (child_descriptors, launch_plan)
@@ -45,22 +32,42 @@ FUNCTIONS: tuple[Callable[..., Any], ...] = tuple(
 )
 
 
-@st.composite
-def starts(draw: st.DrawFn) -> tuple[Launch, Arrival, bool]:
-    service = draw(SERVICES)
-    rights = draw(st.none() | st.just(Rights(service.uid, service.gid, service.gids)))
+def service_of(choices: Choices) -> Service:
+    limits = {name: (choices.below(3), choices.below(3)) for name in choices.some(["core", "nofile"])}
+    return Service(
+        "test",
+        uid=choices.below(3),
+        gid=choices.below(3),
+        gids=tuple([choices.below(3) for _ in range(choices.below(3))]),
+        cwd=choices.one(["/", "/srv"]),
+        umask=choices.one([0o022, 0o077]),
+        oom_score_adj=choices.one([None, 0, 1, 2]),
+        capabilities=choices.one([None, ()]),
+        no_new_privs=choices.flag(),
+        limits=limits,
+        watchdog=choices.one([None, 1.0]),
+    )
+
+
+def start_of(choices: Choices) -> tuple[Launch, Arrival, bool]:
+    service = service_of(choices)
+    rights = choices.one([None, Rights(service.uid, service.gid, service.gids)])
+    stdin, stdout, stderr, *others = [choices.one(SOURCES) for _ in range(3 + choices.below(4))]
     launch = Launch(
-        argv=("/bin/true",), env={"A": "1"}, service=service, stdio=draw(st.tuples(*[SOURCES] * 3)), error_fd=9,
-        fds=tuple([("n", source) for source in draw(st.lists(SOURCES, max_size=3))]),
-        nofile_soft=draw(st.integers(1, 3)), is_root=draw(st.booleans()), keyring=draw(st.booleans()), rights=rights,
-        spared=draw(st.booleans()), ignored=draw(IDS), watchdog_usec=draw(IDS),
-        worker=draw(st.booleans()),
+        argv=("/bin/true",), env={"A": "1"}, service=service, stdio=(stdin, stdout, stderr), error_fd=9,
+        fds=tuple([("n", source) for source in others]),
+        nofile_soft=1 + choices.below(3), is_root=choices.flag(), keyring=choices.flag(), rights=rights,
+        spared=choices.flag(), ignored=choices.below(3), watchdog_usec=choices.below(3),
+        worker=choices.flag(),
     )  # fmt: skip
     fds = sorted(descriptors(launch))
-    sent = tuple([fd for fd in fds if draw(st.booleans())])
-    numbers = draw(st.permutations(range(6)))
+    sent = tuple(choices.some(fds))
+    numbers = choices.one(list(permutations(range(6)))[::3])  # 240, as a choice is one of 256
     arrival = Arrival(dict(zip(fds, numbers, strict=False)), numbers[-1], tuple({*fds} - {*sent}), sent)
-    return launch, arrival, draw(st.booleans())
+    return launch, arrival, choices.flag()
+
+
+STARTS = choices(30, 60).map(start_of)
 
 
 def plan_of(start: tuple[Launch, Arrival, bool]) -> bytes:
@@ -69,7 +76,7 @@ def plan_of(start: tuple[Launch, Arrival, bool]) -> bytes:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(starts(), min_size=2, max_size=4))
+@given(st.lists(STARTS, min_size=2, max_size=4))
 def test_kept_steps_are_those_of_the_same_values(several: list[tuple[Launch, Arrival, bool]]) -> None:
     kept = [plan_of(start) for start in several]
     for start, plan in zip(several, kept, strict=True):
@@ -116,7 +123,7 @@ CHANGED: dict[str, Any] = {
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(starts(), min_size=2, max_size=6))
+@given(st.lists(STARTS, min_size=2, max_size=6))
 def test_a_service_that_starts_again_gets_the_plan_of_its_values(several: list[tuple[Launch, Arrival, bool]]) -> None:
     plans = Plans()
     for start in [start for start in several for _ in range(2)]:
