@@ -20,7 +20,7 @@ from dataclasses import fields
 from typing import Any
 
 from supervisor.definitions.problems import place
-from supervisor.definitions.service import Backoff, Definitions, Descriptor, Service, Settings, default_of
+from supervisor.definitions.service import Accept, Backoff, Definitions, Descriptor, Service, Settings, default_of
 from supervisor.errors import DefinitionsError
 
 Record = dict[str, Any]
@@ -36,6 +36,7 @@ _DESCRIPTOR = saved_fields(Descriptor)
 _SERVICE = saved_fields(Service)
 _SETTINGS = saved_fields(Settings)
 _BACKOFF = saved_fields(Backoff)
+_ACCEPT = saved_fields(Accept)
 _RENAMED = {saved: name for name, saved, _default in _SERVICE if saved != name}
 _STANDARD = ("stdin", "stdout", "stderr")
 
@@ -50,6 +51,8 @@ def service_record(service: Service) -> Record:
         record["fd"] = [differing(descriptor, _DESCRIPTOR) for descriptor in service.fd]
     if "backoff" in record:
         record["backoff"] = differing(service.backoff, _BACKOFF)
+    if service.accept is not None:
+        record["accept"] = differing(service.accept, _ACCEPT)
     return record
 
 
@@ -163,6 +166,7 @@ class SharedValues:
             **dict.fromkeys(_STANDARD, self._descriptor),
             "fd": lambda values: self._one(tuple(self._descriptor(value) for value in values)),
             "backoff": lambda value: self._one(Backoff(**value)),
+            "accept": lambda value: self._one(Accept(**value)),
             "env": self._dict,
             "login_env": self._dict,
             "limits": lambda value: self._dict({name: tuple(pair) for name, pair in value.items()}),

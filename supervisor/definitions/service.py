@@ -136,6 +136,11 @@ class Descriptor:
             return self.access in ("r", "r+") and self.path != "/dev/null"
         return self.kind != "log" and not self.connect
 
+    @property
+    def accepts(self) -> bool:
+        """Whether it is a listening socket, which has a connection for each client."""
+        return self.kind in ("tcp", "stream", "seqpacket") and not self.connect
+
     def describe(self) -> str:
         """Return text for people: `udp 127.0.0.1:69`, `stream /run/x`, `file /etc/y r`, `log`."""
         where = f" in netns {self.netns}" if self.netns else ""
@@ -163,6 +168,29 @@ class Backoff:
     factor: float = 2.0
     max: float = 30.0
     jitter: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """One process for each connection.
+
+    A session has its connection as `descriptor`: 0, and then as 1 as well, or 3. At most `max` sessions run at a
+    time, `per_source` of one client, which is `v4` or `v6` bits of an address or a uid (0: any number). `on_limit` says
+    what becomes of clients beyond `max`. `linger` is how long the acceptor stays without sessions and clients, None
+    for good.
+    """
+
+    descriptor: int = 0
+    max: int = 256
+    per_source: int = 0
+    v4: int = 32
+    v6: int = 64
+    on_limit: Literal["wait", "refuse"] = "wait"
+    session_timeout: float | None = None
+    nodelay: bool = False
+    keepalive: bool = False
+    linger: float | None = 10.0
+    session_log: Literal["failures", "all", "none"] = "failures"
 
 
 NULL_IN = Descriptor("file", name="stdin", path="/dev/null", access="r")
@@ -256,6 +284,7 @@ class Service:
     # life
     autostart: bool = _key(True, "status", name="status", change=_ADOPT)
     demand: bool = _follows(False, "status", _ADOPT)
+    accept: Accept | None = _key(None, "accept", about_process=True)
     task: bool = _key(False, "boolean", change=_ADOPT)
     restart: Literal["always", "on-failure", "never"] = _key(
         "always", "choice", "always", "on-failure", "never", change=_ADOPT

@@ -22,6 +22,7 @@ Convert = Callable[[Any, Checking], Any]
 
 # the converter of each key, by the kind that its field of `Service` names
 CONVERTERS: dict[str, Convert] = {
+    "accept": tables.accept,
     "arguments": tables.arguments,
     "backoff": tables.backoff,
     "boolean": plain.boolean,
@@ -62,6 +63,24 @@ MAKERS: dict[str, Callable[..., Convert]] = {  # kinds whose converter is made f
     "services": tables.services,
     "standard": standard,
     "statuses": tables.statuses,
+}
+
+_NO_MESSAGES = "the main process is the acceptor, which sends no messages"
+_NO_SIGNALS = "a signal would end the acceptor alone"
+_NOT_WITH_ACCEPT = {  # keys with the reasons
+    "stdin": "the connection is there",
+    "stdout": "the connection is there",
+    "ready": "a session is started for a client that waits already",
+    "watchdog": _NO_MESSAGES,
+    "fdstore_max": _NO_MESSAGES,
+    "task": "there is no end of clients",
+    "control": "there are any number of sessions, and none is asked",
+    "forking": "a session ends with its process, so have the program stay in the foreground",
+    "handover_signal": _NO_SIGNALS,
+    "reload_signal": _NO_SIGNALS,
+    "kill_mode": "the end of the acceptor ends no session, and stop ends all of them",
+    "success_status": "sessions may end with any status",
+    "no_restart_status": "sessions may end with any status",
 }
 
 FIRST_FD = 3
@@ -141,6 +160,8 @@ def of_module(
         missing = "functions" if not functions else "process: user is that of its functions"
         checking.problem(f"is for a module with functions and a process, and this has no {missing}", "function_user")
     _check(merged, raw, checking)
+    if functions and merged.get("accept") is not None:
+        checking.problem("does not go with functions: write a table instead of a module", "accept")
     service = _service(merged, checking, {**lines, **{function_key(name): line for name, line in functions.items()}})
     as_root = bool(functions) and has_process and not {"user", "function_user"} & merged.keys()
     return replace(service, functions=tuple(functions), functions_as_root=as_root)
@@ -289,6 +310,7 @@ def _check(merged: Converted, raw: dict[str, Any], checking: Checking) -> None:
     _check_forking(merged, checking)
     _check_ready(merged, checking)
     _check_demand(merged, raw, checking)
+    _check_accept(merged, checking)
     if merged.get("control") and any(entry.name == "control" for entry in merged.get("fd", ())):
         checking.problem("another descriptor has the name 'control', which control = true gives to its socket", "fd")
 
@@ -328,6 +350,30 @@ def _check_demand(merged: Converted, raw: dict[str, Any], checking: Checking) ->
         checking.problem(text, "status")
 
 
+def _check_accept(merged: Converted, checking: Checking) -> None:
+    """Check `accept`: the main process is the acceptor, and the program knows its connection alone."""
+    accept = merged.get("accept")
+    if accept is None:
+        return
+    if "exec" not in merged:
+        checking.problem("needs exec: a program that is started for each connection", "accept")
+    table = merged.get("fd", ())
+    if not table:
+        checking.problem("needs listening sockets in fd: tcp(…), stream(…) or seqpacket(…)", "accept")
+    for number, spec in enumerate(table, 1):
+        if not spec.accepts:
+            text = f"{spec.describe()} has no connections: with accept, all of fd are listening sockets"
+            checking.problem(text, "fd", number)
+    default = Service("")
+    wrong = {
+        key: why for key, why in _NOT_WITH_ACCEPT.items() if merged.get(key, plain := getattr(default, key)) != plain
+    }
+    if accept.descriptor != 0:
+        wrong.pop("stdout", None)
+    for key, why in wrong.items():
+        checking.problem(f"does not go with accept: {why}", key)
+
+
 def _check_ready(merged: Converted, checking: Checking) -> None:
     if "ready_fd" not in merged:
         return
@@ -354,6 +400,9 @@ def _derive(fields: dict[str, Any]) -> None:
     """Set defaults that follow from other keys."""
     if fields.get("task"):
         fields.setdefault("restart", "never")
+    if fields.get("accept") is not None:
+        fields["demand"] = True
+        fields.setdefault("stderr", Descriptor("log", "stderr"))  # the acceptor writes there, too
     if fields.get("demand"):
         fields.setdefault("start_limit", None)  # nobody can close a port by clients that make the service fail
     if fields.get("ready") == "fd":

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
 from ipaddress import IPv4Network, IPv6Network
 
 from supervisor.launch import ACCEPTOR
@@ -107,6 +108,18 @@ def encode(options: Options) -> bytes:
         body += data + bytes(-len(data) % 8)
     size = begin + len(body) + 8  # the last byte is NUL
     return _HEAD.pack(_MAGIC, _VERSION, size, 0) + _numbers(options) + heads + body + bytes(8)
+
+
+def sealed(name: str, data: bytes) -> int:
+    """Return a memfd that nobody can change, which the caller owns. Raises OSError."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.write(fd, data)  # a memfd takes all of it
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _numbers(options: Options) -> bytes:

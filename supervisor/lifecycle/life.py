@@ -202,7 +202,8 @@ def spares_others(service: Service, life: Life, clean: bool = False) -> bool:
     # processes of a function stay for the next function
     if life.step is Step.SETUP and life.state is State.STOPPING and clean:
         return "stop" in service.functions or is_renewed(service, life)
-    return service.kill_mode == "process" and not goes_down(life)
+    # sessions outlive their acceptor
+    return (service.kill_mode == "process" or service.accept is not None) and not goes_down(life)
 
 
 def in_call(life: Life) -> bool:
@@ -230,7 +231,7 @@ def lets_end(service: Service, life: Life) -> bool:
 
     This is the case after an order; handling a crash takes no longer because of leftovers.
     """
-    orders = (Then.REST, Then.START, Then.SLEEP)
+    orders = (Then.REST, Then.START, Then.SLEEP) if service.accept is None else (Then.REST,)
     ordered = life.state is State.STOPPING and life.then in orders and not life.killed
     was_up = service.has_process and life.step not in (Step.CHECK, Step.SETUP, Step.TEARDOWN)
     return ordered and was_up and service.kill_mode in ("all", "group")

@@ -143,10 +143,13 @@ def wait_again(life: Life, now: float) -> Life:
     return enter(life, State.WAITING, now, life.reason)._replace(set_up=life.set_up)
 
 
-def wait_by_itself(service: Service, life: Life, now: float, reason: str) -> Life:
-    """Return the life of a service that goes on without an order: one on demand waits for its next client."""
-    then = Then.SLEEP if service.demand else Then.START
-    return enter(life, State.WAITING, now, reason)._replace(then=then)
+def wait_by_itself(service: Service, life: Life, now: float, reason: str, clean: bool = False) -> Life:
+    """Return the life of a service that goes on without an order: one on demand waits for its next client.
+
+    An acceptor that has failed starts again, as there may be sessions.
+    """
+    sleeps = service.demand and (clean or service.accept is None)
+    return enter(life, State.WAITING, now, reason)._replace(then=Then.SLEEP if sleeps else Then.START)
 
 
 def fall_asleep(life: Life, now: float) -> Transition:
@@ -203,7 +206,8 @@ def _ended(
             return give_up(service, life, now, listed)
         return enter(life, State.STOPPED, now, listed), (Act.RELEASE,)
     if clean and service.demand:
-        return wait_by_itself(service, life, now, reason), ()  # failures are forgotten once it has served its client
+        # failures are forgotten once it has served its client
+        return wait_by_itself(service, life, now, reason, clean), ()
     if clean and service.restart != "always":
         return enter(life, State.STOPPED, now, reason), (Act.RELEASE,)
     return _crashed(service, life, now, reason, spread, until)

@@ -45,7 +45,8 @@ class Kin:
         """Learn the processes that may leave the session of the main process and be inherited by spawnd."""
         if unit.cgroup is not None:
             return
-        unit.leftover_pids = still_living(unit.leftover_pids) | descendants_of(run.pid, run.started)
+        known = unit.leftover_pids | _sessions(unit)
+        unit.leftover_pids = still_living(known) | descendants_of(run.pid, run.started)
         if run.pidfd >= 0:  # no child of ours: spawnd neither inherits its orphans nor reaps it
             unit.leftover_pids = family(_with(unit, run), look_at_all())
             unit.leftover_pids.pop(run.pid, None)  # the main process itself is no leftover
@@ -65,8 +66,13 @@ class Kin:
 
         Processes that have left the session are known from before.
         """
+        if unit.session_table is not None:
+            from supervisor.launch.session_table import end_generation  # most hosts have no acceptor
+
+            end_generation(unit.session_table)
         if unit.cgroup is not None:
             return
+        unit.leftover_pids |= _sessions(unit)
         if run.pidfd >= 0 or unit.leftover_pids:
             unit.leftover_pids = family(_with(unit, run), look_at_all())
         elif has_child_in_group(run.pid):
@@ -76,6 +82,7 @@ class Kin:
         """Learn the leftovers of a process that is dead and not reaped: they are to live on."""
         if unit.cgroup is not None:
             return
+        unit.leftover_pids |= _sessions(unit)
         if unit.leftover_pids or run.pidfd >= 0 or has_orphans(self._children.pids() | {run.pid}):
             unit.leftover_pids = self._living_with(unit, _with(unit, run))
 
@@ -152,6 +159,20 @@ class Kin:
         if others != unit.leftover_pids:
             unit.leftover_pids = others
             self._touch(unit)
+
+
+def _sessions(unit: Unit) -> dict[int, int]:
+    """Return the living sessions of the unit's acceptors by pid, with their start times."""
+    if unit.session_table is None:
+        return {}
+    from supervisor.launch.session_table import read_sessions
+
+    known = {session.pid: session for session in read_sessions(unit.session_table)}
+    return {
+        process.pid: process.started
+        for process in read_processes(known)
+        if known[process.pid].earliest <= process.started <= known[process.pid].latest and process.state not in "ZX"
+    }
 
 
 def _with(unit: Unit, run: Run) -> dict[int, int]:

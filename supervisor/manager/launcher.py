@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair  # that of `socket` makes two more objects
 from collections.abc import Callable, Iterable
@@ -9,7 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from select import EPOLLIN
 
-from supervisor.definitions.service import FIRST, STDIO, Service, Slot
+from supervisor.definitions.service import FIRST, STDIO, Accept, Service, Slot
 from supervisor.launch.program import Arrival
 from supervisor.lifecycle.life import Step
 from supervisor.log.logger import LOG_VARIABLE, TO_SYSLOG, log, notice
@@ -17,7 +18,7 @@ from supervisor.loop.loop import Loop
 from supervisor.manager import functions
 from supervisor.manager.functions import Sources
 from supervisor.manager.host import HostFacts
-from supervisor.manager.unit import Unit
+from supervisor.manager.unit import SESSIONS, Unit
 from supervisor.manager.worker import OPTIONS, ForkServers, load_shared, load_worker, options_file, worker_command
 from supervisor.notify.receiver import Receiver
 from supervisor.notify.service_side import LAST_VARIABLE
@@ -29,7 +30,7 @@ from supervisor.process.fork import fork
 from supervisor.process.fork_server import ForkServer
 from supervisor.process.held_descriptors import NULL_PATH, is_null, open_elsewhere
 from supervisor.process.launch import Launch, Source
-from supervisor.process.launch_plan import Plans, descriptors, make_plan
+from supervisor.process.launch_plan import Plans, as_acceptor, descriptors, make_plan, session_plan
 from supervisor.process.network_namespace import namespace_of_name
 from supervisor.process.pids import clock_ticks, start_time_since
 from supervisor.process.pipes import LONGEST_REST, REST, Pipes
@@ -40,6 +41,7 @@ READ_PAUSE = 0.1  # seconds until a notification is tried again for which no chi
 # seconds of a turn from which on a service rests after its notifications; its senders wait in their queue meanwhile
 LONG_TURN = 0.002
 MakePlan = Callable[[Launch, Arrival, bool], bytes]
+LONGEST_S = 1e9  # without a limit of time
 LOG_FD = 2  # spawnd's own stderr, which workers share
 
 
@@ -94,6 +96,7 @@ class Launcher:
                 rewound=unit.table.rewound(),
                 worker=bool(service.worker) and not apart,
             )
+            launch = self._as_acceptor(unit, launch, theirs)
             begun = clock_ticks()
             if launch.worker and self._fork_servers.takes(launch):
                 pid = self._fork_servers.fork(launch, error_fd)
@@ -104,6 +107,37 @@ class Launcher:
                 pid = self._start(launch, owner, error_fd, hears=unit.feed is None, make=make)
             ours.pop_all()
         return Run(pid, Role.MAIN, error_fd, ready_fd, started=start_time_since(begun, pid), netns=netns)
+
+    def _as_acceptor(self, unit: Unit, launch: Launch, theirs: ExitStack) -> Launch:
+        """Return the launch of the acceptor of a service with `accept`, and any other launch unchanged."""
+        service = unit.service
+        if service.accept is None:
+            return launch
+        from supervisor.launch.acceptor import open_acceptor, sealed  # most hosts have no acceptor
+
+        listeners = tuple(range(FIRST + 1, FIRST + 1 + len(service.fd)))
+        plan, table, _kept, processes, last, program = range(listeners[-1] + 1, listeners[-1] + 7)
+        options = _acceptor_options(service, service.accept, plan, table, processes, listeners)
+        with step("set up the acceptor of", service.name):
+            own = []
+            for make in (
+                partial(sealed, "plan", session_plan(service, self._host.nofile_soft)),
+                partial(os.open, "/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
+                partial(sealed, "options", options),
+                open_acceptor,
+            ):
+                own.append(make())
+                theirs.callback(os.close, own[-1])
+            kept = _session_table(unit)
+        # the acceptor closes its table once it has mapped it; the second descriptor is for a spawnd after a loss
+        sources: tuple[Source, ...] = (NULL_PATH, *(fd for _, fd in self._table(unit)), own[0], kept, kept, *own[1:])
+        return launch._replace(
+            argv=("acceptor", str(last)),
+            service=as_acceptor(service),
+            stdio=(NULL_PATH, *launch.stdio[1:]),
+            fds=tuple(("", source) for source in sources),
+            acceptor=program,
+        )
 
     def check(self, unit: Unit, owner: Child, looks: bool = False) -> Run:
         """Start the unit's check command, as its user and with its descriptor table. Raises StepError.
@@ -204,6 +238,8 @@ class Launcher:
         unit.table.close_disconnected()
         unit.table.open_missing(service)
         self.bind_receiver(unit)
+        if service.accept is None and unit.session_table is not None:  # of the definition before
+            unit.store.remove(SESSIONS)
         subtree = self._host.subtree
         if subtree is None:
             return
@@ -367,6 +403,41 @@ class Launcher:
     @staticmethod
     def _slot(unit: Unit, slot: Slot, null: bool) -> Source:
         return NULL_PATH if null else unit.table.fd(slot)
+
+
+def _acceptor_options(
+    service: Service, accept: Accept, plan: int, table: int, processes: int, listeners: tuple[int, ...]
+) -> bytes:
+    """Return the options of an acceptor that has its descriptors at these numbers."""
+    from supervisor.launch.acceptor import Options, encode
+
+    options = Options(
+        *(plan, table, processes, listeners),
+        max=accept.max,
+        per_source=accept.per_source,
+        v4_bits=accept.v4,
+        v6_bits=accept.v6,
+        refuses=accept.on_limit == "refuse",
+        session_timeout=accept.session_timeout or 0,
+        stop_signal=service.stop_signal,
+        stop_timeout=LONGEST_S if service.stop_timeout is None else service.stop_timeout,
+        nodelay=accept.nodelay,
+        keepalive=accept.keepalive,
+        linger=accept.linger,
+        logged=accept.session_log,
+    )
+    return encode(options)
+
+
+def _session_table(unit: Unit) -> int:
+    """Return the unit's table of sessions, which is made for its first acceptor. Raises OSError."""
+    from supervisor.launch.session_table import make_table
+
+    if unit.session_table is None:
+        unit.store.add(SESSIONS, [make_table()], polled=False, limit=1, trusted=True)
+    if unit.session_table is None:
+        raise OSError(errno.ENOTSUP, "the kernel does not identify its descriptor")
+    return unit.session_table
 
 
 def _notifies(service: Service) -> bool:

@@ -192,7 +192,8 @@ class Processes:
             with logged(unit):
                 self._kin.before_stop(unit, run)
         if run is None or run.role is not Role.MAIN or not tells_all(service, unit.life):
-            self.signal(unit, service.stop_signal)
+            # an acceptor ends by TERM alone; its sessions are told once it is gone
+            self.signal(unit, service.stop_signal if service.accept is None else signal.SIGTERM)
         elif unit.cgroup is not None:
             with logged(unit):
                 unit.cgroup.signal(service.stop_signal)

@@ -37,6 +37,7 @@ from supervisor.process.waiting import Waiting
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 CPUCLOCK_SCHED = 2  # <linux/posix-timers.h>: the clock of a process, as clock_getcpuclockid(3) returns it
 
+SESSIONS = ":sessions"  # name of the table of an acceptor in its store, which no service can use
 NAMES = 5  # names in one list; the others are only counted
 COUNTED = (State.ASLEEP, State.STARTING, State.WAITING, State.STOPPING, State.DONE, State.STOPPED)
 NAMED = (State.FAILED, State.BACKOFF)
@@ -165,6 +166,11 @@ class Unit:
     def undecided(self) -> str:
         """Why none of its processes in the background has been chosen as the daemon; '' without a search."""
         return self.rest.undecided if isinstance(self.rest, Background) else ""
+
+    @property
+    def session_table(self) -> int | None:
+        """The table of the sessions of its acceptors, which its store owns; None without one."""
+        return next((fd for name, fd in self.store.entries() if name == SESSIONS), None)
 
     @property
     def lacks_control_socket(self) -> bool:

@@ -27,6 +27,9 @@ class Launch(NamedTuple):
     the service's user, even if this process belongs to root. Paths through links of other users are accessed
     with these rights, or not at all.
 
+    `acceptor` is the number that the program of an acceptor has in the process, which executes it in place of a path;
+    -1 for others.
+
     `marks` identify the files at the paths of the table; the start fails if a path leads elsewhere by now.
     `emptied` are the slots of files to truncate, `rewound` those of files to read from the beginning.
     """
@@ -50,6 +53,7 @@ class Launch(NamedTuple):
     keyring: bool = False
     rights: Rights | None = None
     marks: tuple[Mark, ...] = ()
+    acceptor: int = -1
     emptied: tuple[Slot, ...] = ()
     rewound: tuple[Slot, ...] = ()
     ignored: int = SETTABLE

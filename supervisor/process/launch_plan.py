@@ -16,10 +16,12 @@ import errno
 import os
 import resource
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from operator import attrgetter
 
-from supervisor.definitions.service import UNLIMITED, Service, slot_name
+from supervisor.definitions.service import FIRST, UNLIMITED, Service, slot_name
+from supervisor.launch import ACCEPTOR
 from supervisor.launch.operations import Kind, operation, plan
 from supervisor.launch.program import Arrival
 from supervisor.linux.capabilities import CAPABILITIES, SETPCAP, has_effective, permitted
@@ -206,10 +208,43 @@ def with_descriptors(limits: Limits, soft: int, hard: int) -> Limits:
 
 def early_limit(name: str, soft: int, hard: int) -> tuple[int, int] | None:
     """Return what to set of a limit at first: of a limit that binds this process a rise of the hard one, or nothing."""
-    if name not in BIND_US:
-        return soft, hard
+    return _rise(name, hard) if name in BIND_US else (soft, hard)
+
+
+def _rise(name: str, hard: int) -> tuple[int, int] | None:
+    """Return a limit of this process with a hard one that is raised to `hard`; None if it need not be raised."""
     soft_now, hard_now = resource.getrlimit(RESOURCES[name])
     return None if _lower(hard, hard_now) == hard else (soft_now, hard)
+
+
+def as_acceptor(service: Service) -> Service:
+    """Return the definition by which the acceptor of a service is set up: what is for sessions is in `session_plan`.
+
+    The user of a session may raise no hard limit, so this is done here.
+    """
+    raised = {name: pair for name, (_, hard) in service.limits.items() if (pair := _rise(name, hard))}
+    return replace(service, limits=raised, no_new_privs=False, listen_fds=False)
+
+
+def session_plan(service: Service, nofile_soft: int) -> bytes:
+    """Return the plan of a session: `docs/design/accept.md`."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limits = with_descriptors(service.limits, nofile_soft, hard)
+    is_first = service.accept is None or service.accept.descriptor == 0
+    told = () if is_first or not service.listen_fds else (*_assigned(_ONE_CONNECTION), _LISTEN_PID)
+    argv = (service.exec, *service.arg)
+    return plan([
+        *_begin(False, True, 0),
+        operation(Kind.MOVE, "place", numbers=[FIRST, 0, FIRST, 1] if is_first else [FIRST, FIRST]),
+        *(_limit(Kind.LIMIT, name, *pair) for name, pair in limits.items() if name not in BIND_US),
+        *told,
+        *(_limit(Kind.BINDING_LIMIT, name, *limits[name]) for name in BIND_US if name in limits),
+        *((operation(Kind.NO_NEW_PRIVS, "set no_new_privs"),) if service.no_new_privs else ()),
+        operation(Kind.EXECUTE, "exec", argv[0], [service.expand_env], argv, errno.ENOMEM, NO_MEMORY),
+    ])  # fmt: skip
+
+
+_ONE_CONNECTION = ["LISTEN_FDS=1", "LISTEN_FDNAMES=connection"]
 
 
 def _lower(one: int, other: int) -> int:
@@ -372,5 +407,10 @@ def _end(cwd: str, umask: int, no_new_privs: bool, rights: Rights | None, limits
 def _execution(launch: Launch) -> Made:
     if launch.worker:
         return ()
-    numbers, cause = [launch.service.expand_env], "the limits leave no memory for it"
-    return (operation(Kind.EXECUTE, "exec", launch.argv[0], numbers, launch.argv, errno.ENOMEM, cause),)
+    if launch.acceptor >= 0:
+        return (operation(Kind.EXECUTE_DESCRIPTOR, "exec", ACCEPTOR, [launch.acceptor], launch.argv),)
+    numbers = [launch.service.expand_env]
+    return (operation(Kind.EXECUTE, "exec", launch.argv[0], numbers, launch.argv, errno.ENOMEM, NO_MEMORY),)
+
+
+NO_MEMORY = "the limits leave no memory for it"

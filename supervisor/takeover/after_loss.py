@@ -179,7 +179,8 @@ class TakeOver:
             run.ready_fd = self._files_of(run).reading_end(service.ready_fd or -1)
         self._manager.rebuild(unit)
         self._manager.processes.bind_receiver(unit)
-        if unit.cgroup is None and (service.kill_mode == "process" or unit.life.state is State.STOPPING):
+        outlives = service.kill_mode == "process" or service.accept is not None
+        if unit.cgroup is None and (outlives or unit.life.state is State.STOPPING):
             unit.leftover_pids = relatives({**unit.leftover_pids, run.pid: run.started}, look_at_all())
             unit.leftover_pids.pop(run.pid, None)
         lost = unit.table.missing(service)

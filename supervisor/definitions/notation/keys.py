@@ -10,7 +10,7 @@ from typing import Any
 from supervisor.definitions import scalars
 from supervisor.definitions.notation import lua
 from supervisor.definitions.notation.quantity import duration, limit, resource, size, timeout
-from supervisor.definitions.service import KEYS, Backoff, Descriptor, Key, Service
+from supervisor.definitions.service import KEYS, Accept, Backoff, Descriptor, Key, Service
 
 INTERNET = ("udp", "tcp")
 STANDARD = ("stdin", "stdout", "stderr")
@@ -118,7 +118,34 @@ def _backoff(backoff: Backoff) -> str:
     )
 
 
+def _accept(accept: Accept | None) -> str:
+    """Return the options that differ from the defaults, `true` if there are none."""
+    if accept is None:
+        return lua.boolean(False)
+    found = {name: show(getattr(accept, name)) for name, show in _ACCEPT.items() if _differs(accept, name)}
+    if accept.per_source:
+        bits = {name: str(getattr(accept, name)) for name in ("v4", "v6") if _differs(accept, name)}
+        found["per_source"] = lua.table({"n": str(accept.per_source), **bits}) if bits else str(accept.per_source)
+    return lua.table(found) if found else lua.boolean(True)
+
+
+def _differs(accept: Accept, name: str) -> bool:
+    return bool(getattr(accept, name) != getattr(_ACCEPTS, name))
+
+
+_ACCEPTS = Accept()
+_ACCEPT: dict[str, Callable[[Any], str]] = {
+    "descriptor": str,
+    "max": str,
+    "on_limit": lua.string,
+    "session_timeout": timeout,
+    "nodelay": lua.boolean,
+    "keepalive": lua.boolean,
+    "linger": timeout,
+    "session_log": lua.string,
+}
 VALUES: dict[str, Callable[[Any], str]] = {
+    "accept": _accept,
     "arguments": lua.strings,
     "backoff": _backoff,
     "boolean": lua.boolean,
@@ -164,7 +191,7 @@ def _descriptors(service: Service, key: Key) -> str:
 
 
 def _status(service: Service, key: Key) -> str:
-    return lua.string("demand" if service.demand else "start" if service.autostart else "stop")
+    return lua.string("stop" if not service.autostart else "demand" if service.demand else "start")
 
 
 def _worker_options(service: Service, key: Key) -> str:

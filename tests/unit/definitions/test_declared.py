@@ -14,6 +14,7 @@ from supervisor.definitions.service import (
     FUNCTIONS,
     KEY_OF_FIELD,
     KEYS,
+    Accept,
     Backoff,
     Change,
     Descriptor,
@@ -34,12 +35,14 @@ SAVED = {
         fdstore_max control
         check functions functions_as_root functions_digest text function_user function_ids login_env listen_fds
         expand_env io_class io_priority scheduling timer_slack success_status no_restart_status forking pid_file
+        accept
     """,
     Descriptor: """
         kind name path access host port connect backlog mode owner group reuseport freebind transparent v6only nodelay
         passcred netns mark sndbuf rcvbuf
     """,
     Backoff: "first factor max jitter",
+    Accept: "descriptor max per_source v4 v6 on_limit session_timeout nodelay keepalive linger session_log",
     Settings: "control_group log_level cgroup places",
 }
 

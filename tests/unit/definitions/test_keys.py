@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from supervisor.definitions.service import KEYS, Backoff
+from supervisor.definitions.service import KEYS, Accept, Backoff, Descriptor
 from tests.unit.definitions.loading import Files
 
 UNLIMITED = -1
@@ -80,6 +80,22 @@ GOOD: list[tuple[str, str, object]] = [
     ("healthy_after = 0", "healthy_after", 0.0),
     ('backoff = { first = "200ms", factor = 1.5 }', "backoff", Backoff(first=0.2, factor=1.5)),
     ("start_limit = false", "start_limit", None),
+    ("accept = false", "accept", None),
+    ("accept = true, fd = { stream('/s') }", "accept", Accept()),
+    ("accept = true, fd = { stream('/s') }", "demand", True),
+    ("accept = true, fd = { stream('/s') }", "start_limit", None),
+    ("accept = true, fd = { stream('/s') }", "stderr", Descriptor("log", "stderr")),
+    ("accept = true, status = 'stop', fd = { stream('/s') }", "autostart", False),
+    (
+        "accept = { descriptor = 3, max = 9, per_source = { n = 2, v6 = 56 }, linger = false }, fd = { stream('/s') }",
+        "accept",
+        Accept(descriptor=3, max=9, per_source=2, v6=56, linger=None),
+    ),
+    (
+        "accept = { per_source = 3, session_timeout = '1h', session_log = 'all' }, fd = { stream('/s') }",
+        "accept",
+        Accept(per_source=3, session_timeout=3600.0, session_log="all"),
+    ),
     ("start_limit = 3", "start_limit", 3),
     ('ready = "notify"', "ready", "notify"),
     ('ready = "fd"', "ready_fd", 3),
@@ -101,6 +117,26 @@ GOOD: list[tuple[str, str, object]] = [
 ]
 
 BAD: list[tuple[str, str]] = [
+    ("accept = 1", "accept: has to be a table with names, like { max = 100 }, not 1"),
+    ("accept = { mx = 1 }", "accept.mx: unknown, did you mean 'max'?"),
+    ("accept = { max = 0 }", "accept.max: 0 is out of range, from 1 to 16384"),
+    ("accept = { descriptor = 1 }", "accept.descriptor: has to be 0, the connection is descriptors 0 and 1, or 3"),
+    ("accept = { per_source = { v4 = 8 } }", "accept.per_source: has to say n, the number of sessions"),
+    ("accept = { per_source = { n = 1, v5 = 8 } }", "accept.per_source: 'v5' is unknown, it has n, v4 and v6"),
+    ("accept = { on_limit = 'drop' }", "accept.on_limit: 'drop' is not 'wait' or 'refuse'"),
+    ("accept = true", "accept: needs listening sockets in fd: tcp(…), stream(…) or seqpacket(…)"),
+    ("accept = true, fd = { udp('::', 1) }", "fd[1]: udp [::]:1 has no connections: with accept, all of fd are"),
+    ("accept = true, fd = { stream('/s', 'connect') }", "fd[1]: stream /s connected has no connections"),
+    ("accept = true, fd = { stream('/s') }, stdin = file('/f')", "stdin: does not go with accept: the connection is"),
+    ("accept = true, fd = { stream('/s') }, stdout = log()", "stdout: does not go with accept: the connection is"),
+    ("accept = true, fd = { stream('/s') }, ready = 'notify'", "ready: does not go with accept: a session is started"),
+    ("accept = true, fd = { stream('/s') }, watchdog = 1", "watchdog: does not go with accept: the main process is"),
+    ("accept = true, fd = { stream('/s') }, task = true", "task: does not go with accept: there is no end of clients"),
+    ("accept = true, fd = { stream('/s') }, fdstore_max = 1", "fdstore_max: does not go with accept: the main process"),
+    ("accept = true, fd = { stream('/s') }, control = true", "control: does not go with accept: there are any number"),
+    ("accept = true, fd = { stream('/s') }, forking = true", "forking: does not go with accept: a session ends with"),
+    ("accept = true, fd = { stream('/s') }, reload_signal = 1", "reload_signal: does not go with accept: a signal"),
+    ("accept = true, fd = { stream('/s') }, kill_mode = 'process'", "kill_mode: does not go with accept: the end of"),
     ("description = 3", "description: has to be text, not 3"),
     ('exec = "bin/x"', "exec: 'bin/x' is not an absolute path"),
     ("exec = true", "exec: has to be text, not true"),

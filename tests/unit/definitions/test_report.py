@@ -34,6 +34,8 @@ x = {
 y = { worker = "accessory", task = true, options = { a = { b = { 1, 2.5, true, "x" } } } }
 z = { exec = "/x" }
 b = { exec = "/x", forking = true, pid_file = "/p" }
+a = { exec = "/x", fd = { seqpacket("/a") }, accept = { max = 3, per_source = { n = 2, v4 = 24 }, linger = false } }
+t = { exec = "/x", fd = { tcp("127.0.0.1", 2) }, accept = true, status = "stop" }
 """
 MODULE = """
 module("m")

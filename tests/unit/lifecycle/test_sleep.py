@@ -6,10 +6,21 @@ from dataclasses import replace
 
 import pytest
 
-from supervisor.definitions.service import Service
+from supervisor.definitions.service import Accept, Service
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.dependencies import obstacle
-from supervisor.lifecycle.life import Act, Cause, Life, State, Then, comes_up, is_wanted, lies_down
+from supervisor.lifecycle.life import (
+    Act,
+    Cause,
+    Life,
+    State,
+    Then,
+    comes_up,
+    is_wanted,
+    lets_end,
+    lies_down,
+    spares_others,
+)
 from supervisor.lifecycle.transaction import Standing, Transaction, restarted, slept
 from tests.unit.lifecycle.machine_case import CASES, Case
 
@@ -18,6 +29,31 @@ OF_REST = (State.STOPPED, State.FAILED, State.DONE, State.BACKOFF)
 
 def on_demand(**keys: object) -> Case:
     return Case(demand=True, start_limit=None, **keys)
+
+
+def test_an_acceptor_starts_again_after_a_failure_and_sleeps_after_success() -> None:
+    case = on_demand(accept=Accept(), healthy_after=5.0).running()
+    case.now += 10
+    assert case.exited(clean=False) == (State.WAITING, ())
+    assert case.life.then is Then.START
+    case(machine.dependencies_met)
+    assert case.exited(clean=False)[0] is State.BACKOFF
+    case.now += 100
+    assert case(machine.timed_out)[0] is State.WAITING
+    assert case.life.then is Then.START
+    case = on_demand(accept=Accept()).running()
+    assert case.exited(clean=True) == (State.WAITING, ())
+    assert case.life.then is Then.SLEEP
+
+
+def test_sessions_outlive_their_acceptor_until_a_stop() -> None:
+    case = on_demand(accept=Accept()).running()
+    assert spares_others(case.service, case.life)
+    for order, spares in ((machine.restart, True), (machine.sleep, True), (machine.stop, False)):
+        case(order)
+        assert case.life.state is State.STOPPING
+        assert spares_others(case.service, case.life) is spares
+        assert lets_end(case.service, case.life) is not spares
 
 
 def asleep(**keys: object) -> Case:

@@ -1,0 +1,266 @@
+"""One process for each connection: the acceptor of a real spawnd, its sessions, and what they outlive."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.daemon import Daemon, wait_until
+from tests.integration.conftest import Start, new_folder, telling
+from tests.integration.test_demand import port
+
+PATIENCE = 60.0
+
+# Tells its client what it is, then returns each line until the client is gone.
+SESSION = f"""#!{sys.executable} -IS
+import json, os, resource, signal, socket, sys
+number = int(sys.argv[1])
+connection = socket.socket(fileno=number)
+told = {{
+    "pid": os.getpid(), "uid": os.getuid(), "argv": sys.argv, "env": dict(os.environ),
+    "fds": sorted(map(int, os.listdir("/proc/self/fd")))[:-1], "nofile": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    "same": number == 3 or os.fstat(0) == os.fstat(1), "cwd": os.getcwd(),
+    "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+}}
+if sys.argv[2:] == ["stubborn"]:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+connection.sendall(json.dumps(told).encode() + b"\\n")
+while data := connection.recv(1000):
+    connection.sendall(data)
+"""
+
+DEFINITIONS = """
+_DEFAULT = { exec = "@/session", arg = { "0" }, accept = true, env = { A = "1" } }
+tcp4 = { fd = { tcp("127.0.0.1", 0) }, limits = { nofile = 77 }, cwd = "/tmp" }
+unix = { fd = { stream("@/unix") } }
+packets = { fd = { seqpacket("@/packets") } }
+third = { fd = { tcp("127.0.0.1", 0) }, arg = { "3" }, accept = { descriptor = 3 } }
+two = { fd = { tcp("127.0.0.1", 0), stream("@/two") } }
+few = { fd = { stream("@/few") }, accept = { max = 2, on_limit = "refuse" } }
+brief = { fd = { stream("@/brief") }, accept = { linger = 0 } }
+stubborn = { fd = { stream("@/stubborn") }, arg = { "0", "stubborn" }, stop_timeout = "500ms" }
+missing = { exec = "@/nothing", fd = { stream("@/missing") } }
+"""
+
+
+class Client:
+    """A client of a session, which has told what it is."""
+
+    def __init__(self, address: str | tuple[str, int], kind: int = socket.SOCK_STREAM) -> None:
+        family = socket.AF_INET if isinstance(address, tuple) else socket.AF_UNIX
+        self.socket = socket.socket(family, kind)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(address)
+        self.told: dict[str, Any] = {}
+
+    def hear(self) -> Client:
+        """Wait until the session tells what it is."""
+        data = b""
+        while not data.endswith(b"\n"):
+            part = self.socket.recv(65536)
+            assert part, "the connection was closed"
+            data += part
+        self.told = json.loads(data)
+        return self
+
+    @property
+    def pid(self) -> int:
+        return int(self.told["pid"])
+
+    def is_served(self) -> bool:
+        try:
+            self.socket.sendall(b"x")
+            return self.socket.recv(10) == b"x"
+        except ConnectionError:
+            return False
+
+    def is_cut(self) -> bool:
+        """Wait for the end of the connection."""
+        try:
+            return self.socket.recv(10) == b""
+        except ConnectionError:
+            return True
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+
+def wait_asleep(daemon: Daemon) -> Daemon:
+    wait_until(lambda: daemon.state("missing") == daemon.state("few") == "asleep", "all to be asleep")
+    return daemon
+
+
+def run(start: Start, folder: Any) -> Daemon:
+    (folder / "session").write_text(SESSION)
+    (folder / "session").chmod(0o755)
+    return wait_asleep(start(DEFINITIONS))
+
+
+@pytest.fixture(scope="module")
+def accept_of_all() -> Iterator[Daemon]:
+    with new_folder() as folder:
+        (folder / "session").write_text(SESSION)
+        (folder / "session").chmod(0o755)
+        with Daemon(folder, DEFINITIONS.replace("@", str(folder))) as daemon:
+            yield wait_asleep(daemon)
+
+
+@pytest.fixture
+def accepting(accept_of_all: Daemon) -> Iterator[Daemon]:
+    with telling(accept_of_all) as daemon:
+        yield daemon
+
+
+def path(daemon: Daemon, name: str) -> str:
+    return str(daemon.folder / name)
+
+
+def test_a_client_of_tcp_has_a_process_of_its_own(accepting: Daemon) -> None:
+    address = "127.0.0.1", port(accepting, "tcp4")
+    with Client(address).hear() as one, Client(address).hear() as other:
+        assert one.pid != other.pid
+        assert accepting.pid_of("tcp4") not in (one.pid, other.pid, None)
+        told = one.told
+        host, number = one.socket.getsockname()
+        assert told["fds"] == [0, 1, 2]
+        assert told["same"]
+        assert (told["uid"], told["cwd"], told["nofile"], told["blocked"]) == (65534, "/tmp", 77, [])
+        env = told["env"]
+        assert (env["PROTO"], env["REMOTE_ADDR"], env["REMOTE_PORT"]) == ("TCP", host, str(number))
+        assert (env["LOCAL_ADDR"], env["LOCAL_PORT"], env["TCPREMOTEIP"]) == (host, str(address[1]), host)
+        assert env["A"] == "1"
+        assert "LISTEN_FDS" not in env
+        assert one.is_served()
+        assert other.is_served()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("unix", socket.SOCK_STREAM), ("packets", socket.SOCK_SEQPACKET)])
+def test_a_client_of_a_unix_socket_has_a_process_of_its_own(accepting: Daemon, name: str, kind: int) -> None:
+    with Client(path(accepting, name), kind).hear() as client:
+        assert client.told["env"]["REMOTE_UID"] == str(os.getuid())
+        assert client.told["env"]["REMOTE_PID"] == str(os.getpid())
+        assert client.told["fds"] == [0, 1, 2]
+        assert client.is_served()
+
+
+def test_a_session_may_have_its_connection_as_descriptor_3(accepting: Daemon) -> None:
+    with Client(("127.0.0.1", port(accepting, "third"))).hear() as client:
+        env = client.told["env"]
+        assert client.told["fds"] == [0, 1, 2, 3]
+        assert (env["LISTEN_FDS"], env["LISTEN_PID"]) == ("1", str(client.pid))
+        assert env["LISTEN_FDNAMES"] == "connection"
+        assert client.is_served()
+
+
+def test_a_service_has_several_sockets(accepting: Daemon) -> None:
+    with Client(("127.0.0.1", port(accepting, "two"))).hear() as one, Client(path(accepting, "two")).hear() as other:
+        assert one.told["env"]["PROTO"] == "TCP"
+        assert other.told["env"]["PROTO"] == "UNIX"
+
+
+def test_fifty_clients_are_served_at_a_time(accepting: Daemon) -> None:
+    address = "127.0.0.1", port(accepting, "tcp4")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(address)) for _ in range(50)]
+        assert len({client.hear().pid for client in clients}) == 50
+        assert all(client.is_served() for client in clients)
+
+
+def test_clients_beyond_max_are_refused(accepting: Daemon) -> None:
+    with Client(path(accepting, "few")).hear() as one, Client(path(accepting, "few")).hear() as other:
+        with Client(path(accepting, "few")) as third:
+            assert third.is_cut()
+        assert one.is_served()
+        assert other.is_served()
+
+
+def test_an_idle_acceptor_ends_and_the_service_sleeps(accepting: Daemon) -> None:
+    for _ in range(3):
+        with Client(path(accepting, "brief")).hear() as client:
+            assert client.is_served()
+        wait_until(lambda: accepting.state("brief") == "asleep", "brief to be asleep")
+        assert accepting.pid_of("brief") is None
+
+
+def test_a_missing_program_closes_the_connection(accepting: Daemon) -> None:
+    for _ in range(2):
+        with Client(path(accepting, "missing")) as client:
+            assert client.is_cut()
+    assert accepting.state("missing") == "running"
+    accepting.wait_log("No such file or directory")
+
+
+def test_stop_ends_all_sessions(accepting: Daemon) -> None:
+    for name in ("unix", "stubborn"):
+        with Client(path(accepting, name)).hear() as one, Client(path(accepting, name)).hear() as other:
+            accepting.ctl("stop", name)
+            assert one.is_cut()
+            assert other.is_cut()
+            assert accepting.state(name) == "stopped"
+        accepting.ctl("start", name)
+        with Client(path(accepting, name)).hear() as client:
+            assert client.is_served()
+
+
+def test_sessions_outlive_their_acceptor(accepting: Daemon) -> None:
+    with Client(path(accepting, "few")).hear() as one, Client(path(accepting, "few")).hear() as other:
+        before = accepting.wait_running("few")
+        os.kill(before, signal.SIGKILL)
+        after = accepting.wait_running("few", other_than=before)
+        accepting.ctl("restart", "few")
+        accepting.wait_running("few", other_than=after)
+        assert one.is_served()
+        assert other.is_served()
+        with Client(path(accepting, "few")) as third:  # which counts them
+            assert third.is_cut()
+        accepting.ctl("stop", "few")
+        assert one.is_cut()
+        assert other.is_cut()
+    accepting.ctl("start", "few")
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_sessions_outlive_spawnd(spawnd: Start, folder: Any, is_lost: bool) -> None:
+    daemon = run(spawnd, folder)
+    with Client(path(daemon, "few")).hear() as one, Client(path(daemon, "few")).hear() as other:
+        acceptor = daemon.wait_running("few")
+        if is_lost:
+            daemon.lose()
+            daemon.again()
+        else:
+            daemon.ctl("reexec")
+        assert daemon.wait_running("few") == acceptor
+        os.kill(acceptor, signal.SIGKILL)
+        daemon.wait_running("few", other_than=acceptor)
+        assert one.is_served()
+        assert other.is_served()
+        with Client(path(daemon, "few")) as third:  # the table is the same one
+            assert third.is_cut()
+        daemon.ctl("stop", "few")
+        assert one.is_cut()
+        assert other.is_cut()
+
+
+def test_sessions_outlive_a_definition_without_accept(spawnd: Start, folder: Any) -> None:
+    daemon = run(spawnd, folder)
+    with Client(path(daemon, "unix")).hear() as client:
+        before = daemon.wait_running("unix")
+        whole = 'unix = { exec = "/bin/sleep", arg = { "100000" }, accept = false, '
+        daemon.definitions.write_text(DEFINITIONS.replace("unix = { ", whole).replace("@", str(folder)))
+        assert daemon.ctl("apply").returncode == 0
+        after = daemon.wait_running("unix", other_than=before)
+        assert sorted(map(int, os.listdir(f"/proc/{after}/fd"))) == [0, 1, 2, 3]  # without the table of sessions
+        assert client.is_served()
+        daemon.ctl("stop", "unix")
+        assert client.is_cut()
