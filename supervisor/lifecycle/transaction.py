@@ -72,18 +72,25 @@ class Transaction:
                 self.displaced[name] = other
 
     def bring_up(
-        self, names: Iterable[str], renew: bool = False, cause: Cause = Cause.START, ordered: bool = False
+        self,
+        names: Iterable[str],
+        renew: bool = False,
+        cause: Cause = Cause.START,
+        ordered: bool = False,
+        asleep: bool = False,
     ) -> None:
         """Order services up, after their missing dependencies; services in conflict with them go down.
 
-        Services on demand that have no process are to be asleep, unless they are `ordered` by name.
+        Services on demand that have no process are to be asleep, unless they are `ordered` by name. `asleep`: so are
+        all these services, whether they have a process or not.
         """
         standing = self._standing
         asked = dict.fromkeys(names)
 
         def sleeps(name: str) -> bool:
-            is_ordered = ordered and name in asked
-            return standing.services[name].demand and not is_ordered and not comes_up(standing.lives[name])
+            if name in asked and (ordered or asleep):
+                return asleep
+            return standing.services[name].demand and not comes_up(standing.lives[name])
 
         for name, needed_by in _with_needs(asked, standing.services, sleeps):
             if needed_by and self._comes_up(name):

@@ -15,7 +15,7 @@ SOCK_DIAG_BY_FAMILY = 20
 NLM_F_REQUEST = 1
 UDIAG_SHOW_PEER, UDIAG_SHOW_ICONS, UDIAG_SHOW_RQLEN = 0x04, 0x08, 0x10
 UNIX_DIAG_PEER, UNIX_DIAG_ICONS, UNIX_DIAG_RQLEN = 2, 3, 4
-ESTABLISHED, SYN_RECEIVED, CLOSE_WAIT = 1, 3, 8  # <linux/tcp_states.h>
+ESTABLISHED, CLOSE_WAIT = 1, 8  # <linux/tcp_states.h>
 NO_COOKIE = 0xFFFFFFFF
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
@@ -69,7 +69,7 @@ def tcp_clients(port: int) -> Iterator[str]:
     They are those of the network namespace of the calling thread. The kernel walks its table of all connections,
     which takes milliseconds on a busy host. Raises OSError.
     """
-    wanted = 1 << ESTABLISHED | 1 << SYN_RECEIVED | 1 << CLOSE_WAIT  # others may have been accepted, and closed
+    wanted = 1 << ESTABLISHED | 1 << CLOSE_WAIT  # others may have been accepted, and closed
     for family in (socket.AF_INET, socket.AF_INET6):
         request = _TCP_REQUEST.pack(
             *(family, socket.IPPROTO_TCP, 0, wanted, port.to_bytes(2, "big"), 0, 0, NO_COOKIE, NO_COOKIE)

@@ -17,7 +17,18 @@ from supervisor.definitions.service import Change, Service, Settings, Slot
 from supervisor.errors import StepError
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.dependencies import Hold, Obstacle, conflicts, dependents, obstacle
-from supervisor.lifecycle.life import AT_REST, WITH_PROCESS, Act, Cause, Ended, State, Step, Transition, is_down
+from supervisor.lifecycle.life import (
+    AT_REST,
+    WITH_PROCESS,
+    Act,
+    Cause,
+    Ended,
+    State,
+    Step,
+    Transition,
+    is_down,
+    lies_down,
+)  # fmt: skip
 from supervisor.lifecycle.transaction import Standing, Transaction
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop
@@ -54,9 +65,7 @@ class Manager:
         self.conflicts: dict[str, set[str]] = {}
         self._leaving = Leaving()
         loop.on_grace(self._grant)
-        self._stops = Stops(
-            loop, lambda: self._dependents, lambda unit, *why: self.event(unit, machine.stop, *why)
-        )
+        self._stops = Stops(loop, lambda: self._dependents, lambda unit, *why: self.event(unit, machine.stop, *why))
 
     # the set of units
 
@@ -462,7 +471,7 @@ class Manager:
 
     def exited(self, unit: Unit, clean: bool, reason: str) -> None:
         """Handle the end of the process and of all leftovers that have to end with it."""
-        if not clean:
-            unit.visit = None  # whether its clients still wait does not matter
+        if not clean or lies_down(unit.life):
+            unit.visit = None  # whether its clients still wait does not matter: it has failed, or was told to end
         status = unit.ended.status if unit.ended is not None and not unit.ended.function else None
         self.event(unit, machine.exited, clean, reason, spread(), status)

@@ -4,9 +4,10 @@ spawnd neither accepts nor reads: the kernel keeps the client, and tells that th
 are in one epoll of their own, which the loop watches, so ten thousand of them cost the loop one watch. A socket
 leaves that epoll before its service starts, as it is ready for as long as a client waits.
 
-A service that ends with success while a client waits starts again at once. If that is the very client that had
-woken it, the service serves nobody, and would start without a pause for as long as the client waits. So who
-waits is noted at each start, and compared before the service sleeps again: then the run counts as a failure.
+A service that ends with success while a client waits starts again at once. If it leaves that very client waiting
+then, too, it serves nobody, and would start without a pause for as long as the client waits. So who waits is noted
+after each run that a client has started, while there is no process that could accept, and compared after the next
+one: if all are still there, that run counts as a failure. A service that leaves nobody waiting costs no look.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Protocol
 
-from supervisor.definitions.service import Service, Slot
+from supervisor.definitions.service import Slot
 from supervisor.errors import StepError
 from supervisor.lifecycle import machine
-from supervisor.lifecycle.dependencies import needed, obstacle
-from supervisor.lifecycle.life import Cause, Life, State, Transition
+from supervisor.lifecycle.dependencies import obstacle
+from supervisor.lifecycle.life import Cause, Life, Transition
+from supervisor.lifecycle.transaction import Standing, Transaction
 from supervisor.loop.loop import Loop
-from supervisor.manager.unit import Unit, Visit, spread
+from supervisor.manager.unit import Unit, spread
 from supervisor.process.children import Children
 from supervisor.process.failure import failed, failure_of
 from supervisor.process.held_descriptors import Opened
 from supervisor.process.paths import Sight
 from supervisor.process.waiting import Waiting, are_unserved, can_wait_at, look
 
-PER_TURN = 8  # services that are started in one turn of the loop
 UNSERVED = "it has not served the client that it was started for, which still waits"
 
 
@@ -46,9 +47,9 @@ class Owner(Protocol):
         self, names: Iterable[str], renew: bool, cause: Cause, detail: str = "", ordered: bool = False
     ) -> None: ...
 
-    def settle(self, names: Iterable[str]) -> None: ...
+    def standing(self) -> Standing: ...
 
-    def services(self) -> dict[str, Service]: ...
+    def move(self, transaction: Transaction) -> None: ...
 
     def start_failed(self, unit: Unit, error: StepError) -> None: ...
 
@@ -65,11 +66,12 @@ class Sleepers:
         self._watched: dict[Unit, tuple[int, ...]] = {}
 
     def sleep(self, names: Iterable[str]) -> None:
-        """Order services to sleep, once the network namespaces of their sockets are there."""
-        services = self._owner.services()
-        for name in names:
-            self._owner.settle(needed([name], services, sleeps=name.__eq__)[:-1])
-            self._owner.event(self._owner.units[name], machine.sleep)
+        """Order services to sleep, once the network namespaces of their sockets are there; their rivals go down."""
+        owner = self._owner
+        if not owner.shutting_down:
+            transaction = Transaction(owner.standing())
+            transaction.bring_up((name for name in names if not owner.units[name].removed), asleep=True)
+            owner.move(transaction)
 
     def fall_asleep(self, unit: Unit) -> None:
         """Open the missing sockets and watch all of them, unless the last run has left its client waiting."""
@@ -84,27 +86,20 @@ class Sleepers:
             return
         if visit is None:
             self._watch(unit, table)
-        elif visit.who is None:  # it has ended sooner than the look at its clients
-            visit.on_known = partial(self._compare, unit, unit.life, visit)
         else:
-            self._compare(unit, unit.life, visit)
+            look(self._loop, self._children, table, partial(self._judge, unit, unit.life, visit))
 
-    def _compare(self, unit: Unit, life: Life, visit: Visit) -> None:
-        """Sleep, unless the clients of the last run still wait."""
-        before = visit.who or {}
-
-        def looked(now: Waiting) -> None:
-            if unit.life is not life:
-                return
-            if are_unserved(before, now):
-                self._owner.event(unit, machine.unserved, UNSERVED, spread())
-            else:
-                self._owner.event(unit, machine.served)
-                self._watch(unit, _places(unit))
-
-        if unit.life is life:
-            table = {slot: opened for slot, opened in _places(unit).items() if slot in before}
-            look(self._loop, self._children, table, looked)
+    def _judge(self, unit: Unit, life: Life, before: Waiting, now: Waiting) -> None:
+        """Sleep after a run, unless the clients that had waited before it still do."""
+        if unit.life is not life:
+            return
+        unit.left = now
+        if are_unserved(before, now):
+            self._owner.event(unit, machine.unserved, UNSERVED, spread())
+            return
+        if before or not now:
+            self._owner.event(unit, machine.served)
+        self._watch(unit, _places(unit))
 
     def _watch(self, unit: Unit, table: dict[Slot, Opened]) -> None:
         if self._epoll is None:
@@ -134,20 +129,14 @@ class Sleepers:
             self._epoll.unregister(fd)
 
     def _ready(self) -> None:
+        """Wake one service: others have their turn, and so have other events, once it has been started."""
         assert self._epoll is not None
-        for fd, events in self._epoll.poll(0, PER_TURN):
-            unit = self._units.get(fd)
-            if unit is not None and events & select.EPOLLIN and unit.life.state is State.ASLEEP:
-                self._wake(unit)
-
-    def _wake(self, unit: Unit) -> None:
-        table = _places(unit)
-        self.leave(unit)
-        unit.visit = visit = Visit()
-        self._start(unit)
-        # clients that the service accepts first were served, so it does not matter when the look comes
-        look(self._loop, self._children, table, visit.know)
-
+        for fd, events in self._epoll.poll(0, 1):
+            unit = self._units[fd]
+            if events != select.EPOLLHUP:  # of a FIFO without a writer; all other events last until a process comes
+                self.leave(unit)
+                unit.visit, unit.left = unit.left or {}, None
+                self._start(unit)
 
     def _start(self, unit: Unit) -> None:
         """Start a service for a client, with what it depends on."""

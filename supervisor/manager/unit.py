@@ -43,20 +43,6 @@ COUNTED = (State.ASLEEP, State.STARTING, State.WAITING, State.STOPPING, State.DO
 NAMED = (State.FAILED, State.BACKOFF)
 
 
-class Visit:
-    """The clients for which a service is started: who waits at its sockets, once that is known."""
-
-    __slots__ = ("on_known", "who")
-
-    def __init__(self) -> None:
-        self.who: Waiting | None = None
-        self.on_known: Callable[[], None] = lambda: None
-
-    def know(self, who: Waiting) -> None:
-        self.who = who
-        self.on_known()
-
-
 class Pending:
     """The next definition `service` of a unit; owns `opened`, its descriptors so far, by slot."""
 
@@ -120,7 +106,8 @@ class Unit:
     disconnected: str = ""  # clients that waited on a socket when it was last closed for another one
     waits: str = ""  # what holds it back while it waits, as text
     obstacle: Obstacle | None = None  # the same
-    visit: Visit | None = None  # the clients that it was started for, until its process fails or they are compared
+    left: Waiting | None = None  # the clients that its last run has left waiting
+    visit: Waiting | None = None  # the same of the run before the one that a client has started; None without that
 
     def __post_init__(self, loop: Loop, closer: Closer, touch_store: Callable[[Unit], None]) -> None:
         self.life = Life(since=loop.clock())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import NamedTuple, Protocol
 
@@ -203,14 +203,22 @@ def _wait(pid: int) -> Exit:
 class AnsweringChild:
     """A child that answers; calls `done` once, from the loop, after `limit` seconds at the latest.
 
-    Owns the pipe. Raises OSError, and then `done` is not called.
+    The child has the descriptors `kept`. Owns the pipe. Raises OSError, and then `done` is not called.
     """
 
-    def __init__(self, loop: Loop, children: Children, answer: Answer, limit: float, done: Done) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        children: Children,
+        answer: Answer,
+        limit: float,
+        done: Done,
+        kept: Collection[int] = (),
+    ) -> None:
         self._loop = loop
         self._done = done
         self._data = b""
-        self._pid, self._fd = start_child(answer)
+        self._pid, self._fd = start_child(answer, kept)
         children.register(self._pid, self)
         try:
             loop.watch(self._fd, select.EPOLLIN, lambda _events: self._receive())
@@ -272,15 +280,15 @@ def watched_pipe(loop: Loop, readable: Callable[[int], None]) -> Iterator[tuple[
         os.close(write_end)
 
 
-def start_child(answer: Answer) -> tuple[int, int]:
+def start_child(answer: Answer, kept: Collection[int] = ()) -> tuple[int, int]:
     """Have a child answer; return its pid and the non-blocking end of the pipe from which to read the answer.
 
-    The child has no other descriptor, so a child that hangs holds nothing else up. The caller owns the
-    descriptor, and registers the child before it can be reaped. Raises OSError.
+    The child has no other descriptor but those `kept`, so a child that hangs holds nothing else up. The caller owns
+    the descriptor, and registers the child before it can be reaped. Raises OSError.
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        pid = fork(lambda: _be_child(write_end, answer), [write_end])
+        pid = fork(lambda: _be_child(write_end, answer, kept), [write_end, *kept])
     except BaseException:
         os.close(read_end)
         raise
@@ -289,10 +297,13 @@ def start_child(answer: Answer) -> tuple[int, int]:
     return pid, read_end
 
 
-def _be_child(fd: int, answer: Answer) -> None:
-    if fd > 0:
-        close_range(0, fd - 1)
-    close_range(fd + 1, LAST_DESCRIPTOR)
+def _be_child(fd: int, answer: Answer, kept: Collection[int]) -> None:
+    first = 0
+    for each in sorted({fd, *kept}):
+        if each > first:
+            close_range(first, each - 1)
+        first = each + 1
+    close_range(first, LAST_DESCRIPTOR)
     os.set_blocking(fd, True)
     default_signals()
     answer(fd)

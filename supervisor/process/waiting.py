@@ -13,18 +13,20 @@ from collections.abc import Callable, Iterable, Mapping
 from zlib import crc32
 
 from supervisor.definitions.service import Slot
+from supervisor.errors import StepError
 from supervisor.linux.file_status import is_fifo
-from supervisor.linux.socket_state import tcp_clients, unix_clients
+from supervisor.linux.socket_state import backlog_length, tcp_clients, unix_clients
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from supervisor.process.children import AnsweringChild, Children
+from supervisor.process.failure import failure_of
 from supervisor.process.held_descriptors import Opened
 from supervisor.process.network_namespace import enter_namespace
 
 LARGEST_DATAGRAM = 1 << 16
 TIME_LIMIT = 2.0  # seconds; a look that takes longer has seen nobody
 
-NOBODY = "?"  # has left its place in the queue: a connection that was reset, a datagram with a wrong checksum
+NOBODY = "?"  # a place in the queue whose client has gone: a reset connection, a datagram with a wrong checksum
 
 Waiting = dict[Slot, frozenset[str]]
 """Who waits, by slot of the table; the texts have no meaning but to be equal."""
@@ -39,7 +41,8 @@ def look(loop: Loop, children: Children, table: Mapping[Slot, Opened], done: Cal
     """Call `done` once with who waits at these descriptors, of which `can_wait_at` is true.
 
     A child looks, if the look may take long: the kernel walks through all TCP connections of the host, and a peek at
-    a datagram of a Unix socket takes hold of the descriptors in it, whose release may wait.
+    a datagram of a Unix socket takes hold of the descriptors in it, whose release may wait. A child also looks at
+    sockets in network namespaces, as it has to be there.
     """
     ready = {slot: opened for slot, opened in table.items() if _is_readable(opened.fd)}
 
@@ -47,19 +50,20 @@ def look(loop: Loop, children: Children, table: Mapping[Slot, Opened], done: Cal
         found = json.loads(answer) if in_time and answer else {}
         done({int(slot): frozenset(who) for slot, who in found.items()})
 
-    if not any(opened.spec.kind in ("tcp", "dgram") for opened in ready.values()):
+    if not any(opened.spec.kind in ("tcp", "dgram") or opened.spec.netns for opened in ready.values()):
         done({slot: frozenset(who) for slot, who in _look_at_all(ready).items()})
         return
     try:
-        AnsweringChild(loop, children, lambda fd: _answer(ready, fd), TIME_LIMIT, answered)
+        fds = [opened.fd for opened in ready.values()]
+        AnsweringChild(loop, children, lambda fd: _answer(ready, fd), TIME_LIMIT, answered, fds)
     except OSError as error:
         log.warning("cannot look who waits at a socket: %s", error.strerror)
         done({})
 
 
 def are_unserved(before: Waiting, now: Waiting) -> bool:
-    """Whether all that waited at one of the descriptors still wait there: clients are accepted in their order."""
-    return any(who and who <= now.get(slot, frozenset()) for slot, who in before.items())
+    """Whether anybody waited, and all who did still wait."""
+    return any(before.values()) and all(who <= now.get(slot, frozenset()) for slot, who in before.items())
 
 
 def _answer(table: Mapping[Slot, Opened], fd: int) -> None:
@@ -70,34 +74,55 @@ def _answer(table: Mapping[Slot, Opened], fd: int) -> None:
 def _look_at_all(table: Mapping[Slot, Opened]) -> dict[Slot, list[str]]:
     # those in namespaces come last: only a child enters them, and it stays there
     order = sorted(table.items(), key=lambda item: item[1].spec.netns or "")
-    return {slot: list(_look(opened)) or [NOBODY] for slot, opened in order}
+    return {slot: _numbered(_look(opened)) for slot, opened in order}
 
 
-def _look(opened: Opened) -> Iterable[str]:
-    spec = opened.spec
-    match spec.kind:
-        case "file":
-            return ("data",)  # bytes in a FIFO tell nothing of their writers
-        case "tcp":
-            if spec.netns:
-                enter_namespace(spec.netns)
-            return tcp_clients(opened.port)
-        case "stream" | "seqpacket":
-            return map(str, unix_clients(opened.fd))
-        case _:
-            return _first_datagram(opened.fd)
+def _numbered(who: Iterable[str]) -> list[str]:
+    """Tell equal places in a queue apart by number, so that fewer of them are not the same."""
+    seen: dict[str, int] = {}
+    for each in who:
+        seen[each] = seen.get(each, 0) + 1
+    return [f"{each} {number}" for each, count in seen.items() for number in range(count)]
 
 
-def _first_datagram(fd: int) -> Iterable[str]:
+def _look(opened: Opened) -> list[str]:
+    """Return who waits at a readable descriptor: nobody is known if the kernel does not tell.
+
+    It does not for thousands of clients of a Unix socket.
+    """
+    try:
+        if opened.spec.netns:
+            enter_namespace(opened.spec.netns)
+        match opened.spec.kind:
+            case "file":
+                return ["data"]  # bytes in a FIFO tell nothing of their writers
+            case "tcp":
+                return _tcp_queue(opened)
+            case "stream" | "seqpacket":
+                return [str(inode) if inode else NOBODY for inode in unix_clients(opened.fd)]
+            case _:
+                return _first_datagram(opened.fd)
+    except (OSError, StepError) as error:
+        log.warning("cannot look who waits at %s: %s", opened.spec.describe(), failure_of(error).cause)
+        return []
+
+
+def _tcp_queue(opened: Opened) -> list[str]:
+    """Return the clients of a port. Connections that were reset stay in the backlog, which alone counts them."""
+    found = list(tcp_clients(opened.port))
+    return found + [NOBODY] * max(backlog_length(opened.fd) - len(found), not found)
+
+
+def _first_datagram(fd: int) -> list[str]:
     """Return sender, size and checksum of the first datagram; a copy that the client has sent again is the same."""
     with socket.socket(fileno=fd) as sock:
         try:
             data, sender = sock.recvfrom(LARGEST_DATAGRAM, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except OSError:  # its checksum was wrong
-            return ()
+            return [NOBODY]
         finally:
             sock.detach()
-    return (f"{sender} {len(data)} {crc32(data)}",)
+    return [f"{sender} {len(data)} {crc32(data)}"]
 
 
 def _is_readable(fd: int) -> bool:

@@ -19,6 +19,7 @@ from tests.bench import (
     reaper,
     reexec,
     restarts,
+    sleep,
     start_up,
     under_load,
 )
@@ -189,3 +190,21 @@ def test_the_files_that_a_journey_enters() -> None:
     assert result["stop"]["files"] <= 41
     assert result["restart"]["files"] <= 35
     assert result["ipc"]["files"] <= 14
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_clients_of_services_that_go_to_sleep_all_the_time() -> None:
+    result = sleep.measure_cycles(5, rate=100)
+    assert result["clients"] > 100
+    assert result["starts"] > 50
+    assert (result["refused"], result["lost"], result["failures"], result["descriptors_leaked"]) == (0, 0, 0, 0)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+def test_sleeping_services() -> None:
+    stopped, asleep, woken = sleep.measure_many(300, seconds=5, wakes=20)
+    assert asleep["wakeups"] == 0
+    assert asleep["pss_kb"] < stopped["pss_kb"] + 1024
+    assert woken["first_byte_median_ms"] < 500
+    flood = sleep.measure_flood(100)
+    assert (flood["unanswered"], flood["descriptors_leaked"]) == (0, 0)

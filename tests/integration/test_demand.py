@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +35,13 @@ bound = socket.socket(fileno=3)
 for _ in range(int(sys.argv[1])):
     data, sender = bound.recvfrom(100)
     bound.sendto(b"%d" % os.getpid(), sender)
+"""
+# Serves a client of whichever socket has one, who may be gone, and ends with success.
+TOLERANT = f"""#!{sys.executable} -IS
+import contextlib, os, select, socket
+for fd in select.select([3, 4], [], [])[0][:1]:
+    with contextlib.suppress(OSError), socket.socket(fileno=fd).accept()[0] as client:
+        client.sendall(b"%d" % os.getpid())
 """
 # Serves nobody, and ends with success.
 LAZY = "#!/bin/sh\nexit 0\n"
@@ -231,6 +239,41 @@ def test_orders(demand: Daemon) -> None:
     refused = demand.ctl("sleep", "ordinary")
     assert refused.returncode == 1
     assert "no client could wake it" in refused.stdout + refused.stderr
+
+
+def test_an_order_to_sleep_ends_a_rival(spawnd: Start, folder: Path, program: Callable[[str, str], str]) -> None:
+    path = program("counted", COUNTED)
+    text = f'exec = "{path}", arg = {{ "100" }}'
+    daemon = spawnd(
+        f'one = {{ status = "demand", {text}, fd = {{ stream("{folder}/one") }} }}\n'
+        f'two = {{ status = "stop", {text}, fd = {{ stream("{folder}/two") }}, conflicts = {{ "one" }} }}'
+    )
+    wait_asleep(daemon, "one")
+    assert daemon.ctl("start", "two").returncode == 0
+    assert daemon.state("one") == "stopped"
+    assert daemon.ctl("sleep", "one").returncode == 0
+    assert (daemon.state("one"), daemon.state("two")) == ("asleep", "stopped")
+    assert ask(str(folder / "one"))
+
+
+def test_clients_that_have_gone_count_as_no_failure(
+    spawnd: Start, folder: Path, program: Callable[[str, str], str]
+) -> None:
+    path = program("tolerant", TOLERANT)
+    daemon = spawnd(f's = {{ status = "demand", exec = "{path}", fd = {{ tcp("127.0.0.1", 0), stream("@/sock") }} }}')
+    wait_asleep(daemon, "s")
+    address = ("127.0.0.1", port(daemon, "s"))
+    daemon.signal(signal.SIGSTOP)
+    for _ in range(5):
+        with socket.create_connection(address) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(folder / "sock"))
+    with socket.create_connection(address, PATIENCE) as last:
+        daemon.signal(signal.SIGCONT)
+        assert last.recv(100)
+    wait_asleep(daemon, "s")
+    assert "has not served" not in daemon.log()
 
 
 def test_sleep_outlives_an_exec_and_a_loss(spawnd: Start, folder: Path, program: Callable[[str, str], str]) -> None:
