@@ -309,6 +309,8 @@ class Manager:
                 self.sleepers.leave(unit)
             if unit.life.state in WITHOUT_PROCESS:
                 self._take_pending(unit)  # the process that had the present definition is gone
+            if unit.life.state is State.BACKOFF or unit.life.state in AT_REST:
+                unit.visit = None  # the run has failed already, or was stopped
             announce(unit)
             if unit.life.state is State.RUNNING and unit.life.failures:
                 self.loop.call_later(unit.service.healthy_after, partial(announce_health, unit, unit.life.up_since))

@@ -201,6 +201,18 @@ def test_a_client_starts_what_the_service_needs(demand: Daemon) -> None:
     assert ask(str(demand.folder / "needy"))
 
 
+def test_a_start_that_fails_counts_once_and_is_the_cause(spawnd: Start, folder: Path) -> None:
+    daemon = spawnd(
+        's = { status = "demand", exec = "/missing/program", fd = { stream("@/sock") }, '
+        'backoff = { first = "50ms", max = "50ms" } }'
+    )
+    wait_asleep(daemon, "s")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(folder / "sock"))
+        wait_until(lambda: failures(daemon, "s") >= 4, "four failures")
+    assert "has not served" not in daemon.log()
+
+
 def test_why_gives_a_failed_dependency_as_the_cause(demand: Daemon) -> None:
     wait_asleep(demand, "lame")
     with socket.socket(socket.AF_UNIX) as client:
