@@ -86,6 +86,10 @@ class Unit(Protocol):
     def lacks_control_socket(self) -> bool:
         """Whether the socket that `call` uses is gone from its path."""
 
+    @property
+    def session_table(self) -> int | None:
+        """The table of the sessions of its acceptors; None without one."""
+
     def usage(self) -> tuple[int | None, float | None]:
         """Return memory in bytes and CPU time in seconds; None if unknown. Raises nothing."""
 

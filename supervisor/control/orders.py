@@ -76,7 +76,18 @@ def details(unit: Unit, core: Core, now: float) -> dict[str, object]:
         "task": service.task,
         "functions": list(service.functions),
         "starts": life.starts,
+        **_sessions(unit),
     }
+
+
+def _sessions(unit: Unit) -> dict[str, int | None]:
+    """Return the numbers of sessions now and of connections so far, as the table of the acceptors has them."""
+    if unit.session_table is None:
+        return {"sessions": None, "accepted": None}
+    from supervisor.launch.session_table import read_counters  # most hosts have no acceptor
+
+    counters = read_counters(unit.session_table)
+    return {"sessions": counters.sessions, "accepted": counters.accepted}
 
 
 def reason(unit: Unit) -> str:

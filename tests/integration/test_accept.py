@@ -175,6 +175,10 @@ def test_fifty_clients_are_served_at_a_time(accepting: Daemon) -> None:
         clients = [stack.enter_context(Client(address)) for _ in range(50)]
         assert len({client.hear().pid for client in clients}) == 50
         assert all(client.is_served() for client in clients)
+        # those of earlier tests may be about to end
+        wait_until(lambda: "Sessions: 50, " in accepting.ctl("status", "tcp4").stdout, "50 sessions")
+        found = json.loads(accepting.ctl("status", "tcp4", "--json").stdout)[0]
+        assert (found["sessions"], found["accepted"] >= 50) == (50, True)
 
 
 def test_clients_beyond_max_are_refused(accepting: Daemon) -> None:

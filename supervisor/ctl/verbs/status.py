@@ -9,7 +9,7 @@ from supervisor.ctl.client import Client
 from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.output import NO_SERVICES, Terminal, cpu_time, duration, print_json, size, standard_output, wrap
 from supervisor.ctl.parsers import NAMES
-from supervisor.printable import printable
+from supervisor.printable import count, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def facts_of(row: dict[str, Any]) -> list[tuple[str, object]]:
         ("Next start", None if row["next_start_s"] is None else f"in {row['next_start_s']:.1f} s"),
         ("Says", row["status_text"]),
         ("PID", row["pid"]),
+        ("Sessions", sessions(row)),
         ("Memory", None if row["memory_bytes"] is None else size(row["memory_bytes"])),
         ("CPU", None if row["cpu_s"] is None else cpu_time(row["cpu_s"])),
         ("Restarts", f"{row['restarts']}{failures}"),
@@ -81,6 +82,13 @@ def facts_of(row: dict[str, Any]) -> list[tuple[str, object]]:
         ("Descriptors", row["descriptors"]),
         ("Definition", f"{row['file']}:{row['line']}" if not row["internal"] else "built in"),
     ]
+
+
+def sessions(row: dict[str, Any]) -> str:
+    """Return how many sessions there are; absent in an older spawnd."""
+    if row.get("sessions") is None:
+        return ""
+    return f"{row['sessions']}, {count(row['accepted'], 'connection')} so far"
 
 
 def policy(row: dict[str, Any]) -> str:

@@ -39,6 +39,7 @@ class FakeUnit:
         self.obstacle: Obstacle | None = None
         self.undecided = ""
         self.lacks_control_socket = False
+        self.session_table: int | None = None
         self.ended: Ended | None = None
         self.call_ended: Ended | None = None
         self.next_service: Service | None = None
