@@ -180,7 +180,7 @@ class Unit:
 
     def descriptors(self) -> list[DescriptorRow]:
         """Return the descriptors that its process has or will get, 0, 1 and 2 included."""
-        rows = [DescriptorRow(number, slot, self._standard(slot)) for number, slot in enumerate(STDIO)]
+        rows = [DescriptorRow(number, slot, self._standard(number, slot)) for number, slot in enumerate(STDIO)]
         specs = ((n, self.table.as_bound(n, spec)) for n, spec in enumerate(self.service.fd, FIRST))
         rows += [DescriptorRow(n, spec.name, spec.describe()) for n, spec in specs]
         if self.service.worker:
@@ -189,9 +189,9 @@ class Unit:
         rows += [DescriptorRow(n, name, _target(fd), True) for n, (name, fd) in enumerate(stored, len(rows))]
         return rows
 
-    def _standard(self, slot: str) -> str:
+    def _standard(self, number: int, slot: str) -> str:
         spec: Descriptor = getattr(self.service, slot)
-        return "log of spawnd" if self.service.shares_log(slot) else spec.describe()
+        return "log of spawnd" if self.service.shares_log(slot) else self.table.as_bound(number, spec).describe()
 
 
 def _target(fd: int) -> str:

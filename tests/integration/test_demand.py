@@ -89,9 +89,9 @@ def demand(demand_of_all: Daemon) -> Iterator[Daemon]:
         yield daemon
 
 
-def port(daemon: Daemon, name: str) -> int:
-    """The port that the kernel has chosen for descriptor 3, read from `spawnctl fds`."""
-    line = next(line for line in daemon.ctl("fds", name).stdout.splitlines() if line.split()[0] == "3")
+def port(daemon: Daemon, name: str, fd: int = 3) -> int:
+    """The port that the kernel has chosen for a descriptor, read from `spawnctl fds`."""
+    line = next(line for line in daemon.ctl("fds", name).stdout.splitlines() if line.split()[0] == str(fd))
     return int(line.rpartition(":")[2].split()[0])
 
 
@@ -126,6 +126,17 @@ def test_each_client_starts_the_service_which_sleeps_again(demand: Daemon, name:
     wait_asleep(demand, name)
     row = demand.services()[name]
     assert (row["reason"], row["restarts"]) == ("asleep until a client comes", 0)
+
+
+def test_a_service_with_its_socket_on_descriptor_0(
+    spawnd: Start, program: Callable[[str, str], str]
+) -> None:
+    path = program("echo0", ECHO.replace("fileno=3", "fileno=0"))
+    daemon = spawnd(f's = {{ status = "demand", exec = "{path}", arg = {{ "1" }}, stdin = udp("127.0.0.1", 0) }}')
+    wait_asleep(daemon, "s")
+    address = ("127.0.0.1", port(daemon, "s", 0))
+    assert ask(address, socket.SOCK_DGRAM) != ask(address, socket.SOCK_DGRAM)
+    wait_asleep(daemon, "s")
 
 
 def test_clients_that_come_together_are_served_one_after_the_other(demand: Daemon) -> None:
