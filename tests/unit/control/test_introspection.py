@@ -104,6 +104,7 @@ CALLS: list[tuple[str, dict[str, object]]] = [
     ("Start", {"names": ["web"], "no_wait": None}),
     ("Stop", {"names": ["web"]}),
     ("Restart", {"names": ["web"], "no_wait": True}),
+    ("Sleep", {"names": ["web"], "no_wait": True}),
     ("Reload", {"names": ["web"]}),
     ("Reopen", {"names": ["web"]}),
     ("Signal", {"names": ["web"], "signal": 1}),

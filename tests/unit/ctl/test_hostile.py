@@ -22,7 +22,8 @@ Spawnctl = Callable[..., int]
 
 EVIL = '\x1b]0;x\x07\n$(touch evil); `touch evil` "\\\x9b31m\u202e\ud800'
 ARGUMENTS = {
-    "status": ["a"], "why": ["a"], "start": ["a"], "stop": ["a"], "restart": ["a"], "reload": ["a"],
+    "status": ["a"], "why": ["a"], "start": ["a"], "stop": ["a"], "restart": ["a"], "sleep": ["a"],
+    "reload": ["a"],
     "reopen": ["a"], "reset": ["a"],
     "signal": ["TERM", "a"], "show": ["a"], "fds": ["a"], "logs": ["a"], "call": ["a", "M"],
     "shutdown": ["--no-wait"],

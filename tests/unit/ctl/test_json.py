@@ -21,7 +21,8 @@ ROWS = {
 }
 ARGUMENTS = {
     "status": ["web"], "why": ["web"], "start": ["--no-wait", "web"], "stop": ["--no-wait", "web"], "show": ["web"],
-    "restart": ["--no-wait", "web"], "reload": ["--no-wait", "web"], "reset": ["web"], "fds": ["web"], "logs": ["web"],
+    "restart": ["--no-wait", "web"], "sleep": ["--no-wait", "web"], "reload": ["--no-wait", "web"], "reset": ["web"],
+    "fds": ["web"], "logs": ["web"],
     "signal": ["TERM", "web"], "shutdown": ["--no-wait"],
 }  # fmt: skip
 KINDS: dict[str, Callable[[object], bool]] = {

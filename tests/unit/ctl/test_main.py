@@ -38,6 +38,7 @@ EVERY_VERB = [
     ("start", "web"),
     ("stop", "web"),
     ("restart", "web"),
+    ("sleep", "web"),
     ("reload", "web"),
     ("reopen", "web"),
     ("signal", "TERM", "web"),
@@ -85,8 +86,8 @@ def test_a_socket_that_nobody_listens_on(spawnctl: Spawnctl, path: str, capsys: 
 
 
 VERBS_OF_SERVICES = (
-    "list", "status", "why", "start", "stop", "restart", "reload", "reopen", "reset", "show", "fds", "logs",
-    "monitor",
+    "list", "status", "why", "start", "stop", "restart", "sleep", "reload", "reopen", "reset", "show", "fds",
+    "logs", "monitor",
 )  # fmt: skip
 
 

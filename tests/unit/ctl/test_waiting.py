@@ -19,7 +19,7 @@ Capture = pytest.CaptureFixture[str]
 
 SHORT = "0.3"  # seconds: enough for the order to arrive, and for nothing else
 LONG = "600"
-THAT_WAIT = ("start", "stop", "restart", "reload", "reopen", "apply", "reexec", "shutdown")
+THAT_WAIT = ("start", "stop", "restart", "sleep", "reload", "reopen", "apply", "reexec", "shutdown")
 
 
 def hanging(core: FakeCore) -> None:

@@ -17,6 +17,7 @@ from supervisor.launch import ACCEPTOR
 from supervisor.launch.acceptor import RESERVE, Entry, Options, encode
 from supervisor.launch.operations import Kind, operation, plan
 from supervisor.launch.session_table import Counters, Session, end_generation, make_table, read_counters, read_sessions
+from supervisor.linux.signal_mask import ignored
 from supervisor.process.fork import default_signals, fork
 
 SEALS = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE
@@ -39,7 +40,7 @@ def session_plan(
     moves = [RESERVE, 0, RESERVE, 1] if descriptor == 0 else [RESERVE, RESERVE]
     return plan([
         operation(Kind.SESSION, "start a session"),
-        operation(Kind.SIGNALS, "reset signals", numbers=[1, 0]),
+        operation(Kind.SIGNALS, "reset signals", numbers=[1, ignored()]),
         operation(Kind.MOVE, "place", numbers=moves),
         *more,
         *last,

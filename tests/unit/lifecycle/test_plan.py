@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.definitions.service import KEYS, Backoff, Change, Descriptor, Service
+from supervisor.definitions.service import KEYS, Accept, Backoff, Change, Descriptor, Service
 from supervisor.lifecycle.plan import change, change_of_key, changed_keys
 
 SOCKET = Descriptor("tcp", host="127.0.0.1", port=80)
@@ -68,6 +68,7 @@ CHANGES: dict[str, tuple[Any, Change]] = {
     "conflicts": (("other",), Change.ADOPT),
     "autostart": (False, Change.ADOPT),
     "demand": (True, Change.ADOPT),
+    "accept": (Accept(), Change.RESTART),
     "task": (True, Change.ADOPT),
     "restart": ("never", Change.ADOPT),
     "healthy_after": (2.0, Change.ADOPT),

@@ -52,6 +52,7 @@ NOT_SAVED = {
     "timer": "follows from the life",
     "rest": "`ended_clean` tells that there is one, and it is made anew",
     "visit": "is of clients that may have been served by the next spawnd: it looks again",
+    "left": "is of clients that may have been served by the next spawnd: it looks again",
     "waits": "follows from the other units",
 }
 SAVED = {field.attribute: {field.key} for field in FIELDS} | {name: set(keys) for name, keys in HELD.items()}
