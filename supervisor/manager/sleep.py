@@ -102,10 +102,10 @@ class Sleepers:
         self._watch(unit, _places(unit))
 
     def _watch(self, unit: Unit, table: dict[Slot, Opened]) -> None:
+        self.leave(unit)
         if self._epoll is None:
             self._epoll = select.epoll()
             self._loop.watch(self._epoll.fileno(), select.EPOLLIN, lambda _events: self._ready())
-        self.leave(unit)
         fds = []
         for opened in table.values():
             if opened.fd in self._units:  # handed over by a service that is about to end
@@ -122,6 +122,10 @@ class Sleepers:
         for fd in self._watched.pop(unit, ()):
             if self._units.get(fd) is unit:
                 self._unwatch(fd)
+        if self._epoll is not None and not self._units:
+            self._loop.unwatch(self._epoll.fileno())
+            self._epoll.close()
+            self._epoll = None
 
     def _unwatch(self, fd: int) -> None:
         del self._units[fd]
