@@ -25,6 +25,7 @@ UID = 54399  # of nobody else
 
 
 def cause(acceptor: Acceptor) -> str:
+    wait_until(lambda: acceptor.counters().trouble is not None)  # it is noted once the client is gone
     trouble = acceptor.counters().trouble
     assert trouble is not None
     failure = read_failure(trouble.report)
@@ -85,6 +86,7 @@ def test_an_impossible_limit() -> None:
 def test_no_descriptor_is_left() -> None:
     with Acceptor() as acceptor:
         assert acceptor.ask() == b"ok\n"
+        wait_until(lambda: acceptor.counters().sessions == 0)  # whose process has a descriptor
         limits = resource.prlimit(acceptor.pid, resource.RLIMIT_NOFILE)
         numbers = set(map(int, os.listdir(f"/proc/{acceptor.pid}/fd")))
         free = min(set(range(len(numbers) + 1)) - numbers)
