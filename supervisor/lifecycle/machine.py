@@ -92,7 +92,7 @@ def start(service: Service, life: Life, now: float, cause: Cause = Cause.START) 
 def sleep(service: Service, life: Life, now: float, cause: Cause = Cause.SLEEP) -> Transition:
     """End the process, if there is one, but open the sockets or keep them open: a client starts the service.
 
-    What the process keeps beyond its own life stays, as for a successor.
+    Things that the process keeps beyond its own life stay, as for a successor.
     """
     told = because(life, cause)._replace(failures=0, restarts=0)
     match life.state:

@@ -26,7 +26,7 @@ from supervisor.lifecycle.transaction import Standing, Transaction
 from supervisor.loop.loop import Loop
 from supervisor.manager.unit import Unit, spread
 from supervisor.process.children import Children
-from supervisor.process.failure import failed, failure_of
+from supervisor.process.failure import failed, failure_of, step
 from supervisor.process.held_descriptors import Opened
 from supervisor.process.paths import Sight
 from supervisor.process.waiting import Waiting, are_unserved, can_wait_at, look
@@ -102,20 +102,27 @@ class Sleepers:
         self._watch(unit, _places(unit))
 
     def _watch(self, unit: Unit, table: dict[Slot, Opened]) -> None:
+        """Watch the sockets. Where the kernel has no room, that is a failure: a later try may find some."""
         self.leave(unit)
+        self._watched[unit] = tuple(opened.fd for opened in table.values())
+        try:
+            with step("watch the sockets"):
+                for opened in table.values():
+                    self._watch_one(unit, opened)
+        except StepError as error:
+            self.leave(unit)
+            self._owner.start_failed(unit, error)
+
+    def _watch_one(self, unit: Unit, opened: Opened) -> None:
+        if opened.fd in self._units:  # handed over by a service that is about to end
+            self._unwatch(opened.fd)
         if self._epoll is None:
             self._epoll = select.epoll()
             self._loop.watch(self._epoll.fileno(), select.EPOLLIN, lambda _events: self._ready())
-        fds = []
-        for opened in table.values():
-            if opened.fd in self._units:  # handed over by a service that is about to end
-                self._unwatch(opened.fd)
-            # a FIFO whose last writer has gone would be ready for as long as it is open
-            edge = select.EPOLLET if opened.spec.kind == "file" else 0
-            self._epoll.register(opened.fd, select.EPOLLIN | edge)
-            self._units[opened.fd] = unit
-            fds.append(opened.fd)
-        self._watched[unit] = tuple(fds)
+        # a FIFO whose last writer has gone would be ready for as long as it is open
+        edge = select.EPOLLET if opened.spec.kind == "file" else 0
+        self._epoll.register(opened.fd, select.EPOLLIN | edge)
+        self._units[opened.fd] = unit
 
     def leave(self, unit: Unit) -> None:
         """Watch the sockets of a unit no longer: before they are used or closed."""

@@ -1,7 +1,7 @@
-"""Who waits at a socket that no process serves: the identity of clients and datagrams, without a read or an accept.
+"""Identity of the clients and datagrams that wait at a socket without a process, found without a read or an accept.
 
-A process that was started for a client may end without having served it. That is known by a comparison of who
-waits at its end with who waited at its start.
+A process that was started for a client may end without having served it. That is known by a comparison of the
+clients that wait at its end with those of its start.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TIME_LIMIT = 2.0  # seconds; a look that takes longer has seen nobody
 NOBODY = "?"  # a place in the queue whose client has gone: a reset connection, a datagram with a wrong checksum
 
 Waiting = dict[Slot, frozenset[str]]
-"""Who waits, by slot of the table; the texts have no meaning but to be equal."""
+"""Clients that wait, by slot of the table; the texts have no meaning but to be equal."""
 
 
 def can_wait_at(opened: Opened) -> bool:

@@ -161,7 +161,7 @@ def test_a_re_exec_does_not_wait_for_the_server_of_an_open_file(folder: Path, tr
         assert path in open_paths(daemon.pid)
 
         def left() -> list[str]:
-            """What processes hold that have been forked for it."""
+            """Return the files that processes forked for it hold."""
             return [target for pid in set(children(daemon.pid)) - before for target in open_paths(pid)]
 
         wait_until(lambda: not any(target.startswith("socket:") for target in left()), "the end of all sockets")

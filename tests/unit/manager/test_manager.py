@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import select
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
 
-from supervisor.definitions.service import Service
+import pytest
+
+from supervisor.definitions.service import Descriptor, Service
 from supervisor.lifecycle.life import Cause, Life, State
 from supervisor.log.output import JournalOutputs
 from supervisor.loop.loop import Loop
 from supervisor.manager.host import HostFacts
 from supervisor.manager.manager import Manager
 from supervisor.manager.runtime import RuntimeFolder
+from supervisor.manager.unit import Unit
 from supervisor.notify.service_side import Sender
 from supervisor.process.children import Children
 from supervisor.systemd.reports import SystemdStore
 from tests.unit.closing import PatientCloser
 from tests.unit.program import PROGRAM
-from tests.unit.waiting import turn
+from tests.unit.waiting import run_until, turn
 
 
 @contextmanager
@@ -65,3 +74,28 @@ def test_no_plan_is_kept_for_a_service_at_rest(loop: Loop) -> None:
         plans["s"] = plans["other"] = (), b"plan"
         manager.processes.release(unit)
         assert list(plans) == ["other"]
+
+
+def test_one_whose_sockets_cannot_be_watched_tries_again_later(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise it would be deaf for as long as it sleeps."""
+
+    def no_room(*_args: object) -> NoReturn:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    listener = Descriptor("stream", name="l", path=str(tmp_path / "socket"))
+    with a_manager(loop) as manager, socket.socket(socket.AF_UNIX) as client:
+        unit = manager.add(Service("s", exec="/bin/true", demand=True, fd=(listener,)))
+        manager.index()
+        with monkeypatch.context() as patch:
+            patch.setattr(select, "epoll", no_room)
+            manager.settle(["s"])
+            run_until(loop, lambda: unit.life.state is State.BACKOFF)
+        assert unit.life.reason == "cannot watch the sockets: Too many open files (EMFILE)"
+        woken: list[Unit] = []
+        monkeypatch.setattr(manager.sleepers, "_start", woken.append)
+        client.connect(listener.path)  # the socket stays open meanwhile
+        run_until(loop, lambda: woken == [unit])
+        manager.stop(["s"])
+        run_until(loop, lambda: unit.life.state is State.STOPPED)

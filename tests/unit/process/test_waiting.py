@@ -1,4 +1,4 @@
-"""Who waits at a socket: clients, and places in the queue whose clients have gone."""
+"""Clients that wait at a socket, and places in the queue whose clients have gone."""
 
 from __future__ import annotations
 
