@@ -16,6 +16,8 @@ enum {
 
 #define SECOND 1000000000ll
 #define QUIET (60 * SECOND) // between two lines about the same
+#define EACH_END (10 * SECOND) // the same for sessions that fail, after the first ones
+#define FIRST_ONES 20
 
 static struct {
 	char text[LONGEST_LINE];
@@ -149,15 +151,20 @@ static void say_status(int status)
 	say_number((uint64_t)(signal ? signal : status >> 8 & 0xff));
 }
 
-// Sessions that fail one after the other are told once a second, after the first ones.
+// Sessions that fail one after the other are told now and then, after the first ones, and counted meanwhile.
 static void say_end(const struct session *session, int status, int64_t now)
 {
 	static int64_t used;
+	static uint64_t more;
 	const int is_told = options->logged == EVERYTHING || (options->logged == FAILURES && status != 0);
 
-	if (!is_told || (options->logged == FAILURES && rate_begins(used, 20 * SECOND) > now))
+	if (!is_told)
 		return;
-	used = use_rate(used, SECOND, now);
+	if (options->logged == FAILURES && rate_begins(used, FIRST_ONES * EACH_END) > now) {
+		more++;
+		return;
+	}
+	used = use_rate(used, EACH_END, now);
 	say_session(session, " has ended after ");
 	say_seconds(clock_of(CLOCK_BOOTTIME) - session->from);
 	say(": ");
@@ -165,5 +172,10 @@ static void say_end(const struct session *session, int status, int64_t now)
 		say("status unknown");
 	else
 		say_status(status);
+	if (more > 0) {
+		say("; failed before: ");
+		say_number(more);
+	}
+	more = 0;
 	end_line();
 }

@@ -231,20 +231,26 @@ static void say_trouble(void)
 	}
 	say(": ");
 	say(*report.cause ? report.cause : error_text(report.failed));
+	if (table->header.trouble.count > 0) {
+		say("; failures before: ");
+		say_number(table->header.trouble.count);
+	}
 	end_line();
 }
 
-// Write down the failed step of the report, and tell it if it is another one than the last.
+// Write down the failed step of the report. Tell it if it is another one than the last, but not for ever where they
+// take turns.
 static void note_trouble(int64_t now)
 {
 	struct trouble *trouble = &table->header.trouble;
-	static int64_t quiet_until;
+	static int64_t quiet_until, used;
 	static const char *last_step;
 	const int is_new = trouble->number != report.failed || last_step != report.step;
 
-	if (is_new || now >= quiet_until) {
+	if ((is_new || now >= quiet_until) && rate_begins(used, FIRST_ONES * QUIET) <= now) {
 		say_trouble();
 		quiet_until = now + QUIET;
+		used = use_rate(used, QUIET, now);
 	}
 	last_step = report.step;
 	begin_change(&trouble->changes);

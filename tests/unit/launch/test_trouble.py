@@ -8,8 +8,9 @@ import resource
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ from supervisor.launch.session_table import DENIED_SIZE, make_denied
 from supervisor.process.failure import read_failure
 from tests import fuse
 from tests.unit.launch.accepting import Acceptor, is_answered, is_let_in, networks, port_of, session_plan, wait_until
+from tests.unit.launch.filters import Faults
 
+MOMENT = 5.0  # seconds: a pause of 0.2 s, on a busy machine
 UID = 54399  # of nobody else
 
 
@@ -112,6 +115,51 @@ def test_no_process_is_left() -> None:
         other.kill()
         other.wait()
         assert acceptor.ask() == b"ok\n"
+
+
+SHORTAGES = [
+    ("accept4", errno.ENFILE, "cannot accept a client: Too many open files in system (ENFILE)", b""),
+    ("accept4", errno.ENOBUFS, "cannot accept a client: No buffer space available (ENOBUFS)", b"ok\n"),
+    ("accept4", errno.ENOMEM, "cannot accept a client: Cannot allocate memory (ENOMEM)", b"ok\n"),
+    ("clone", errno.EAGAIN, "cannot start a session: Resource temporarily unavailable (EAGAIN)", b""),
+    ("clone", errno.ENOMEM, "cannot start a session: Cannot allocate memory (ENOMEM)", b""),
+]
+
+
+@pytest.mark.parametrize(("call", "number", "told", "expected"), SHORTAGES)
+def test_a_shortage_of_the_host_is_soon_over(call: str, number: int, told: str, expected: bytes) -> None:
+    """Clients are closed where they can be accepted, and wait otherwise; the next one is served within a second."""
+    faults = Faults(call)
+    with closing(faults), Acceptor(before=faults.install) as acceptor:
+        assert acceptor.ask() == b"ok\n"
+        for _ in range(3):
+            wait_until(lambda: acceptor.counters().started == acceptor.counters().ended)  # it looks for clients no more
+            faults.errnos.append(number)
+            assert acceptor.ask() == expected
+            begin = time.monotonic()
+            assert acceptor.ask() == b"ok\n"
+            assert time.monotonic() - begin < MOMENT
+        assert cause(acceptor) == told
+        found = acceptor.counters()
+        assert found.trouble is not None
+        assert found.trouble.failures == 3
+        assert acceptor.text().count("\n") == 1
+
+
+def test_failures_that_take_turns_are_logged_now_and_then(tmp_path: Path) -> None:
+    with Acceptor((str(tmp_path / "none"),)) as acceptor:
+        assert acceptor.ask() == b""  # it has raised its own limit by now
+        limits = resource.prlimit(acceptor.pid, resource.RLIMIT_NOFILE)
+        for _ in range(25):
+            for limit in (4, limits[0]):
+                resource.prlimit(acceptor.pid, resource.RLIMIT_NOFILE, (limit, limits[1]))
+                assert acceptor.ask() == b""
+        found = acceptor.counters().trouble
+        assert found is not None
+        assert found.failures == 51
+        lines = acceptor.text().splitlines()
+        assert 20 <= len(lines) < 30
+        assert lines[2].endswith("; failures before: 2")
 
 
 @pytest.mark.skipif(not fuse.is_possible(), reason="needs root and FUSE")
