@@ -6,7 +6,8 @@ exits.  floor is a C program that accepts and does vfork and exec; python is the
 ours without spawnd.  xinetd and tcpserver are the packages xinetd and ucspi-tcp of Debian.  `--sessions N` makes as
 many connections in the end, and prints the memory of each server before and after.  `--flood N` makes N connections
 from one address to an acceptor that permits 10 of them at a time, while another address asks ten times a second.
-Prints one line of JSON each.
+`--kills` has 50 sessions of a service of a real spawnd outlive 20 kills of its acceptor and 5 of spawnd, and counts
+sessions that were cut, wrong numbers, and clients beyond the limit that were let in.  Prints one line of JSON each.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from tests.unit.launch.accepting import Acceptor
+from tests.daemon import Daemon, call, wait_until
+from tests.unit.launch.accepting import Acceptor, is_answered, is_let_in
 
 BACKLOG = 1024
 MANY = 1000  # sessions at a time, which nobody reaches
@@ -81,6 +83,13 @@ for _ in range(int(sys.argv[2])):
     clients.append(socket.create_connection(("127.0.0.1", int(sys.argv[1])), 30, ("127.0.0.2", 0)))
     if len(clients) > 200:
         clients.pop(20).close()  # 10 of the first ones have a session
+"""
+SESSIONS = 50
+KILLED = """
+echo = {{
+    exec = "/bin/cat", fd = {{ tcp("127.0.0.1", {port}) }},
+    accept = {{ max = 50, on_limit = "refuse" }},
+}}
 """
 XINETD = """
 defaults
@@ -243,6 +252,48 @@ def flood(count: int) -> dict[str, object]:
         }
 
 
+def kills(folder: Path) -> dict[str, object]:
+    """Return what becomes of sessions while their acceptors and spawnd are killed; `back_ms` is until the next one."""
+    port = free_port()
+    wrong = {"cut": 0, "wrong_counts": 0, "over_limit": 0}
+    took: dict[str, list[float]] = {"acceptor": [], "spawnd": []}
+    with Daemon(folder, KILLED.format(port=port)) as daemon, ExitStack() as stack:
+        wait_for(port)
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 30)) for _ in range(SESSIONS)]
+        wait_until(lambda: all(map(is_answered, clients)) and count_of(daemon) == SESSIONS, "all sessions")
+        for number in range(25):
+            victim = "spawnd" if number % 5 == 4 else "acceptor"
+            took[victim].append(kill_one(daemon, victim))
+            wrong["cut"] += sum(not is_answered(client) for client in clients)
+            wrong["wrong_counts"] += count_of(daemon) != SESSIONS
+            wrong["over_limit"] += is_let_in(port)
+            clients.pop(0).close()  # the next acceptor sees the end of a session of another one
+            wait_until(lambda: count_of(daemon) == SESSIONS - 1, "the end of a session")
+            clients.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), 30)))
+            wrong["cut"] += not is_answered(clients[-1])
+    back = {f"{victim}_back_ms": [round(each * 1e3) for each in sorted(all_of)] for victim, all_of in took.items()}
+    return {"name": "kills", "kills": {victim: len(all_of) for victim, all_of in took.items()}, **wrong, **back}
+
+
+def kill_one(daemon: Daemon, victim: str) -> float:
+    """Kill the acceptor or spawnd, and return the seconds until the next one has counted the sessions."""
+    before = daemon.wait_running("echo")
+    begin = time.monotonic()
+    if victim == "spawnd":
+        daemon.lose()
+        daemon.again()
+    else:
+        os.kill(before, signal.SIGKILL)
+        daemon.wait_running("echo", other_than=before)
+    wait_until(lambda: count_of(daemon) == SESSIONS, "the sessions to be counted")
+    return time.monotonic() - begin
+
+
+def count_of(daemon: Daemon) -> int:
+    reply = call(daemon.socket, "Status", names=["echo"])
+    return int(reply["parameters"]["services"][0]["sessions"] or 0)
+
+
 def answer_time(address: tuple[str, int]) -> float:
     """Return the seconds until a program has answered."""
     begin = time.perf_counter()
@@ -265,6 +316,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1, help="the servers take turns")
     parser.add_argument("--sessions", type=int, default=0)
     parser.add_argument("--flood", type=int, default=0)
+    parser.add_argument("--kills", action="store_true")
     parser.add_argument("names", nargs="*", default=["floor", "acceptor", "tcpserver", "xinetd"])
     options = parser.parse_args()
     for name, package in (("xinetd", "xinetd"), ("tcpserver", "ucspi-tcp")):
@@ -273,6 +325,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="inetd-") as name:
         folder = Path(name)
         folder.chmod(0o755)
+        if options.kills:
+            print(json.dumps(kills(folder)), flush=True)
+            return
         (folder / "server.py").write_text(PYTHON)
         for program, source in (("ok", PROGRAM), ("floor", FLOOR)):
             (folder / f"{program}.c").write_text(source)
