@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -10,14 +11,21 @@ from typing import NamedTuple
 from supervisor.control.core import Core, Unit
 from supervisor.control.errors import InvalidParameter, NoSuchService
 from supervisor.definitions.problems import nearest
+from supervisor.errors import StepError
 from supervisor.lifecycle.cause import output_hint
 from supervisor.lifecycle.life import AT_REST, State
 from supervisor.lifecycle.transaction import Outcome
 from supervisor.lifecycle.wording import NOT_GONE
 from supervisor.log.logger import log
 from supervisor.printable import count
+from supervisor.process.failure import read_failure
+from supervisor.process.pids import Process, read_processes
 from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from supervisor.launch.session_table import Counters, Session
 
 Judge = Callable[[Unit], Outcome | None]  # the outcome of an order for a unit; None: not decided yet
 JudgeNamed = Callable[[str, Unit | None], Outcome | None]  # the unit is None if it is gone
@@ -48,6 +56,7 @@ def summary(unit: Unit, core: Core, now: float) -> dict[str, object]:
         "reason": reason(unit),
         "status_text": unit.status_text,
         "internal": unit.internal,
+        "trouble": "" if (found := trouble(unit)) is None else str(found),
     }
 
 
@@ -80,14 +89,80 @@ def details(unit: Unit, core: Core, now: float) -> dict[str, object]:
     }
 
 
-def _sessions(unit: Unit) -> dict[str, int | None]:
-    """Return the numbers of sessions now and of connections so far, as the table of the acceptors has them."""
+def _sessions(unit: Unit) -> dict[str, object]:
+    """Return the facts about sessions, and about clients without one, that the table of the acceptors has."""
     if unit.session_table is None:
-        return {"sessions": None, "accepted": None}
+        return dict.fromkeys(("sessions", "accepted", "refused", "last_refusal", "last_unserved"))
+    counters, last = _counters(unit.session_table), trouble(unit, is_over=True)
+    refusal = counters.refusal
+    return {
+        "sessions": counters.sessions if unit.pid is not None else _count_sessions(unit),
+        "accepted": counters.accepted,
+        "refused": {rule: count for rule, count in counters.refused.items() if count},
+        "last_refusal": refusal and {"at": iso_8601(refusal.time), "peer": str(refusal.peer), "rule": refusal.rule},
+        "last_unserved": last
+        and {
+            "at": iso_8601(last.at),
+            "step": last.error.step,
+            "path": last.error.path,
+            "errno": last.error.errno,
+            "text": str(last.error),
+            "failures": last.failures,
+        },
+    }
+
+
+def sessions_of(unit: Unit) -> list[Session]:
+    """Return the sessions in the table of its acceptors, some of which may have ended. Raises OSError."""
+    if unit.session_table is None:
+        return []
+    from supervisor.launch.session_table import read_sessions  # most hosts have no acceptor
+
+    return list(read_sessions(unit.session_table))
+
+
+def leaders(processes: Iterable[Process], sessions: Mapping[int, Session]) -> list[Process]:
+    """Return those of the processes that are the first ones of these sessions, by pid, and live."""
+    return [
+        process
+        for process in processes
+        if process.pid in sessions and process.state not in "ZX" and sessions[process.pid].is_process(process.started)
+    ]
+
+
+def _count_sessions(unit: Unit) -> int:
+    """Return the number of sessions of a service whose acceptor, which counts them, is not there."""
+    sessions = {session.pid: session for session in sessions_of(unit)}
+    return len(leaders(read_processes(sessions), sessions))
+
+
+class Trouble(NamedTuple):
+    """Why clients get no session: the step that failed last, when, and how many clients such failures have cost."""
+
+    error: StepError
+    at: float
+    failures: int
+
+    def __str__(self) -> str:
+        return str(self.error) if self.failures == 1 else f"{self.error}, {self.failures} times"
+
+
+def trouble(unit: Unit, is_over: bool = False) -> Trouble | None:
+    """Return why clients of a service get no session, or have got none: the last one, if `is_over` is of interest."""
+    if unit.service.accept is None or unit.session_table is None:
+        return None
+    counters = _counters(unit.session_table)
+    found = counters.trouble
+    if found is None or not (is_over or found.time > counters.last_start):
+        return None
+    error = read_failure(found.report) or StepError("start a session", "", found.number, os.strerror(found.number))
+    return Trouble(error, found.time, found.failures)
+
+
+def _counters(table: int) -> Counters:
     from supervisor.launch.session_table import read_counters  # most hosts have no acceptor
 
-    counters = read_counters(unit.session_table)
-    return {"sessions": counters.sessions, "accepted": counters.accepted}
+    return read_counters(table)
 
 
 def reason(unit: Unit) -> str:

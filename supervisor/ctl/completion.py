@@ -14,9 +14,10 @@ import os
 
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import SpawnctlError
-from supervisor.ctl.parsers import VERB, general_parser, verb_parser
+from supervisor.ctl.parsers import SESSION, VERB, general_parser, verb_parser
 from supervisor.ctl.verbs import VERBS
 from supervisor.places import default_socket
+from supervisor.printable import printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 PATIENCE = 1.0  # seconds to wait for the names while the user waits for the candidates
 REAL_TIME = 15  # real-time signals offered after RTMIN; there may be more
 MOST = 10_000  # names; a supervisor has fewer
-SERVICES, SIGNALS = "NAME", "SIG"  # with VERB, the arguments that have candidates
+SERVICES, SIGNALS = "NAME", "SIG"  # with VERB and SESSION, the arguments that have candidates
 
 
 def complete(words: Sequence[str]) -> int:
@@ -69,6 +70,8 @@ def _of_verb(typed: Typed, current: str) -> Candidates:
                 yield "all", "every service"
         case argument, _ if argument.metavar == SIGNALS:
             yield from _signals()
+        case argument, _ if argument.metavar == SESSION:
+            yield from _sessions(typed.socket, typed.given[0])
         case argument, _ if argument.metavar == VERB:
             yield from VERBS.items()
 
@@ -91,6 +94,19 @@ def _services(path: str | None, given: Sequence[str]) -> Candidates:
         if isinstance(name, str) and is_service_name(name) and name not in given:
             state = str(node.get("state"))
             yield name, state if state.isascii() and state.isalpha() else "in an unknown state"
+
+
+def _sessions(path: str | None, name: str) -> Candidates:
+    """Yield the pids of the sessions of a service, with their peers."""
+    client = Client(path or default_socket(), PATIENCE)
+    try:
+        sessions = client.call("Sessions", names=[name]).get("sessions")
+    finally:
+        client.close()
+    for session in sessions[:MOST] if isinstance(sessions, list) else ():
+        pid, peer = (session.get(key) for key in ("pid", "peer")) if isinstance(session, dict) else (None, None)
+        if isinstance(pid, int) and isinstance(peer, str):
+            yield str(pid), printable(peer)
 
 
 def _signals() -> Candidates:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 VERB = "VERB"  # the name of an argument that is a verb
+SESSION = "PID|PEER"  # that of a session
 DEFAULT = "list"
 NAMES = "a service, a quoted pattern of names, or all"
 NEAR = 2  # verbs that are suggested for a wrong one
@@ -38,7 +39,7 @@ OTHER_VERBS = {
     **dict.fromkeys(
         ("try-restart", "condrestart", "reload-or-restart", "try-reload-or-restart", "force-reload"), _RESTART
     ),
-    **dict.fromkeys(("kill", "hup", "send-signal"), "`spawnctl signal TERM NAME` sends a signal"),
+    **dict.fromkeys(("hup", "send-signal"), "`spawnctl signal TERM NAME` sends a signal"),
     "cat": "`spawnctl show NAME` shows the definition of a service",
     "list-dependencies": "`spawnctl graph` shows what needs what",
     "reset-failed": "`spawnctl reset NAME` forgets the failures of a service",

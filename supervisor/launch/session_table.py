@@ -45,7 +45,10 @@ class Peer(NamedTuple):
     pid: int
 
     def __str__(self) -> str:
-        return f"{self.address} port {self.port}" if self.address else f"uid {self.uid} pid {self.pid}"
+        """Return the client in one word: `192.0.2.1:4000`, `[2001:db8::1]:4000`, `uid=1000,pid=812`, `unknown`."""
+        if not self.address:
+            return f"uid={self.uid},pid={self.pid}" if self.uid or self.pid else "unknown"
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
 
 
 class Session(NamedTuple):
@@ -56,6 +59,10 @@ class Session(NamedTuple):
     latest: int
     since: float
     peer: Peer
+
+    def is_process(self, started: int) -> bool:
+        """Return whether a process with its pid that has started at this tick is the session."""
+        return self.earliest <= started <= self.latest
 
 
 class Refusal(NamedTuple):

@@ -295,18 +295,22 @@ def endless(subject: Subject) -> str:
     return f"it ends with status 0 each time: {either}"
 
 
-def _place(subject: Subject) -> str:
+def place(service: Service, ended: Ended | None) -> str:
     """Return the bad line of a file of variables, or the line of the definition with the key of the failed step.
 
-    Without such a key, return the first line of the definition.
+    Without such a key, return the first line of the definition; '' for a service without a file.
     """
-    service = subject.service
-    if subject.ended is not None and subject.ended.line:
-        return f"correct line {subject.ended.line} of {subject.ended.path}; "
-    step = subject.ended.step if subject.ended is not None else ""
+    if ended is not None and ended.line:
+        return f"correct line {ended.line} of {ended.path}"
+    step = ended.step if ended is not None else ""
     key = KEYS_OF_STEPS.get(step, step.removeprefix("set "))
     line = service.lines.get(key, service.line)
-    return f"see {service.file}:{line}; " if service.file else ""
+    return f"see {service.file}:{line}" if service.file else ""
+
+
+def _place(subject: Subject) -> str:
+    found = place(subject.service, subject.ended)
+    return f"{found}; " if found else ""
 
 
 def _look(root: Link, output: Output) -> str:

@@ -171,7 +171,7 @@ def _sessions(unit: Unit) -> dict[int, int]:
     return {
         process.pid: process.started
         for process in read_processes(known)
-        if known[process.pid].earliest <= process.started <= known[process.pid].latest and process.state not in "ZX"
+        if known[process.pid].is_process(process.started) and process.state not in "ZX"
     }
 
 

@@ -27,6 +27,8 @@ AT_ONCE = 64  # processes held at the same time
 class Process(NamedTuple):
     """The fields of `/proc/PID/stat` that are used here; `started` is in clock ticks since boot.
 
+    `ticks` is its CPU time, with that of its reaped children, `pages` its resident memory.
+
     `state` is "Z" only if no thread of the process is left. A process that hides its `stat` has a negative
     `started`, unequal to any other. Nothing can be proved of such a process, so it is left alone.
     """
@@ -37,6 +39,8 @@ class Process(NamedTuple):
     group: int
     session: int
     started: int
+    ticks: int = 0
+    pages: int = 0
 
 
 def look_at_all() -> list[Process]:
@@ -71,11 +75,13 @@ def read_processes(pids: Collection[int]) -> list[Process]:
 
 def _of_stat(pid: int, data: bytes) -> Process:
     # the name may hold anything, so count from its closing bracket: field 3 follows it
-    fields = data.rpartition(b")")[2].split(None, 20)
+    fields = data.rpartition(b")")[2].split(None, 22)
     state = fields[0].decode()
     if state == "Z" and int(fields[17]) > 1:
         state = "S"  # its first thread has ended, and others go on
-    return Process(pid, state, int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+    parent, group, session = map(int, fields[1:4])
+    ticks = sum(map(int, fields[11:15]))
+    return Process(pid, state, parent, group, session, int(fields[19]), ticks, int(fields[21]))
 
 
 def _of_status(pid: int) -> Process:

@@ -4,7 +4,6 @@
 Prints a line of JSON for each number of open descriptors: µs until the program runs; µs, CPU time and page faults in
 the process that starts it, which stands in for spawnd and is as large.  Each number has a process of its own, and they
 take turns, as all of them are slower while the machine is busy.  A service starts `again`, or a `new` one does.
-`alone` is a posix_spawn of the program with nothing set up, the least that a start takes on this machine.
 `--before SITE` names a folder with another version, which takes turns with ours: `pip install --target SITE --no-deps
 CHECKOUT`.
 """
@@ -31,7 +30,7 @@ TABLE = 5  # descriptors of the service
 COUNTS = (TABLE, 1000, 5000)
 WARM_UP = 5  # starts at the beginning of a turn
 TURN = 20  # starts
-KINDS = ("again", "new", "alone")
+KINDS = ("again", "new")
 Start = Callable[[Any, int, int], int]
 
 
@@ -41,7 +40,7 @@ def starters() -> dict[str, Start]:
         from supervisor.launch.program import Program
         from supervisor.process import launch_plan
     except ImportError:
-        return {"again": _forked, "new": _forked, "alone": _spawned}
+        return {"again": _forked, "new": _forked}
     program = Program()
     program.reserve()
     make_plan = launch_plan.make_plan
@@ -51,12 +50,7 @@ def starters() -> dict[str, Start]:
         return program.start(make(launch, arrival), arrival, error, ours)
 
     again = launch_plan.Plans().plan if hasattr(launch_plan, "Plans") else make_plan
-    return {"again": partial(start, again), "new": partial(start, make_plan), "alone": _spawned}
-
-
-def _spawned(launch: Any, _error: int, _ours: int) -> int:
-    """Start the program; its exec closes the socket, which tells that it runs."""
-    return os.posix_spawn(launch.argv[0], launch.argv, launch.env)
+    return {"again": partial(start, again), "new": partial(start, make_plan)}
 
 
 def host_facts() -> dict[str, Any]:
@@ -110,8 +104,7 @@ def serve() -> None:
             pid = start[kind](launch, theirs.fileno(), ours.fileno())
             called = time.perf_counter()
             spent, faults = time.process_time() - cpu, resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        if kind != "alone":
-            ours.send(b"\n")
+        ours.send(b"\n")
         end.poll()  # like spawnd; a blocking recv() is also woken when its byte is read
         assert ours.recv(1) == b"", "it has failed"
         runs = time.perf_counter()

@@ -45,6 +45,7 @@ packets = { fd = { seqpacket("@/packets") } }
 third = { fd = { tcp("127.0.0.1", 0) }, arg = { "3" }, accept = { descriptor = 3 } }
 two = { fd = { tcp("127.0.0.1", 0), stream("@/two") } }
 few = { fd = { stream("@/few") }, accept = { max = 2, on_limit = "refuse" } }
+full = { exec = "/bin/cat", arg = {}, fd = { stream("@/full") }, accept = { max = 50, on_limit = "refuse" } }
 brief = { fd = { stream("@/brief") }, accept = { linger = 0 } }
 stubborn = { fd = { stream("@/stubborn") }, arg = { "0", "stubborn" }, stop_timeout = "500ms" }
 missing = { exec = "@/nothing", fd = { stream("@/missing") } }
@@ -126,6 +127,10 @@ def path(daemon: Daemon, name: str) -> str:
     return str(daemon.folder / name)
 
 
+def status(daemon: Daemon, name: str) -> Any:
+    return json.loads(daemon.ctl("status", name, "--json").stdout)[0]
+
+
 def test_a_client_of_tcp_has_a_process_of_its_own(accepting: Daemon) -> None:
     address = "127.0.0.1", port(accepting, "tcp4")
     with Client(address).hear() as one, Client(address).hear() as other:
@@ -177,7 +182,7 @@ def test_fifty_clients_are_served_at_a_time(accepting: Daemon) -> None:
         assert all(client.is_served() for client in clients)
         # those of earlier tests may be about to end
         wait_until(lambda: "Sessions: 50, " in accepting.ctl("status", "tcp4").stdout, "50 sessions")
-        found = json.loads(accepting.ctl("status", "tcp4", "--json").stdout)[0]
+        found = status(accepting, "tcp4")
         assert (found["sessions"], found["accepted"] >= 50) == (50, True)
 
 
@@ -203,6 +208,43 @@ def test_a_missing_program_closes_the_connection(accepting: Daemon) -> None:
             assert client.is_cut()
     assert accepting.state("missing") == "running"
     accepting.wait_log("No such file or directory")
+
+
+def test_why_tells_that_clients_get_no_session(accepting: Daemon) -> None:
+    with Client(path(accepting, "missing")) as client:
+        assert client.is_cut()
+    told = f"cannot exec '{accepting.folder}/nothing': No such file or directory (ENOENT)"
+    for verb in (("why",), ("status",), ("list",)):
+        wait_until(lambda verb=verb: told in accepting.ctl(*verb, "missing").stdout, f"{verb} to tell the cause")  # type: ignore[misc]
+    assert f"To do: see {accepting.definitions}:" in accepting.ctl("why", "missing").stdout
+
+
+def test_status_tells_who_was_refused(accepting: Daemon) -> None:
+    with Client(path(accepting, "few")).hear(), Client(path(accepting, "few")).hear():
+        with Client(path(accepting, "few")) as third:
+            assert third.is_cut()
+    found = status(accepting, "few")
+    assert found["refused"]["max"] > 0
+    assert found["last_refusal"]["peer"] == f"uid={os.getuid()},pid={os.getpid()}"
+    assert " by max; the last one uid=" in accepting.ctl("status", "few").stdout
+
+
+def test_an_operator_sees_the_sessions_and_ends_one(accepting: Daemon) -> None:
+    address = "127.0.0.1", port(accepting, "tcp4")
+    with Client(address).hear() as one, Client(address).hear() as other:
+        rows = json.loads(accepting.ctl("sessions", "--json", "tcp4").stdout)
+        (row,) = [row for row in rows if row["pid"] == one.pid]
+        host, number = one.socket.getsockname()
+        assert (row["peer"], row["processes"]) == (f"{host}:{number}", 1)
+        assert row["memory_bytes"] > 1 << 20
+        assert any(line.split()[1:2] == [str(other.pid)] for line in accepting.ctl("sessions").stdout.splitlines())
+        done = accepting.ctl("kill", "tcp4", row["peer"])
+        assert done.stdout == f"tcp4: running: TERM sent to session {one.pid} of {row['peer']}\n"
+        assert one.is_cut()
+        assert other.is_served()
+        again = "kill", "tcp4", str(one.pid), "KILL"
+        wait_until(lambda: accepting.ctl(*again).returncode == 1, "the session to be gone")
+    assert f"kill session '{row['peer']}' by TERM of tcp4: asked for by" in accepting.log()
 
 
 def test_stop_ends_all_sessions(accepting: Daemon) -> None:
@@ -254,6 +296,28 @@ def test_sessions_outlive_spawnd(spawnd: Start, folder: Any, is_lost: bool) -> N
         daemon.ctl("stop", "few")
         assert one.is_cut()
         assert other.is_cut()
+
+
+def test_fifty_sessions_outlive_all_acceptors_and_spawnd(spawnd: Start, folder: Any) -> None:
+    daemon = run(spawnd, folder)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(path(daemon, "full"))) for _ in range(50)]
+        assert all(client.is_served() for client in clients)
+        for victim in ("acceptor", "acceptor", "spawnd", "acceptor", "spawnd"):
+            if victim == "spawnd":
+                daemon.lose()
+                daemon.again()
+            else:
+                before = daemon.wait_running("full")
+                os.kill(before, signal.SIGKILL)
+                daemon.wait_running("full", other_than=before)
+            wait_until(lambda: status(daemon, "full")["sessions"] == 50, "50 sessions")
+            assert all(client.is_served() for client in clients)
+            with Client(path(daemon, "full")) as another:
+                assert another.is_cut()
+        clients.pop().socket.close()
+        wait_until(lambda: status(daemon, "full")["sessions"] == 49, "49 sessions")
+        assert stack.enter_context(Client(path(daemon, "full"))).is_served()
 
 
 def test_sessions_outlive_a_definition_without_accept(spawnd: Start, folder: Any) -> None:

@@ -1,4 +1,4 @@
-"""The methods of the control socket, each in its own file."""
+"""The methods of the control socket, each in a file of its own or beside its kin."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from supervisor.control.core import Core
 from supervisor.control.verbs import (
     apply,
     call,
-    check,
     fds,
-    get_version,
     graph,
     introspection,
     list,
@@ -21,7 +19,7 @@ from supervisor.control.verbs import (
     reload,
     reopen,
     reset,
-    restart,
+    sessions,
     show,
     shutdown,
     signal,
@@ -38,10 +36,11 @@ Handler = Callable[[PendingCall, Core], None]  # answers the call, now or later,
 METHODS: dict[str, Handler] = {
     "io.spawnd.Apply": apply.run,
     "io.spawnd.Call": call.run,
-    "io.spawnd.Check": check.run,
+    "io.spawnd.Check": plan.check,
     "io.spawnd.Fds": fds.run,
-    "io.spawnd.GetVersion": get_version.run,
+    "io.spawnd.GetVersion": introspection.get_version,
     "io.spawnd.Graph": graph.run,
+    "io.spawnd.Kill": sessions.kill,
     "io.spawnd.List": list.run,
     "io.spawnd.Logs": logs.run,
     "io.spawnd.Monitor": monitor.run,
@@ -50,7 +49,8 @@ METHODS: dict[str, Handler] = {
     "io.spawnd.Reload": reload.run,
     "io.spawnd.Reopen": reopen.run,
     "io.spawnd.Reset": reset.run,
-    "io.spawnd.Restart": restart.run,
+    "io.spawnd.Restart": start.restart,
+    "io.spawnd.Sessions": sessions.run,
     "io.spawnd.Show": show.run,
     "io.spawnd.Shutdown": shutdown.run,
     "io.spawnd.Signal": signal.run,

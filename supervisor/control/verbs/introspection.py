@@ -1,10 +1,10 @@
-"""`org.varlink.service` of spawnd: facts about spawnd, and the descriptions of its interfaces."""
+"""GetVersion, and `org.varlink.service` of spawnd: facts about spawnd, and the descriptions of its interfaces."""
 
 from __future__ import annotations
 
 import os
 
-from supervisor import control
+from supervisor import __version__, control
 from supervisor.control.core import Core
 from supervisor.control.errors import InterfaceNotFound
 from supervisor.varlink.interface import SERVICE, info, read_description, service_description
@@ -13,6 +13,11 @@ from supervisor.varlink.pending_call import PendingCall
 
 OWN = "io.spawnd"
 INTERFACES = (OWN, SERVICE)
+
+
+def get_version(pending: PendingCall, core: Core) -> None:
+    Parameters(pending.call.parameters).end()
+    pending.reply({"version": __version__, "pid": os.getpid()})
 
 
 def get_info(pending: PendingCall, core: Core) -> None:

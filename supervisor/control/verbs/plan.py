@@ -1,14 +1,24 @@
-"""Plan: the effects of changing to the present definition files."""
+"""Plan: the effects of changing to the present definition files. Check: only whether they are right."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from supervisor.control.core import Core
 from supervisor.errors import DefinitionsError, SpawnError
 from supervisor.lifecycle.plan import Plan
 from supervisor.varlink.messages import Failed, Parameters
 from supervisor.varlink.pending_call import PendingCall
+
+
+def check(pending: PendingCall, core: Core) -> None:
+    Parameters(pending.call.parameters).end()
+    core.changes.check(partial(_checked, pending))
+
+
+def _checked(pending: PendingCall, services: int, problems: list[str], notices: Sequence[str]) -> None:
+    pending.reply({"services": services, "problems": problems, "notices": list(notices)})
 
 
 def run(pending: PendingCall, core: Core) -> None:

@@ -1,10 +1,10 @@
-"""Start: start services, after their dependencies."""
+"""Start: start services, after their dependencies. Restart: the same, but those that run get another process."""
 
 from __future__ import annotations
 
 from supervisor.control.core import Core
 from supervisor.control.orders import answer, take_order
-from supervisor.lifecycle.transaction import started
+from supervisor.lifecycle.transaction import restarted, started
 from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
@@ -13,3 +13,11 @@ def run(pending: PendingCall, core: Core) -> None:
     order = take_order(pending, core, Parameters(pending.call.parameters))
     pending.once(lambda: core.manager.start(order.names))
     answer(pending, core, order, lambda unit: started(unit.service, unit.life, core.manager.units))
+
+
+def restart(pending: PendingCall, core: Core) -> None:
+    order = take_order(pending, core, Parameters(pending.call.parameters))
+    units, before = core.manager.units, pending.memo
+    pending.once(lambda: before.update({name: units[name].life.starts for name in order.names}))
+    pending.once(lambda: core.manager.restart(order.names))
+    answer(pending, core, order, lambda unit: restarted(unit.service, unit.life, units, before.get(unit.name, 0)))

@@ -6,9 +6,9 @@ import time
 
 from supervisor.control.core import Core, Unit
 from supervisor.control.errors import NoLog
-from supervisor.control.orders import find, iso_8601, seconds
+from supervisor.control.orders import find, iso_8601, seconds, trouble
 from supervisor.control.output import read, reply_of
-from supervisor.lifecycle.cause import Kind, Link, Output, chain, hint, last_restart
+from supervisor.lifecycle.cause import Kind, Link, Output, chain, hint, last_restart, place
 from supervisor.lifecycle.dependencies import conflicts
 from supervisor.lifecycle.life import Ended, State
 from supervisor.lifecycle.wording import answer, describe
@@ -35,13 +35,14 @@ def run(pending: PendingCall, core: Core) -> None:
     now = pending.loop.clock()
     restart = last_restart(root.subject) if root.kind is Kind.RUNNING and root.subject is not None else None
     since = _local_time(core, root.subject.life.since) if root.subject is not None else ""
+    unserved = _unserved(root, units.get(root.name))
     pending.reply(
         {
             "name": name,
             "kind": root.kind.value,
             "root": root.name,
-            "answer": answer(links, now, since),
-            "hint": hint(root, _output(core, root)),
+            "answer": _and_unserved(answer(links, now, since), unserved),
+            "hint": hint(root, _output(core, root)) if unserved is None else place(units[root.name].service, unserved),
             "last_restart": None if restart is None else restart.value,
             "chain": [_cause(link, units.get(link.name), core, now) for link in links],
             **_last_words(core, root, units.get(root.name)),
@@ -53,17 +54,31 @@ def _local_time(core: Core, monotonic: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(core.manager.unix_time(monotonic)))
 
 
+def _unserved(link: Link, unit: Unit | None) -> Ended | None:
+    """Return why the clients of a service get no session, although it is up; None if they do."""
+    found = trouble(unit) if unit is not None and link.kind in (Kind.RUNNING, Kind.ASLEEP) else None
+    if found is None:
+        return None
+    error = found.error
+    return Ended.of_step(error.step, error.path, error.errno, str(found), error.line)
+
+
+def _and_unserved(text: str, unserved: Ended | None) -> str:
+    told = "" if unserved is None else f"its last client got no session: {unserved.cause}"
+    return "; ".join(filter(None, (text, told)))
+
+
 def _cause(link: Link, unit: Unit | None, core: Core, now: float) -> dict[str, object]:
     """Return a link of the chain, with the numbers in its text."""
-    life = unit.life if unit is not None else None
-    ended = (unit.ended if unit is not None and _tells_end(link, unit) else None) or Ended()
+    life, unserved = unit.life if unit is not None else None, _unserved(link, unit)
+    ended = unserved or (unit.ended if unit is not None and _tells_end(link, unit) else None) or Ended()
     deadline = seconds(life.deadline - now) if life is not None and life.deadline is not None else None
     in_backoff = life is not None and life.state is State.BACKOFF
     return {
         "name": link.name,
         "kind": link.kind.value,
         "other": link.other or None,
-        "text": describe(link, now),
+        "text": _and_unserved(describe(link, now), unserved),
         "state": life.state.value if life is not None else None,
         "since": iso_8601(core.manager.unix_time(life.since)) if life is not None else None,
         "state_s": seconds(now - life.since) if life is not None else None,

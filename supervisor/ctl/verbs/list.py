@@ -55,7 +55,7 @@ def table(services: list[dict[str, Any]], terminal: Terminal) -> list[str]:
     """Return the lines. FOR is the uptime of a service, or the time in its state if it is not up.
 
     The last column is the description; a service that does not come up has its reason there, a service that
-    is up its status text.
+    is up its status text, or why its clients get no session.
     """
 
     def paint(row: int, column: int, cell: str) -> str:
@@ -86,8 +86,8 @@ def fitting(rows: list[list[str]], reasons: list[str], columns: int) -> list[int
 
 
 def is_troubled(row: dict[str, Any]) -> bool:
-    """Whether the reason replaces the description."""
-    return row["state"] in TROUBLED
+    """Whether a reason replaces the description."""
+    return row["state"] in TROUBLED or bool(row.get("trouble"))  # absent in an older spawnd
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -100,5 +100,11 @@ def cells(row: dict[str, Any]) -> list[str]:
         str(row["restarts"]),
         size(row["memory_bytes"]),
         cpu_time(row["cpu_s"]),
-        row["reason"] if is_troubled(row) else row.get("status_text") or row["description"],
+        remark(row),
     ]
+
+
+def remark(row: dict[str, Any]) -> str:
+    if row["state"] in TROUBLED:
+        return str(row["reason"])
+    return str(row.get("trouble") or row.get("status_text") or row["description"])

@@ -70,6 +70,8 @@ def facts_of(row: dict[str, Any]) -> list[tuple[str, object]]:
         ("Says", row["status_text"]),
         ("PID", row["pid"]),
         ("Sessions", sessions(row)),
+        ("Refused", refused(row)),
+        ("Unserved", unserved(row)),
         ("Memory", None if row["memory_bytes"] is None else size(row["memory_bytes"])),
         ("CPU", None if row["cpu_s"] is None else cpu_time(row["cpu_s"])),
         ("Restarts", f"{row['restarts']}{failures}"),
@@ -89,6 +91,32 @@ def sessions(row: dict[str, Any]) -> str:
     if row.get("sessions") is None:
         return ""
     return f"{row['sessions']}, {count(row['accepted'], 'connection')} so far"
+
+
+def refused(row: dict[str, Any]) -> str:
+    """Return how many clients each rule has refused, and the last one; absent in an older spawnd."""
+    if not row.get("refused"):
+        return ""
+    numbers = ", ".join(f"{number} by {rule}" for rule, number in row["refused"].items())
+    last = row["last_refusal"]
+    if last is None:
+        return numbers
+    return f"{numbers}; the last one {last['peer']} by {last['rule']} at {local(last['at'])}"
+
+
+def unserved(row: dict[str, Any]) -> str:
+    """Return how many clients got no session because of a failure, and the last failure; absent in an older spawnd."""
+    last = row.get("last_unserved")
+    if last is None:
+        return ""
+    return f"{count(last['failures'], 'client')}, the last one at {local(last['at'])}: {last['text']}"
+
+
+def local(at: str) -> str:
+    """Return a time of the supervisor's in local time, to the second."""
+    from datetime import datetime  # seldom needed
+
+    return f"{datetime.fromisoformat(at).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def policy(row: dict[str, Any]) -> str:

@@ -110,6 +110,8 @@ CALLS: list[tuple[str, dict[str, object]]] = [
     ("Signal", {"names": ["web"], "signal": 1}),
     ("Reset", {"names": ["web"]}),
     ("Fds", {"name": "web"}),
+    ("Sessions", {}),
+    ("Kill", {"name": "web", "session": "4711", "signal": None}),
     ("Logs", {"name": "web", "count": None}),
     ("Check", {}),
     ("Plan", {}),

@@ -80,9 +80,9 @@ def test_names_that_mean_nothing(bench: Bench, method: str) -> None:
     assert reply == {"error": "org.varlink.service.InvalidParameter", "parameters": {"parameter": "names"}}
 
 
-@pytest.mark.parametrize("method", ["Why", "Show", "Fds", "Logs", "Call"])
+@pytest.mark.parametrize("method", ["Why", "Show", "Fds", "Logs", "Call", "Kill"])
 def test_one_name_that_means_nothing(bench: Bench, method: str) -> None:
-    more = {"method": "a.b.C"} if method == "Call" else {}
+    more = {"Call": {"method": "a.b.C"}, "Kill": {"session": "1"}}.get(method, {})
     for name, suggestion in (("wbe", "web"), ("nope", None), ("we*", None)):
         parameters = bench.call(f"io.spawnd.{method}", name=name, **more)["parameters"]
         assert parameters == {"name": name, "suggestion": suggestion}

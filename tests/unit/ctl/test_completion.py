@@ -39,6 +39,15 @@ def test_verbs() -> None:
     assert words("nope", "") == set()
 
 
+def test_sessions_of_the_service(supervise: Supervise, path: str) -> None:
+    """The fake supervisor has none; the arguments before and after have theirs."""
+    supervise()
+    assert words("--socket", path, "kill", "") == EVERYBODY - {"all"}
+    assert words("--socket", path, "kill", "web", "") == set()
+    assert {"TERM", "RTMIN"} <= words("--socket", path, "kill", "web", "1", "")
+    assert words("--socket", path, "sessions", "") == EVERYBODY
+
+
 def test_general_options() -> None:
     assert words("-") == GENERAL
     assert words("--json", "--so") == GENERAL - {"--json"}

@@ -25,7 +25,7 @@ ARGUMENTS = {
     "status": ["a"], "why": ["a"], "start": ["a"], "stop": ["a"], "restart": ["a"], "sleep": ["a"],
     "reload": ["a"],
     "reopen": ["a"], "reset": ["a"],
-    "signal": ["TERM", "a"], "show": ["a"], "fds": ["a"], "logs": ["a"], "call": ["a", "M"],
+    "signal": ["TERM", "a"], "kill": ["a", "1"], "show": ["a"], "fds": ["a"], "logs": ["a"], "call": ["a", "M"],
     "shutdown": ["--no-wait"],
 }  # fmt: skip
 SPARED = ("logs", "help")  # a log is raw where it is no terminal, and help asks nobody

@@ -23,7 +23,7 @@ ARGUMENTS = {
     "status": ["web"], "why": ["web"], "start": ["--no-wait", "web"], "stop": ["--no-wait", "web"], "show": ["web"],
     "restart": ["--no-wait", "web"], "sleep": ["--no-wait", "web"], "reload": ["--no-wait", "web"], "reset": ["web"],
     "fds": ["web"], "logs": ["web"],
-    "signal": ["TERM", "web"], "shutdown": ["--no-wait"],
+    "signal": ["TERM", "web"], "kill": ["web", "4711"], "shutdown": ["--no-wait"],
 }  # fmt: skip
 KINDS: dict[str, Callable[[object], bool]] = {
     "array of objects": lambda value: isinstance(value, list) and all(isinstance(item, dict) for item in value),

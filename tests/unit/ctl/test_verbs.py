@@ -10,6 +10,8 @@ import pytest
 
 from supervisor import __version__
 from supervisor.ctl.errors import ExitCode
+from supervisor.ctl.verbs.sessions import cells
+from supervisor.ctl.verbs.status import refused, unserved
 from supervisor.definitions.service import Definitions
 from supervisor.lifecycle.life import Life, State
 from tests.unit.control.fake_core import FakeCore
@@ -74,6 +76,52 @@ def test_a_signal_behind_the_names_is_told(spawnctl: Spawnctl, supervise: Superv
     assert capsys.readouterr().err == f"spawnctl: {said}\n"
     assert spawnctl("signal", "web", "qotd") == ExitCode.USAGE
     assert capsys.readouterr().err == "spawnctl: no such signal: 'web'\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("web",),
+            "no session: `spawnctl sessions web` shows them; "
+            "`spawnctl signal TERM web` sends a signal to the main process",
+        ),
+        (("web", "TERM"), "the signal comes last: `spawnctl kill web PID|PEER TERM`"),
+        (("web", "1", "NOPE"), "no such signal: 'NOPE'"),
+    ],
+)
+def test_kill_says_what_is_missing(
+    spawnctl: Spawnctl, supervise: Supervise, capsys: Capture, arguments: tuple[str, ...], said: str
+) -> None:
+    supervise()
+    assert spawnctl("kill", *arguments) == ExitCode.USAGE
+    assert capsys.readouterr().err == f"spawnctl: {said}\n"
+
+
+def test_kill_of_a_session_that_is_not_there(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise()
+    assert spawnctl("kill", "web", "4711", "HUP") == ExitCode.FAILED
+    said = "web: stopped: it has no session '4711': `spawnctl sessions web` shows them\n"
+    assert capsys.readouterr().err == said
+    assert spawnctl("sessions") == spawnctl("sessions", "web") == ExitCode.DONE
+    assert capsys.readouterr().out == "No sessions\n" * 2
+
+
+def test_the_columns_of_sessions() -> None:
+    row = {"name": "git", "pid": 24110, "age_s": 4321.5, "memory_bytes": 4 << 20, "cpu_s": 0.614, "peer": "[::1]:51"}
+    assert cells(row) == ["git", "24110", "1h12m", "4.0M", "0.61s", "[::1]:51"]
+
+
+def test_status_tells_who_got_no_session() -> None:
+    row: dict[str, object] = {"refused": {"max": 3, "per_source": 1}, "last_unserved": None}
+    row["last_refusal"] = {"at": "2026-07-28T14:03:31.000+00:00", "peer": "192.0.2.7:4", "rule": "max"}
+    text = refused(row)
+    assert text.startswith("3 by max, 1 by per_source; the last one 192.0.2.7:4 by max at 2026-07-2")
+    assert unserved(row) == ""
+    row["last_unserved"] = {"at": "2026-07-28T14:03:31.000+00:00", "failures": 2, "text": "cannot exec '/x'"}
+    assert unserved(row).startswith("2 clients, the last one at 2026-07-2")
+    assert unserved(row).endswith(": cannot exec '/x'")
+    assert refused({}) == unserved({}) == ""  # of an older spawnd
 
 
 def test_orders(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:

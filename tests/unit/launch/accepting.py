@@ -165,8 +165,9 @@ class Acceptor:
             self.stop(signal.SIGKILL)
         end_generation(self.table)
         for session in self.sessions():
-            with suppress(ProcessLookupError):
-                os.kill(session.pid, signal.SIGKILL)
+            for kill in (os.killpg, os.kill):  # it may not have a group of its own yet
+                with suppress(ProcessLookupError):
+                    kill(session.pid, signal.SIGKILL)
         self.stack.close()
         os.close(self.log)
         os.close(self.log_end)
