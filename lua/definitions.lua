@@ -2,7 +2,7 @@
 -- (text, seconds, name), in which `name` is the value of `...` in the file, and which returns one string of JSON:
 -- {"error": message, "line": line}, or {"globals": [[name, line, value, before], …], "netns": as globals, "modules":
 -- [{"name", "line", "keys": as globals, "functions": [[name, line, before], …], "depends": [[line, name], …],
--- "reached"}, …], "prints": …, "undefined": …}.
+-- "reached"}, …], "prints": …, "undefined": …, "reads_clock": boolean}.
 
 local sandbox, reached = ...
 local DEPTH, COUNT = 24, 200000
@@ -197,6 +197,7 @@ local function put_all()
   put_modules(sandbox.modules())
   put_named("prints", sandbox.prints)
   put_named("undefined", sandbox.undefined)
+  put(',"reads_clock":' .. tostring(sandbox.reads_clock()))
   put("}")
 end
 

@@ -222,9 +222,14 @@ local function unknown(name)
   end
 end
 
+local reads_clock = false -- whether the file has named `os`, so that it may mean something else tomorrow
+
 local function read(_, name)
   local value = file.store[name]
-  if value == nil then value = base[name] end
+  if value == nil then
+    value = base[name]
+    if name == "os" then reads_clock = true end
+  end
   if value == nil then unknown(name) end
   return value
 end
@@ -352,6 +357,8 @@ function sandbox.unwatch()
 end
 
 function sandbox.file() return complete(file, globals) end
+
+function sandbox.reads_clock() return reads_clock end
 
 function sandbox.netns() return complete(spaces, netns) end
 

@@ -110,7 +110,7 @@ def _counts(opened: Opened, sight: Sight) -> bool:
 def _open_anew(manager: Manager, plan: Plan, sights: Sights, prepared: Prepared) -> None:
     """Open renewed descriptors: for the successors of processes that are replaced, and in place for other services."""
     is_local = manager.host.closer.file_systems.have
-    for name, unit in manager.units.items():
+    for name, unit in [(name, manager.units[name]) for name in sights if name in manager.units]:
         seen = still_seen(unit, sights)
         if unit.life.state in WITHOUT_PROCESS:
             manager.sleepers.open_anew(unit, seen)
@@ -130,11 +130,12 @@ def _prepare(manager: Manager, plan: Plan) -> Prepared:
     """Open the missing descriptors of services that will run, to detect a busy port before anything is stopped."""
     prepared = Prepared()
     problems = []
-    held = _Held(manager, plan.definitions)
+    held: _Held | None = None  # takes a look at all descriptors
     for name in plan.transaction.up:
         if not _opens(manager, plan, name):
             continue
         service = plan.definitions.services[name]
+        held = held or _Held(manager, plan.definitions)
         missing = held.claim(manager.units.get(name), service, prepared)
         try:
             prepared.opened[name] = open_local(missing, manager.host.closer, rights_of(service))

@@ -41,7 +41,8 @@ class Changes:
 
     def __init__(self, manager: Manager, paths: Sequence[str], level: str, systemd: Systemd) -> None:
         self.problem = ""
-        self.evaluations = Evaluations(manager.loop, manager.children, paths, partial(inspect, manager))
+        look = partial(inspect, manager)
+        self.evaluations = Evaluations(manager.loop, manager.children, paths, look, manager.services)
         self._manager = manager
         self._level = level
         self._systemd = systemd

@@ -13,8 +13,8 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from supervisor.definitions.report import ReportReader
-from supervisor.definitions.service import Definitions
+from supervisor.definitions.report import NOTHING, ReportReader
+from supervisor.definitions.service import Definitions, KeptFile, Service
 from supervisor.errors import DefinitionsError
 from supervisor.linux.descriptors import close_range
 from supervisor.log.logger import close_inherited_log
@@ -43,7 +43,9 @@ class Evaluation:
     """One evaluation of `paths`; calls `done` once, from the loop. Owns its end of the pipe.
 
     `digest` adds a digest to the definitions, `programs` a search for programs; both take time. A search that
-    hangs costs only its notices: the child is killed and left behind, as a system call may never end.
+    hangs costs only its notices: the child is killed and left behind, as a system call may never end. `before` has the
+    services in force and the files that need not be evaluated again. The child has them by the fork, and this process
+    keeps the objects that it has.
     """
 
     def __init__(
@@ -55,15 +57,16 @@ class Evaluation:
         *,
         digest: bool = False,
         programs: bool = False,
+        before: Definitions = NOTHING,
     ) -> None:
         self._loop = loop
         self._done = done
         self._programs = programs
-        self._report = ReportReader()
+        self._report = ReportReader(before)
         self._size = 0
         self._failure = ""
         with watched_pipe(loop, self._on_readable) as (self._read_fd, write_fd):
-            self._pid = fork(lambda: _evaluate(paths, write_fd, digest, programs), [write_fd])
+            self._pid = fork(lambda: _evaluate(paths, write_fd, digest, programs, before), [write_fd])
         children.register(self._pid, self)
         self._timer = loop.limit_later(TIME_LIMIT, self._too_long)
 
@@ -137,7 +140,7 @@ class Evaluation:
         return replace(found, notices=(*found.notices, missing))
 
 
-def _evaluate(paths: Sequence[str], write_fd: int, digest: bool, programs: bool) -> None:
+def _evaluate(paths: Sequence[str], write_fd: int, digest: bool, programs: bool, before: Definitions) -> None:
     default_signals()
     close_inherited_log()
     # The child runs code from a file: it keeps only stderr and the pipe of spawnd's descriptors.
@@ -148,7 +151,8 @@ def _evaluate(paths: Sequence[str], write_fd: int, digest: bool, programs: bool)
     from supervisor.definitions.evaluate import write_report
 
     root = os.geteuid() == 0
-    write_report(paths, 3, deadline_s=CHILD_TIME_LIMIT, root=root, digest=digest, programs=programs)
+    limit = CHILD_TIME_LIMIT
+    write_report(paths, 3, deadline_s=limit, root=root, digest=digest, programs=programs, before=before)
     os._exit(0)
 
 
@@ -166,6 +170,7 @@ def _limit_address_space() -> None:
 class Evaluations:
     """Requests for evaluations of `paths`, the definition files and folders.
 
+    `services` returns those in force, `kept` are the files that need not be evaluated again unless they change.
     `inspect` inspects the paths of the units' open files at the same time; `sights` is its last result.
     """
 
@@ -175,6 +180,7 @@ class Evaluations:
         children: Children,
         paths: Sequence[str],
         inspect: Callable[[Callable[[Sights], None]], object] = lambda done: done({}),
+        services: Callable[[], dict[str, Service]] = dict,
     ) -> None:
         self._loop = loop
         self._children = children
@@ -185,7 +191,9 @@ class Evaluations:
         self._inspect = inspect
         self._is_looking = False
         self._result: Definitions | DefinitionsError | None = None
+        self._services = services
         self.sights: Sights = {}
+        self.kept: dict[str, KeptFile] = {}
 
     def ask(self, done: Done) -> None:
         """Call `done` with the definitions in the files now, or with their problems; once for repeated requests."""
@@ -217,8 +225,10 @@ class Evaluations:
         self._told, self._asked = self._asked, []
         self._is_looking = True
         self._inspect(self._looked)
+        before = Definitions(self._services(), kept=self.kept)
+        done = self._evaluated
         try:
-            Evaluation(self._loop, self._children, self._paths, self._evaluated, digest=True, programs=True)
+            Evaluation(self._loop, self._children, self._paths, done, digest=True, programs=True, before=before)
         except OSError as error:
             failure = DefinitionsError([f"cannot evaluate definitions: {error.strerror}"])
             self._loop.call_soon(partial(self._evaluated, failure))
@@ -229,6 +239,8 @@ class Evaluations:
         self._tell()
 
     def _evaluated(self, result: Definitions | DefinitionsError) -> None:
+        if isinstance(result, Definitions):
+            self.kept = result.kept
         self._result = result
         self._tell()
 

@@ -42,12 +42,18 @@ class DefinitionFile:
         self._globals = evaluated.globals
         self._netns = evaluated.netns
         self._modules = evaluated.modules
+        self._is_fleeting = evaluated.reads_clock or bool(evaluated.undefined or evaluated.netns)
         self.broken: list[str] = []  # services whose conversion failed by an internal error
         self._special = {item.name: item for item in evaluated.globals if item.name in SPECIAL}
         for line, text in evaluated.prints:
             problems.notice(file, line, f"print: {text}")
         for name, line in evaluated.undefined:
             problems.suspect(file, line, f"{name!r} is not defined, it is nil" + missing(name))
+
+    @property
+    def can_be_kept(self) -> bool:
+        """Whether the same text means the same services tomorrow, and nothing but these, while the databases agree."""
+        return not self._is_fleeting and SETTINGS not in self._special and not self.broken
 
     def settings(self, reader: SettingsReader) -> None:
         values, checking = self._special_table(SETTINGS)

@@ -83,13 +83,17 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """Result of one file: its globals, modules and network namespaces, its prints, and the unset names that it read."""
+    """Result of one file: its globals, modules and network namespaces, its prints, and the unset names that it read.
+
+    `reads_clock`: the next evaluation of the same text may have another result.
+    """
 
     globals: list[Global]
     modules: list[Module]
     netns: list[Global]
     prints: list[tuple[int, str]]
     undefined: list[tuple[str, int]]
+    reads_clock: bool
 
 
 class Lua:
@@ -151,6 +155,7 @@ class Lua:
                 sorted((Global(*item) for item in answer["netns"]), key=lambda item: (item.line, str(item.name))),
                 [(line, text) for line, text in answer["prints"]],
                 [(name, line) for name, line in answer["undefined"]],
+                answer["reads_clock"],
             )
         if answer["overtime"]:
             all_s = AS_LONG * self._deadline_s

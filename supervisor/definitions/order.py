@@ -81,7 +81,7 @@ def add_implied_dependencies(services: dict[str, Service], checkings: dict[str, 
     prefix = service_name("")
     kept = [name.removeprefix(prefix) for name in services if name.startswith(prefix)]
     for name, service in services.items():
-        for namespace in _namespaces(service):
+        for namespace in namespaces(service):
             keeper = service_name(namespace)
             if keeper in services and keeper != name and keeper not in services[name].depends:
                 services[name] = replace(services[name], depends=(*services[name].depends, keeper))
@@ -89,7 +89,8 @@ def add_implied_dependencies(services: dict[str, Service], checkings: dict[str, 
                 checkings[name].notice(f"no file defines netns.{namespace}{meant}", "netns")
 
 
-def _namespaces(service: Service) -> Iterator[str]:
+def namespaces(service: Service) -> Iterator[str]:
+    """Yield the network namespaces of a service and of its sockets."""
     if service.netns:
         yield service.netns
     for spec in (service.stdin, service.stdout, service.stderr, *service.fd):

@@ -47,6 +47,20 @@ class Problems:
         self._notices.append(text)
         self._about[text] = tuple(about)
 
+    def told(self) -> int:
+        """Return the number of notices so far, for `since`."""
+        return len(self._notices)
+
+    def since(self, told: int) -> list[tuple[str, tuple[str, ...]]]:
+        """Return the notices from then on as texts, each with the services that it compares, for `tell_again`."""
+        return [(text, self.compared(text)) for text in self._notices[told:]]
+
+    def tell_again(self, notices: Iterable[tuple[str, tuple[str, ...]]]) -> None:
+        """Add notices of an earlier evaluation."""
+        for text, about in notices:
+            self._notices.append(text)
+            self._about[text] = about
+
     def compared(self, notice: str) -> tuple[str, ...]:
         """Return the services that a notice compares."""
         return self._about.get(notice, ())

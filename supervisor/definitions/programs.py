@@ -36,32 +36,55 @@ def own_problem() -> str:
     return f"{LAUNCH}: it is {ON_NOEXEC}, so no service can be started" if forbids_execution(LAUNCH) else ""
 
 
+class _Looks:
+    """Looks at programs and paths, one for all services that see them alike."""
+
+    def __init__(self) -> None:
+        self._problems: dict[tuple[object, ...], str] = {}
+        self._absent: dict[str, bool] = {}
+
+    def problem(self, path: str, service: Service, root: bool) -> str:
+        """Return the same as `_problem`."""
+        rights = service.user, service.uid, service.gid, service.gids
+        seen = path, rights, service.env.get("PATH"), bool(service.env_file)
+        if seen not in self._problems:
+            self._problems[seen] = _problem(path, service, root)
+        return self._problems[seen]
+
+    def is_absent(self, path: str) -> bool:
+        """Whether a path does not exist; a path that only another user can see counts as one that does."""
+        if path not in self._absent:
+            try:
+                os.stat(path)
+                self._absent[path] = False
+            except OSError as error:
+                self._absent[path] = isinstance(error, FileNotFoundError)
+        return self._absent[path]
+
+
 def check_programs(services: dict[str, Service], checkings: dict[str, Checking]) -> None:
     """Give a notice for each program that would not start."""
+    looks = _Looks()
     for service in services.values():
         _check_expansion(service, checkings[service.name])
         if service.chroot:  # the other paths are in another root
-            _check_paths([("chroot", service.chroot)], service, checkings[service.name])
+            _check_paths([("chroot", service.chroot)], service, checkings[service.name], looks)
             continue
         for key, path in (("exec", service.exec), ("check", service.check[0] if service.check else "")):
-            problem = _problem(path, service, checkings[service.name].databases.root) if path else ""
+            problem = looks.problem(path, service, checkings[service.name].databases.root) if path else ""
             if problem:
                 checkings[service.name].notice(problem, key)
         files = [("env_file", path) for path in service.env_file if not path.startswith("-")]
-        _check_paths([("cwd", service.cwd), *files], service, checkings[service.name])
+        _check_paths([("cwd", service.cwd), *files], service, checkings[service.name], looks)
 
 
-def _check_paths(wanted: list[tuple[str, str]], service: Service, checking: Checking) -> None:
+def _check_paths(wanted: list[tuple[str, str]], service: Service, checking: Checking, looks: _Looks) -> None:
     """Give a notice for each path that a start needs and that does not exist; each has its key."""
     if service.functions:
         return  # they may make it
     for key, path in wanted:
-        try:
-            os.stat(path)
-        except FileNotFoundError:
+        if looks.is_absent(path):
             checking.notice(f"{path!r} does not exist", key)
-        except OSError:
-            continue  # only another user can see it
 
 
 def _check_expansion(service: Service, checking: Checking) -> None:
@@ -166,19 +189,9 @@ def worker(value: object, checking: Checking) -> str:
         raise InvalidValue(f"{describe(value)} is not the name of a worker" + did_you_mean(value, installed()))
     if value in BUILT_IN:
         raise InvalidValue(f"{value!r} is built in and needs no definition")
-    known = checking.databases.workers
-    if value not in known:
-        known[value] = "" if _exists(value) else f"unknown worker {value!r}" + did_you_mean(value, installed())
-    if known[value]:
-        raise InvalidValue(known[value])
+    if not checking.databases.has_worker(value):
+        raise InvalidValue(f"unknown worker {value!r}" + did_you_mean(value, installed()))
     return value
-
-
-def _exists(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(f"workers.{name}.main") is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def installed() -> list[str]:

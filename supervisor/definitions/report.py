@@ -4,6 +4,10 @@
     {"at": PLACE, "doing": TEXT}      an action begins that may take long
     {"problem": TEXT}, {"notice": TEXT, "about": [NAME, …]}, {"source": PATH, "text": TEXT}
     {"service": {…}}                  its fields that differ from the default
+    {"same": NAME}                    a service that is in force already
+    {"kept": {…}, "file": PATH}       the services since its source are all of a file: the fields of `KeptFile`
+    {"unchanged": PATH, "digests": TEXT}
+                                      the services of a kept file
     {"settings": {…}}
     {"digest": TEXT}                  if requested
     {"end": true}                     a report without it is truncated
@@ -16,11 +20,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from supervisor.definitions.problems import place
-from supervisor.definitions.service import Accept, Backoff, Definitions, Descriptor, Service, Settings, default_of
+from supervisor.definitions.service import (
+    Accept,
+    Backoff,
+    Definitions,
+    Descriptor,
+    KeptFile,
+    Service,
+    Settings,
+    default_of,
+)
 from supervisor.errors import DefinitionsError
 
 Record = dict[str, Any]
@@ -39,6 +52,9 @@ _BACKOFF = saved_fields(Backoff)
 _ACCEPT = saved_fields(Accept)
 _RENAMED = {saved: name for name, saved, _default in _SERVICE if saved != name}
 _STANDARD = ("stdin", "stdout", "stderr")
+
+
+NOTHING = Definitions()
 
 
 def service_record(service: Service) -> Record:
@@ -85,9 +101,15 @@ def read_report(data: bytes, failure: str = "") -> Definitions:
 
 
 class ReportReader:
-    """A reader like `read_report` for a report that arrives in pieces, each of which is processed at once."""
+    """A reader like `read_report` for a report that arrives in pieces, each of which is processed at once.
 
-    def __init__(self) -> None:
+    `before` is that of `write_report`.
+    """
+
+    def __init__(self, before: Definitions = NOTHING) -> None:
+        self._before = before
+        self._kept: dict[str, KeptFile] = {}
+        self._of_file: list[Service] = []  # the services of the file that is being read
         self._rest = b""
         self._at = "definitions"
         self._ended = False
@@ -123,13 +145,22 @@ class ReportReader:
         if self._problems:
             raise DefinitionsError(self._problems, self._passing or not (self._ended or final))
         notices = tuple(self._notices)
-        return Definitions(self._services, self._settings, self._sources, notices, self._about, self._digest)
+        return Definitions(
+            self._services, self._settings, self._sources, notices, self._about, self._digest, self._kept
+        )
 
     def _take(self, record: Record) -> None:
         match record:
             case {"service": service}:
-                built = self._shared.service(service)
-                self._services[built.name] = built
+                self._add(self._shared.service(service))
+            case {"same": name}:
+                self._add(self._before.services[name])
+            case {"unchanged": path, "digests": digests}:
+                kept = self._before.kept[path]
+                self._kept[path] = kept if kept.digests == digests else replace(kept, digests=digests)
+                self._services.update((service.name, service) for service in kept.services)
+            case {"kept": kept, "file": path}:
+                self._keep(path, kept)
             case {"file": path}:
                 self._at = place(path, 0)
             case {"at": at, "doing": doing}:
@@ -144,6 +175,7 @@ class ReportReader:
                     self._about[text] = tuple(about)
             case {"source": path, "text": text}:
                 self._sources[sys.intern(path)] = text
+                self._of_file = []
             case {"settings": settings}:
                 self._settings = read_settings(settings)
             case {"digest": digest}:
@@ -154,6 +186,15 @@ class ReportReader:
                 self._ended = True
             case _:
                 raise AssertionError(f"unknown record with {', '.join(record)}")
+
+    def _add(self, service: Service) -> None:
+        self._services[service.name] = service
+        self._of_file.append(service)
+
+    def _keep(self, path: str, kept: Record) -> None:
+        notices = tuple((text, tuple(about)) for text, about in kept["notices"])
+        asked = sys.intern(kept["asked"])
+        self._kept[sys.intern(path)] = KeptFile(kept["text"], asked, notices, kept["digests"], tuple(self._of_file))
 
 
 class SharedValues:

@@ -387,8 +387,27 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptFile:
+    """The result of a file, which need not be evaluated again while its text and the databases stay the same.
+
+    `text` is the hash of the text, with the key of this process, which its children inherit. `asked` has the questions
+    to the databases with their answers, as JSON. `notices` are those of this file alone, each with the services that it
+    compares. `digests` has a part for each service, and is empty unless it was requested.
+    """
+
+    text: int
+    asked: str
+    notices: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    digests: str = ""
+    services: tuple[Service, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Definitions:
     """The content of all definition files. `sources` maps each file to the text that was checked.
+
+    A file that was not evaluated again is among the `sources` only if it has functions. `kept` are the files that need
+    not be evaluated again.
 
     `about` has the services that a notice compares. `digest` is equal for equal definitions, wherever they
     are written; it is empty unless requested.
@@ -400,6 +419,7 @@ class Definitions:
     notices: tuple[str, ...] = ()
     about: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     digest: str = ""
+    kept: dict[str, KeptFile] = field(default_factory=dict, compare=False, repr=False)
 
 
 def slot_name(slot: Slot) -> str:

@@ -204,8 +204,8 @@ def needed(
 
 
 def dependents(services: Mapping[str, Service]) -> dict[str, set[str]]:
-    """Return for each name the names of services after it, by `depends` or by `after`."""
-    result: dict[str, set[str]] = {name: set() for name in services}
+    """Return the names of services after a name, by `depends` or by `after`, for each name that has any."""
+    result: dict[str, set[str]] = {}
     for name, service in services.items():
         for other in (*service.depends, *service.after):
             result.setdefault(other, set()).add(name)

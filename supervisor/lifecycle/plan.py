@@ -70,7 +70,7 @@ def change_of_key(key: str) -> Change:
 
 def changed_keys(old: Service, new: Service) -> list[str]:
     """Return the keys in which two definitions of one service differ, each once."""
-    if not old.worker and _values(old) == _values(new):  # the usual case, decided quickly
+    if old is new or (not old.worker and _values(old) == _values(new)):  # the usual cases, decided quickly
         return []
     return list(dict.fromkeys(_differing(old, new)))
 
@@ -322,15 +322,18 @@ class Effects:
         """Return the services with a planned effect, in order of definition, services that go at the end."""
         both = self._both
         gone = [name for name in both.old if name not in both.new]
-        entries = [self._entry(name, reloads) for name in both.new if reloads or not self._is_left_alone(name)]
+        considered = [name for name in both.new if not self._is_left_alone(name, reloads)]
+        entries = [self._entry(name, reloads) for name in considered]
         entries += [self._entry(name, reloads) for name in gone]
         return {entry.name: entry for entry in entries if entry.effect is not Effect.NOTHING}
 
-    def _is_left_alone(self, name: str) -> bool:
+    def _is_left_alone(self, name: str, reloads: bool) -> bool:
         """Return whether nothing happens to a service: a quick check, true for most of a thousand."""
         transaction = self._transaction
         moved = name in transaction.up or name in transaction.down or name in self._released
-        return not moved and self._both.kinds.get(name) is Change.NOTHING
+        if moved or self._both.kinds.get(name) is not Change.NOTHING:
+            return False
+        return not reloads or self._both.lives[name].state not in UP
 
     def _entry(self, name: str, reloads: bool) -> ServicePlan:
         both = self._both

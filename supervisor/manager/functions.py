@@ -123,7 +123,7 @@ class Sources:
     def learn(self, definitions: Definitions) -> None:
         """Add the texts that the services of these definitions need."""
         for service in definitions.services.values():
-            if service.source_digest:
+            if service.source_digest and service.source_digest not in self.texts:
                 self.texts[service.source_digest] = definitions.sources[service.file]
 
     def give(self, sources: Mapping[str, str]) -> None:

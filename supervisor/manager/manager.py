@@ -90,6 +90,8 @@ class Manager:
         a restart, a unit with a process keeps its present definition until the process is gone. Call `index`
         afterwards.
         """
+        if service is unit.service and kind is Change.NOTHING and not opened and unit.pending is None:
+            return
         self.writer.touch(unit)
         if unit.life.state in AT_REST:
             unit.service = service

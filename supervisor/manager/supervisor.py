@@ -197,6 +197,8 @@ class Supervisor:
         there are services to take over, wrong definitions are no error: the services keep the definitions
         that they have.
         """
+        if isinstance(result, Definitions):
+            self.changes.evaluations.kept = result.kept
         if saved is not None:
             self._take_over(result, saved, pool)
         elif isinstance(result, DefinitionsError):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from supervisor.definitions.evaluate import evaluate
-from supervisor.definitions.report import Record, read_report
+from supervisor.definitions.report import NOTHING, Record, ReportReader, read_report
 from supervisor.definitions.service import Definitions, Service
 from supervisor.errors import DefinitionsError
 
@@ -21,12 +21,21 @@ def records(
     root: bool = True,
     digest: bool = False,
     programs: bool = False,
+    before: Definitions = NOTHING,
 ) -> list[Record]:
     """The records of a report."""
     found: list[Record] = []
     names = [os.fspath(path) for path in paths]
-    evaluate(names, found.append, deadline_s=deadline_s, root=root, digest=digest, programs=programs)
+    options = {"root": root, "digest": digest, "programs": programs}
+    evaluate(names, found.append, deadline_s=deadline_s, before=before, **options)
     return found
+
+
+def read(found: list[Record], before: Definitions) -> Definitions:
+    """The definitions in a report that leaves out what is known."""
+    reader = ReportReader(before)
+    reader.feed(encode(found))
+    return reader.definitions()
 
 
 def encode(found: list[Record]) -> bytes:
