@@ -341,9 +341,9 @@ class Evaluation:
         if unchanged is None or any(service.source_digest for service in services):
             self._emit({"source": source.path, "text": source.text})
         if unchanged is not None:
-            if digest and not unchanged.digests:
-                return self._report_unchanged(source, digests_of(map(service_record, services)))
-            return self._report_unchanged(source, unchanged.digests)
+            new = digests_of(map(service_record, services)) if digest and not unchanged.digests else ""
+            self._emit({"unchanged": source.path, "digests": new})
+            return unchanged.digests or new
         records = list(map(service_record, services))
         for service, record in zip(services, records, strict=True):
             self._emit({"same": service.name} if self._is_in_force(service) else {"service": record})
@@ -352,10 +352,6 @@ class Evaluation:
         if keepable is not None and not any(True for service in services for _name in namespaces(service)):
             kept = {"text": keepable.text, "asked": keepable.asked, "notices": keepable.notices, "digests": digests}
             self._emit({"kept": kept, "file": source.path})
-        return digests
-
-    def _report_unchanged(self, source: Source, digests: str) -> str:
-        self._emit({"unchanged": source.path, "digests": digests})
         return digests
 
     def _is_in_force(self, service: Service) -> bool:

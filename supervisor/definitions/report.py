@@ -7,7 +7,7 @@
     {"same": NAME}                    a service that is in force already
     {"kept": {…}, "file": PATH}       the services since its source are all of a file: the fields of `KeptFile`
     {"unchanged": PATH, "digests": TEXT}
-                                      the services of a kept file
+                                      the services of a kept file; its digests, if it has none yet
     {"settings": {…}}
     {"digest": TEXT}                  if requested
     {"end": true}                     a report without it is truncated
@@ -157,7 +157,7 @@ class ReportReader:
                 self._add(self._before.services[name])
             case {"unchanged": path, "digests": digests}:
                 kept = self._before.kept[path]
-                self._kept[path] = kept if kept.digests == digests else replace(kept, digests=digests)
+                self._kept[path] = replace(kept, digests=digests) if digests else kept
                 self._services.update((service.name, service) for service in kept.services)
             case {"kept": kept, "file": path}:
                 self._keep(path, kept)

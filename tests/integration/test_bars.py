@@ -202,9 +202,12 @@ def test_clients_of_services_that_go_to_sleep_all_the_time() -> None:
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_sleeping_services() -> None:
-    stopped, asleep, woken = sleep.measure_many(300, seconds=5, wakes=20)
+    stopped, asleep, woken = sleep.measure_many(1000, seconds=5, wakes=20)
     assert asleep["wakeups"] == 0
-    assert asleep["pss_kb"] < stopped["pss_kb"] + 1024
+    assert asleep["pss_kb"] < stopped["pss_kb"] + 2048
+    for result in (stopped, asleep):
+        assert result["apply_s"] < 5
+        assert result["pss_after_apply_kb"] < result["pss_kb"] + 1024
     assert woken["first_byte_median_ms"] < 500
     flood = sleep.measure_flood(100)
     assert (flood["unanswered"], flood["descriptors_leaked"]) == (0, 0)

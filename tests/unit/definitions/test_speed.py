@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 
 from supervisor.definitions.report import read_report
-from tests.unit.definitions.loading import Files, encode, records
+from supervisor.definitions.service import Definitions
+from tests.unit.definitions.loading import Files, encode, read, records
 
 
 def service(number: int) -> str:
@@ -46,3 +47,13 @@ def test_a_thousand_files(files: Files) -> None:
     for number in range(1000):
         files.write(service(number), f"{number}.lua")
     assert takes_less(3, lambda: records(files.folder))
+
+
+def test_one_change_among_thousands_of_services(files: Files) -> None:
+    for first in range(0, 3000, 100):
+        files.write("".join(map(service, range(first, first + 100))), f"{first}.lua")
+    known = read_report(encode(records(files.folder, digest=True)))
+    files.write("".join(map(service, range(1, 100))), "0.lua")
+    before = Definitions(known.services, kept=known.kept)
+    assert takes_less(0.2, lambda: records(files.folder, digest=True, programs=True, before=before))
+    assert len(read(records(files.folder, before=before), before).services) == 2999
