@@ -25,8 +25,7 @@ from supervisor.launch import ACCEPTOR
 from supervisor.launch.operations import Kind, operation, plan
 from supervisor.launch.program import Arrival
 from supervisor.linux.capabilities import CAPABILITIES, SETPCAP, has_effective, permitted
-from supervisor.linux.mount import MS_BIND, MS_REC, MS_SLAVE
-from supervisor.linux.namespaces import CLONE_NEWNET
+from supervisor.linux.namespaces import CLONE_NEWNET, MS_BIND, MS_REC, MS_SLAVE
 from supervisor.linux.signal_mask import OF_PROCESSES
 from supervisor.process.child_descriptors import make_table, sources_of
 from supervisor.process.failure import failed

@@ -15,8 +15,16 @@ from pathlib import Path
 import pytest
 
 from supervisor.linux.libc import function
-from supervisor.linux.mount import MS_REC, MS_SLAVE, mount
-from supervisor.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, setns, unshare
+from supervisor.linux.namespaces import (
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    MS_REC,
+    MS_SLAVE,
+    mount,
+    setns,
+    unshare,
+)
 from tests.accessory import AccessoryDaemon
 from tests.daemon import BIN
 from tests.unit.process.requirements import needs_root

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range
-from supervisor.linux.mount import MNT_DETACH, MNT_FORCE, UMOUNT_NOFOLLOW, umount2
+from supervisor.linux.namespaces import MNT_DETACH, MNT_FORCE, UMOUNT_NOFOLLOW, umount2
 from supervisor.linux.place import Place
 from workers.lua.mount_options import mount_all, parse
 from workers.lua.paths import about, by_number, held, held_again, is_folder, named, opened, place_for, stripped

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-from supervisor.linux import mount
+from supervisor.linux import namespaces as mount
 
 SET = {
     b"ro": mount.MS_RDONLY,

@@ -13,8 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from supervisor.linux.mount import MNT_DETACH, MS_BIND, MS_REC, MS_SHARED, mount, umount2
-from supervisor.linux.namespaces import CLONE_NEWNET
+from supervisor.linux.namespaces import CLONE_NEWNET, MNT_DETACH, MS_BIND, MS_REC, MS_SHARED, mount, umount2
 from workers.netns.plan import ForeignError, SetUpError, written_by
 
 FOLDER = "/run/netns"

@@ -17,8 +17,18 @@ from typing import Any, NoReturn
 
 import prctl
 
-from supervisor.linux.mount import MNT_DETACH, MS_BIND, MS_REC, MS_SLAVE, mount, umount2
-from supervisor.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS, setns, unshare
+from supervisor.linux.namespaces import (
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    MNT_DETACH,
+    MS_BIND,
+    MS_REC,
+    MS_SLAVE,
+    mount,
+    setns,
+    umount2,
+    unshare,
+)
 from supervisor.linux.signal_mask import unblock_all
 from supervisor.log.logger import log
 from workers.netns.files import RESOLVER_FOLDER, open_namespace

@@ -10,10 +10,10 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 
-from supervisor.linux.capabilities import drop_inheritable
-from supervisor.linux.landlock import (
+from supervisor.linux.capabilities import (
     ON_FILES,
     TRUNCATE_VERSION,
+    drop_inheritable,
     landlock_add_rule,
     landlock_create_ruleset,
     landlock_restrict_self,

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.launch import PATH as LAUNCH
-from supervisor.linux.mount import MS_BIND, MS_NOEXEC, MS_REC, MS_REMOUNT, MS_SLAVE, mount
-from supervisor.linux.namespaces import CLONE_NEWNS, unshare
+from supervisor.linux.namespaces import CLONE_NEWNS, MS_BIND, MS_NOEXEC, MS_REC, MS_REMOUNT, MS_SLAVE, mount, unshare
 from tests.unit.definitions.loading import Files, records
 from tests.unit.process.forked import in_child
 from tests.unit.process.requirements import needs_root

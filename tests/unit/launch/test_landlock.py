@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from supervisor.launch.operations import Kind, operation
-from supervisor.linux.landlock import landlock_version
+from supervisor.linux.capabilities import landlock_version
 from tests.unit.launch.filters import install, refusing
 from tests.unit.process.conftest import world
 from tests.unit.process.launched import Outcome, service, start

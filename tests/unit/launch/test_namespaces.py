@@ -12,8 +12,18 @@ from typing import Any
 import pytest
 
 from supervisor.launch.operations import Kind, operation
-from supervisor.linux.mount import MS_BIND, MS_NOEXEC, MS_RDONLY, MS_REC, MS_REMOUNT, MS_SLAVE
-from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWUTS, unshare
+from supervisor.linux.namespaces import (
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWUTS,
+    MS_BIND,
+    MS_NOEXEC,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    MS_SLAVE,
+    unshare,
+)
 from supervisor.process.fork import fork
 from tests.unit.process.conftest import world
 from tests.unit.process.launched import PYTHON, Outcome, service, start

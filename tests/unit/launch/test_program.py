@@ -25,8 +25,7 @@ from supervisor.launch import PATH
 from supervisor.launch import program as program_module
 from supervisor.launch.program import OWN, Program
 from supervisor.linux.descriptors import close_range
-from supervisor.linux.mount import MS_NOEXEC, MS_REC, MS_SLAVE, mount
-from supervisor.linux.namespaces import CLONE_NEWNS, unshare
+from supervisor.linux.namespaces import CLONE_NEWNS, MS_NOEXEC, MS_REC, MS_SLAVE, mount, unshare
 from supervisor.process.failure import read_failure
 from supervisor.process.launch import Launch
 from supervisor.process.launch_plan import descriptors, make_plan

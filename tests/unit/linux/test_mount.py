@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.linux.mount import MNT_DETACH, MS_BIND, MS_REC, MS_SLAVE, mount, umount2
-from supervisor.linux.namespaces import CLONE_NEWNS, unshare
+from supervisor.linux.namespaces import CLONE_NEWNS, MNT_DETACH, MS_BIND, MS_REC, MS_SLAVE, mount, umount2, unshare
 from tests.unit.process.forked import in_child
 from tests.unit.process.requirements import needs_root
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.linux.inotify import IN_CLOEXEC, inotify_init1
-from supervisor.linux.mount import MNT_DETACH, MS_PRIVATE, MS_REC, mount, umount2
-from supervisor.linux.namespaces import CLONE_NEWNS, unshare
+from supervisor.linux.namespaces import CLONE_NEWNS, MNT_DETACH, MS_PRIVATE, MS_REC, mount, umount2, unshare
 from supervisor.linux.open_files import FILE, identity
 from supervisor.notify import untrusted
 from supervisor.notify.untrusted import (

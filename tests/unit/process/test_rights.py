@@ -14,8 +14,7 @@ from supervisor.definitions.service import Descriptor
 from supervisor.errors import ServedFileError
 from supervisor.linux.capabilities import capget
 from supervisor.linux.credentials import is_dumpable, set_dumpable
-from supervisor.linux.mount import MS_REC, MS_SLAVE, mount
-from supervisor.linux.namespaces import CLONE_NEWNS, unshare
+from supervisor.linux.namespaces import CLONE_NEWNS, MS_REC, MS_SLAVE, mount, unshare
 from supervisor.process.files import Rights, inode_of, open_as
 from supervisor.process.held_descriptors import close_descriptor, open_descriptor
 from tests.unit.closing import PatientCloser

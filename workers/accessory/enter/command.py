@@ -20,8 +20,20 @@ import prctl
 from supervisor.linux.capabilities import raise_effective
 from supervisor.linux.credentials import join_session_keyring, set_dumpable
 from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range
-from supervisor.linux.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_REC, MS_SLAVE, mount
-from supervisor.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, setns, unshare
+from supervisor.linux.namespaces import (
+    CLONE_NEWIPC,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_REC,
+    MS_SLAVE,
+    mount,
+    setns,
+    unshare,
+)
 from workers.accessory.client import Namespaces
 from workers.accessory.enter.arguments import Arguments, Maps
 from workers.accessory.enter.running import end_like, wait_child

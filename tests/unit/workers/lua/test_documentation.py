@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.linux.mount import MS_PRIVATE, MS_REC, mount
-from supervisor.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS, unshare
+from supervisor.linux.namespaces import CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
 from tests.postgres import Postgres
 from tests.unit.definitions.loading import Files
 from tests.unit.process.forked import in_child

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.linux.landlock import landlock_version
+from supervisor.linux.capabilities import landlock_version
 from tests.unit.process.cgroups import mount_point
 from tests.unit.process.forked import in_child
 from tests.unit.process.launched import service, told
