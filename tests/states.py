@@ -42,7 +42,7 @@ SERVICES = (
     Service(name="prepared", exec="/x", functions=("start", "stop")),
     Service(name="bare", functions=("stop",)),
     Service(name="keeping", exec="/x", kill_mode="process", handover_signal=10),
-    Service(name="on demand", exec="/x", demand=True, start_limit=2),
+    Service(name="on demand", exec="/x", demand=True, start_limit=2, idle_stop=1.0),
 )
 Event = Callable[[Service, Life, float], Transition]
 
@@ -59,6 +59,7 @@ def _events() -> Iterator[tuple[str, Event]]:
     yield "it closes `ready_fd` without a report", machine.ready_closed
     yield "it announces a reload", machine.reloading
     yield "its time limit or delay expires", machine.timed_out
+    yield "nobody has used it for `idle_stop`", machine.idle
     yield "it misses its watchdog", machine.watchdog_missed
     yield "it cannot be started", _start_failed
     yield "its process succeeds", partial(_exited, clean=True, status=0)

@@ -8,7 +8,7 @@ from typing import Protocol
 from supervisor.definitions.service import Service, Settings, Slot
 from supervisor.errors import SpawnError
 from supervisor.lifecycle.dependencies import Obstacle
-from supervisor.lifecycle.life import Ended, Life
+from supervisor.lifecycle.life import Ended, Idleness, Life
 from supervisor.lifecycle.plan import Plan
 from supervisor.lifecycle.transaction import Outcome
 from supervisor.log.ring import START, Piece, Position
@@ -87,6 +87,10 @@ class Unit(Protocol):
         """Whether the socket that `call` uses is gone from its path."""
 
     @property
+    def idle(self) -> Idleness | None:
+        """Its use, while it runs and has `idle_stop`."""
+
+    @property
     def session_table(self) -> int | None:
         """The table of the sessions of its acceptors; None without one."""
 
@@ -128,7 +132,7 @@ class Manager(Protocol):
         """Send a signal to the main process of a service; return False if it has none."""
 
     def observe(self, callback: Callable[[Unit], None]) -> Callable[[], None]:
-        """Call back when a unit appears or disappears, or when its state or its obstacle changes.
+        """Call back when a unit appears or disappears, or when its state, its obstacle or its use changes.
 
         Call the returned function to end this.
         """

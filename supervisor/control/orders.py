@@ -13,7 +13,7 @@ from supervisor.control.errors import InvalidParameter, NoSuchService
 from supervisor.definitions.problems import nearest
 from supervisor.errors import StepError
 from supervisor.lifecycle.cause import output_hint
-from supervisor.lifecycle.life import AT_REST, State
+from supervisor.lifecycle.life import AT_REST, Idleness, State
 from supervisor.lifecycle.transaction import Outcome
 from supervisor.lifecycle.wording import NOT_GONE
 from supervisor.log.logger import log
@@ -55,8 +55,19 @@ def summary(unit: Unit, core: Core, now: float) -> dict[str, object]:
         "description": unit.service.description,
         "reason": reason(unit),
         "status_text": unit.status_text,
+        **_idleness(unit, now),
         "internal": unit.internal,
         "trouble": "" if (found := trouble(unit)) is None else str(found),
+    }
+
+
+def _idleness(unit: Unit, now: float) -> dict[str, object]:
+    """Return since when nobody has used a service with `idle_stop`, or what it is used for, by the last look."""
+    idle = unit.idle or Idleness()
+    return {
+        "idle_s": None if idle.since is None else seconds(now - idle.since),
+        "busy": idle.busy,
+        "next_look_s": None if idle.due is None else seconds(idle.due - now),
     }
 
 

@@ -285,6 +285,8 @@ class Service:
     autostart: bool = _key(True, "status", name="status", change=_ADOPT)
     demand: bool = _follows(False, "status", _ADOPT)
     accept: Accept | None = _key(None, "accept", about_process=True)
+    idle_stop: float | None = _key(None, "idle_stop", change=_ADOPT, about_process=True)
+    idle_cpu: float = _key(0.002, "idle_cpu", change=_ADOPT, about_process=True)
     task: bool = _key(False, "boolean", change=_ADOPT)
     restart: Literal["always", "on-failure", "never"] = _key(
         "always", "choice", "always", "on-failure", "never", change=_ADOPT

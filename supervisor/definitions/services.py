@@ -38,6 +38,8 @@ CONVERTERS: dict[str, Convert] = {
     "file_name": plain.file_name,
     "group": account.group,
     "groups": account.groups,
+    "idle_cpu": kernel.idle_cpu,
+    "idle_stop": plain.idle_stop,
     "limits": tables.limits,
     "memory": kernel.memory,
     "options": tables.options,
@@ -78,6 +80,7 @@ _NOT_WITH_ACCEPT = {  # keys with the reasons
     "forking": "a session ends with its process, so have the program stay in the foreground",
     "handover_signal": _NO_SIGNALS,
     "reload_signal": _NO_SIGNALS,
+    "idle_stop": "the acceptor ends by itself, see linger",
     "kill_mode": "the end of the acceptor ends no session, and stop ends all of them",
     "success_status": "sessions may end with any status",
     "no_restart_status": "sessions may end with any status",
@@ -311,6 +314,7 @@ def _check(merged: Converted, raw: dict[str, Any], checking: Checking) -> None:
     _check_ready(merged, checking)
     _check_demand(merged, raw, checking)
     _check_accept(merged, checking)
+    _check_idle(merged, raw, checking)
     if merged.get("control") and any(entry.name == "control" for entry in merged.get("fd", ())):
         checking.problem("another descriptor has the name 'control', which control = true gives to its socket", "fd")
 
@@ -372,6 +376,22 @@ def _check_accept(merged: Converted, checking: Checking) -> None:
         wrong.pop("stdout", None)
     for key, why in wrong.items():
         checking.problem(f"does not go with accept: {why}", key)
+
+
+def _check_idle(merged: Converted, raw: dict[str, Any], checking: Checking) -> None:
+    """Check `idle_stop`: a client has to be able to wake the service, and each of its connections has to be seen."""
+    if merged.get("idle_stop") is None:
+        if "idle_cpu" in raw:
+            checking.problem("goes with idle_stop alone", "idle_cpu")
+        return
+    if merged.get("accept") is not None:
+        return
+    if merged.get("status") != DEMAND:
+        checking.problem('needs status = "demand": no client would wake the service again', "idle_stop")
+    for number, spec in enumerate(merged.get("fd", ()), 1):
+        if spec.accepts and spec.transparent:
+            text = f"connections of {spec.describe()} have any address (transparent), so idle_stop cannot see them"
+            checking.problem(text, "fd", number)
 
 
 def _check_ready(merged: Converted, checking: Checking) -> None:

@@ -70,6 +70,10 @@ KEYS = {
         "'ready' says when it is up: \"exec\", \"notify\" or \"fd\"; a program that goes into the background has "
         "`forking = true`, what runs once has `task = true`"
     ),
+    **dict.fromkeys(
+        ("stopwhenunneeded", "exitidletime", "exitidletimesec", "idletimeout"),
+        "'idle_stop' puts a service on demand to sleep that nobody uses",
+    ),
     **dict.fromkeys(("nowait", "wait"), "`accept = true` starts a process for each connection"),
     "notifyaccess": "`ready = \"notify\"` is all that it takes",
     **dict.fromkeys(("oneshot", "remainafterexit"), "what runs once has `task = true`"),

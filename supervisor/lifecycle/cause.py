@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from supervisor.definitions.service import NULL_OUT, Service
 from supervisor.lifecycle.dependencies import Hold, Obstacle, obstacle
-from supervisor.lifecycle.life import AT_REST, OF_FUNCTIONS, Cause, Ended, Life, State, Then
+from supervisor.lifecycle.life import AT_REST, OF_FUNCTIONS, Cause, Ended, Idleness, Life, State, Then
 
 ENDLESS = 3  # ends with status 0 in a row after which the service gets a hint
 KEYS_OF_STEPS = {  # steps of a start, with the keys that asked for them; `set KEY` names its key itself
@@ -77,6 +77,9 @@ class Subject(Protocol):
     @property
     def undecided(self) -> str: ...
 
+    @property
+    def idle(self) -> Idleness | None: ...
+
 
 class Link(NamedTuple):
     """A service of the chain; `subject` is None if it is not defined. The reason may name an `other` service.
@@ -99,6 +102,7 @@ HOLDS = {
 ORDERS = {
     Cause.NEW: Kind.NOT_STARTED,
     Cause.SLEEP: Kind.ASLEEP,
+    Cause.IDLE: Kind.ASLEEP,
     Cause.CLIENT: Kind.CLIENT,
     Cause.START: Kind.RESTART,  # while the service was stopping
     Cause.RESTART: Kind.RESTART,

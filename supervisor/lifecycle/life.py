@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from supervisor.definitions.service import Service
 
+LEAST_PERIOD = 1.0  # seconds between two looks whether a service is idle, unless `idle_stop` is shorter
+TWO_FIGURES = 99.5  # percent from which on there are more than two figures before the point
 THREE_FIGURES = 999.5  # seconds from which a span has more than three figures before the point
 
 
@@ -73,6 +75,7 @@ class Cause(StrEnum):
     RESTART = "restart"  # an operator asked for it
     STOP = "stop"  # an operator asked for it
     SLEEP = "sleep"  # it is to have its sockets and no process, until a client comes
+    IDLE = "idle"  # nobody has used it for `idle_stop`
     CLIENT = "client"  # a client came while it was asleep
     UNSERVED = "unserved"  # it has ended well, and the client that had woken it still waits
     RESET = "reset"  # an operator cleared its failures
@@ -160,6 +163,28 @@ class Life(NamedTuple):
         """Return when `timed_out` has to be called, or None."""
         times = [at for at in (self.deadline, self.watchdog_at) if at is not None]
         return min(times) if times else None
+
+
+class Idleness(NamedTuple):
+    """Use of a running service with `idle_stop`, as a look from time to time finds it.
+
+    `since` is the first of the looks that have found no use, None if the last one has found some. `busy` says what use
+    that was. `due` is the time of the next look, None while the service itself says that it is busy. `cpu_s` is the CPU
+    time that it had used by `looked`, and `share` the share of a CPU that it used between the last two looks; None if
+    unknown.
+    """
+
+    since: float | None = None
+    busy: str = ""
+    due: float | None = None
+    looked: float = 0.0
+    cpu_s: float | None = None
+    share: float | None = None
+
+    def is_over(self, service: Service, now: float) -> bool:
+        """Whether nobody has used the service for `idle_stop`."""
+        known = self.share is not None and self.since is not None and service.idle_stop is not None
+        return known and now - (self.since or 0.0) >= (service.idle_stop or 0.0)
 
 
 Transition = tuple[Life, tuple[Act, ...]]
@@ -320,3 +345,24 @@ class Ended:
 def span(seconds: float) -> str:
     """Return a span with three figures, and all figures of whole seconds: `0.205 s`, `3.77 s`, `90 s`, `3604 s`."""
     return f"{seconds:.3g} s" if seconds < THREE_FIGURES else f"{seconds:.0f} s"
+
+
+def look_period(idle_stop: float) -> float:
+    """Return the seconds between two looks: a tenth of `idle_stop`, but at least one if that is longer."""
+    return min(idle_stop, max(LEAST_PERIOD, idle_stop / 10))
+
+
+def looked_at(service: Service, idle: Idleness, now: float, use: str, cpu_s: float | None) -> Idleness:
+    """Return the idleness after a look that has found the `use`, '' for none, and the CPU time so far.
+
+    An unknown CPU time, as at the first look after a loss of spawnd, neither ends nor begins idleness.
+    """
+    share = None
+    if cpu_s is not None and idle.cpu_s is not None and now > idle.looked:
+        share = max(0.0, cpu_s - idle.cpu_s) / (now - idle.looked)
+        if not use and share > service.idle_cpu:
+            percent = share * 100
+            use = f"{percent:.2g} % CPU" if percent < TWO_FIGURES else f"{percent:.0f} % CPU"
+    since = now if idle.since is None and share is not None else idle.since
+    due = now + look_period(service.idle_stop or 0.0)
+    return Idleness(None if use else since, use, due, now, cpu_s, share)

@@ -111,6 +111,14 @@ def sleep(service: Service, life: Life, now: float, cause: Cause = Cause.SLEEP) 
             return life, ()
 
 
+def idle(service: Service, life: Life, now: float) -> Transition:
+    """Put a service to sleep that nobody has used for `idle_stop`."""
+    if life.state is not State.RUNNING or service.idle_stop is None:
+        return life, ()
+    asleep, acts = sleep(service, life, now, Cause.IDLE)
+    return asleep._replace(reason=f"idle for {span(service.idle_stop)}"), acts
+
+
 def served(service: Service, life: Life, now: float) -> Transition:
     """Forget failures: the last run ended with success, and the client that had woken the service waits no more."""
     return (life._replace(failures=0), ()) if life.state is State.ASLEEP else (life, ())

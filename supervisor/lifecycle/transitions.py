@@ -25,6 +25,7 @@ ORDERS = {
     Cause.START: "start requested",
     Cause.STOP: "stop requested",
     Cause.SLEEP: "asleep until a client comes",
+    Cause.IDLE: "idle",
     Cause.CLIENT: "a client came",
     Cause.RESTART: "restart requested",
     Cause.CONFLICT: "conflicts with {}, which was started",

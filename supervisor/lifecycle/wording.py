@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from supervisor.definitions.service import Service
 from supervisor.lifecycle.cause import Kind, Link, Subject, end_of, last_restart
-from supervisor.lifecycle.life import Cause, Ended, Life, State, Step, Then, lies_down, span
+from supervisor.lifecycle.life import Cause, Ended, Idleness, Life, State, Step, Then, lies_down, span
 from supervisor.printable import quoted
 
 STATES = {
@@ -60,7 +61,7 @@ def describe(link: Link, now: float) -> str:
     if subject.life.state is State.WAITING and link.other:
         return f"it {_hold(link)}"
     failure = f"; {subject.life.stop_failure}" if subject.life.stop_failure else ""
-    return f"{WORDS[link.kind](link, subject)}{failure}{_outlook(subject, now)}"
+    return f"{WORDS[link.kind](link, subject)}{failure}{_outlook(subject, now)}".removeprefix("; ")
 
 
 def _hold(link: Link) -> str:
@@ -80,6 +81,8 @@ def _outlook(subject: Subject, now: float) -> str:
     service, life = subject.service, subject.life
     limit = "" if service.start_limit is None else f" of {service.start_limit}"
     match life.state:
+        case State.RUNNING if words := idleness(service, subject.idle, now):
+            return f"; {words}"
         case State.BACKOFF:
             return f"; failure {life.failures}{limit}, next start in {_left(life, now)}"
         case State.FAILED if life.final:
@@ -108,6 +111,16 @@ def _outlook(subject: Subject, now: float) -> str:
             return f"; it has {_left(life, now)} left"
         case _:
             return ""
+
+
+def idleness(service: Service, idle: Idleness | None, now: float) -> str:
+    """Return what keeps a service with `idle_stop` awake, or since when nobody has used it; '' if that is unknown."""
+    if idle is None or (not idle.busy and idle.since is None):
+        return ""
+    if idle.busy or idle.since is None:
+        return f"busy: {idle.busy}"
+    passed = max(0.0, now - idle.since)
+    return f"idle for {span(passed)}, asleep in {span(max(0.0, (service.idle_stop or 0.0) - passed))} at the earliest"
 
 
 def _time_left(life: Life, now: float) -> str:
@@ -149,6 +162,8 @@ def _starting(link: Link, subject: Subject) -> str:
 
 
 def _asleep(link: Link, subject: Subject) -> str:
+    if subject.life.state is State.STOPPING and subject.life.cause is Cause.IDLE:
+        return f"nobody has used it for {span(subject.service.idle_stop or 0.0)}"
     if subject.life.state is State.STOPPING:
         return "an order puts it to sleep"
     specs = [spec for spec in (subject.service.stdin, *subject.service.fd) if spec.may_wake]

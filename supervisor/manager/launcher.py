@@ -275,9 +275,13 @@ class Launcher:
 
     def drop_receiver(self, unit: Unit) -> None:
         """Close the unit's notification socket, if any; the next one has another path."""
+        self.close_receiver(unit)
+        unit.notify_path = ""
+
+    def close_receiver(self, unit: Unit) -> None:
+        """Close the unit's notification socket, if any, while it has no process; the next one has the same path."""
         if unit.receiver is not None:
             self._close_receiver(unit, unit.receiver)
-            unit.notify_path = ""
 
     def _close_receiver(self, unit: Unit, receiver: Receiver) -> None:
         self._loop.unwatch(receiver.fileno())
@@ -442,7 +446,8 @@ def _session_table(unit: Unit) -> int:
 
 def _notifies(service: Service) -> bool:
     """Whether a service uses a notification socket; most services do not."""
-    return service.ready == "notify" or service.watchdog is not None or service.fdstore_max > 0 or bool(service.worker)
+    speaks = service.ready == "notify" or service.watchdog is not None or service.idle_stop is not None
+    return speaks or service.fdstore_max > 0 or bool(service.worker)
 
 
 def _pair(ours: ExitStack, theirs: ExitStack) -> tuple[int, int]:

@@ -34,6 +34,7 @@ from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop
 from supervisor.manager.functions import Sources
 from supervisor.manager.host import HostFacts
+from supervisor.manager.idle import Idlers
 from supervisor.manager.inspection import Draining
 from supervisor.manager.processes import Processes
 from supervisor.manager.sleep import Sleepers
@@ -59,6 +60,8 @@ class Manager:
         self.processes = Processes(loop, children, host, self.sources, self, lambda: self.units)
         self.sleepers = Sleepers(loop, children, self)
         self.sleep = self.sleepers.sleep
+        self.idlers = Idlers(loop, children, self)
+        self.hear, self.said_busy = self.processes.hear, self.idlers.said_busy
         self._observers = Observers()
         self.observe = self._observers.add
         self._dependents: dict[str, set[str]] = {}
@@ -100,6 +103,7 @@ class Manager:
             self._replace(unit, Pending(service, opened))
         else:
             unit.service = service
+            self.idlers.changed(unit)
             if kind is Change.LIMITS:
                 self.processes.set_limits(unit)
 
@@ -135,6 +139,8 @@ class Manager:
             self.processes.take_over(unit, unit.run)
         if unit.pending is not None or unit.removed:
             self._leaving.add(unit)
+        self.idlers.let_go_on(unit)
+        self.idlers.changed(unit)
 
     def sweep(self) -> None:
         """Finish what an earlier spawnd had begun to clean up."""
@@ -326,6 +332,7 @@ class Manager:
 
     def _changed(self, unit: Unit) -> None:
         """Wake the units that may go on now, and call the observers, which see the life that it has reached by now."""
+        self.idlers.changed(unit)
         self._stops.look_soon()
         self._wake(unit)
         self._wake_all((*self._dependents.get(unit.name, ()), *self.conflicts.get(unit.name, ())))
@@ -415,6 +422,7 @@ class Manager:
             case Act.DRAIN:
                 Draining(self, unit)
             case Act.SLEEP:
+                self.processes.close_receiver(unit)  # ten thousand that sleep have none
                 self.sleepers.fall_asleep(unit)
             case Act.LAUNCH:
                 self.processes.start(unit, Role.MAIN)
@@ -447,6 +455,11 @@ class Manager:
     def touch(self, unit: Unit) -> None:
         """Note a change of the unit that comes with no event."""
         self.writer.touch(unit)
+
+    def tell(self, unit: Unit) -> None:
+        """Note that a service has become idle, or is used again."""
+        self.writer.touch(unit)
+        self._observers.tell(unit)
 
     def started(self, unit: Unit) -> None:
         """Write the new process down before it is released: the next spawnd finds it whenever this one is killed."""

@@ -37,6 +37,9 @@ class Listener(Protocol):
     def touch(self, unit: Unit) -> None:
         """Note another change of the unit, which has to be written down."""
 
+    def said_busy(self, unit: Unit, is_busy: bool) -> None:
+        """Note that the service does, or does not, forbid to put it to sleep."""
+
 
 class Trust(Enum):
     """How far a notification is believed. After its end, a sender is known by its user alone."""
@@ -203,6 +206,8 @@ def _take(unit: Unit, notification: Notification, message: Message, listener: Li
         unit.status_text = message.status[:MAX_STATUS]
         listener.touch(unit)
     _take_descriptors(unit, notification, message)
+    if message.busy is not None:
+        listener.said_busy(unit, message.busy)
     if message.extend_usec is not None:
         listener.event(unit, machine.extended, message.extend_usec / 1_000_000)
     if message.reloading:

@@ -86,8 +86,9 @@ class Processes:
         self._children = children
         self._subtree = host.subtree
         self._outputs = host.outputs
-        self._launcher = Launcher(loop, children, host, sources, self._on_notification)
+        self._launcher = Launcher(loop, children, host, sources, self.hear)
         self._pipes = self._launcher.pipes
+        self.close_receiver = self._launcher.close_receiver
 
         def values() -> Iterable[Unit]:
             return units().values()
@@ -326,7 +327,8 @@ class Processes:
         if unit.run is run:
             self._owner.ready_closed(unit)
 
-    def _on_notification(self, unit: Unit) -> None:
+    def hear(self, unit: Unit) -> None:
+        """Take some of the messages that the service has sent."""
         take_notifications(unit, self._owner, NOTIFICATIONS, SLICE)
 
     # the end of a process

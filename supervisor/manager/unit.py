@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 
 from supervisor.definitions.service import CONTROL, FIRST, STDIO, Descriptor, Service, Slot
 from supervisor.lifecycle.cause import ENDLESS, endless, output_hint
 from supervisor.lifecycle.dependencies import Obstacle
-from supervisor.lifecycle.life import AT_REST, UP, Cause, Ended, Life, State, is_down, lies_down, span
+from supervisor.lifecycle.life import AT_REST, UP, Cause, Ended, Idleness, Life, State, is_down, lies_down, span
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop, Timer
 from supervisor.manager.background import Background
@@ -30,12 +29,12 @@ from supervisor.process.held_descriptors import Opened, Table, claim, close_all,
 from supervisor.process.launch import DescriptorRow
 from supervisor.process.network_namespace import namespace_of_name
 from supervisor.process.paths import Sight
+from supervisor.process.pids import cpu_seconds
 from supervisor.process.run import Role, Run
 from supervisor.process.sockets import is_bound
 from supervisor.process.waiting import Waiting
 
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
-CPUCLOCK_SCHED = 2  # <linux/posix-timers.h>: the clock of a process, as clock_getcpuclockid(3) returns it
 
 SESSIONS = ":sessions"  # name of the table of an acceptor in its store, which no service can use
 NAMES = 5  # names in one list; the others are only counted
@@ -106,6 +105,10 @@ class Unit:
     disconnected: str = ""  # clients that waited on a socket when it was last closed for another one
     waits: str = ""  # what holds it back while it waits, as text
     obstacle: Obstacle | None = None  # the same
+    idle: Idleness | None = None  # its use, while it is looked at: it runs, and has `idle_stop`
+    says_busy: bool = False  # its process has said that it is not to be put to sleep
+    # processes that are stopped for a moment, by pid and start time, to be looked at; {} if its cgroup is
+    frozen: dict[int, int] | None = None
     left: Waiting | None = None  # the clients that its last run has left waiting
     visit: Waiting | None = None  # the same of the run before the one that a client has started; None without that
 
@@ -210,7 +213,7 @@ def _usage_of(pid: int) -> tuple[int | None, float | None]:
             resident = int(os.read(fd, 4096).split()[1])
         finally:
             os.close(fd)
-        return resident * PAGE_SIZE, time.clock_gettime(~pid << 3 | CPUCLOCK_SCHED)
+        return resident * PAGE_SIZE, cpu_seconds(pid)
     except OSError:
         return None, None
 

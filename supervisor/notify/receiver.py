@@ -2,7 +2,8 @@
 
 The protocol is that of `sd_notify(3)`: a datagram of `KEY=value` lines. Some messages carry descriptors for the store:
 `FDSTORE=1`, `FDNAME=`, `FDSTOREREMOVE=1`, `FDPOLL=0`. `BARRIER=1` needs no field: like every descriptor that is not
-stored, its descriptor is closed once the message is handled, and its sender waits for nothing else.
+stored, its descriptor is closed once the message is handled, and its sender waits for nothing else. `X_SPAWND_BUSY=` is
+not of that protocol: 1 forbids spawnd to put the service to sleep, and 0 permits it again.
 """
 
 from __future__ import annotations
@@ -61,10 +62,17 @@ class Message(NamedTuple):
     remove: bool = False
     name: str = DEFAULT_NAME
     poll: bool = True
+    busy: bool | None = None
 
     def harmless(self) -> Message:
         """Return the part that also counts from a sender that has ended, of which only the user is known."""
-        return Message(ready=self.ready, status=self.status, watchdog=self.watchdog, extend_usec=self.extend_usec)
+        return Message(
+            ready=self.ready,
+            status=self.status,
+            watchdog=self.watchdog,
+            extend_usec=self.extend_usec,
+            busy=self.busy,
+        )
 
 
 def parse(datagram: bytes) -> Message:
@@ -87,6 +95,7 @@ def parse(datagram: bytes) -> Message:
         remove=values.get("FDSTOREREMOVE") == "1" and named,  # not for the default name
         name=name if named else DEFAULT_NAME,
         poll=values.get("FDPOLL") != "0",
+        busy={"1": True, "0": False}.get(values.get("X_SPAWND_BUSY", "")),
     )
 
 

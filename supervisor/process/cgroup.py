@@ -172,6 +172,21 @@ class Leaf:
         """Send a signal other than KILL to every process in here and below. Raises StepError."""
         signal_members(self.path, signum)
 
+    def freeze(self) -> None:
+        """Have every process in here and below stop, as with SIGSTOP but unseen by them. Raises StepError.
+
+        They stop a moment later: see `wait_frozen`.
+        """
+        path = f"{self.path}/cgroup.freeze"
+        with step("write", path):
+            write_once(path, "1")
+
+    def thaw(self) -> None:
+        """Let them go on. A cgroup that is gone has none. Raises StepError."""
+        path = f"{self.path}/cgroup.freeze"
+        with step("write", path), _unless_gone():
+            write_once(path, "0")
+
     def processes(self) -> list[int]:
         """Return the pids in here and below; a cgroup that is gone has none."""
         with contextlib.suppress(FileNotFoundError):
@@ -206,13 +221,18 @@ class Leaf:
 
     def statistics(self) -> Statistics:
         """Return memory in use now, and CPU time used since the cgroup was made."""
-        usage = _flat_keyed(_shown(self.path, "cpu.stat")).get("usage_usec")
         memory = _shown(self.path, "memory.current")
-        return Statistics(int(memory) if memory else None, None if usage is None else usage / 1e6)
+        return Statistics(int(memory) if memory else None, cpu_usage(self.path))
 
     def oom_kills(self) -> int | None:
         """Return how many of its processes the OOM killer has killed; None without the memory controller."""
         return _flat_keyed(_shown(self.path, "memory.events")).get("oom_kill")
+
+
+def cpu_usage(path: str) -> float | None:
+    """Return the CPU time in seconds that processes in the cgroup `path` have used, None if it is not counted."""
+    usage = _flat_keyed(_shown(path, "cpu.stat")).get("usage_usec")
+    return None if usage is None else usage / 1e6
 
 
 def read_populated(events_fd: int) -> bool:
@@ -321,19 +341,23 @@ def freeze_and_kill(path: str) -> None:
     with step("kill the cgroup", path), _unless_gone():
         write_once(f"{path}/cgroup.freeze", "1")
         try:
-            _wait_frozen(path)
+            wait_frozen(path, time.monotonic() + FREEZE_S)
             _signal_each(path, set(processes(path)), signal.SIGKILL)
         finally:
             write_once(f"{path}/cgroup.freeze", "0")
 
 
-def _wait_frozen(path: str) -> None:
-    deadline = time.monotonic() + FREEZE_S
-    while time.monotonic() < deadline:
-        with open(f"{path}/cgroup.events", encoding="ascii") as events:
-            if "frozen 1" in events.read():
-                return
+def wait_frozen(path: str, deadline: float) -> bool:
+    """Wait, until the `deadline` of the monotonic clock, for all processes to be frozen; return whether they are."""
+    while not (frozen := is_frozen(path)) and time.monotonic() < deadline:
         time.sleep(FREEZE_POLL_S)
+    return frozen
+
+
+def is_frozen(path: str) -> bool:
+    """Whether all processes in the cgroup `path` are frozen, by itself or one above. Raises OSError."""
+    with open(f"{path}/cgroup.events", encoding="ascii") as events:
+        return "frozen 1" in events.read()
 
 
 def processes(path: str) -> Iterator[int]:

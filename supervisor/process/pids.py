@@ -22,6 +22,7 @@ PASSES = 16  # a process that forks while it is hunted leaves new ones behind; e
 STAT_MAX = 4096  # bytes: some fifty numbers and a name, which the kernel returns in one read
 TICK = 10**9 // os.sysconf("SC_CLK_TCK")  # nanoseconds
 AT_ONCE = 64  # processes held at the same time
+CPUCLOCK_SCHED = 2  # <linux/posix-timers.h>: the clock of a process, as clock_getcpuclockid(3) returns it
 
 
 class Process(NamedTuple):
@@ -117,6 +118,24 @@ def start_time(pid: int) -> int:
     """Return the start time of a process that is not reaped yet, in clock ticks since boot."""
     process = read_process(pid)
     return process.started if process is not None else 0
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a living process and its threads. Raises OSError."""
+    return time.clock_gettime(~pid << 3 | CPUCLOCK_SCHED)
+
+
+def cpu_seconds_of_all(pids: Collection[int]) -> float:
+    """Return the CPU time of processes, and of those of their children that have ended and were waited for."""
+    answers = glance([f"{CONTENT}/proc/{pid}/stat" for pid in pids])
+    found = 0.0
+    for pid, answer in zip(pids, answers, strict=True):
+        with suppress(OSError):  # it has ended
+            found += cpu_seconds(pid)
+        if isinstance(answer, bytes):
+            ticks = answer.rpartition(b")")[2].split(None, 16)[13:15]
+            found += sum(map(int, ticks)) * TICK / 1e9
+    return found
 
 
 def clock_ticks() -> int:
@@ -229,6 +248,38 @@ def kill_all(find: Callable[[], list[Process]]) -> None:
         signal_processes(found, signal.SIGKILL)
 
 
+# processes of a service that are stopped for a moment
+
+
+def stop_all(processes: Mapping[int, int]) -> None:
+    """Stop processes, by pid and start time; they do so a moment later. Raises OSError, and some are told then."""
+    _send_all(processes, signal.SIGSTOP)
+
+
+def continue_all(processes: Mapping[int, int]) -> None:
+    """Let stopped processes go on. Raises OSError, and some are told then."""
+    _send_all(processes, signal.SIGCONT)
+
+
+def _send_all(processes: Mapping[int, int], signum: int) -> None:
+    rest = iter(processes.items())
+    while some := dict(islice(rest, AT_ONCE)):
+        _send(some, signum)
+
+
+def are_stopped(pids: Collection[int]) -> bool:
+    """Whether each thread of these processes is stopped or has ended: the first one may stop before the others."""
+    threads: list[str] = []
+    for pid in pids:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            threads += [f"{CONTENT}/proc/{pid}/task/{thread}/stat" for thread in os.listdir(f"/proc/{pid}/task")]
+    gone = (errno.ENOENT, errno.ESRCH)
+    return all(
+        answer in gone if isinstance(answer, int) else answer.rpartition(b")")[2].split(None, 1)[0] in b"TtZX"
+        for answer in glance(threads)
+    )
+
+
 # process groups of main processes without a cgroup: they are killed, stopped and continued process by process
 
 
@@ -265,7 +316,7 @@ def _send(processes: Mapping[int, int], signum: int) -> None:
     held = hold_all(processes)
     try:
         for pidfd in held.values():
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):  # a set-uid program of a spawnd that is not root
                 signal.pidfd_send_signal(pidfd, signum)
     finally:
         for pidfd in held.values():

@@ -20,7 +20,7 @@ from supervisor.errors import ShortageError, StepError, is_shortage
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import Ended, State, Step, in_call, lets_end, runs, spares_others
 from supervisor.lifecycle.transitions import is_last
-from supervisor.linux.open_files import FILE, LONGEST_LOOK, is_unique, open_files
+from supervisor.linux.open_files import FILE, LONGEST_LOOK, PIPE, SOCKET, is_unique, open_files
 from supervisor.linux.pipe_call import open_end
 from supervisor.log.logger import log, notice
 from supervisor.log.ring import make_ring
@@ -37,7 +37,7 @@ from supervisor.process.run import Role, Run, take_answer
 from supervisor.process.survivor import Fetcher, Likely, SurvivorFiles, find_survivor, has_ended
 from supervisor.state.state import Record
 from supervisor.state.state import State as Saved
-from supervisor.takeover.records import Take, own_files, restore
+from supervisor.takeover.records import Take, restore
 
 GONE = "ended in an unknown way while there was no spawnd"
 DOUBT = "it is watched, and not signalled until it does"
@@ -136,6 +136,9 @@ class TakeOver:
         except Exception as error:
             self._refuse(name, record, run, error)
             return None
+        if unit.frozen is not None and (leaf := _cgroup(record)) is not None:
+            with suppress(StepError):  # this spawnd may use no cgroups
+                leaf.thaw()
         if run is None and role.is_function:
             self._learn_answer(unit, role)
         return unit
@@ -257,6 +260,13 @@ def holds_one_of(files: Set[str], clock: Callable[[], float] = time.monotonic) -
     return lambda pid: clock() < until and not files.isdisjoint(open_files(pid))
 
 
+def own_files(record: Record) -> set[str]:
+    """Return identities of sockets and pipes that were opened for this unit alone, and so prove its processes."""
+    tables = [record.get("table", {}), record.get("next", {}).get("table", {})]
+    saved = [*(entry for table in tables for entry in table.values()), *record.get("streams", ())]
+    return {entry[1] for entry in saved if entry[1].startswith((SOCKET, PIPE))}
+
+
 def _note_gone(unit: Unit) -> None:
     """Note that the end of the unit's process or function was unseen."""
     if in_call(unit.life):
@@ -284,6 +294,7 @@ class _Ended:
             kill_processes(self._processes)
         if self._cgroup is not None:
             self._cgroup.kill()
+            self._cgroup.thaw()  # the next process in a frozen cgroup would never run
 
     def lives(self) -> bool:
         run = self._run

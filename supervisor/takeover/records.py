@@ -21,9 +21,9 @@ from typing import Any, NamedTuple, Protocol
 from supervisor.control.path_watch import PathWatch
 from supervisor.definitions.report import SharedValues, differing, saved_fields, service_record, settings_record
 from supervisor.definitions.service import Service, Settings, Slot, slot_name
-from supervisor.lifecycle.life import Cause, Ended, Life, State, Step, Then
+from supervisor.lifecycle.life import Cause, Ended, Idleness, Life, State, Step, Then
 from supervisor.linux.file_status import number_of_process
-from supervisor.linux.open_files import PIPE, SOCKET, identity
+from supervisor.linux.open_files import SOCKET, identity
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop, Timer
 from supervisor.manager.functions import Sources
@@ -42,6 +42,7 @@ _ENDED = saved_fields(Ended)
 Saved = list[object]  # number and identity of a descriptor
 Take = Callable[[int], bool]
 """Takes over a descriptor; returns False, and leaves it to the caller, if it is not wanted any more."""
+TakeBack = Callable[[Slot, Opened], bool]
 
 STORE_MAX = 1 << 20  # descriptors that were stored before fit in again
 RETRY = 5.0  # seconds until a file that could not be written is tried again
@@ -87,6 +88,8 @@ FIELDS = (
     Field("ended", "ended", None, lambda ended: differing(ended, _ENDED), lambda record: Ended(**record)),
     Field("ended_clean", "ended_clean", None),
     Field("first_started", "first_started", 0),
+    Field("frozen", "frozen", None, lambda pids: [list(pair) for pair in pids.items()], dict),
+    Field("idle", "idle_since", None, lambda idle: idle.since, lambda since: Idleness(since)),
     Field("internal", "internal", False),
     Field("is_sought", "is_sought", False),
     Field("last_call", "last_call", ""),
@@ -96,6 +99,7 @@ FIELDS = (
     Field("notify_path", "notify_path", ""),
     Field("oom_kills", "oom_kills", 0),
     Field("removed", "removed", False),
+    Field("says_busy", "says_busy", False),
     Field("status_text", "status_text", ""),
 )
 
@@ -181,13 +185,6 @@ def numbers(record: Record) -> set[int]:
     return found | ({record["receiver"]} if "receiver" in record else set())
 
 
-def own_files(record: Record) -> set[str]:
-    """Return identities of sockets and pipes that were opened for this unit alone, and so prove its processes."""
-    tables = [record.get("table", {}), record.get("next", {}).get("table", {})]
-    saved = [*(entry for table in tables for entry in table.values()), *record.get("streams", ())]
-    return {entry[1] for entry in saved if entry[1].startswith((SOCKET, PIPE))}
-
-
 def sockets(record: Record) -> dict[str, int]:
     """Return the numbers of the sockets in its table, by identity."""
     return {saved[1]: saved[0] for saved in record.get("table", {}).values() if saved[1].startswith(SOCKET)}
@@ -253,7 +250,7 @@ def restore_table(
     service: Service,
     record: Mapping[str, Any],
     source: Source,
-    take_back: Callable[[Slot, Opened], bool] | None = None,
+    take_back: TakeBack | None = None,
 ) -> dict[Slot, Opened]:
     """Return the descriptors of the table in a record by slot, without lost ones.
 
@@ -275,9 +272,7 @@ def restore_table(
     return opened
 
 
-def _take_into_table(
-    take_back: Callable[[Slot, Opened], bool], slot: Slot, make: Callable[[int], Opened], fd: int
-) -> bool:
+def _take_into_table(take_back: TakeBack, slot: Slot, make: Callable[[int], Opened], fd: int) -> bool:
     return take_back(slot, make(fd))
 
 
@@ -376,6 +371,11 @@ class StateWriter:
     def touch_store(self, unit: Unit) -> None:
         """Note a change of the unit's store."""
         self._stores[unit.name] = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the file has all changes."""
+        return self._is_begun and self._retry is None and not self._changed
 
     def flush(self, is_new: bool = False) -> None:
         """Write the changes. A process that `is_new` is released next, so it does not wait for the next try."""

@@ -1,4 +1,4 @@
-"""A worker's status text, and messages to its watchdog: sd_notify(3)."""
+"""A worker's status text, messages to its watchdog, and its veto against sleep: sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -58,3 +58,38 @@ def feed_watchdog(loop: Later, say: Callable[[str], object]) -> None:
         say("WATCHDOG=1")
 
     feed()
+
+
+class Veto:
+    """Veto of a worker against being put to sleep: `with veto:` around work that neither sockets nor CPU time tell of.
+
+    Uses may overlap. `say` sends a line to spawnd; if it returns False, the line is sent again.
+    """
+
+    def __init__(self, loop: Later, say: Callable[[str], object]) -> None:
+        self._loop = loop
+        self._say = say
+        self._works = 0
+        self._said = False
+        self._timer: object | None = None
+
+    def __enter__(self) -> None:
+        self._works += 1
+        self._tell()
+
+    def __exit__(self, *_: object) -> None:
+        self._works -= 1
+        self._tell()
+
+    def _tell(self) -> None:
+        is_busy = self._works > 0
+        if is_busy == self._said or self._timer is not None:
+            return
+        if self._say(f"X_SPAWND_BUSY={int(is_busy)}") is False:
+            self._timer = self._loop.call_later(PAUSE, self._tell_again)
+        else:
+            self._said = is_busy
+
+    def _tell_again(self) -> None:
+        self._timer = None
+        self._tell()

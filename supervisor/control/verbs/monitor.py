@@ -8,6 +8,7 @@ from typing import Any
 from supervisor.control.core import Core, Unit
 from supervisor.control.orders import Wanted, iso_8601, reason, resolve
 from supervisor.lifecycle.life import State
+from supervisor.lifecycle.wording import idleness
 from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
@@ -33,7 +34,7 @@ class Monitor:
         pending.on_end(core.manager.observe(self._look))
         begins = not pending.memo
         memo = pending.memo
-        self._told: dict[str, list[Any]] = memo.setdefault("told", {})  # state, since when, what it waits for
+        self._told: dict[str, list[Any]] = memo.setdefault("told", {})  # state, since, obstacle, is it idle
         self._waiting: list[Change] = memo.setdefault("waiting", [])
         for name in list(self._told):
             if name not in core.manager.units:
@@ -53,12 +54,13 @@ class Monitor:
         if unit not in self._wanted:
             return
         life = unit.life
-        before, now = self._told.get(name), [life.state.value, life.since, unit.waits]
+        before, now = self._told.get(name), [life.state.value, life.since, unit.waits, _use(unit)]
         if before == now:
             return
         self._told[name] = now
         at = life.since if before is None or before[:2] != now[:2] else self._pending.loop.clock()
-        self._add(name, at, before, life.state, reason(unit), unit.pid)
+        why = "; ".join(filter(None, (reason(unit), idleness(unit.service, unit.idle, self._pending.loop.clock()))))
+        self._add(name, at, before, life.state, why, unit.pid)
 
     def _gone(self, name: str, why: str) -> None:
         before = self._told.pop(name)
@@ -92,6 +94,11 @@ class Monitor:
             changes = self._waiting[:MOST]
             del self._waiting[:MOST]
             self._pending.reply_more({"changes": changes})
+
+
+def _use(unit: Unit) -> bool | None:
+    """Return whether a service with `idle_stop` is idle; None if that is unknown."""
+    return None if unit.idle is None or not (unit.idle.busy or unit.idle.since) else not unit.idle.busy
 
 
 def folded(changes: Sequence[Change]) -> list[Change]:

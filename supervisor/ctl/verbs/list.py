@@ -55,7 +55,7 @@ def table(services: list[dict[str, Any]], terminal: Terminal) -> list[str]:
     """Return the lines. FOR is the uptime of a service, or the time in its state if it is not up.
 
     The last column is the description; a service that does not come up has its reason there, a service that
-    is up its status text, or why its clients get no session.
+    is up its status text, and before that its use if it has idle_stop, or why its clients get no session.
     """
 
     def paint(row: int, column: int, cell: str) -> str:
@@ -90,6 +90,13 @@ def is_troubled(row: dict[str, Any]) -> bool:
     return row["state"] in TROUBLED or bool(row.get("trouble"))  # absent in an older spawnd
 
 
+def use(row: dict[str, Any]) -> str:
+    """Return whether a service with idle_stop is used; absent in an older spawnd."""
+    if row.get("busy"):
+        return f"busy: {row['busy']}"
+    return f"idle for {duration(row['idle_s'])}" if row.get("idle_s") is not None else ""
+
+
 def cells(row: dict[str, Any]) -> list[str]:
     up = row["uptime_s"]
     return [
@@ -107,4 +114,5 @@ def cells(row: dict[str, Any]) -> list[str]:
 def remark(row: dict[str, Any]) -> str:
     if row["state"] in TROUBLED:
         return str(row["reason"])
-    return str(row.get("trouble") or row.get("status_text") or row["description"])
+    told = row.get("trouble") or row.get("status_text") or row["description"]
+    return "; ".join(filter(None, (use(row), str(told))))

@@ -68,6 +68,7 @@ def facts_of(row: dict[str, Any]) -> list[tuple[str, object]]:
         ("Waits", row["waits"]),
         ("Next start", None if row["next_start_s"] is None else f"in {row['next_start_s']:.1f} s"),
         ("Says", row["status_text"]),
+        ("Idle", idleness(row)),
         ("PID", row["pid"]),
         ("Sessions", sessions(row)),
         ("Refused", refused(row)),
@@ -84,6 +85,14 @@ def facts_of(row: dict[str, Any]) -> list[tuple[str, object]]:
         ("Descriptors", row["descriptors"]),
         ("Definition", f"{row['file']}:{row['line']}" if not row["internal"] else "built in"),
     ]
+
+
+def idleness(row: dict[str, Any]) -> str:
+    """Return since when nobody has used a service with idle_stop, or what it is used for; absent in an older spawnd."""
+    idle, look = row.get("idle_s"), row.get("next_look_s")
+    use = row.get("busy") and f"no, busy: {row['busy']}"
+    words = use or (idle is not None and f"for {duration(idle)}") or (look is not None and "not known yet") or ""
+    return words if look is None else f"{words}; next look in {duration(look)}"
 
 
 def sessions(row: dict[str, Any]) -> str:

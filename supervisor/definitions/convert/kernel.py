@@ -102,6 +102,14 @@ def processes(value: object, checking: Checking) -> str:
     return "max" if is_unlimited(value) else str(count(value))
 
 
+def idle_cpu(value: object, checking: Checking) -> float:
+    """Return a share of one CPU: `"0.2%"` is 0.002."""
+    match = _PERCENT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if not match:
+        raise InvalidValue(f'{describe(value)} is not a share of a CPU (like "0.2%" or "1%")')
+    return float(match[1]) / 100
+
+
 def cpu_share(value: object, checking: Checking) -> str:
     """Return a share of one CPU: `"150%"` is one and a half."""
     if is_unlimited(value):

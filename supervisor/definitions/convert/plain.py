@@ -12,6 +12,7 @@ from supervisor.definitions.values import describe, is_integer, is_number, is_se
 
 PATH_MAX = 4096
 NAME_MAX = 255
+SHORTEST_IDLE = 0.01  # seconds
 
 _DIGITS = re.compile(r"-?[0-9]{1,9}", re.A)
 
@@ -138,6 +139,16 @@ def watchdog(value: object, checking: Checking) -> float | None:
     seconds = scalars.duration(value)
     if seconds == 0:
         raise InvalidValue("0 is too short; false means no watchdog")
+    return seconds
+
+
+def idle_stop(value: object, checking: Checking) -> float | None:
+    """Return seconds, or None for a service that stays: `false`."""
+    if value is False:
+        return None
+    seconds = scalars.duration(value)
+    if seconds < SHORTEST_IDLE:
+        raise InvalidValue(f"{describe(value)} is too short, the least is 10 ms; false means never")
     return seconds
 
 

@@ -160,6 +160,8 @@ VALUES: dict[str, Callable[[Any], str]] = {
     "file_name": _text,
     "group": _text,
     "groups": lua.strings,
+    "idle_cpu": lambda share: lua.string(f"{share * 100:g}%"),
+    "idle_stop": timeout,
     "integer": _number,
     "limits": lambda limits: lua.table({name: limit(name, pair) for name, pair in limits.items()}),
     "path": _text,

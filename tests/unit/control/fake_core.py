@@ -11,7 +11,7 @@ from supervisor.definitions.service import Definitions, Service, Settings, Slot
 from supervisor.errors import DefinitionsError, OtherDefinitionsError, SpawnError
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.dependencies import Obstacle, needed, obstacle
-from supervisor.lifecycle.life import AT_REST, Ended, Life, State, Step, Transition
+from supervisor.lifecycle.life import AT_REST, Ended, Idleness, Life, State, Step, Transition
 from supervisor.lifecycle.plan import Plan, make_plan
 from supervisor.lifecycle.transaction import Outcome
 from supervisor.log.ring import START, Piece, Position, append, make_ring, since
@@ -45,6 +45,7 @@ class FakeUnit:
         self.next_service: Service | None = None
         self.memory: int | None = None
         self.cpu: float | None = None
+        self.idle: Idleness | None = None
 
     def usage(self) -> tuple[int | None, float | None]:
         return self.memory, self.cpu

@@ -57,7 +57,13 @@ def test_examples_of_keys(files: Files, example: str) -> None:
         value = '"root"'
     if key in ("group", "groups"):
         value = '"root"'
-    more = {"ready_fd": 'ready = "fd",', "pid_file": "forking = true,"}.get(key, "")
+    on_demand = 'status = "demand", fd = { tcp("*", 80) },'
+    more = {
+        "ready_fd": 'ready = "fd",',
+        "pid_file": "forking = true,",
+        "idle_stop": on_demand,
+        "idle_cpu": f"{on_demand} idle_stop = 1,",
+    }.get(key, "")
     others = "".join(f'{name} = {{ exec = "/y" }}\n' for name in ("network", "db", "syslog", "maintenance"))
     assert "x" in files.load(f"x = {{ {program} {more} {key} = {value} }}\n{others}").services
 

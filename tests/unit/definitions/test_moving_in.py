@@ -13,7 +13,8 @@ from tests.unit.definitions.loading import Files
 TEXT = (Path(__file__).parents[3] / "docs" / "moving-in.md").read_text(encoding="utf-8")
 CELLS = [row.rsplit("|", 2)[1] for row in re.findall(r"^\|.*\|$", TEXT, re.M)]
 # keys that no other supervisor has
-WITHOUT_ROW = {"worker", "options", "function_user", "listen_fds", "control", "handover_signal", "restart_signal"}
+WITHOUT_ROW = {"worker", "options", "function_user", "listen_fds", "control", "handover_signal", "restart_signal",
+               "idle_cpu"}  # fmt: skip
 SNIPPETS = [code for cell in CELLS for code in re.findall(r"`([^`]+)`", cell) if re.match(r"[a-z_]+ = ", code)]
 OTHERS = "".join(f'{name} = {{ exec = "/y" }}\n' for name in ("db", "network", "syslog", "maintenance"))
 

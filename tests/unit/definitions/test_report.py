@@ -36,6 +36,7 @@ z = { exec = "/x" }
 b = { exec = "/x", forking = true, pid_file = "/p" }
 a = { exec = "/x", fd = { seqpacket("/a") }, accept = { max = 3, per_source = { n = 2, v4 = 24 }, linger = false } }
 t = { exec = "/x", fd = { tcp("127.0.0.1", 2) }, accept = true, status = "stop" }
+i = { exec = "/x", fd = { tcp("127.0.0.1", 3) }, status = "demand", idle_stop = "5m", idle_cpu = "1%" }
 """
 MODULE = """
 module("m")

@@ -69,6 +69,8 @@ CHANGES: dict[str, tuple[Any, Change]] = {
     "autostart": (False, Change.ADOPT),
     "demand": (True, Change.ADOPT),
     "accept": (Accept(), Change.RESTART),
+    "idle_stop": (300.0, Change.ADOPT),
+    "idle_cpu": (0.01, Change.ADOPT),
     "task": (True, Change.ADOPT),
     "restart": ("never", Change.ADOPT),
     "healthy_after": (2.0, Change.ADOPT),

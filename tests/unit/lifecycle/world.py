@@ -8,7 +8,7 @@ from typing import Any
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.cause import Link, chain
 from supervisor.lifecycle.dependencies import Obstacle, conflicts
-from supervisor.lifecycle.life import Ended, Life, State
+from supervisor.lifecycle.life import Ended, Idleness, Life, State
 
 NOW = 1000.0
 
@@ -21,6 +21,7 @@ class Subject:
     obstacle: Obstacle | None = None
     undecided: str = ""
     call_ended: Ended | None = None
+    idle: Idleness | None = None
 
 
 def subject(

@@ -35,6 +35,9 @@ class Silent:
     def touch(self, unit: Unit) -> None:
         pass
 
+    def said_busy(self, unit: Unit, is_busy: bool) -> None:
+        unit.says_busy = is_busy
+
 
 @pytest.fixture
 def receiver(tmp_path: Path) -> Iterator[Receiver]:
@@ -97,6 +100,9 @@ class Noting(Silent):
     def touch(self, unit: Unit) -> None:
         self.said.append(unit.status_text)
         time.sleep(self._seconds)
+
+    def said_busy(self, unit: Unit, is_busy: bool) -> None:
+        unit.says_busy = is_busy
 
 
 def send_all(receiver: Receiver, number: int, fds: list[int] | None = None) -> list[str]:
@@ -169,6 +175,9 @@ def test_no_more_last_words_are_heard_than_a_queue_may_have(loop: Loop, receiver
         def touch(self, unit: Unit) -> None:
             super().touch(unit)
             send_all(receiver, 2)
+
+        def said_busy(self, unit: Unit, is_busy: bool) -> None:
+            unit.says_busy = is_busy
 
     listener = Answering()
     send_all(receiver, 2)

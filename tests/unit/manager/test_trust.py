@@ -44,6 +44,9 @@ class Heard:
     def touch(self, unit: Unit) -> None:
         pass
 
+    def said_busy(self, unit: Unit, is_busy: bool) -> None:
+        unit.says_busy = is_busy
+
     def take(self) -> Heard:
         take_notifications(self.unit, self, 100)
         return self

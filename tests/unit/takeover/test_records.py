@@ -14,7 +14,7 @@ import pytest
 
 from supervisor.definitions.report import SharedValues
 from supervisor.definitions.service import Backoff, Descriptor, Service
-from supervisor.lifecycle.life import Cause, Ended, Life, State, Step, Then
+from supervisor.lifecycle.life import Cause, Ended, Idleness, Life, State, Step, Then
 from supervisor.linux.open_files import identity
 from supervisor.log.output import WorkerOutputs
 from supervisor.loop.loop import Loop
@@ -157,6 +157,9 @@ CHANGES: dict[str, Callable[[World], object]] = {
     "ended": lambda world: Ended(signum=9, signal="KILL", out_of_memory=True),
     "ended_clean": lambda world: False,
     "first_started": lambda world: 99,
+    "frozen": lambda world: {12: 97},
+    "idle": lambda world: Idleness(since=5.5),
+    "says_busy": lambda world: True,
     "internal": lambda world: True,
     "is_sought": lambda world: True,
     "last_call": lambda world: "stop failed: why",
@@ -341,6 +344,9 @@ def test_what_the_version_before_has_written_is_read(world: World, monkeypatch: 
         "ended": unit.ended,
         "ended_clean": False,
         "first_started": 0,
+        "frozen": None,
+        "idle": None,
+        "says_busy": False,
         "internal": False,
         "is_sought": False,
         "last_call": "",

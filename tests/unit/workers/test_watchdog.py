@@ -8,7 +8,7 @@ import pytest
 from supervisor.loop.loop import Loop
 from tests.unit.loop.clock import Clock
 from tests.unit.waiting import turn
-from workers.runtime.status import PAUSE, StatusLine, feed_watchdog
+from workers.runtime.status import PAUSE, StatusLine, Veto, feed_watchdog
 
 
 class World:
@@ -71,3 +71,34 @@ def test_a_status_is_said_once_in_a_while_and_where_it_has_changed(world: World)
     text = "3 names"
     assert world.later(PAUSE / 2) == ["STATUS=3 names"]
     assert world.later(100) == []
+
+
+def test_a_veto_lasts_for_as_long_as_any_work(world: World) -> None:
+    veto = Veto(world.loop, world.said.append)
+    assert world.said == []
+    with veto:
+        with veto:
+            assert world.said == ["X_SPAWND_BUSY=1"]
+        assert world.said == ["X_SPAWND_BUSY=1"]
+    assert world.said == ["X_SPAWND_BUSY=1", "X_SPAWND_BUSY=0"]
+    with veto:
+        pass
+    assert world.said[2:] == ["X_SPAWND_BUSY=1", "X_SPAWND_BUSY=0"]
+
+
+def test_a_veto_that_could_not_be_sent_is_sent_later(world: World) -> None:
+    is_full = True
+
+    def say(line: str) -> bool:
+        if not is_full:
+            world.said.append(line)
+        return not is_full
+
+    veto = Veto(world.loop, say)
+    with veto:
+        assert world.later(PAUSE) == []
+        is_full = False
+        assert world.later(PAUSE) == ["X_SPAWND_BUSY=1"]
+        is_full = True
+    is_full = False
+    assert world.later(PAUSE) == ["X_SPAWND_BUSY=0"]
