@@ -6,13 +6,18 @@ Prints one line of JSON for each measurement.  `many`: the same services with `s
 and the time of an `apply` of one change.  `wake`: milliseconds from connect(2) to the first byte of a C program,
 among those services, one client at a time.  `flood`: a client for each of many sleeping services, all at once.
 `cycles`: clients at random moments, of services that end after one client or after a while without one, and of
-one that is ordered to sleep all the time.
+one that is ordered to sleep all the time.  `idle`: clients at random moments, of many services that sleep when they are
+idle: they take TERM by default, or serve what they have accepted.  `dump`: milliseconds of the processor for a list of
+connections while there are tens of thousands in TIME_WAIT.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import os
+import random
 import resource
 import socket
 import subprocess
@@ -25,6 +30,8 @@ from threading import Event, Thread
 from typing import Any
 
 from supervisor.ctl.client import Client
+from supervisor.linux.namespaces import CLONE_NEWNET, unshare
+from supervisor.linux.socket_state import _tcp_sockets, tcp_connections
 from tests.bench.listeners import Clients
 from tests.bench.measure import cpu_s, descriptors, median, pss_kb, wakeups
 from tests.daemon import Daemon, call, wait_until
@@ -67,6 +74,47 @@ int main(int count, char **words)
 	return 0;
 }
 """
+# Answer a question of each client of descriptor 3: `plain` takes TERM by default, `handled` ends at TERM once it has
+# served what it has accepted.
+IDLE_SERVER = r"""
+#define _GNU_SOURCE
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t ends;
+
+static void end(int number)
+{
+	(void)number;
+	ends = 1;
+}
+
+int main(int count, char **words)
+{
+	const struct sigaction action = { .sa_handler = end };
+
+	if (count > 1 && !strcmp(words[1], "handled"))
+		sigaction(SIGTERM, &action, 0);
+	while (!ends) {
+		char question;
+		int client = accept4(3, 0, 0, SOCK_CLOEXEC);
+
+		if (client < 0)
+			continue;
+		while (read(client, &question, 1) < 0)
+			;
+		while (write(client, "ok\n", 3) < 0)
+			;
+		close(client);
+	}
+	return 0;
+}
+"""
+IDLE_SERVICE = (
+    's{number:05} = {{ status = "demand", idle_stop = {idle}, exec = "{program}", arg = {{ "{kind}" }}, {socket} }}\n'
+)
 SERVICE = 's{number:05} = {{ status = "{status}", exec = "{program}", arg = {{ "{clients}", "{idle}" }}, {more} }}\n'
 SOCKET = 'fd = { tcp("127.0.0.1", 0, { backlog = 512 }) }'
 
@@ -76,6 +124,12 @@ def compiled(folder: Path) -> str:
     (folder / "server.c").write_text(SERVER)
     subprocess.run(["cc", "-O2", "-static", "-o", str(folder / "server"), str(folder / "server.c")], check=True)
     return str(folder / "server")
+
+
+def compiled_idle(folder: Path) -> str:
+    (folder / "idle.c").write_text(IDLE_SERVER)
+    subprocess.run(["cc", "-O2", "-static", "-o", str(folder / "idle"), str(folder / "idle.c")], check=True)
+    return str(folder / "idle")
 
 
 def service(number: int, program: str, status: str = "demand", clients: int = 1, idle: int = 0) -> str:
@@ -251,6 +305,132 @@ def measure_cycles(seconds: float, rate: float, services: int = 6) -> dict[str, 
             }
 
 
+class Askers:
+    """Clients at random moments that ask after a moment, `rate` of them a second, from `with` to its end."""
+
+    def __init__(self, ports: list[int], rate: float, count: int = 16) -> None:
+        self.total = self.refused = self.reset = self.unanswered = 0
+        self._ports = ports
+        self._pause = count / rate
+        self._ends = Event()
+        self._threads = [Thread(target=self._run, args=(number,)) for number in range(count)]
+
+    def __enter__(self) -> Askers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, number: int) -> None:
+        choice = random.Random(number)
+        while not self._ends.wait(choice.expovariate(1 / self._pause)):
+            self._ask(choice.choice(self._ports), choice.random() * 0.02)
+
+    def _ask(self, port: int, pause: float) -> None:
+        self.total += 1
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+                time.sleep(pause)
+                client.sendall(b"?")
+                self.unanswered += client.recv(10) != b"ok\n"
+        except OSError as error:
+            self.refused += error.errno == errno.ECONNREFUSED
+            self.reset += error.errno in (errno.ECONNRESET, errno.EPIPE)
+            self.unanswered += error.errno not in (errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE)
+
+    def result(self) -> dict[str, int]:
+        lost = {"refused": self.refused, "reset": self.reset, "unanswered": self.unanswered}
+        return {"clients": self.total, **lost}
+
+
+def measure_idle(cycles: int, services: int, rate: float, idle: float = 0.1, patience: float = 7200) -> dict[str, Any]:
+    """Let clients wake services that sleep when they are idle, until they have slept so many times."""
+    with new_folder() as folder:
+        program = compiled_idle(folder)
+        kinds = ("plain", "handled")
+        fields = {"program": program, "idle": idle, "socket": SOCKET}
+        texts = [IDLE_SERVICE.format(number=number, kind=kinds[number % 2], **fields) for number in range(services)]
+        with supervised(texts, folder) as (daemon, client):
+            names = [f"s{number:05}" for number in range(services)]
+            ports = [port_of(client, name) for name in names]
+            before = descriptors(daemon.pid), pss_kb(daemon.pid)
+            used, begun = cpu_s(daemon.pid), time.monotonic()
+            with Askers(ports, rate) as clients:
+                wait_until(lambda: starts_of(client, names) >= cycles, "the cycles", patience, 0.5)
+            seconds = time.monotonic() - begun
+            wait_until(lambda: at_rest(client) == services, "sleep", patience=60)
+            rows = client.call("Status", names=names)["services"]
+            starts = sum(row["starts"] for row in rows)
+            return {
+                "measure": "idle",
+                "services": services,
+                "cycles": starts,
+                "seconds": round(seconds, 1),
+                **clients.result(),
+                "cpu_ms_per_cycle": round((cpu_s(daemon.pid) - used) / starts * 1000, 2),
+                "failures": sum(row["failures"] for row in rows),
+                "descriptors_leaked": descriptors(daemon.pid) - before[0],
+                "pss_grown_kb": pss_kb(daemon.pid) - before[1],
+            }
+
+
+def starts_of(client: Client, names: list[str]) -> int:
+    return sum(row["starts"] for row in client.call("Status", names=names)["services"])
+
+
+def measure_dump(count: int) -> dict[str, Any]:
+    """List the connections of a port in a network namespace that has so many sockets in TIME_WAIT."""
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.write(write_end, json.dumps(dump_among(count)).encode())
+        finally:
+            os._exit(0)
+    os.close(write_end)
+    with open(read_end, "rb") as pipe:
+        found: dict[str, Any] = json.loads(pipe.read())
+    os.waitpid(pid, 0)
+    return found
+
+
+def dump_among(count: int) -> dict[str, Any]:
+    unshare(CLONE_NEWNET)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    for name, value in (("ip_local_port_range", "10000 65000"), ("tcp_max_tw_buckets", "500000")):
+        (Path("/proc/sys/net/ipv4") / name).write_text(value)
+    listeners = [socket.create_server(("127.0.0.1", 80 + number)) for number in range(count // 50_000 + 1)]
+    for number in range(count):
+        listener = listeners[number % len(listeners)]
+        client = socket.create_connection(listener.getsockname())
+        accepted = listener.accept()[0]
+        client.close()
+        accepted.close()
+    kept = socket.create_connection(listeners[0].getsockname())
+    waiting = next(line for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:"))
+    times = {"ours": [], "all": []}  # type: dict[str, list[float]]
+    for _ in range(5):
+        begun = time.process_time()
+        found = list(tcp_connections(socket.AF_INET, [80]))
+        times["ours"].append((time.process_time() - begun) * 1000)
+        begun = time.process_time()
+        everything = sum(1 for _ in _tcp_sockets(socket.AF_INET, 0xFFF, 0))
+        times["all"].append((time.process_time() - begun) * 1000)
+    kept.close()
+    return {
+        "measure": "dump",
+        "in_time_wait": int(waiting.split()[waiting.split().index("tw") + 1]),
+        "found": len(found),
+        "cpu_ms": round(median(times["ours"]), 2),
+        "sockets": everything,
+        "cpu_ms_of_all": round(median(times["all"]), 2),
+    }
+
+
 @contextmanager
 def new_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="spawnd-sleep-") as name:
@@ -272,6 +452,9 @@ def main() -> None:
     parser.add_argument("--wakes", type=int, default=200)
     parser.add_argument("--flood", type=int, default=200, help="services that are woken at once (0: leave out)")
     parser.add_argument("--cycles", type=float, default=30, help="seconds of clients at random moments (0: leave out)")
+    parser.add_argument("--idle", type=int, default=2000, help="times that idle services sleep (0: leave out)")
+    parser.add_argument("--idle-services", type=int, default=100, help="idle services")
+    parser.add_argument("--dump", type=int, default=67_000, help="sockets in TIME_WAIT (0: leave out)")
     parser.add_argument("--rate", type=float, default=200, help="clients a second")
     arguments = parser.parse_args()
     raise_limit(max(arguments.many, arguments.flood))
@@ -282,6 +465,10 @@ def main() -> None:
         print(json.dumps(measure_flood(arguments.flood)), flush=True)
     if arguments.cycles:
         print(json.dumps(measure_cycles(arguments.cycles, arguments.rate)), flush=True)
+    if arguments.idle:
+        print(json.dumps(measure_idle(arguments.idle, arguments.idle_services, arguments.rate)), flush=True)
+    if arguments.dump:
+        print(json.dumps(measure_dump(arguments.dump)), flush=True)
 
 
 if __name__ == "__main__":
