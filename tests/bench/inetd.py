@@ -28,6 +28,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from tests.daemon import Daemon, call, wait_until
+from tests.ports import free_port
 from tests.unit.launch.accepting import Acceptor, is_answered, is_let_in
 
 BACKLOG = 1024
@@ -110,11 +111,6 @@ service ok
  server = {program}
 }}
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def command_of(name: str, folder: Path, port: int) -> list[str]:

@@ -7,7 +7,6 @@ import os
 import random
 import socket
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 from types import TracebackType
@@ -18,14 +17,6 @@ from tests.daemon import Daemon, start_time, wait_until
 ANSWERS = 'open(L, "+<&=3") or die; while (1) { accept(C, L) or next; syswrite C, "$$"; close C }'
 SERVICE = 's%03d = { exec = "/usr/bin/perl", arg = { "-e", [[%s]], "%s" }, fd = { tcp("127.0.0.1", %d) } }\n'
 WORKERS = 4  # that take turns as clients
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
 
 
 def definitions(ports: list[int], mark: str) -> str:

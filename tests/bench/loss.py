@@ -24,9 +24,10 @@ from typing import Any
 
 import prctl
 
-from tests.bench.listeners import Clients, definitions, free_ports, running, wait_running
+from tests.bench.listeners import Clients, definitions, running, wait_running
 from tests.bench.measure import descriptors, median, pss_kb
 from tests.daemon import Daemon, children, start_time, wait_until
+from tests.ports import free_ports
 
 # Lock a file, or say that another process has it; then live for up to `LIFE` seconds.
 RESTARTING = (

@@ -17,9 +17,10 @@ from threading import Thread
 from types import TracebackType
 from typing import Any
 
-from tests.bench.listeners import Clients, definitions, free_ports, running, wait_running
+from tests.bench.listeners import Clients, definitions, running, wait_running
 from tests.bench.measure import descriptors, median, pss_kb
 from tests.daemon import Daemon, call, children, encode_call, process_state
+from tests.ports import free_ports
 
 
 class Probe:

@@ -23,7 +23,7 @@ from tests.bench import (
     start_up,
     under_load,
 )
-from tests.integration.test_examples import free_port
+from tests.ports import free_port
 from tests.postgres import server_programs
 from tests.unit.process.requirements import needs_root
 

@@ -14,10 +14,10 @@ import pytest
 from supervisor.log.handler import JOURNAL_SOCKET
 from tests.daemon import children, wait_until
 from tests.integration.conftest import Start
-from tests.integration.test_examples import free_port
 from tests.integration.test_life import NOTIFY
 from tests.integration.test_reload import SLEEP
 from tests.integration.test_reload_edges import ENV, tcp
+from tests.ports import free_port
 from tests.unit.waiting import HELD_UP
 
 Program = Callable[[str, str], str]

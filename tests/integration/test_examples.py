@@ -16,22 +16,10 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import BIN, Daemon, wait_until
+from tests.ports import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "conf" / "examples"
 SHIPPED_PLACE = "/usr/share/spawn-supervisor/examples"
-
-
-def free_port() -> int:
-    """A port that is free for both protocols now, and most likely still is in a moment."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port: int = tcp.getsockname()[1]
-            try:
-                udp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 @pytest.fixture

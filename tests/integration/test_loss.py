@@ -18,10 +18,10 @@ from supervisor.log.handler import JOURNAL_SOCKET
 from tests.daemon import Daemon, children, command_name, process_state, start_time, wait_until
 from tests.integration.conftest import Start
 from tests.integration.processes import alive, dated, links, started, wait_reaped, with_argument
-from tests.integration.test_examples import free_port
 from tests.integration.test_life import NOTIFY, SLEEP
 from tests.integration.test_log import log_worker
 from tests.integration.test_reload_edges import ENV, tcp
+from tests.ports import free_port
 
 Program = Callable[[str, str], str]
 QUICK = 'healthy_after = 0, backoff = { first = "50ms" }'

@@ -18,11 +18,11 @@ from tests.daemon import Daemon, start_time, wait_until
 from tests.integration.conftest import Start
 from tests.integration.processes import alive, links, with_argument
 from tests.integration.test_bad_input import needs_root
-from tests.integration.test_examples import free_port
 from tests.integration.test_life import SLEEP
 from tests.integration.test_loss import QUICK
 from tests.integration.test_reload import reload
 from tests.integration.test_reload_edges import ENV, tcp
+from tests.ports import free_port
 
 Program = Callable[[str, str], str]
 Record = dict[str, Any]

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.daemon import BIN, wait_until
-from tests.integration.test_examples import free_port
 from tests.pages import Shell, follow, sections
+from tests.ports import free_port
 from tests.postgres import server_programs
 
 

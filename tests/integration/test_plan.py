@@ -13,8 +13,9 @@ from typing import Any
 
 from tests.daemon import BIN, Daemon, wait_until
 from tests.integration.conftest import Start
-from tests.integration.test_reload import SLEEP, free_port, pids
+from tests.integration.test_reload import SLEEP, pids
 from tests.integration.test_reload_edges import ENV, SLOW
+from tests.ports import free_port
 from tests.unit.process.requirements import needs_root
 
 HIDDEN = "never-to-be-shown"

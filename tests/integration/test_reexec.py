@@ -18,13 +18,13 @@ from tests.bench.measure import pss_kb
 from tests.daemon import BIN, Daemon, children, command_name, encode_call, process_state, receive, wait_until
 from tests.integration.conftest import Start
 from tests.integration.processes import alive, links
-from tests.integration.test_examples import free_port
 from tests.integration.test_life import NOTIFY, SLEEP
 from tests.integration.test_log import log_worker
 from tests.integration.test_loss import ANSWERS, QUICK, STORES, ask
 from tests.integration.test_loss_states import FORKS, STUBBORN
 from tests.integration.test_reload_edges import ENV, tcp
 from tests.integration.versions import install, installed
+from tests.ports import free_port
 
 Program = Callable[[str, str], str]
 # stops when somebody says so in its folder

@@ -20,13 +20,13 @@ from tests.daemon import PATIENCE, Daemon, children, start_time, wait_until
 from tests.integration.conftest import Start
 from tests.integration.processes import alive, links
 from tests.integration.test_bad_input import needs_root
-from tests.integration.test_examples import free_port
 from tests.integration.test_life import NOTIFY, SLEEP
 from tests.integration.test_loss import QUICK
 from tests.integration.test_loss_states import STUBBORN
 from tests.integration.test_reexec import OBSTINATE, background, ends_well, reexec
 from tests.integration.test_reload_edges import ENV, tcp
 from tests.integration.versions import install, installed
+from tests.ports import free_port
 
 Program = Callable[[str, str], str]
 TRIAL = "supervisor.takeover.reexec"

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.daemon import Daemon, wait_until
 from tests.integration.conftest import Start
 from tests.integration.processes import alive
+from tests.ports import free_port
 
 SLEEP = 'exec = "/bin/sleep", arg = { "100000" }'
 
@@ -27,12 +28,6 @@ def reload(daemon: Daemon, definitions: str) -> None:
 
 def pids(daemon: Daemon) -> dict[str, int]:
     return {name: row["pid"] for name, row in daemon.services().items()}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_only_what_changed_is_touched(spawnd: Start) -> None:

@@ -12,8 +12,8 @@ import pytest
 
 from tests.daemon import BIN, Daemon, wait_until
 from tests.integration.conftest import Start
-from tests.integration.test_examples import free_port
 from tests.integration.test_reload import SLEEP, reload
+from tests.ports import free_port
 
 ENV = 'env = { PATH = "/bin:/usr/bin" }'
 # goes on for a second after TERM, and says in a file when it hears it

@@ -18,6 +18,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from supervisor.launch.acceptor import Entry, Rate, User, zone_changes
+from tests.ports import free_port
 from tests.unit.launch.accepting import Acceptor, is_answered, is_let_in, networks, port_of, read_to_end, wait_until
 
 SOURCES = ("127.0.0.1", "127.0.0.2", "127.0.1.1")
@@ -52,11 +53,6 @@ service s{number}
 {attributes}
 }}
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Xinetd:
