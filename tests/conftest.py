@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,16 @@ def hear_signals() -> None:
 
 def _go_on(_signum: int, _frame: object) -> None:
     """Handle a signal by doing nothing: an execve resets handlers."""
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new folder for a test.
+
+    It takes the place of a fixture of pytest, which lists the folders of all earlier tests to find the next number.
+    """
+    name = re.sub(r"\W", "_", request.node.name, flags=re.ASCII)[:30]
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=tmp_path_factory.getbasetemp()))
 
 
 def pytest_collection_finish() -> None:
