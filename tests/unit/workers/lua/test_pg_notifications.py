@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import psycopg
+
 from tests.postgres import Postgres
 from tests.unit.waiting import wait_until
 from tests.unit.workers.lua.scripts import complete, hosted, raises, wait_for
@@ -18,7 +20,7 @@ def test_notifications(server: Postgres) -> None:
 
     async def run() -> None:
         async with hosted(script) as kept:
-            await wait_for(lambda: kept.printed)
+            await asyncio.to_thread(wait_listening, server, 'Odd "name')
             await asyncio.to_thread(server.execute, 'NOTIFY "Odd ""name"')
             await wait_for(lambda: kept.printed[1:] == ["1\t0"])
             await asyncio.to_thread(server.execute, "NOTIFY other")
@@ -43,9 +45,13 @@ def test_a_listener_that_is_added_later(server: Postgres) -> None:
 
 
 def wait_listening(server: Postgres, channel: str) -> None:
-    """Until some connection has had its LISTEN answered: an idle one that did it last."""
+    """Wait until a connection has had its LISTEN answered: an idle one whose last query that is.
+
+    The log says "connected" before it. A notification of another connection may come in between, and is lost.
+    """
+    quoted = channel.replace('"', '""')
     sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND query = %s"
-    wait_until(lambda: server.execute(sql, f'LISTEN "{channel}"') == [(1,)])
+    wait_until(lambda: server.execute(sql, f'LISTEN "{quoted}"') == [(1,)])
 
 
 def test_those_that_come_while_it_runs_give_one_more_run(server: Postgres) -> None:
@@ -56,17 +62,23 @@ n = 0
 db:listen("busy", function()
   n = n + 1
   print("begin", n)
-  assert(db:execute("SELECT pg_sleep($1)", { 0.3 }))
+  assert(db:execute("SELECT pg_advisory_lock(1)"))
+  assert(db:execute("SELECT pg_advisory_unlock(1)"))
   print("end", n)
 end)
 """
     )
 
+    def notify() -> None:
+        with psycopg.connect(server.conninfo, autocommit=True) as holder:
+            holder.execute("SELECT pg_advisory_lock(1)")
+            for _ in range(5):
+                server.execute("NOTIFY busy")
+
     async def run() -> None:
         async with hosted(script) as kept:
-            await wait_for(lambda: kept.printed)
-            for _ in range(5):
-                await asyncio.to_thread(server.execute, "NOTIFY busy")
+            await asyncio.to_thread(wait_listening, server, "busy")
+            await asyncio.to_thread(notify)
             lines = ["begin\t1", "end\t1", "begin\t2", "end\t2"]
             await wait_for(lambda: kept.printed[1:] == lines)
             await asyncio.to_thread(server.execute, "NOTIFY busy")
@@ -80,7 +92,7 @@ def test_an_error_in_a_listener_is_logged_and_the_next_one_is_told(server: Postg
 
     async def run() -> None:
         async with hosted(script) as kept:
-            await wait_for(lambda: kept.printed)
+            await asyncio.to_thread(wait_listening, server, "bad")
             for number in (1, 2):
                 await asyncio.to_thread(server.execute, "NOTIFY bad")
                 await wait_for(lambda number=number: len(kept.errors) == number)  # type: ignore[misc]
