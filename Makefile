@@ -14,7 +14,8 @@ PACKAGES := python3 python3-venv python3-dev gcc libc6-dev libcap-dev curl netca
 	luajit lua-posix lua-cjson
 # The shells whose completion is tested, the locales that spawnd is tested in, the servers of scripts and recipes, and
 # the program that checks tools/.
-test test-fast: PACKAGES += zsh fish locales postgresql nginx-light gunicorn nodejs shellcheck
+test test-fast: PACKAGES += zsh fish locales postgresql nginx-light gunicorn nodejs shellcheck \
+	git rsync tftpd-hpa tftp-hpa openssh-server openssh-client
 # What the tests boot machines with.
 MACHINE_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs
 
@@ -65,7 +66,7 @@ test-machines: $(VENV)/project.stamp $(VENV)/test.stamp machine-packages
 lint: $(VENV)/project.stamp $(VENV)/test.stamp
 	@$(VENV)/bin/ruff check --quiet . $(EXAMPLES)
 	$(VENV)/bin/mypy
-	if command -v shellcheck > /dev/null; then grep -lE '^(#!/bin/sh|# shellcheck shell=sh)' tools/* | xargs shellcheck -x; fi
+	if command -v shellcheck > /dev/null; then grep -lE '^(#!/bin/sh|# shellcheck shell=sh)' tools/* conf/examples/finger | xargs shellcheck -x; fi
 
 packages:
 	@tools/packages $(PACKAGES)
