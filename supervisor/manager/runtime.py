@@ -33,7 +33,7 @@ from supervisor.notify.untrusted import LocalFileSystems
 from supervisor.places import CONTROL, OWNER_SUFFIX, owner_socket
 from supervisor.printable import quoted
 
-LOCK_TIMEOUT = 0.5  # seconds to wait for the lock
+LOCK_PATIENCE = 10.0  # seconds to wait for the lock while no other supervisor is seen
 LOCK_POLL = 0.02  # seconds between two tries
 REMOVAL_PAUSE = 0.2  # seconds from a removal until it is reported
 SOCKET_FOLDERS = ("notify", "control.d")
@@ -141,8 +141,8 @@ class RuntimeFolder:
         os.set_inheritable(lock, False)
         self._lock = lock
 
-    def claim(self, patience: float = LOCK_TIMEOUT) -> None:
-        """Make the folder and take its lock, waiting for it at most `patience` seconds.
+    def claim(self, patience: float = LOCK_PATIENCE) -> None:
+        """Make the folder and take its lock, waiting at most `patience` seconds for what a lost spawnd has left.
 
         A folder of another owner stays unchanged. Raises RuntimeFolderError.
         """
@@ -248,16 +248,37 @@ class RuntimeFolder:
                 os.close(fd)
 
     def _take_lock(self, patience: float) -> None:
-        """Take the lock, with patience: a child that a killed spawnd has just forked may hold it for a moment."""
+        """Take the lock, with patience: a child that a killed spawnd has just forked may hold it for a moment.
+
+        On a busy machine that moment is long. A supervisor that lives is recognized at once.
+        """
         deadline = time.monotonic() + patience
         while True:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise self._unusable(f"another supervisor does, pid {self._read_pid()}") from None
+                pid = self._read_pid()
+                if self._is_open_in(pid):
+                    raise self._unusable(f"another supervisor does, pid {pid}") from None
+                if time.monotonic() >= deadline:
+                    text = "its lock is held by a process that is not the supervisor of its file `pid`"
+                    raise self._unusable(f"{text}; `fuser -v DIR` shows it") from None
             time.sleep(LOCK_POLL)
+
+    def _is_open_in(self, pid: str) -> bool:
+        """Whether a process has the folder open; also if that cannot be told of a process that exists."""
+        folder = os.readlink(f"/proc/self/fd/{self._lock}")  # to look at other files might wait for their server
+        try:
+            for number in os.listdir(f"/proc/{int(pid)}/fd"):
+                with suppress(FileNotFoundError):  # closed meanwhile
+                    if os.readlink(f"/proc/{pid}/fd/{number}") == folder:
+                        return True
+        except PermissionError:
+            return True
+        except (OSError, ValueError):
+            pass
+        return False
 
     def _write_pid(self) -> None:
         """Write the pid for people and for the error message of another supervisor; only the lock counts."""

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,57 @@ def test_what_a_lost_spawnd_left_is_its_own(tmp_path: Path) -> None:
     runtime = RuntimeFolder(str(folder))
     runtime.claim()
     runtime.release()
+
+
+def held_by_a_child(folder: Path, seconds: float, pid: int) -> int:
+    """Return a child that holds the lock of a lost spawnd for a while; the file `pid` names another process."""
+    lost = RuntimeFolder(str(folder))
+    lost.claim()
+    (folder / "pid").write_text(f"{pid}\n")
+    child = os.fork()
+    if child == 0:
+        time.sleep(seconds)
+        os._exit(0)
+    os.close(lost.lock)
+    return child
+
+
+@pytest.mark.parametrize("is_reused", [False, True])
+def test_a_child_of_a_lost_spawnd_may_let_go_late(tmp_path: Path, is_reused: bool) -> None:
+    """It has to run to do so. The number of the lost one may belong to any process by now."""
+    pid = os.getppid()
+    if not is_reused:
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        os.waitpid(pid, 0)
+    child = held_by_a_child(tmp_path / "run", 1.0, pid)
+    try:
+        runtime = RuntimeFolder(str(tmp_path / "run"))
+        runtime.claim()
+        runtime.release()
+    finally:
+        os.waitpid(child, 0)
+
+
+def test_a_supervisor_that_lives_is_told_at_once(tmp_path: Path) -> None:
+    first = RuntimeFolder(str(tmp_path / "run"))
+    first.claim()
+    begun = time.monotonic()
+    with pytest.raises(RuntimeFolderError, match=f"another supervisor does, pid {os.getpid()}"):
+        RuntimeFolder(str(tmp_path / "run")).claim(3600.0)
+    assert time.monotonic() - begun < 60
+    first.release()
+
+
+def test_a_lock_that_stays_is_blamed_on_nobody(tmp_path: Path) -> None:
+    child = held_by_a_child(tmp_path / "run", 60.0, os.getppid())
+    try:
+        with pytest.raises(RuntimeFolderError, match="its lock is held by a process that is not the supervisor"):
+            RuntimeFolder(str(tmp_path / "run")).claim(0.0)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def _snapshot(folder: Path) -> dict[str, tuple[int, int, bytes | None]]:
