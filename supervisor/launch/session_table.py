@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, fcntl
 from socket import AF_INET, AF_INET6, inet_ntop
 from typing import NamedTuple
@@ -97,10 +98,29 @@ class Counters(NamedTuple):
     trouble: Trouble | None
 
 
-def make_table() -> int:
-    """Return the memfd of a new table, which the caller owns. Raises OSError."""
-    first = _FIRST.pack(_TABLE_MAGIC, _TABLE_VERSION, MOST_SESSIONS, 0, 0, _seed())
-    return _make("sessions", TABLE_SIZE, first)
+def make_table(found: Mapping[int, int] | None = None) -> int:
+    """Return the memfd of a new table, which the caller owns. Raises OSError.
+
+    It has the sessions that were `found` again, by pid with their start times; their clients are unknown.
+    """
+    sessions = list((found or {}).items())[:MOST_SESSIONS]
+    count = len(sessions)
+    first = _FIRST.pack(_TABLE_MAGIC, _TABLE_VERSION, MOST_SESSIONS, count, 0, _seed())
+    fd = _make("sessions", TABLE_SIZE, first + _COUNTERS.pack(count, count, 0, count, *[0] * (len(RULES) + 4)))
+    try:
+        os.pwrite(fd, b"".join(_found(number, *session) for number, session in enumerate(sessions, 1)), _SLOTS)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _found(number: int, pid: int, started: int) -> bytes:
+    """Return the slot of a session of an unknown client. The process has started within this tick."""
+    tick = 10**9 // TICKS
+    begin = started * tick
+    since = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + begin
+    return _SESSION.pack(0, pid, number, begin, begin + tick - 1, since, bytes(_PEER.size), 1)
 
 
 def make_denied() -> tuple[int, int]:

@@ -112,7 +112,7 @@ class Act(Enum):
     HANDOVER_SIGNAL = "send handover_signal to the main process, or stop the service if it has none"
     ABORT = "send ABRT to the main process"
     KILL = "send KILL to every process of the service"
-    END_LEFT = "end what its functions have left running, then tell `exited`"
+    END_LEFT = "end what its functions or acceptors have left running, then tell `exited`"
     RELEASE = "end what is left of it, close its descriptors, drop its store"
 
 

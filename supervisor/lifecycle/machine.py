@@ -145,6 +145,8 @@ def stop(service: Service, life: Life, now: float, cause: Cause = Cause.STOP, ot
             return process_gone(service, begin_stop(service, told, now, Then.REST, told.reason), now)
         case State.WAITING | State.BACKOFF | State.FAILED | State.STOPPED | State.ASLEEP if keeps(service, life):
             return launch_last(service, begin_stop(service, told, now, Then.REST, told.reason), now)
+        case State.WAITING | State.BACKOFF | State.ASLEEP if service.accept is not None:  # there may be sessions
+            return begin_stop(service, told, now, Then.REST, told.reason)._replace(step=Step.EXEC), (Act.END_LEFT,)
         case State.WAITING | State.BACKOFF | State.STOPPED | State.FAILED | State.DONE | State.ASLEEP:
             return enter(told, State.STOPPED, now, told.reason), (Act.RELEASE,)
         case State.STARTING | State.RUNNING | State.RELOADING:

@@ -24,6 +24,7 @@ from supervisor.lifecycle.life import (
     Cause,
     Ended,
     State,
+    Step,
     Then,
     goes_into_background,
     in_call,
@@ -48,6 +49,7 @@ from supervisor.process.pids import Process, signal_processes, still_living
 from supervisor.process.run import Answer, Role, Run
 from supervisor.process.survivor import find_survivor
 
+GONE = "ended in an unknown way while there was no spawnd"
 NOTHING_LEFT = "left no process in the background"
 # seconds from the end of a service to the search for strays, which covers all services that ended meanwhile
 PAUSE = 0.05
@@ -95,6 +97,12 @@ class Aftermath:
         told = unit.ended_clean is not None or tells_all(unit.service, unit.life)
         unit.ended_clean = clean
         self._try_end_rest(unit, told)
+
+    def end_left(self, unit: Unit) -> None:
+        """End what a unit without a process has left running, sessions with time to end, then tell the owner."""
+        self._kin.before_end(unit)
+        unit.ended_clean = False
+        self._try_end_rest(unit, told=False)
 
     def _try_end_rest(self, unit: Unit, told: bool, is_overdue: bool = False) -> None:
         """Make the leftovers of the main process end, and tell of its end once there are none to wait for."""
@@ -376,6 +384,15 @@ def note_call(unit: Unit, role: Role, answer: Answer | None, exit: Exit, failure
     else:
         unit.last_call = functions.describe(role, answer, exit)
         unit.call_ended = functions.ended_of(role, answer, exit)
+
+
+def note_gone(unit: Unit) -> None:
+    """Note that no spawnd has seen the end of the process or function."""
+    if in_call(unit.life):
+        function = "stop" if unit.life.step is Step.TEARDOWN else ""
+        unit.last_call, unit.call_ended = GONE, Ended(function=function)
+    else:
+        unit.last_exit, unit.ended = GONE, Ended()
 
 
 def note_left(unit: Unit, ended: Ended, count: int) -> None:

@@ -66,10 +66,7 @@ class Kin:
 
         Processes that have left the session are known from before.
         """
-        if unit.session_table is not None:
-            from supervisor.launch.session_table import end_generation  # most hosts have no acceptor
-
-            end_generation(unit.session_table)
+        _end_generation(unit)
         if unit.cgroup is not None:
             return
         unit.leftover_pids |= _sessions(unit)
@@ -77,6 +74,12 @@ class Kin:
             unit.leftover_pids = family(_with(unit, run), look_at_all())
         elif has_child_in_group(run.pid):
             unit.leftover_pids = self._living_with(unit, _with(unit, run))
+
+    def before_end(self, unit: Unit) -> None:
+        """Learn the processes that a unit without a main process has left: they are to be told to end."""
+        _end_generation(unit)
+        if unit.cgroup is None and (known := unit.leftover_pids | _sessions(unit)):
+            unit.leftover_pids = family(known, look_at_all())
 
     def after_death(self, unit: Unit, run: Run) -> None:
         """Learn the leftovers of a process that is dead and not reaped: they are to live on."""
@@ -159,6 +162,14 @@ class Kin:
         if others != unit.leftover_pids:
             unit.leftover_pids = others
             self._touch(unit)
+
+
+def _end_generation(unit: Unit) -> None:
+    """Let no process become a session any more that the last acceptor had just started."""
+    if unit.session_table is not None:
+        from supervisor.launch.session_table import end_generation  # most hosts have no acceptor
+
+        end_generation(unit.session_table)
 
 
 def _sessions(unit: Unit) -> dict[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair  # that of `socket` makes two more objects
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from select import EPOLLIN
@@ -435,13 +435,18 @@ def _acceptor_options(
 
 def _session_table(unit: Unit) -> int:
     """Return the unit's table of sessions, which is made for its first acceptor. Raises OSError."""
-    from supervisor.launch.session_table import make_table
-
     if unit.session_table is None:
-        unit.store.add(SESSIONS, [make_table()], polled=False, limit=1, trusted=True)
+        keep_sessions(unit)
     if unit.session_table is None:
         raise OSError(errno.ENOTSUP, "the kernel does not identify its descriptor")
     return unit.session_table
+
+
+def keep_sessions(unit: Unit, found: Mapping[int, int] | None = None) -> None:
+    """Give the unit a table of sessions, with those that were `found` again. Raises OSError."""
+    from supervisor.launch.session_table import make_table  # most hosts have no acceptor
+
+    unit.store.add(SESSIONS, [make_table(found)], polled=False, limit=1, trusted=True)
 
 
 def _notifies(service: Service) -> bool:

@@ -435,7 +435,7 @@ class Manager:
             case Act.CALL_STOP:
                 self.processes.start(unit, Role.STOP)
             case Act.END_LEFT:
-                self.processes.aftermath.end(unit, clean=False)
+                self.processes.aftermath.end_left(unit)
             case Act.RELEASE:
                 self.processes.release(unit)
                 self._take_pending(unit)

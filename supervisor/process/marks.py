@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from typing import NamedTuple
@@ -26,7 +27,7 @@ from supervisor.definitions.service import Service
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from supervisor.process.cgroup import Leaf
-from supervisor.process.children import AnsweringChild, Children
+from supervisor.process.children import AnsweringChild, Children, start_child
 from supervisor.process.files import Rights, open_as
 from supervisor.process.leftovers import family
 from supervisor.process.pids import STAT_MAX, Process, look_at_all, read_process, read_processes, runs_as
@@ -42,6 +43,8 @@ TIME_LIMIT = 5.0  # seconds until a child without an answer is given up
 RETRY = 1.0  # seconds until another attempt to fork a child
 LOOK_AGAIN = 0.01  # seconds
 ENVIRONMENT_END = 48  # field of `/proc/PID/stat` behind the name: 0 until an execve has placed the environment
+
+WhenReaped = Callable[[int, Callable[[], None]], None]
 
 LONGEST_PID_FILE = 64  # bytes; a longer file is no pid file
 
@@ -140,6 +143,35 @@ def orphans_but(known: Collection[int]) -> dict[int, int]:
     others = [process for process in found if process.session != ours and process.state not in "ZX"]
     # a process without a start time would not show its environment either
     return {process.pid: process.started for process in others if process.started >= 0}
+
+
+def with_mark(mark: str, uid: int, when_reaped: WhenReaped) -> list[Process]:
+    """Return the living processes of a user with a service's mark, of all processes of the host.
+
+    Meant for a spawnd that takes over, whose predecessor's orphans are not its own: the call waits for `READ_LIMIT`.
+    """
+    before = {each.pid: each.started for each in look_at_all() if each.state not in "ZX" and runs_as(each.pid, uid)}
+    pids, found = list(before), dict[int, tuple[str, str]]()
+    for first in range(0, len(pids), AT_ONCE) if mark else ():
+        found |= _marks_of(pids[first : first + AT_ONCE], when_reaped)
+    marked = read_processes([pid for pid, (service, _start) in found.items() if service == mark])
+    return [each for each in marked if each.started == before[each.pid] and each.state not in "ZX"]
+
+
+def _marks_of(pids: Sequence[int], when_reaped: WhenReaped) -> dict[int, tuple[str, str]]:
+    """Return the marks of these processes as far as a child has read them by its time limit."""
+    try:
+        child, fd = start_child(lambda fd: tell_all_marks(fd, pids))
+    except OSError as error:
+        log.warning("cannot read the marks of processes: %s", error.strerror)
+        return {}
+    when_reaped(child, lambda: None)
+    poll, data, deadline = select.poll(), b"", time.monotonic() + TIME_LIMIT
+    poll.register(fd, select.POLLIN)
+    while poll.poll(max(0.0, deadline - time.monotonic()) * 1000) and (piece := os.read(fd, LARGEST)):
+        data += piece
+    os.close(fd)
+    return parse_marks(data)
 
 
 # the child

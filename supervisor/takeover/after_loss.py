@@ -18,13 +18,14 @@ from supervisor.definitions.report import SharedValues
 from supervisor.definitions.service import Service, Slot, slot_name
 from supervisor.errors import ShortageError, StepError, is_shortage
 from supervisor.lifecycle import machine
-from supervisor.lifecycle.life import Ended, State, Step, in_call, lets_end, runs, spares_others
+from supervisor.lifecycle.life import WITH_PROCESS, State, begins_process, lets_end, runs, spares_others
 from supervisor.lifecycle.transitions import is_last
 from supervisor.linux.open_files import FILE, LONGEST_LOOK, PIPE, SOCKET, is_unique, open_files
 from supervisor.linux.pipe_call import open_end
 from supervisor.log.logger import log, notice
 from supervisor.log.ring import make_ring
-from supervisor.manager.aftermath import note_call
+from supervisor.manager.aftermath import logged, note_call, note_gone
+from supervisor.manager.launcher import keep_sessions
 from supervisor.manager.manager import Manager
 from supervisor.manager.unit import Unit
 from supervisor.printable import count
@@ -32,6 +33,7 @@ from supervisor.process.cgroup import Leaf, Subtree
 from supervisor.process.children import UNKNOWN
 from supervisor.process.held_descriptors import wanted
 from supervisor.process.leftovers import kill_processes, left_by, relatives
+from supervisor.process.marks import living_in, with_mark
 from supervisor.process.pids import Process, group_lives, look_at_all, still_living
 from supervisor.process.run import Role, Run, take_answer
 from supervisor.process.survivor import Fetcher, Likely, SurvivorFiles, find_survivor, has_ended
@@ -39,7 +41,6 @@ from supervisor.state.state import Record
 from supervisor.state.state import State as Saved
 from supervisor.takeover.records import Take, restore
 
-GONE = "ended in an unknown way while there was no spawnd"
 DOUBT = "it is watched, and not signalled until it does"
 END_TIMEOUT = 2.0  # seconds for killed processes to be gone
 LOOKS = 256  # descriptors of a process that are read in a turn of the loop: a millisecond
@@ -75,6 +76,8 @@ class TakeOver:
             if known.own is not None:
                 known.own.close()
         self._end_left([unit for unit in taken if unit.run is None])
+        for unit in taken:
+            self._find_sessions(unit)
         self._end_unknown(taken)
         self._wait_ended()
         self._manager.sources.give(self._saved.sources)
@@ -166,7 +169,7 @@ class TakeOver:
         manager.event(unit, machine.recovered, run is not None)
         if run is None and runs(unit.service, unit.life):
             if unit.ended_clean is None:
-                _note_gone(unit)
+                note_gone(unit)
             manager.ended(unit)
         if unit.life.state in (State.WAITING, State.BACKOFF) and "table" in self._saved.units[unit.name]:
             # so that clients can queue again
@@ -237,6 +240,26 @@ class TakeOver:
         else:
             self._end(_Ended(processes=left))
 
+    def _find_sessions(self, unit: Unit) -> None:
+        """Make the table of sessions anew if it was lost with the last acceptor and spawnd: they live on.
+
+        In a cgroup they are found there. Without one their mark proves them.
+        """
+        may_have = unit.life.state in (*WITH_PROCESS, State.WAITING, State.BACKOFF)
+        if unit.service.accept is None or not may_have or unit.run is not None or unit.session_table is not None:
+            return
+        with logged(unit):
+            if unit.cgroup is not None:
+                found = list(living_in(unit.cgroup).values())
+            else:
+                uid = unit.service.uid if self._manager.host.is_root else os.geteuid()
+                found = with_mark(unit.mark, uid, self._manager.children.when_reaped)
+                unit.leftover_pids |= {process.pid: process.started for process in found}
+            sessions = {process.pid: process.started for process in found if process.session == process.pid}
+            if sessions:
+                keep_sessions(unit, sessions)
+                notice("%s: found again: %s", unit.name, count(len(sessions), "session"))
+
     def _end(self, ended: _Ended) -> None:
         with suppress(StepError, OSError):
             ended.kill()
@@ -265,15 +288,6 @@ def own_files(record: Record) -> set[str]:
     tables = [record.get("table", {}), record.get("next", {}).get("table", {})]
     saved = [*(entry for table in tables for entry in table.values()), *record.get("streams", ())]
     return {entry[1] for entry in saved if entry[1].startswith((SOCKET, PIPE))}
-
-
-def _note_gone(unit: Unit) -> None:
-    """Note that the end of the unit's process or function was unseen."""
-    if in_call(unit.life):
-        function = "stop" if unit.life.step is Step.TEARDOWN else ""
-        unit.last_call, unit.call_ended = GONE, Ended(function=function)
-    else:
-        unit.last_exit, unit.ended = GONE, Ended()
 
 
 class _Ended:

@@ -9,14 +9,17 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.daemon import Daemon, wait_until
 from tests.integration.conftest import Start, new_folder, telling
+from tests.integration.test_cgroups import subtree
 from tests.integration.test_demand import port
 
+__all__ = ["subtree"]
 PATIENCE = 60.0
 
 # Tells its client what it is, then returns each line until the client is gone.
@@ -32,6 +35,8 @@ told = {{
 }}
 if sys.argv[2:] == ["stubborn"]:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if sys.argv[2:] == ["polite"]:
+    signal.signal(signal.SIGTERM, lambda *_: (connection.sendall(b"bye"), os._exit(0)))
 connection.sendall(json.dumps(told).encode() + b"\\n")
 while data := connection.recv(1000):
     connection.sendall(data)
@@ -48,6 +53,8 @@ few = { fd = { stream("@/few") }, accept = { max = 2, on_limit = "refuse" } }
 full = { exec = "/bin/cat", arg = {}, fd = { stream("@/full") }, accept = { max = 50, on_limit = "refuse" } }
 brief = { fd = { stream("@/brief") }, accept = { linger = 0 } }
 stubborn = { fd = { stream("@/stubborn") }, arg = { "0", "stubborn" }, stop_timeout = "500ms" }
+polite = { fd = { stream("@/polite") }, arg = { "0", "polite" }, healthy_after = "1h",
+  backoff = { first = "1h", max = "1h" } }
 missing = { exec = "@/nothing", fd = { stream("@/missing") } }
 """
 
@@ -102,10 +109,10 @@ def wait_asleep(daemon: Daemon) -> Daemon:
     return daemon
 
 
-def run(start: Start, folder: Any) -> Daemon:
+def run(start: Start, folder: Any, settings: str = "", definitions: str = DEFINITIONS) -> Daemon:
     (folder / "session").write_text(SESSION)
     (folder / "session").chmod(0o755)
-    return wait_asleep(start(DEFINITIONS))
+    return wait_asleep(start(settings + definitions))
 
 
 @pytest.fixture(scope="module")
@@ -318,6 +325,86 @@ def test_fifty_sessions_outlive_all_acceptors_and_spawnd(spawnd: Start, folder: 
         clients.pop().socket.close()
         wait_until(lambda: status(daemon, "full")["sessions"] == 49, "49 sessions")
         assert stack.enter_context(Client(path(daemon, "full"))).is_served()
+
+
+def test_an_acceptor_serves_clients_while_there_is_no_spawnd(spawnd: Start, folder: Any) -> None:
+    daemon = run(spawnd, folder)
+    with Client(path(daemon, "few")).hear() as one:
+        daemon.lose()
+        with Client(path(daemon, "few")).hear() as other:
+            assert other.is_served()
+            daemon.again()
+            with Client(path(daemon, "few")) as third:
+                assert third.is_cut()
+            assert one.is_served()
+            assert status(daemon, "few")["sessions"] == 2
+            daemon.ctl("stop", "few")
+            assert one.is_cut()
+            assert other.is_cut()
+
+
+def stop_without_acceptor(daemon: Daemon) -> None:
+    with Client(path(daemon, "polite")).hear() as client:
+        os.kill(daemon.wait_running("polite"), signal.SIGKILL)
+        daemon.wait_state("polite", "backoff")
+        assert client.is_served()
+        assert daemon.ctl("stop", "polite").returncode == 0
+        assert client.socket.recv(10) == b"bye"
+        assert client.is_cut()
+        assert not os.path.exists(f"/proc/{client.pid}")
+        assert daemon.state("polite") == "stopped"
+
+
+def test_sessions_that_an_acceptor_has_left_are_told_to_end(spawnd: Start, folder: Any) -> None:
+    stop_without_acceptor(run(spawnd, folder))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a cgroup")
+def test_sessions_in_a_cgroup_that_an_acceptor_has_left_are_told_to_end(
+    subtree: Path, spawnd: Start, folder: Any
+) -> None:
+    stop_without_acceptor(run(spawnd, folder, f'_SUPERVISOR = {{ cgroup = "{subtree}" }}\n'))
+
+
+def test_sessions_that_do_not_end_by_themselves_are_killed(spawnd: Start, folder: Any) -> None:
+    waits = 'stop_timeout = "500ms", healthy_after = "1h", backoff = { first = "1h", max = "1h" }'
+    daemon = run(spawnd, folder, "", DEFINITIONS.replace('stop_timeout = "500ms"', waits))
+    with Client(path(daemon, "stubborn")).hear() as client:
+        os.kill(daemon.wait_running("stubborn"), signal.SIGKILL)
+        daemon.wait_state("stubborn", "backoff")
+        assert daemon.ctl("stop", "stubborn").returncode == 0
+        assert client.is_cut()
+
+
+def sessions_are_found_again(daemon: Daemon) -> None:
+    with Client(path(daemon, "few")).hear() as one, Client(path(daemon, "few")).hear() as other:
+        acceptor = daemon.wait_running("few")
+        daemon.lose()
+        os.kill(acceptor, signal.SIGKILL)
+        daemon.again()
+        daemon.wait_running("few", other_than=acceptor)
+        assert one.is_served()
+        assert other.is_served()
+        with Client(path(daemon, "few")) as third:  # the next acceptor counts them
+            assert third.is_cut()
+        one.socket.close()
+        wait_until(lambda: status(daemon, "few")["sessions"] == 1, "its end")
+        with Client(path(daemon, "few")).hear() as third:
+            assert third.is_served()
+            assert daemon.ctl("stop", "few").returncode == 0
+            assert other.is_cut()
+            assert third.is_cut()
+
+
+def test_sessions_are_found_again_after_a_loss_with_the_acceptor(spawnd: Start, folder: Any) -> None:
+    sessions_are_found_again(run(spawnd, folder))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a cgroup")
+def test_sessions_in_a_cgroup_are_found_again_after_a_loss_with_the_acceptor(
+    subtree: Path, spawnd: Start, folder: Any
+) -> None:
+    sessions_are_found_again(run(spawnd, folder, f'_SUPERVISOR = {{ cgroup = "{subtree}" }}\n'))
 
 
 def test_sessions_outlive_a_definition_without_accept(spawnd: Start, folder: Any) -> None:

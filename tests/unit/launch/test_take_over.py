@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from supervisor.launch import session_table
-from supervisor.launch.session_table import end_generation
+from supervisor.launch.session_table import end_generation, make_table
+from supervisor.process.pids import start_time
 from tests.unit.launch.accepting import Acceptor, is_answered, wait_until
 
 SLOTS = session_table._SLOTS
@@ -50,6 +51,27 @@ def test_the_next_acceptor_counts_on(acceptor: Acceptor) -> None:
         assert acceptor.counters().started == 3
         clients[0].close()
         assert waiting.recv(1) == b"x"
+
+
+def test_sessions_that_were_found_again_are_counted_by_the_next_acceptor(acceptor: Acceptor) -> None:
+    with ExitStack() as stack:
+        clients = connect(acceptor, stack, 2)
+        found = {session.pid: start_time(session.pid) for session in acceptor.sessions()}
+        acceptor.stop(signal.SIGKILL)
+        gone = {max(found) + 1: 1}  # a process that has ended
+        table = make_table(found | gone)
+        os.dup2(table, acceptor.table, inheritable=False)
+        os.close(table)
+        counters = acceptor.counters()
+        assert (counters.accepted, counters.started, counters.sessions) == (3, 3, 3)
+        acceptor.start(max=3)
+        clients += connect(acceptor, stack, 1)
+        wait_until(lambda: acceptor.counters().sessions == 3)
+        waiting = stack.enter_context(acceptor.connect())
+        waiting.send(b"x")
+        clients[0].close()
+        assert waiting.recv(1) == b"x"
+        assert {session.pid for session in acceptor.sessions()} & found.keys()
 
 
 def test_an_end_without_a_parent_has_no_status(acceptor: Acceptor) -> None:

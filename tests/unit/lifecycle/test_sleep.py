@@ -108,6 +108,21 @@ def test_a_stop_closes_the_sockets() -> None:
     assert asleep()(machine.stop) == (State.STOPPED, (Act.RELEASE,))
 
 
+def test_a_stop_gives_sessions_without_an_acceptor_time_to_end() -> None:
+    idle = on_demand(accept=Accept())
+    idle(machine.sleep)
+    idle(machine.dependencies_met)
+    crashed = on_demand(accept=Accept()).running()
+    assert crashed.exited(clean=False)[0] is State.BACKOFF
+    waiting = on_demand(accept=Accept(), healthy_after=0.0).running()
+    assert waiting.exited(clean=False)[0] is State.WAITING
+    for case in (idle, crashed, waiting):
+        assert case(machine.stop) == (State.STOPPING, (Act.END_LEFT,))
+        assert lets_end(case.service, case.life)
+        assert case.life.deadline is not None
+        assert case.exited(clean=False) == (State.STOPPED, (Act.RELEASE,))
+
+
 def test_a_stop_ends_what_a_service_has_kept_while_it_sleeps() -> None:
     case = on_demand(kill_mode="process", handover_signal=10).running()
     case(machine.sleep)

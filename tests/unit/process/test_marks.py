@@ -26,6 +26,7 @@ from supervisor.process.marks import (
     parse_marks,
     start_mark,
     tell_all_marks,
+    with_mark,
 )
 from supervisor.process.pids import read_process, start_time
 from tests import fuse
@@ -96,6 +97,21 @@ def look(times: int = 1) -> tuple[dict[int, Marked], int]:
         assert children.count == readers, "each of them is read once"
         assert answers[-1] == answers[0]
         return dict(answers[0]), readers
+
+
+def test_processes_with_a_mark_are_found_wherever_they_are() -> None:
+    """They need not be children, as those of a spawnd that was lost."""
+    children = Children(lambda _pid, _exit: None)
+    with started_with({SERVICE_MARK: "abc"}, {SERVICE_MARK: "other"}, {}, {SERVICE_MARK: "abc"}) as pids:
+        before = open_numbers()
+        found = with_mark("abc", os.getuid(), children.when_reaped)
+        assert [(each.pid, each.started) for each in found] == [(pid, started(pid)) for pid in (pids[0], pids[3])]
+        assert with_mark("", os.getuid(), children.when_reaped) == []
+        assert with_mark("abc", os.getuid() + 1, children.when_reaped) == []
+        assert open_numbers() == before
+        for reader in children.pids():
+            wait_until(lambda pid=reader: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT))  # type: ignore[misc]
+        children.reap()
 
 
 @pytest.mark.parametrize(
