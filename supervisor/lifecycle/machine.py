@@ -344,6 +344,19 @@ def recovered(service: Service, life: Life, now: float, alive: bool) -> Transiti
             return life, ()
 
 
+def not_begun(service: Service, life: Life, now: float) -> Transition:
+    """Take over a life whose process was about to be made when the other spawnd was lost: there is none."""
+    match life.step:
+        case Step.CHECK:
+            return life, (Act.CHECK,)
+        case Step.SETUP:
+            return call_setup(service, life, now)
+        case Step.TEARDOWN:
+            return life, (Act.CALL_STOP,)
+        case _:
+            return life, (Act.LAUNCH,)
+
+
 def timed_out(service: Service, life: Life, now: float) -> Transition:
     """Handle a deadline that has passed: `due`."""
     if life.watchdog_at is not None and life.watchdog_at <= now and life.state in UP:

@@ -11,6 +11,7 @@ from functools import partial
 from select import EPOLLIN
 
 from supervisor.definitions.service import FIRST, STDIO, Accept, Service, Slot
+from supervisor.errors import StepError
 from supervisor.launch.program import Arrival
 from supervisor.lifecycle.life import Step
 from supervisor.log.logger import LOG_VARIABLE, TO_SYSLOG, log, notice
@@ -41,6 +42,7 @@ READ_PAUSE = 0.1  # seconds until a notification is tried again for which no chi
 # seconds of a turn from which on a service rests after its notifications; its senders wait in their queue meanwhile
 LONG_TURN = 0.002
 MakePlan = Callable[[Launch, Arrival, bool], bytes]
+Begun = Callable[[Run | StepError], None]  # gets a process that was forked later, or the failure
 LONGEST_S = 1e9  # without a limit of time
 LOG_FD = 2  # spawnd's own stderr, which workers share
 
@@ -67,8 +69,15 @@ class Launcher:
         self._on_notification = on_notification
         self._told: set[str] = set()
 
-    def launch(self, unit: Unit, owner: Child, looks: bool = True) -> Run:
+    @property
+    def is_forking(self) -> bool:
+        """Whether a fork server has an order without an answer."""
+        return self._fork_server.is_busy or self._fork_servers.are_busy
+
+    def launch(self, unit: Unit, owner: Child, begun: Begun, looks: bool = True) -> Run | None:
         """Start the unit's main process. Raises StepError, and then no process was started.
+
+        Return None where a fork server starts it: the loop calls `begun`.
 
         `looks`: the process ends before it becomes the service if a path of the table leads elsewhere by now.
         """
@@ -78,35 +87,49 @@ class Launcher:
         # and is restarted
         netns = namespace_of_name(service.netns) if service.netns else None
         with ExitStack() as theirs, ExitStack() as ours:
-            fds = self._descriptors(unit, theirs)
             ready_fd, ready = -1, None
             if service.ready == "fd" and service.ready_fd is not None:
                 ready_fd, write_end = _pipe(ours, theirs)
                 ready = (service.ready_fd, write_end)
             error_fd, write_end = _pair(ours, theirs)
-            # the log worker gives up root, so it must not have spawnd's memory with the secrets of all definitions
-            apart = self._host.is_root and (service.uid != 0 or unit.feed is not None)
-            launch = self._launch(unit, write_end, looks)._replace(
-                argv=worker_command(service.worker) if service.worker else (service.exec, *service.arg),
-                fds=fds,
-                ready=ready,
-                notify_socket=unit.receiver.path if unit.receiver is not None else "",
-                watchdog_usec=round((service.watchdog or 0) * 1_000_000),
-                emptied=unit.table.emptied(),
-                rewound=unit.table.rewound(),
-                worker=bool(service.worker) and not apart,
-            )
-            launch = self._as_acceptor(unit, launch, theirs)
-            begun = clock_ticks()
+            launch = self._main(unit, self._launch(unit, write_end, looks)._replace(ready=ready), theirs)
+            since = clock_ticks()
             if launch.worker and self._fork_servers.takes(launch):
-                pid = self._fork_servers.fork(launch, error_fd)
-                self._children.register(pid, owner)
-            else:
-                # the log worker unblocks signals itself
-                make = self.plans.plan if unit.life.restarts else make_plan
-                pid = self._start(launch, owner, error_fd, hears=unit.feed is None, make=make)
+                forked = partial(self._forked, Run(0, Role.MAIN, error_fd, netns=netns), since, owner, begun)
+                self._fork_servers.fork(launch, error_fd, forked)
+                ours.pop_all()
+                return None
+            # the log worker unblocks signals itself
+            make = self.plans.plan if unit.life.restarts else make_plan
+            pid = self._start(launch, owner, error_fd, hears=unit.feed is None, make=make)
             ours.pop_all()
-        return Run(pid, Role.MAIN, error_fd, ready_fd, started=start_time_since(begun, pid), netns=netns)
+        return Run(pid, Role.MAIN, error_fd, ready_fd, started=start_time_since(since, pid), netns=netns)
+
+    def _main(self, unit: Unit, launch: Launch, theirs: ExitStack) -> Launch:
+        """Return the launch of the unit's main process."""
+        service = unit.service
+        # the log worker gives up root, so it must not have spawnd's memory with the secrets of all definitions
+        apart = self._host.is_root and (service.uid != 0 or unit.feed is not None)
+        launch = launch._replace(
+            argv=worker_command(service.worker) if service.worker else (service.exec, *service.arg),
+            fds=self._descriptors(unit, theirs),
+            notify_socket=unit.receiver.path if unit.receiver is not None else "",
+            watchdog_usec=round((service.watchdog or 0) * 1_000_000),
+            emptied=unit.table.emptied(),
+            rewound=unit.table.rewound(),
+            worker=bool(service.worker) and not apart,
+        )
+        return self._as_acceptor(unit, launch, theirs)
+
+    def _forked(self, run: Run, since: int, owner: Child, begun: Begun, result: int | StepError) -> None:
+        """Pass on the answer of a fork server; `run` has everything but the process."""
+        if isinstance(result, StepError):
+            run.close()
+            begun(result)
+            return
+        self._children.register(result, owner)
+        run.pid, run.started = result, start_time_since(since, result)
+        begun(run)
 
     def _as_acceptor(self, unit: Unit, launch: Launch, theirs: ExitStack) -> Launch:
         """Return the launch of the acceptor of a service with `accept`, and any other launch unchanged."""
@@ -158,8 +181,8 @@ class Launcher:
             ours.pop_all()
         return Run(pid, Role.CHECK, error_fd, started=start_time_since(begun, pid), output_fd=output_fd)
 
-    def call(self, unit: Unit, function: Role, owner: Child, looks: bool = False) -> Run:
-        """Call a function of the unit in a separate process. Raises StepError. `looks` as in `launch`."""
+    def call(self, unit: Unit, function: Role, owner: Child, begun: Begun, looks: bool = False) -> Run | None:
+        """Call a function of the unit in a separate process. Raises StepError. `begun`, `looks` as in `launch`."""
         self.prepare(unit)
         with ExitStack() as theirs, ExitStack() as ours:
             text = self._text(unit.service, function)
@@ -177,16 +200,17 @@ class Launcher:
                 fds=fds,
                 worker=not apart,
             )
-            begun = clock_ticks()
-            if apart:
-                pid = self._start(launch, owner, error_fd)
-            else:
+            since = clock_ticks()
+            if not apart:
                 child.send_plan(error_fd, launch)
                 data = partial(functions.shared_data, service, text) if shared else None
-                pid = self._fork_server.fork(write_end, functions.shared_key(service), data)
-                self._children.register(pid, owner)
+                forked = partial(self._forked, Run(0, function, error_fd), since, owner, begun)
+                self._fork_server.fork(write_end, forked, functions.shared_key(service), data)
+                ours.pop_all()
+                return None
+            pid = self._start(launch, owner, error_fd)
             ours.pop_all()
-        return Run(pid, function, error_fd, started=start_time_since(begun, pid))
+        return Run(pid, function, error_fd, started=start_time_since(since, pid))
 
     def open_files(self, unit: Unit, role: Role, owner: Child) -> Run:
         """Start a process that opens what the table lacks, in place of the one with this role. Raises StepError."""

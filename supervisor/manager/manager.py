@@ -444,7 +444,8 @@ class Manager:
             case Act.KILL:
                 self.processes.kill(unit)
             case Act.HANDOVER_SIGNAL if unit.service.handover_signal is not None:
-                self.processes.signal(unit, unit.service.handover_signal)
+                if not self.processes.drop(unit):
+                    self.processes.signal(unit, unit.service.handover_signal)
             case Act.STOP_SIGNAL | Act.HANDOVER_SIGNAL:
                 self.processes.tell_to_stop(unit)
             case Act.ABORT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import signal
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +13,9 @@ from supervisor.definitions.service import Slot
 from supervisor.errors import ServedFileError, StepError, is_shortage
 from supervisor.lifecycle.life import (
     UP,
+    Ended,
     State,
+    Step,
     begins_process,
     goes_into_background,
     leaves_unseen,
@@ -29,14 +32,14 @@ from supervisor.manager.emptying import Again, Emptying, Parting
 from supervisor.manager.functions import Sources
 from supervisor.manager.host import HostFacts
 from supervisor.manager.kin import Kin
-from supervisor.manager.launcher import Launcher
+from supervisor.manager.launcher import Begun, Launcher
 from supervisor.manager.notifications import SLICE, LastWords, Listener, take_notifications
 from supervisor.manager.side_calls import SideCalls
 from supervisor.manager.unit import Unit
 from supervisor.notify.receiver import Receiver
 from supervisor.process.cgroup import Leaf
 from supervisor.process.children import UNKNOWN, Children, Exit
-from supervisor.process.failure import failure_of
+from supervisor.process.failure import failed, failure_of
 from supervisor.process.held_descriptors import OPENED
 from supervisor.process.network_namespace import namespace_of_process
 from supervisor.process.paths import Sight, read_moved
@@ -65,10 +68,7 @@ class Owner(Listener, Protocol):
 
 
 class Processes:
-    """The processes of all units. A unit has one process from `start` until the owner is told of its end.
-
-    `units` returns all units by name.
-    """
+    """The processes of all units, which `units` returns by name: one each, from `start` until its end is told."""
 
     def __init__(
         self,
@@ -83,6 +83,7 @@ class Processes:
         self._owner = owner
         self._units = units
         self._by_pid: dict[int, Unit] = {}
+        self._asked: dict[Unit, object] = {}  # units whose process is being made, with what tells it from others
         self._children = children
         self._subtree = host.subtree
         self._outputs = host.outputs
@@ -103,14 +104,22 @@ class Processes:
         If a path turns out to lead elsewhere by now, the file is opened anew and the process started again
         (`_renew`). If the server of a missing file may never answer, the first process only opens files.
         """
+        asked = self._asked[unit] = object()
         try:
-            run = self._begin(unit, role, looks and role in STARTS)
+            run = self._begin(unit, role, partial(self._forked, unit, asked), looks and role in STARTS)
         except Exception as error:
+            del self._asked[unit]
             if not isinstance(error, StepError | OSError):
                 log.exception("%s: unexpected error in a start; going on", unit.name)
             self._owner.start_failed(unit, failure_of(error))
             return
-        if role is Role.MAIN and unit.service.forking:
+        if run is not None:
+            self._begun(unit, run)
+
+    def _begun(self, unit: Unit, run: Run) -> None:
+        """Go on with a new process, which waits for its release."""
+        del self._asked[unit]
+        if run.role is Role.MAIN and unit.service.forking:
             unit.first_started = run.started
         self._take_in(unit, run)
         try:
@@ -118,13 +127,43 @@ class Processes:
         finally:
             run.release()  # whatever became of that, the service must not hang
 
-    def _begin(self, unit: Unit, role: Role, looks: bool) -> Run:
+    def _forked(self, unit: Unit, asked: object, result: Run | StepError) -> None:
+        """Go on with the process that a fork server has made, unless it is not wanted any more."""
+        if self._asked.get(unit) is asked:
+            if isinstance(result, StepError):
+                del self._asked[unit]
+                self._owner.start_failed(unit, result)
+            else:
+                self._begun(unit, result)
+        elif isinstance(result, Run):
+            self._children.when_reaped(result.pid, lambda: None)
+            result.close()  # it is never released, and ends
+
+    def drop(self, unit: Unit) -> bool:
+        """Give up the process that a fork server is to make for the unit; return False if there is none."""
+        if self._asked.pop(unit, None) is None:
+            return False
+        late = failed("fork", "", errno.ETIMEDOUT, "not done in time")
+        if unit.life.step in (Step.TEARDOWN, Step.LAST, Step.TOLD):
+            self._owner.start_failed(unit, late)
+        else:
+            unit.ended = Ended.of_step(late.step, late.path, late.errno, late.cause)
+            self._owner.exited(unit, False, str(late))
+        return True
+
+    @property
+    def is_forking(self) -> bool:
+        """Whether fork servers are about to make processes, which only this spawnd would know."""
+        return self._launcher.is_forking
+
+    def _begin(self, unit: Unit, role: Role, begun: Begun, looks: bool) -> Run | None:
         self._outputs.end_line(unit.name)  # of a process whose end no spawnd has seen, or whose pipe had no room
         try:
             if role is Role.MAIN:
-                return self._launcher.launch(unit, self, looks)
-            begin = self._launcher.check if role is Role.CHECK else partial(self._launcher.call, function=role)
-            return begin(unit, owner=self, looks=looks)
+                return self._launcher.launch(unit, self, begun, looks)
+            if role is Role.CHECK:
+                return self._launcher.check(unit, self, looks)
+            return self._launcher.call(unit, role, self, begun, looks)
         except ServedFileError:
             return self._launcher.open_files(unit, role, self)
 
@@ -189,6 +228,8 @@ class Processes:
     def tell_to_stop(self, unit: Unit) -> None:
         """Send the stop signal: to all processes if `kill_mode` is "group", else to the main one."""
         service, run = unit.service, unit.run
+        if self.drop(unit):
+            return
         if run is not None:
             with logged(unit):
                 self._kin.before_stop(unit, run)
@@ -204,6 +245,8 @@ class Processes:
 
     def kill(self, unit: Unit) -> None:
         """Kill every process of the unit, or the main one alone if the others are to live on."""
+        if self.drop(unit):
+            return
         if unit.run is None and unit.ended_clean is None:
             # without a process, no end would ever be reported
             self._owner.exited(unit, False, "it has no process")

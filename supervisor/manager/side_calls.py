@@ -41,27 +41,39 @@ class SideCall:
         self._answer: Answer | None = None
         self._timer: Timer | None = None
         self._is_late = False
+        self._is_cancelled = False
 
     def begin(self) -> None:
         """Start the process. Its time limit is that of a start."""
         unit = self._unit
         try:
             is_check = self._role is Role.CHECK
-            run = self._launcher.check(unit, self) if is_check else self._launcher.call(unit, self._role, self)
+            call = partial(self._launcher.call, unit, self._role, self, self._begun)
+            run = self._launcher.check(unit, self) if is_check else call()
         except (StepError, OSError) as error:
             self._done(Answer(False, str(failure_of(error))))
+            return
+        if run is not None:
+            self._begun(run)
+
+    def _begun(self, run: Run | StepError) -> None:
+        if isinstance(run, StepError):
+            self._done(Answer(False, str(run)))
             return
         self._run = run
         self._loop.watch(run.error_fd, select.EPOLLIN, lambda _events: self._read_errors(run))
         if run.output_fd >= 0:
-            self._pipes.watch(run.output_fd, unit.name, lambda: self._read_output(run))
+            self._pipes.watch(run.output_fd, self._unit.name, lambda: self._read_output(run))
+        if self._is_cancelled:
+            run.kill_group()
         run.release()
-        timeout = unit.service.start_timeout
+        timeout = self._unit.service.start_timeout
         if timeout is not None:
             self._timer = self._loop.limit_later(timeout, self._too_late)
 
     def cancel(self) -> None:
         """Kill the process: its result is not needed any more."""
+        self._is_cancelled = True
         if self._run is not None:
             self._run.kill_group()
 

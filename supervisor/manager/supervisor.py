@@ -38,6 +38,7 @@ from supervisor.takeover.after_exec import inherited, rebuild_units
 from supervisor.takeover.after_loss import TakeOver
 
 ORPHANS_TIMEOUT = 2.0  # seconds for killed orphans to be gone
+FORK_POLL = 0.005  # seconds until another look whether fork servers have no order left
 KEPT_PAUSE = 1.0  # seconds from the end of all others until services whose stop has failed are stopped once more
 
 
@@ -81,7 +82,8 @@ class Shutdown:
         manager = self._manager
         for unit in [unit for unit in manager.units.values() if runs(unit.service, unit.life)]:
             manager.event(unit, machine.stop, Cause.SHUTDOWN)
-            manager.processes.kill(unit)
+            if runs(unit.service, unit.life):  # its process may have been given up before it was made
+                manager.processes.kill(unit)
 
     def _look(self, _unit: Unit | None = None) -> None:
         """Stop the built-in services after the others; end when no service runs."""
@@ -272,14 +274,20 @@ class Supervisor:
 
     def hold(self, quiet: Callable[[], None]) -> None:
         """Begin no evaluation until `release`, and call back once no work is under way that an exec would lose."""
-        self.changes.evaluations.hold(lambda: self.side_calls.when_quiet(quiet))
+        def when_quiet() -> None:
+            """Wait for fork servers as well: the next program would not know the process that one makes."""
+            if self.manager.processes.is_forking:
+                self._loop.call_later(FORK_POLL, lambda: self.side_calls.when_quiet(when_quiet))
+            else:
+                quiet()
+
+        self.changes.evaluations.hold(lambda: self.side_calls.when_quiet(when_quiet))
 
     def _take_over(self, result: Definitions | DefinitionsError, saved: Saved, pool: dict[str, int]) -> None:
         manager = self.manager
         manager.settings = saved.settings_in_force()
         set_level(self._level or manager.settings.log_level)
         TakeOver(manager, saved, pool).run()
-        self.writer.begin()
         log_unit = manager.units.get(LOG_WORKER)
         if log_unit is not None and isinstance(self._host.outputs, WorkerOutputs):
             # a running worker keeps its streams; only a new one can be given new streams

@@ -19,7 +19,7 @@ from supervisor.loop.loop import Loop
 from supervisor.origin import interpreter
 from supervisor.process import child
 from supervisor.process.children import Children
-from supervisor.process.fork_server import ForkServer
+from supervisor.process.fork_server import Done, ForkServer
 from supervisor.process.launch import Launch
 
 OPTIONS = "options"  # name of the descriptor with a worker's options
@@ -78,15 +78,20 @@ class ForkServers:
         """Whether a launch goes to a fork server rather than to a fork of spawnd itself."""
         return launch.worker and launch.ready is None and self._fork_server(launch.service.worker) is not None
 
-    def fork(self, launch: Launch, our_end: int) -> int:
-        """Have a launch forked that `takes` accepts, and return the pid. Raises StepError.
+    @property
+    def are_busy(self) -> bool:
+        """Whether a fork is under way."""
+        return any(server is not None and server.is_busy for server in self._servers.values())
+
+    def fork(self, launch: Launch, our_end: int, done: Done) -> None:
+        """Have a launch forked that `takes` accepts; the loop calls `done`. Raises StepError.
 
         `our_end` is spawnd's end of the socket pair on which the child reports.
         """
         fork_server = self._fork_server(launch.service.worker)
         assert fork_server is not None
         child.send_plan(our_end, launch, hears=False)
-        return fork_server.fork(launch.error_fd)
+        fork_server.fork(launch.error_fd, done)
 
     def _fork_server(self, name: str) -> ForkServer | None:
         if name not in self._servers:

@@ -96,6 +96,7 @@ class Children:
     def __init__(self, on_orphan: Callable[[int, Exit], None]) -> None:
         self._children: dict[int, Child] = {}
         self._staying: set[int] = set()  # dead children that wait for `finish`
+        self._expected = 0  # children that fork servers are about to make
         self._on_orphan = on_orphan
         # called for an orphan that is dead and not reaped
         self.on_dead_orphan: Callable[[int], None] = lambda pid: None
@@ -107,6 +108,15 @@ class Children:
     def when_reaped(self, pid: int, ended: Callable[[], None]) -> None:
         """Register a child of whose end nothing but the fact matters."""
         self.register(pid, _Helper(ended))
+
+    def expect(self, more: int) -> None:
+        """Note children that are to be registered, or that are by now: orphans are not told from them meanwhile."""
+        self._expected += more
+
+    @property
+    def are_all_known(self) -> bool:
+        """Whether each child that is not registered is an orphan."""
+        return not self._expected
 
     def pids(self) -> set[int]:
         """Return the pids of all registered children."""
@@ -173,11 +183,11 @@ class Children:
     def _next_dead(self) -> int | None:
         """Return the pid of a dead child that is to be reaped, or None.
 
-        The kernel returns the same dead child again and again. While that child is kept, all others are
-        checked by pid, and orphans wait.
+        The kernel returns the same dead child again and again. While that child is kept, or is not known yet, all
+        others are checked by pid, and orphans wait.
         """
         pid = _dead(os.P_ALL)
-        if pid is None or pid not in self._staying:
+        if pid is None or (pid not in self._staying and (self.are_all_known or pid in self._children)):
             return pid
         return next((pid for pid in self._children if pid not in self._staying and _dead(os.P_PID, pid)), None)
 

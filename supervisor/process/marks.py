@@ -85,6 +85,9 @@ class MarkReader:
 
     def _begin(self) -> None:
         self._is_busy = True
+        if not self._children.are_all_known:
+            self._loop.call_later(LOOK_AGAIN, self._begin)
+            return
         try:
             living = orphans_but(self._children.pids())
         except OSError as error:

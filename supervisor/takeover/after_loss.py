@@ -84,6 +84,7 @@ class TakeOver:
         self._manager.index(self._saved.services)
         alive = sum(unit.run is not None for unit in taken)
         notice("taking over from spawnd %d: %s, %d alive", self._saved.pid, count(len(taken), "service"), alive)
+        self._manager.writer.begin()  # before the first new process: a spawnd after another loss has to know it
         for unit in taken:
             self._rebuild(unit)
         # without those that are forgotten by now, as they were to go and have ended meanwhile
@@ -166,6 +167,10 @@ class TakeOver:
             self._rebuild_process(unit, run)
         else:
             manager.rebuild(unit)
+        has_begun = run is not None or unit.ended_clean is not None or "pid" in self._saved.units[unit.name]
+        if not has_begun and begins_process(unit.life):
+            manager.event(unit, machine.not_begun)
+            return
         manager.event(unit, machine.recovered, run is not None)
         if run is None and runs(unit.service, unit.life):
             if unit.ended_clean is None:

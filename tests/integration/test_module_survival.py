@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 
-from tests.daemon import Daemon, wait_until
+from tests.daemon import Daemon, children, wait_until
 from tests.integration.conftest import Start
 from tests.integration.modules import NOTE, module, notes, wait_notes
 from tests.integration.versions import install
@@ -65,6 +71,84 @@ def test_a_function_whose_fork_server_dies_right_after_the_fork_runs_once(folder
         daemon.wait_state("a", "running")
         assert notes(folder) == ["start", "end"]
         assert daemon.services()["a"]["restarts"] == 1
+
+
+NOTES = 'function start() note("start") end function stop() note("stop") end'
+
+
+@contextmanager
+def stuck(daemon: Daemon) -> Iterator[None]:
+    """Stop the fork server, which has worked just now."""
+    daemon.wait_log("log: running, pid ")
+    (server,) = (pid for pid in children(daemon.pid) if f"log: running, pid {pid}\n" not in daemon.log())
+    os.kill(server, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(server, signal.SIGCONT)
+
+
+def test_spawnd_does_not_wait_for_its_fork_server(spawnd: Start, folder: Path) -> None:
+    daemon = spawnd(NOTE + module("a", NOTES))
+    daemon.wait_state("a", "running")
+    with stuck(daemon):
+        begun = time.monotonic()
+        assert daemon.ctl("stop", "--no-wait", "a").returncode == 0
+        assert daemon.state("a") == "stopping"
+        assert time.monotonic() - begun < 4
+    daemon.wait_state("a", "stopped")
+    assert notes(folder) == ["start", "stop"]
+
+
+def test_a_call_that_no_fork_server_makes_has_failed(spawnd: Start, folder: Path) -> None:
+    daemon = spawnd(NOTE + module("a", NOTES))
+    daemon.wait_state("a", "running")
+    with stuck(daemon):
+        stop = daemon.ctl("stop", "a")
+        assert stop.returncode == 1
+        assert "stop requested; cannot fork: not done within 5 s" in stop.stderr
+        assert daemon.ctl("stop", "a").returncode == 0  # by another one
+    assert notes(folder) == ["start", "stop"]
+
+
+def test_a_stop_gives_up_a_start_that_is_not_forked_yet(spawnd: Start, folder: Path) -> None:
+    daemon = spawnd(NOTE + module("a") + module("b", f'status = "stop" {NOTES}'))
+    daemon.wait_state("a", "running")
+    assert daemon.ctl("start", "b").returncode == 0
+    assert daemon.ctl("stop", "b").returncode == 0
+    with stuck(daemon):
+        assert daemon.ctl("start", "--no-wait", "b").returncode == 0
+        assert daemon.state("b") == "starting"
+        assert daemon.ctl("stop", "b").returncode == 0
+        assert daemon.state("b") == "stopped"
+    assert daemon.ctl("start", "b").returncode == 0
+    assert notes(folder) == ["start", "stop", "start"]
+
+
+def test_a_call_that_is_not_forked_yet_is_made_after_a_loss(spawnd: Start, folder: Path) -> None:
+    daemon = spawnd(NOTE + module("a", NOTES))
+    daemon.wait_state("a", "running")
+    with stuck(daemon):
+        assert daemon.ctl("stop", "--no-wait", "a").returncode == 0
+        daemon.lose()
+    daemon.again()
+    daemon.wait_state("a", "stopped")
+    assert notes(folder) == ["start", "stop"]
+
+
+def test_an_exec_waits_for_a_fork(spawnd: Start, folder: Path) -> None:
+    daemon = spawnd(NOTE + module("a", NOTES))
+    daemon.wait_state("a", "running")
+    with stuck(daemon):
+        assert daemon.ctl("stop", "--no-wait", "a").returncode == 0
+        reexec = Thread(target=daemon.ctl, args=("reexec",))
+        reexec.start()
+        daemon.wait_log("before it is executed")
+    reexec.join()
+    daemon.wait_log("executed anew")
+    daemon.wait_state("a", "stopped")
+    assert notes(folder) == ["start", "stop"]
 
 
 def lose(daemon: Daemon) -> None:

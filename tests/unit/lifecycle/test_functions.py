@@ -294,6 +294,20 @@ def test_a_function_that_ran_goes_on(alive: bool) -> None:
     assert runs(case.service, case.life)
 
 
+def test_a_process_that_was_about_to_be_made_is_made_by_the_next_spawnd() -> None:
+    case = Case(*ALL, exec="/bin/a")
+    case(machine.start)
+    for step, act in ((machine.dependencies_met, Act.CALL_START), (None, Act.LAUNCH)):
+        assert (case.exited() if step is None else case(step))[1] == (act,)
+        before = case.life.state
+        assert case(machine.not_begun) == (before, (act,))
+    case(machine.executed)
+    case(machine.stop)
+    assert case.exited() == (State.STOPPING, (Act.CALL_STOP,))
+    assert case(machine.not_begun) == (State.STOPPING, (Act.CALL_STOP,))
+    assert case.exited() == (State.STOPPED, (Act.RELEASE,))
+
+
 def test_one_without_a_process_is_still_up() -> None:
     case = Case("start", "stop").up()
     before = case.life

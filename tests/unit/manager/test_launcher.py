@@ -87,7 +87,8 @@ def test_the_plan_of_a_service_that_restarts_is_kept_until_it_rests(tmp_path: Pa
 
     def start(restarts: int) -> int:
         unit.life = unit.life._replace(restarts=restarts)
-        run = launcher.launch(unit, Owner())
+        run = launcher.launch(unit, Owner(), lambda _run: None)
+        assert run is not None
         run.release()
         status = os.waitstatus_to_exitcode(os.waitpid(run.pid, 0)[1])
         run.close()

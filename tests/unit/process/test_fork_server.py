@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -53,13 +54,28 @@ class World:
         self.owner = Owner()
         self.fork_server = ForkServer(loop, self.children, Counting, stays)
 
+    def ask(self, key: str = "", data: str = "") -> tuple[socket.socket, list[int | StepError]]:
+        """Give an order; return our end of a pair of sockets, and a list for the result."""
+        results: list[int | StepError] = []
+
+        def take(result: int | StepError) -> None:
+            if isinstance(result, int):
+                self.children.register(result, self.owner)
+            results.append(result)
+
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self.fork_server.fork(theirs.fileno(), take, key, data.encode if key else None)
+        return ours, results
+
     def fork(self, key: str = "", data: str = "") -> list[str]:
         """Return the message of a child, which is reaped."""
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            pid = self.fork_server.fork(theirs.fileno(), key, data.encode if key else None)
-            self.children.register(pid, self.owner)
-            theirs.close()
+        ours, results = self.ask(key, data)
+        with ours:
+            run_until(self.loop, lambda: results)
+            pid = results[0]
+            if isinstance(pid, StepError):
+                raise pid
             said = read_until(ours.fileno(), lambda data: data.endswith(b"\n")).decode()
         run_until(self.loop, lambda: pid in self.owner.ends)
         assert self.owner.ends[pid] == Exit(status=7)
@@ -161,6 +177,64 @@ def test_one_that_hangs_is_not_waited_for_for_ever(world: World, monkeypatch: py
         world.fork()
     monkeypatch.undo()
     world.fork()
+
+
+def test_the_loop_goes_on_while_it_is_slow(world: World) -> None:
+    world.fork()
+    os.kill(world.pid, signal.SIGSTOP)
+    wait_until(lambda: _state(world.pid) == "T")
+    begun = time.monotonic()
+    orders = [world.ask() for _ in range(3)]
+    passed: list[float] = []
+    world.loop.call_later(0.0, lambda: passed.append(time.monotonic()))
+    run_until(world.loop, lambda: passed)
+    assert passed[0] - begun < module.FORK_TIMEOUT / 2
+    assert world.fork_server.is_busy
+    os.kill(world.pid, signal.SIGCONT)
+    run_until(world.loop, lambda: all(results for _ours, results in orders))
+    pids = [results[0] for _ours, results in orders]
+    run_until(world.loop, lambda: all(pid in world.owner.ends for pid in pids))
+    assert not world.fork_server.is_busy
+    for ours, _results in orders:
+        ours.close()
+
+
+def test_a_child_that_ends_before_its_number_is_known_has_its_owner(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no orphan, which would be reaped, and its number given to another process."""
+    fork = fork_sibling
+
+    def fork_and_wait() -> int:
+        pid = fork()
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            time.sleep(0.2)
+        return pid
+
+    monkeypatch.setattr(module, "fork_sibling", fork_and_wait)
+    ours, results = world.ask()
+    run_until(world.loop, lambda: results)
+    run_until(world.loop, lambda: world.owner.ends)
+    assert list(world.owner.ends) == results
+    assert world.orphans == []
+    ours.close()
+
+
+def test_orders_behind_one_that_fails_go_to_the_next_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.fork()
+    os.kill(world.pid, signal.SIGSTOP)
+    wait_until(lambda: _state(world.pid) == "T")
+    monkeypatch.setattr(module, "FORK_TIMEOUT", 0.1)
+    late, late_results = world.ask()
+    monkeypatch.undo()
+    other, results = world.ask()
+    run_until(world.loop, lambda: late_results and results)
+    assert isinstance(late_results[0], StepError)
+    assert isinstance(results[0], int)
+    run_until(world.loop, lambda: results[0] in world.owner.ends)
+    late.close()
+    other.close()
 
 
 def test_what_it_cannot_do_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
