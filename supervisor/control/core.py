@@ -123,6 +123,9 @@ class Manager(Protocol):
 
     def stop(self, names: Sequence[str]) -> None: ...
 
+    def is_to_stop(self, name: str) -> bool:
+        """Return whether a service has been ordered to stop, and that has neither succeeded nor failed."""
+
     def sleep(self, names: Sequence[str]) -> None: ...
     def restart(self, names: Sequence[str]) -> None: ...
 

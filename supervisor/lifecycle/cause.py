@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from supervisor.definitions.service import NULL_OUT, Service
 from supervisor.lifecycle.dependencies import Hold, Obstacle, obstacle
-from supervisor.lifecycle.life import AT_REST, OF_FUNCTIONS, Cause, Ended, Idleness, Life, State, Then
+from supervisor.lifecycle.life import AT_REST, OF_FUNCTIONS, Cause, Ended, Idleness, Life, State, Then, is_down
 
 ENDLESS = 3  # ends with status 0 in a row after which the service gets a hint
 KEYS_OF_STEPS = {  # steps of a start, with the keys that asked for them; `set KEY` names its key itself
@@ -258,7 +258,7 @@ def hint(root: Link, output: Output = Output.SOMETHING) -> str:
             return f"`spawnctl signal KILL {name}` does not wait for it" if subject.life.deadline is None else ""
         case State.BACKOFF:
             return f"{_look(root, output)}`spawnctl start {name}` tries again at once"
-        case State.FAILED if subject.life.cause is Cause.KEPT:
+        case State.FAILED if subject.life.cause in (Cause.KEPT, Cause.FUNCTION) and not is_down(subject.life):
             return f"{_look(root, output)}fix that, then run `spawnctl stop {name}` again"
         case State.FAILED:
             return f"{_look(root, output)}fix that, then run `spawnctl start {name}`{_kept(subject)}"
@@ -272,8 +272,10 @@ def hint(root: Link, output: Output = Output.SOMETHING) -> str:
 
 
 def _kept(subject: Subject) -> str:
-    kept = subject.life.state in AT_REST and subject.life.kept
-    return f"; `spawnctl stop {subject.service.name}` ends what it keeps" if kept else ""
+    life, stop = subject.life, f"; `spawnctl stop {subject.service.name}`"
+    if life.state not in AT_REST or not (life.kept or life.set_up):
+        return ""
+    return f"{stop} calls its function stop" if life.set_up else f"{stop} ends what it keeps"
 
 
 def background(service: Service) -> str:

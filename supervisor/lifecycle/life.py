@@ -128,7 +128,8 @@ class Life(NamedTuple):
     `asked` is when the service was last started from rest. `began` is when nothing held it back any more, and
     `came_up` when it was up, each for the first time since then (a task counts as up when it is done, because its
     dependents start then): others had to wait for these. Restarts, ordered or not, change none of the three.
-    `set_up`: its function `start` has succeeded, and `stop` has not been called since.
+    `set_up`: its function `start` has succeeded, and `stop` has not been called since. Without a process that holds
+    only until a restart, or after a call of `stop` that could not be made.
     `final`: its process has ended with a status after which its definition wants no restart.
     `kept`: a program of it has run since things that it may keep were last ended; at rest only if it does keep them.
     `reason` is for people. `cause` is kept until the next event, `other` is the service that it is about, and
@@ -295,9 +296,16 @@ def has_kept(life: Life) -> bool:
     return life.kept or life.cause is Cause.KEPT  # earlier versions noted the cause alone
 
 
+def of_earlier_version(service: Service, life: Life) -> Life:
+    """Return the life in a record that does not say whether things are kept: they may be if a program was started."""
+    told = life.step in (Step.LAST, Step.TOLD) or life.state in (State.STOPPED, State.DONE)
+    kept = life._replace(kept=life.starts > 0 and not told)
+    return kept if keeps(service, kept) else life
+
+
 def is_down(life: Life) -> bool:
-    """Return whether an order to stop has no effect: the service is at rest, and keeps nothing."""
-    return life.state in AT_REST and not has_kept(life)
+    """Return whether an order to stop has no effect: the service is at rest, keeps nothing, and is not set up."""
+    return life.state in AT_REST and not has_kept(life) and not life.set_up
 
 
 def has_executed(life: Life) -> bool:

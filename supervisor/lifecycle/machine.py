@@ -46,8 +46,10 @@ from supervisor.lifecycle.transitions import (
     keeps_on,
     launch,
     launch_last,
+    not_torn_down,
     process_gone,
     signalled,
+    tear_down_again,
     tell_last,
     torn_down,
     wait_again,
@@ -75,6 +77,8 @@ def start(service: Service, life: Life, now: float, cause: Cause = Cause.START) 
         case State.STOPPED | State.FAILED | State.DONE | State.BACKOFF:
             life = life if life.state is State.BACKOFF else asked_from_rest(life, now)
             fresh = because(life, cause)._replace(failures=0, restarts=0)
+            if life.set_up:
+                return process_gone(service, begin_stop(service, fresh, now, Then.START, fresh.reason), now)
             return enter(fresh, State.WAITING, now, fresh.reason)._replace(then=Then.START), ()
         case State.ASLEEP | State.WAITING if life.then is Then.SLEEP:
             told = because(asked_from_rest(life, now), cause)
@@ -96,6 +100,8 @@ def sleep(service: Service, life: Life, now: float, cause: Cause = Cause.SLEEP) 
     """
     told = because(life, cause)._replace(failures=0, restarts=0)
     match life.state:
+        case State.STOPPED | State.FAILED | State.BACKOFF | State.WAITING if life.set_up:
+            return process_gone(service, begin_stop(service, told, now, Then.SLEEP, told.reason), now)
         case State.STOPPED | State.FAILED | State.DONE | State.BACKOFF:
             return enter(told, State.WAITING, now, told.reason)._replace(then=Then.SLEEP), ()
         case State.WAITING if life.then is not Then.SLEEP:
@@ -134,14 +140,16 @@ def unserved(service: Service, life: Life, now: float, reason: str, spread: floa
 def stop(service: Service, life: Life, now: float, cause: Cause = Cause.STOP, other: str = "") -> Transition:
     """Bring the service down for an operator. A service that has no process yet is down at once.
 
-    The exception is a service that keeps things beyond its process: another process is started, which alone
-    can end them. If that fails, so does the stop, and the next one tries it again.
+    One exception is a service that keeps things beyond its process: another process is started, which alone
+    can end them. The other one is a module whose function `stop` is still due. If the process cannot be started,
+    or the function cannot be called, the stop fails, and the next one tries it again.
     """
     told = because(life, cause, other=other)
     match life.state:
         case State.STOPPED | State.FAILED | State.DONE if is_down(life):
             return life, ()
-        case State.WAITING if life.set_up:  # its function `restart` would have come next
+        # its function `restart` would have come next, or `stop` could not be called before
+        case State.WAITING | State.BACKOFF | State.FAILED | State.STOPPED if life.set_up:
             return process_gone(service, begin_stop(service, told, now, Then.REST, told.reason), now)
         case State.WAITING | State.BACKOFF | State.FAILED | State.STOPPED | State.ASLEEP if keeps(service, life):
             return launch_last(service, begin_stop(service, told, now, Then.REST, told.reason), now)
@@ -204,7 +212,8 @@ def reset(service: Service, life: Life, now: float) -> Transition:
     match life.state:
         case State.FAILED:
             told = because(life, Cause.RESET, "failure forgotten")
-            return enter(told, State.STOPPED, now, told.reason)._replace(kept=has_kept(life)), ()
+            stopped = enter(told, State.STOPPED, now, told.reason)
+            return stopped._replace(kept=has_kept(life), set_up=life.set_up), ()
         case State.BACKOFF if life.deadline is not None:
             return life._replace(deadline=min(life.deadline, now + service.backoff.first)), ()
         case _:
@@ -364,6 +373,8 @@ def timed_out(service: Service, life: Life, now: float) -> Transition:
     match life.state:
         case State.BACKOFF:
             again = life._replace(restarts=life.restarts + 1)
+            if life.set_up:
+                return tear_down_again(service, again, now)
             return wait_by_itself(service, again, now, life.reason), ()
         case State.STARTING if life.step is Step.UNHEARD:
             return come_up(service, life, now, "running; whether it said that it is ready was not heard"), ()
@@ -405,11 +416,11 @@ def start_failed(service: Service, life: Life, now: float, reason: str, spread: 
         case State.ASLEEP:  # its sockets cannot be opened
             return fail(service, because(life, Cause.EXIT, reason), now, reason, spread)
         case State.STOPPING if life.step is Step.TEARDOWN:
-            return torn_down(service, life, now, False, reason, spread)
-        case State.STOPPING if goes_down(life) and life.step is Step.LAST:
+            return not_torn_down(service, life, now, reason, spread)
+        case State.STOPPING if goes_down(life) and life.step in (Step.LAST, Step.TOLD):
             return keeps_on(life, now, reason)
-        case State.STOPPING if life.step is Step.LAST:  # it is to start again
-            return process_gone(service, life, now, reason, spread)
+        case State.STOPPING if life.step in (Step.LAST, Step.TOLD):  # it is to start again
+            return process_gone(service, life._replace(kept=True), now, reason, spread)
         case _:
             raise ImpossibleEvent("start_failed", life)
 

@@ -172,8 +172,11 @@ def slept(service: Service, life: Life, units: Mapping[str, Member]) -> Outcome 
 
 
 def stopped(life: Life, was_going_down: bool) -> Outcome | None:
-    """Return the outcome of a stop: the service is at rest. `was_going_down`: `goes_down` has held since the order."""
-    if life.state is State.FAILED and was_going_down:
+    """Return the outcome of a stop: the service is at rest. `was_going_down`: `goes_down` has held since the order.
+
+    A stop may also have failed at once, so that nobody has seen the service go down.
+    """
+    if life.state is State.FAILED and (was_going_down or not is_down(life)):
         return Outcome(False, life.reason)
     if life.state in AT_REST:
         return DONE if was_going_down or life.state is State.STOPPED else ENDED_BEFORE

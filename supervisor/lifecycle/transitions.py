@@ -169,14 +169,45 @@ def process_gone(service: Service, life: Life, now: float, reason: str = "", spr
     """Go on with a stop after the end of the process: with the function `stop`, or with the next state."""
     if is_renewed(service, life) or not is_to_tear_down(service, life):
         return _stopped(service, life, now, reason, spread)
+    return _tear_down(service, life, now)
+
+
+def tear_down_again(service: Service, life: Life, now: float) -> Transition:
+    """Call the function `stop` after all, then go on: with the next start, unless the service has ended for good."""
+    again = life.then is Then.FAIL or (service.restart == "always" and not service.task and not service.demand)
+    then = life.then
+    if then in (Then.FAIL, Then.END) and again and not life.final:
+        then = Then.SLEEP if service.demand else Then.START
+    stopping = begin_stop(service, life, now, then, life.reason)
+    if "stop" not in service.functions:  # of another definition by now
+        return _stopped(service, stopping._replace(set_up=False), now, "", 0.0)
+    return _tear_down(service, stopping, now)
+
+
+def _tear_down(service: Service, life: Life, now: float) -> Transition:
     deadline = after(now, service.start_timeout)
     return life._replace(step=Step.TEARDOWN, deadline=deadline, killed=False, set_up=False), (Act.CALL_STOP,)
+
+
+def not_torn_down(service: Service, life: Life, now: float, reason: str, spread: float) -> Transition:
+    """Fail, as the function `stop` could not be called. It stays due: no `start` comes before it.
+
+    If an operator ordered the stop, the next stop tries it again, else the service itself after a delay.
+    """
+    both = life.reason if life.reason.endswith(reason) else f"{life.reason}; {reason}"
+    if life.then is Then.REST:
+        failed, acts = give_up(service, because(life, Cause.FUNCTION, both), now, both)
+    else:
+        ended = life.then in (Then.FAIL, Then.END) or life.stop_failure  # by itself, which explains more
+        told = life._replace(stop_failure=reason) if ended else because(life, Cause.FUNCTION, both)
+        failed, acts = fail(service, told, now, both, spread)
+    return failed._replace(set_up=True), acts
 
 
 def torn_down(service: Service, life: Life, now: float, clean: bool, reason: str, spread: float) -> Transition:
     """Go on after the function `stop`. If an operator ordered the stop, a failure of the function is reported."""
     if clean:
-        return _stopped(service, life, now, "", spread)
+        return _stopped(service, life._replace(stop_failure=""), now, "", spread)
     if life.then is Then.REST:
         failed = because(life, Cause.FUNCTION, f"{life.reason}; {reason}")
         return give_up(service, failed, now, failed.reason)

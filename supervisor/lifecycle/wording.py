@@ -89,6 +89,8 @@ def _outlook(subject: Subject, now: float) -> str:
             return "; it is not started again: no_restart_status lists that status"
         case State.FAILED if life.cause is Cause.KEPT:
             return ", so what it keeps was not ended"
+        case State.FAILED if life.set_up:
+            return ", so what its function start has made is still there"
         case State.FAILED if not life.failures:  # its function `stop` failed
             return ""
         case State.FAILED if service.restart == "never":

@@ -280,6 +280,10 @@ class Manager:
         """Stop services, dependants first; `other` is the service that the cause is about."""
         self._stops.add([self.units[name] for name in names if name in self.units], cause, other)
 
+    def is_to_stop(self, name: str) -> bool:
+        """Whether the unit has been ordered to stop, and that has neither succeeded nor failed."""
+        return self._stops.is_pending(self.units[name])
+
     def goes_on(self, unit: Unit) -> bool:
         """Whether the unit is not at rest, or will leave it because its last stop has failed and it is to stop."""
         return unit.life.state not in AT_REST or self._stops.is_pending(unit)
@@ -439,8 +443,8 @@ class Manager:
             case Act.RELEASE:
                 self.processes.release(unit)
                 self._take_pending(unit)
-                if unit.removed:
-                    self._forget(unit)
+                if unit.removed:  # another stop has to find it if this one has failed
+                    (self._forget if is_down(unit.life) else self._left)(unit)
             case Act.KILL:
                 self.processes.kill(unit)
             case Act.HANDOVER_SIGNAL if unit.service.handover_signal is not None:
@@ -491,5 +495,9 @@ class Manager:
         """Handle the end of the process and of all leftovers that have to end with it."""
         if not clean or lies_down(unit.life):
             unit.visit = None  # whether its clients still wait does not matter: it has failed, or was told to end
+        call = unit.call_ended
+        if unit.life.state is State.STOPPING and unit.life.step is Step.TEARDOWN and call is not None and call.step:
+            self.event(unit, machine.start_failed, reason, spread())  # its function has not begun
+            return
         status = unit.ended.status if unit.ended is not None and not unit.ended.function else None
         self.event(unit, machine.exited, clean, reason, spread(), status)

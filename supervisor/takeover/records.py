@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 from supervisor.control.path_watch import PathWatch
 from supervisor.definitions.report import SharedValues, differing, saved_fields, service_record, settings_record
 from supervisor.definitions.service import Service, Settings, Slot, slot_name
-from supervisor.lifecycle.life import Cause, Ended, Idleness, Life, State, Step, Then
+from supervisor.lifecycle.life import Cause, Ended, Idleness, Life, State, Step, Then, of_earlier_version
 from supervisor.linux.file_status import number_of_process
 from supervisor.linux.open_files import SOCKET, identity
 from supervisor.log.logger import log, notice
@@ -61,13 +61,14 @@ HELD = {
 }
 
 
-def life_record(life: Life) -> Record:
-    return differing(life, _LIFE)
+def life_record(life: Life, service: Service) -> Record:
+    return ({"kept": False} if of_earlier_version(service, life) != life else {}) | differing(life, _LIFE)
 
 
-def read_life(record: Record) -> Life:
+def read_life(record: Record, service: Service) -> Life:
     """Return the life in a record. Raises TypeError or ValueError for a record of another version."""
-    return Life(**{key: _ENUMS[key](value) if key in _ENUMS else value for key, value in record.items()})
+    life = Life(**{key: _ENUMS[key](value) if key in _ENUMS else value for key, value in record.items()})
+    return life if "kept" in record else of_earlier_version(service, life)
 
 
 class Field(NamedTuple):
@@ -106,7 +107,7 @@ FIELDS = (
 
 def unit_record(unit: Unit, streams: Iterable[int]) -> Record:
     """Return the record of a unit; `streams` are the descriptors that are held open for its output."""
-    record: Record = {"life": life_record(unit.life)}
+    record: Record = {"life": life_record(unit.life, unit.service)}
     for attribute, key, default, write, _read in FIELDS:
         value = getattr(unit, attribute)
         if value != default:
@@ -215,7 +216,7 @@ class Source(Protocol):
 
 def restore(unit: Unit, record: Record, source: Source, host: HostFacts, shared: SharedValues) -> None:
     """Restore a new unit from its record. Raises any exception caused by a record of another version."""
-    unit.life = read_life(record["life"])
+    unit.life = read_life(record["life"], unit.service)
     for attribute, key, _default, _write, read in FIELDS:
         if key in record:
             setattr(unit, attribute, record[key] if read is None else read(record[key]))

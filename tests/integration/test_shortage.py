@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.daemon import Daemon, command_name, wait_until
 from tests.integration.conftest import Start
+from tests.integration.modules import NOTE, module, notes
 from tests.integration.processes import alive, links
 from tests.integration.test_cgroups import pids_in, subtree
 from tests.integration.test_life import SLEEP
@@ -36,6 +37,78 @@ def without_descriptors(daemon: Daemon) -> Iterator[None]:
         yield
     finally:
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
+
+
+@contextmanager
+def with_one_descriptor(daemon: Daemon) -> Iterator[None]:
+    """Leave spawnd one number for a new descriptor, which is that of a client's connection."""
+    used = set(map(int, os.listdir(f"/proc/{daemon.pid}/fd")))
+    free = next(number for number in range(len(used) + 1) if number not in used)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    before = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (free + 1, most))
+    try:
+        yield
+    finally:
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_a_stop_function_that_cannot_be_called_is_called_by_the_next_stop(spawnd: Start, folder: Path) -> None:
+    functions = 'function start() note("start") end function stop() note("stop") end'
+    daemon = spawnd(NOTE + module("a", functions))
+    daemon.wait_state("a", "running")
+    for _ in range(2):
+        with with_one_descriptor(daemon):
+            stop = daemon.ctl("stop", "a")
+        assert stop.returncode == 1
+        assert "stop requested; cannot " in stop.stderr
+        assert "Too many open files" in stop.stderr
+        assert daemon.state("a") == "failed"
+        why = " ".join(daemon.ctl("why", "a").stdout.split())
+        assert "its function stop could not " in why
+        assert "Too many open files, so what its function start has made is still there" in why
+        assert "then run `spawnctl stop a` again" in why
+    assert daemon.log().count("a: failed: stop requested; cannot ") == 2
+    assert daemon.ctl("stop", "a").returncode == 0
+    assert daemon.state("a") == "stopped"
+    assert notes(folder) == ["start", "stop"]
+
+
+def test_a_stop_function_that_cannot_be_called_at_a_shutdown_is_called_once_more(spawnd: Start, folder: Path) -> None:
+    functions = 'function start() note("start") end function stop() note("stop") end'
+    daemon = spawnd(NOTE + module("a", functions))
+    daemon.wait_state("a", "running")
+    with without_descriptors(daemon):
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_log("a: failed: shutdown; cannot ")
+    wait_until(daemon.ended, "its end")
+    assert notes(folder) == ["start", "stop"]
+
+
+def test_a_crash_calls_stop_before_the_next_start_even_if_late(
+    spawnd: Start, program: Program, folder: Path
+) -> None:
+    functions = 'function start() note("start") end function stop() note("stop") end'
+    process = 'exec = "/bin/sleep" arg = { "100000" } healthy_after = 0 backoff = { first = "10ms", max = "50ms" }'
+    daemon = spawnd(NOTE + module("a", f"{process} {functions}"))
+    first = daemon.wait_running("a")
+    with without_descriptors(daemon):
+        os.kill(first, signal.SIGKILL)
+        daemon.wait_log("a: killed by KILL; cannot ")
+    daemon.wait_running("a", other_than=first)
+    assert notes(folder) == ["start", "stop", "start"]
+
+
+def test_a_stop_that_cannot_start_the_last_process_says_so(spawnd: Start, program: Program) -> None:
+    keeps = 'kill_mode = "process", handover_signal = "USR1", backoff = { first = "1h", max = "1h" }'
+    script = program("script", '#!/bin/sh\n[ "$SPAWND_LAST" = 1 ]\n')
+    daemon = spawnd(f's = {{ exec = "{script}", ready = "notify", {keeps} }}')
+    daemon.wait_state("s", "backoff")
+    for _ in range(2):
+        with with_one_descriptor(daemon):
+            stop = daemon.ctl("stop", "s")
+        assert stop.returncode == 1
+        assert "what it keeps was not ended: cannot " in stop.stderr
+    assert daemon.ctl("stop", "s").returncode == 0
 
 
 def test_what_cannot_be_held_is_not_started_a_second_time(spawnd: Start) -> None:

@@ -8,7 +8,7 @@ from supervisor.control.core import Core, Unit
 from supervisor.control.errors import Needed
 from supervisor.control.orders import Order, answer, take_order
 from supervisor.lifecycle.dependencies import in_need, needed
-from supervisor.lifecycle.life import RUNS, Life, State, Then, goes_down
+from supervisor.lifecycle.life import AT_REST, RUNS, Life, State, Then, goes_down
 from supervisor.lifecycle.transaction import Outcome, stopped
 from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
@@ -25,6 +25,8 @@ def run(pending: PendingCall, core: Core) -> None:
     def judge(unit: Unit) -> Outcome | None:
         if goes_down(unit.life):
             going_down[unit.name] = True
+        elif unit.life.state in AT_REST and core.manager.is_to_stop(unit.name):
+            return None  # its last stop has failed, and the next one waits for dependents
         return stopped(unit.life, unit.name in going_down)
 
     pending.once(lambda: core.manager.stop(order.names))

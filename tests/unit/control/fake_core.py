@@ -102,6 +102,9 @@ class FakeCore:
         for name in names:
             self.event(name, machine.stop)
 
+    def is_to_stop(self, name: str) -> bool:
+        return False
+
     def sleep(self, names: Sequence[str]) -> None:
         self.asked.append(("sleep", list(names)))
         for name in names:

@@ -9,7 +9,18 @@ import pytest
 
 from supervisor.definitions.service import Backoff, Service
 from supervisor.lifecycle import machine
-from supervisor.lifecycle.life import Act, Cause, Life, State, Step, Then, Transition, runs, spares_others
+from supervisor.lifecycle.life import (
+    Act,
+    Cause,
+    Life,
+    State,
+    Step,
+    Then,
+    Transition,
+    is_down,
+    runs,
+    spares_others,
+)  # fmt: skip
 
 NOW = 1000.0
 ALL = ("start", "stop", "restart")
@@ -274,10 +285,100 @@ def test_a_start_ordered_while_stop_runs_comes_after_it() -> None:
     assert case.exited() == (State.WAITING, ())
 
 
-def test_a_call_of_stop_that_cannot_be_made_is_a_failure_of_it() -> None:
+def not_called(case: Case) -> tuple[State, tuple[Act, ...]]:
+    """Have the call of a function fail, which has not begun."""
+    return case(machine.start_failed, "cannot fork", 0.0)
+
+
+def test_a_call_of_stop_that_cannot_be_made_is_a_failure_and_is_made_by_the_next_stop() -> None:
+    case = Case("start", "stop").up()
+    for _ in range(2):
+        assert case(machine.stop) == (State.STOPPING, (Act.CALL_STOP,))
+        assert not_called(case) == (State.FAILED, (Act.RELEASE,))
+        assert (case.life.cause, case.life.reason) == (Cause.FUNCTION, "stop requested; cannot fork")
+        assert not is_down(case.life)
+    assert case(machine.stop) == (State.STOPPING, (Act.CALL_STOP,))
+    assert case.exited() == (State.STOPPED, (Act.RELEASE,))
+    assert is_down(case.life)
+
+
+def test_a_reset_does_not_forget_that_stop_is_due() -> None:
     case = Case("start", "stop").up()
     case(machine.stop)
-    assert case(machine.start_failed, "cannot fork", 0.0) == (State.FAILED, (Act.RELEASE,))
+    not_called(case)
+    assert case(machine.reset) == (State.STOPPED, ())
+    assert case(machine.stop) == (State.STOPPING, (Act.CALL_STOP,))
+
+
+def test_a_stop_that_was_called_and_has_failed_is_not_called_again() -> None:
+    case = Case("start", "stop").up()
+    case(machine.stop)
+    case.exited(False, "stop failed: busy")
+    assert is_down(case.life)
+
+
+@pytest.mark.parametrize("order", [machine.start, machine.restart])
+def test_no_start_comes_before_a_stop_that_could_not_be_called(order: Callable[..., Transition]) -> None:
+    case = Case("start", "stop").up()
+    case(machine.stop)
+    not_called(case)
+    assert case(order) == (State.STOPPING, (Act.CALL_STOP,))
+    assert case.exited() == (State.WAITING, ())
+    assert case(machine.dependencies_met) == (State.STARTING, (Act.CALL_START,))
+
+
+def test_after_a_crash_a_stop_that_could_not_be_called_is_called_before_the_next_start() -> None:
+    case = Case("start", "stop", exec="/bin/a").up()
+    case.exited(False, "killed by SEGV")
+    for failures in (1, 2):
+        assert not_called(case) == (State.BACKOFF, ())
+        assert (case.life.cause, case.life.reason) == (Cause.EXIT, "killed by SEGV; cannot fork")
+        assert (case.life.failures, case.life.stop_failure) == (failures, "cannot fork")
+        assert case(machine.timed_out) == (State.STOPPING, (Act.CALL_STOP,))
+    assert case.exited() == (State.WAITING, ())
+    assert case(machine.dependencies_met) == (State.STARTING, (Act.CALL_START,))
+
+
+def test_a_restart_goes_on_once_stop_could_be_called() -> None:
+    case = Case("start", "stop").up()
+    case(machine.restart)
+    assert not_called(case) == (State.BACKOFF, ())
+    assert case.life.reason == "restart requested; cannot fork"
+    assert case(machine.timed_out) == (State.STOPPING, (Act.CALL_STOP,))
+    assert case.exited() == (State.WAITING, ())
+
+
+def test_a_task_is_done_once_its_stop_could_be_called() -> None:
+    case = Case("start", "stop", exec="/bin/a", task=True, restart="on-failure").up()
+    case.exited()
+    assert not_called(case) == (State.BACKOFF, ())
+    assert case(machine.timed_out) == (State.STOPPING, (Act.CALL_STOP,))
+    assert case.exited() == (State.DONE, (Act.RELEASE,))
+
+
+def test_a_service_that_has_ended_for_good_is_not_started_by_the_call_of_its_stop() -> None:
+    case = Case("start", "stop", exec="/bin/a", no_restart_status=(78,)).up()
+    case(machine.exited, False, "exit 78", 0.0, 78)
+    assert not_called(case) == (State.BACKOFF, ())
+    case(machine.timed_out)
+    assert case.exited() == (State.FAILED, (Act.RELEASE,))
+    assert is_down(case.life)
+
+
+def test_a_definition_without_stop_ends_the_wait_for_it() -> None:
+    case = Case("start", "stop", exec="/bin/a").up()
+    case.exited(False)
+    not_called(case)
+    case.service = Case("start", exec="/bin/a").service
+    assert case(machine.timed_out) == (State.WAITING, ())
+    assert case(machine.dependencies_met) == (State.STARTING, (Act.CALL_START,))
+
+
+def test_sleep_in_place_of_a_restart_calls_stop() -> None:
+    case = Case(*ALL, demand=True).up()
+    assert case(machine.restart) == (State.WAITING, ())
+    assert case(machine.sleep) == (State.STOPPING, (Act.CALL_STOP,))
+    assert case.exited() == (State.WAITING, ())
 
 
 # after a loss of spawnd

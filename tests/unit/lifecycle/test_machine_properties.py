@@ -91,6 +91,7 @@ class World(RuleBasedStateMachine):
                 self.check_call(act)
                 assert self.process is None, "two processes"
                 if fork_fails:
+                    self.set_up = self.set_up or act is Act.CALL_STOP  # it stays due
                     self.event(machine.start_failed, "no fork", 0.5)
                 else:
                     self.process, self.executed = act, False
@@ -154,24 +155,24 @@ class World(RuleBasedStateMachine):
 
     # what the operator wants
 
-    @rule()
-    def start(self) -> None:
+    @rule(fork_fails=st.booleans())
+    def start(self, fork_fails: bool) -> None:
         self.wanted = True
-        self.event(machine.start)
+        self.event(machine.start, fork_fails=fork_fails)
 
-    @rule(drains=st.booleans())
-    def restart(self, drains: bool) -> None:
+    @rule(drains=st.booleans(), fork_fails=st.booleans())
+    def restart(self, drains: bool, fork_fails: bool) -> None:
         self.wanted = True
-        self.event(machine.restart, Cause.RESTART, "", drains)
+        self.event(machine.restart, Cause.RESTART, "", drains, fork_fails=fork_fails)
 
     @rule(event=st.sampled_from([machine.drained, machine.resumed]))
     def old_sockets_are_looked_at(self, event: Callable[..., Transition]) -> None:
         self.event(event)
 
-    @rule()
-    def stop(self) -> None:
+    @rule(fork_fails=st.booleans())
+    def stop(self, fork_fails: bool) -> None:
         self.wanted = False
-        self.event(machine.stop)
+        self.event(machine.stop, fork_fails=fork_fails)
 
     @rule()
     def reset(self) -> None:
@@ -233,22 +234,22 @@ class World(RuleBasedStateMachine):
             self.ended(False)
             self.event(machine.exited, False, "gone", spread, fork_fails=fork_fails)
 
-    @rule(step=seconds, spread=spreads)
-    def time_passes(self, step: float, spread: float) -> None:
+    @rule(step=seconds, fork_fails=st.booleans())
+    def time_passes(self, step: float, fork_fails: bool) -> None:
         self.now += step
-        self.ring()
+        self.ring(fork_fails)
 
     @precondition(lambda self: self.life.due() is not None)
-    @rule()
-    def it_is_due(self) -> None:
+    @rule(fork_fails=st.booleans())
+    def it_is_due(self, fork_fails: bool) -> None:
         self.now = max(self.now, self.life.due() or 0.0)
-        self.ring()
+        self.ring(fork_fails)
 
-    def ring(self) -> None:
+    def ring(self, fork_fails: bool) -> None:
         due = self.life.due()
         if due is not None and due <= self.now:
             before = self.life
-            self.event(machine.timed_out)
+            self.event(machine.timed_out, fork_fails=fork_fails)
             assert self.life != before, "it would ring for ever"
 
     # what always holds
@@ -285,8 +286,10 @@ class World(RuleBasedStateMachine):
                 assert life.cause in {Cause.NEW, Cause.STOP, Cause.RESET, Cause.EXIT}
             case State.STOPPING if life.then is Then.REST:
                 assert life.cause is Cause.STOP
-            case State.STOPPING if life.then is Then.START:
+            case State.STOPPING if life.then is Then.START and life.step is not Step.TEARDOWN:
                 assert life.cause in WANTED
+            case State.STOPPING if life.then is Then.START:  # after a failure, where `stop` could not be called before
+                assert life.cause in WANTED | FAILURES
             case State.STOPPING:
                 assert life.cause in FAILURES - ({Cause.EXIT, Cause.CHECK} if life.step is not Step.TEARDOWN else set())
             case State.BACKOFF | State.FAILED:
