@@ -4,8 +4,8 @@ Most processes are children of spawnd. A process of an earlier spawnd is not: a 
 pid is never mistaken for that of another process.
 
 A function answers in a file of the run-time folder: one JSON object, `{"ok": true or false, "text": …}`,
-written at once; `text` is its message. Unlike a pipe, the file also reaches a spawnd that starts after the
-function has ended.
+written at once after the newline that says that it has begun; `text` is its message. Unlike a pipe, the file
+also reaches a spawnd that starts after the function has ended.
 """
 
 from __future__ import annotations
@@ -58,6 +58,14 @@ def open_answer(path: str) -> int:
     with suppress(FileNotFoundError):
         os.unlink(path)  # not truncated, because processes may still have the old file open
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+
+def has_begun(path: str) -> bool:
+    """Whether the function has begun that answers there; also if the file is gone."""
+    try:
+        return os.stat(path).st_size > 0
+    except OSError:
+        return True
 
 
 def take_answer(path: str) -> Answer | None:

@@ -35,7 +35,7 @@ from supervisor.process.held_descriptors import wanted
 from supervisor.process.leftovers import kill_processes, left_by, relatives
 from supervisor.process.marks import living_in, with_mark
 from supervisor.process.pids import Process, group_lives, look_at_all, still_living
-from supervisor.process.run import Role, Run, take_answer
+from supervisor.process.run import Role, Run, has_begun, take_answer
 from supervisor.process.survivor import Fetcher, Likely, SurvivorFiles, find_survivor, has_ended
 from supervisor.state.state import Record
 from supervisor.state.state import State as Saved
@@ -63,6 +63,7 @@ class TakeOver:
         self._ended: list[_Ended] = []
         # services whose end was unseen: was it a check; their own files
         self._unseen: dict[str, tuple[bool, set[str]]] = {}
+        self._unbegun: set[str] = set()  # services whose process ended before it was released to call a function
 
     def run(self) -> None:
         """Take over everything there is, as if this spawnd had started it."""
@@ -167,8 +168,8 @@ class TakeOver:
             self._rebuild_process(unit, run)
         else:
             manager.rebuild(unit)
-        has_begun = run is not None or unit.ended_clean is not None or "pid" in self._saved.units[unit.name]
-        if not has_begun and begins_process(unit.life):
+        was_there = "pid" in self._saved.units[unit.name] and unit.name not in self._unbegun
+        if run is None and unit.ended_clean is None and not was_there and begins_process(unit.life):
             manager.event(unit, machine.not_begun)
             return
         manager.event(unit, machine.recovered, run is not None)
@@ -206,6 +207,8 @@ class TakeOver:
         if unit.ended_clean is not None:
             return
         path = self._manager.host.runtime.answer_path(unit.name, function.value)
+        if not has_begun(path):
+            self._unbegun.add(unit.name)
         answer = take_answer(path)
         if answer is not None:
             unit.ended_clean = answer.ok

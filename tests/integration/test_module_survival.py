@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
+import pytest
+
 from tests.daemon import Daemon, children, wait_until
 from tests.integration.conftest import Start
 from tests.integration.modules import NOTE, module, notes, wait_notes
@@ -71,6 +73,40 @@ def test_a_function_whose_fork_server_dies_right_after_the_fork_runs_once(folder
         daemon.wait_state("a", "running")
         assert notes(folder) == ["start", "end"]
         assert daemon.services()["a"]["restarts"] == 1
+
+
+LOST_ONCE = """
+import signal
+import supervisor.process.run as module
+release = module.Run.release
+def end_or_release(run):
+    if run.role == {role!r} and not os.path.exists({marker!r}):
+        os.mkdir({marker!r})
+        os.kill(os.getpid(), signal.SIGKILL)
+    release(run)
+module.Run.release = end_or_release
+"""
+
+
+@pytest.mark.parametrize("role", ["start", "stop"])
+def test_a_call_is_made_once_if_spawnd_is_lost_before_it_releases_the_process(folder: Path, role: str) -> None:
+    """The record has that process, which ends without a call."""
+    marker = folder / "lost"
+    daemon = Daemon(folder, NOTE.replace("@", str(folder)) + module("a", f'restart = "never" {NOTES}'))
+    daemon.program = install(folder, then=LOST_ONCE.format(role=role, marker=str(marker)))
+    daemon.start()
+    if role == "stop":
+        wait_until(daemon.answers, "an answer")
+        daemon.wait_state("a", "running")
+        daemon.ctl("stop", "--no-wait", "a")
+    wait_until(daemon.ended, "its end")
+    assert marker.exists()
+    with daemon:
+        if role == "start":
+            daemon.wait_state("a", "running")
+            assert daemon.ctl("stop", "a").returncode == 0
+        daemon.wait_state("a", "stopped")
+        assert notes(folder) == ["start", "stop"]
 
 
 NOTES = 'function start() note("start") end function stop() note("stop") end'

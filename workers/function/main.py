@@ -110,6 +110,8 @@ class Function:
             os.set_inheritable(fd, True)  # for a program that the function executes
         os.environ.setdefault("PATH", PATH)
         own, place = os.getpid(), os.fstat(answer_fd)
+        with suppress(OSError):
+            os.write(answer_fd, b"\n")  # it has begun
         outcome = self._call(order)
         is_own = os.getpid() == own  # else the function has forked, and this is the new process
         _flush(order["function"])
