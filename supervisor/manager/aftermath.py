@@ -46,7 +46,7 @@ from supervisor.process.failure import failed
 from supervisor.process.leftovers import has_orphans, kill_processes
 from supervisor.process.marks import MOST_TOLD, Marked, MarkReader, living_in, name_of
 from supervisor.process.pids import Process, signal_processes, still_living
-from supervisor.process.run import Answer, Role, Run
+from supervisor.process.run import Answer, Role, Run, drop_answer, read_answer
 from supervisor.process.survivor import find_survivor
 
 GONE = "ended in an unknown way while there was no spawnd"
@@ -59,6 +59,9 @@ class EndListener(Protocol):
     """Receiver of the events that follow the death of a unit's process."""
 
     def touch(self, unit: Unit) -> None: ...
+    def flush(self) -> None:
+        """Write down all changes."""
+
     def in_background(self, unit: Unit) -> None: ...
     def exited(self, unit: Unit, clean: bool, reason: str) -> None: ...
 
@@ -97,6 +100,17 @@ class Aftermath:
         told = unit.ended_clean is not None or tells_all(unit.service, unit.life)
         unit.ended_clean = clean
         self._try_end_rest(unit, told)
+
+    def learn_answer(self, path: str) -> Answer | None:
+        """Return the answer of a function that has ended. Its file goes once the result is written down."""
+        answer, inode = read_answer(path)
+
+        def drop() -> None:
+            self._owner.flush()
+            drop_answer(path, inode)
+
+        self._loop.call_soon(drop)
+        return answer
 
     def end_left(self, unit: Unit) -> None:
         """End what a unit without a process has left running, sessions with time to end, then tell the owner."""

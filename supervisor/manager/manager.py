@@ -17,18 +17,7 @@ from supervisor.definitions.service import Change, Service, Settings, Slot
 from supervisor.errors import StepError
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.dependencies import Hold, Obstacle, conflicts, dependents, obstacle
-from supervisor.lifecycle.life import (
-    AT_REST,
-    WITH_PROCESS,
-    Act,
-    Cause,
-    Ended,
-    State,
-    Step,
-    Transition,
-    is_down,
-    lies_down,
-)  # fmt: skip
+from supervisor.lifecycle.life import AT_REST, Act, Cause, Ended, State, Step, Transition, is_down, lies_down
 from supervisor.lifecycle.transaction import Standing, Transaction
 from supervisor.log.logger import log, notice
 from supervisor.loop.loop import Loop
@@ -56,6 +45,7 @@ class Manager:
         self.settings = Settings()
         self.shutting_down = False
         self.writer = StateWriter(self, host.runtime.state)
+        self.flush = self.writer.flush
         self.sources = Sources()
         self.processes = Processes(loop, children, host, self.sources, self, lambda: self.units)
         self.sleepers = Sleepers(loop, children, self)
@@ -189,7 +179,7 @@ class Manager:
         if unit.pending is not None:
             pending.inherit(unit.pending, self.host.closer)
         unit.pending = pending
-        if unit.life.state in WITH_PROCESS:
+        if unit.life.state not in AT_REST | WITHOUT_PROCESS:
             self._leaving.add(unit)
         else:
             self._take_pending(unit)
@@ -495,9 +485,9 @@ class Manager:
         """Handle the end of the process and of all leftovers that have to end with it."""
         if not clean or lies_down(unit.life):
             unit.visit = None  # whether its clients still wait does not matter: it has failed, or was told to end
-        call = unit.call_ended
-        if unit.life.state is State.STOPPING and unit.life.step is Step.TEARDOWN and call is not None and call.step:
-            self.event(unit, machine.start_failed, reason, spread())  # its function has not begun
+        is_call = unit.life.state is State.STOPPING and unit.life.step is Step.TEARDOWN
+        if is_call and unit.call_ended is not None and unit.call_ended.step:  # its function has not begun
+            self.event(unit, machine.start_failed, reason, spread())
             return
         status = unit.ended.status if unit.ended is not None and not unit.ended.function else None
         self.event(unit, machine.exited, clean, reason, spread(), status)

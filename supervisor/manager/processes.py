@@ -43,7 +43,7 @@ from supervisor.process.failure import failed, failure_of
 from supervisor.process.held_descriptors import OPENED
 from supervisor.process.network_namespace import namespace_of_process
 from supervisor.process.paths import Sight, read_moved
-from supervisor.process.run import Role, Run, take_answer
+from supervisor.process.run import Role, Run
 from supervisor.process.survivor import has_ended, is_same
 
 STARTS = (Role.CHECK, Role.START, Role.RESTART, Role.MAIN)  # roles of the first process of a start
@@ -60,6 +60,7 @@ class Owner(Listener, Protocol):
     def started(self, unit: Unit) -> None:
         """Write down the new process, which is not released yet."""
 
+    def flush(self) -> None: ...
     def executed(self, unit: Unit) -> None: ...
     def ready(self, unit: Unit) -> None: ...
     def in_background(self, unit: Unit) -> None: ...
@@ -150,11 +151,6 @@ class Processes:
             unit.ended = Ended.of_step(late.step, late.path, late.errno, late.cause)
             self._owner.exited(unit, False, str(late))
         return True
-
-    @property
-    def is_forking(self) -> bool:
-        """Whether fork servers are about to make processes, which only this spawnd would know."""
-        return self._launcher.is_forking
 
     def _begin(self, unit: Unit, role: Role, begun: Begun, looks: bool) -> Run | None:
         self._outputs.end_line(unit.name)  # of a process whose end no spawnd has seen, or whose pipe had no room
@@ -421,7 +417,7 @@ class Processes:
         """Whether the process ran a function that has succeeded."""
         if not run.role.is_function:
             return False
-        run.answer = take_answer(self._launcher.answer_path(unit, run.role))
+        run.answer = self.aftermath.learn_answer(self._launcher.answer_path(unit, run.role))
         return functions.function_succeeded(run.answer, run.pid, run.pidfd < 0)
 
     def reaped(self, pid: int, exit: Exit) -> None:

@@ -301,6 +301,10 @@ class RuntimeFolder:
             with suppress(OSError):
                 if os.path.samestat(os.stat(self.path), os.fstat(self._lock)):  # else it is another supervisor's
                     os.unlink(f"{self.path}/pid")
+            if not os.path.exists(self.state):
+                with suppress(OSError):
+                    for entry in list(os.scandir(f"{self.path}/functions")):  # answers that were read
+                        os.unlink(entry.path)
             for folder in FOLDERS if not os.path.exists(self.state) else ():
                 with suppress(OSError):  # sockets of services that live on are in there
                     os.rmdir(f"{self.path}/{folder}")

@@ -301,6 +301,11 @@ class SideCalls:
         self._loop.call_soon(quiet)
         self._loop.call_soon(self._begin)  # in case the exec does not take place
 
+    @property
+    def is_forking(self) -> bool:
+        """Whether fork servers are about to make processes, for these calls or others, which only this spawnd knows."""
+        return self._launcher.is_forking
+
     def reloading(self) -> list[str]:
         """Return the names of services with a reload under way."""
         return [unit.name for unit in self.reloads]

@@ -276,7 +276,7 @@ class Supervisor:
         """Begin no evaluation until `release`, and call back once no work is under way that an exec would lose."""
         def when_quiet() -> None:
             """Wait for fork servers as well: the next program would not know the process that one makes."""
-            if self.manager.processes.is_forking:
+            if self.side_calls.is_forking:
                 self._loop.call_later(FORK_POLL, lambda: self.side_calls.when_quiet(when_quiet))
             else:
                 quiet()

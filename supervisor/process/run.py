@@ -70,16 +70,31 @@ def has_begun(path: str) -> bool:
 
 def take_answer(path: str) -> Answer | None:
     """Return the answer and remove its file; None if there is none or it was cut off."""
+    answer, _inode = read_answer(path)
+    with suppress(OSError):
+        os.unlink(path)
+    return answer
+
+
+def drop_answer(path: str, inode: int) -> None:
+    """Remove the file of an answer, unless another call has its file there by now."""
+    with suppress(OSError):
+        if os.stat(path).st_ino == inode:
+            os.unlink(path)
+
+
+def read_answer(path: str) -> tuple[Answer | None, int]:
+    """Return the answer, None if there is none or it was cut off, and the inode of its file."""
+    inode = 0
     try:
         with open(path, "rb") as file:
+            inode = os.fstat(file.fileno()).st_ino
             message = json.loads(file.read(LARGEST))
         # JSON can contain half of a surrogate pair, which cannot be encoded
-        return Answer(bool(message["ok"]), str(message["text"]).encode(errors="backslashreplace").decode())
+        text = str(message["text"]).encode(errors="backslashreplace").decode()
+        return Answer(bool(message["ok"]), text), inode
     except (OSError, ValueError, KeyError, TypeError, RecursionError):  # any process may have written the file
-        return None
-    finally:
-        with suppress(OSError):
-            os.unlink(path)
+        return None, inode
 
 
 class Role(StrEnum):

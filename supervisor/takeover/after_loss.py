@@ -35,7 +35,7 @@ from supervisor.process.held_descriptors import wanted
 from supervisor.process.leftovers import kill_processes, left_by, relatives
 from supervisor.process.marks import living_in, with_mark
 from supervisor.process.pids import Process, group_lives, look_at_all, still_living
-from supervisor.process.run import Role, Run, has_begun, take_answer
+from supervisor.process.run import Role, Run, has_begun
 from supervisor.process.survivor import Fetcher, Likely, SurvivorFiles, find_survivor, has_ended
 from supervisor.state.state import Record
 from supervisor.state.state import State as Saved
@@ -209,7 +209,7 @@ class TakeOver:
         path = self._manager.host.runtime.answer_path(unit.name, function.value)
         if not has_begun(path):
             self._unbegun.add(unit.name)
-        answer = take_answer(path)
+        answer = self._manager.processes.aftermath.learn_answer(path)
         if answer is not None:
             unit.ended_clean = answer.ok
             note_call(unit, function, answer, UNKNOWN)

@@ -39,7 +39,6 @@ _LIFE = [(name, name, default) for name, default in Life()._asdict().items()]
 _ENUMS: dict[str, Any] = {"state": State, "step": Step, "then": Then, "cause": Cause}
 RUN_FDS = ("error_fd", "report_fd", "ready_fd", "pidfd", "output_fd")  # descriptors of a run
 _ENDED = saved_fields(Ended)
-Saved = list[object]  # number and identity of a descriptor
 Take = Callable[[int], bool]
 """Takes over a descriptor; returns False, and leaves it to the caller, if it is not wanted any more."""
 TakeBack = Callable[[Slot, Opened], bool]
@@ -168,7 +167,7 @@ def _run_record(unit: Unit) -> Record:
     return record
 
 
-def _saved(fd: int) -> Saved:
+def _saved(fd: int) -> list[object]:  # number and identity
     try:
         return [fd, identity(fd)]
     except OSError:

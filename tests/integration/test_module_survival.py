@@ -88,12 +88,35 @@ module.Run.release = end_or_release
 """
 
 
+LOST_AT_THE_END = """
+import signal
+import supervisor.manager.processes as module
+reaped = module.Processes.reaped
+def end_or_go_on(self, pid, exit):
+    if self._of(pid)[1].role == {role!r} and not os.path.exists({marker!r}):
+        os.mkdir({marker!r})
+        os.kill(os.getpid(), signal.SIGKILL)
+    reaped(self, pid, exit)
+module.Processes.reaped = end_or_go_on
+"""
+
+
+@pytest.mark.parametrize("role", ["start", "stop"])
+def test_an_answer_is_known_if_spawnd_is_lost_before_it_has_written_down_what_follows(folder: Path, role: str) -> None:
+    lose_at(folder, LOST_AT_THE_END, role)
+
+
 @pytest.mark.parametrize("role", ["start", "stop"])
 def test_a_call_is_made_once_if_spawnd_is_lost_before_it_releases_the_process(folder: Path, role: str) -> None:
     """The record has that process, which ends without a call."""
+    lose_at(folder, LOST_ONCE, role)
+
+
+def lose_at(folder: Path, change: str, role: str) -> None:
+    """Have a changed spawnd end at a call of a function with this role, and the next one go on."""
     marker = folder / "lost"
     daemon = Daemon(folder, NOTE.replace("@", str(folder)) + module("a", f'restart = "never" {NOTES}'))
-    daemon.program = install(folder, then=LOST_ONCE.format(role=role, marker=str(marker)))
+    daemon.program = install(folder, then=change.format(role=role, marker=str(marker)))
     daemon.start()
     if role == "stop":
         wait_until(daemon.answers, "an answer")
