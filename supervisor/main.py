@@ -236,6 +236,7 @@ def resume(fd: int, trial: bool) -> int:
         os.write(1, TRIED)  # the exit may have to wait for the server of a file
         os._exit(0)  # without cleaning up: everything belongs to the supervisor
     boot.activate(state)
+    del state, saved  # the loop runs for years
     unblock_all()
     loop.run()
     boot.close()

@@ -19,11 +19,13 @@ The state that a spawnd passes to itself over an exec has two more:
 
 from __future__ import annotations
 
+import io
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from supervisor import __version__
@@ -126,20 +128,54 @@ def write_all(fd: int, data: bytes) -> int:
     return len(data)
 
 
-def read_records(data: bytes) -> tuple[list[Record], int]:
-    """Return the records of a state file and the number of damaged lines; only the last line may be truncated."""
-    records: list[Record] = []
-    damaged = 0
-    for line in data.split(b"\n")[:-1]:
-        try:
-            record = loads_exactly(line.decode())
-        except (ValueError, RecursionError):
-            record = None
-        if isinstance(record, dict):
-            records.append(record)
-        else:
-            damaged += 1
-    return records, damaged
+def read_records(data: bytes) -> Iterator[tuple[bytes, Record | None]]:
+    """Yield the lines of a state file, each with its record; None if it is damaged. The last one may be truncated."""
+    for line in io.BytesIO(data):
+        if line.endswith(b"\n"):
+            yield line, _read(line)
+
+
+def _read(line: bytes) -> Record | None:
+    try:
+        record = loads_exactly(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+class Records(MutableMapping[str, Record]):
+    """Records by name, in order of appearance; `key` is the key of a record in its line.
+
+    Each is kept as its line, and read again when it is asked for. As objects, those of 10,000 services would take 50
+    MB, which Python's allocator would not return: the services share their strings.
+    """
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._lines: dict[str, bytes] = {}
+
+    def keep(self, name: str, line: bytes) -> None:
+        """Set the record to that in a line."""
+        self._lines[name] = line
+
+    def __getitem__(self, name: str) -> Record:
+        found: Record = loads_exactly(self._lines[name].decode())[self._key]
+        return found
+
+    def __setitem__(self, name: str, record: Record) -> None:
+        self._lines[name] = encode({self._key: record})
+
+    def __delitem__(self, name: str) -> None:
+        del self._lines[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._lines
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lines)
+
+    def __len__(self) -> int:
+        return len(self._lines)
 
 
 class StateError(SpawnError):
@@ -159,8 +195,8 @@ class State:
     pid: int = 0
     settings: Record = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
-    services: dict[str, Record] = field(default_factory=dict)
-    units: dict[str, Record] = field(default_factory=dict)
+    services: Records = field(default_factory=partial(Records, "service"))
+    units: Records = field(default_factory=partial(Records, "unit"))
     ending: bool = False
     stores: dict[str, dict[int, list[object]]] = field(default_factory=dict)
     exec: Record = field(default_factory=dict)
@@ -189,8 +225,8 @@ def header() -> Record:
 
 def read_state(data: bytes) -> State:
     """Return the state. Raises StateError if it cannot be true on this host, boot or PID namespace."""
-    records, damaged = read_records(data)
-    first = records[0] if records else {}
+    records = read_records(data)
+    first = next((record for _line, record in records if record is not None), {})
     if "spawnd" not in first:
         raise StateError("it has no beginning")
     if first.get("boot") != _boot():
@@ -198,11 +234,15 @@ def read_state(data: bytes) -> State:
     if first.get("pids") != _pids():
         raise StateError("it is of another PID namespace")
     pid = first.get("pid")
-    state = State(str(first.get("version")), pid if isinstance(pid, int) else 0, damaged=damaged)
-    _take(state, records[1:])
-    for name, unit in state.units.items():
-        if stored := state.stores.get(name):
-            unit["store"] = list(stored.values())
+    state = State(str(first.get("version")), pid if isinstance(pid, int) else 0)
+    for line, record in records:
+        if record is None:
+            state.damaged += 1
+        else:
+            _take(state, line, record)
+    for name, stored in state.stores.items():
+        if stored and name in state.units:
+            state.units[name] = {**state.units[name], "store": list(stored.values())}
     if first["spawnd"] != FORMAT:
         # nothing can be taken over, but the running processes are still known
         state.services.clear()
@@ -210,33 +250,32 @@ def read_state(data: bytes) -> State:
     return state
 
 
-def _take(state: State, records: Iterable[Record]) -> None:
-    for record in records:
-        match record:
-            case {"name": str(name), "service": dict(service)}:
-                state.services[name] = service
-            case {"name": str(name), "unit": dict(unit)}:
-                state.units[name] = unit
-            case {"name": str(name), "gone": True}:
-                state.services.pop(name, None)
-                state.units.pop(name, None)
-                state.stores.pop(name, None)
-            case {"name": str(name), "stored": list()} | {"name": str(name), "dropped": list()}:
-                _take_store(state.stores.setdefault(name, {}), record)
-            case {"text": str(digest), "source": str(source)}:
-                state.sources[digest] = source
-            case {"settings": dict(settings)}:
-                state.settings = settings
-            case {"exec": dict(kept)}:
-                state.exec = kept
-            case {"signals": list(signums)}:
-                state.signals = signums
-            case {"ending": True}:
-                state.ending = True
-            case {"at": int(ticks)}:
-                state.written = ticks
-            case _:
-                state.damaged += 1
+def _take(state: State, line: bytes, record: Record) -> None:
+    match record:
+        case {"name": str(name), "service": dict()}:
+            state.services.keep(name, line)
+        case {"name": str(name), "unit": dict()}:
+            state.units.keep(name, line)
+        case {"name": str(name), "gone": True}:
+            state.services.pop(name, None)
+            state.units.pop(name, None)
+            state.stores.pop(name, None)
+        case {"name": str(name), "stored": list()} | {"name": str(name), "dropped": list()}:
+            _take_store(state.stores.setdefault(name, {}), record)
+        case {"text": str(digest), "source": str(source)}:
+            state.sources[digest] = source
+        case {"settings": dict(settings)}:
+            state.settings = settings
+        case {"exec": dict(kept)}:
+            state.exec = kept
+        case {"signals": list(signums)}:
+            state.signals = signums
+        case {"ending": True}:
+            state.ending = True
+        case {"at": int(ticks)}:
+            state.written = ticks
+        case _:
+            state.damaged += 1
 
 
 def _take_store(store: dict[int, list[object]], record: Record) -> None:

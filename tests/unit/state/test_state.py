@@ -45,7 +45,7 @@ def state_of(*records: Record) -> bytes:
 def test_who_wrote_it_is_known() -> None:
     state = read_state(state_of(header()))
     assert (state.version, state.pid, state.damaged) == (__version__, os.getpid(), 0)
-    assert (state.services, state.units, state.settings, state.ending) == ({}, {}, {}, False)
+    assert (dict(state.services), dict(state.units), state.settings, state.ending) == ({}, {}, {}, False)
     assert (state.exec, state.signals) == ({}, [])
 
 
@@ -57,12 +57,23 @@ def test_the_last_word_about_a_thing_counts() -> None:
     assert state.settings == {}
 
 
+def test_a_record_is_read_when_it_is_asked_for() -> None:
+    """As objects, the records of thousands of units would take memory that Python does not return."""
+    state = read_state(state_of(header(), SERVICE, UNIT))
+    one, other = state.units["a"], state.units["a"]
+    assert one == other == UNIT["unit"]
+    assert one is not other
+    with pytest.raises(KeyError):
+        state.units["b"]
+    assert "b" not in state.services
+
+
 def test_what_is_gone_is_gone_and_may_come_again() -> None:
     gone: Record = {"name": "a", "gone": True}
     state = read_state(state_of(header(), SERVICE, UNIT, gone))
-    assert (state.services, state.units) == ({}, {})
+    assert (dict(state.services), dict(state.units)) == ({}, {})
     state = read_state(state_of(header(), SERVICE, UNIT, gone, gone, SERVICE, UNIT))
-    assert (state.services, state.units) == ({"a": SERVICE["service"]}, {"a": UNIT["unit"]})
+    assert (dict(state.services), dict(state.units)) == ({"a": SERVICE["service"]}, {"a": UNIT["unit"]})
 
 
 def entry(name: str, fd: int) -> list[object]:
@@ -155,7 +166,7 @@ def test_a_pid_that_is_none_is_not_needed(pid: object) -> None:
 def test_of_another_format_it_is_known_what_runs_and_nothing_else(number: object) -> None:
     state = read_state(state_of(header() | {"spawnd": number}, {"settings": {"log_level": "debug"}}, SERVICE, UNIT))
     assert state.units == {"a": UNIT["unit"]}
-    assert (state.services, state.settings) == ({}, {})
+    assert (dict(state.services), state.settings) == ({}, {})
 
 
 @pytest.mark.parametrize(
@@ -180,13 +191,19 @@ ONE: Record = {"name": "one", "text": "ü \udcff\n"}
 TWO: Record = {"name": "two"}
 
 
+def read_all(data: bytes) -> tuple[list[Record], int]:
+    """The records of a state file, and the number of damaged lines."""
+    found = [record for _line, record in read_records(data)]
+    return [record for record in found if record is not None], found.count(None)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "state"
 
 
 def records(path: Path) -> list[Record]:
-    found, damaged = read_records(path.read_bytes())
+    found, damaged = read_all(path.read_bytes())
     assert damaged == 0
     return found
 
@@ -235,7 +252,7 @@ def test_who_reads_has_the_old_file_or_the_new_one(path: Path) -> None:
     file.replace([ONE])
     with path.open("rb") as before:
         file.replace([TWO])
-        assert read_records(before.read()) == ([ONE], 0)
+        assert read_all(before.read()) == ([ONE], 0)
 
 
 def test_a_link_in_its_place_leads_nowhere(path: Path) -> None:
@@ -274,16 +291,16 @@ def test_a_file_that_is_long_from_the_start_may_grow_to_several_times_that(path:
 def test_a_last_line_that_was_cut_off_was_never_written() -> None:
     data = encode(ONE) + encode(TWO)
     for length in range(len(encode(ONE)), len(data)):
-        assert read_records(data[:length]) == ([ONE], 0)
-    assert read_records(data) == ([ONE, TWO], 0)
-    assert read_records(b"") == ([], 0)
+        assert read_all(data[:length]) == ([ONE], 0)
+    assert read_all(data) == ([ONE, TWO], 0)
+    assert read_all(b"") == ([], 0)
 
 
 @pytest.mark.parametrize(
     "line", [b"", b"garbage", b"{", b"[]", b"1", b"null", b'"x"', b"\x00\xff\xfe", b"{}" * 2, b"[" * 100_000]
 )
 def test_lines_that_are_no_record_are_counted_and_the_others_read(line: bytes) -> None:
-    assert read_records(encode(ONE) + line + b"\n" + encode(TWO)) == ([ONE, TWO], 1)
+    assert read_all(encode(ONE) + line + b"\n" + encode(TWO)) == ([ONE, TWO], 1)
 
 
 # no room
@@ -392,5 +409,5 @@ def test_what_is_written_is_one_line_whatever_is_in_it() -> None:
         data = encode({"text": text})
         assert data.count(b"\n") == 1
         assert data.isascii()
-        assert read_records(data) == ([{"text": text}], 0)
+        assert read_all(data) == ([{"text": text}], 0)
         assert json.loads(data)["text"].encode(), "every parser takes it"
