@@ -127,14 +127,15 @@ class Evaluation:
         self._loop.unwatch(self._read_fd)
         os.close(self._read_fd)
         self._read_fd = -1
-        self._done(self._result(failure, final=final))
+        report, self._report = self._report, ReportReader()  # the owner may keep this object for good
+        self._done(self._result(report, failure, final=final))
 
-    def _result(self, failure: str, *, final: bool) -> Definitions | DefinitionsError:
+    def _result(self, report: ReportReader, failure: str, *, final: bool) -> Definitions | DefinitionsError:
         try:
-            found = self._report.definitions(failure, final=final)
+            found = report.definitions(failure, final=final)
         except DefinitionsError as error:
             return error
-        if not self._programs or self._report.looked:
+        if not self._programs or report.looked:
             return found
         missing = f"cannot look for programs: {failure}" if failure else NOT_LOOKED
         return replace(found, notices=(*found.notices, missing))

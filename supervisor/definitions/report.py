@@ -202,6 +202,7 @@ class SharedValues:
 
     def __init__(self) -> None:
         self._values: dict[Any, Any] = {}
+        numbers: dict[int, int] = {}
         self._empty: Record = {name: default for name, _saved, default in _SERVICE if isinstance(default, dict)}
         self._convert: dict[str, Callable[[Any], Any]] = {
             **dict.fromkeys(_STANDARD, self._descriptor),
@@ -212,7 +213,7 @@ class SharedValues:
             "login_env": self._dict,
             "limits": lambda value: self._dict({name: tuple(pair) for name, pair in value.items()}),
             "resources": self._dict,
-            "lines": lambda value: {sys.intern(key): line for key, line in value.items()},
+            "lines": lambda value: {sys.intern(key): numbers.setdefault(line, line) for key, line in value.items()},
         }
 
     def service(self, record: Record) -> Service:

@@ -14,7 +14,7 @@ from supervisor.definitions.evaluate import write_report
 from supervisor.definitions.report import read_report
 from supervisor.definitions.service import KEYS, Definitions, Descriptor, Service, Settings
 from supervisor.errors import DefinitionsError
-from tests.unit.definitions.loading import Files, encode, records
+from tests.unit.definitions.loading import Files, encode, load_paths, records
 
 FULL = """
 _SUPERVISOR = { log_level = "debug" }
@@ -103,8 +103,18 @@ def test_equal_values_are_shared(files: Files) -> None:
         for i in range(2)
     )
     one, other = files.load(text).services.values()
+    assert one.lines != other.lines
     for name in ("exec", "arg", "env", "limits", "stdin", "options", "fd", "user", "group", "resources"):
         assert getattr(one, name) is getattr(other, name), name
+
+
+def test_the_numbers_of_lines_are_shared(files: Files) -> None:
+    files.write('-- a comment\nx = { exec = "/x",\n  cwd = "/" }', "1.lua")
+    files.write('-- another\ny = { exec = "/y",\n  cwd = "/" }', "2.lua")
+    files.write("\n" * 999 + 'z = { exec = "/z", cwd = "/" }', "3.lua")
+    one, other, last = load_paths(files.folder).services.values()
+    assert one.lines == other.lines == {"exec": 2, "cwd": 3}
+    assert last.lines["exec"] is last.lines["cwd"]  # as a number of its own each would take 32 bytes
 
 
 def test_a_definition_that_moved_differs_in_its_line_alone(files: Files) -> None:
