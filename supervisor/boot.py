@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict
@@ -46,6 +47,7 @@ class Boot:
 
     def __init__(self, loop: Loop, children: Children, runtime: RuntimeFolder, origin: Origin) -> None:
         self.status = 0
+        time.tzset()  # the C library reads the time zone now, and no file later
         pipe_call.reserve()
         self._program = Program()
         self._program.reserve()

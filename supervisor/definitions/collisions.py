@@ -70,6 +70,9 @@ def _place(bound: _Bound) -> _Place:
 def _collide(one: _Bound, other: _Bound) -> bool:
     if one.descriptor.reuseport and other.descriptor.reuseport:
         return False
+    interfaces = {one.descriptor.interface, other.descriptor.interface}
+    if len(interfaces) == 2 and "" not in interfaces:
+        return False
     if other.service.name in one.service.conflicts or one.service.name in other.service.conflicts:
         return False  # never up at the same time
     return _covers(one.descriptor, other.descriptor) or _covers(other.descriptor, one.descriptor)

@@ -212,7 +212,12 @@ def _is_scope(scope: str) -> bool:
     """Whether it is the name of an interface, which need not exist yet, or its number."""
     if is_digits(scope):
         return len(scope) <= 10 and int(scope) < 2**32
-    return _INTERFACE.fullmatch(scope) is not None
+    return is_interface(scope)
+
+
+def is_interface(name: str) -> bool:
+    """Whether a network interface can have this name."""
+    return _INTERFACE.fullmatch(name) is not None and name not in (".", "..")
 
 
 def has_ipv6() -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from supervisor.definitions import services
 from supervisor.definitions.checking import Checking, Constructor, Lines, Node
-from supervisor.definitions.convert import account, plain
+from supervisor.definitions.convert import access, plain
 from supervisor.definitions.databases import Databases
 from supervisor.definitions.files import Source
 from supervisor.definitions.lua import NAMES, Evaluated, Function, Global, Module, missing
@@ -239,7 +239,7 @@ def _cgroup(value: object, checking: Checking) -> str:
 
 
 SETTINGS_KEYS = {
-    "control_group": account.group_id,
+    "control_group": access.group_id,
     "log_level": plain.choice("log_level", "debug", "info", "notice", "warning", "err"),
     "cgroup": _cgroup,
 }

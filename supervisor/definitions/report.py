@@ -197,6 +197,11 @@ class ReportReader:
         self._kept[sys.intern(path)] = KeptFile(kept["text"], asked, notices, kept["digests"], tuple(self._of_file))
 
 
+def _tuples(value: Any) -> Any:
+    """Return a value with tuples in place of lists, which JSON has made of them."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
 class SharedValues:
     """Builds services so that equal values are one object: a thousand services differ little."""
 
@@ -208,7 +213,7 @@ class SharedValues:
             **dict.fromkeys(_STANDARD, self._descriptor),
             "fd": lambda values: self._one(tuple(self._descriptor(value) for value in values)),
             "backoff": lambda value: self._one(Backoff(**value)),
-            "accept": lambda value: self._one(Accept(**value)),
+            "accept": lambda value: self._one(Accept(**{name: _tuples(item) for name, item in value.items()})),
             "env": self._dict,
             "login_env": self._dict,
             "limits": lambda value: self._dict({name: tuple(pair) for name, pair in value.items()}),

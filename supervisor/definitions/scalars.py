@@ -1,7 +1,8 @@
-"""Scalar values that are written as text: sizes, durations, signals, file permissions.
+"""Scalar values that are written as text: sizes, durations, rates, hours, signals, file permissions.
 
 A size is a number of bytes, or text with `k`, `m`, `g` or `t`, each 1024 of the one before. A duration is a number of
-seconds, or text with `ms`, `s`, `m`, `h` or `d`; a fraction is allowed. Signals have names or numbers, the numbers of
+seconds, or text with `ms`, `s`, `m`, `h` or `d`; a fraction is allowed. A rate has one of the last four units behind a
+`/`. Hours are minutes of the week, which begins on Monday. Signals have names or numbers, the numbers of
 `kill -l`: RTMIN is 34. Permissions are the nine characters of `ls`, or an octal string.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.values import describe, is_integer, is_number
@@ -19,10 +20,18 @@ LARGEST = 2**63 - 1  # of rlim_t, off_t and the files of a cgroup; the next numb
 LONGEST_S = 100 * 366 * 86400.0
 
 SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+RATES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+MOST_OF_A_RATE = 1_000_000
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+DAY = 24 * 60  # minutes
 DURATIONS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 _SIZE = re.compile(r"([0-9]{1,20})\s*([kmgt]?)", re.I | re.A)
 _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{0,9})?)\s*(ms|[smhd]?)", re.I | re.A)
+
+_RATE = re.compile(r"([0-9]{1,9})\s*/\s*([a-z]{1,20})", re.I | re.A)
+_TIME = r"([0-9]{1,2}):([0-9]{2})"
+_HOURS = re.compile(rf"(?:([a-z]{{1,20}})(?:-([a-z]{{1,20}}))?\s+)?{_TIME}\s*-\s*{_TIME}", re.I | re.A)
 
 RTMIN = 34  # glibc keeps 32 and 33 for its threads
 RTMAX = 64
@@ -63,6 +72,81 @@ def duration(value: object) -> float:
     if not math.isfinite(seconds) or not 0 <= seconds <= LONGEST_S:
         raise InvalidValue(f"{describe(value)} is not a possible duration")
     return seconds
+
+
+def rate(value: object) -> tuple[int, int]:
+    """Return a number and the seconds in which there may be so many: `"10/m"` is (10, 60). Raises InvalidValue."""
+    match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
+    unit = match[2].lower() if match else ""
+    if match is None or unit not in RATES:
+        is_spelled_out = any(word.startswith(unit.rstrip("s")) for word in ("second", "minute", "hour", "day"))
+        meant = f", write {describe(f'{match[1]}/{unit[0]}')}" if match and is_spelled_out else ""
+        meant = meant or ' (like "50/s", "10/m"; h and d are units, too)'
+        raise InvalidValue(f"{describe(value)} is not a rate{meant}")
+    number = int(match[1])
+    if not 1 <= number <= MOST_OF_A_RATE:
+        raise InvalidValue(f"{describe(value)} is out of range, from 1 to {MOST_OF_A_RATE}")
+    return number, RATES[unit]
+
+
+def hours(value: object) -> list[tuple[int, int]]:
+    """Return begin and end on each day: `"sat 10:00-12:00"`, `"mon-fri 08:00-18:00"`, or without a day on all of them.
+
+    An end may be after the end of the week. Raises InvalidValue.
+    """
+    match = _HOURS.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise InvalidValue(f'{describe(value)} are not hours (like "08:00-18:00", "sat 10:00-12:00")')
+    first, last = _day(match[1] or "mon"), _day(match[2] or match[1] or "sun")
+    begin, end = _minute(match[3], match[4], DAY - 1), _minute(match[5], match[6], DAY)
+    if begin == end:
+        raise InvalidValue(f'{describe(value)} ends when it begins; a whole day is "00:00-24:00"')
+    length = (end - begin) % DAY or DAY
+    days = [(first + number) % len(DAYS) for number in range((last - first) % len(DAYS) + 1)]
+    return [(day * DAY + begin, day * DAY + begin + length) for day in sorted(days)]
+
+
+def _day(name: str) -> int:
+    if name.lower() not in DAYS:
+        meant = f", write {name[:3].lower()}" if name[:3].lower() in DAYS else did_you_mean(name, DAYS)
+        raise InvalidValue(f"{describe(name)} is not a day{meant or ', they are ' + ', '.join(DAYS)}")
+    return DAYS.index(name.lower())
+
+
+def _minute(hour: str, minute: str, latest: int) -> int:
+    found = int(hour) * 60 + int(minute)
+    if int(minute) > 59 or found > latest:
+        raise InvalidValue(f"{describe(f'{hour}:{minute}')} is not a time of day; 24:00 is the last end")
+    return found
+
+
+def show_hours(spans: Iterable[tuple[int, int]]) -> list[str]:
+    """Return the texts of begins and ends."""
+    days: dict[tuple[int, int], list[int]] = {}
+    for begin, end in spans:
+        days.setdefault((begin % DAY, end - begin), []).append(begin // DAY)
+    return [
+        f"{when}{begin // 60:02}:{begin % 60:02}-{_end(begin + length)}"
+        for (begin, length), found in days.items()
+        for when in _show_days(found)
+    ]
+
+
+def _end(minute: int) -> str:
+    shown = minute if minute <= DAY else minute - DAY
+    return f"{shown // 60:02}:{shown % 60:02}"
+
+
+def _show_days(days: list[int]) -> Iterator[str]:
+    """Yield `mon-fri `, `sun `, or nothing for every day."""
+    if len(days) == len(DAYS):
+        yield ""
+        return
+    first = days[0]
+    for day, following in zip(days, [*days[1:], -1], strict=True):
+        if following != day + 1:
+            yield f"{DAYS[first]} " if first == day else f"{DAYS[first]}-{DAYS[day]} "
+            first = following
 
 
 def _not(value: object, what: str, examples: str) -> InvalidValue:

@@ -99,7 +99,8 @@ class Descriptor:
     `udp` and `tcp`. `access` is the mode of a file in the notation of `fopen` (`r`, `r+`, `w`, `w+`, `a`,
     `a+`). `mode`, `owner` and `group` are set on a file that is created and on a Unix socket that is bound;
     None leaves them unchanged. `netns` is the network namespace of a socket, by default the service's own;
-    None stands for that of spawnd.
+    None stands for that of spawnd. `interface` is the only one that clients may come from, '' for any;
+    `defer_accept` is the time for which the kernel holds back a TCP client that sends nothing.
     """
 
     kind: Kind
@@ -123,6 +124,8 @@ class Descriptor:
     mark: int | None = None
     sndbuf: int | None = None
     rcvbuf: int | None = None
+    interface: str = ""
+    defer_accept: float | None = None
 
     @property
     def belongs_to_namespace(self) -> bool:
@@ -170,14 +173,20 @@ class Backoff:
     jitter: float = 0.1
 
 
+NETWORK = -1  # in place of an id
+Client = tuple[str, int]  # address or network, or user or @group with its id
+
+
 @dataclass(frozen=True, slots=True)
 class Accept:
     """One process for each connection.
 
     A session has its connection as `descriptor`: 0, and then as 1 as well, or 3. At most `max` sessions run at a
-    time, `per_source` of one client, which is `v4` or `v6` bits of an address or a uid (0: any number). `on_limit` says
-    what becomes of clients beyond `max`. `linger` is how long the acceptor stays without sessions and clients, None
-    for good.
+    time, `per_source` of one client, which is `v4` or `v6` bits of an address or a uid (0: any number). Rates are a
+    number of starts and the seconds for them; `burst` is None for that number. `only_from` is None for anybody, `hours`
+    are begins and ends in minutes of the week. `on_limit` says what becomes of clients beyond limits for all. A `trap`
+    has no sessions, and denies all services to its clients for `deny_time`. `defer_accept` is the time for which a
+    silent client is held back. `linger` is how long the acceptor stays without sessions and clients, None for good.
     """
 
     descriptor: int = 0
@@ -185,10 +194,24 @@ class Accept:
     per_source: int = 0
     v4: int = 32
     v6: int = 64
+    rate: tuple[int, int] | None = None
+    burst: int | None = None
+    source_rate: tuple[int, int] | None = None
+    only_from: tuple[Client, ...] | None = None
+    no_access: tuple[Client, ...] = ()
+    hours: tuple[tuple[int, int], ...] = ()
+    load_max: float | None = None
+    memory_min: int | None = None
     on_limit: Literal["wait", "refuse"] = "wait"
+    banner: str = ""
+    banner_refused: str = ""
+    trap: bool = False
+    deny_time: float | None = 3600.0
     session_timeout: float | None = None
     nodelay: bool = False
     keepalive: bool = False
+    defer_accept: float | None = None
+    interface: str = ""
     linger: float | None = 10.0
     session_log: Literal["failures", "all", "none"] = "failures"
 
@@ -226,6 +249,7 @@ class Service:
     worker: str = _key("", "worker")
     options: dict[str, Any] = _key({}, "options")
     arg: tuple[str, ...] = _key((), "arguments", about_process=True)
+    argv0: str = _key("", "text", about_process=True)
     env: dict[str, str] = _key({}, "environment")
     env_file: tuple[str, ...] = _key((), "environment_files")
     login_env: dict[str, str] = _key({}, "boolean", reset=Reset.OTHER_USER)
@@ -319,7 +343,12 @@ class Service:
     @property
     def has_process(self) -> bool:
         """Whether a process is supervised; else the service is up from the success of its `start` to its `stop`."""
-        return bool(self.exec or self.worker)
+        return bool(self.exec or self.worker or self.is_trap)
+
+    @property
+    def is_trap(self) -> bool:
+        """Whether its process is an acceptor that starts no program."""
+        return self.accept is not None and self.accept.trap
 
     @property
     def can_sleep(self) -> bool:

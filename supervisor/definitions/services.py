@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from supervisor.definitions.checking import Checking
-from supervisor.definitions.convert import account, kernel, plain, tables
+from supervisor.definitions.convert import access, kernel, plain, tables
 from supervisor.definitions.convert.descriptor import entries, standard
 from supervisor.definitions.databases import Databases
 from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.programs import worker
-from supervisor.definitions.service import DEFAULT_UMASK, KEYS, Descriptor, Key, Service
+from supervisor.definitions.service import DEFAULT_UMASK, KEYS, Accept, Descriptor, Key, Service
 from supervisor.definitions.values import describe, table
 from supervisor.printable import count
 
@@ -22,7 +22,7 @@ Convert = Callable[[Any, Checking], Any]
 
 # the converter of each key, by the kind that its field of `Service` names
 CONVERTERS: dict[str, Convert] = {
-    "accept": tables.accept,
+    "accept": access.accept,
     "arguments": tables.arguments,
     "backoff": tables.backoff,
     "boolean": plain.boolean,
@@ -36,8 +36,8 @@ CONVERTERS: dict[str, Convert] = {
     "environment": tables.environment,
     "environment_files": tables.environment_files,
     "file_name": plain.file_name,
-    "group": account.group,
-    "groups": account.groups,
+    "group": access.group,
+    "groups": access.groups,
     "idle_cpu": kernel.idle_cpu,
     "idle_stop": plain.idle_stop,
     "limits": tables.limits,
@@ -52,9 +52,10 @@ CONVERTERS: dict[str, Convert] = {
     "start_limit": plain.start_limit,
     "status": plain.status,
     "stop_timeout": plain.stop_timeout,
+    "text": plain.text,
     "timer_slack": plain.timer_slack,
     "umask": plain.umask,
-    "user": account.user,
+    "user": access.user,
     "watchdog": plain.watchdog,
     "weight": kernel.weight,
     "worker": worker,
@@ -137,7 +138,7 @@ def of_table(raw: dict[str, Any], defaults: Defaults, checking: Checking) -> Ser
     has = raw.keys() | merged.keys()
     if not _has_process(merged):
         merged = _without_process(merged, raw)
-    if "exec" not in has and "worker" not in has and not ("depends" in raw and raw.keys() <= GROUP):
+    if not {"exec", "worker"} & has and not _is_trap(merged) and not ("depends" in raw and raw.keys() <= GROUP):
         checking.problem('has neither exec nor worker: say what it runs, like exec = "/usr/sbin/named"')
     if "function_user" in raw:
         checking.problem("is for the functions of a module, and a table has none", "function_user")
@@ -183,7 +184,12 @@ def _without_services(raw: dict[str, Any], checking: Checking) -> dict[str, Any]
 
 
 def _has_process(merged: Converted) -> bool:
-    return "exec" in merged or "worker" in merged
+    return "exec" in merged or "worker" in merged or _is_trap(merged)
+
+
+def _is_trap(merged: Converted) -> bool:
+    accept = merged.get("accept")
+    return accept is not None and bool(accept.trap)
 
 
 def _without_process(merged: Converted, raw: dict[str, Any]) -> Converted:
@@ -306,6 +312,8 @@ def _check(merged: Converted, raw: dict[str, Any], checking: Checking) -> None:
         checking.problem("only a worker has options; a program gets arg and env", "options")
     if merged.get("task") and merged.get("restart") == "always":
         checking.problem("a task runs once, it cannot be restarted always", "restart")
+    if "worker" in has and merged.get("argv0"):
+        checking.problem("is for a program, and a worker has none", "argv0")
     if "worker" in has and (merged.get("listen_fds") is False or merged.get("expand_env")):
         checking.problem("a worker finds its descriptors by LISTEN_FDS, and has no arguments", "worker")
     if merged.get("io_class") == "idle" and "io_priority" in merged:
@@ -359,8 +367,10 @@ def _check_accept(merged: Converted, checking: Checking) -> None:
     accept = merged.get("accept")
     if accept is None:
         return
-    if "exec" not in merged:
+    if "exec" not in merged and not accept.trap:
         checking.problem("needs exec: a program that is started for each connection", "accept")
+    if "exec" in merged and accept.trap:
+        checking.problem("does not go with accept.trap: a trap serves nobody", "exec")
     table = merged.get("fd", ())
     if not table:
         checking.problem("needs listening sockets in fd: tcp(…), stream(…) or seqpacket(…)", "accept")
@@ -376,6 +386,7 @@ def _check_accept(merged: Converted, checking: Checking) -> None:
         wrong.pop("stdout", None)
     for key, why in wrong.items():
         checking.problem(f"does not go with accept: {why}", key)
+    access.check_clients(accept, [spec for spec in table if spec.accepts], checking)
 
 
 def _check_idle(merged: Converted, raw: dict[str, Any], checking: Checking) -> None:
@@ -423,6 +434,7 @@ def _derive(fields: dict[str, Any]) -> None:
     if fields.get("accept") is not None:
         fields["demand"] = True
         fields.setdefault("stderr", Descriptor("log", "stderr"))  # the acceptor writes there, too
+        fields["fd"] = tuple(_as_accepted(spec, fields["accept"]) for spec in fields.get("fd", ()))
     if fields.get("demand"):
         fields.setdefault("start_limit", None)  # nobody can close a port by clients that make the service fail
     if fields.get("ready") == "fd":
@@ -432,6 +444,15 @@ def _derive(fields: dict[str, Any]) -> None:
         fields[slot] = in_namespace(fields[slot], netns)
     if "fd" in fields:
         fields["fd"] = tuple(in_namespace(descriptor, netns) for descriptor in fields["fd"])
+
+
+def _as_accepted(spec: Descriptor, accept: Accept) -> Descriptor:
+    """Return a listening socket with the options that `accept` sets for all of them."""
+    if spec.kind != "tcp":
+        return spec
+    return replace(
+        spec, interface=spec.interface or accept.interface, defer_accept=spec.defer_accept or accept.defer_accept
+    )
 
 
 def in_namespace(descriptor: Descriptor, netns: str | None) -> Descriptor:

@@ -43,6 +43,7 @@ _HANDED_OVER = '`fd = { file("/etc/web.key", "r") }` gives a secret to a service
 _CGROUP = "there is none; each service has a cgroup of its own below that of _SUPERVISOR = { cgroup = … }"
 _FIREWALL = "there is none; 'netns' gives a service a network of its own, and a firewall is the host's"
 _STORE = "'fdstore_max' is how many descriptors it may store"
+_CLIENTS = "'accept' has the rules for clients: { max = 50, per_source = 3, only_from = { \"192.0.2.0/24\" } }"
 _NO_TEXT = "there is none; 'description' is text for people"
 _NOTHING = "spawnd starts all services but those with `status = \"stop\"`, in the order of 'depends' and 'after'"
 
@@ -74,6 +75,14 @@ KEYS = {
         ("stopwhenunneeded", "exitidletime", "exitidletimesec", "idletimeout"),
         "'idle_stop' puts a service on demand to sleep that nobody uses",
     ),
+    **dict.fromkeys(
+        ("onlyfrom", "noaccess", "accesstimes", "cps", "persource", "maxload", "banner", "bannersuccess", "bannerfail",
+         "denytime", "logonsuccess", "logonfailure", "maxconnections", "maxconnectionspersource",
+         "triggerlimitintervalsec", "triggerlimitburst", "polllimitintervalsec", "polllimitburst"), _CLIENTS,
+    ),
+    "server": _PROGRAM,
+    "nameinargs": "'argv0' is the name that the program sees",
+    "serverargs": "its arguments go into 'arg', a list",
     **dict.fromkeys(("nowait", "wait"), "`accept = true` starts a process for each connection"),
     "notifyaccess": "`ready = \"notify\"` is all that it takes",
     **dict.fromkeys(("oneshot", "remainafterexit"), "what runs once has `task = true`"),
@@ -141,7 +150,8 @@ KEYS = {
     **dict.fromkeys(("documentation", "sourcepath"), _NO_TEXT),
     **dict.fromkeys(
         ("backlog", "socketmode", "socketuser", "socketgroup", "bindipv6only", "reuseport", "freebind", "transparent",
-         "nodelay", "passcredentials", "sendbuffer", "receivebuffer", "mark", "filedescriptorname"), _CONSTRUCTOR,
+         "nodelay", "passcredentials", "bindtodevice", "deferacceptsec", "sendbuffer", "receivebuffer", "mark",
+         "filedescriptorname"), _CONSTRUCTOR,
     ),
     **dict.fromkeys(("onactivesec", "onbootsec", "onstartupsec", "onunitactivesec", "oncalendar", "schedule"), _TIMER),
     **dict.fromkeys(("proc", "mountflags", "secretfiles", "privileged", "volumes"), _SANDBOX),
@@ -200,6 +210,22 @@ VALUES = {
         **dict.fromkeys(("running", "started", "up", "enabled", "on", "yes", "true", "auto"), "start"),
         **dict.fromkeys(("stopped", "down", "disabled", "off", "no", "false", "manual"), "stop"),
     },
+}
+
+# Words for rules of `accept`, written like those for keys.
+RULES = {
+    **dict.fromkeys(("instances", "maxconnections"), "max"),
+    "maxconnectionspersource": "per_source",
+    **dict.fromkeys(("cps", "triggerlimitburst", "polllimitburst"), "rate"),
+    "accesstimes": "hours",
+    "maxload": "load_max",
+    "bannersuccess": "banner",
+    "bannerfail": "banner_refused",
+    **dict.fromkeys(("allow", "ipaddressallow"), "only_from"),
+    **dict.fromkeys(("deny", "ipaddressdeny"), "no_access"),
+    **dict.fromkeys(("device", "bindtodevice"), "interface"),
+    "deferacceptsec": "defer_accept",
+    "sensor": "trap",
 }
 
 _MAKE_SOCKETS = "tcp(host, port) and stream(path) make listening sockets, udp(host, port) and dgram(path) others"
@@ -295,6 +321,12 @@ def key(name: object) -> str:
     plain = name.replace("_", "").replace("-", "").lower()
     advice = KEYS.get(plain) or next((text for begin, text in FAMILIES.items() if plain.startswith(begin)), "")
     return f": {advice}" if advice else ""
+
+
+def rule(name: str) -> str:
+    """Return the hint for a rule of `accept` of another tool, with its punctuation; '' if it is unknown."""
+    found = RULES.get(name.replace("_", "").replace("-", "").lower())
+    return f", did you mean {found!r}?" if found else ""
 
 
 def misspelt_key(name: str) -> str:

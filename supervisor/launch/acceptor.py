@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
 from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from supervisor.launch import ACCEPTOR
 from supervisor.launch.session_table import MOST_SESSIONS
@@ -27,6 +27,7 @@ _ENTRY = struct.Struct("=2HI16s")
 _LAST_ERRNO = 133  # EHWPOISON
 _FIRST_GROUP, _FIRST_USER = 3, 2
 _MAPPED = bytes(10) + b"\xff\xff"
+_DAY, _WEEK = 86400, 7 * 24 * 60  # seconds, minutes
 
 Network = IPv4Network | IPv6Network
 
@@ -42,6 +43,11 @@ class User:
 Entry = Network | User
 
 
+def entry_of(text: str, id: int) -> Entry:
+    """Return the entry of a network, whose `id` is negative, or else of a user or an @group."""
+    return ip_network(text) if id < 0 else User(id, is_group=text.startswith("@"))
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """At most `burst` starts at once, and one more after each `interval`."""
@@ -49,15 +55,21 @@ class Rate:
     interval: float
     burst: int = 1
 
+    @classmethod
+    def of(cls, rate: tuple[int, int] | None, burst: int | None = None) -> Rate | None:
+        """Return the rate of a number in some seconds; all of these may be at once, or else `burst`."""
+        return None if rate is None else cls(rate[1] / rate[0], burst or rate[0])
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
     """Options of an acceptor. Descriptors are numbers in the acceptor, and -1 where there is none.
 
-    `memory` is /proc/meminfo, `processes` the directory /proc, `denied` the table of `make_denied`, which only a trap
-    may write to. `hours` are minutes of the week from Monday on, each range without its end; `zone` has the changes of
-    local time. `per_source` is 0 for no limit; `load_max` and `memory_min`, in bytes, are None. `session_timeout` is 0
-    for none; `linger` is None for an acceptor that stays. `logged` is one of LOGGED.
+    `memory` is /proc/meminfo, `processes` the directory /proc, `denied` the table of `open_denied`, which only a trap
+    may write to. `hours` are minutes of the week from Monday on, each range without its end, which may be after that of
+    the week; `zone` has the changes of local time. `per_source` is 0 for no limit; `load_max` and `memory_min`, in
+    bytes, are None. `session_timeout` is 0 for none; `linger` is None for an acceptor that stays. `logged` is one of
+    LOGGED.
     """
 
     plan: int
@@ -97,7 +109,7 @@ def encode(options: Options) -> bytes:
     lists = [
         (len(options.listeners), struct.pack(f"={len(options.listeners)}q", *options.listeners)),
         _entries(options),
-        _pairs(options.hours),
+        _pairs(_in_week(options.hours)),
         _pairs(options.zone),
         (_LAST_ERRNO + 1, _ERRORS),
     ]
@@ -152,11 +164,17 @@ def _pairs(pairs: Sequence[tuple[int, int]]) -> tuple[int, bytes]:
     return len(pairs), b"".join([struct.pack("=2q", *pair) for pair in pairs])
 
 
+def _in_week(hours: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return hours with those after the end of the week at its beginning."""
+    later = [(0, end - _WEEK) for _begin, end in hours if end > _WEEK]
+    return [(begin, min(end, _WEEK)) for begin, end in hours] + later
+
+
 def _entries(options: Options) -> tuple[int, bytes]:
     """Return the entries of both lists, the most specific ones first; of two that are equal, `no_access` decides."""
     entries = [(*_specific(entry), allowed, entry) for allowed, entry in _both_lists(options)]
     entries.sort(key=lambda entry: entry[:3])
-    return len(entries), b"".join([_entry(entry, bool(allowed)) for *_, allowed, entry in entries])
+    return len(entries), b"".join([_entry(each, bool(allowed)) for *_, allowed, each in entries])
 
 
 def _both_lists(options: Options) -> Iterator[tuple[int, Entry]]:
@@ -182,32 +200,29 @@ def _entry(entry: Entry, is_allowed: bool) -> bytes:
 _ERRORS = b"".join([os.strerror(number).encode() + b"\0" for number in range(_LAST_ERRNO + 1)])
 
 
-def zone_changes(zone: tzinfo, now: datetime, years: int = 10) -> tuple[tuple[int, int], ...]:
+def local_offset(second: int) -> int:
+    """Return the offset of local time from UTC in seconds, by the time zone that the C library has read."""
+    return time.localtime(second).tm_gmtoff
+
+
+def zone_changes(offset_at: Callable[[int], int], now: int, years: int = 10) -> tuple[tuple[int, int], ...]:
     """Return the seconds of UTC from which an offset of local time holds, with that, for the next years.
 
     Two changes within 8 days count as none.
     """
-    step = timedelta(days=8)
-    at, end = now.astimezone(UTC), now + timedelta(days=366 * years)
-    found = [(int(at.timestamp()), _offset(zone, at))]
-    while at < end:
-        if _offset(zone, at + step) != found[-1][1]:
-            change = _first_change(zone, at, at + step)
-            found.append((change, _offset(zone, at + step)))
-        at += step
+    found = [(now, offset_at(now))]
+    for at in range(now, now + 366 * _DAY * years, 8 * _DAY):
+        offset = offset_at(at + 8 * _DAY)
+        if offset != found[-1][1]:
+            found.append((_first_change(offset_at, at, at + 8 * _DAY), offset))
     return tuple(found)
 
 
-def _offset(zone: tzinfo, at: datetime) -> int:
-    return int((at.astimezone(zone).utcoffset() or timedelta()).total_seconds())
-
-
-def _first_change(zone: tzinfo, before: datetime, after: datetime) -> int:
-    low, high = int(before.timestamp()), int(after.timestamp())
-    old = _offset(zone, before)
+def _first_change(offset_at: Callable[[int], int], low: int, high: int) -> int:
+    old = offset_at(low)
     while high - low > 1:
         middle = (low + high) // 2
-        if _offset(zone, datetime.fromtimestamp(middle, UTC)) == old:
+        if offset_at(middle) == old:
             low = middle
         else:
             high = middle

@@ -5,12 +5,13 @@
 
 #include "lines.h"
 
-enum { DENIED_MAGIC = 0x594e4544, MINUTES_OF_WEEK = 7 * 24 * 60, FIRST_WEEKDAY = 3 };
+enum { DENIED_MAGIC = 0x324e4544, MINUTES_OF_WEEK = 7 * 24 * 60, FIRST_WEEKDAY = 3 };
 
 // Addresses that have connected to a trap, of all services. Traps alone can write to it: `docs/design/accept.md`.
 struct denied {
-	uint32_t magic, unused;
+	uint32_t magic, is_used; // whether a trap has had a client
 	uint64_t seed;
+	uint8_t boot[16]; // the boot whose clock counts
 	struct timed_key keys[ADDRESSES];
 };
 
@@ -102,6 +103,12 @@ static int is_within_hours(void)
 	return options->hours.count == 0;
 }
 
+// Every acceptor has the table, as a trap may come later.
+static int has_traps(void)
+{
+	return denied && (options->is_trap || __atomic_load_n(&denied->is_used, __ATOMIC_RELAXED));
+}
+
 static int is_denied(const uint8_t *key, int64_t now)
 {
 	int is_found;
@@ -121,6 +128,7 @@ static void deny(const uint8_t *key, int64_t until)
 		copy(place->key, key, KEY);
 	}
 	__atomic_store_n(&place->time, until, __ATOMIC_RELEASE);
+	__atomic_store_n(&denied->is_used, 1, __ATOMIC_RELEASE);
 }
 
 // A client that the lists refuse is not trapped, so that `no_access` of a trap protects addresses.
@@ -131,7 +139,7 @@ static enum rule judge(const struct peer *peer, int connection, int64_t now)
 
 	if (rule == NO_RULE && !is_within_hours())
 		rule = HOURS;
-	if (rule != NO_RULE || !denied || peer->family == UNIX)
+	if (rule != NO_RULE || !has_traps() || peer->family == UNIX)
 		return rule;
 	make_key(key, peer, 32, 64);
 	if (options->is_trap) {
@@ -143,5 +151,5 @@ static enum rule judge(const struct peer *peer, int connection, int64_t now)
 
 static int has_rules(void)
 {
-	return options->entries.count || options->is_closed || options->hours.count || denied;
+	return options->entries.count || options->is_closed || options->hours.count || has_traps();
 }

@@ -13,6 +13,7 @@
 enum {
 	LAST_SIGNAL = 64,
 	LARGEST_SET = 8192, // processors
+	LARGEST_OPENED = 8192, // bytes of a file such as a banner
 	IOPRIO_WHO_PROCESS_ = 1,
 	KEYCTL_JOIN_SESSION_KEYRING_ = 1,
 	AF_INET_ = 2,
@@ -126,6 +127,23 @@ static int hold_folder(const struct operation *operation)
 	if (walk.failure.number == report.operation->refused && is_same(walk.failure.about, "proc", sizeof "proc"))
 		walk.failure.about = "";
 	fail(&walk.failure);
+}
+
+// Open a regular file for reading, for a process that has no path to it later.
+static void open_file(const struct operation *operation)
+{
+	const struct rights rights = rights_of(operation, 1);
+	const long fd = open_as(string_of(operation, PATH), &rights, 0);
+	struct statx status;
+
+	if (fd < 0)
+		fail(&walk.failure);
+	must(look_at((int)fd, &status));
+	if (!is_type(&status, S_IFREG))
+		must(-EINVAL);
+	if (status.stx_size > LARGEST_OPENED)
+		must(-EFBIG);
+	renumber(fd, (long)operation->numbers[0]);
 }
 
 static void change_root(const struct operation *operation)
@@ -258,6 +276,9 @@ static void prepare_process(const struct operation *operation)
 		break;
 	case OPEN:
 		open_null(operation);
+		break;
+	case OPEN_FILE:
+		open_file(operation);
 		break;
 	case MOVE:
 		move_all(operation);

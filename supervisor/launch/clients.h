@@ -6,7 +6,6 @@
 enum {
 	MOST_HELD = 64,
 	MOST_CLOSING = 64,
-	LARGEST_BANNER = 8192,
 	SHUT_WR_ = 1,
 	IPPROTO_TCP_ = 6,
 	TCP_NODELAY_ = 1,
@@ -16,7 +15,7 @@ enum {
 #define CLOSING_TIME SECOND // for a client to read its banner
 
 struct banner {
-	char text[LARGEST_BANNER];
+	char text[LARGEST_OPENED];
 	size_t size;
 };
 
@@ -52,7 +51,7 @@ static void read_banner(struct banner *found, long fd)
 {
 	if (fd < 0)
 		return;
-	found->size = (size_t)must(call(__NR_pread64, fd, (long)found->text, LARGEST_BANNER, 0));
+	found->size = (size_t)must(call(__NR_pread64, fd, (long)found->text, LARGEST_OPENED, 0));
 	close_fd(fd);
 }
 

@@ -90,15 +90,20 @@ static void receive(const struct operation *operation)
 	}
 }
 
+static void renumber(long fd, long number)
+{
+	if (fd == number)
+		return;
+	must(call(__NR_dup3, fd, number, O_CLOEXEC, 0));
+	call(__NR_close, fd, 0, 0, 0);
+}
+
 static void open_null(const struct operation *operation)
 {
 	const long fd =
 		must(call(__NR_openat, AT_FDCWD, (long)string_of(operation, PATH), O_RDWR | O_CLOEXEC | O_NOCTTY, 0));
 
-	if ((uint64_t)fd == operation->numbers[0])
-		return;
-	must(call(__NR_dup3, fd, (long)operation->numbers[0], O_CLOEXEC, 0));
-	call(__NR_close, fd, 0, 0, 0);
+	renumber(fd, (long)operation->numbers[0]);
 }
 
 // "place stdin", …: not an operation for each descriptor, because a service may have thousands.

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Sequence
 
 MAGIC = 0x4E4C5053
-VERSION = 2
+VERSION = 3
 _HEADER = struct.Struct("=4I")
 _OPERATION = struct.Struct("=2H3I")
 _SIZE = _OPERATION.size
@@ -30,6 +30,7 @@ class Kind:
         CLOSE,
         RECEIVE,
         OPEN,
+        OPEN_FILE,
         MOVE,
         LOOK,
         LOOKED,
@@ -73,7 +74,7 @@ class Kind:
         FILTER,
         EXECUTE,
         EXECUTE_DESCRIPTOR,
-    ) = range(49)
+    ) = range(50)
 
 
 EXPANDS, HAS_ARGV0 = 1, 2  # flags of EXECUTE: expand variables; argv[0] follows the path

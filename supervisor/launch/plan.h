@@ -13,7 +13,7 @@
 
 #include "text.h"
 
-enum { PLAN_MAGIC = 0x4e4c5053, PLAN_VERSION = 2, PLAN_LARGEST = 1 << 26 };
+enum { PLAN_MAGIC = 0x4e4c5053, PLAN_VERSION = 3, PLAN_LARGEST = 1 << 26 };
 enum { STEP, PATH, CAUSE, LABELS }; // strings of each operation
 
 struct plan {
@@ -28,7 +28,7 @@ struct operation {
 
 enum kind {
 	UNDUMPABLE, SESSION, SIGNALS,
-	CLOSE, RECEIVE, OPEN, MOVE, LOOK, LOOKED, TRUNCATE, REWIND,
+	CLOSE, RECEIVE, OPEN, OPEN_FILE, MOVE, LOOK, LOOKED, TRUNCATE, REWIND,
 	WRITE, NICE, AFFINITY, SCHEDULING, IO_PRIORITY, TIMER_SLACK, LIMIT,
 	ENVIRONMENT, OWN_PID, OWN_START, ENV_FILE,
 	ENTER_NAMESPACE, JOIN_NAMESPACE, MAKE_NAMESPACES,
@@ -81,6 +81,7 @@ static const struct shape shapes[KINDS] = {
 	[CLOSE] = { 3, 0, { ANY }, MANY, 0 }, // first and last of each range
 	[RECEIVE] = { 3, 0, { DESCRIPTOR, DESCRIPTOR, DESCRIPTOR }, MANY, 0 }, // the numbers that they get
 	[OPEN] = { 3, 1, { DESCRIPTOR }, 1, 0 }, // the number that it gets
+	[OPEN_FILE] = { 3, 4, { DESCRIPTOR, ANY, ID }, MANY, 0 }, // the number that it gets; rights
 	[MOVE] = { 3, 0, { DESCRIPTOR, DESCRIPTOR, DESCRIPTOR }, MANY, 0 }, // from, to, from, to, …
 	[LOOK] = { 3, 5, { DESCRIPTOR, ANY }, 5, 1 }, // slot, major, minor, inode, whether it is a socket; its folder
 	[LOOKED] = { 3, 0, { ANY }, 0, 0 },

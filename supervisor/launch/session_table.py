@@ -32,8 +32,9 @@ _GENERATION = 16
 _PAGE, _REPORT, _ADDRESSES, _TIMED_KEY = 4096, 1 << 15, 4096, 24
 _SLOTS = _PAGE + _REPORT + _ADDRESSES * _TIMED_KEY
 TABLE_SIZE = _SLOTS + MOST_SESSIONS * _SESSION.size
-_DENIED_MAGIC = 0x594E4544
-DENIED_SIZE = 16 + _ADDRESSES * _TIMED_KEY
+_DENIED_MAGIC = 0x324E4544
+_DENIED = struct.Struct("=2IQ16s")
+DENIED_SIZE = _DENIED.size + _ADDRESSES * _TIMED_KEY
 _TRIES = 100
 
 
@@ -123,18 +124,43 @@ def _found(number: int, pid: int, started: int) -> bytes:
     return _SESSION.pack(0, pid, number, begin, begin + tick - 1, since, bytes(_PEER.size), 1)
 
 
-def make_denied() -> tuple[int, int]:
-    """Return the memfd of a new table of denied addresses for traps, and one for others, which cannot write to it.
+def open_denied(path: str, writes: bool) -> int:
+    """Open the file with the table of denied addresses, which is made if it is missing or of another boot.
 
-    The caller owns them. Raises OSError.
+    It outlives spawnd; a trap alone `writes` to it. The caller owns the descriptor. Raises OSError.
     """
-    fd = _make("denied", DENIED_SIZE, struct.pack("=2IQ", _DENIED_MAGIC, 0, _seed()))
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        boot = bytes.fromhex(file.read().strip().replace("-", ""))
+    if not _is_denied(path, boot):
+        _make_denied(path, boot)
+    return os.open(path, (os.O_RDWR if writes else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def _is_denied(path: str, boot: bytes) -> bool:
     try:
-        os.fchmod(fd, 0o600)  # users could open it anew otherwise
-        return fd, os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        if os.fstat(fd).st_size != DENIED_SIZE:
+            return False
+        magic, _is_used, _seed, of_boot = _DENIED.unpack(os.pread(fd, _DENIED.size, 0))
+        return bool(magic == _DENIED_MAGIC and of_boot == boot)
+    finally:
         os.close(fd)
-        raise
+
+
+def _make_denied(path: str, boot: bytes) -> None:
+    """Make the file anew, with its final name once it is complete. Acceptors keep the one that they have mapped."""
+    new = f"{path}~"
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(fd, 0o600)  # users could open it otherwise, by the descriptor of an acceptor
+        os.ftruncate(fd, DENIED_SIZE)
+        os.pwrite(fd, _DENIED.pack(_DENIED_MAGIC, 0, _seed(), boot), 0)
+    finally:
+        os.close(fd)
+    os.rename(new, path)
 
 
 def _seed() -> int:

@@ -165,6 +165,22 @@ static void assign_address(const struct peer *peer, const char *const *names)
 	assign_number(names[3], peer->port);
 }
 
+// An abstract name begins with `@`, as in definitions.
+static void assign_path(const char *name, int connection)
+{
+	union address address;
+	uint32_t size = sizeof address;
+	size_t begin = sizeof address.family, length = 0;
+
+	memset(&address, 0, sizeof address);
+	must(call(__NR_getsockname, connection, (long)&address, (long)&size, 0));
+	if (size > begin && !address.un.sun_path[0])
+		address.un.sun_path[length++] = '@';
+	while (begin + length < size && address.un.sun_path[length])
+		length++;
+	assign_own(name, address.un.sun_path, length);
+}
+
 // Assign the variables of tcp-environ(5) and of systemd.socket(5).
 static void assign_client(const struct peer *peer, int connection)
 {
@@ -181,6 +197,7 @@ static void assign_client(const struct peer *peer, int connection)
 		assign_number("UNIXREMOTEEUID", peer->uid);
 		assign_number("UNIXREMOTEEGID", peer->gid);
 		assign_number("UNIXREMOTEPID", (uint64_t)peer->pid);
+		assign_path("UNIXLOCALPATH", connection);
 		return;
 	}
 	assign_text("PROTO", "TCP");

@@ -30,7 +30,7 @@ from supervisor.process.files import rights_of
 from supervisor.process.fork import fork
 from supervisor.process.fork_server import ForkServer
 from supervisor.process.held_descriptors import NULL_PATH, is_null, open_elsewhere
-from supervisor.process.launch import Launch, Source
+from supervisor.process.launch import Launch, Source, acceptor_options
 from supervisor.process.launch_plan import Plans, as_acceptor, descriptors, make_plan, session_plan
 from supervisor.process.network_namespace import namespace_of_name
 from supervisor.process.pids import clock_ticks, start_time_since
@@ -43,7 +43,7 @@ READ_PAUSE = 0.1  # seconds until a notification is tried again for which no chi
 LONG_TURN = 0.002
 MakePlan = Callable[[Launch, Arrival, bool], bytes]
 Begun = Callable[[Run | StepError], None]  # gets a process that was forked later, or the failure
-LONGEST_S = 1e9  # without a limit of time
+KEPT = ""  # the name of a descriptor that an acceptor does not use
 LOG_FD = 2  # spawnd's own stderr, which workers share
 
 
@@ -83,8 +83,7 @@ class Launcher:
         """
         self.prepare(unit)
         service = unit.service
-        # before the process enters it: if the name changes hands meanwhile, the service counts as displaced
-        # and is restarted
+        # before the process enters it: a service whose name changes hands meanwhile is displaced, and restarted
         netns = namespace_of_name(service.netns) if service.netns else None
         with ExitStack() as theirs, ExitStack() as ours:
             ready_fd, ready = -1, None
@@ -112,6 +111,7 @@ class Launcher:
         apart = self._host.is_root and (service.uid != 0 or unit.feed is not None)
         launch = launch._replace(
             argv=worker_command(service.worker) if service.worker else (service.exec, *service.arg),
+            argv0=service.argv0,
             fds=self._descriptors(unit, theirs),
             notify_socket=unit.receiver.path if unit.receiver is not None else "",
             watchdog_usec=round((service.watchdog or 0) * 1_000_000),
@@ -133,34 +133,54 @@ class Launcher:
 
     def _as_acceptor(self, unit: Unit, launch: Launch, theirs: ExitStack) -> Launch:
         """Return the launch of the acceptor of a service with `accept`, and any other launch unchanged."""
-        service = unit.service
-        if service.accept is None:
+        service, accept = unit.service, unit.service.accept
+        if accept is None:
             return launch
         from supervisor.launch.acceptor import open_acceptor, sealed  # most hosts have no acceptor
 
-        listeners = tuple(range(FIRST + 1, FIRST + 1 + len(service.fd)))
-        plan, table, _kept, processes, last, program = range(listeners[-1] + 1, listeners[-1] + 7)
-        options = _acceptor_options(service, service.accept, plan, table, processes, listeners)
         with step("set up the acceptor of", service.name):
-            own = []
-            for make in (
-                partial(sealed, "plan", session_plan(service, self._host.nofile_soft)),
-                partial(os.open, "/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
-                partial(sealed, "options", options),
-                open_acceptor,
-            ):
-                own.append(make())
-                theirs.callback(os.close, own[-1])
-            kept = _session_table(unit)
-        # the acceptor closes its table once it has mapped it; the second descriptor is for a spawnd after a loss
-        sources: tuple[Source, ...] = (NULL_PATH, *(fd for _, fd in self._table(unit)), own[0], kept, kept, *own[1:])
+            sources = self._sources_of_acceptor(unit, accept, theirs)
+            first = FIRST + 1 + len(service.fd)
+            last = first + len(sources)
+            numbers = {name: number for number, name in enumerate(sources, first) if name != KEPT}
+            options = acceptor_options(service, accept, numbers, tuple(range(FIRST + 1, first)))
+            ends = []
+            for make in (partial(sealed, "options", options), open_acceptor):
+                ends.append(make())
+                theirs.callback(os.close, ends[-1])
+        table = (NULL_PATH, *(fd for _, fd in self._table(unit)), *sources.values(), *ends)
         return launch._replace(
             argv=("acceptor", str(last)),
             service=as_acceptor(service),
             stdio=(NULL_PATH, *launch.stdio[1:]),
-            fds=tuple(("", source) for source in sources),
-            acceptor=program,
+            fds=tuple(("", source) for source in table),
+            acceptor=last + 1,
         )
+
+    def _sources_of_acceptor(self, unit: Unit, accept: Accept, theirs: ExitStack) -> dict[str, Source]:
+        """Return what an acceptor gets beside its listening sockets, by the names in its options. Raises OSError.
+
+        A file that may hang is opened by the process that becomes the acceptor.
+        """
+        from supervisor.launch.acceptor import sealed
+        from supervisor.launch.session_table import open_denied
+
+        table = _session_table(unit)
+        # the acceptor closes its table once it has mapped it; the second descriptor is for a spawnd after a loss
+        sources: dict[str, Source] = {"table": table, KEPT: table}
+        plan = session_plan(unit.service, self._host.nofile_soft)
+        makers: dict[str, Callable[[], int]] = {
+            "plan": partial(sealed, "plan", plan),
+            "processes": partial(os.open, "/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC),
+            "denied": partial(open_denied, self._host.runtime.denied, accept.trap),
+        }
+        if accept.memory_min is not None:
+            makers["memory"] = partial(os.open, "/proc/meminfo", os.O_RDONLY | os.O_CLOEXEC)
+        for name, make in makers.items():
+            sources[name] = fd = make()
+            theirs.callback(os.close, fd)
+        files = {"banner": accept.banner, "refused_banner": accept.banner_refused}
+        return sources | {name: path for name, path in files.items() if path}
 
     def check(self, unit: Unit, owner: Child, looks: bool = False) -> Run:
         """Start the unit's check command, as its user and with its descriptor table. Raises StepError.
@@ -431,30 +451,6 @@ class Launcher:
     @staticmethod
     def _slot(unit: Unit, slot: Slot, null: bool) -> Source:
         return NULL_PATH if null else unit.table.fd(slot)
-
-
-def _acceptor_options(
-    service: Service, accept: Accept, plan: int, table: int, processes: int, listeners: tuple[int, ...]
-) -> bytes:
-    """Return the options of an acceptor that has its descriptors at these numbers."""
-    from supervisor.launch.acceptor import Options, encode
-
-    options = Options(
-        *(plan, table, processes, listeners),
-        max=accept.max,
-        per_source=accept.per_source,
-        v4_bits=accept.v4,
-        v6_bits=accept.v6,
-        refuses=accept.on_limit == "refuse",
-        session_timeout=accept.session_timeout or 0,
-        stop_signal=service.stop_signal,
-        stop_timeout=LONGEST_S if service.stop_timeout is None else service.stop_timeout,
-        nodelay=accept.nodelay,
-        keepalive=accept.keepalive,
-        linger=accept.linger,
-        logged=accept.session_log,
-    )
-    return encode(options)
 
 
 def _session_table(unit: Unit) -> int:

@@ -52,8 +52,8 @@ BUFFER = 1 << 16
 class RuntimeFolder:
     """The folder at `path`, with the sockets `control` and `control.owner`, `pid`, `state`, and three folders.
 
-    The folders hold `notify/NAME.TOKEN/s`, `control.d/NAME` and `functions/FUNCTION:NAME`. Owns the lock,
-    which is on the folder itself, so that no clean-up of old files removes it.
+    The folders hold `notify/NAME.TOKEN/s`, `control.d/NAME`, `functions/FUNCTION:NAME` and `functions/denied`.
+    Owns the lock, which is on the folder itself, so that no clean-up of old files removes it.
     """
 
     def __init__(self, path: str) -> None:
@@ -113,6 +113,11 @@ class RuntimeFolder:
 
     def answer_path(self, name: str, function: str) -> str:
         return f"{self.path}/functions/{function}:{name}"
+
+    @property
+    def denied(self) -> str:
+        """The table of the addresses that have connected to a trap; in there, as root alone may read it."""
+        return f"{self.path}/functions/denied"
 
     def note_path(self, name: str) -> str:
         """Return the path of the note that names processes held while files of a service are reopened."""

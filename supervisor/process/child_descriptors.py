@@ -6,6 +6,7 @@ The steps for the last tables are kept by their values, like those of `launch_pl
 from __future__ import annotations
 
 import errno
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -14,6 +15,7 @@ from supervisor.launch.operations import Kind, operation
 from supervisor.launch.program import Arrival
 from supervisor.linux.descriptors import LAST_DESCRIPTOR
 from supervisor.process.failure import failed
+from supervisor.process.files import Rights
 from supervisor.process.launch import Launch, Source
 
 SPARE = -1  # a free number
@@ -37,11 +39,13 @@ def make_table(launch: Launch, arrival: Arrival) -> tuple[bytes, ...]:
     arrived = tuple([source if isinstance(source, str) else numbers[source] for source in sources])
     received = tuple([numbers[fd] for fd in arrival.sent])
     make = _arranged if len(sources) <= USUAL else _arranged.__wrapped__
-    return make(arrived, last, received, arrival.error)
+    return make(arrived, last, received, arrival.error, launch.rights)
 
 
 @lru_cache(64)
-def _arranged(sources: tuple[Source, ...], last: int, received: tuple[int, ...], error: int) -> tuple[bytes, ...]:
+def _arranged(
+    sources: tuple[Source, ...], last: int, received: tuple[int, ...], error: int, rights: Rights | None
+) -> tuple[bytes, ...]:
     """Return the steps for a table; others are closed first, so that a process that hangs does not hold them.
 
     `sources` are paths, and numbers on which descriptors arrive; the service gets them from 0 up, the last one as
@@ -57,10 +61,22 @@ def _arranged(sources: tuple[Source, ...], last: int, received: tuple[int, ...],
         if isinstance(source, str) and source not in opened:
             opened[source] = _free(numbers)
             numbers.add(opened[source])
-            steps.append(operation(Kind.OPEN, "open", source, [opened[source]]))
+            steps.append(_opening(source, opened[source], rights))
     found = {target: opened[source] if isinstance(source, str) else source for target, source in targets.items()}
     found[last + 1] = error  # the first number above all targets
     return *steps, operation(Kind.MOVE, "place", numbers=_moves(found, numbers)), _closing(found)
+
+
+def _opening(path: str, number: int, rights: Rights | None) -> bytes:
+    if path == os.devnull:
+        return operation(Kind.OPEN, "open", path, [number])
+    numbers = [number, *rights_numbers(rights)]
+    return operation(Kind.OPEN_FILE, "open", path, numbers, refused=errno.EINVAL, cause="it is not a regular file")
+
+
+def rights_numbers(rights: Rights | None) -> list[int]:
+    """Return the rights of a user in the form of a plan."""
+    return [0, 0, 0] if rights is None else [1, rights.uid, rights.gid, *rights.gids]
 
 
 def _closing(kept: Iterable[int]) -> bytes:

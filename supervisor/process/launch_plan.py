@@ -22,12 +22,12 @@ from operator import attrgetter
 
 from supervisor.definitions.service import FIRST, UNLIMITED, Service, slot_name
 from supervisor.launch import ACCEPTOR
-from supervisor.launch.operations import Kind, operation, plan
+from supervisor.launch.operations import EXPANDS, HAS_ARGV0, Kind, operation, plan
 from supervisor.launch.program import Arrival
 from supervisor.linux.capabilities import CAPABILITIES, SETPCAP, has_effective, permitted
 from supervisor.linux.namespaces import CLONE_NEWNET, MS_BIND, MS_REC, MS_SLAVE
 from supervisor.linux.signal_mask import OF_PROCESSES
-from supervisor.process.child_descriptors import make_table, sources_of
+from supervisor.process.child_descriptors import make_table, rights_numbers, sources_of
 from supervisor.process.failure import failed
 from supervisor.process.files import Rights
 from supervisor.process.launch import Launch
@@ -239,7 +239,7 @@ def session_plan(service: Service, nofile_soft: int) -> bytes:
         *told,
         *(_limit(Kind.BINDING_LIMIT, name, *limits[name]) for name in BIND_US if name in limits),
         *((operation(Kind.NO_NEW_PRIVS, "set no_new_privs"),) if service.no_new_privs else ()),
-        operation(Kind.EXECUTE, "exec", argv[0], [service.expand_env], argv, errno.ENOMEM, NO_MEMORY),
+        _executing(argv, service.argv0, service.expand_env),
     ])  # fmt: skip
 
 
@@ -299,19 +299,15 @@ def _assigned(variables: list[str]) -> Made:
 def _env_files(paths: Iterable[str], rights: Rights | None) -> Operations:
     for path in paths:
         need_not_exist = path.startswith("-")
-        numbers = [need_not_exist, *_rights(rights)]
+        numbers = [need_not_exist, *rights_numbers(rights)]
         yield operation(Kind.ENV_FILE, "read", path[1:] if need_not_exist else path, numbers)
-
-
-def _rights(rights: Rights | None) -> list[int]:
-    return [0, 0, 0] if rights is None else [1, rights.uid, rights.gid, *rights.gids]
 
 
 @_kept
 def _place(netns: str, chroot: str, rights: Rights | None, keyring: bool) -> Made:
     steps = [*_namespaces(netns)] if netns else []
     if chroot:
-        steps.append(operation(Kind.CHROOT, "chroot", chroot, _rights(rights)))
+        steps.append(operation(Kind.CHROOT, "chroot", chroot, rights_numbers(rights)))
     if keyring:
         cause = "services share one with the supervisor"
         steps.append(operation(Kind.KEYRING, "cannot make a session keyring", cause=cause))
@@ -395,7 +391,7 @@ def _end(cwd: str, umask: int, no_new_privs: bool, rights: Rights | None, limits
     cause = "the user of the service may not enter it"
     binding = with_descriptors(dict(limits), soft, hard)
     return (
-        operation(Kind.FOLDER, "change directory", cwd, _rights(rights), refused=errno.EACCES, cause=cause),
+        operation(Kind.FOLDER, "change directory", cwd, rights_numbers(rights), refused=errno.EACCES, cause=cause),
         operation(Kind.UMASK, numbers=[umask]),
         *(_limit(Kind.BINDING_LIMIT, name, *binding[name]) for name in BIND_US if name in binding),
         operation(Kind.GO, "wait for the supervisor"),
@@ -408,8 +404,13 @@ def _execution(launch: Launch) -> Made:
         return ()
     if launch.acceptor >= 0:
         return (operation(Kind.EXECUTE_DESCRIPTOR, "exec", ACCEPTOR, [launch.acceptor], launch.argv),)
-    numbers = [launch.service.expand_env]
-    return (operation(Kind.EXECUTE, "exec", launch.argv[0], numbers, launch.argv, errno.ENOMEM, NO_MEMORY),)
+    return (_executing(launch.argv, launch.argv0, launch.service.expand_env),)
+
+
+def _executing(argv: tuple[str, ...], argv0: str, expands: bool) -> bytes:
+    flags = EXPANDS * expands | HAS_ARGV0 * bool(argv0)
+    words = (argv[0], argv0, *argv[1:]) if argv0 else argv
+    return operation(Kind.EXECUTE, "exec", argv[0], [flags], words, errno.ENOMEM, NO_MEMORY)
 
 
 NO_MEMORY = "the limits leave no memory for it"

@@ -21,6 +21,7 @@ import struct
 from collections.abc import Iterator
 
 from supervisor.definitions.service import Descriptor
+from supervisor.errors import StepError
 from supervisor.linux.place import Place
 from supervisor.notify.untrusted import may_hold_others
 from supervisor.process.failure import failed, step
@@ -358,6 +359,10 @@ def _set_internet_options(sock: socket.socket, spec: Descriptor, label: str) -> 
         _set(sock, "v6only", label, level, socket.IPV6_V6ONLY, int(spec.v6only))
     elif v6 and spec.host == "::":
         _set(sock, "v6only", label, level, socket.IPV6_V6ONLY, 0)  # regardless of net.ipv6.bindv6only
+    if spec.interface:
+        _set_interface(sock, spec.interface, label)
+    if spec.defer_accept is not None:
+        _set(sock, "defer_accept", label, socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, round(spec.defer_accept))
     if spec.nodelay and spec.kind == "tcp":
         # accepted connections inherit it from the listening socket
         _set(sock, "nodelay", label, socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -366,6 +371,16 @@ def _set_internet_options(sock: socket.socket, spec: Descriptor, label: str) -> 
 def _set(sock: socket.socket, name: str, label: str, level: int, option: int, value: int | bytes) -> None:
     with step(f"set {name} of {label}"):
         sock.setsockopt(level, option, value)
+
+
+def _set_interface(sock: socket.socket, name: str, label: str) -> None:
+    """Bind to an interface before an address, which sockets of several interfaces may share."""
+    try:
+        _set(sock, "interface", label, socket.SOL_SOCKET, socket.SO_BINDTODEVICE, os.fsencode(name) + b"\0")
+    except StepError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        raise failed(error.step, "", errno.ENODEV, f"no interface {name!r}") from error
 
 
 def _set_buffer(sock: socket.socket, name: str, label: str, force: int, plain: int, value: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from supervisor.definitions.checking import Checking
-from supervisor.definitions.convert.account import group_id, owner_id
+from supervisor.definitions.convert.access import group_id, interface, owner_id, silence
 from supervisor.definitions.convert.plain import PATH_MAX, boolean, file_name, integer, permissions, text, usable
 from supervisor.definitions.convert.tables import items
 from supervisor.definitions.problems import InvalidValue, Path, did_you_mean, place
@@ -230,6 +230,8 @@ OPTIONS: dict[str, Option] = {
     "mark": Option(_INTERNET, integer(0, 2**32 - 1)),
     "sndbuf": Option(_SOCKETS, _buffer),
     "rcvbuf": Option(_SOCKETS, _buffer),
+    "interface": Option(_INTERNET, interface),
+    "defer_accept": Option(frozenset({"tcp"}), silence),
 }
 
 

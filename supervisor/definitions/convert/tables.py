@@ -10,23 +10,18 @@ from typing import Any
 from supervisor.definitions.checking import Checking
 from supervisor.definitions.convert.plain import (
     absolute,
-    boolean,
-    choice,
     integer,
-    positive_timeout,
     service_name,
-    timeout,
     usable,
     word,
 )
 from supervisor.definitions.problems import InvalidValue, Path, did_you_mean
 from supervisor.definitions.scalars import LARGEST, LIMIT_UNITS, duration, is_unlimited
-from supervisor.definitions.service import UNLIMITED, Accept, Backoff
+from supervisor.definitions.service import UNLIMITED, Backoff
 from supervisor.definitions.values import describe, is_number, table, tag
 
 _VARIABLE = re.compile(r"[^=\0]+")
 _SHELL = frozenset("\"'\\`$|&;<>()")  # a command line with one of these is not split at its spaces
-MOST_SESSIONS = 16384  # as in session_table.py
 _BACKOFF = ("first", "factor", "max", "jitter")
 Limit = tuple[int, int]
 
@@ -164,57 +159,6 @@ def _check_plain(value: object, checking: Checking, path: Path) -> None:
             checking.invalid(error, *path)
     elif isinstance(value, float) and not math.isfinite(value):
         checking.problem(f"{value} is not a number that can be passed on", *path)
-
-
-def accept(value: object, checking: Checking) -> Accept | None:
-    """Return the options of an acceptor, None for `false`."""
-    if isinstance(value, bool):
-        return Accept() if value else None
-    good: dict[str, Any] = {}
-    for name, setting in sorted(names(value, "{ max = 100 }").items()):
-        try:
-            if name not in _ACCEPT:
-                raise InvalidValue("unknown" + did_you_mean(name, _ACCEPT))
-            found = _ACCEPT[name](setting, checking)
-            good |= found if isinstance(found, dict) else {name: found}
-        except InvalidValue as error:
-            checking.invalid(error, "accept", name)
-    return Accept(**good)
-
-
-def _connection(value: object, checking: Checking) -> int:
-    if value not in (0, 3) or isinstance(value, bool):
-        raise InvalidValue(f"has to be 0, the connection is descriptors 0 and 1, or 3, not {describe(value)}")
-    return 0 if value == 0 else 3
-
-
-def _per_source(value: object, checking: Checking) -> dict[str, int]:
-    """Return the fields for a number, or a table with the bits of an address that make a source."""
-    if value is False:
-        return {"per_source": 0}
-    given = {"n": value} if table(value) is None else names(value, "{ n = 10, v6 = 56 }")
-    if "n" not in given:
-        raise InvalidValue("has to say n, the number of sessions")
-    good = {}
-    for name, setting in sorted(given.items()):
-        if name not in _BITS:
-            raise InvalidValue(f"{describe(name)} is unknown, it has n, v4 and v6")
-        good["per_source" if name == "n" else name] = integer(1, _BITS[name])(setting, checking)
-    return good
-
-
-_BITS = {"n": MOST_SESSIONS, "v4": 32, "v6": 128}
-_ACCEPT: dict[str, Callable[[Any, Checking], Any]] = {
-    "descriptor": _connection,
-    "max": integer(1, MOST_SESSIONS),
-    "per_source": _per_source,
-    "on_limit": choice("on_limit", "wait", "refuse"),
-    "session_timeout": positive_timeout,
-    "nodelay": boolean,
-    "keepalive": boolean,
-    "linger": timeout,
-    "session_log": choice("session_log", "failures", "all", "none"),
-}
 
 
 def backoff(value: object, checking: Checking) -> Backoff:

@@ -10,7 +10,7 @@ from typing import Any
 from supervisor.definitions import scalars
 from supervisor.definitions.notation import lua
 from supervisor.definitions.notation.quantity import duration, limit, resource, size, timeout
-from supervisor.definitions.service import KEYS, Accept, Backoff, Descriptor, Key, Service
+from supervisor.definitions.service import KEYS, Accept, Backoff, Client, Descriptor, Key, Service
 
 INTERNET = ("udp", "tcp")
 STANDARD = ("stdin", "stdout", "stderr")
@@ -28,6 +28,8 @@ OPTIONS: dict[str, Callable[[Any], str]] = {
     "mark": str,
     "sndbuf": size,
     "rcvbuf": size,
+    "interface": lua.string,
+    "defer_accept": timeout,
 }
 
 _DEFAULT = Descriptor("log")
@@ -129,6 +131,18 @@ def _accept(accept: Accept | None) -> str:
     return lua.table(found) if found else lua.boolean(True)
 
 
+def _rate(rate: tuple[int, int]) -> str:
+    number, seconds = rate
+    return lua.string(f"{number}/{_RATE_UNITS[seconds]}")
+
+
+_RATE_UNITS = {seconds: unit for unit, seconds in scalars.RATES.items()}
+
+
+def _clients(clients: tuple[Client, ...]) -> str:
+    return lua.strings(text for text, _id in clients)
+
+
 def _differs(accept: Accept, name: str) -> bool:
     return bool(getattr(accept, name) != getattr(_ACCEPTS, name))
 
@@ -137,10 +151,24 @@ _ACCEPTS = Accept()
 _ACCEPT: dict[str, Callable[[Any], str]] = {
     "descriptor": str,
     "max": str,
+    "rate": _rate,
+    "burst": str,
+    "source_rate": _rate,
+    "only_from": _clients,
+    "no_access": _clients,
+    "hours": lambda spans: lua.strings(scalars.show_hours(spans)),
+    "load_max": lua.number,
+    "memory_min": size,
     "on_limit": lua.string,
+    "banner": lua.string,
+    "banner_refused": lua.string,
+    "trap": lua.boolean,
+    "deny_time": timeout,
     "session_timeout": timeout,
     "nodelay": lua.boolean,
     "keepalive": lua.boolean,
+    "defer_accept": timeout,
+    "interface": lua.string,
     "linger": timeout,
     "session_log": lua.string,
 }
@@ -173,6 +201,7 @@ VALUES: dict[str, Callable[[Any], str]] = {
     "start_limit": lambda most: "false" if most is None else str(most),
     "statuses": lambda statuses: lua.braces(map(str, statuses)),
     "stop_timeout": timeout,
+    "text": _text,
     "timer_slack": lambda seconds: lua.NIL if seconds is None else duration(seconds),
     "umask": lambda mask: lua.string(scalars.show_permissions(mask)),
     "user": _text,

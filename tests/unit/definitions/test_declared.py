@@ -35,14 +35,18 @@ SAVED = {
         fdstore_max control
         check functions functions_as_root functions_digest text function_user function_ids login_env listen_fds
         expand_env io_class io_priority scheduling timer_slack success_status no_restart_status forking pid_file
-        accept idle_stop idle_cpu
+        accept idle_stop idle_cpu argv0
     """,
     Descriptor: """
         kind name path access host port connect backlog mode owner group reuseport freebind transparent v6only nodelay
-        passcred netns mark sndbuf rcvbuf
+        passcred netns mark sndbuf rcvbuf interface defer_accept
     """,
     Backoff: "first factor max jitter",
-    Accept: "descriptor max per_source v4 v6 on_limit session_timeout nodelay keepalive linger session_log",
+    Accept: """
+        descriptor max per_source v4 v6 on_limit session_timeout nodelay keepalive linger session_log rate burst
+        source_rate only_from no_access hours load_max memory_min banner banner_refused trap deny_time defer_accept
+        interface
+    """,
     Settings: "control_group log_level cgroup places",
 }
 

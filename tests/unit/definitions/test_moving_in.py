@@ -20,7 +20,7 @@ OTHERS = "".join(f'{name} = {{ exec = "/y" }}\n' for name in ("db", "network", "
 
 
 def accepted(files: Files, body: str) -> bool:
-    program = "" if "exec = " in body else 'exec = "/x",'
+    program = "" if re.search("exec = |trap = ", body) else 'exec = "/x",'
     if re.search('"demand"|accept', body) and not re.search("fd|stdin", body):
         program += 'fd = { tcp("127.0.0.1", 69) },'
     body = re.sub(r'(user|group|groups) = (\{ )?"[\w-]+"', r'\1 = \2"root"', body)

@@ -29,7 +29,7 @@ x = {
   handover_signal = 10, reload_signal = 1, restart_signal = 40, kill_mode = "process", watchdog = 3,
   fdstore_max = 2, control = true, check = { "/bin/true" }, login_env = true, expand_env = true, listen_fds = false,
   io_class = "realtime", io_priority = 7, scheduling = "rr:5", timer_slack = "0.05ms", success_status = { 143, 2 },
-  no_restart_status = 78,
+  no_restart_status = 78, argv0 = "-x",
 }
 y = { worker = "accessory", task = true, options = { a = { b = { 1, 2.5, true, "x" } } } }
 z = { exec = "/x" }
@@ -37,6 +37,11 @@ b = { exec = "/x", forking = true, pid_file = "/p" }
 a = { exec = "/x", fd = { seqpacket("/a") }, accept = { max = 3, per_source = { n = 2, v4 = 24 }, linger = false } }
 t = { exec = "/x", fd = { tcp("127.0.0.1", 2) }, accept = true, status = "stop" }
 i = { exec = "/x", fd = { tcp("127.0.0.1", 3) }, status = "demand", idle_stop = "5m", idle_cpu = "1%" }
+r = { exec = "/x", fd = { tcp("127.0.0.1", 5), stream("/r") }, accept = {
+  rate = "50/m", burst = 7, source_rate = "3/h", only_from = { "10.0.0.0/8", "::1", "root", "@daemon" },
+  no_access = "10.1.2.3", hours = { "mon-fri 08:00-18:00", "sat 22:00-06:00", "00:00-01:00" }, load_max = 2.5,
+  memory_min = "64m", banner = "/b", banner_refused = "/c" } }
+d = { fd = { tcp("127.0.0.1", 4) }, accept = { trap = true, deny_time = "2h", defer_accept = 5, interface = "lo" } }
 """
 MODULE = """
 module("m")
@@ -48,7 +53,8 @@ function start() end
 def test_every_field_survives(files: Files) -> None:
     x = files.load(FULL).services["x"]
     assert x == Service(
-        name="x", file=x.file, line=3, exec="/x", description="d", arg=("-v",), env={"A": "b"}, env_file=("/e",),
+        name="x", file=x.file, line=3, exec="/x", description="d", argv0="-x", arg=("-v",), env={"A": "b"},
+        env_file=("/e",),
         user="root", group="root", groups=("root", "daemon"), uid=0, gid=0, gids=x.gids, cwd="/tmp", umask=0o022,
         chroot="/c", stdin=Descriptor("file", "stdin", path="/i", access="r"), stdout=Descriptor("log", "stdout"),
         stderr=Descriptor("tcp", "stderr", host="127.0.0.1", port=1),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 
 import pytest
 
 from supervisor.definitions import synonyms
 from supervisor.definitions.lua import CONSTRUCTORS, NAMES
 from supervisor.definitions.scalars import LIMIT_UNITS as RESOURCES
-from supervisor.definitions.service import KEYS
+from supervisor.definitions.service import KEYS, Accept
 from tests.unit.definitions.loading import Files
 
 OWN = "is the file's own, and means nothing"
@@ -31,6 +32,8 @@ KNOWN = """
     Documentation LoadCredential SetCredential IPAddressDeny SyslogIdentifier SyslogFacility LogRateLimitBurst
     OnCalendar OnBootSec Backlog SocketMode FreeBind ListenSequentialPacket ListenFIFO AllowedCPUs CPUShares
     PAMName SetLoginEnvironment GuessMainPID ExitType RestartSteps RestartForceExitStatus FinalKillSignal
+    only_from no_access access_times cps per_source max_load banner_fail deny_time server server_args log_on_success
+    MaxConnections MaxConnectionsPerSource BindToDevice DeferAcceptSec TriggerLimitBurst PollLimitIntervalSec
     RequiredBy Alias Also JoinsNamespaceOf NetworkNamespacePath UnsetEnvironment KillMode Restart RestartSec Type
 """.split()
 
@@ -50,6 +53,18 @@ def test_every_word_leads_to_a_key_of_ours(files: Files, word: str) -> None:
     named = named_keys(message.partition(repr(word))[2])
     others = ("in a loop", "another service", "pid file", "there is none")
     assert named & KEYS.keys() or any(other in message for other in others)
+
+
+def test_every_word_for_a_rule_leads_to_one_of_ours() -> None:
+    rules = {field.name for field in fields(Accept)}
+    assert set(synonyms.RULES.values()) <= rules
+    assert all(word == word.lower() and "_" not in word for word in synonyms.RULES)
+
+
+@pytest.mark.parametrize(("word", "rule"), [("instances", "max"), ("Max_Load", "load_max"), ("only_form", "only_from")])
+def test_a_rule_of_another_tool_is_named(files: Files, word: str, rule: str) -> None:
+    [problem] = files.problems(f'x = {{ exec = "/x", fd = {{ stream("/s") }}, accept = {{ {word} = 1 }} }}')
+    assert problem == f"a.lua:1: x: accept.{word}: unknown, did you mean {rule!r}?"
 
 
 def test_the_table_names_keys_that_exist() -> None:

@@ -10,6 +10,7 @@ from supervisor.process.launch import Launch
 from supervisor.process.launch_plan import make_plan
 from supervisor.process.paths import Mark
 
+FDS = ("a", 7), ("b", 8)
 ARRIVAL = Arrival({7: 5, 8: 0}, 4, (7,), (8,))
 
 
@@ -24,12 +25,13 @@ def plans() -> dict[str, bytes]:
     return {
         "small": make_plan(_launch(Service("small")), Arrival({}, 4)),
         "full": make_plan(
-            _launch(full, fds=(("a", 7), ("b", 8)), marks=marks, emptied=(4,), rewound=(3,), keyring=True), ARRIVAL
+            _launch(full, fds=(*FDS, ("c", "/etc/banner")), marks=marks, emptied=(4,), rewound=(3,), keyring=True),
+            ARRIVAL,
         ),
         "confined": plan(_confined()),
         "session": plan(_session()),
         "forked": make_plan(_launch(Service("small"), worker=True), Arrival({}, 4)),
-        "full forked": make_plan(_launch(full, fds=(("a", 7), ("b", 8)), worker=True), ARRIVAL),
+        "full forked": make_plan(_launch(full, fds=FDS, worker=True), ARRIVAL),
     }
 
 

@@ -83,8 +83,19 @@ def test_unix_sockets_tell_the_user(kind: int, tmp_path: Path) -> None:
         found = environment_of(acceptor)
         me = str(os.getpid())
         assert (found["PROTO"], found["REMOTE_UID"], found["REMOTE_PID"]) == ("UNIX", str(os.getuid()), me)
+        assert found["UNIXLOCALPATH"] == str(tmp_path / "socket")
         assert (found["UNIXREMOTEEUID"], found["UNIXREMOTEEGID"]) == (str(os.getuid()), str(os.getgid()))
         assert "REMOTE_ADDR" not in found
+
+
+@pytest.mark.parametrize("length", [20, 107])
+def test_an_abstract_name_begins_with_an_at(length: int) -> None:
+    name = f"test-{os.getpid()}-".ljust(length, "x")[-length:]
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"\0{name}")
+    listener.listen()
+    with Acceptor(("/usr/bin/env",), listener=listener) as acceptor:
+        assert environment_of(acceptor)["UNIXLOCALPATH"] == f"@{name}"
 
 
 def test_the_connection_can_be_descriptor_3() -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import socket
-import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -17,9 +14,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from supervisor.launch.acceptor import Entry, Rate, User, zone_changes
-from tests.ports import free_port
+from supervisor.launch.acceptor import Entry, Rate, User, local_offset, zone_changes
 from tests.unit.launch.accepting import Acceptor, is_answered, is_let_in, networks, port_of, read_to_end, wait_until
+from tests.unit.launch.xinetd import Xinetd, has_xinetd
 
 SOURCES = ("127.0.0.1", "127.0.0.2", "127.0.1.1")
 LISTS: dict[str, tuple[str | None, str]] = {
@@ -38,56 +35,6 @@ LISTS: dict[str, tuple[str | None, str]] = {
     "the same network in both": ("127.0.0.0/24", "127.0.0.0/24"),
     "the same address in both": ("127.0.0.2", "127.0.0.2"),
 }
-XINETD = """
-service s{number}
-{{
- type = UNLISTED
- socket_type = stream
- protocol = tcp
- wait = no
- user = {user}
- bind = 127.0.0.1
- port = {port}
- server = /bin/sh
- server_args = -c cat
-{attributes}
-}}
-"""
-
-
-class Xinetd:
-    """A real xinetd with a service for each set of attributes, by name."""
-
-    def __init__(self, services: Mapping[str, str], folder: Path) -> None:
-        self.ports = {name: free_port() for name in services}
-        user = "root" if os.geteuid() == 0 else os.environ.get("USER", "nobody")
-        text = "".join(
-            XINETD.format(number=number, port=self.ports[name], attributes=attributes, user=user)
-            for number, (name, attributes) in enumerate(services.items())
-        )
-        (folder / "conf").write_text(text)
-        files = ["-f", str(folder / "conf"), "-filelog", str(folder / "log"), "-pidfile", str(folder / "pid")]
-        program = shutil.which("xinetd", path="/usr/sbin:/usr/bin")
-        assert program is not None
-        self.process = subprocess.Popen([program, "-dontfork", *files], stdin=-3, stdout=-3, stderr=-3)
-        wait_until(lambda: _listening() >= set(self.ports.values()))
-
-    def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(30)
-
-
-def _listening() -> set[int]:
-    """Return the ports of listening sockets, found without a connection, which would count."""
-    lines = Path("/proc/net/tcp").read_text()
-    return {int(port, 16) for port in re.findall(r"^ *\d+: 0100007F:(\w+) \w+:\w+ 0A ", lines, re.MULTILINE)}
-
-
-has_xinetd = pytest.mark.skipif(
-    shutil.which("xinetd", path="/usr/sbin:/usr/bin") is None or os.geteuid() != 0, reason="needs xinetd, and root"
-)
-
-
 @pytest.fixture(scope="module")
 def xinetd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Xinetd]:
     folder = tmp_path_factory.mktemp("xinetd")
@@ -234,10 +181,8 @@ def test_supplementary_groups_count(tmp_path: Path) -> None:
 @has_xinetd
 @pytest.mark.parametrize("name", ["all", "other"])
 def test_hours_are_those_of_xinetd(name: str, xinetd: Xinetd) -> None:
-    now = datetime.now().astimezone()
-    assert now.tzinfo is not None
-    hours = hours_around(now)[name][1]
-    with Acceptor(("/bin/cat",), hours=hours, zone=zone_changes(now.tzinfo, now)) as acceptor:
+    hours = hours_around(datetime.now())[name][1]
+    with Acceptor(("/bin/cat",), hours=hours, zone=zone_changes(local_offset, int(time.time()))) as acceptor:
         assert is_let_in(port_of(acceptor)) == is_let_in(xinetd.ports[f"{name} hours"]) == (name == "all")
 
 
@@ -261,17 +206,36 @@ def test_hours_are_of_local_time(offset: int) -> None:
 @pytest.mark.parametrize("name", ["Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "Asia/Tokyo", "UTC"])
 def test_changes_of_a_zone(name: str) -> None:
     zone = ZoneInfo(name)
-    now = datetime(2026, 7, 1, tzinfo=UTC)
-    changes = zone_changes(zone, now, 3)
-    assert changes[0][0] == int(now.timestamp())
+
+    def offset_at(second: int) -> int:
+        return int((datetime.fromtimestamp(second, zone).utcoffset() or timedelta()).total_seconds())
+
+    now = int(datetime(2026, 7, 1, tzinfo=UTC).timestamp())
+    changes = zone_changes(offset_at, now, 3)
+    assert changes[0][0] == now
     for since, offset in changes:
-        at = datetime.fromtimestamp(since, zone)
-        assert at.utcoffset() == timedelta(seconds=offset)
+        assert offset_at(since) == offset
     for since, _ in changes[1:]:
-        before = datetime.fromtimestamp(since - 1, zone).utcoffset()
-        assert before != datetime.fromtimestamp(since, zone).utcoffset()
+        assert offset_at(since - 1) != offset_at(since)
     summers = {"Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe"}
     assert len(changes) == (7 if name in summers else 1)
+
+
+def test_the_local_zone_is_that_of_the_host() -> None:
+    for second in (0, 1_000_000_000, int(time.time()), 2_000_000_000):
+        offset = datetime.fromtimestamp(second).astimezone().utcoffset()
+        assert offset is not None
+        assert local_offset(second) == offset.total_seconds()
+
+
+def test_hours_after_the_end_of_the_week_are_at_its_beginning() -> None:
+    now = int(time.time())
+    sunday = 6 * 1440
+    to_monday = ((now // 60 + 3 * 1440) % 10080 - 30) * -60  # the offset at which it is half past midnight on Monday
+    with Acceptor(hours=((sunday + 1380, sunday + 1440 + 60),), zone=((0, to_monday),)) as acceptor:
+        assert acceptor.ask() == b"ok\n"
+    with Acceptor(hours=((sunday + 1380, sunday + 1440),), zone=((0, to_monday),)) as acceptor:
+        assert acceptor.ask() == b""
 
 
 def open_clients(port: int, sources: list[str], stack: ExitStack) -> list[bool]:

@@ -17,7 +17,7 @@ import pytest
 
 from supervisor.launch.acceptor import Rate
 from supervisor.launch.operations import Kind, operation
-from supervisor.launch.session_table import DENIED_SIZE, make_denied
+from supervisor.launch.session_table import DENIED_SIZE, open_denied
 from supervisor.process.failure import read_failure
 from tests import fuse
 from tests.unit.launch.accepting import Acceptor, is_answered, is_let_in, networks, port_of, session_plan, wait_until
@@ -216,8 +216,9 @@ def test_more_sources_than_there_is_room_for() -> None:
 
 
 @pytest.fixture
-def denied() -> Iterator[tuple[int, int]]:
-    fds = make_denied()
+def denied(tmp_path: Path) -> Iterator[tuple[int, int]]:
+    """The table of denied addresses, for a trap and for others."""
+    fds = open_denied(str(tmp_path / "denied"), True), open_denied(str(tmp_path / "denied"), False)
     yield fds
     for fd in fds:
         os.close(fd)
@@ -238,6 +239,45 @@ def test_a_client_of_a_trap_is_refused_everywhere(denied: tuple[int, int]) -> No
             refusal = acceptor.counters().refusal
             assert refusal is not None
             assert refusal.rule == "denied"
+
+
+def test_denials_outlive_their_traps(tmp_path: Path) -> None:
+    path = str(tmp_path / "denied")
+    with open(open_denied(path, True), "rb") as file, Acceptor(denied=file.fileno(), is_trap=True) as trap:
+        assert trap.ask("127.0.0.2") == b""
+    with open(open_denied(path, False), "rb") as file, Acceptor(("/bin/cat",), denied=file.fileno()) as acceptor:
+        assert not is_let_in(port_of(acceptor), "127.0.0.2")
+        assert is_let_in(port_of(acceptor))
+
+
+@pytest.mark.parametrize("at", [0, 16, DENIED_SIZE])
+def test_a_table_of_another_boot_or_version_is_made_anew(tmp_path: Path, at: int) -> None:
+    path = tmp_path / "denied"
+    os.close(open_denied(str(path), True))
+    before = path.stat()
+    assert (before.st_mode & 0o777, before.st_size) == (0o600, DENIED_SIZE)
+    os.close(open_denied(str(path), False))
+    assert path.stat().st_ino == before.st_ino
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(b"other")
+    os.close(open_denied(str(path), False))
+    after = path.stat()
+    assert after.st_ino != before.st_ino
+    assert after.st_size == DENIED_SIZE
+    assert path.read_bytes()[32:] == bytes(DENIED_SIZE - 32)
+
+
+def test_a_table_without_denials_is_no_rule(denied: tuple[int, int]) -> None:
+    """Where there are rules, clients are accepted although they have to wait."""
+    with Acceptor(("/bin/cat",), denied=denied[1], max=1) as acceptor, ExitStack() as stack:
+        first, second = (stack.enter_context(acceptor.connect()) for _ in range(2))
+        assert is_answered(first)
+        assert acceptor.counters().accepted == 1
+        with Acceptor(denied=denied[0], is_trap=True) as trap:
+            assert trap.ask("127.0.0.2") == b""
+        first.close()
+        assert is_answered(second)
 
 
 def test_a_denial_ends(denied: tuple[int, int]) -> None:

@@ -71,6 +71,7 @@ CHANGES: dict[str, tuple[Any, Change]] = {
     "accept": (Accept(), Change.RESTART),
     "idle_stop": (300.0, Change.ADOPT),
     "idle_cpu": (0.01, Change.ADOPT),
+    "argv0": ("x", Change.RESTART),
     "task": (True, Change.ADOPT),
     "restart": ("never", Change.ADOPT),
     "healthy_after": (2.0, Change.ADOPT),

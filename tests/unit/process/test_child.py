@@ -27,7 +27,7 @@ from supervisor.process.held_descriptors import close_descriptor, open_descripto
 from supervisor.process.launch import Launch
 from tests.unit.closing import PatientCloser
 from tests.unit.process.forked import in_child, open_numbers, read_all
-from tests.unit.process.launched import service, shell, start, told, view
+from tests.unit.process.launched import PYTHON, service, shell, start, told, view
 from tests.unit.process.netns import network_namespace
 from tests.unit.process.requirements import needs_ip, needs_root
 
@@ -47,6 +47,23 @@ def test_nothing_but_what_was_asked_for() -> None:
     assert seen["cwd"] == "/"
     assert seen["status"]["Umask"] == "0077"
     assert seen["pid"] == seen["sid"] == seen["pgid"]
+
+
+def test_a_file_that_the_child_opens_can_be_read_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    output = start(service(), ("/bin/sh", "-c", "cat <&3; echo x >&3 || echo; ls /proc/$$/fd"), fds=(
+        ("a", str(tmp_path / "file")), ("b", "/dev/null")
+    )).output  # fmt: skip
+    assert output.startswith("text")
+    assert output.endswith("0\n1\n2\n3\n4\n")
+    assert (tmp_path / "file").read_text() == "text"
+
+
+def test_the_name_of_the_program() -> None:
+    script = "tr '\\0' ' ' < /proc/$$/cmdline"
+    assert start(service(), ("/bin/sh", "-c", script), argv0="-name").output.startswith("-name -c ")
+    command = ("/bin/sh", "-c", script.replace("$", "$$"))
+    assert start(service(expand_env=True), command, argv0="$A", env={"A": "a"}).output.startswith("$A -c ")
 
 
 def test_arguments() -> None:
@@ -243,6 +260,9 @@ FAILURES: list[tuple[dict[str, Any], dict[str, Any], tuple[str, str, int]]] = [
     ({}, {"stdio": (9999, "/dev/null", "/dev/null")}, ("place stdin", "", errno.EBADF)),
     ({}, {"stdio": ("/dev/null", "/dev/null", 9999)}, ("place stderr", "", errno.EBADF)),
     ({}, {"stdio": ("/nowhere", "/dev/null", "/dev/null")}, ("open", "/nowhere", errno.ENOENT)),
+    ({}, {"fds": (("a", "/etc"),)}, ("open", "/etc", errno.EINVAL)),
+    ({}, {"fds": (("a", "/dev/zero"),)}, ("open", "/dev/zero", errno.EINVAL)),
+    ({}, {"fds": (("a", PYTHON),)}, ("open", PYTHON, errno.EFBIG)),
     ({}, {"fds": (("a", 0), ("b", 9999))}, ("place descriptor 4", "", errno.EBADF)),
     ({}, {"ready": (2, 0)}, ("place the ready pipe", "", errno.EBUSY)),
     ({}, {"env_files": ("/nowhere",)}, ("read", "/nowhere", errno.ENOENT)),

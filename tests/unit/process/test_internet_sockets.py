@@ -96,6 +96,17 @@ def test_transparent_and_mark_of_ipv6() -> None:
         assert option(sock, socket.SOL_SOCKET, socket.SO_MARK) == 7
 
 
+def test_an_interface_and_silence() -> None:
+    with opened("tcp", interface="lo", defer_accept=10.0) as sock:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16) == b"lo\0"
+        assert option(sock, socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) == 15  # 1 + 2 + 4 + 8
+    with opened("udp", V6, interface="lo") as sock:
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16) == b"lo\0"
+    spec = Descriptor("tcp", host=V4, port=0, interface="nowhere0")
+    with pytest.raises(StepError, match=r"cannot set interface of tcp 127\.0\.0\.1:0: no interface 'nowhere0'"):
+        open_internet(spec)
+
+
 @needs_root
 @pytest.mark.parametrize("mark", [1 << 31, (1 << 32) - 1])
 def test_a_mark_has_32_bits(mark: int) -> None:
