@@ -188,7 +188,6 @@ VALUES: dict[str, Callable[[Any], str]] = {
     "file_name": _text,
     "group": _text,
     "groups": lua.strings,
-    "idle_cpu": lambda share: lua.string(f"{share * 100:g}%"),
     "idle_stop": timeout,
     "integer": _number,
     "limits": lambda limits: lua.table({name: limit(name, pair) for name, pair in limits.items()}),
@@ -229,6 +228,10 @@ def _worker_options(service: Service, key: Key) -> str:
     return lua.data(service.options) if service.worker else lua.NIL
 
 
+def _idle_cpu(service: Service, key: Key) -> str:
+    return lua.NIL if service.idle_stop is None else lua.string(f"{service.idle_cpu * 100:g}%")
+
+
 def _resource(service: Service, key: Key) -> str:
     return resource(key.part, service.resources.get(key.part))
 
@@ -236,6 +239,7 @@ def _resource(service: Service, key: Key) -> str:
 WHOLE: dict[str, Callable[[Service, Key], str]] = {  # kinds whose text needs more than the value
     "cpu_share": _resource,
     "descriptors": _descriptors,
+    "idle_cpu": _idle_cpu,
     "memory": _resource,
     "options": _worker_options,
     "processes": _resource,
