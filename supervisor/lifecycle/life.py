@@ -132,6 +132,8 @@ class Life(NamedTuple):
     only until a restart, or after a call of `stop` that could not be made.
     `final`: its process has ended with a status after which its definition wants no restart.
     `kept`: a program of it has run since things that it may keep were last ended; at rest only if it does keep them.
+    `keeps_sessions` is whether sessions of an acceptor live on, if an order says so: otherwise a stop ends them. At
+    rest it is true where they do.
     `reason` is for people. `cause` is kept until the next event, `other` is the service that it is about, and
     `detail` a sentence with more than `cause`, if there is one.
     `stop_failure` is the failure of its function `stop` after that event, if any.
@@ -155,6 +157,7 @@ class Life(NamedTuple):
     set_up: bool = False
     final: bool = False
     kept: bool = False
+    keeps_sessions: bool | None = None
     failures: int = 0
     restarts: int = 0
     starts: int = 0
@@ -228,8 +231,14 @@ def spares_others(service: Service, life: Life, clean: bool = False) -> bool:
     # processes of a function stay for the next function
     if life.step is Step.SETUP and life.state is State.STOPPING and clean:
         return "stop" in service.functions or is_renewed(service, life)
-    # sessions outlive their acceptor
-    return (service.kill_mode == "process" or service.accept is not None) and not goes_down(life)
+    if service.accept is not None:
+        return keeps_sessions(life)
+    return service.kill_mode == "process" and not goes_down(life)
+
+
+def keeps_sessions(life: Life) -> bool:
+    """Return whether the sessions of a service with `accept` live on: until a stop, unless the order says otherwise."""
+    return not goes_down(life) if life.keeps_sessions is None else life.keeps_sessions
 
 
 def in_call(life: Life) -> bool:
@@ -257,8 +266,9 @@ def lets_end(service: Service, life: Life) -> bool:
 
     This is the case after an order; handling a crash takes no longer because of leftovers.
     """
-    orders = (Then.REST, Then.START, Then.SLEEP) if service.accept is None else (Then.REST,)
-    ordered = life.state is State.STOPPING and life.then in orders and not life.killed
+    ordered = life.state is State.STOPPING and life.then in (Then.REST, Then.START, Then.SLEEP) and not life.killed
+    if service.accept is not None and keeps_sessions(life):
+        return False
     was_up = service.has_process and life.step not in (Step.CHECK, Step.SETUP, Step.TEARDOWN)
     return ordered and was_up and service.kill_mode in ("all", "group")
 
@@ -304,8 +314,11 @@ def of_earlier_version(service: Service, life: Life) -> Life:
 
 
 def is_down(life: Life) -> bool:
-    """Return whether an order to stop has no effect: the service is at rest, keeps nothing, and is not set up."""
-    return life.state in AT_REST and not has_kept(life) and not life.set_up
+    """Return whether an order to stop has no effect: the service is at rest, and nothing is left of it to be ended.
+
+    A service may keep things or sessions, or be set up.
+    """
+    return life.state in AT_REST and not (has_kept(life) or life.set_up or life.keeps_sessions)
 
 
 def has_executed(life: Life) -> bool:

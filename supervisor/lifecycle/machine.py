@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.life import (
+    AT_REST,
+    RUNS,
     UP,
     Act,
     Cause,
@@ -137,31 +139,30 @@ def unserved(service: Service, life: Life, now: float, reason: str, spread: floa
     return fail(service, because(life, Cause.UNSERVED, reason), now, reason, spread)
 
 
-def stop(service: Service, life: Life, now: float, cause: Cause = Cause.STOP, other: str = "") -> Transition:
+def stop(
+    service: Service,
+    life: Life,
+    now: float,
+    cause: Cause = Cause.STOP,
+    other: str = "",
+    keeps_sessions: bool = False,
+) -> Transition:
     """Bring the service down for an operator. A service that has no process yet is down at once.
+
+    With `keeps_sessions`, sessions live on without the service, until another stop.
 
     One exception is a service that keeps things beyond its process: another process is started, which alone
     can end them. The other one is a module whose function `stop` is still due. If the process cannot be started,
     or the function cannot be called, the stop fails, and the next one tries it again.
     """
-    told = because(life, cause, other=other)
+    outlived = True if keeps_sessions and service.accept is not None else None
+    told = because(life, cause, other=other)._replace(keeps_sessions=outlived)
     match life.state:
-        case State.STOPPED | State.FAILED | State.DONE if is_down(life):
-            return life, ()
-        # its function `restart` would have come next, or `stop` could not be called before
-        case State.WAITING | State.BACKOFF | State.FAILED | State.STOPPED if life.set_up:
-            return process_gone(service, begin_stop(service, told, now, Then.REST, told.reason), now)
-        case State.WAITING | State.BACKOFF | State.FAILED | State.STOPPED | State.ASLEEP if keeps(service, life):
-            return launch_last(service, begin_stop(service, told, now, Then.REST, told.reason), now)
-        case State.WAITING | State.BACKOFF | State.ASLEEP if service.accept is not None:  # there may be sessions
-            return begin_stop(service, told, now, Then.REST, told.reason)._replace(step=Step.EXEC), (Act.END_LEFT,)
-        case State.WAITING | State.BACKOFF | State.STOPPED | State.FAILED | State.DONE | State.ASLEEP:
-            return enter(told, State.STOPPED, now, told.reason), (Act.RELEASE,)
         case State.STARTING | State.RUNNING | State.RELOADING:
             stopping = begin_stop(service, told, now, Then.REST, told.reason)
             return (stopping, (Act.STOP_SIGNAL,)) if runs(service, life) else process_gone(service, stopping, now)
         case State.STOPPING if life.then is Then.REST:
-            return life, ()
+            return life._replace(keeps_sessions=outlived), ()
         case State.STOPPING if life.step is Step.DRAIN:
             return signalled(service, told._replace(then=Then.REST), now), (Act.STOP_SIGNAL,)
         case State.STOPPING:
@@ -171,6 +172,22 @@ def stop(service: Service, life: Life, now: float, cause: Cause = Cause.STOP, ot
             again = hands_over and service.handover_signal is not None
             acts = (Act.STOP_SIGNAL,) if again else ()
             return told._replace(then=Then.REST), acts
+        case _:
+            return (life, ()) if is_down(life) else _stop_without_process(service, life, told, now)
+
+
+def _stop_without_process(service: Service, life: Life, told: Life, now: float) -> Transition:
+    stopping = begin_stop(service, told, now, Then.REST, told.reason)
+    match life.state:
+        # its function `restart` would have come next, or `stop` could not be called before
+        case State.WAITING | State.BACKOFF | State.FAILED | State.STOPPED if life.set_up:
+            return process_gone(service, stopping, now)
+        case State.WAITING | State.BACKOFF | State.FAILED | State.STOPPED | State.ASLEEP if keeps(service, life):
+            return launch_last(service, stopping, now)
+        case _ if service.accept is not None and not told.keeps_sessions:  # there may be sessions
+            return stopping._replace(step=Step.EXEC), (Act.END_LEFT,)
+        case _:
+            return enter(told, State.STOPPED, now, told.reason), (Act.RELEASE,)
 
 
 def restart(
@@ -180,19 +197,24 @@ def restart(
     cause: Cause = Cause.RESTART,
     detail: str = "",
     drains: bool = False,
+    ends_sessions: bool = False,
 ) -> Transition:
     """Restart the service for an operator, or start it. `detail` is kept if it is up.
 
     `drains`: clients are queued on a socket that may be gone from its path; a process that is up accepts them first.
     A service that is asleep, or lies down, has no process to be restarted: its next one is new anyway.
+    `ends_sessions`: sessions end as at a stop, also those that an acceptor has left which is no longer there.
     """
+    ends_sessions = ends_sessions and service.accept is not None
+    if ends_sessions and life.state not in RUNS:
+        return _end_sessions(service, life, now, cause)
     match life.state:
         case State.ASLEEP | State.WAITING | State.STOPPING if life.then is Then.SLEEP:
             return life, ()
         case State.STARTING | State.RUNNING | State.RELOADING:
             told = because(life, cause, detail=detail)
             stopping = begin_stop(service, told, now, Then.START, told.reason)
-            stopping = stopping._replace(failures=0, restarts=0)
+            stopping = stopping._replace(failures=0, restarts=0, keeps_sessions=False if ends_sessions else None)
             if runs(service, life):
                 is_up = life.state is not State.STARTING
                 return begin_drain(stopping, now) if drains and is_up else (stopping, (Act.HANDOVER_SIGNAL,))
@@ -201,6 +223,17 @@ def restart(
             return process_gone(service, stopping, now)
         case _:
             return start(service, life, now, cause)
+
+
+def _end_sessions(service: Service, life: Life, now: float, cause: Cause) -> Transition:
+    """Restart a service whose acceptor is not there, or is ending: its sessions end before the next one starts."""
+    if life.state is State.STOPPING:
+        again, acts = (life, ()) if life.then is Then.SLEEP else start(service, life, now, cause)
+        return again._replace(keeps_sessions=False), acts
+    told = because(asked_from_rest(life, now) if life.state in AT_REST else life, cause)
+    told = told._replace(failures=0, restarts=0, keeps_sessions=False)
+    then = Then.SLEEP if service.demand else Then.START
+    return begin_stop(service, told, now, then, told.reason)._replace(step=Step.EXEC), (Act.END_LEFT,)
 
 
 def reset(service: Service, life: Life, now: float) -> Transition:

@@ -14,7 +14,7 @@ class Up(NamedTuple):
     """An order to be up. `renew`: a service that has a process gets another one. `sleeps`: it is to be asleep.
 
     `needed_by` is empty for a service that was requested by name. `detail` is a sentence that says more than
-    `cause`, if there is one.
+    `cause`, if there is one. `ends_sessions`: a renewed service with `accept` ends its sessions as well.
     """
 
     renew: bool
@@ -22,6 +22,7 @@ class Up(NamedTuple):
     needed_by: str = ""
     detail: str = ""
     sleeps: bool = False
+    ends_sessions: bool = False
 
 
 class Down(NamedTuple):

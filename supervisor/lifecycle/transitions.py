@@ -53,6 +53,7 @@ def enter(life: Life, state: State, now: float, reason: str, deadline: float | N
         came_up=now if life.came_up is None and state is State.DONE else life.came_up,
         set_up=life.set_up and state in WITH_PROCESS,
         kept=(life.kept or has_executed(life)) and state not in (State.STOPPED, State.DONE),
+        keeps_sessions=life.keeps_sessions if state in (State.STOPPING, State.STOPPED) else None,
     )
 
 
@@ -137,7 +138,8 @@ def keeps_on(life: Life, now: float, reason: str) -> Transition:
 def give_up(service: Service, life: Life, now: float, reason: str) -> Transition:
     """Fail a service for good; what it keeps stays until a stop."""
     failed = enter(life, State.FAILED, now, reason)
-    return failed._replace(kept=keeps(service, failed)), (Act.RELEASE,)
+    outlived = True if service.accept is not None else None
+    return failed._replace(kept=keeps(service, failed), keeps_sessions=outlived), (Act.RELEASE,)
 
 
 def wait_again(life: Life, now: float) -> Life:

@@ -155,8 +155,9 @@ class Manager:
             self.event(unit, machine.alive)  # spawnd could not hear watchdog messages meanwhile
             if unit.ended_clean is not None:
                 self.ended(unit)
-        left = [order for order in under_way["stops"] if order[0] in self.units]  # the others have stopped just now
-        self._stops.add_all((self.units[name], Cause(cause), other) for name, cause, other in left)
+        # the others have stopped just now; an older spawnd has written three fields
+        left = [(*order, False)[:4] for order in under_way["stops"] if order[0] in self.units]
+        self._stops.add_all((self.units[name], Cause(cause), *rest) for name, cause, *rest in left)
         self.sweep()
         self.children.reap()
 
@@ -232,16 +233,17 @@ class Manager:
         """Carry out the orders of a transaction."""
         for name in transaction.up:
             self._stops.cancel(self.units[name])
-        self._stops.add_all((self.units[name], down.cause, down.other) for name, down in transaction.down.items())
+        downs = transaction.down.items()
+        self._stops.add_all((self.units[name], down.cause, down.other, False) for name, down in downs)
         for name, rival in transaction.displaced.items():
             self.event(self.units[name], machine.start)
             self.event(self.units[name], machine.stop, Cause.CONFLICT, rival)
         for name, up in transaction.up.items():
-            if up.sleeps:
+            if up.sleeps and not up.ends_sessions:
                 self.event(self.units[name], machine.sleep)
             elif up.renew:
                 unit = self.units[name]
-                self.event(unit, machine.restart, up.cause, up.detail, unit.table.is_awaited)
+                self.event(unit, machine.restart, up.cause, up.detail, unit.table.is_awaited, up.ends_sessions)
             else:
                 self.event(self.units[name], machine.start, up.cause)
 
@@ -254,21 +256,25 @@ class Manager:
         self.bring_up(names, renew=False, cause=Cause.START)
 
     def bring_up(
-        self, names: Iterable[str], renew: bool, cause: Cause, detail: str = "", ordered: bool = False
-    ) -> None:
+        self, names: Iterable[str], renew: bool, cause: Cause, detail: str = "", ordered: bool = False,
+        ends_sessions: bool = False,
+    ) -> None:  # fmt: skip
         """Start services with what they depend on. `renew`: those that run are restarted. `ordered`: none sleeps."""
         if self.shutting_down:
             return
         transaction = Transaction(self.standing())
         transaction.bring_up((name for name in names if not self.units[name].removed), renew, cause, ordered)
-        if detail:
+        if detail or ends_sessions:
             for name, up in transaction.up.items():
-                transaction.up[name] = up if up.needed_by else up._replace(detail=detail)
+                if not up.needed_by:
+                    transaction.up[name] = up._replace(detail=detail, ends_sessions=ends_sessions and up.renew)
         self.move(transaction)
 
-    def stop(self, names: Iterable[str], cause: Cause = Cause.STOP, other: str = "") -> None:
+    def stop(
+        self, names: Iterable[str], cause: Cause = Cause.STOP, other: str = "", keeps_sessions: bool = False
+    ) -> None:
         """Stop services, dependants first; `other` is the service that the cause is about."""
-        self._stops.add([self.units[name] for name in names if name in self.units], cause, other)
+        self._stops.add([self.units[name] for name in names if name in self.units], cause, other, keeps_sessions)
 
     def is_to_stop(self, name: str) -> bool:
         """Whether the unit has been ordered to stop, and that has neither succeeded nor failed."""
@@ -278,9 +284,9 @@ class Manager:
         """Whether the unit is not at rest, or will leave it because its last stop has failed and it is to stop."""
         return unit.life.state not in AT_REST or self._stops.is_pending(unit)
 
-    def restart(self, names: Iterable[str], cause: Cause = Cause.RESTART) -> None:
+    def restart(self, names: Iterable[str], cause: Cause = Cause.RESTART, ends_sessions: bool = False) -> None:
         """Restart services that run or are about to, and start the others with their dependencies."""
-        self.bring_up(names, renew=True, cause=cause)
+        self.bring_up(names, renew=True, cause=cause, ends_sessions=ends_sessions)
 
     def renew(self, names: Iterable[str], cause: Cause, detail: str = "") -> None:
         """Restart services as a signal does: services that are down, or are going down for good, stay down."""

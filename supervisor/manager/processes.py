@@ -248,10 +248,10 @@ class Processes:
             self._owner.exited(unit, False, "it has no process")
         elif isinstance(unit.rest, Background):
             unit.rest.kill()
+        elif unit.rest is not None:  # what was told to end, even if it would live on after the present order
+            self._kill_rest(unit, unit.rest)
         elif spares_others(unit.service, unit.life):
             self.signal(unit, signal.SIGKILL)
-        elif unit.rest is not None:
-            self._kill_rest(unit, unit.rest)
         else:
             if unit.run is not None:
                 _kill_group(unit, unit.run)
@@ -270,19 +270,27 @@ class Processes:
                 Again(self._loop, lambda _is_overdue: self._kill_rest(unit, rest))
 
     def release(self, unit: Unit) -> None:
-        """End the remaining processes of a unit without a main process, and close its descriptors."""
+        """End the remaining processes of a unit without a main process, and close its descriptors.
+
+        Sessions that are to live on stay in its cgroup, in the table of its store, and known by pid.
+        """
         unit.status_text = unit.disconnected = ""
         self._launcher.plans.pop(unit.name, None)
-        steps: list[Callable[[], None]] = [unit.table.close, unit.store.clear]
+        keeps = bool(unit.life.keeps_sessions)
+        steps: list[Callable[[], None]] = [unit.table.close]
+        if not keeps:
+            steps.append(unit.store.clear)
         if unit.receiver is not None:
             steps.append(partial(self._launcher.drop_receiver, unit))
         if unit in self.side_calls.reloads:
             steps.insert(0, self.side_calls.reloads[unit].cancel)
-        if unit.leftover_pids:
+        if unit.leftover_pids and not keeps:
             steps.append(partial(self._kin.kill, unit))
         for step in steps:
             with logged(unit):
                 step()
+        if keeps:
+            return
         if unit.cgroup is None:
             self.aftermath.end_strays(unit)
         else:

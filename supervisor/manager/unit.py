@@ -347,19 +347,19 @@ class Leaving:
         return None
 
 
-Order = tuple[Unit, Cause, str]  # the unit, why it stops, and the service that the cause is about, if any
+# the unit, why it stops, the service that the cause is about, if any, and whether its sessions live on
+Order = tuple[Unit, Cause, str, bool]
 
 
 class Stops:
     """The services that have been ordered to stop and have not stopped yet.
 
     A service is stopped once all its dependants that are to stop as well have stopped; dependants that are
-    not to stop delay nothing. `later` returns the dependants by name. `stop` gets the unit, the cause, and
-    the service that the cause is about, if any.
+    not to stop delay nothing. `later` returns the dependants by name. `stop` gets the values of an order.
     """
 
     def __init__(
-        self, loop: Loop, later: Callable[[], Mapping[str, set[str]]], stop: Callable[[Unit, Cause, str], None]
+        self, loop: Loop, later: Callable[[], Mapping[str, set[str]]], stop: Callable[[Unit, Cause, str, bool], None]
     ) -> None:
         self._loop = loop
         self._later = later
@@ -368,12 +368,12 @@ class Stops:
         self._told: set[str] = set()  # names of ordered services that have been told to stop
         self._planned = False
 
-    def add(self, units: Iterable[Unit], cause: Cause = Cause.STOP, other: str = "") -> None:
-        """Order these units to stop; units that need not wait stop at once."""
-        self.add_all((unit, cause, other) for unit in units)
+    def add(self, units: Iterable[Unit], cause: Cause = Cause.STOP, other: str = "", keeps: bool = False) -> None:
+        """Order these units to stop for one cause."""
+        self.add_all((unit, cause, other, keeps) for unit in units)
 
     def add_all(self, orders: Iterable[Order]) -> None:
-        """Order stops, each with its own cause; all in one call, so that the first waits for the others."""
+        """Order stops, all in one call, so that the first waits for the others; units that need not wait stop now."""
         new = {order[0].name: order for order in orders if not is_down(order[0].life)}
         if new:
             self._ordered |= new
@@ -393,8 +393,8 @@ class Stops:
         """Whether the unit is to stop, and that has neither succeeded nor failed."""
         return unit.name in self._ordered and not self._is_done(unit)
 
-    def orders(self) -> list[tuple[str, Cause, str]]:
-        """Return the pending orders: name, cause and the service that the cause is about."""
+    def orders(self) -> list[tuple[str, Cause, str, bool]]:
+        """Return the pending orders, each with the name of its unit."""
         return [(name, *order[1:]) for name, order in self._ordered.items() if not self._is_done(order[0])]
 
     def look_soon(self) -> None:

@@ -253,7 +253,7 @@ class TakeOver:
 
         In a cgroup they are found there. Without one their mark proves them.
         """
-        may_have = unit.life.state in (*WITH_PROCESS, State.WAITING, State.BACKOFF)
+        may_have = unit.life.keeps_sessions or unit.life.state in (*WITH_PROCESS, State.WAITING, State.BACKOFF)
         if unit.service.accept is None or not may_have or unit.run is not None or unit.session_table is not None:
             return
         with logged(unit):

@@ -407,6 +407,60 @@ def test_sessions_in_a_cgroup_are_found_again_after_a_loss_with_the_acceptor(
     sessions_are_found_again(run(spawnd, folder, f'_SUPERVISOR = {{ cgroup = "{subtree}" }}\n'))
 
 
+@pytest.mark.parametrize("change", ["start", "reexec", "loss"])
+def test_sessions_may_outlive_a_stop(spawnd: Start, folder: Any, change: str) -> None:
+    daemon = run(spawnd, folder)
+    with Client(path(daemon, "few")).hear() as one, Client(path(daemon, "few")).hear() as other:
+        assert daemon.ctl("stop", "--keep-sessions", "few").stdout == "few: stopped\n"
+        match change:
+            case "reexec":
+                daemon.ctl("reexec")
+            case "loss":
+                daemon.lose()
+                daemon.again()
+        assert daemon.state("few") == "stopped"
+        assert one.is_served()
+        assert other.is_served()
+        rows = json.loads(daemon.ctl("sessions", "--json", "few").stdout)
+        assert {row["pid"] for row in rows} == {one.pid, other.pid}
+        assert {row["peer"] == "unknown" for row in rows} == {change == "loss"}  # of the table, too
+        assert status(daemon, "few")["sessions"] == 2
+        if change == "start":
+            daemon.ctl("start", "few")
+            with Client(path(daemon, "few")) as third:  # the next acceptor counts them
+                assert third.is_cut()
+        daemon.ctl("stop", "few")
+        assert one.is_cut()
+        assert other.is_cut()
+        assert daemon.ctl("sessions", "few").stdout == "No sessions\n"
+
+
+def test_a_start_during_a_stop_waits_for_the_end_of_the_sessions(accepting: Daemon) -> None:
+    with Client(path(accepting, "stubborn")).hear() as client:
+        accepting.ctl("stop", "--no-wait", "stubborn")
+        accepting.wait_state("stubborn", "stopping")
+        assert accepting.ctl("start", "stubborn").returncode == 0
+        assert client.is_cut()
+        assert accepting.state("stubborn") == "running"
+
+
+def test_a_restart_may_end_the_sessions(accepting: Daemon) -> None:
+    for name in ("unix", "stubborn"):
+        with Client(path(accepting, name)).hear() as one:
+            before = accepting.wait_running(name)
+            accepting.ctl("restart", name)
+            assert one.is_served()
+            assert accepting.ctl("restart", "--sessions", name).returncode == 0
+            assert one.is_cut()
+            accepting.wait_running(name, other_than=before)
+        with Client(path(accepting, name)).hear() as one:
+            assert accepting.ctl("sleep", name).stdout == f"{name}: asleep\n"
+            assert one.is_served()
+            accepting.ctl("restart", "--sessions", name)
+            assert one.is_cut()
+            wait_until(lambda name=name: accepting.state(name) == "asleep", "the service to sleep")  # type: ignore[misc]
+
+
 def test_sessions_outlive_a_definition_without_accept(spawnd: Start, folder: Any) -> None:
     daemon = run(spawnd, folder)
     with Client(path(daemon, "unix")).hear() as client:

@@ -16,8 +16,10 @@ def run(pending: PendingCall, core: Core) -> None:
 
 
 def restart(pending: PendingCall, core: Core) -> None:
-    order = take_order(pending, core, Parameters(pending.call.parameters))
+    parameters = Parameters(pending.call.parameters)
+    ends = parameters.boolean("sessions")
+    order = take_order(pending, core, parameters, detail="with the sessions" if ends else "")
     units, before = core.manager.units, pending.memo
     pending.once(lambda: before.update({name: units[name].life.starts for name in order.names}))
-    pending.once(lambda: core.manager.restart(order.names))
+    pending.once(lambda: core.manager.restart(order.names, ends_sessions=ends))
     answer(pending, core, order, lambda unit: restarted(unit.service, unit.life, units, before.get(unit.name, 0)))

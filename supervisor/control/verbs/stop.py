@@ -17,7 +17,8 @@ from supervisor.varlink.pending_call import PendingCall
 def run(pending: PendingCall, core: Core) -> None:
     parameters = Parameters(pending.call.parameters)
     cascade, alone = parameters.boolean("cascade"), parameters.boolean("alone")
-    order = take_order(pending, core, parameters)
+    keeps = parameters.boolean("keep_sessions")
+    order = take_order(pending, core, parameters, detail="without its sessions" if keeps else "")
     if not alone:
         order = _with_others(pending, core, order, cascade)
     going_down: dict[str, bool] = pending.memo.setdefault("going_down", {})
@@ -29,7 +30,7 @@ def run(pending: PendingCall, core: Core) -> None:
             return None  # its last stop has failed, and the next one waits for dependents
         return stopped(unit.life, unit.name in going_down)
 
-    pending.once(lambda: core.manager.stop(order.names))
+    pending.once(lambda: core.manager.stop(order.names, keeps_sessions=keeps))
     answer(pending, core, order, judge)
 
 

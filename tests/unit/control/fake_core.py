@@ -97,8 +97,8 @@ class FakeCore:
         for name in needed(names, self.services()):
             self.event(name, machine.start)
 
-    def stop(self, names: Sequence[str]) -> None:
-        self.asked.append(("stop", list(names)))
+    def stop(self, names: Sequence[str], *, keeps_sessions: bool = False) -> None:
+        self.asked.append(("stop without sessions" if keeps_sessions else "stop", list(names)))
         for name in names:
             self.event(name, machine.stop)
 
@@ -110,8 +110,8 @@ class FakeCore:
         for name in names:
             self.event(name, machine.sleep)
 
-    def restart(self, names: Sequence[str]) -> None:
-        self.asked.append(("restart", list(names)))
+    def restart(self, names: Sequence[str], *, ends_sessions: bool = False) -> None:
+        self.asked.append(("restart with sessions" if ends_sessions else "restart", list(names)))
         for name in names:
             self.event(name, machine.restart)
 

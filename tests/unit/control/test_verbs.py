@@ -97,6 +97,15 @@ def test_start_waits_until_it_runs(bench: Bench) -> None:
     assert client.results() == {"web": (True, "running", "")}
 
 
+def test_orders_may_be_about_sessions(bench: Bench) -> None:
+    client = bench.connect()
+    client.call("io.spawnd.Restart", names=["web"], sessions=True)
+    client.results()
+    client.call("io.spawnd.Stop", names=["web"], keep_sessions=True)
+    client.results()
+    assert bench.core.asked == [("restart with sessions", ["web"]), ("stop without sessions", ["web"])]
+
+
 def test_start_without_waiting(bench: Bench) -> None:
     bench.core.plans["web"] = "hangs"
     client = bench.connect()

@@ -124,6 +124,14 @@ def test_status_tells_who_got_no_session() -> None:
     assert refused({}) == unserved({}) == ""  # of an older spawnd
 
 
+def test_orders_about_sessions(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    supervise()
+    assert spawnctl("start", "web") == ExitCode.DONE
+    assert spawnctl("restart", "--sessions", "web") == ExitCode.DONE
+    assert spawnctl("stop", "--keep-sessions", "web") == ExitCode.DONE
+    assert capsys.readouterr().out == "web: running\nweb: running\nweb: stopped\n"
+
+
 def test_orders(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise()
     assert spawnctl("start", "web", "qotd") == ExitCode.DONE

@@ -16,6 +16,7 @@ from supervisor.lifecycle.life import (
     State,
     Then,
     comes_up,
+    is_down,
     is_wanted,
     lets_end,
     lies_down,
@@ -54,6 +55,70 @@ def test_sessions_outlive_their_acceptor_until_a_stop() -> None:
         assert case.life.state is State.STOPPING
         assert spares_others(case.service, case.life) is spares
         assert lets_end(case.service, case.life) is not spares
+
+
+def test_an_order_says_what_becomes_of_sessions() -> None:
+    case = on_demand(accept=Accept()).running()
+    case(machine.restart, Cause.RESTART, "", False, True)
+    assert (spares_others(case.service, case.life), lets_end(case.service, case.life)) == (False, True)
+    assert case.exited(clean=True) == (State.WAITING, ())
+    assert (case.life.then, case.life.keeps_sessions) == (Then.START, None)
+    case = on_demand(accept=Accept()).running()
+    case(machine.stop, Cause.STOP, "", True)
+    assert (spares_others(case.service, case.life), lets_end(case.service, case.life)) == (True, False)
+    assert case.exited(clean=True) == (State.STOPPED, (Act.RELEASE,))
+    assert case.life.keeps_sessions
+    assert not is_down(case.life)
+    assert case(machine.stop, Cause.STOP, "", True) == (State.STOPPED, (Act.RELEASE,))
+    assert case.life.keeps_sessions
+    assert case(machine.stop) == (State.STOPPING, (Act.END_LEFT,))
+    assert (spares_others(case.service, case.life), lets_end(case.service, case.life)) == (False, True)
+    assert case.exited(clean=False) == (State.STOPPED, (Act.RELEASE,))
+    assert is_down(case.life)
+
+
+def test_the_last_order_says_what_becomes_of_sessions() -> None:
+    case = on_demand(accept=Accept()).running()
+    case(machine.stop, Cause.STOP, "", True)
+    case(machine.stop)
+    assert not spares_others(case.service, case.life)
+    case(machine.start)
+    assert spares_others(case.service, case.life)
+    case(machine.restart, Cause.RESTART, "", False, True)
+    assert not spares_others(case.service, case.life)
+
+
+@pytest.mark.parametrize("is_up_again", [True, False])
+def test_sessions_outlive_a_service_that_has_failed_for_good(is_up_again: bool) -> None:
+    case = Case(demand=True, accept=Accept(), start_limit=1).running()
+    assert case.exited(clean=False) == (State.FAILED, (Act.RELEASE,))
+    assert case.life.keeps_sessions
+    if is_up_again:
+        assert case(machine.start) == (State.WAITING, ())
+        assert case.life.keeps_sessions is None
+    else:
+        case(machine.reset)
+        assert case.life.keeps_sessions
+        assert case(machine.stop) == (State.STOPPING, (Act.END_LEFT,))
+
+
+@pytest.mark.parametrize("state", [State.ASLEEP, State.BACKOFF, State.WAITING, State.STOPPED])
+def test_a_restart_ends_sessions_without_an_acceptor(state: State) -> None:
+    case = on_demand(accept=Accept())
+    case.life = CASES[state]().life
+    assert case(machine.restart, Cause.RESTART, "", False, True) == (State.STOPPING, (Act.END_LEFT,))
+    assert (spares_others(case.service, case.life), lets_end(case.service, case.life)) == (False, True)
+    assert case.exited(clean=False) == (State.WAITING, ())
+    assert case.life.then is Then.SLEEP
+
+
+def test_only_sessions_are_kept() -> None:
+    case = on_demand().running()
+    case(machine.stop, Cause.STOP, "", True)
+    assert case.life.keeps_sessions is None
+    case = on_demand().running()
+    case(machine.restart, Cause.RESTART, "", False, True)
+    assert case.life.keeps_sessions is None
 
 
 def asleep(**keys: object) -> Case:
