@@ -44,12 +44,11 @@ from supervisor.process.held_descriptors import OPENED
 from supervisor.process.network_namespace import namespace_of_process
 from supervisor.process.paths import Sight, read_moved
 from supervisor.process.run import Role, Run
-from supervisor.process.survivor import has_ended, is_same
+from supervisor.process.survivor import Doubt
 
 STARTS = (Role.CHECK, Role.START, Role.RESTART, Role.MAIN)  # roles of the first process of a start
 READY_PAUSE = 0.1  # seconds from the close of a ready_fd until the failure of a process that lives on
 NOTIFICATIONS = 64  # of one service in a turn of the loop, so that it does not delay the others
-DOUBT_PAUSE = 2.0  # seconds between two looks at a process in doubt
 
 
 class Owner(Listener, Protocol):
@@ -478,28 +477,3 @@ def _kill_group(unit: Unit, run: Run) -> None:
         run.kill(signal.SIGKILL)
     else:
         run.kill_group()
-
-
-class Doubt:
-    """Repeated check whether a main process of an earlier spawnd is still the same process.
-
-    Stops when the process ends or is identified. Calls `disproved` if its pid now belongs to another process.
-    """
-
-    def __init__(self, loop: Loop, run: Run, disproved: Callable[[], None]) -> None:
-        self._loop = loop
-        self._run = run
-        self._disproved = disproved
-        loop.call_later(DOUBT_PAUSE, self._look)
-
-    def _look(self) -> None:
-        run = self._run
-        if run.pidfd < 0 or has_ended(run.pidfd):
-            return  # its end is handled elsewhere
-        is_its = is_same(run.pidfd, run.pid, run.started)
-        if is_its is None:
-            self._loop.call_later(DOUBT_PAUSE, self._look)
-        elif is_its:
-            run.be_sure()
-        else:
-            self._disproved()

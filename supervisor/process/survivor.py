@@ -21,11 +21,13 @@ from supervisor.linux.file_status import number_of_pidfd
 from supervisor.linux.open_files import LONGEST_LOOK, PIPE, OpenFiles, identity, is_unique
 from supervisor.linux.pipe_call import open_end
 from supervisor.log.logger import log
+from supervisor.loop.loop import Loop
 from supervisor.notify.safe_close import Closer, WhenReaped
 from supervisor.notify.untrusted import MAX_DESCRIPTORS, Seen, fetch_elsewhere, receive_descriptors
 from supervisor.process.pids import read_process
 from supervisor.process.run import Run
 
+DOUBT_PAUSE = 2.0  # seconds between two looks at a process in doubt
 MOST_SAME = 16  # descriptors compared by kcmp(2), where nothing else tells them apart: each takes a child
 
 
@@ -257,3 +259,28 @@ class SurvivorFiles:
                 return fd
         self._closer.close([fd])  # the number was reused since it was read
         return None
+
+
+class Doubt:
+    """Repeated check whether a main process of an earlier spawnd is still the same process.
+
+    Stops when the process ends or is identified. Calls `disproved` if its pid now belongs to another process.
+    """
+
+    def __init__(self, loop: Loop, run: Run, disproved: Callable[[], None]) -> None:
+        self._loop = loop
+        self._run = run
+        self._disproved = disproved
+        loop.call_later(DOUBT_PAUSE, self._look)
+
+    def _look(self) -> None:
+        run = self._run
+        if run.pidfd < 0 or has_ended(run.pidfd):
+            return  # its end is handled elsewhere
+        is_its = is_same(run.pidfd, run.pid, run.started)
+        if is_its is None:
+            self._loop.call_later(DOUBT_PAUSE, self._look)
+        elif is_its:
+            run.be_sure()
+        else:
+            self._disproved()

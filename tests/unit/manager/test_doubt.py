@@ -6,9 +6,8 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from supervisor.manager.processes import Doubt
 from supervisor.process.run import Run
-from supervisor.process.survivor import has_ended
+from supervisor.process.survivor import Doubt, has_ended
 from tests.unit.waiting import child_process, wait_until
 
 if TYPE_CHECKING:
