@@ -37,7 +37,7 @@ from supervisor.log.logger import log, notice
 from supervisor.log.output import Outputs
 from supervisor.loop.loop import Loop, Timer
 from supervisor.manager import functions
-from supervisor.manager.background import Background
+from supervisor.manager.background import Background, PidFiles
 from supervisor.manager.emptying import Again, Emptying, Parting
 from supervisor.manager.kin import Kin
 from supervisor.manager.unit import Unit
@@ -90,6 +90,7 @@ class Aftermath:
         self._take_over = take_over
         self._outputs = outputs
         self._marks = MarkReader(loop, children)
+        self._pid_files = PidFiles(loop, children)
         self._strays = Strays(loop, children, self._marks, self._others, self._sought, self._tell_left)
 
     def end(self, unit: Unit, clean: bool) -> None:
@@ -189,6 +190,7 @@ class Aftermath:
         unit.is_sought = unit.ended_clean = True
         unit.rest = search = Background(
             self._loop,
+            self._pid_files,
             unit.service,
             partial(self._know_orphans, unit),
             partial(self._in_background, unit),

@@ -4,18 +4,60 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from supervisor.definitions.service import Service
 from supervisor.errors import StepError
 from supervisor.lifecycle.wording import misled, several, unread
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop, Timer
+from supervisor.process.children import AnsweringChild, Children
 from supervisor.process.files import rights_of
-from supervisor.process.marks import may_name, name_of, read_pid_file, tops
+from supervisor.process.marks import may_name, name_of, parse_pid_file, tell_pid_file, tops
 from supervisor.process.pids import Process
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.2  # seconds between two looks; the pause doubles each time
 SETTLED = 0.1  # seconds without a change until the only process, or the lack of any, counts: a daemon may fork twice
+READ_LIMIT = 1.0  # seconds for a child to read a pid file
+NO_ANSWER = "its file system does not answer"
+
+Named = tuple[int, bool] | OSError  # the number in a pid file, and whether root alone may write to the file
+
+
+class PidFiles:
+    """Reads pid files in children, as a file system may never answer: one child at a time for each service."""
+
+    def __init__(self, loop: Loop, children: Children) -> None:
+        self._loop = loop
+        self._children = children
+        self._reading: dict[tuple[str, str], AnsweringChild] = {}  # by service and path; those that hang stay
+
+    def read(self, service: Service, done: Callable[[Named], None]) -> None:
+        """Read the pid file of a service; the loop calls `done` once, after `READ_LIMIT` at the latest."""
+        key = service.name, service.pid_file
+        before = self._reading.get(key)
+        if before is not None and not before.is_gone:
+            self._loop.call_soon(partial(done, TimeoutError(errno.ETIMEDOUT, NO_ANSWER)))
+            return
+
+        def answered(answer: bytes, in_time: bool) -> None:
+            if in_time:
+                del self._reading[key]
+            done(_named(answer, in_time))
+
+        rights = rights_of(service)
+        tell = partial(tell_pid_file, path=service.pid_file, rights=rights)
+        try:
+            self._reading[key] = AnsweringChild(self._loop, self._children, tell, READ_LIMIT, answered)
+        except OSError as error:
+            self._loop.call_soon(partial(done, error))
+
+
+def _named(answer: bytes, in_time: bool) -> Named:
+    try:
+        return parse_pid_file(answer) if in_time else TimeoutError(errno.ETIMEDOUT, NO_ANSWER)
+    except OSError as error:
+        return error
 
 
 class Background:
@@ -31,6 +73,7 @@ class Background:
     def __init__(
         self,
         loop: Loop,
+        pid_files: PidFiles,
         service: Service,
         prepare: Callable[[Callable[[], None]], None],
         find: Callable[[], Mapping[int, Process]],
@@ -39,7 +82,9 @@ class Background:
         give_up: Callable[[], None],
     ) -> None:
         self._loop = loop
+        self._pid_files = pid_files
         self._service = service
+        self._named: Named | None = None  # by the pid file, when it was last read
         self._prepare = prepare
         self._find = find
         self._find_unproven = find_unproven
@@ -70,7 +115,15 @@ class Background:
 
     def _begin(self) -> None:
         self._is_looking = True
-        self._prepare(self._look)
+        if self._service.pid_file:
+            self._pid_files.read(self._service, self._take_named)
+        else:
+            self._prepare(self._look)
+
+    def _take_named(self, named: Named) -> None:
+        self._named = named
+        if not self._is_over:
+            self._prepare(self._look)
 
     def _look(self) -> None:
         if self._is_over:
@@ -98,10 +151,10 @@ class Background:
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _choose(self, processes: Mapping[int, Process], unproven: Mapping[int, Process]) -> Process | None:
-        if self._service.pid_file:
+        if self._named is not None:
             if processes or unproven:
                 self._only = None
-            return self._named(self._service.pid_file, processes, unproven)
+            return self._find_named(self._named, processes, unproven)
         candidates = tops(processes)
         if len(candidates) != 1:
             self.undecided = several(len(candidates)) if candidates else ""
@@ -111,17 +164,17 @@ class Background:
             return None
         return candidates[0] if self._is_settled((candidates[0].pid, candidates[0].started)) else None
 
-    def _named(
-        self, path: str, processes: Mapping[int, Process], unproven: Mapping[int, Process]
+    def _find_named(
+        self, named: Named, processes: Mapping[int, Process], unproven: Mapping[int, Process]
     ) -> Process | None:
         """Return the process of the service that its pid file names."""
-        try:
-            pid, is_roots = read_pid_file(path, rights_of(self._service))
-        except OSError as error:
-            self.undecided = unread(path, error.strerror or str(error))
-            if error.errno != errno.ENOENT:  # else the file is not written yet
+        path = self._service.pid_file
+        if isinstance(named, OSError):
+            self.undecided = unread(path, named.strerror or str(named))
+            if named.errno != errno.ENOENT:  # else the file is not written yet
                 self._tell()
             return None
+        pid, is_roots = named
         found = processes.get(pid)
         if found is None and pid in unproven and may_name(self._service, pid, is_roots=is_roots):
             found = unproven[pid]

@@ -213,7 +213,8 @@ def _wait(pid: int) -> Exit:
 class AnsweringChild:
     """A child that answers; calls `done` once, from the loop, after `limit` seconds at the latest.
 
-    The child has the descriptors `kept`. Owns the pipe. Raises OSError, and then `done` is not called.
+    The child has the descriptors `kept`. Owns the pipe. Raises OSError, and then `done` is not called. A child that
+    was late and is killed may stay for as long as a system call of it takes, until it `is_gone`.
     """
 
     def __init__(
@@ -228,6 +229,7 @@ class AnsweringChild:
         self._loop = loop
         self._done = done
         self._data = b""
+        self.is_gone = False
         self._pid, self._fd = start_child(answer, kept)
         children.register(self._pid, self)
         try:
@@ -267,6 +269,7 @@ class AnsweringChild:
         self._receive()
 
     def reaped(self, pid: int, exit: Exit) -> None:
+        self.is_gone = True
         if self._fd >= 0:
             self._end(in_time=True)
 

@@ -13,6 +13,7 @@ Marks also identify the processes of daemons that go into the background, and th
 from __future__ import annotations
 
 import errno
+import json
 import os
 import select
 import stat
@@ -270,6 +271,26 @@ def read_pid_file(path: str, rights: Rights) -> tuple[int, bool]:
     if not text.isdigit() or len(text) > 10:
         raise OSError(errno.EINVAL, "no process id is in it")
     return int(text), status.st_uid == 0 and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def tell_pid_file(fd: int, path: str, rights: Rights) -> None:
+    """Write the result of `read_pid_file` to `fd`, for `parse_pid_file`; a child does this, as it may block."""
+    try:
+        found: tuple[int, bool] | tuple[int, str] = read_pid_file(path, rights)
+    except OSError as error:
+        found = -(error.errno or errno.EIO), error.strerror or str(error)
+    with open(fd, "wb") as pipe:
+        pipe.write(json.dumps(found).encode())
+
+
+def parse_pid_file(answer: bytes) -> tuple[int, bool]:
+    """Return what `read_pid_file` returned in the child, or raise its OSError."""
+    if not answer:
+        raise OSError(errno.EIO, "the process that reads it has ended")
+    number, rest = json.loads(answer)
+    if number < 0:
+        raise OSError(-number, rest)
+    return number, rest
 
 
 def may_name(service: Service, pid: int, *, is_roots: bool) -> bool:

@@ -89,6 +89,25 @@ def test_a_file_that_hangs_in_its_opening_keeps_nobody_waiting(spawnd: Start, op
     daemon.wait_state("a", "stopped")
 
 
+@pytest.mark.parametrize("opcode", [fuse.LOOKUP, fuse.OPEN, fuse.READ], ids=["lookup", "open", "read"])
+def test_a_pid_file_that_hangs_keeps_nobody_waiting(spawnd: Start, opcode: int) -> None:
+    """One child at a time reads it, however often the service is started."""
+    with fuse.unanswering(opcode) as path:
+        daemonize = 'exec = "/bin/sh", arg = { "-c", "/bin/sleep 100000 &" }, user = "root", forking = true'
+        keys = f'pid_file = "{path}", start_timeout = "4s", stop_timeout = "3s"'
+        daemon = spawnd(f"a = {{ {daemonize}, {keys} }}\nb = {{ {SLEEP} }}")
+        daemon.wait_running("b")
+        said = f"its pid_file '{path}' names no process: its file system does not answer"
+        wait_until(lambda: said in " ".join(daemon.ctl("why", "a").stdout.split()), "what is wrong with the file")
+        for command in (("restart", "b"), ("restart", "--no-wait", "a"), ("list",)):
+            assert daemon.ctl(*command, timeout=HELD_UP).returncode == 0
+        readers = [pid for pid in children(daemon.pid) if command_name(pid) == command_name(daemon.pid)]
+        assert len(readers) == 1
+        assert daemon.ctl("stop", "a", timeout=HELD_UP).returncode == 0
+        daemon.wait_state("a", "stopped")
+        assert daemon.ctl("reexec", timeout=HELD_UP).returncode == 0
+
+
 def test_a_loss_while_a_file_hangs_in_its_opening(spawnd: Start) -> None:
     with fuse.unanswering(fuse.OPEN) as path:
         daemon = spawnd(f"a = {{ {SLEEP}, {FILES['log'].format(path=path)} }}\nb = {{ {SLEEP} }}")
