@@ -1,7 +1,7 @@
 """Descriptors: creation, closing in bulk, comparison, and holes in open files.
 
 C libraries lack functions for some calls, or gained them late, so these are made by number: close_range(2),
-pidfd_getfd(2), openat2(2), kcmp(2).
+pidfd_getfd(2), kcmp(2).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
-import struct
 from enum import IntEnum
 
 from supervisor.linux.libc import check, function
@@ -41,17 +40,6 @@ _KCMP_NUMBERS = {"x86_64": 312, "i686": 349, "armv7l": 378, "ppc64le": 354, "s39
 _NR_KCMP = _KCMP_NUMBERS.get(os.uname().machine, 272)
 _kcmp = function(
     "syscall", ctypes.c_long, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong
-)
-
-# <linux/openat2.h>
-RESOLVE_NO_XDEV = 0x01
-RESOLVE_NO_MAGICLINKS = 0x02
-
-NR_OPENAT2 = 437  # the same on every architecture
-_OPEN_HOW = struct.Struct("=3Q")  # struct open_how: flags, mode, resolve
-
-_openat2 = function(
-    "syscall", ctypes.c_long, ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t
 )
 
 
@@ -127,12 +115,3 @@ def kcmp_files(fd1: int, fd2: int) -> Order:
         return Order(check(_kcmp(_NR_KCMP, pid, pid, KCMP_FILE, fd1, fd2)))
     except (OSError, ValueError):
         return Order.UNKNOWN
-
-
-def openat2(folder: int, path: str, flags: int, resolve: int) -> int:
-    """Open `path`, relative to `folder` (Linux 5.6); the caller owns the descriptor.
-
-    Raises OSError: ELOOP for a link that `resolve` forbids, EXDEV for a mount.
-    """
-    how = _OPEN_HOW.pack(flags, 0, resolve)
-    return check(_openat2(NR_OPENAT2, folder, os.fsencode(path), how, _OPEN_HOW.size), path)

@@ -1,10 +1,11 @@
-"""Calls on pipes that other processes may keep locked, with a time limit, with `pipe_call.c` beside this module.
+"""Calls that other processes may make wait, with a time limit, with `pipe_call.c` beside this module.
 
 A process that writes to a pipe holds its lock during page faults of its buffer. A fault takes forever if the
 page belongs to a FUSE file that is not served, or to userfaultfd(2). Meanwhile read, write, open, FIONREAD
 and the last close of the pipe wait for the lock; poll does not. A read also waits, and holds the lock, if
 splice(2) has put a page of a FUSE file into the pipe, because the kernel asks its server for the page again.
-Therefore a child makes the call, which costs the caller about 0.05 ms.
+Therefore a child makes the call, which costs the caller about 0.05 ms. The same holds for bind(2) of a Unix socket,
+whose path other users may have led to a file system that does not answer.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ ROOM = 65536  # maximal bytes of a read or write: the default capacity of a pipe
 PATIENCE_MS = 5  # for a child that waits for the lock; its result may come later
 SLOW = 0.002  # seconds; after a slower call, the next one is not awaited
 LONGER_MS = 500  # for calls whose late result is useless
+BIND_MS = 50  # for a bind that is blocked, twice
 MOST_UNUSED = 8  # unused memories that are kept for later calls
 PAUSE = 0.1  # seconds between two checks of a child without a pidfd
 
-_READ, _WRITE, _OPEN, _CLOSE = (ord(letter) for letter in "rwoc")
+_READ, _WRITE, _OPEN, _CLOSE, _BIND = (ord(letter) for letter in "rwocb")
 _LOWEST = 3  # above stdin, stdout and stderr
 _NUMBER = struct.Struct("=i")
+_FAMILY = struct.Struct("=H")  # of struct sockaddr_un, whose path follows: unix(7)
+_LONGEST_PATH = 108
 _TAKE = int(socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
 
 
@@ -195,6 +199,21 @@ def close_end(fd: int) -> None:
     call = start_close(fd)
     if not call.has_ended():
         call.leave()
+
+
+def bind_in_time(sock: int, path: str) -> None:
+    """Bind a Unix socket to a path, so that nobody has permissions for its file.
+
+    Raises OSError, TimeoutError if the file system does not answer; the bind may still happen.
+    """
+    name = os.fsencode(path)
+    if len(name) > _LONGEST_PATH:
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+    call = PipeCall(_BIND, sock, data=_FAMILY.pack(socket.AF_UNIX) + name, patience=BIND_MS)
+    if not call.has_ended(BIND_MS):
+        call.leave()
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+    call.result()
 
 
 def reserve() -> None:

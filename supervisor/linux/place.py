@@ -52,6 +52,9 @@ class Place:
     accepted in a folder that all users may write to. None: the files of all users, for a caller that does not
     use their content.
 
+    `is_ours` is whether nobody but root and the user of this process could have changed the way so far: no other
+    user owns a folder on it, or may write to one that is not sticky. Nobody else can mount anything there, either.
+
     `enters` is called before the walk asks a file system anything: with an O_PATH descriptor of each folder and the
     name to be looked up there, and with a descriptor of each folder and file on the way and no name. An exception
     of it ends the walk.
@@ -67,7 +70,9 @@ class Place:
     ) -> None:
         self.folder = os.open(start, _HOLD | os.O_DIRECTORY)
         self.name = "."
+        self.is_ours = True
         self._follows_all = follows_all or os.geteuid() != 0
+        self._shuns_proc = False
         self._owners = None if owners is None else {0, os.geteuid(), *owners}
         self._enters = enters
         self._links_left = MAX_LINKS
@@ -98,6 +103,13 @@ class Place:
                         self._move("/")
                     names.extend(target.split("/")[::-1])
         self.name = names.pop() or "."
+
+    def follow_all(self) -> None:
+        """Follow all links from now on, as the rights of the caller are now those of their owner, but none of `/proc`.
+
+        Links of `/proc` would lead to the open files of this process.
+        """
+        self._follows_all = self._shuns_proc = True
 
     def hold(self) -> int:
         """Return an O_PATH descriptor of the file here, after following links; the caller owns it.
@@ -194,19 +206,23 @@ class Place:
         # O_DIRECTORY also makes an automounter mount the folder
         fd = self._hold(name, os.O_DIRECTORY | nofollow)
         try:
+            status = os.fstat(fd)
             if name not in ("/", ".."):  # these are not entries of the folder
-                self.check_owner(os.fstat(fd), name)
+                self.check_owner(status, name)
         except BaseException:
             os.close(fd)
             raise
         os.close(self.folder)
         self.folder = fd
+        self.is_ours = self.is_ours and status.st_uid in (0, os.geteuid()) and not _is_replaceable_in(status.st_mode)
 
     def _hold(self, name: str, flags: int) -> int:
         self._enters(self.folder, name)
         fd = os.open(name, _HOLD | flags, dir_fd=self.folder)
         try:
             self._enters(fd, "")
+            if self._shuns_proc and is_proc(fd):
+                raise PermissionError(errno.EACCES, "a link of a user leads into /proc")
         except BaseException:
             os.close(fd)
             raise
@@ -240,8 +256,7 @@ class Place:
         if self._follows_all:
             return True
         folder = os.fstat(self.folder)
-        replaceable = folder.st_mode & 0o022 and not folder.st_mode & stat.S_ISVTX
-        return link.st_uid == 0 and folder.st_uid == 0 and not replaceable
+        return link.st_uid == 0 and folder.st_uid == 0 and not _is_replaceable_in(folder.st_mode)
 
     def _here(self, name: str) -> str:
         try:
@@ -249,6 +264,11 @@ class Place:
         except OSError:
             return name  # in a new root, /proc may be missing
         return f"{folder.rstrip('/')}/{name}"
+
+
+def _is_replaceable_in(mode: int) -> bool:
+    """Whether users other than its owner may replace the files of others in a folder."""
+    return bool(mode & 0o022) and not mode & stat.S_ISVTX
 
 
 def _is_shared(mode: int) -> bool:

@@ -15,7 +15,6 @@ and never on an existing file. A spawnd that is not root has no rights to protec
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -26,9 +25,8 @@ from supervisor.definitions.service import Descriptor, Service
 from supervisor.errors import ServedFileError
 from supervisor.linux.capabilities import capget, capset, limit_effective
 from supervisor.linux.credentials import is_dumpable, set_dumpable, setfsgid, setfsuid, setgroups
-from supervisor.linux.descriptors import RESOLVE_NO_MAGICLINKS, RESOLVE_NO_XDEV, openat2
-from supervisor.linux.file_status import PROC_SUPER_MAGIC, SYSFS_MAGIC, file_system_of, is_proc
-from supervisor.linux.place import ALWAYS, Place, UntrustedLink
+from supervisor.linux.file_status import PROC_SUPER_MAGIC, SYSFS_MAGIC, file_system_of
+from supervisor.linux.place import Place, UntrustedLink
 from supervisor.process.failure import step
 from supervisor.process.fork import in_thread
 
@@ -99,14 +97,10 @@ def open_as(
 
         def beyond() -> int:
             with _lent(wanted):
-                return _open_beyond(place.folder, rest, flags, both_ways, stays=is_local is not None)
+                place.follow_all()
+                return place.open(rest, flags, both_ways=both_ways)[0]
 
-        try:
-            return in_thread(beyond, "open")
-        except OSError as error:
-            if error.errno != errno.EXDEV:
-                raise
-            raise ServedFileError(path) from error  # a mount of whatever kind
+        return in_thread(beyond, "open")
 
 
 def refusal(path: str, is_local: IsLocal | None) -> Callable[[int, str], None]:
@@ -117,21 +111,6 @@ def refusal(path: str, is_local: IsLocal | None) -> Callable[[int, str], None]:
             raise ServedFileError(path)
 
     return enter
-
-
-def _open_beyond(folder: int, rest: str, flags: int, both_ways: bool, stays: bool) -> int:
-    """Open the file at the rest of a path; if it `stays`, entering another mount is EXDEV."""
-    resolve = RESOLVE_NO_MAGICLINKS | (RESOLVE_NO_XDEV if stays else 0)
-    held = openat2(folder, rest, os.O_PATH | os.O_CLOEXEC, resolve)
-    try:
-        if is_proc(held):
-            # such a link exposes spawnd's own files
-            raise PermissionError(errno.EACCES, "a link of a user leads into /proc")
-        if both_ways and stat.S_ISFIFO(os.fstat(held).st_mode):
-            flags = os.O_RDWR
-        return os.open(f"/proc/self/fd/{held}", flags | ALWAYS)
-    finally:
-        os.close(held)
 
 
 @contextmanager

@@ -7,7 +7,8 @@ stays, and so does any other kind of file.
 bind(2) takes a path rather than an open folder, and the path must be the real one, because getsockname
 returns it. So the way is checked before (`Place`), and the new file is checked there afterwards. A user who
 wins a race can have an empty socket file without permissions made elsewhere and make the step fail, but
-nothing there is removed or changed.
+nothing there is removed or changed. Where a user could lead the way to a file system that does not answer, a
+child makes the call, and spawnd waits no longer than a tenth of a second for it (`bind_in_time`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import struct
 from collections.abc import Iterator
 
 from supervisor.definitions.service import Descriptor
-from supervisor.errors import StepError
+from supervisor.errors import ServedFileError, StepError
+from supervisor.linux.pipe_call import bind_in_time
 from supervisor.linux.place import Place
 from supervisor.notify.untrusted import may_hold_others
 from supervisor.process.failure import failed, step
@@ -168,7 +170,7 @@ def _open_at_path(sock: socket.socket, spec: Descriptor, rights: Rights | None, 
     with bind, place_for(rights, owner=spec.owner, is_local=is_local, path=spec.path) as place:
         with _known_errno():
             place.enter(spec.path)
-            inode = _bind(sock, spec, place)
+            inode = _bind(sock, spec, place, in_time=is_local is not None and not place.is_ours)
         try:
             _set_owner_and_mode(place, spec, inode)
             _listen(sock, spec)
@@ -179,22 +181,28 @@ def _open_at_path(sock: socket.socket, spec: Descriptor, rights: Rights | None, 
         return inode
 
 
-def _bind(sock: socket.socket, spec: Descriptor, place: Place) -> Inode:
+def _bind(sock: socket.socket, spec: Descriptor, place: Place, in_time: bool) -> Inode:
     try:
-        return _bind_closed(sock, spec.path, place)
+        return _bind_closed(sock, spec.path, place, in_time)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
     _remove_stale(place)
-    return _bind_closed(sock, spec.path, place)
+    return _bind_closed(sock, spec.path, place, in_time)
 
 
-def _bind_closed(sock: socket.socket, path: str, place: Place) -> Inode:
-    umask = os.umask(0o777)
-    try:
-        sock.bind(path)
-    finally:
-        os.umask(umask)
+def _bind_closed(sock: socket.socket, path: str, place: Place, in_time: bool) -> Inode:
+    if in_time:
+        try:
+            bind_in_time(sock.fileno(), path)
+        except TimeoutError as error:
+            raise ServedFileError(path) from error
+    else:
+        umask = os.umask(0o777)
+        try:
+            sock.bind(path)
+        finally:
+            os.umask(umask)
     status = _status(place)
     if not stat.S_ISSOCK(status.st_mode) or stat.S_IMODE(status.st_mode) or status.st_nlink != 1:
         raise OSError(errno.ESTALE, "the socket file was replaced")  # owner and mode must not be set on another file

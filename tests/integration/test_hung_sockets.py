@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import subprocess
 from pathlib import Path
@@ -14,7 +15,9 @@ from tests.daemon import Daemon, wait_until
 from tests.integration.conftest import Start
 from tests.unit.waiting import HELD_UP
 
-SLEEP = 'exec = "/bin/sleep", arg = { "100000" }, user = "root"'
+ROOT = 'user = "root"'
+SLEEP = f'exec = "/bin/sleep", arg = {{ "100000" }}, {ROOT}'
+NOBODY = pwd.getpwnam("nobody")
 pytestmark = pytest.mark.skipif(not fuse.is_possible(), reason="needs FUSE")
 
 
@@ -130,6 +133,24 @@ def test_a_path_behind_an_automounter_keeps_nobody_waiting(spawnd: Start, key: s
         for command in (["restart", "--no-wait", "a"], ["apply"]):
             assert daemon.ctl(*command, timeout=HELD_UP).returncode == 0
         go_on(daemon)
+        assert daemon.ctl("stop", "--no-wait", "a").returncode == 0
+        wait_until(lambda: daemon.state("a") in ("stopping", "stopped"), "the stop")
+    daemon.wait_state("a", "stopped")
+
+
+@pytest.mark.skipif(not automount.is_possible(), reason="needs autofs")
+def test_an_automounter_behind_a_link_of_a_user_keeps_nobody_waiting(spawnd: Start, folder: Path) -> None:
+    app = folder / "app"
+    app.mkdir()
+    os.chown(app, NOBODY.pw_uid, NOBODY.pw_gid)
+    with automount.unanswering() as mounted:
+        (app / "current").symlink_to(mounted)
+        os.lchown(app / "current", NOBODY.pw_uid, NOBODY.pw_gid)
+        key = f'user = "nobody", stdin = file("{app}/current/input", "r")'
+        daemon = spawnd(f"a = {{ {SLEEP.replace(ROOT, key)}, stop_timeout = '1s' }}\nb = {{ {SLEEP} }}")
+        daemon.wait_running("b")
+        go_on(daemon)
+        assert daemon.state("a") == "starting"
         assert daemon.ctl("stop", "--no-wait", "a").returncode == 0
         wait_until(lambda: daemon.state("a") in ("stopping", "stopped"), "the stop")
     daemon.wait_state("a", "stopped")

@@ -15,6 +15,7 @@ from supervisor.errors import ServedFileError
 from supervisor.linux.capabilities import capget
 from supervisor.linux.credentials import is_dumpable, set_dumpable
 from supervisor.linux.namespaces import CLONE_NEWNS, MS_REC, MS_SLAVE, mount, unshare
+from supervisor.notify.untrusted import LocalFileSystems
 from supervisor.process.files import Rights, inode_of, open_as
 from supervisor.process.held_descriptors import close_descriptor, open_descriptor
 from tests.unit.closing import PatientCloser
@@ -246,12 +247,32 @@ def test_nor_behind_a_hard_link(app: Path, server: socket.socket) -> None:
         assert step_error(lambda: open_descriptor(spec, APP)) == ("connect", f"{app}/server", errno.EPERM)
 
 
-def test_a_mount_behind_a_link_of_a_user_is_not_known_to_be_local(app: Path) -> None:
-    """The kernel walks there, so only a path without mounts is."""
-    for name, target in (("here", "../public"), ("there", "/dev/zero")):
-        (app / name).symlink_to(target)
-        os.lchown(app / name, APP.uid, APP.gid)
-    os.close(open_as(str(app / "here"), os.O_RDONLY, APP, is_local=lambda _fd, _name: True))
-    os.close(open_as(str(app / "there"), os.O_RDONLY, APP))
+def test_each_step_beyond_a_link_of_a_user_is_looked_at_before_it_is_made(app: Path) -> None:
+    link(app / "in", "../public")
+    link(app / "there", "in")
+    asked: list[str] = []
+
+    def is_local(_fd: int, name: str) -> bool:
+        asked.append(name)
+        return name != "refused"
+
+    os.close(open_as(str(app / "there"), os.O_RDONLY, APP, is_local=is_local))
+    assert list(dict.fromkeys(name for name in asked if name in ("in", "..", "public"))) == ["in", "..", "public"]
     with pytest.raises(ServedFileError):
-        open_as(str(app / "there"), os.O_RDONLY, APP, is_local=lambda _fd, _name: True)
+        open_as(str(link(app / "away", "refused/file")), os.O_RDONLY, APP, is_local=is_local)
+
+
+def test_a_local_mount_behind_a_link_of_a_user(app: Path) -> None:
+    local = LocalFileSystems()
+    os.close(open_as(str(link(app / "zero", "/dev/zero")), os.O_RDONLY, APP, is_local=local.have))
+    local.close()
+
+
+def test_a_link_of_another_user_in_a_folder_of_all_is_not_followed_there(app: Path) -> None:
+    """As the kernel's protected_symlinks has it."""
+    shared = app.parent / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    (shared / "public").symlink_to("../public")
+    os.lchown(shared / "public", 4321, 4321)
+    assert error_of(lambda: read(link(app / "in", "../shared/public"))) == errno.EACCES

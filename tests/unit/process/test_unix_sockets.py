@@ -2,19 +2,25 @@ from __future__ import annotations
 
 import errno
 import os
+import select
+import signal
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from supervisor.definitions.service import Descriptor
+from supervisor.errors import ServedFileError
 from supervisor.process import sockets
 from supervisor.process.held_descriptors import Opened, close_descriptor, open_descriptor
+from tests import fuse
 from tests.unit.closing import PatientCloser
 from tests.unit.process.forked import in_child, open_numbers, step_error
 from tests.unit.process.requirements import needs_root
+from tests.unit.waiting import HELD_UP
 
 KINDS = ("stream", "dgram", "seqpacket")
 TYPES = {"stream": socket.SOCK_STREAM, "dgram": socket.SOCK_DGRAM, "seqpacket": socket.SOCK_SEQPACKET}
@@ -262,3 +268,71 @@ def test_a_full_backlog_does_not_hold_us_up(tmp_path: Path) -> None:
     )
     close_descriptor(first, PatientCloser())
     close_descriptor(server, PatientCloser())
+
+
+@pytest.fixture
+def theirs(world: Path) -> Path:
+    """A folder of another user, who can mount something there."""
+    world.chmod(0o755)
+    folder = world / "theirs"
+    folder.mkdir()
+    os.chown(folder, 1234, 1234)
+    return folder
+
+
+@needs_root
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_a_folder_of_a_user_it_is_the_same(theirs: Path, kind: str) -> None:
+    path = theirs / "socket"
+    leave_stale("dgram", path)
+    umask, before = os.umask(0o022), open_numbers()
+    opened = open_descriptor(spec(kind, path, mode=0o620, owner=12), is_local=lambda _fd, _name: True)
+    status = path.stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_uid) == (0o620, 12)
+    assert opened.inode == (status.st_dev, status.st_ino)
+    with socket.socket(fileno=os.dup(opened.fd)) as sock:
+        assert sock.getsockname() == str(path)
+    connect(kind, path).close()
+    found = step_error(lambda: open_descriptor(spec(kind, path), is_local=lambda _fd, _name: True))
+    assert found == (f"bind {kind}", str(path), errno.EADDRINUSE)
+    assert open_numbers() - before == {opened.fd}
+    close_descriptor(opened, PatientCloser())
+    assert os.umask(umask) == 0o022
+
+
+@needs_root
+def test_a_path_that_is_too_long_in_a_folder_of_a_user(theirs: Path) -> None:
+    path = theirs / ("x" * 108)
+    found = step_error(lambda: open_descriptor(spec("stream", path), is_local=lambda _fd, _name: True))
+    assert found == ("bind stream", str(path), errno.ENAMETOOLONG)
+
+
+@pytest.mark.skipif(not fuse.is_possible(), reason="needs FUSE")
+def test_a_user_who_exchanges_a_folder_of_the_path_keeps_nobody_waiting(theirs: Path) -> None:
+    """The exchange comes between the look at the path and the bind, which the file system then does not answer."""
+    with fuse.unanswering(fuse.MKNOD) as path:
+
+        def exchange(fd: int, _name: str) -> bool:
+            if os.readlink(f"/proc/self/fd/{fd}") == str(theirs) and not theirs.is_symlink():
+                theirs.rename(theirs.parent / "before")
+                theirs.symlink_to(os.path.dirname(path))
+            return True
+
+        def bind() -> None:
+            with pytest.raises(ServedFileError):
+                open_descriptor(spec("stream", theirs / "socket"), is_local=exchange)
+
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            with suppress(BaseException):
+                bind()
+                status = 0
+            os._exit(status)
+        pidfd = os.pidfd_open(pid)
+        is_in_time = bool(select.select([pidfd], [], [], HELD_UP)[0])
+        os.close(pidfd)
+        os.kill(pid, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert is_in_time
+    assert status == 0
