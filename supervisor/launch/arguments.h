@@ -11,8 +11,14 @@ enum {
 	FIRST_LINE = 256, // bytes of a program that the kernel looks at: BINPRM_BUF_SIZE
 	IS_THERE = 1, // of a program that was not executed, for the report
 	IS_COMMAND_LINE = 2,
-	IS_ON_NOEXEC = 4,
+	UNSEARCHABLE = 1, // what forbids an exec, for the report
+	IRREGULAR = 2,
+	ON_NOEXEC = 3,
+	INEXECUTABLE = 4,
+	OF_INTERPRETER = 8, // that is added
+	MOST_INTERPRETERS = 5, // of interpreters, as in the kernel
 	ST_NOEXEC_ = 8,
+	X_OK_ = 1,
 };
 
 static struct {
@@ -168,11 +174,81 @@ static int is_command_line(const char *path)
 	       is_type(&found, S_IFREG);
 }
 
-static int is_on_noexec(const char *path)
+// Open a program with O_PATH, as the kernel finds it for this process. `walk.folder` is where that ended, for the caller
+// to close: after EACCES, the folder that this process may not search.
+static long find_program(const char *path)
 {
+	long result;
+
+	walk.rights = NULL;
+	walk.follows_all = 1;
+	walk.links_left = MAX_LINKS;
+	copy(walk.rest, path, length_of(path) + 1);
+	walk.folder = (int)call(__NR_openat, AT_FDCWD, (long)"/", HOLD | O_DIRECTORY, 0);
+	result = walk.folder < 0 ? walk.folder : enter();
+	return result < 0 ? result : hold();
+}
+
+static uint64_t what_forbids(long held)
+{
+	struct statx status;
 	struct statfs64 found;
 
-	return call(__NR_statfs, (long)path, (long)&found, 0, 0) == 0 && found.f_flags & ST_NOEXEC_;
+	if (held == -EACCES)
+		return UNSEARCHABLE;
+	if (held < 0 || look_at((int)held, &status) < 0)
+		return 0;
+	if (!is_type(&status, S_IFREG))
+		return IRREGULAR;
+	if (call(__NR_fstatfs, held, (long)&found, 0, 0) == 0 && found.f_flags & ST_NOEXEC_)
+		return ON_NOEXEC;
+	if (call(__NR_faccessat2, held, (long)"", X_OK_, AT_EMPTY_PATH | AT_EACCESS) == -EACCES)
+		return INEXECUTABLE;
+	return 0;
+}
+
+// Return the path of the interpreter that a held file names in its first line, or NULL. Closes the file.
+static const char *interpreter_of(long held)
+{
+	static char line[FIRST_LINE] APART;
+	const long fd = held < 0 ? held : open_held((int)held);
+	const long size = call(__NR_read, fd, (long)line, sizeof line - 1, 0);
+	char *begin = line + 2, *end;
+
+	if (fd >= 0)
+		close_fd(fd);
+	if (size < 2 || !is_same(line, "#!", 2))
+		return NULL;
+	line[size] = '\0';
+	while (is_blank(*begin) && *begin != '\n')
+		begin++;
+	for (end = begin; *end && !is_blank(*end);)
+		end++;
+	*end = '\0';
+	return *begin == '/' ? begin : NULL;
+}
+
+// Find out what forbids an exec: a folder on the way to the program or to its interpreter, or one of these files.
+static void find_forbidden(const char *path, struct failure *failure)
+{
+	static char found[PATH_MAX] APART;
+	uint64_t of_interpreter = 0;
+
+	for (int i = 0; i < MOST_INTERPRETERS && path; i++) {
+		const long held = find_program(path);
+		const uint64_t what = what_forbids(held);
+		const long size = what ? read_path(what == UNSEARCHABLE ? walk.folder : (int)held, found) : 0;
+
+		if (walk.folder >= 0)
+			close_fd(walk.folder);
+		path = interpreter_of(held);
+		if (what) {
+			*failure = (struct failure){ failure->number, "forbidden", found, size > 0 ? (size_t)size : 0,
+						     what | of_interpreter };
+			return;
+		}
+		of_interpreter = OF_INTERPRETER;
+	}
 }
 
 // Report a failed exec with the beginning of the file, which `failure.py` uses for the diagnosis. A filter may end a
@@ -182,9 +258,8 @@ static _Noreturn void fail_to_execute(const char *path, long number)
 	static char begin[FIRST_LINE] APART;
 	struct failure failure = { number, "", "", 0, 0 };
 
-	if (!report.is_filtered && number == EACCES && is_on_noexec(path)) {
-		failure.about = "program";
-		failure.value = IS_ON_NOEXEC;
+	if (!report.is_filtered && number == EACCES) {
+		find_forbidden(path, &failure);
 	} else if (!report.is_filtered && (number == ENOEXEC || number == ENOENT)) {
 		const long fd = call(__NR_openat, AT_FDCWD, (long)path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
 		const long size = call(__NR_read, fd, (long)begin, sizeof begin, 0);

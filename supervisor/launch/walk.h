@@ -31,7 +31,7 @@ struct rights {
 static struct {
 	int folder; // that is held, or -1
 	int follows_all, links_left;
-	const struct rights *rights;
+	const struct rights *rights; // NULL: the owners of files do not matter
 	struct failure failure; // of the last step
 	int is_untrusted; // whether it was a link that a user can have set
 	char rest[LONGEST_NAME]; // the path from here
@@ -52,17 +52,23 @@ static long fails(long number)
 	return number;
 }
 
+// Write the kernel's path of an open file, of PATH_MAX bytes at most, without a NUL. Returns its size or a negative errno.
+static long read_path(int fd, char *path)
+{
+	char link[32] = "/proc/self/fd/";
+	const size_t length = write_digits(link + 14, (uint64_t)fd, 10, 1);
+
+	link[14 + length] = '\0';
+	return call(__NR_readlinkat, AT_FDCWD, (long)link, (long)path, PATH_MAX);
+}
+
 // Return the path of `name` at the present place, or only the name if the folder has no path.
 static void tell_place(const char *name)
 {
 	static char place[LONGEST_NAME] APART;
-	char link[32] = "/proc/self/fd/";
-	size_t length = write_digits(link + 14, (uint64_t)walk.folder, 10, 1);
-	long size;
+	const size_t length = length_of(name);
+	long size = read_path(walk.folder, place);
 
-	link[14 + length] = '\0';
-	size = call(__NR_readlinkat, AT_FDCWD, (long)link, (long)place, PATH_MAX);
-	length = length_of(name);
 	if (size > 0) {
 		if (place[size - 1] != '/')
 			place[size++] = '/';
@@ -101,7 +107,7 @@ static long check_owner(const struct statx *status, const char *name)
 	struct statx folder;
 	long result;
 
-	if (status->stx_uid == 0 || (long)status->stx_uid == call(__NR_geteuid, 0, 0, 0, 0) ||
+	if (!walk.rights || status->stx_uid == 0 || (long)status->stx_uid == call(__NR_geteuid, 0, 0, 0, 0) ||
 	    (walk.rights->are_given && status->stx_uid == walk.rights->uid))
 		return 0;
 	if ((result = look_at(walk.folder, &folder)) < 0)

@@ -26,7 +26,9 @@ from typing import Any
 
 from supervisor.errors import StepError
 
-IS_THERE, IS_COMMAND_LINE, IS_ON_NOEXEC = 1, 2, 4  # of a program that was not executed, as in arguments.h
+# of a program that was not executed, as in arguments.h
+IS_THERE, IS_COMMAND_LINE = 1, 2
+UNSEARCHABLE, IRREGULAR, ON_NOEXEC, INEXECUTABLE, OF_INTERPRETER = 1, 2, 3, 4, 8
 
 
 class step:
@@ -137,6 +139,8 @@ def _cause(message: Mapping[str, Any], number: int) -> str:
             return f"line {value} is not KEY=value"
         case "plan":
             return "the plan is none that this version carries out"
+        case "forbidden":
+            return f"{os.strerror(number)}: {_what_forbids(_whole(message['path']), name, value)}"
         case "program":
             return why_not_executed(_whole(message["path"]), number, os.fsencode(name), value) or os.strerror(number)
     return os.strerror(number)
@@ -148,13 +152,26 @@ def why_not_executed(path: str, number: int, begin: bytes, flags: int) -> str:
     if number == errno.ENOEXEC:
         is_text = begin.isascii() and not any(mark in begin for mark in (b"\0", b"\x7f")) and begin[:2] != b"#!"
         return f"{cause}: its first line has to be like #!/bin/sh" if begin and is_text else ""
-    if flags & IS_ON_NOEXEC:
-        return f"{cause}: its file system is mounted with noexec"
     if flags & IS_THERE:
         return f"the interpreter that it names{_interpreter(begin)}"
     if flags & IS_COMMAND_LINE:
         return f"{cause}, but {path.partition(' ')[0]!r} exists: arguments go into `arg`"
     return ""
+
+
+def _what_forbids(path: str, name: str, value: int) -> str:
+    """Return why the program at `path` may not be executed: `name` is the folder or file, '' where it has no path."""
+    what, is_of_interpreter = value & ~OF_INTERPRETER, bool(value & OF_INTERPRETER)
+    if what == UNSEARCHABLE:
+        where = repr(name) if name else "a directory of its path"
+        return f"its user may not search {where}{', which leads to its interpreter' if is_of_interpreter else ''}"
+    which = "its interpreter" if is_of_interpreter else "" if name == path else "the program"
+    which = f"{which} {name!r}" if which and name else which or "it"
+    if what == IRREGULAR:
+        return f"{which} is no regular file"
+    if what == ON_NOEXEC:
+        return f"{'its file system' if which == 'it' else f'the file system of {which}'} is mounted with noexec"
+    return f"its user may not execute {which}"
 
 
 def _interpreter(begin: bytes) -> str:
