@@ -11,7 +11,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from supervisor import __version__
+from supervisor import __version__, why_not_loaded
 from supervisor.changes.evaluation import Done, Evaluation
 from supervisor.deferred import forget
 from supervisor.definitions.service import Definitions
@@ -60,9 +60,13 @@ def main() -> int:
         return supervise(origin, folder)
     except SpawnError as error:
         log.error("%s", error)
+    except ImportError as error:  # of what is imported while the definitions are evaluated
+        if not (cause := why_not_loaded(error)):
+            raise
+        log.error("%s", cause)
     except OSError as error:
         step = f"use {quoted(error.filename)}" if isinstance(error.filename, str) else "start"
-        log.error("cannot %s: %s", step, error.strerror or error)
+        log.error("%s", why_not_loaded(error) or f"cannot {step}: {error.strerror or error}")
     return EXIT_FAILED
 
 

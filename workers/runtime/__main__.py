@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
+from supervisor import run
 from workers.runtime.start import load
 
 if __name__ == "__main__":
-    sys.exit(load(sys.argv[1])())
+    sys.exit(run(f"worker {sys.argv[1]}", partial(load, sys.argv[1])))
