@@ -10,6 +10,7 @@ import resource
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from errno import ETIMEDOUT
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -42,10 +43,11 @@ Done = Callable[[Definitions | DefinitionsError], None]
 class Evaluation:
     """One evaluation of `paths`; calls `done` once, from the loop. Owns its end of the pipe.
 
-    `digest` adds a digest to the definitions, `programs` a search for programs; both take time. A search that
-    hangs costs only its notices: the child is killed and left behind, as a system call may never end. `before` has the
-    services in force and the files that need not be evaluated again. The child has them by the fork, and this process
-    keeps the objects that it has.
+    `digest` adds a digest to the definitions, `programs` a search for programs; both take time. A child that takes too
+    long is killed and left behind, as a system call may never end; in the search, that costs only its notices. `hangs`
+    is whether such a child, which had not yet read the definitions, is still there. `before` has the services in force
+    and the files that need not be evaluated again. The child has them by the fork, and this process keeps the objects
+    that it has.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Evaluation:
         self._programs = programs
         self._report = ReportReader(before)
         self._size = 0
-        self._failure = ""
+        self.hangs = False
         with watched_pipe(loop, self._on_readable) as (self._read_fd, write_fd):
             self._pid = fork(lambda: _evaluate(paths, write_fd, digest, programs, before), [write_fd])
         children.register(self._pid, self)
@@ -95,32 +97,29 @@ class Evaluation:
         self._report.feed(data)
         if self._programs and self._report.is_complete and not was_complete:
             self._timer.cancel()
-            self._timer = self._loop.limit_later(LOOK_LIMIT, self._leave)
+            self._timer = self._loop.limit_later(LOOK_LIMIT, partial(self._give_up, ""))
         return True
 
     def _too_long(self) -> None:
+        self.hangs = True
         self._give_up(f"took longer than {TIME_LIMIT:g} s")
 
     def _give_up(self, failure: str) -> None:
-        self._failure = self._failure or failure
-        self._loop.unwatch(self._read_fd)
+        """Kill the child, and do not wait for it."""
         os.kill(self._pid, signal.SIGKILL)  # not reaped yet: `reaped` would have ended the timer and the watch
-
-    def _leave(self) -> None:
-        """Kill a child that searches for programs, and do not wait for it."""
-        os.kill(self._pid, signal.SIGKILL)  # not reaped yet: `reaped` would have ended the timer
-        self._end("", final=False)
+        self._end(failure, final=False)
 
     def died(self, pid: int) -> None:
-        while self._read_fd >= 0 and not self._failure and self._read_some():
+        while self._read_fd >= 0 and self._read_some():
             pass
 
     def reaped(self, pid: int, exit: Exit) -> None:
+        self.hangs = False
         if self._read_fd < 0:
             return  # it was left behind
         overtime = exit.signum == signal.SIGPROF
         ended = OVERTIME if overtime else "" if exit == Exit() else f"evaluation {exit.describe()}"
-        self._end(self._failure or ended, final=overtime)
+        self._end(ended, final=overtime)
 
     def _end(self, failure: str, *, final: bool) -> None:
         self._timer.cancel()
@@ -191,6 +190,7 @@ class Evaluations:
         self._quiet: Callable[[], None] | None = None
         self._inspect = inspect
         self._is_looking = False
+        self._last: Evaluation | None = None
         self._result: Definitions | DefinitionsError | None = None
         self._services = services
         self.sights: Sights = {}
@@ -229,7 +229,11 @@ class Evaluations:
         before = Definitions(self._services(), kept=self.kept)
         done = self._evaluated
         try:
-            Evaluation(self._loop, self._children, self._paths, done, digest=True, programs=True, before=before)
+            if self._last is not None and self._last.hangs:
+                raise TimeoutError(ETIMEDOUT, "their file system has not answered the last evaluation yet")
+            self._last = Evaluation(
+                self._loop, self._children, self._paths, done, digest=True, programs=True, before=before
+            )
         except OSError as error:
             failure = DefinitionsError([f"cannot evaluate definitions: {error.strerror}"])
             self._loop.call_soon(partial(self._evaluated, failure))
@@ -240,6 +244,8 @@ class Evaluations:
         self._tell()
 
     def _evaluated(self, result: Definitions | DefinitionsError) -> None:
+        if self._last is not None and not self._last.hangs:
+            self._last = None  # it has the text of all definitions
         if isinstance(result, Definitions):
             self.kept = result.kept
         self._result = result

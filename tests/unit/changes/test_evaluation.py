@@ -18,6 +18,7 @@ from supervisor.definitions.service import Definitions
 from supervisor.errors import DefinitionsError
 from supervisor.loop.loop import Loop
 from supervisor.process.children import Children
+from tests import fuse
 
 PATIENCE = 30.0  # seconds
 
@@ -172,3 +173,30 @@ def test_a_look_for_programs_that_fails_costs_no_more_than_its_notices(
     monkeypatch.setattr(programs, "check_programs", lambda *_: os.abort())
     ((notice,),) = notices_of(world)
     assert notice.startswith("cannot look for programs: evaluation killed by ABRT")
+
+
+@pytest.mark.skipif(not fuse.is_possible(), reason="needs FUSE")
+def test_definitions_whose_file_system_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No signal ends the child, and it is not waited for; nor is there a second one as long as it lives."""
+    monkeypatch.setattr(evaluation, "TIME_LIMIT", 0.2)
+    with fuse.unanswering(fuse.OPEN) as path:
+        world.file.unlink()
+        world.file.symlink_to(path)
+        for who in ("first", "second"):
+            world.evaluations.ask(world.asker(who))
+            world.run_until(lambda: bool(world.told))
+            (told,) = world.told
+            world.told.clear()
+            assert told[0] == who
+            assert ("took longer than 0.2 s" if who == "first" else "has not answered the last") in told[1][0]
+        quiet: list[bool] = []
+        world.evaluations.hold(lambda: quiet.append(True))
+        world.run_until(lambda: bool(quiet))
+        world.evaluations.release()
+    monkeypatch.undo()
+    world.file.unlink()
+    world.define("a")
+    while world.told != [("third", ["a"])]:  # as soon as the child has ended
+        world.told.clear()
+        world.evaluations.ask(world.asker("third"))
+        world.run_until(lambda: bool(world.told))
