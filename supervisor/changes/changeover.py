@@ -115,9 +115,15 @@ def _open_anew(manager: Manager, plan: Plan, sights: Sights, prepared: Prepared)
         if unit.life.state in WITHOUT_PROCESS:
             manager.sleepers.open_anew(unit, seen)
             continue
-        for spec, sight in [(opened.spec, seen[slot]) for slot, opened in unit.table if slot in seen]:
-            if spec.kind in UNIX and not sight.has_room:
-                log.warning("%s: %s %r was %s; the old socket stays", name, spec.kind, spec.path, sight)
+        kept = [
+            f"{opened.spec.kind} {opened.spec.path!r} was {seen[slot]}; the old socket stays"
+            for slot, opened in unit.table
+            if slot in seen and not seen[slot].has_room
+        ]
+        if kept:
+            unit.stale = "; ".join(kept)
+            log.warning("%s: %s", name, unit.stale)
+            manager.touch(unit)
         slots = [slot for slot, opened in unit.table if slot in seen and _counts(opened, seen[slot])]
         if name in plan.transaction.up and name in plan.definitions.services:
             specs = wanted(plan.definitions.services[name])

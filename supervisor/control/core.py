@@ -83,6 +83,10 @@ class Unit(Protocol):
         """Why spawnd has not found the main process of a background daemon yet; otherwise empty."""
 
     @property
+    def stale(self) -> str:
+        """Sockets and files that are no longer at their paths and could not be opened anew, as sentences."""
+
+    @property
     def lacks_control_socket(self) -> bool:
         """Whether the socket that `call` uses is gone from its path."""
 

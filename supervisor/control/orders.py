@@ -177,9 +177,9 @@ def _counters(table: int) -> Counters:
 
 
 def reason(unit: Unit) -> str:
-    """Return the reason for its state, with what else an operator has to know: held processes, lost output."""
+    """Return the reason for its state, with what else an operator has to know, such as unreachable sockets."""
     held = NOT_GONE if unit.life.state is State.STOPPING and unit.life.killed else ""
-    return unit.waits or "; ".join(filter(None, (unit.life.reason, held, output_hint(unit))))
+    return unit.waits or "; ".join(filter(None, (unit.life.reason, held, unit.stale, output_hint(unit))))
 
 
 def iso_8601(unix_time: float) -> str:

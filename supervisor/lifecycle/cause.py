@@ -80,6 +80,9 @@ class Subject(Protocol):
     @property
     def idle(self) -> Idleness | None: ...
 
+    @property
+    def stale(self) -> str: ...
+
 
 class Link(NamedTuple):
     """A service of the chain; `subject` is None if it is not defined. The reason may name an `other` service.
@@ -248,7 +251,8 @@ def hint(root: Link, output: Output = Output.SOMETHING) -> str:
     """Return advice for the operator, '' if there is nothing to do."""
     subject, name = root.subject, root.name
     if subject is not None and root.kind is Kind.RUNNING:
-        return _keep_output(subject, last_restart(subject))
+        renew = f"correct that, then run `spawnctl restart {name}`" if subject.stale else ""
+        return "; ".join(filter(None, (renew, _keep_output(subject, last_restart(subject)))))
     if subject is None or root.kind in (Kind.STARTING, Kind.SHUTDOWN, Kind.REMOVED):
         return ""
     match subject.life.state:

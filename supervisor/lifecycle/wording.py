@@ -21,6 +21,7 @@ STATES = {
     State.FAILED: "has failed",
     State.DONE: "is done",
 }
+OPEN = (State.RUNNING, State.RELOADING, State.ASLEEP)  # in which clients are expected
 MEBIBYTE = 1 << 20
 NOT_GONE = "its processes were killed and are not gone yet"
 LONGEST_PATH = 3  # services that the sentence names; the chain has them all
@@ -61,7 +62,8 @@ def describe(link: Link, now: float) -> str:
     if subject.life.state is State.WAITING and link.other:
         return f"it {_hold(link)}"
     failure = f"; {subject.life.stop_failure}" if subject.life.stop_failure else ""
-    return f"{WORDS[link.kind](link, subject)}{failure}{_outlook(subject, now)}".removeprefix("; ")
+    text = f"{WORDS[link.kind](link, subject)}{failure}{_outlook(subject, now)}".removeprefix("; ")
+    return "; ".join(filter(None, (text, subject.stale if subject.life.state in OPEN else "")))
 
 
 def _hold(link: Link) -> str:

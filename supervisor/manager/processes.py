@@ -105,8 +105,11 @@ class Processes:
         (`_renew`). If the server of a missing file may never answer, the first process only opens files.
         """
         asked = self._asked[unit] = object()
+        looks = looks and role in STARTS
+        if looks:
+            unit.stale = ""  # it is found out anew
         try:
-            run = self._begin(unit, role, partial(self._forked, unit, asked), looks and role in STARTS)
+            run = self._begin(unit, role, partial(self._forked, unit, asked), looks)
         except Exception as error:
             del self._asked[unit]
             if not isinstance(error, StepError | OSError):
@@ -273,7 +276,7 @@ class Processes:
 
         Sessions that are to live on stay in its cgroup, in the table of its store, and known by pid.
         """
-        unit.status_text = unit.disconnected = ""
+        unit.status_text = unit.disconnected = unit.stale = ""
         self._launcher.plans.pop(unit.name, None)
         keeps = bool(unit.life.keeps_sessions)
         steps: list[Callable[[], None]] = [unit.table.close]

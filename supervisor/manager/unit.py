@@ -103,6 +103,7 @@ class Unit:
     call_ended: Ended | None = None  # the same
     check_output: tuple[str, ...] = ()  # the last lines of a check that failed
     disconnected: str = ""  # clients that waited on a socket when it was last closed for another one
+    stale: str = ""  # descriptors whose paths lead elsewhere, and that could not be opened anew, as sentences
     waits: str = ""  # what holds it back while it waits, as text
     obstacle: Obstacle | None = None  # the same
     idle: Idleness | None = None  # its use, while it is looked at: it runs, and has `idle_stop`
@@ -142,7 +143,9 @@ class Unit:
 
     def renew(self, sights: Mapping[Slot, Sight]) -> None:
         """Open anew what has changed, by slot of the table; a descriptor that cannot be opened stays as it was."""
-        for renewal in self.table.renew(sights, rights_of(self.service)):
+        renewals = self.table.renew(sights, rights_of(self.service))
+        self.stale = "; ".join(renewal.sentence for renewal in renewals if not renewal.is_new)
+        for renewal in renewals:
             (notice if renewal.is_new else log.warning)("%s: %s", self.name, renewal.sentence)
             self.tell_disconnected(renewal.disconnected)
 

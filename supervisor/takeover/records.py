@@ -1,9 +1,8 @@
 """The record of a unit, as plain data, and the writer that keeps the records in the state file up to date.
 
 A record has everything that the next spawnd needs to restore the unit. A descriptor is saved as
-`[number here, identity]`; the identity is '' if it cannot be read. A spawnd that has executed itself anew still
-has the descriptors; a spawnd that takes over after a loss has to get them back. A `Source` does either. To restore
-a unit starts, stops and signals nothing.
+`[number here, identity]`; the identity is '' if it cannot be read. After an exec spawnd still has the descriptors;
+after a loss it has to get them back. A `Source` does either. To restore a unit starts, stops and signals nothing.
 
 Changes are written at the end of each turn of the loop. An event that has to be written before it takes effect,
 such as a new child before it becomes the service, needs a `flush`. A failure to write stops nothing; the file is
@@ -100,6 +99,7 @@ FIELDS = (
     Field("oom_kills", "oom_kills", 0),
     Field("removed", "removed", False),
     Field("says_busy", "says_busy", False),
+    Field("stale", "stale", ""),
     Field("status_text", "status_text", ""),
 )
 

@@ -19,6 +19,7 @@ from tests.integration.conftest import Start
 from tests.integration.test_loss_states import STUBBORN
 
 Program = Callable[[str, str], str]
+HINT = "correct that, then run `spawnctl restart s`"
 
 # Serves on descriptor 3 with its pid, once a file is there or another socket with the same path listens: spawnd waits
 # a second for that, which a test on a busy machine may need to notice it.
@@ -236,6 +237,7 @@ def test_nothing_makes_way_where_no_socket_can_be_bound(
     lose(folder / "d/sock")
     assert daemon.ctl("apply").returncode == 0
     daemon.wait_log("; the old socket stays")
+    assert "; the old socket stays" in details(daemon)["reason"]
     daemon.lose()
     daemon.again()
     assert daemon.ctl("apply").returncode == 0
@@ -243,6 +245,35 @@ def test_nothing_makes_way_where_no_socket_can_be_bound(
     assert daemon.ctl("restart", "s").returncode == 0
     assert daemon.wait_running("s") != pid
     daemon.wait_log("and stays as it was: cannot bind")
+    assert "and stays as it was: cannot bind" in details(daemon)["reason"]
+
+
+def test_a_socket_that_cannot_be_reached_is_told_until_it_can(spawnd: Start, folder: Path) -> None:
+    (folder / "d").mkdir()
+    daemon = spawnd('s = { exec = "/bin/sleep", arg = { "100000" }, fd = { stream("@/d/sock") } }')
+    pid = daemon.wait_running("s")
+    move_folder(folder / "d/sock")
+    os.kill(pid, signal.SIGKILL)
+    pid = daemon.wait_running("s", other_than=pid)
+    said = f"stream '{folder}/d/sock' was deleted with its directory and stays as it was: cannot bind stream"
+
+    def tells() -> bool:
+        why = " ".join(daemon.ctl("why", "s").stdout.split())
+        return all((said in " ".join(daemon.ctl("status", "s").stdout.split()), said in why, HINT in why))
+
+    assert tells()
+    assert daemon.ctl("reexec").returncode == 0
+    assert tells()
+    daemon.lose()
+    daemon.again()
+    daemon.wait_running("s")
+    assert tells()
+    (folder / "d").mkdir()
+    assert daemon.ctl("restart", "s").returncode == 0
+    daemon.wait_running("s", other_than=pid)
+    assert (folder / "d/sock").exists()
+    assert said not in " ".join(daemon.ctl("status", "s").stdout.split())
+    assert "stays as it was" not in daemon.ctl("why", "s").stdout
 
 
 def test_services_are_found_after_a_loss_although_somebody_has_removed_the_state(spawnd: Start) -> None:

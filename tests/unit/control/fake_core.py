@@ -37,7 +37,7 @@ class FakeUnit:
         self.check_output: tuple[str, ...] = ()
         self.waits = ""
         self.obstacle: Obstacle | None = None
-        self.undecided = ""
+        self.undecided = self.stale = ""
         self.lacks_control_socket = False
         self.session_table: int | None = None
         self.ended: Ended | None = None

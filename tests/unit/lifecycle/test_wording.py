@@ -73,6 +73,14 @@ SENTENCES: list[tuple[list[Subject], str]] = [
         [subject("a", State.RUNNING, cause=Cause.DEFINITION, detail="/etc/a was replaced")],
         "a has been running since 2026-07-28 10:00:00; restarted because /etc/a was replaced",
     ),
+    (
+        [replace(subject("a", State.RUNNING), stale="stream '/x' was deleted; the old socket stays")],
+        "a has been running since 2026-07-28 10:00:00; stream '/x' was deleted; the old socket stays",
+    ),
+    (
+        [replace(subject("a", State.RUNNING, cause=Cause.RESTART), stale="file '/x' was deleted")],
+        "a has been running since 2026-07-28 10:00:00; restarted because it was requested; file '/x' was deleted",
+    ),
     ([subject("a", State.DONE, cause=Cause.EXIT)], "a is done: it is a task, and has ended well"),
     (
         [failing()],
@@ -236,6 +244,10 @@ def test_every_life_is_put_into_words() -> None:
     ("subjects", "expected"),
     [
         ([subject("a", State.RUNNING)], ""),
+        (
+            [replace(subject("a", State.RUNNING), stale="file '/x' was deleted")],
+            "correct that, then run `spawnctl restart a`",
+        ),
         ([subject("a", WAITING)], ""),
         ([subject("a", State.STARTING)], ""),
         ([subject("a", STOPPED, cause=Cause.SHUTDOWN)], ""),

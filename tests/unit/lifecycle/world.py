@@ -20,6 +20,7 @@ class Subject:
     ended: Ended | None = None
     obstacle: Obstacle | None = None
     undecided: str = ""
+    stale: str = ""
     call_ended: Ended | None = None
     idle: Idleness | None = None
 

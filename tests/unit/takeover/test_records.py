@@ -175,6 +175,7 @@ CHANGES: dict[str, Callable[[World], object]] = {
     "receiver": lambda world: world.receiver(),
     "removed": lambda world: True,
     "run": lambda world: Run(4, Role.START, world.open(), world.open(), b"\xff{", 77, world.open()),
+    "stale": lambda world: "stream '/run/x' was taken; the old socket stays",
     "status_text": lambda world: "ü\n",
 }
 
@@ -356,6 +357,7 @@ def test_what_the_version_before_has_written_is_read(world: World, monkeypatch: 
         "notify_path": "/run/spawnd/notify/web.x/s",
         "oom_kills": 2,
         "removed": True,
+        "stale": "",
         "status_text": "ü\n",
     }
     assert unit.run == Run(4, Role.START, FD_BEFORE, FD_BEFORE, b"\xff{", 77, FD_BEFORE)
