@@ -1,4 +1,4 @@
-"""Words of other supervisors for keys and values of definitions: supervisord, systemd, docker, OpenRC, dinit, pm2.
+"""Words of other supervisors for keys and values of definitions: supervisord, systemd, xinetd, docker, OpenRC and more.
 
 All such hints in messages are here: words for keys, values, functions, and units of sizes and durations.
 Words for keys are written without `_` and `-` and in lower case. In the advice, our keys are in single
@@ -44,16 +44,20 @@ _CGROUP = "there is none; each service has a cgroup of its own below that of _SU
 _FIREWALL = "there is none; 'netns' gives a service a network of its own, and a firewall is the host's"
 _STORE = "'fdstore_max' is how many descriptors it may store"
 _CLIENTS = "'accept' has the rules for clients: { max = 50, per_source = 3, only_from = { \"192.0.2.0/24\" } }"
+_OWN_OPTION = "there is none; a program sets such an option of its socket itself"
+_HOST_OPTION = "there is none; sysctl(8), routes and a firewall set it for the host, or a program itself"
 _NO_TEXT = "there is none; 'description' is text for people"
 _NOTHING = "spawnd starts all services but those with `status = \"stop\"`, in the order of 'depends' and 'after'"
 
 KEYS = {
     **dict.fromkeys(("command", "cmd", "execstart", "program", "script", "path", "binary", "run"), _PROGRAM),
     **dict.fromkeys(("args", "argv", "arguments", "commandargs", "params"), "its arguments go into 'arg', a list"),
-    **dict.fromkeys(("execstartpre", "execstartpost", "execstoppost", "startpre", "startpost", "precommand"), _BEFORE),
+    **dict.fromkeys(
+        ("execstartpre", "execstartpost", "execstoppre", "execstoppost", "startpre", "startpost", "precommand"), _BEFORE
+    ),
     **dict.fromkeys(("execreload", "reloadcommand"), "'reload_signal' is the signal that makes it reload"),
     **dict.fromkeys(("execstop", "stopcommand", "gracefultimeout"), _STOP),
-    **dict.fromkeys(("autostart", "enabled", "disabled", "startonboot", "manual"), _STARTED),
+    **dict.fromkeys(("autostart", "enabled", "disable", "disabled", "startonboot", "manual"), _STARTED),
     **dict.fromkeys(
         ("autorestart", "respawn", "keepalive"), "'restart' is \"always\", \"on-failure\" or \"never\""
     ),
@@ -77,12 +81,17 @@ KEYS = {
     ),
     **dict.fromkeys(
         ("onlyfrom", "noaccess", "accesstimes", "cps", "persource", "maxload", "banner", "bannersuccess", "bannerfail",
-         "denytime", "logonsuccess", "logonfailure", "maxconnections", "maxconnectionspersource",
+         "denytime", "logonsuccess", "logonfailure", "flags", "libwrap", "maxconnections", "maxconnectionspersource",
          "triggerlimitintervalsec", "triggerlimitburst", "polllimitintervalsec", "polllimitburst"), _CLIENTS,
     ),
     "server": _PROGRAM,
     "nameinargs": "'argv0' is the name that the program sees",
     "serverargs": "its arguments go into 'arg', a list",
+    "id": "there is none; the name of the table is that of the service",
+    **dict.fromkeys(("rpcversion", "rpcnumber"), "there is none; a program registers itself with rpcbind"),
+    "redirect": "there is none; haproxy, nginx or socat as 'exec' passes connections on",
+    "mdns": "there is none; avahi-daemon announces services",
+    **dict.fromkeys(("include", "includedir"), "there is none; every *.lua file of the directory is read"),
     **dict.fromkeys(("nowait", "wait"), "`accept = true` starts a process for each connection"),
     "notifyaccess": "`ready = \"notify\"` is all that it takes",
     **dict.fromkeys(("oneshot", "remainafterexit"), "what runs once has `task = true`"),
@@ -96,8 +105,9 @@ KEYS = {
     "rootdirectory": "its new root is 'chroot'",
     **dict.fromkeys(("environment", "setenv", "environ", "envvars", "variables"), _VARIABLES),
     **dict.fromkeys(("environmentfile", "envfiles", "dotenv"), "files of variables go into 'env_file'"),
-    **dict.fromkeys(("passenvironment", "copyenv"), f"a service inherits no variable; {_VARIABLES}"),
-    **dict.fromkeys(("numprocs", "numprocesses", "instances", "replicas", "processname", "scale"), _SEVERAL),
+    **dict.fromkeys(("passenvironment", "passenv", "copyenv"), f"a service inherits no variable; {_VARIABLES}"),
+    **dict.fromkeys(("numprocs", "numprocesses", "replicas", "processname", "scale"), _SEVERAL),
+    "instances": f"{_SEVERAL}; `accept = {{ max = 20 }}` limits sessions",
     **dict.fromkeys(("requires", "bindsto", "requisite", "partof", "need", "dependson", "dependencies"), _NEEDS),
     **dict.fromkeys(("wants", "use", "want", "waitsfor", "upholds"), f"{_NEEDS}; {_ORDER}"),
     "before": "the other service has 'after' for that",
@@ -108,11 +118,12 @@ KEYS = {
     **dict.fromkeys(("supplementarygroups", "extragroups"), "further groups go into 'groups'"),
     **dict.fromkeys(
         ("stdoutlogfile", "stderrlogfile", "standardoutput", "standarderror", "logfile", "log", "output", "logging",
-         "redirectstderr", "outfile", "errorfile", "outputlog", "errorlog", "syslogidentifier"), _OUTPUT,
+         "redirectstderr", "logtype", "outfile", "errorfile", "outputlog", "errorlog", "syslogidentifier"), _OUTPUT,
     ),
     "standardinput": "'stdin' takes a file or a socket: file(\"/etc/motd\")",
     **dict.fromkeys(
-        ("listenstream", "listendatagram", "sockets", "socket", "listen", "ports", "port", "bind", "fds"), _SOCKETS
+        ("listenstream", "listendatagram", "sockets", "socket", "listen", "ports", "port", "bind", "interface", "fds",
+         "sockettype", "protocol", "socketprotocol"), _SOCKETS,
     ),
     **dict.fromkeys(("rlimits", "ulimits", "ulimit", "limit"), _LIMITS),
     **dict.fromkeys(
@@ -153,10 +164,24 @@ KEYS = {
          "nodelay", "passcredentials", "bindtodevice", "deferacceptsec", "sendbuffer", "receivebuffer", "mark",
          "filedescriptorname"), _CONSTRUCTOR,
     ),
+    "directorymode": _FOLDERS,
+    "service": f"{_PROGRAM}; {_SOCKETS}",
+    "writable": '\'fd\' lists files, too: { file("/dev/watchdog", "r+") }',
+    "flushpending": "there is none; a service is started again for data that it has not read",
+    "removeonstop": "there is none; a stop always removes the sockets of a service",
+    "symlinks": "there is none; tmpfiles.d(5) makes links",
+    "passfiledescriptorstoexec": "'check' always has the descriptors of the service",
+    **dict.fromkeys(
+        ("broadcast", "passpidfd", "passsecurity", "passpacketinfo", "acceptfiledescriptors", "timestamping",
+         "pipesize", "messagequeuemaxmessages", "messagequeuemessagesize"), _OWN_OPTION,
+    ),
+    **dict.fromkeys(
+        ("keepalivetimesec", "keepaliveintervalsec", "keepaliveprobes", "iptos", "ipttl", "tcpcongestion"), _HOST_OPTION
+    ),
     **dict.fromkeys(("onactivesec", "onbootsec", "onstartupsec", "onunitactivesec", "oncalendar", "schedule"), _TIMER),
     **dict.fromkeys(("proc", "mountflags", "secretfiles", "privileged", "volumes"), _SANDBOX),
     **dict.fromkeys(("noexecpaths", "execpaths", "rootimage", "temporaryfilesystem", "lockpersonality"), _SANDBOX),
-    **dict.fromkeys(("memorydenywriteexecute", "devicepolicy", "deviceallow", "selinuxcontext"), _SANDBOX),
+    **dict.fromkeys(("memorydenywriteexecute", "devicepolicy", "deviceallow"), _SANDBOX),
     "timeout": "'start_timeout' and 'stop_timeout' are its time limits",
     "umaskmode": "'umask' has the bits that new files do not get",
 }  # fmt: skip
@@ -175,6 +200,11 @@ FAMILIES = {
     **dict.fromkeys(("ipaddress", "socketbind", "ipingress", "ipegress"), _FIREWALL),
     **dict.fromkeys(("syslog", "logratelimit", "loglevel", "logextra", "stdoutlog", "stderrlog"), _OUTPUT),
     "listen": _SOCKETS,
+    "rlimit": _LIMITS,
+    "smacklabel": _SANDBOX,
+    "selinuxcontext": _SANDBOX,
+    "xattr": "there is none; it describes a socket to tools of systemd",
+    "defertrigger": "clients wait while services in 'conflicts' are stopped",
 }  # fmt: skip
 
 # Values of keys that take one of a few words: the word that is meant, or advice.
