@@ -18,7 +18,7 @@ from pathlib import Path
 DOCS = Path(__file__).parents[1] / "docs"
 PATIENCE = 60.0  # seconds that a command may take, and that a view may take to show what the page shows
 # May be run again: nothing changes.
-VIEWS = re.compile(r"(docker exec \w+ )?spawnctl (list|status|why|logs|graph|show|fds)\b|curl -s http")
+VIEWS = re.compile(r"(docker exec \w+ )?spawnctl (list|sessions|status|why|logs|graph|show|fds)\b|curl -s http")
 NUMBER = r"\d(?:[\d.:]|[dhm](?=\d))*"  # a duration such as 2m31s among them
 
 

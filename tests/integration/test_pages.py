@@ -45,6 +45,28 @@ def test_the_tutorial(shell: Shell, folder: Path) -> None:
     assert not place.exists()
 
 
+def _start(shell: Shell, folder: Path) -> None:
+    """Start spawnd on the files of `services.d`, with a service that has a log already."""
+    (folder / "services.d").mkdir()
+    other = 'other = { exec = "/bin/sleep", arg = { "infinity" }, stderr = log() }\n'
+    (folder / "services.d" / "other.lua").write_text(other)
+    shell.run(f"spawnd --config {folder}/services.d 2> {folder}/spawnd.log &")
+    wait_until((folder / "run" / "control").exists, "the control socket")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the page names a user")
+def test_the_page_for_operators_of_inetd(shell: Shell, folder: Path) -> None:
+    replace = {"/etc/spawnd/services.d": f"{folder}/services.d"}
+    first = free_port()
+    other = next(port for port in iter(free_port, 0) if port != first)
+    for number, port in ((7, first), (13, other)):
+        replace[f'tcp("*", {number})'] = f'tcp("127.0.0.1", {port})'
+        replace[f"127.0.0.1/{number}\n"] = f"127.0.0.1/{port}\n"
+        replace[f"127.0.0.1/{number} "] = f"127.0.0.1/{port} "
+    _start(shell, folder)
+    follow("inetd.md", shell, folder, replace)
+
+
 ROOT = Path(__file__).parents[2]
 NEEDED_SECTIONS = {"Reload without a lost request": ["A web application in Node.js"]}
 
@@ -116,10 +138,6 @@ def test_a_recipe_of_the_cookbook(recipe: str, shell: Shell, folder: Path) -> No
     }
     if recipe == "A container":
         _make_container(folder, replace)
-    (folder / "services.d").mkdir()
-    other = 'other = { exec = "/bin/sleep", arg = { "infinity" }, stderr = log() }\n'
-    (folder / "services.d" / "other.lua").write_text(other)
-    shell.run(f"spawnd --config {folder}/services.d 2> {folder}/spawnd.log &")
-    wait_until((folder / "run" / "control").exists, "the control socket")
+    _start(shell, folder)
     for chapter in chapters:
         follow("cookbook.md", shell, folder, replace, chapter)

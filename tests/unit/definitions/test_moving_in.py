@@ -1,4 +1,4 @@
-"""docs/moving-in.md: its definitions are accepted, and each key in a right column exists."""
+"""docs/moving-in.md and docs/inetd.md: their definitions are accepted, and each key in a right column exists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from supervisor.definitions.service import KEYS
 from tests.unit.definitions.loading import Files
 
-TEXT = (Path(__file__).parents[3] / "docs" / "moving-in.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[3] / "docs"
+TEXT = "\n".join((DOCS / name).read_text(encoding="utf-8") for name in ("moving-in.md", "inetd.md"))
 CELLS = [row.rsplit("|", 2)[1] for row in re.findall(r"^\|.*\|$", TEXT, re.M)]
 # keys that no other supervisor has
 WITHOUT_ROW = {"worker", "options", "function_user", "listen_fds", "control", "handover_signal", "restart_signal",
@@ -22,7 +23,7 @@ OTHERS = "".join(f'{name} = {{ exec = "/y" }}\n' for name in ("db", "network", "
 def accepted(files: Files, body: str) -> bool:
     program = "" if re.search("exec = |trap = ", body) else 'exec = "/x",'
     if re.search('"demand"|accept', body) and not re.search("fd|stdin", body):
-        program += 'fd = { tcp("127.0.0.1", 69) },'
+        program += 'fd = { stream("/x") },' if '"@' in body else 'fd = { tcp("127.0.0.1", 69) },'
     body = re.sub(r'(user|group|groups) = (\{ )?"[\w-]+"', r'\1 = \2"root"', body)
     return "x" in files.load(f"x = {{ {program} {body} }}\n{OTHERS}").services
 
