@@ -22,8 +22,7 @@ DEFAULTS = {
     "wait": "no",
     "user": "root",
     "bind": "127.0.0.1",
-    "server": "/bin/sh",
-    "server_args": "-c cat",
+    "server": "/bin/cat",
 }
 has_xinetd = pytest.mark.skipif(PROGRAM is None or os.geteuid() != 0, reason="needs xinetd, and root")
 
