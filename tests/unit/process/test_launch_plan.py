@@ -118,7 +118,7 @@ CHANGED: dict[str, Any] = {
     "nofile_soft": 3, "is_root": False, "env_files": ("/env",), "fds": (("n", 20),), "ready": (5, 21),
     "notify_socket": "/run/n", "watchdog_usec": 7, "cgroup": "/sys/fs/cgroup/x", "mark": "m", "worker": True,
     "spared": True, "keyring": True, "rights": Rights(5, 6), "marks": (Mark(3, "/run/socket", 1, 2, True),),
-    "emptied": (3,), "rewound": (3,), "ignored": 5, "acceptor": 9,
+    "emptied": (3,), "rewound": (3,), "ignored": 5, "acceptor": 9, "argv0": "x",
 }  # fmt: skip
 
 
