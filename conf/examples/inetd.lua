@@ -20,8 +20,9 @@ local here = "/usr/share/spawn-supervisor/examples"
 git = {
   description = "git repositories, read only",
   accept = {
-    max = 50, -- clients beyond it wait in the listen backlog,
-    per_source = 5, -- and of one address are refused
+    max = 50, -- clients beyond it wait in the listen backlog
+    per_source = 5, source_rate = "60/m", -- those of one address beyond these are refused
+    defer_accept = "10s", -- and those that ask nothing wait in the kernel
     session_timeout = "1h",
   },
   exec = "/usr/bin/git",
@@ -41,7 +42,12 @@ git = {
 -- rsyncd.conf has the folders.
 rsync = {
   description = "files for mirrors",
-  accept = { max = 20, per_source = 2, on_limit = "refuse", keepalive = true },
+  accept = {
+    -- only_from = { "192.0.2.0/24", "2001:db8::/32" },
+    max = 20, on_limit = "refuse", -- a mirror tries again later
+    per_source = 2, source_rate = "30/m",
+    keepalive = true,
+  },
   exec = "/usr/bin/rsync",
   arg = { "--daemon", "--config=" .. here .. "/rsyncd.conf" },
   user = "rsyncd", group = "rsyncd",
@@ -53,7 +59,7 @@ rsync = {
 -- What a host wants to tell: a file in the folder for each name.  The program is a shell script.
 finger = {
   description = "who and what is here (RFC 1288)",
-  accept = { max = 20, per_source = 4, session_timeout = "10s" },
+  accept = { max = 20, per_source = 4, source_rate = "60/m", rate = "20/s", session_timeout = "10s" },
   exec = here .. "/finger",
   cwd = here .. "/plans",
   user = "fingerd", group = "fingerd",
@@ -80,11 +86,12 @@ tftp = {
 
 -- Logins, for a host that people rarely log in to.  sshd counts nobody when it is started like this, so the limits of
 -- sshd_config for clients that have not logged in (MaxStartups, PerSourceMaxStartups) are those of `accept` instead.
--- `restart` and a new definition cut no login, but `spawnctl stop ssh` ends all of them.
+-- Neither `restart` nor a new definition cuts a login, nor does `spawnctl stop --keep-sessions ssh`.  `stop` alone ends
+-- all of them.
 --[[
 ssh = {
   description = "logins",
-  accept = { max = 100, per_source = 10, keepalive = true },
+  accept = { max = 100, per_source = 10, source_rate = "12/m", keepalive = true },
   depends = "sshdir",
   exec = "/usr/sbin/sshd",
   arg = { "-i", "-e" }, -- -e: to the log of spawnd, not to syslog

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -182,6 +183,16 @@ def test_finger_tells_a_file(inetd: Inetd, query: bytes) -> None:
 @pytest.mark.parametrize("query", [b"../finger", b"/etc/passwd", b"printer@example.org", b"$(id)", b"*", b"nobody"])
 def test_finger_tells_no_other_file(inetd: Inetd, query: bytes) -> None:
     assert finger(inetd, query + b"\r\n") == b"No such name.\r\n"
+
+
+def test_finger_serves_four_clients_of_an_address_at_a_time(inetd: Inetd, daemon: Daemon) -> None:
+    with ExitStack() as stack:
+        address = ("127.0.0.1", inetd.ports["finger"])
+        silent = [stack.enter_context(socket.create_connection(address, timeout=60)) for _ in range(4)]
+        assert finger(inetd, b"") == b""
+        assert "by per_source" in daemon.ctl("status", "finger").stdout
+        assert [client.recv(100) for client in silent] == [b""] * 4  # the end of session_timeout
+    assert finger(inetd, b"printer\r\n")
 
 
 def test_a_query_that_never_ends_takes_no_more_than_its_limits(inetd: Inetd, daemon: Daemon) -> None:
