@@ -37,6 +37,7 @@ CHUNK = 1 << 15  # bytes per read of the report: some milliseconds
 # bytes that an evaluation may map beyond spawnd's: each Lua state has 64 MiB, one after the other
 ADDRESS_SPACE = 512 * 1024 * 1024
 LAST_FD = 2**32 - 1
+MOST_HANGING = 8  # children of evaluations that hang; the next one may find the definitions elsewhere
 Done = Callable[[Definitions | DefinitionsError], None]
 
 
@@ -190,7 +191,7 @@ class Evaluations:
         self._quiet: Callable[[], None] | None = None
         self._inspect = inspect
         self._is_looking = False
-        self._last: Evaluation | None = None
+        self._hanging: list[Evaluation] = []  # with the present one
         self._result: Definitions | DefinitionsError | None = None
         self._services = services
         self.sights: Sights = {}
@@ -229,10 +230,10 @@ class Evaluations:
         before = Definitions(self._services(), kept=self.kept)
         done = self._evaluated
         try:
-            if self._last is not None and self._last.hangs:
-                raise TimeoutError(ETIMEDOUT, "their file system has not answered the last evaluation yet")
-            self._last = Evaluation(
-                self._loop, self._children, self._paths, done, digest=True, programs=True, before=before
+            if len(self._hanging) == MOST_HANGING:
+                raise TimeoutError(ETIMEDOUT, f"a file system has not answered {MOST_HANGING} earlier evaluations")
+            self._hanging.append(
+                Evaluation(self._loop, self._children, self._paths, done, digest=True, programs=True, before=before)
             )
         except OSError as error:
             failure = DefinitionsError([f"cannot evaluate definitions: {error.strerror}"])
@@ -244,8 +245,7 @@ class Evaluations:
         self._tell()
 
     def _evaluated(self, result: Definitions | DefinitionsError) -> None:
-        if self._last is not None and not self._last.hangs:
-            self._last = None  # it has the text of all definitions
+        self._hanging = [evaluation for evaluation in self._hanging if evaluation.hangs]
         if isinstance(result, Definitions):
             self.kept = result.kept
         self._result = result

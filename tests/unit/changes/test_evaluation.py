@@ -177,18 +177,20 @@ def test_a_look_for_programs_that_fails_costs_no_more_than_its_notices(
 
 @pytest.mark.skipif(not fuse.is_possible(), reason="needs FUSE")
 def test_definitions_whose_file_system_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No signal ends the child, and it is not waited for; nor is there a second one as long as it lives."""
+    """No signal ends the children, and they are not waited for; there are only so many."""
     monkeypatch.setattr(evaluation, "TIME_LIMIT", 0.2)
+    monkeypatch.setattr(evaluation, "MOST_HANGING", 2)
     with fuse.unanswering(fuse.OPEN) as path:
         world.file.unlink()
         world.file.symlink_to(path)
-        for who in ("first", "second"):
+        for who in ("first", "second", "third"):
             world.evaluations.ask(world.asker(who))
             world.run_until(lambda: bool(world.told))
             (told,) = world.told
             world.told.clear()
             assert told[0] == who
-            assert ("took longer than 0.2 s" if who == "first" else "has not answered the last") in told[1][0]
+            expected = "took longer than 0.2 s" if who != "third" else "has not answered 2 earlier evaluations"
+            assert expected in told[1][0]
         quiet: list[bool] = []
         world.evaluations.hold(lambda: quiet.append(True))
         world.run_until(lambda: bool(quiet))
@@ -196,7 +198,7 @@ def test_definitions_whose_file_system_does_not_answer(world: World, monkeypatch
     monkeypatch.undo()
     world.file.unlink()
     world.define("a")
-    while world.told != [("third", ["a"])]:  # as soon as the child has ended
+    while world.told != [("fourth", ["a"])]:  # as soon as a child has ended
         world.told.clear()
-        world.evaluations.ask(world.asker("third"))
+        world.evaluations.ask(world.asker("fourth"))
         world.run_until(lambda: bool(world.told))
