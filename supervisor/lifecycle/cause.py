@@ -277,6 +277,8 @@ def hint(root: Link, output: Output = Output.SOMETHING) -> str:
 
 def _kept(subject: Subject) -> str:
     life, stop = subject.life, f"; `spawnctl stop {subject.service.name}`"
+    if life.state in AT_REST and life.keeps_sessions:
+        return f"{stop} ends its sessions, if there are any left"
     if life.state not in AT_REST or not (life.kept or life.set_up):
         return ""
     return f"{stop} calls its function stop" if life.set_up else f"{stop} ends what it keeps"

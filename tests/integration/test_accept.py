@@ -138,6 +138,11 @@ def status(daemon: Daemon, name: str) -> Any:
     return json.loads(daemon.ctl("status", name, "--json").stdout)[0]
 
 
+def wait_empty(daemon: Daemon) -> None:
+    """Wait for the end of sessions of earlier tests."""
+    wait_until(lambda: not status(daemon, "few")["sessions"], "a service without sessions")
+
+
 def test_a_client_of_tcp_has_a_process_of_its_own(accepting: Daemon) -> None:
     address = "127.0.0.1", port(accepting, "tcp4")
     with Client(address).hear() as one, Client(address).hear() as other:
@@ -194,6 +199,7 @@ def test_fifty_clients_are_served_at_a_time(accepting: Daemon) -> None:
 
 
 def test_clients_beyond_max_are_refused(accepting: Daemon) -> None:
+    wait_empty(accepting)
     with Client(path(accepting, "few")).hear() as one, Client(path(accepting, "few")).hear() as other:
         with Client(path(accepting, "few")) as third:
             assert third.is_cut()
@@ -226,7 +232,24 @@ def test_why_tells_that_clients_get_no_session(accepting: Daemon) -> None:
     assert f"To do: see {accepting.definitions}:" in accepting.ctl("why", "missing").stdout
 
 
+def test_a_flood_leaves_a_few_lines_in_the_log(accepting: Daemon) -> None:
+    wait_empty(accepting)
+    before = len(accepting.log())
+    with Client(path(accepting, "few")).hear(), Client(path(accepting, "few")).hear():
+        refused = status(accepting, "few")["refused"].get("max", 0)
+        for _ in range(500):
+            for name in ("few", "missing"):
+                with Client(path(accepting, name)):
+                    pass
+        wait_until(lambda: status(accepting, "few")["refused"].get("max", 0) >= refused + 500, "500 refusals")
+        wait_until(lambda: status(accepting, "missing")["last_unserved"]["failures"] >= 500, "500 failures")
+        assert accepting.log()[before:].count("\n") < 20
+        with Client(path(accepting, "full")) as client:  # others are served
+            assert client.is_served()
+
+
 def test_status_tells_who_was_refused(accepting: Daemon) -> None:
+    wait_empty(accepting)
     with Client(path(accepting, "few")).hear(), Client(path(accepting, "few")).hear():
         with Client(path(accepting, "few")) as third:
             assert third.is_cut()
@@ -267,6 +290,7 @@ def test_stop_ends_all_sessions(accepting: Daemon) -> None:
 
 
 def test_sessions_outlive_their_acceptor(accepting: Daemon) -> None:
+    wait_empty(accepting)
     with Client(path(accepting, "few")).hear() as one, Client(path(accepting, "few")).hear() as other:
         before = accepting.wait_running("few")
         os.kill(before, signal.SIGKILL)
@@ -425,6 +449,7 @@ def test_sessions_may_outlive_a_stop(spawnd: Start, folder: Any, change: str) ->
         assert {row["pid"] for row in rows} == {one.pid, other.pid}
         assert {row["peer"] == "unknown" for row in rows} == {change == "loss"}  # of the table, too
         assert status(daemon, "few")["sessions"] == 2
+        assert "`spawnctl stop few` ends its sessions" in daemon.ctl("why", "few").stdout
         if change == "start":
             daemon.ctl("start", "few")
             with Client(path(daemon, "few")) as third:  # the next acceptor counts them
