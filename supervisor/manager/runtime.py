@@ -119,6 +119,14 @@ class RuntimeFolder:
         """The table of the addresses that have connected to a trap; in there, as root alone may read it."""
         return f"{self.path}/functions/denied"
 
+    def sweep_answers(self, used: Container[str]) -> None:
+        """Remove answers that were noted, except those of services `used`."""
+        for entry in list(os.scandir(f"{self.path}/functions")):
+            function, colon, name = entry.name.partition(":")
+            if colon and function != "held" and name not in used:
+                with suppress(OSError):
+                    os.unlink(entry.path)
+
     def note_path(self, name: str) -> str:
         """Return the path of the note that names processes held while files of a service are reopened."""
         return f"{self.path}/functions/held:{name}"
@@ -308,8 +316,7 @@ class RuntimeFolder:
                     os.unlink(f"{self.path}/pid")
             if not os.path.exists(self.state):
                 with suppress(OSError):
-                    for entry in list(os.scandir(f"{self.path}/functions")):  # answers that were read
-                        os.unlink(entry.path)
+                    self.sweep_answers(())
             for folder in FOLDERS if not os.path.exists(self.state) else ():
                 with suppress(OSError):  # sockets of services that live on are in there
                     os.rmdir(f"{self.path}/{folder}")

@@ -208,6 +208,9 @@ class Supervisor:
         else:
             self._start_first(result)
         self._host.runtime.sweep_notify_folders({unit.notify_path for unit in self.manager.units.values()})
+        self.writer.flush()
+        units = self.manager.units.values()
+        self._host.runtime.sweep_answers({unit.name for unit in units if runs(unit.service, unit.life)})
         self._let_go_of_held()
 
     def _let_go_of_held(self) -> None:

@@ -21,7 +21,7 @@ from tests.unit.process.launched import PYTHON
 
 SETTLED = {"running", "stopped", "done", "failed"}
 PATIENCE = 40.0  # seconds until all services are settled
-LEAVING = 10.0  # seconds for processes that end by themselves
+LEAVING = 20.0  # seconds for processes that end by themselves, such as a fork server without work
 REAP = 0.005  # seconds
 SPARE = 2  # descriptors of a kind that may come and go
 SIGNS = ("Traceback", "unexpected error", "cannot be taken over", "not got back", "is lost")

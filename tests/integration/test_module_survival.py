@@ -130,6 +130,7 @@ def lose_at(folder: Path, change: str, role: str) -> None:
             assert daemon.ctl("stop", "a").returncode == 0
         daemon.wait_state("a", "stopped")
         assert notes(folder) == ["start", "stop"]
+        wait_until(lambda: os.listdir(daemon.runtime / "functions") == [], "the answer to be gone")
 
 
 NOTES = 'function start() note("start") end function stop() note("stop") end'

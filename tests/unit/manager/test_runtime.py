@@ -77,6 +77,17 @@ def test_what_a_lost_spawnd_left_is_its_own(tmp_path: Path) -> None:
     runtime.release()
 
 
+def test_answers_that_nobody_waits_for_are_swept(tmp_path: Path) -> None:
+    runtime = RuntimeFolder(str(tmp_path / "run"))
+    runtime.claim()
+    for name in ("stop:a", "start:b", "held:a", "stop:c:d", "denied"):
+        (tmp_path / "run/functions" / name).touch()
+    runtime.sweep_answers({"b"})
+    assert sorted(os.listdir(tmp_path / "run/functions")) == ["denied", "held:a", "start:b"]
+    runtime.release()
+    assert sorted(os.listdir(tmp_path / "run/functions")) == ["denied", "held:a"]
+
+
 def held_by_a_child(folder: Path, seconds: float, pid: int) -> int:
     """Return a child that holds the lock of a lost spawnd for a while; the file `pid` names another process."""
     lost = RuntimeFolder(str(folder))
