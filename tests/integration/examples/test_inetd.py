@@ -18,7 +18,9 @@ from tests.daemon import Daemon, children, wait_until
 from tests.integration.conftest import new_folder, telling
 from tests.integration.examples.program import SHIPPED
 from tests.integration.examples.tftp_client import DATA, TftpClient
+from tests.integration.test_demand import port
 from tests.ports import free_port
+from tests.unit.definitions.test_inetd import TEXT, rows
 
 PLACE = "/usr/share/spawn-supervisor/examples"
 # The users that an operator makes, and others that every Debian has.
@@ -286,3 +288,38 @@ def test_a_command_by_ssh(tmp_path: Path) -> None:
             assert connection.endswith(f"127.0.0.1 {port}")
             assert (umask, uid) == ("0022", "0")
             daemon.wait_log("Accepted publickey for root from 127.0.0.1")
+
+
+# by the name of a service inside xinetd: what a client sends, and what it gets
+ANSWERS = {"echo": (b"abc", b"abc"), "discard": (b"abc", b""), "chargen": (b"", b"y\n"), "daytime": (b"", b"20")}
+
+
+@pytest.fixture(scope="module")
+def internal_of_all() -> Iterator[Daemon]:
+    programs = {name: rest for [name], rest in rows("Services inside xinetd") if "exec = " in rest}
+    assert programs.keys() == ANSWERS.keys()
+    old = re.search(r'exec = "/bin/sh", arg = \{\s+"-c", "exec /usr/local/bin/old 2>&1" \}', TEXT)
+    assert old is not None
+    programs["old"] = old[0].replace("/usr/local/bin/old", "/bin/ls /nothing")
+    more = 'accept = true, fd = { tcp("127.0.0.1", 0) }, stderr = log()'
+    with new_folder() as folder:
+        texts = [f"{name} = {{ {program.strip('`')}, {more} }}\n" for name, program in programs.items()]
+        with Daemon(folder, "".join(texts)) as daemon:
+            for name in programs:
+                daemon.wait_state(name, "asleep")
+            yield daemon
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_a_program_instead_of_a_service_inside_xinetd(internal_of_all: Daemon, name: str) -> None:
+    sent, answer = ANSWERS[name]
+    with socket.create_connection(("127.0.0.1", port(internal_of_all, name)), timeout=60) as client:
+        client.sendall(sent)
+        client.shutdown(socket.SHUT_WR)
+        told = client.recv(100)
+    assert answer in told if answer else told == b""
+
+
+def test_error_messages_for_the_client(internal_of_all: Daemon) -> None:
+    with socket.create_connection(("127.0.0.1", port(internal_of_all, "old")), timeout=60) as client:
+        assert b"No such file or directory" in b"".join(iter(lambda: client.recv(1000), b""))
