@@ -16,7 +16,7 @@ import pytest
 
 from tests.daemon import BIN, wait_until
 from tests.pages import Shell, follow, sections
-from tests.ports import free_port
+from tests.ports import free_port, free_ports
 from tests.postgres import server_programs
 
 
@@ -57,9 +57,7 @@ def _start(shell: Shell, folder: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="the page names a user")
 def test_the_page_for_operators_of_inetd(shell: Shell, folder: Path) -> None:
     replace = {"/etc/spawnd/services.d": f"{folder}/services.d"}
-    first = free_port()
-    other = next(port for port in iter(free_port, 0) if port != first)
-    for number, port in ((7, first), (13, other)):
+    for number, port in zip((7, 13), free_ports(2), strict=True):
         replace[f'tcp("*", {number})'] = f'tcp("127.0.0.1", {port})'
         replace[f"127.0.0.1/{number}\n"] = f"127.0.0.1/{port}\n"
         replace[f"127.0.0.1/{number} "] = f"127.0.0.1/{port} "
