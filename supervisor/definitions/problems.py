@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
+from supervisor import why_not_loaded
 from supervisor.printable import printable
 
 Path = tuple[str | int, ...]
@@ -95,6 +96,8 @@ def place(file: str, line: int) -> str:
 
 def internal(error: Exception) -> str:
     """Return the text for an unexpected exception."""
+    if isinstance(error, ImportError | OSError) and (cause := why_not_loaded(error)):
+        return cause
     import traceback  # only a defect needs it
 
     frames = traceback.extract_tb(error.__traceback__)

@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+from supervisor import why_not_loaded
 from supervisor.errors import StepError
 
 # of a program that was not executed, as in arguments.h
@@ -93,7 +94,8 @@ def failure_of(error: BaseException) -> StepError:
     if isinstance(error, StepError):
         return error
     number = error.errno if isinstance(error, OSError) and error.errno else 0
-    return failed("set up", "", number, f"{type(error).__name__}: {error}")
+    cause = why_not_loaded(error) if isinstance(error, ImportError | OSError) else ""
+    return failed("set up", "", number, cause or f"{type(error).__name__}: {error}")
 
 
 def split_notices(data: bytes) -> tuple[tuple[str, ...], bytes]:

@@ -20,6 +20,7 @@ from workers.accessory.enter import command
 
 HELP = ("--help",)
 RUN = ("--config", "{at}/none.lua", "--runtime-dir", "{at}/run")
+CHECK = ("--check", "--config", "{at}/a.lua")
 # programs with arguments, and what they load of ours then
 CASES = [
     ("spawnd", HELP, "supervisor/linux/libglance.so"),
@@ -28,7 +29,12 @@ CASES = [
     ("spawnd", RUN, "supervisor/launch/libstart.so"),
 ]
 # programs with arguments, and what they load of others then
-OTHERS = [("spawnd", RUN, "prctl", 1), ("spawnd", RUN, "setproctitle", 1), ("spawn_enter", HELP, "prctl", 125)]
+OTHERS = [
+    ("spawnd", RUN, "prctl", 1),
+    ("spawnd", RUN, "setproctitle", 1),
+    ("spawnd", CHECK, "lupa", 78),
+    ("spawn_enter", HELP, "prctl", 125),
+]
 
 
 @pytest.fixture
@@ -95,6 +101,7 @@ def test_a_module_of_others(
     at: Path, program: str, arguments: tuple[str, ...], module: str, expected: int
 ) -> None:
     install(at)
+    (at / "a.lua").write_text('a = { exec = "/bin/true" }')
     python = f"Python {sys.version_info.major}.{sys.version_info.minor} ({sys.executable})"
     status, text = run(program, at, arguments, "-S")
     assert status == expected

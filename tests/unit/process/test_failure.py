@@ -43,6 +43,11 @@ def test_a_line_to_correct_comes_along() -> None:
     [
         (MemoryError(), "cannot set up: Cannot allocate memory (ENOMEM)", errno.ENOMEM),
         (PermissionError(errno.EPERM, "no"), "cannot set up: PermissionError: [Errno 1] no (EPERM)", errno.EPERM),
+        (
+            OSError("/nowhere/x.so: cannot open shared object file: No such file or directory"),
+            "cannot set up: cannot load '/nowhere/x.so': it does not exist; install spawn-supervisor again",
+            0,
+        ),
     ],
 )
 def test_any_exception_is_reported(error: BaseException, text: str, number: int) -> None:
