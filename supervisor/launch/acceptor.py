@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from supervisor.launch import ACCEPTOR
 from supervisor.launch.session_table import MOST_SESSIONS
 
 RESERVE = 3  # the number of /dev/null in the acceptor, and of the connection in the plan of a session
@@ -227,20 +226,3 @@ def _first_change(offset_at: Callable[[int], int], low: int, high: int) -> int:
         else:
             high = middle
     return high
-
-
-def open_acceptor() -> int:
-    """Open the program as a path descriptor, which the caller owns.
-
-    A file that users cannot read makes their process undumpable from its first instruction on, so root takes the right
-    to read it away where an installer has given it. Raises OSError.
-    """
-    fd = os.open(ACCEPTOR, os.O_PATH | os.O_CLOEXEC)
-    mode = os.fstat(fd).st_mode
-    if os.geteuid() == 0 and mode & 0o066:
-        try:
-            os.chmod(f"/proc/self/fd/{fd}", mode & 0o711)
-        except OSError:
-            os.close(fd)
-            raise
-    return fd

@@ -1,6 +1,6 @@
 """The program `launch`, started by `start.c`, and the same for forked children, `forked.c`, which document the details.
 
-spawnd opens the program once, so that the versions of the plan's writer and of its executor always match.
+spawnd opens it and `acceptor` once, so that the versions of the plan's writer and of its executors always match.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from errno import ENOEXEC
 from itertools import takewhile
 from typing import NamedTuple
 
-from supervisor.launch import PATH
+from supervisor.launch import ACCEPTOR, PATH
 
 BLOCK = 103  # reserved numbers at most, as in start.c
 OWN = 2  # those for the plan and for the socket on which a child reports
@@ -77,16 +77,31 @@ def _open_numbers() -> Iterator[int]:
 
 
 class Program:
-    """Owns the descriptor of the program and the block of reserved numbers as long as this process lives."""
+    """Owns the descriptors of the programs and the block of reserved numbers as long as this process lives."""
 
     def __init__(self) -> None:
-        """Open the program. Raises OSError, ENOEXEC if its file system forbids execution."""
+        """Open the programs. Raises OSError, ENOEXEC if their file system forbids execution."""
         self._fd = os.open(PATH, os.O_PATH | os.O_CLOEXEC)
-        if os.fstatvfs(self._fd).f_flag & os.ST_NOEXEC:
+        try:
+            if os.fstatvfs(self._fd).f_flag & os.ST_NOEXEC:
+                raise OSError(ENOEXEC, "its file system is mounted with noexec", PATH)
+            self._acceptor = os.open(ACCEPTOR, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
             os.close(self._fd)
-            raise OSError(ENOEXEC, "its file system is mounted with noexec", PATH)
+            raise
         self._block: tuple[int, ...] = ()
         self._free: tuple[int, ...] = ()  # numbers of it for a service
+
+    def acceptor(self) -> int:
+        """Return the path descriptor of the program of acceptors, which stays this object's own.
+
+        A file that users cannot read makes their process undumpable from its first instruction on, so root takes the
+        right to read it away where an installer has given it. Raises OSError.
+        """
+        mode = os.fstat(self._acceptor).st_mode
+        if os.geteuid() == 0 and mode & 0o066:
+            os.chmod(f"/proc/self/fd/{self._acceptor}", mode & 0o711)
+        return self._acceptor
 
     def reserve(self) -> None:
         """Reserve the block with low numbers, before this process has many descriptors."""

@@ -136,19 +136,17 @@ class Launcher:
         service, accept = unit.service, unit.service.accept
         if accept is None:
             return launch
-        from supervisor.launch.acceptor import open_acceptor, sealed  # most hosts have no acceptor
+        from supervisor.launch.acceptor import sealed  # most hosts have no acceptor
 
         with step("set up the acceptor of", service.name):
             sources = self._sources_of_acceptor(unit, accept, theirs)
             first = FIRST + 1 + len(service.fd)
             last = first + len(sources)
             numbers = {name: number for number, name in enumerate(sources, first) if name != KEPT}
-            options = acceptor_options(service, accept, numbers, tuple(range(FIRST + 1, first)))
-            ends = []
-            for make in (partial(sealed, "options", options), open_acceptor):
-                ends.append(make())
-                theirs.callback(os.close, ends[-1])
-        table = (NULL_PATH, *(fd for _, fd in self._table(unit)), *sources.values(), *ends)
+            options = sealed("options", acceptor_options(service, accept, numbers, tuple(range(FIRST + 1, first))))
+            theirs.callback(os.close, options)
+            program = self._host.program.acceptor()
+        table = (NULL_PATH, *(fd for _, fd in self._table(unit)), *sources.values(), options, program)
         return launch._replace(
             argv=("acceptor", str(last)),
             service=as_acceptor(service),

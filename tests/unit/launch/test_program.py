@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.definitions.service import Service
-from supervisor.launch import PATH
+from supervisor.launch import ACCEPTOR, PATH
 from supervisor.launch import program as program_module
 from supervisor.launch.program import OWN, Program
 from supervisor.linux.descriptors import close_range
@@ -241,6 +241,19 @@ def test_an_error_leaves_everything_as_it_was(monkeypatch: pytest.MonkeyPatch, t
         return states() == before, ""
 
     assert in_child(fail)[0]
+
+
+def test_a_program_that_is_installed_later_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It may expect a plan or options of another version."""
+    path = tmp_path / "acceptor"
+    path.write_bytes(Path(ACCEPTOR).read_bytes())
+    path.chmod(0o755)
+    monkeypatch.setattr(program_module, "ACCEPTOR", str(path))
+    found = Program().acceptor()
+    before = path.stat().st_ino
+    (tmp_path / "new").write_text("")
+    (tmp_path / "new").rename(path)
+    assert os.fstat(found).st_ino == before != path.stat().st_ino
 
 
 @needs_root

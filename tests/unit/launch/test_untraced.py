@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.launch.acceptor import Options, encode, open_acceptor
+from supervisor.launch.acceptor import Options, encode
 from supervisor.launch.operations import Kind, operation, plan
 from supervisor.launch.session_table import make_table
 from supervisor.linux.descriptors import pidfd_getfd
@@ -66,7 +66,7 @@ def start_acceptor(chroot: Path, listener: socket.socket, table: int) -> int:
         options = Options(plan=5, table=6, processes=7, listeners=(4,))
         files = [
             *(listener.fileno(), own(sealed(session_plan(("/ok",)))), table, own(os.open("/proc", os.O_PATH))),
-            *(own(sealed(encode(options))), own(open_acceptor())),
+            *(own(sealed(encode(options))), PROGRAM.acceptor()),
         ]
         confined = service(chroot=str(chroot))
         launch = Launch(
@@ -136,8 +136,4 @@ def test_its_user_cannot_reach_into_it(acceptor: tuple[int, socket.socket]) -> N
 
 
 def test_its_program_can_be_executed_only() -> None:
-    fd = open_acceptor()
-    try:
-        assert os.fstat(fd).st_mode & 0o777 == 0o711
-    finally:
-        os.close(fd)
+    assert os.fstat(PROGRAM.acceptor()).st_mode & 0o777 == 0o711
