@@ -59,6 +59,10 @@ class Unit(Protocol):
         """The clients that were queued on a socket when another socket last took its place."""
 
     @property
+    def flushed(self) -> int:
+        """The number of datagrams that were dropped because the service failed with them."""
+
+    @property
     def check_output(self) -> Sequence[str]:
         """The last lines of output of its check, if the check has failed."""
 

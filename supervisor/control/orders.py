@@ -83,6 +83,7 @@ def details(unit: Unit, core: Core, now: float) -> dict[str, object]:
         "last_exit": unit.last_exit,
         "last_call": unit.last_call,
         "disconnected": unit.disconnected,
+        "flushed": unit.flushed,
         "failures": life.failures,
         "start_limit": service.start_limit,
         "next_start_s": seconds((life.deadline or now) - now) if waits_for_retry else None,

@@ -144,6 +144,11 @@ class Descriptor:
         """Whether it is a listening socket, which has a connection for each client."""
         return self.kind in ("tcp", "stream", "seqpacket") and not self.connect
 
+    @property
+    def has_datagrams(self) -> bool:
+        """Whether datagrams of any client can wait there."""
+        return self.kind in ("udp", "dgram") and not self.connect
+
     def describe(self) -> str:
         """Return text for people: `udp 127.0.0.1:69`, `stream /run/x`, `file /etc/y r`, `log`."""
         where = f" in netns {self.netns}" if self.netns else ""
@@ -311,6 +316,7 @@ class Service:
     accept: Accept | None = _key(None, "accept", about_process=True)
     idle_stop: float | None = _key(None, "idle_stop", change=_ADOPT, about_process=True)
     idle_cpu: float = _key(0.002, "idle_cpu", change=_ADOPT, about_process=True)
+    flush: bool = _key(False, "boolean", change=_ADOPT, about_process=True)
     task: bool = _key(False, "boolean", change=_ADOPT)
     restart: Literal["always", "on-failure", "never"] = _key(
         "always", "choice", "always", "on-failure", "never", change=_ADOPT

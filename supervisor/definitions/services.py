@@ -347,6 +347,12 @@ def _check_forking(merged: Converted, checking: Checking) -> None:
 
 def _check_demand(merged: Converted, raw: dict[str, Any], checking: Checking) -> None:
     """Check `status = "demand"`: a client has to be able to start the service."""
+    table = (*merged.get("fd", ()), *(merged[slot] for slot in STANDARD & merged.keys()))
+    if merged.get("flush"):
+        if merged.get("status") != DEMAND:
+            checking.problem('goes with status = "demand" alone', "flush")
+        elif not any(spec.has_datagrams for spec in table):
+            checking.problem("needs a socket for datagrams in fd or stdin: udp(…) or dgram(…)", "flush")
     if merged.get("status") != DEMAND:
         return
     if not _has_process(merged):
@@ -356,7 +362,6 @@ def _check_demand(merged: Converted, raw: dict[str, Any], checking: Checking) ->
         return
     if merged.get("task"):
         checking.problem('does not go with status = "demand": a task that is done is not started by a client', "task")
-    table = (*merged.get("fd", ()), *(merged[slot] for slot in STANDARD & merged.keys()))
     if not merged.get("control") and not any(spec.may_wake for spec in table):
         text = 'is "demand", so a socket in fd or stdin that is not connected, or a FIFO, has to tell of clients'
         checking.problem(text, "status")

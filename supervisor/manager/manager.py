@@ -311,14 +311,14 @@ class Manager:
         before, (unit.life, acts) = unit.life, transition
         changed = unit.life.state is not before.state
         if changed:
-            unit.waits = ""
-            unit.obstacle = None
+            unit.waits, unit.obstacle = "", None
             if before.state is State.ASLEEP:
                 self.sleepers.leave(unit)
             if unit.life.state in WITHOUT_PROCESS:
                 self._take_pending(unit)  # the process that had the present definition is gone
             if unit.life.state is State.BACKOFF or unit.life.state in AT_REST:
                 unit.visit = None  # the run has failed already, or was stopped
+                unit.is_suspicious = unit.service.flush and unit.life.state is State.BACKOFF
             announce(unit)
             if unit.life.state is State.RUNNING and unit.life.failures:
                 self.loop.call_later(unit.service.healthy_after, partial(announce_health, unit, unit.life.up_since))
@@ -495,5 +495,6 @@ class Manager:
         if is_call and unit.call_ended is not None and unit.call_ended.step:  # its function has not begun
             self.event(unit, machine.start_failed, reason, spread())
             return
+        unit.is_suspicious = unit.is_suspicious and not clean
         status = unit.ended.status if unit.ended is not None and not unit.ended.function else None
         self.event(unit, machine.exited, clean, reason, spread(), status)

@@ -277,6 +277,7 @@ class Processes:
         Sessions that are to live on stay in its cgroup, in the table of its store, and known by pid.
         """
         unit.status_text = unit.disconnected = unit.stale = ""
+        unit.flushed, unit.suspects = 0, {}
         self._launcher.plans.pop(unit.name, None)
         keeps = bool(unit.life.keeps_sessions)
         steps: list[Callable[[], None]] = [unit.table.close]

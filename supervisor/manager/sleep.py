@@ -8,6 +8,9 @@ A service that ends with success while a client waits starts again at once. If i
 then, too, it serves nobody, and would start without a pause for as long as the client waits. So who waits is noted
 after each run that a client has started, while there is no process that could accept, and compared after the next
 one: if all are still there, that run counts as a failure. A service that leaves nobody waiting costs no look.
+
+With `flush`, the first datagram is noted after each run that has failed. Once as many runs in a row as `MOST_RUNS`
+have left the same one, it is dropped, before its socket is watched again.
 """
 
 from __future__ import annotations
@@ -23,14 +26,16 @@ from supervisor.lifecycle import machine
 from supervisor.lifecycle.dependencies import obstacle
 from supervisor.lifecycle.life import Cause, Life, Transition
 from supervisor.lifecycle.transaction import Standing, Transaction
+from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from supervisor.manager.unit import Unit, spread
-from supervisor.process.children import Children
+from supervisor.process.children import AnsweringChild, Children
 from supervisor.process.failure import failed, failure_of, step
 from supervisor.process.held_descriptors import Opened
 from supervisor.process.paths import Sight
-from supervisor.process.waiting import Waiting, are_unserved, can_wait_at, look
+from supervisor.process.waiting import Waiting, are_unserved, can_wait_at, drop_first, look
 
+MOST_RUNS = 3  # that fail with the same datagram
 UNSERVED = "it has not served the client that it was started for, which still waits"
 
 
@@ -51,6 +56,8 @@ class Owner(Protocol):
 
     def move(self, transaction: Transaction) -> None: ...
 
+    def touch(self, unit: Unit) -> None: ...
+
     def start_failed(self, unit: Unit, error: StepError) -> None: ...
 
 
@@ -64,6 +71,7 @@ class Sleepers:
         self._epoll: select.epoll | None = None
         self._units: dict[int, Unit] = {}  # by watched descriptor
         self._watched: dict[Unit, tuple[int, ...]] = {}
+        self._droppers: dict[Unit, AnsweringChild] = {}
 
     def sleep(self, names: Iterable[str]) -> None:
         """Order services to sleep, once the network namespaces of their sockets are there; their rivals go down."""
@@ -84,7 +92,10 @@ class Sleepers:
         except (StepError, OSError) as error:
             self._owner.start_failed(unit, failure_of(error))
             return
-        if visit is None:
+        suspicious, unit.is_suspicious = unit.is_suspicious, False
+        if suspicious:
+            self._drop_suspects(unit, table)
+        elif visit is None:
             self._watch(unit, table)
         else:
             look(self._loop, self._children, table, partial(self._judge, unit, unit.life, visit))
@@ -100,6 +111,34 @@ class Sleepers:
         if before or not now:
             self._owner.event(unit, machine.served)
         self._watch(unit, _places(unit))
+
+    def _drop_suspects(self, unit: Unit, table: dict[Slot, Opened]) -> None:
+        """Drop the datagrams that the last runs have failed with, if there were enough of these, and sleep."""
+        table = {slot: opened for slot, opened in table.items() if opened.spec.has_datagrams}
+        before = unit.suspects
+        condemned = {slot: who for slot, (who, runs) in before.items() if runs == MOST_RUNS - 1}
+
+        def done(first: dict[Slot, str], dropped: set[Slot]) -> None:
+            self._droppers.pop(unit, None)
+            unit.suspects = {
+                slot: (who, before[slot][1] + 1 if slot in before and before[slot][0] == who else 1)
+                for slot, who in first.items()
+                if slot not in dropped
+            }
+            for slot in dropped:
+                unit.flushed += 1
+                place = unit.table.as_bound(slot, table[slot].spec).describe()
+                log.warning("%s: dropped a datagram at %s: %d runs have failed with it", unit.name, place, MOST_RUNS)
+            self._owner.touch(unit)
+            if unit.life is life:
+                self._watch(unit, _places(unit))
+
+        life = unit.life
+        try:
+            self._droppers[unit] = drop_first(self._loop, self._children, table, condemned, done)
+        except OSError as error:
+            log.warning("%s: cannot look at the datagrams that it fails with: %s", unit.name, error.strerror)
+            self._watch(unit, _places(unit))
 
     def _watch(self, unit: Unit, table: dict[Slot, Opened]) -> None:
         """Watch the sockets. Where the kernel has no room, that is a failure: a later try may find some."""
@@ -125,7 +164,9 @@ class Sleepers:
         self._units[opened.fd] = unit
 
     def leave(self, unit: Unit) -> None:
-        """Watch the sockets of a unit no longer: before they are used or closed."""
+        """Watch the sockets of a unit no longer, and drop nothing: before they are used or closed."""
+        if unit in self._droppers:
+            self._droppers[unit].give_up()
         for fd in self._watched.pop(unit, ()):
             if self._units.get(fd) is unit:
                 self._unwatch(fd)

@@ -104,6 +104,11 @@ class Unit:
     check_output: tuple[str, ...] = ()  # the last lines of a check that failed
     disconnected: str = ""  # clients that waited on a socket when it was last closed for another one
     stale: str = ""  # descriptors whose paths lead elsewhere, and that could not be opened anew, as sentences
+    flushed: int = 0  # datagrams that spawnd has dropped, since its start from rest
+    # the first datagram after each of its last failed runs, by slot, and the number of these runs; set where `flush`
+    # asks for it
+    suspects: Mapping[Slot, tuple[str, int]] = field(default_factory=dict)
+    is_suspicious: bool = False  # its last run has failed
     waits: str = ""  # what holds it back while it waits, as text
     obstacle: Obstacle | None = None  # the same
     idle: Idleness | None = None  # its use, while it is looked at: it runs, and has `idle_stop`

@@ -250,6 +250,11 @@ class AnsweringChild:
             if not data:
                 self._end(in_time=True)
 
+    def give_up(self) -> None:
+        """End the child, and `done` at once, if that has not been called."""
+        if self._fd >= 0:
+            self._too_long()
+
     def _too_long(self) -> None:
         """Kill the child without waiting for it: it may be in a system call that never ends."""
         with suppress(ProcessLookupError):

@@ -61,6 +61,43 @@ def look(loop: Loop, children: Children, table: Mapping[Slot, Opened], done: Cal
         done({})
 
 
+def drop_first(
+    loop: Loop,
+    children: Children,
+    table: Mapping[Slot, Opened],
+    condemned: Mapping[Slot, str],
+    done: Callable[[dict[Slot, str], set[Slot]], None],
+) -> AnsweringChild:
+    """Drop the first datagram of each slot if it is the condemned one, while no process reads the sockets.
+
+    Calls `done` once with the identities of the first datagrams, and with the slots of those that were dropped. A
+    child does this, as the release of a descriptor in a datagram may wait. Raises OSError.
+    """
+
+    def answer(fd: int) -> None:
+        found = {slot: _first_datagram(opened.fd)[0] for slot, opened in table.items() if _is_readable(opened.fd)}
+        dropped = [slot for slot, who in found.items() if who == condemned.get(slot) and _drop(table[slot].fd)]
+        with open(fd, "wb") as pipe:
+            pipe.write(json.dumps([found, dropped]).encode())
+
+    def answered(data: bytes, in_time: bool) -> None:
+        found, dropped = json.loads(data) if in_time and data else ({}, [])
+        done({int(slot): who for slot, who in found.items() if who != NOBODY}, set(dropped))
+
+    return AnsweringChild(loop, children, answer, TIME_LIMIT, answered, [opened.fd for opened in table.values()])
+
+
+def _drop(fd: int) -> bool:
+    with socket.socket(fileno=fd) as sock:
+        try:
+            sock.recv(1, socket.MSG_DONTWAIT)  # the rest goes with it
+        except OSError:
+            return False
+        finally:
+            sock.detach()
+    return True
+
+
 def are_unserved(before: Waiting, now: Waiting) -> bool:
     """Whether anybody waited, and all who did still wait."""
     return any(before.values()) and all(who <= now.get(slot, frozenset()) for slot, who in before.items())

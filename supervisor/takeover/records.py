@@ -87,6 +87,7 @@ FIELDS = (
     Field("ended", "ended", None, lambda ended: differing(ended, _ENDED), lambda record: Ended(**record)),
     Field("ended_clean", "ended_clean", None),
     Field("first_started", "first_started", 0),
+    Field("flushed", "flushed", 0),
     Field("frozen", "frozen", None, lambda pids: [list(pair) for pair in pids.items()], dict),
     Field("idle", "idle_since", None, lambda idle: idle.since, lambda since: Idleness(since)),
     Field("internal", "internal", False),
@@ -247,10 +248,7 @@ def _take_into_store(unit: Unit, name: str, polled: bool, fd: int) -> bool:
 
 
 def restore_table(
-    service: Service,
-    record: Mapping[str, Any],
-    source: Source,
-    take_back: TakeBack | None = None,
+    service: Service, record: Mapping[str, Any], source: Source, take_back: TakeBack | None = None
 ) -> dict[Slot, Opened]:
     """Return the descriptors of the table in a record by slot, without lost ones.
 

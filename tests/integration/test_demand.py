@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,15 @@ for _ in range(int(sys.argv[1])):
     data, sender = bound.recvfrom(100)
     bound.sendto(b"%d" % os.getpid(), sender)
 """
+# Fails with a datagram that it has not read if that is bad, and answers others.
+PICKY = f"""#!{sys.executable} -IS
+import socket, sys
+bound = socket.socket(fileno=3)
+if bound.recv(100, socket.MSG_PEEK) == b"bad":
+    sys.exit(1)
+data, sender = bound.recvfrom(100)
+bound.sendto(data, sender)
+"""
 # Serves a client of whichever socket has one, who may be gone, and ends with success.
 TOLERANT = f"""#!{sys.executable} -IS
 import contextlib, os, select, socket
@@ -60,6 +70,9 @@ two = { exec = "@/counted", arg = { "2" }, fd = { tcp("127.0.0.1", 0) } }
 udp4 = { exec = "@/echo", arg = { "1" }, fd = { udp("127.0.0.1", 0) } }
 dgram1 = { exec = "@/echo", arg = { "1" }, fd = { dgram("@/dgram") } }
 fifo = { exec = "@/reader", arg = { "@/out/read" }, fd = { file("@/fifo", "r+") } }
+local quick = { first = "10ms", factor = 1 }
+picky_udp = { exec = "@/picky", fd = { udp("127.0.0.1", 0) }, flush = true, backoff = quick }
+picky_dgram = { exec = "@/picky", fd = { dgram("@/picky_dgram") }, flush = true, backoff = quick }
 lazy = { exec = "@/lazy", fd = { tcp("127.0.0.1", 0) } }
 lazy_udp = { exec = "@/lazy", fd = { udp("127.0.0.1", 0) } }
 lazy_unix = { exec = "@/lazy", fd = { stream("@/lazy_unix") } }
@@ -75,7 +88,7 @@ ordinary = { status = "start", exec = "/bin/sleep", arg = { "100000" } }
 @pytest.fixture(scope="module")
 def demand_of_all() -> Iterator[Daemon]:
     with new_folder() as folder:
-        for name, text in (("counted", COUNTED), ("echo", ECHO), ("lazy", LAZY), ("reader", READER)):
+        for name, text in (("counted", COUNTED), ("echo", ECHO), ("lazy", LAZY), ("picky", PICKY), ("reader", READER)):
             (folder / name).write_text(text)
             (folder / name).chmod(0o755)
         os.mkfifo(folder / "fifo", 0o666)
@@ -189,8 +202,35 @@ def test_a_service_that_leaves_its_client_waiting_fails(demand: Daemon, name: st
     wait_asleep(demand, name)
 
 
+@pytest.mark.parametrize("name", ["picky_udp", "picky_dgram"])
+def test_a_datagram_with_which_each_run_fails_is_dropped(demand: Daemon, name: str) -> None:
+    wait_asleep(demand, name)
+    is_udp = name == "picky_udp"
+    with socket.socket(socket.AF_INET if is_udp else socket.AF_UNIX, socket.SOCK_DGRAM) as client:
+        client.settimeout(PATIENCE)
+        client.bind(("127.0.0.1", 0) if is_udp else "")
+        client.connect(("127.0.0.1", port(demand, name)) if is_udp else str(demand.folder / name))
+        for data in (b"good", b"bad", b"first", b"bad", b"bad", b"second"):
+            client.send(data)
+        assert [client.recv(100) for _ in range(3)] == [b"good", b"first", b"second"]
+    wait_asleep(demand, name)
+    row = details(demand, name)
+    assert (row["flushed"], row["restarts"]) == (3, 9)
+    assert "Flushed: 3 datagrams" in demand.ctl("status", name).stdout
+    assert demand.log().count(f"{name}: dropped a datagram at ") == 3
+    assert demand.ctl("stop", name).returncode == 0  # a start from rest counts anew
+    assert demand.ctl("sleep", name).returncode == 0
+    wait_asleep(demand, name)
+    assert details(demand, name)["flushed"] == 0
+
+
+def details(daemon: Daemon, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = call(daemon.socket, "Status", names=[name])["parameters"]["services"][0]
+    return found
+
+
 def failures(daemon: Daemon, name: str) -> int:
-    found: int = call(daemon.socket, "Status", names=[name])["parameters"]["services"][0]["failures"]
+    found: int = details(daemon, name)["failures"]
     return found
 
 

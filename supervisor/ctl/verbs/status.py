@@ -79,6 +79,7 @@ def facts_of(row: dict[str, Any]) -> list[tuple[str, object]]:
         ("Last exit", row["last_exit"]),
         ("Last call", row.get("last_call")),  # absent in an older spawnd
         ("Disconnected", row["disconnected"]),
+        ("Flushed", count(row["flushed"], "datagram") if row.get("flushed") else ""),  # absent in an older spawnd
         ("Policy", policy(row)),
         ("Depends", ", ".join(row["depends"])),
         ("After", ", ".join(row["after"])),

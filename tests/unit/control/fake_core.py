@@ -34,6 +34,7 @@ class FakeUnit:
         self.last_exit = ""
         self.last_call = ""
         self.disconnected = ""
+        self.flushed = 0
         self.check_output: tuple[str, ...] = ()
         self.waits = ""
         self.obstacle: Obstacle | None = None

@@ -35,7 +35,7 @@ SAVED = {
         fdstore_max control
         check functions functions_as_root functions_digest text function_user function_ids login_env listen_fds
         expand_env io_class io_priority scheduling timer_slack success_status no_restart_status forking pid_file
-        accept idle_stop idle_cpu argv0
+        accept idle_stop idle_cpu argv0 flush
     """,
     Descriptor: """
         kind name path access host port connect backlog mode owner group reuseport freebind transparent v6only nodelay

@@ -15,7 +15,7 @@ TEXT = "\n".join((DOCS / name).read_text(encoding="utf-8") for name in ("moving-
 CELLS = [row.rsplit("|", 2)[1] for row in re.findall(r"^\|.*\|$", TEXT, re.M)]
 # keys that no other supervisor has
 WITHOUT_ROW = {"worker", "options", "function_user", "listen_fds", "control", "handover_signal", "restart_signal",
-               "idle_cpu"}  # fmt: skip
+               "idle_cpu", "flush"}  # fmt: skip
 SNIPPETS = [code for cell in CELLS for code in re.findall(r"`([^`]+)`", cell) if re.match(r"[a-z_]+ = ", code)]
 OTHERS = "".join(f'{name} = {{ exec = "/y" }}\n' for name in ("db", "network", "syslog", "maintenance"))
 

@@ -53,6 +53,8 @@ NOT_SAVED = {
     "rest": "`ended_clean` tells that there is one, and it is made anew",
     "visit": "is of clients that may have been served by the next spawnd: it looks again",
     "left": "is of clients that may have been served by the next spawnd: it looks again",
+    "suspects": "is of datagrams that may have been read since",
+    "is_suspicious": "is of datagrams that may have been read since",
     "waits": "follows from the other units",
 }
 SAVED = {field.attribute: {field.key} for field in FIELDS} | {name: set(keys) for name, keys in HELD.items()}
@@ -165,6 +167,7 @@ CHANGES: dict[str, Callable[[World], object]] = {
     "last_call": lambda world: "stop failed: why",
     "last_exit": lambda world: "exited with status 1",
     "disconnected": lambda world: "2 clients of stream /run/x",
+    "flushed": lambda world: 2,
     "life": lambda world: Life(State.BACKOFF, 5.0, "x", deadline=7.0, failures=3),
     "notify_path": lambda world: "/run/notify/web.x/s",
     "oom_kills": lambda world: 2,
@@ -345,6 +348,7 @@ def test_what_the_version_before_has_written_is_read(world: World, monkeypatch: 
         "ended": unit.ended,
         "ended_clean": False,
         "first_started": 0,
+        "flushed": 0,
         "frozen": None,
         "idle": None,
         "says_busy": False,
