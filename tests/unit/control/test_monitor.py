@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from supervisor.control.orders import iso_8601
 from supervisor.control.verbs.monitor import MOST, folded
 from supervisor.definitions.service import Service
 from supervisor.lifecycle import machine
-from supervisor.lifecycle.life import State
+from supervisor.lifecycle.life import Idleness, Life, State
 from supervisor.varlink.connection import PATIENCE
 from tests.unit.control.bench import Bench, Client, resume
 from tests.unit.control.fake_core import FakeUnit
@@ -41,6 +42,26 @@ def seen(client: Client, count: int) -> list[Seen]:
         found += [(change["name"], change["old"], change["state"]) for change in changes(client)]
     assert len(found) == count
     return found
+
+
+def test_a_service_that_becomes_idle_or_busy_is_a_change(bench: Bench) -> None:
+    unit = bench.core.units["web"]
+    unit.service = replace(unit.service, idle_stop=300.0)
+    unit.life = Life(State.RUNNING, bench.core.loop.clock(), "running")
+    client = monitor(bench, names=["web"], changes_only=True)
+    for idle, words in (
+        (Idleness(busy="1 connection"), "running; busy: 1 connection"),
+        (Idleness(busy="2 connections"), None),  # it was busy before
+        (Idleness(since=bench.core.loop.clock()), "running; idle for "),
+    ):
+        unit.idle = idle
+        for observer in list(bench.core.observers.values()):
+            observer(unit)
+        bench.settle()
+        if words is not None:
+            [change] = changes(client)
+            assert change["state"] == "running"
+            assert change["reason"].startswith(words)
 
 
 def test_the_present_states_then_every_change(bench: Bench) -> None:

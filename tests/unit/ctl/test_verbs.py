@@ -10,10 +10,11 @@ import pytest
 
 from supervisor import __version__
 from supervisor.ctl.errors import ExitCode
+from supervisor.ctl.verbs.list import use
 from supervisor.ctl.verbs.sessions import cells
-from supervisor.ctl.verbs.status import refused, unserved
+from supervisor.ctl.verbs.status import idleness, refused, unserved
 from supervisor.definitions.service import Definitions
-from supervisor.lifecycle.life import Life, State
+from supervisor.lifecycle.life import Idleness, Life, State
 from tests.unit.control.fake_core import FakeCore
 
 Spawnctl = Callable[..., int]
@@ -130,6 +131,37 @@ def test_orders_about_sessions(spawnctl: Spawnctl, supervise: Supervise, capsys:
     assert spawnctl("restart", "--sessions", "web") == ExitCode.DONE
     assert spawnctl("stop", "--keep-sessions", "web") == ExitCode.DONE
     assert capsys.readouterr().out == "web: running\nweb: running\nweb: stopped\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "shown", "listed"),
+    [
+        (
+            {"idle_s": None, "busy": "3 connections", "next_look_s": 12.0},
+            "no, busy: 3 connections; next look in 12s",
+            1,
+        ),
+        ({"idle_s": None, "busy": "it says so", "next_look_s": None}, "no, busy: it says so", 1),
+        ({"idle_s": 65.0, "busy": "", "next_look_s": 2.0}, "for 1m05s; next look in 2s", 1),
+        ({"idle_s": None, "busy": "", "next_look_s": 2.0}, "not known yet; next look in 2s", 0),
+        ({"idle_s": None, "busy": "", "next_look_s": None}, "", 0),
+        ({}, "", 0),  # of an older spawnd
+    ],
+)
+def test_the_use_of_a_service(row: dict[str, object], shown: str, listed: int) -> None:
+    assert idleness(row) == shown
+    assert bool(use(row)) is bool(listed)
+
+
+def test_the_use_is_listed_before_the_description(
+    spawnctl: Spawnctl, supervise: Supervise, capsys: Capture
+) -> None:
+    def set_up(core: FakeCore) -> None:
+        core.units["web"].idle = Idleness(busy="2 connections")
+
+    supervise(set_up)
+    assert spawnctl("list") == ExitCode.DONE
+    assert "busy: 2 connections" in capsys.readouterr().out
 
 
 def test_orders(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:

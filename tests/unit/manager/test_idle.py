@@ -115,6 +115,24 @@ def test_a_restart_for_another_reason_is_heard(loop: Loop) -> None:
         wait_until(lambda: state_of(pid) == "Z", "the end")
 
 
+def test_the_others_go_on_when_the_main_process_is_killed(loop: Loop) -> None:
+    """They are to live on, as `kill_mode` says."""
+    with a_manager(loop) as manager, running(manager, loop, replace(SERVICE, kill_mode="process")) as (unit, pid):
+        with ExitStack() as stack:
+            other = stack.enter_context(subprocess.Popen(["/bin/sleep", "1000"], start_new_session=True))
+            stack.callback(other.kill)
+            stopped(manager, unit, pid)
+            assert unit.frozen is not None
+            unit.frozen[other.pid] = start_time(other.pid)
+            os.kill(other.pid, signal.SIGSTOP)
+            wait_until(lambda: is_stopped(other.pid), "the stop")
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: state_of(pid) == "Z", "the end")
+            manager.children.reap()
+            wait_until(lambda: state_of(other.pid) == "S", "the continuation")
+            assert (unit.run, unit.frozen) == (None, None)
+
+
 def test_a_look_that_fails_lets_it_go_on(loop: Loop, written: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     """The second one, whose child is killed."""
     look = answer_use
