@@ -401,7 +401,8 @@ def measure_dump(count: int) -> dict[str, Any]:
 def dump_among(count: int) -> dict[str, Any]:
     unshare(CLONE_NEWNET)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    for name, value in (("ip_local_port_range", "10000 65000"), ("tcp_max_tw_buckets", "500000")):
+    settings = {"ip_local_port_range": "10000 65000", "tcp_max_tw_buckets": "500000", "tcp_tw_reuse": "0"}
+    for name, value in settings.items():
         (Path("/proc/sys/net/ipv4") / name).write_text(value)
     listeners = [socket.create_server(("127.0.0.1", 80 + number)) for number in range(count // 50_000 + 1)]
     for number in range(count):
