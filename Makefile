@@ -15,7 +15,7 @@ PACKAGES := python3 python3-venv python3-dev gcc libc6-dev libcap-dev curl netca
 # The shells whose completion is tested, the locales that spawnd is tested in, the servers of scripts and recipes, and
 # the program that checks tools/.
 test test-fast: PACKAGES += zsh fish locales postgresql nginx-light gunicorn nodejs shellcheck \
-	git rsync tftpd-hpa tftp-hpa openssh-server openssh-client
+	xinetd git rsync tftpd-hpa tftp-hpa openssh-server openssh-client
 # What the tests boot machines with.
 MACHINE_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs
 
