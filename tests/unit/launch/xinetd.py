@@ -38,7 +38,11 @@ class Xinetd:
         assert PROGRAM is not None
         self.process = subprocess.Popen([PROGRAM, "-dontfork", *files], stdin=-3, stdout=-3, stderr=-3)
         listening = {self.ports[name] for name in services if "disable" not in services[name]}
-        wait_until(lambda: _listening() >= listening)
+        try:
+            wait_until(lambda: _listening() >= listening)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         self.process.terminate()
