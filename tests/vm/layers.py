@@ -45,6 +45,9 @@ DISK_SIZE = "2G"
 # They run when they like, and have nothing to do in a machine that lives for minutes.
 UNWANTED_UNITS = (
     "e2scrub_reap.service",
+    "getty@tty1.service",
+    "ldconfig.service",
+    "systemd-journal-catalog-update.service",
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
     "dpkg-db-backup.timer",

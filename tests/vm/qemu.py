@@ -17,7 +17,7 @@ INIT = "/usr/local/sbin/first"
 KERNEL = ("root=/dev/vda", "rw", "console=ttyS0", "no_timer_check", "panic=-1", f"init={INIT}")
 # An emulator translates code once for each address that it is mapped at: without norandmaps anew for each process,
 # which takes a third of the time.  What defends a processor against attacks is emulated as well.
-EMULATED_KERNEL = ("norandmaps", "mitigations=off", "lsm=capability", "audit=0")
+EMULATED_KERNEL = ("norandmaps", "mitigations=off", "lsm=capability", "audit=0", "init_on_alloc=0")
 
 
 def copy_disk(layers: Layers, folder: Path) -> Path:
