@@ -49,6 +49,7 @@ with open(sys.argv[1], "w") as file:
 
 def run(*command: str, check: bool = True) -> str:
     """Return both outputs of a command. Raises if it fails, unless that may be."""
+    bus.BUS.close()  # the command may reload systemd
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if check and result.returncode:
         raise AssertionError(f"{' '.join(command)}: status {result.returncode}\n{result.stdout}")
@@ -220,7 +221,7 @@ def started(definitions: str) -> Iterator[None]:
     """With spawnd running these definitions; in the end nothing of it is left."""
     define(definitions)
     try:
-        run("systemctl", "start", UNIT)
+        assert bus.do("StartUnit", UNIT) == "done"
         yield
     finally:
         clean_up()
@@ -231,8 +232,11 @@ def clean_up() -> None:
     with suppress(ProcessLookupError):
         if pid := main_pid():
             os.kill(pid, signal.SIGCONT)
-    run("systemctl", "stop", UNIT, SCOPE, check=False)
-    run("systemctl", "reset-failed", UNIT, check=False)
+    for unit in (UNIT, SCOPE):
+        if state(unit) not in ("inactive", "failed"):
+            bus.do("StopUnit", unit)
+    if state() == "failed":
+        run("systemctl", "reset-failed", UNIT)
     DEFINITIONS.unlink(missing_ok=True)
     shutil.rmtree("/run/spawnd", ignore_errors=True)
     wait_until(lambda: not SCOPE_FOLDER.exists(), "the end of the scope", PATIENCE)
