@@ -56,10 +56,11 @@ class Replay:
     def _start(self) -> Fleet:
         if reason := host.reason_without():
             raise MachineError(reason)
-        checks: dict[str, list[str]] = defaultdict(list)
+        checks: dict[tuple[str, bool], list[str]] = defaultdict(list)
         for item in self._session.items:
             if needs_machine(item):
-                checks[suite_of(item)] += [item.nodeid] if is_check(item) else []
+                is_apart = item.get_closest_marker("apart") is not None
+                checks[suite_of(item), is_apart] += [item.nodeid] if is_check(item) else []
         return Fleet(checks, self._say).__enter__()
 
     def close(self) -> None:
@@ -72,7 +73,7 @@ class Replay:
             fleet = self.fleet()
             if is_check(item):
                 self._results[item.nodeid] = [
-                    self._unpack(data) for data in fleet.wait_reports(suite_of(item), item.nodeid)
+                    self._unpack(data) for data in fleet.wait_reports(item.nodeid)
                 ]
         except MachineError as error:
             self._results[item.nodeid] = [_failed(item, str(error))]

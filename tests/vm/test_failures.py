@@ -12,7 +12,7 @@ from tests.vm import host
 from tests.vm.cache import default_cache
 from tests.vm.fleet import Fleet
 from tests.vm.guest.orders import Orders, new_token
-from tests.vm.machine import CHECKS_KERNEL, Limits, Machine
+from tests.vm.machine import BARE_KERNEL, Limits, Machine
 from tests.vm.suites import SUITES
 
 pytestmark = [pytest.mark.parametrize("suite", SUITES[:1], scope="module"), pytest.mark.timeout(900)]
@@ -41,7 +41,7 @@ def machines(fleet: Fleet, suite: str) -> Iterator[dict[str, Machine]]:
             orders = Orders(suite, new_token(), [f"{FAULTS}::test_{check}[{suite}]" for check in checks])
             folder = stack.enter_context(cache.scratch())
             machine = Machine(
-                fleet.layers[suite], folder, orders, kernel=[*CHECKS_KERNEL, *kernel], limits=limits, say=SAID.append
+                fleet.layers[suite], folder, orders, kernel=[*BARE_KERNEL, *kernel], limits=limits, say=SAID.append
             )
             stack.callback(machine.kill)
             machine.start()

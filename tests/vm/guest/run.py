@@ -18,7 +18,7 @@ from tests.vm.guest.orders import Orders
 
 BOOTS = Path("/var/lib/checks-boots")
 # A busy host that emulates a processor is slow, and a check that hangs must still end before the host gives up.
-CHECK_TIMEOUT_S = 480
+CHECK_TIMEOUT_S = 900
 OPTIONS = [
     "--verbose",
     "--color=no",

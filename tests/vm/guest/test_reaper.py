@@ -18,6 +18,8 @@ import pytest
 from tests.daemon import Daemon, wait_until
 from tests.vm.guest.installed import PATIENCE, PAUSE, call, journal, main_pid, run, shipped, started, wait_running
 
+pytestmark = pytest.mark.apart
+
 ROOT = Path("/sys/fs/cgroup")
 CONTROLLERS = "+cpu +memory +pids"
 USER = "cm4all-spawn-reaper"

@@ -16,6 +16,8 @@ import pytest
 from tests.daemon import Daemon, wait_until
 from tests.vm.guest.installed import PATIENCE
 
+pytestmark = pytest.mark.apart
+
 EAT = "import time; eaten = [bytearray(1 << 20) for _ in range(1000)]; time.sleep(1000)"
 FORK = """
 import os, time

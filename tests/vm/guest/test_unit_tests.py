@@ -20,6 +20,8 @@ ROOMS = {"process": {"test_a_controller_that_is_not_there"}, "log": set[str](), 
 if tuple(int(number) for number in os.uname().release.split(".")[:2]) < (6, 9):
     ROOMS["process"].add("test_nobody_else_is_looked_at_for_it")  # PIDFD_SIGNAL_PROCESS_GROUP
 
+pytestmark = pytest.mark.apart
+
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_of_a_room(room: str, tmp_path: Path) -> None:
