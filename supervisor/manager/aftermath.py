@@ -373,6 +373,8 @@ def before_program(unit: Unit, run: Run, exit: Exit) -> StepError | None:
     service = unit.service
     program = service.check[0] if run.role is Role.CHECK else service.exec
     memory = " (out of memory)" if _out_of_memory(unit) else ""
+    if run.role.is_function:
+        return failed(f"call {run.role.value}", "", 0, f"{exit.describe()}{memory} before it began")
     return failed("start", program, 0, f"{exit.describe()}{memory} before the program ran")
 
 

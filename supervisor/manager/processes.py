@@ -43,7 +43,7 @@ from supervisor.process.failure import failed, failure_of
 from supervisor.process.held_descriptors import OPENED
 from supervisor.process.network_namespace import namespace_of_process
 from supervisor.process.paths import Sight, read_moved
-from supervisor.process.run import Role, Run
+from supervisor.process.run import Role, Run, has_begun
 from supervisor.process.survivor import Doubt
 
 STARTS = (Role.CHECK, Role.START, Role.RESTART, Role.MAIN)  # roles of the first process of a start
@@ -428,7 +428,8 @@ class Processes:
         """Whether the process ran a function that has succeeded."""
         if not run.role.is_function:
             return False
-        run.answer = self.aftermath.learn_answer(self._launcher.answer_path(unit, run.role))
+        run.has_run = has_begun(path := self._launcher.answer_path(unit, run.role))
+        run.answer = self.aftermath.learn_answer(path)
         return functions.function_succeeded(run.answer, run.pid, run.pidfd < 0)
 
     def reaped(self, pid: int, exit: Exit) -> None:

@@ -88,6 +88,31 @@ module.Run.release = end_or_release
 """
 
 
+DIES_ONCE_BEFORE_IT_BEGINS = """
+import signal
+import supervisor.process.run as module
+release = module.Run.release
+def kill_or_release(run):
+    if run.role == "stop" and not os.path.exists({marker!r}):
+        os.mkdir({marker!r})
+        os.kill(run.pid, signal.SIGKILL)
+    release(run)
+module.Run.release = kill_or_release
+"""
+
+
+def test_a_stop_whose_process_is_killed_before_the_call_is_called_by_the_next_stop(folder: Path) -> None:
+    daemon = Daemon(folder, NOTE.replace("@", str(folder)) + module("a", NOTES))
+    daemon.program = install(folder, then=DIES_ONCE_BEFORE_IT_BEGINS.format(marker=str(folder / "killed")))
+    with daemon:
+        daemon.wait_state("a", "running")
+        stop = daemon.ctl("stop", "a")
+        assert stop.returncode == 1
+        assert "stop requested; cannot call stop: killed by KILL before it began" in stop.stderr
+        assert daemon.ctl("stop", "a").returncode == 0
+        assert notes(folder) == ["start", "stop"]
+
+
 LOST_AT_THE_END = """
 import signal
 import supervisor.manager.processes as module
