@@ -167,7 +167,7 @@ KEYS = {
     "directorymode": _FOLDERS,
     "service": f"{_PROGRAM}; {_SOCKETS}",
     "writable": '\'fd\' lists files, too: { file("/dev/watchdog", "r+") }',
-    "flushpending": "there is none; a service is started again for data that it has not read",
+    "flushpending": "'flush' drops a datagram that it fails with again and again",
     "removeonstop": "there is none; a stop always removes the sockets of a service",
     "symlinks": "there is none; tmpfiles.d(5) makes links",
     "passfiledescriptorstoexec": "'check' always has the descriptors of the service",

@@ -77,7 +77,7 @@ def test_the_table_names_keys_that_exist() -> None:
 
 # keys that no other supervisor has, and keys that others spell as we do
 WITHOUT_SYNONYM = {"worker", "options", "function_user", "listen_fds", "expand_env", "control", "handover_signal",
-                   "restart_signal", "ready_fd", "idle_cpu", "flush"}  # fmt: skip
+                   "restart_signal", "ready_fd", "idle_cpu"}  # fmt: skip
 SAME = {"conflicts": "Conflicts", "memory_high": "MemoryHigh", "memory_swap_max": "MemorySwapMax"}
 
 
