@@ -42,7 +42,7 @@ r = { exec = "/x", fd = { tcp("127.0.0.1", 5), stream("/r") }, accept = {
   no_access = "10.1.2.3", hours = { "mon-fri 08:00-18:00", "sat 22:00-06:00", "00:00-01:00" }, load_max = 2.5,
   memory_min = "64m", banner = "/b", banner_refused = "/c" } }
 d = { fd = { tcp("127.0.0.1", 4) }, accept = { trap = true, deny_time = "2h", defer_accept = 5, interface = "lo" } }
-f = { exec = "/x", ff = { udp("127.0.0.1", 2) }, status = "demand", flush = true }
+f = { exec = "/x", fd = { udp("127.0.0.1", 2) }, status = "demand", flush = true }
 """
 MODULE = """
 module("m")

@@ -70,6 +70,7 @@ CHANGES: dict[str, tuple[Any, Change]] = {
     "demand": (True, Change.ADOPT),
     "accept": (Accept(), Change.RESTART),
     "idle_stop": (300.0, Change.ADOPT),
+    "flush": (True, Change.ADOPT),
     "idle_cpu": (0.01, Change.ADOPT),
     "argv0": ("x", Change.RESTART),
     "task": (True, Change.ADOPT),

@@ -32,7 +32,7 @@ def test_an_unknown_worker_fails_aloud() -> None:
         timeout=60,
     )
     assert done.returncode == 1
-    assert "No module named 'workers.no_such'" in done.stderr
+    assert "worker no_such: cannot import 'workers.no_such': it is not installed" in done.stderr
 
 
 def test_what_workers_share_is_imported_by_name() -> None:
