@@ -101,11 +101,15 @@ def test_a_pid_file_that_hangs_keeps_nobody_waiting(spawnd: Start, opcode: int) 
         wait_until(lambda: said in " ".join(daemon.ctl("why", "a").stdout.split()), "what is wrong with the file")
         for command in (("restart", "b"), ("restart", "--no-wait", "a"), ("list",)):
             assert daemon.ctl(*command, timeout=HELD_UP).returncode == 0
-        readers = [pid for pid in children(daemon.pid) if command_name(pid) == command_name(daemon.pid)]
-        assert len(readers) == 1
+        wait_until(lambda: len(readers(daemon)) == 1, "one reader, beside children that are about to end")
         assert daemon.ctl("stop", "a", timeout=HELD_UP).returncode == 0
         daemon.wait_state("a", "stopped")
         assert daemon.ctl("reexec", timeout=HELD_UP).returncode == 0
+
+
+def readers(daemon: Daemon) -> list[int]:
+    """The children of spawnd that execute no program."""
+    return [pid for pid in children(daemon.pid) if command_name(pid) == command_name(daemon.pid)]
 
 
 def test_a_loss_while_a_file_hangs_in_its_opening(spawnd: Start) -> None:
