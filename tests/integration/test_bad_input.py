@@ -288,7 +288,7 @@ def test_fork_fails_for_want_of_processes(folder: Path) -> None:
         command = ["prlimit", "--nproc=2:2", *switch, *daemon.command()]
         daemon.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        wait_until(daemon.socket.exists, "the control socket")
+        wait_until(daemon.listens, "the control socket")
         pid = daemon.wait_pid("a")
         result = daemon.ctl("start", "b")
         assert result.returncode == 1
@@ -340,7 +340,7 @@ def test_signals_before_the_definitions_are_read(folder: Path) -> None:
         wait_until(lambda: len(children(daemon.pid)) == 1, "the evaluation")
         for signum in (signal.SIGRTMIN + 3, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
             daemon.signal(signum)
-        wait_until(daemon.socket.exists, "the control socket")
+        wait_until(daemon.listens, "the control socket")
         daemon.wait_state("a", "running")
     finally:
         daemon.kill()
@@ -352,7 +352,7 @@ def test_a_log_that_nobody_reads_does_not_stop_spawnd(folder: Path) -> None:
     daemon.process = subprocess.Popen(daemon.command(), stdin=subprocess.DEVNULL, stdout=writing, stderr=writing)
     os.close(writing)
     try:
-        wait_until(daemon.socket.exists, "the control socket")
+        wait_until(daemon.listens, "the control socket")
         daemon.wait_state("a", "running")
         for _ in range(3000):
             daemon.signal(signal.SIGUSR2)
@@ -371,7 +371,7 @@ def test_signals_that_whoever_starts_it_has_blocked(folder: Path, option: list[s
     daemon.start()
     try:
         if not option:
-            wait_until(daemon.socket.exists, "the control socket")
+            wait_until(daemon.listens, "the control socket")
             daemon.wait_state("a", "running")
             daemon.signal(signal.SIGTERM)
         assert daemon.process is not None

@@ -110,7 +110,7 @@ def test_a_service_that_failed_is_tried_again_with_a_new_definition(spawnd: Star
 
 def test_a_removed_service_that_comes_back_before_it_is_gone(spawnd: Start) -> None:
     stubborn = 'exec = "/bin/sh", arg = { "-c", "trap \'\' TERM; while :; do sleep 0.05; done" }'
-    stubborn += ', env = { PATH = "/bin:/usr/bin" }, stop_timeout = "500ms"'
+    stubborn += ', env = { PATH = "/bin:/usr/bin" }, stop_timeout = "2s"'
     daemon = spawnd(f"a = {{ {stubborn} }}")
     pid = daemon.wait_pid("a")
     reload(daemon, f"b = {{ {SLEEP} }}")

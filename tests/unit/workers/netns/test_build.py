@@ -15,6 +15,7 @@ import pytest
 
 from supervisor.errors import SpawnError
 from supervisor.linux.namespaces import inside
+from tests.daemon import wait_until
 from tests.namespaces import count_links, count_mounts, names
 from tests.unit.process.forked import in_child
 from tests.unit.process.requirements import needs_ip, needs_root
@@ -317,7 +318,8 @@ def test_routes_of_the_kernel_and_settings_are_part_of_the_plan(name: str, comma
         sysctl={"net/ipv4/ip_forward": "1"},
     )
     make(wanted)
-    assert make(wanted, wanted)["missing"] == []
+    # the kernel makes routes of IPv6 addresses a moment later
+    wait_until(lambda: make(wanted, wanted)["missing"] == [], "the routes of the kernel")
     added = f"{INNER[:-1]}9/24"
     ip("-n", name, "addr", "add", added, "dev", "net0")
     ip(*[word.replace("~", " ").replace("@", name) for word in command.split()])
