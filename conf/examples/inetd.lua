@@ -56,7 +56,7 @@ rsync = {
   nice = 10, io_class = "idle",
 }
 
--- What a host wants to tell: a file in the folder for each name.  The program is a shell script.
+-- Facts about a host: a file in the folder for each name.  The program is a shell script.
 finger = {
   description = "who and what is here (RFC 1288)",
   accept = { max = 20, per_source = 4, source_rate = "60/m", rate = "20/s", session_timeout = "10s" },

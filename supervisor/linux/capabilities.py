@@ -1,4 +1,4 @@
-"""What a process may do: capabilities(7), no_new_privs, and landlock(7).
+"""Limits of the rights of a process: capabilities(7), no_new_privs, and landlock(7).
 
 These are calls that python-prctl lacks, or for which alone it would be imported. The C library has no functions for
 those of Landlock; their numbers are the same on all architectures.

@@ -51,7 +51,7 @@ class Asked(NamedTuple):
 
 
 class Use(NamedTuple):
-    """What a child has found: accepted connections, CPU time, living processes with their start times.
+    """The use of a service: accepted connections, CPU time, and living processes with their start times.
 
     `obstacle` says why the service is not to be put to sleep, or why that is unknown; '' for nothing.
     """

@@ -48,7 +48,7 @@ def load(files: Files, before: Definitions, digest: bool = True) -> tuple[list[R
 
 
 def in_force(definitions: Definitions) -> Definitions:
-    """What the next evaluation knows once these definitions are in force."""
+    """The knowledge of the next evaluation once these definitions are in force."""
     return Definitions(definitions.services, kept=definitions.kept)
 
 

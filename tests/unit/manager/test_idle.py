@@ -69,7 +69,7 @@ def stopped(manager: Manager, unit: Unit, pid: int) -> None:
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """What is written down counts as written; the list has whether the state file can be written."""
+    """All changes count as written; the list has whether the state file can be written."""
     answers = [True]
     monkeypatch.setattr(StateWriter, "is_current", property(lambda _writer: answers[0]))
     return answers

@@ -1,4 +1,4 @@
-"""What forbids the exec of a program is named: a directory, the file, or its interpreter."""
+"""The cause of a forbidden exec is named: a directory, the file, or its interpreter."""
 
 from __future__ import annotations
 

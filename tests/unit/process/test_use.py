@@ -1,4 +1,4 @@
-"""What services are used for: connections, and the time of the processor."""
+"""Use of services: connections, and the time of the processor."""
 
 from __future__ import annotations
 
