@@ -24,7 +24,7 @@ PATIENCE = 60.0
 
 # Tells its client what it is, then returns each line until the client is gone.
 SESSION = f"""#!{sys.executable} -IS
-import json, os, resource, signal, socket, sys
+import json, os, resource, signal, socket, sys, threading
 number = int(sys.argv[1])
 connection = socket.socket(fileno=number)
 told = {{
@@ -36,7 +36,12 @@ told = {{
 if sys.argv[2:] == ["stubborn"]:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if sys.argv[2:] == ["polite"]:
-    signal.signal(signal.SIGTERM, lambda *_: (connection.sendall(b"bye"), os._exit(0)))
+    def part():
+        signal.sigwait([signal.SIGTERM])
+        connection.sendall(b"bye")
+        os._exit(0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    threading.Thread(target=part, daemon=True).start()
 connection.sendall(json.dumps(told).encode() + b"\\n")
 while data := connection.recv(1000):
     connection.sendall(data)

@@ -28,16 +28,15 @@ os.setsid()
 if os.fork():
     time.sleep(0.02)
     os._exit(0)
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 if len(sys.argv) > 2 and os.fork() == 0:
-    while True:
-        time.sleep(1000)
+    signal.sigwait([signal.SIGTERM])
+    os._exit(0)
 if sys.argv[1]:
     time.sleep(0.05)
     with open(sys.argv[1], "w") as file:
         print(os.getpid(), file=file)
-while True:
-    time.sleep(1000)
+signal.sigwait([signal.SIGTERM])
 """
 # Overwrites its environment, as nginx does, before the first process ends, and writes its pid file a while later.
 OVERWRITES = f"""#!{PYTHON} -ISB
@@ -69,7 +68,9 @@ LINGERS = OVERWRITES.replace("os.setsid()\n", "os.setsid()\nif os.fork():\n    o
     """    import signal
     os.wait()
     if sys.argv[3]:
-        signal.signal(signal.SIGTERM, lambda *_: os._exit(int(sys.argv[3])))
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        signal.sigwait([signal.SIGTERM])
+        os._exit(int(sys.argv[3]))
     while True:
         time.sleep(1000)
 """,

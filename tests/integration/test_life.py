@@ -95,14 +95,11 @@ name = sys.argv[1]
 def note(what):
     with open(os.path.join(sys.argv[2], "order"), "a") as file:
         file.write(f"{what} {name}\\n")
-def end(*_):
-    note("stop")
-    os._exit(0)
-signal.signal(signal.SIGTERM, end)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 note("start")
 say("READY=1")
-while True:
-    signal.pause()
+signal.sigwait([signal.SIGTERM])
+note("stop")
 """,
     )
     (folder / "out" / "order").touch()

@@ -19,11 +19,11 @@ from tests.unit.waiting import HELD_UP
 Program = Callable[[str, str], str]
 PROGRAM = f"""#!{sys.executable} -ISs
 import os, signal, sys
-signal.signal(signal.SIGUSR1, lambda *_: os.execv("/bin/sleep", ["sleep", "100000"]))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 os.open(sys.argv[1], os.O_RDWR)
 print("opened", file=sys.stderr, flush=True)
-while True:
-    signal.pause()
+signal.sigwait([signal.SIGUSR1])
+os.execv("/bin/sleep", ["sleep", "100000"])
 """
 
 

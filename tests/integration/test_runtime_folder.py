@@ -20,22 +20,18 @@ Program = Callable[[str, str], str]
 
 # Says at each USR1 how often it has come; READY=1 first.
 SAYING = f"""#!{sys.executable} -IS
-import os, signal, socket
+import itertools, os, signal, socket
 sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 def say(text):
     try:
         sock.sendto(text, os.environ["NOTIFY_SOCKET"])
     except OSError:
         pass
-count = 0
-def on_signal(*_):
-    global count
-    count += 1
-    say(b"STATUS=told %d times" % count)
-signal.signal(signal.SIGUSR1, on_signal)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 say(b"READY=1")
-while True:
-    signal.pause()
+for count in itertools.count(1):
+    signal.sigwait([signal.SIGUSR1])
+    say(b"STATUS=told %d times" % count)
 """
 
 

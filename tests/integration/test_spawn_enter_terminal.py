@@ -127,7 +127,8 @@ def test_it_has_the_size_of_the_terminal_and_hears_of_a_new_one(daemon: Accessor
 
 
 def test_keys_go_to_the_command(daemon: AccessoryDaemon) -> None:
-    script = "trap 'echo interrupted' INT; stty -echo; echo ready; until read line; do :; done; echo got $line"
+    heard = "trap 'echo interrupted; heard=1' INT; stty -echo; echo ready; until [ $heard ]; do sleep 0.02; done"
+    script = f"{heard}; read line; echo got $line"
     with Screen(command(daemon, "--ipc", "a", "--", "sh", "-c", script)) as screen:
         screen.read_until("ready")
         screen.type("\x03")

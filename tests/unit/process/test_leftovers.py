@@ -85,10 +85,10 @@ def test_zombies_are_not_hunted_for_ever() -> None:
 
 def test_a_pid_that_was_used_again_is_not_hit() -> None:
     def wait() -> None:
-        signal.signal(signal.SIGUSR1, lambda _signum, _frame: os._exit(7))
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
         os.write(write_end, b"!")
-        while True:
-            signal.pause()
+        signal.sigwait({signal.SIGUSR1})
+        os._exit(7)
 
     read_end, write_end = os.pipe()
     try:

@@ -246,14 +246,14 @@ def test_kill_reaches_the_process() -> None:
 
 
 def test_a_stopped_process_hears_of_its_end() -> None:
-    """A signal with a handler waits until somebody lets the process go on."""
+    """A signal that the process is to handle waits until somebody lets it go on."""
     read_end, write_end = os.pipe()
 
     def wait() -> None:
-        signal.signal(signal.SIGTERM, lambda _signum, _frame: os._exit(7))
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         os.write(write_end, b"!")
-        while True:
-            signal.pause()
+        signal.sigwait({signal.SIGTERM})
+        os._exit(7)
 
     with child_process(wait) as pid:
         wait_readable(read_end)
