@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container
+from dataclasses import fields
 
 from supervisor.definitions.notation import quantity
 from supervisor.definitions.problems import did_you_mean, nearest
+from supervisor.definitions.service import Accept
 
 MISSPELT = 0.9  # minimum similarity of a word to one of these; that for our own keys is lower
 
@@ -257,6 +259,9 @@ RULES = {
     "deferacceptsec": "defer_accept",
     "sensor": "trap",
 }
+_BITS = {"v4", "v6"}  # entries of `per_source`
+# Entries of `accept` by their own names and by those of others.
+_ENTRIES = {field.name.replace("_", ""): field.name for field in fields(Accept) if field.name not in _BITS} | RULES
 
 _MAKE_SOCKETS = "tcp(host, port) and stream(path) make listening sockets, udp(host, port) and dgram(path) others"
 _UNIX = "stream(path), dgram(path) and seqpacket(path) make Unix sockets"
@@ -348,20 +353,27 @@ def key(name: object) -> str:
         return ""
     if name.startswith(_LIMIT) and name[len(_LIMIT) :].isupper():
         return f": {_LIMITS}"
-    plain = name.replace("_", "").replace("-", "").lower()
+    plain = _plain(name)
     advice = KEYS.get(plain) or next((text for begin, text in FAMILIES.items() if plain.startswith(begin)), "")
+    if "'accept'" not in advice and (entry := _ENTRIES.get(plain)):
+        advice = "; ".join(filter(None, (advice, f"the table 'accept' has an entry for that: {{ {entry} = … }}")))
     return f": {advice}" if advice else ""
 
 
 def rule(name: str) -> str:
     """Return the hint for a rule of `accept` of another tool, with its punctuation; '' if it is unknown."""
-    found = RULES.get(name.replace("_", "").replace("-", "").lower())
+    found = RULES.get(_plain(name))
     return f", did you mean {found!r}?" if found else ""
+
+
+def _plain(name: str) -> str:
+    """Return a name as the tables have it."""
+    return name.replace("_", "").replace("-", "").lower()
 
 
 def misspelt_key(name: str) -> str:
     """Return the hint for a misspelt key of another tool, with its punctuation; '' if none is similar."""
-    near = nearest(name.replace("_", "").replace("-", ""), KEYS, alike=MISSPELT)
+    near = nearest(_plain(name), KEYS, alike=MISSPELT)
     return f": {KEYS[near[0]]}" if near else ""
 
 

@@ -67,6 +67,22 @@ def test_a_rule_of_another_tool_is_named(files: Files, word: str, rule: str) -> 
     assert problem == f"a.lua:1: x: accept.{word}: unknown, did you mean {rule!r}?"
 
 
+@pytest.mark.parametrize("word", [*(field.name for field in fields(Accept)), *synonyms.RULES, "KeepAlive", "Deny"])
+def test_an_entry_of_accept_that_is_a_key_is_told_where_it_belongs(files: Files, word: str) -> None:
+    if word in ("v4", "v6"):  # of `per_source`
+        return
+    message = next(
+        text for text in files.problems(f'x = {{ exec = "/bin/true", ["{word}"] = 1 }}') if "unknown key" in text
+    )
+    assert "'accept'" in message or "`accept = " in message
+
+
+def test_a_word_with_two_meanings_gets_both(files: Files) -> None:
+    (message,) = files.problems('x = { exec = "/bin/true", keepalive = true }')
+    hint = "'restart' is \"always\", \"on-failure\" or \"never\"; the table 'accept' has an entry for that: "
+    assert message == f"a.lua:1: x: unknown key 'keepalive': {hint}{{ keepalive = … }}"
+
+
 def test_the_table_names_keys_that_exist() -> None:
     for word, advice in {**synonyms.KEYS, **synonyms.FAMILIES}.items():
         assert word == word.lower(), "as it is looked up"
