@@ -268,6 +268,8 @@ def hint(root: Link, output: Output = Output.SOMETHING) -> str:
             return f"{_look(root, output)}fix that, then run `spawnctl start {name}`{_kept(subject)}"
         case State.DONE:
             return f"`spawnctl start {name}` runs it again"
+        case State.ASLEEP if subject.life.failures and subject.ended is not None and subject.ended.step:
+            return f"{_place(subject)}`spawnctl start {name}` tries again at once"
     if root.kind is Kind.ENDED and subject.ended is not None and subject.ended.left:
         return f"{_left(subject.service, subject.ended)}; `spawnctl start {name}` starts it"
     if root.kind is Kind.CONFLICT:

@@ -21,6 +21,7 @@ from supervisor.lifecycle.life import (
 
 DRAIN_LIMIT = 1.0  # seconds for a running process to accept the clients of a socket that is to be replaced
 FAIL_TIMEOUT = 10.0  # seconds for a failed service without a stop_timeout to end by itself
+LONGEST_FOR_CLIENTS = 1.0  # seconds until an acceptor that could not be started is tried again for the next client
 ORDERS = {
     Cause.START: "start requested",
     Cause.STOP: "stop requested",
@@ -149,9 +150,9 @@ def wait_again(life: Life, now: float) -> Life:
 def wait_by_itself(service: Service, life: Life, now: float, reason: str, clean: bool = False) -> Life:
     """Return the life of a service that goes on without an order: one on demand waits for its next client.
 
-    An acceptor that has failed starts again, as there may be sessions.
+    An acceptor that has crashed starts again, as there may be sessions to be watched.
     """
-    sleeps = service.demand and (clean or service.accept is None)
+    sleeps = service.demand and (clean or service.accept is None or life.then is Then.SLEEP)
     return enter(life, State.WAITING, now, reason)._replace(then=Then.SLEEP if sleeps else Then.START)
 
 
@@ -257,7 +258,10 @@ def _crashed(service: Service, life: Life, now: float, reason: str, spread: floa
 
 
 def fail(service: Service, life: Life, now: float, reason: str, spread: float) -> Transition:
-    """Count a failure: the service is tried again after a delay, unless its definition wants no more tries."""
+    """Count a failure: the service is tried again after a delay, unless its definition wants no more tries.
+
+    An acceptor that has not run is tried again soon, but for a client only; without its sockets there is none.
+    """
     failures = life.failures + 1
     life = life._replace(failures=failures)
     if service.restart == "never":
@@ -265,7 +269,12 @@ def fail(service: Service, life: Life, now: float, reason: str, spread: float) -
     if service.start_limit is not None and failures >= service.start_limit:
         times = f"{failures} failures in a row" if failures > 1 else "1 failure"
         return give_up(service, life, now, f"{reason}; {times}")
-    return enter(life, State.BACKOFF, now, reason, now + delay(service.backoff, failures, spread)), ()
+    wait = delay(service.backoff, failures, spread)
+    if service.accept is None or life.up_since is not None:
+        return enter(life, State.BACKOFF, now, reason, now + wait), ()
+    if life.state is not State.ASLEEP and life.cause is Cause.EXIT:
+        wait = min(wait, LONGEST_FOR_CLIENTS)
+    return enter(life, State.BACKOFF, now, reason, now + wait)._replace(then=Then.SLEEP), ()
 
 
 def delay(backoff: Backoff, failures: int, spread: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from supervisor.definitions.service import Service
-from supervisor.lifecycle.cause import Kind, Link, Subject, end_of, last_restart
+from supervisor.lifecycle.cause import Kind, Link, Subject, end_of, failure, last_restart
 from supervisor.lifecycle.life import Cause, Ended, Idleness, Life, State, Step, Then, lies_down, span
 from supervisor.printable import quoted
 
@@ -61,8 +61,8 @@ def describe(link: Link, now: float) -> str:
         return ""
     if subject.life.state is State.WAITING and link.other:
         return f"it {_hold(link)}"
-    failure = f"; {subject.life.stop_failure}" if subject.life.stop_failure else ""
-    text = f"{WORDS[link.kind](link, subject)}{failure}{_outlook(subject, now)}".removeprefix("; ")
+    of_stop = f"; {subject.life.stop_failure}" if subject.life.stop_failure else ""
+    text = f"{WORDS[link.kind](link, subject)}{of_stop}{_outlook(subject, now)}".removeprefix("; ")
     return "; ".join(filter(None, (text, subject.stale if subject.life.state in OPEN else "")))
 
 
@@ -172,7 +172,8 @@ def _asleep(link: Link, subject: Subject) -> str:
         return "an order puts it to sleep"
     specs = [spec for spec in (subject.service.stdin, *subject.service.fd) if spec.may_wake]
     places = [spec for spec in specs if spec.kind != "file"] or specs
-    return f"it starts with the first client of {' or '.join(spec.describe() for spec in places)}"
+    last = f"; the last time, {WORDS[failure(subject)](link, subject)}" if subject.life.failures else ""
+    return f"it starts with the first client of {' or '.join(spec.describe() for spec in places)}{last}"
 
 
 def _not_started(link: Link, subject: Subject) -> str:

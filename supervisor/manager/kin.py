@@ -45,7 +45,7 @@ class Kin:
         """Learn the processes that may leave the session of the main process and be inherited by spawnd."""
         if unit.cgroup is not None:
             return
-        known = unit.leftover_pids | _sessions(unit)
+        known = unit.leftover_pids | living_sessions(unit)
         unit.leftover_pids = still_living(known) | descendants_of(run.pid, run.started)
         if run.pidfd >= 0:  # no child of ours: spawnd neither inherits its orphans nor reaps it
             unit.leftover_pids = family(_with(unit, run), look_at_all())
@@ -69,7 +69,7 @@ class Kin:
         _end_generation(unit)
         if unit.cgroup is not None:
             return
-        unit.leftover_pids |= _sessions(unit)
+        unit.leftover_pids |= living_sessions(unit)
         if run.pidfd >= 0 or unit.leftover_pids:
             unit.leftover_pids = family(_with(unit, run), look_at_all())
         elif has_child_in_group(run.pid):
@@ -78,14 +78,14 @@ class Kin:
     def before_end(self, unit: Unit) -> None:
         """Learn the processes that a unit without a main process has left: they are to be told to end."""
         _end_generation(unit)
-        if unit.cgroup is None and (known := unit.leftover_pids | _sessions(unit)):
+        if unit.cgroup is None and (known := unit.leftover_pids | living_sessions(unit)):
             unit.leftover_pids = family(known, look_at_all())
 
     def after_death(self, unit: Unit, run: Run) -> None:
         """Learn the leftovers of a process that is dead and not reaped: they are to live on."""
         if unit.cgroup is not None:
             return
-        unit.leftover_pids |= _sessions(unit)
+        unit.leftover_pids |= living_sessions(unit)
         if unit.leftover_pids or run.pidfd >= 0 or has_orphans(self._children.pids() | {run.pid}):
             unit.leftover_pids = self._living_with(unit, _with(unit, run))
 
@@ -172,7 +172,7 @@ def _end_generation(unit: Unit) -> None:
         end_generation(unit.session_table)
 
 
-def _sessions(unit: Unit) -> dict[int, int]:
+def living_sessions(unit: Unit) -> dict[int, int]:
     """Return the living sessions of the unit's acceptors by pid, with their start times."""
     if unit.session_table is None:
         return {}

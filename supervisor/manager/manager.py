@@ -25,7 +25,8 @@ from supervisor.manager.functions import Sources
 from supervisor.manager.host import HostFacts
 from supervisor.manager.idle import Idlers
 from supervisor.manager.inspection import Draining
-from supervisor.manager.processes import Processes
+from supervisor.manager.processes import ROLES, Processes
+from supervisor.manager.sessions import limit_sessions
 from supervisor.manager.sleep import Sleepers
 from supervisor.manager.unit import Leaving, Observers, Pending, Stops, Unit, announce, announce_health, spread
 from supervisor.process.children import Children
@@ -89,6 +90,7 @@ class Manager:
         if unit.life.state in AT_REST:
             unit.service = service
             unit.table.adopt(service, opened)
+            self._arm(unit)
         elif opened or kind in (Change.RESTART, Change.REBUILD) or unit.pending is not None:
             self._replace(unit, Pending(service, opened))
         else:
@@ -390,6 +392,8 @@ class Manager:
         A timer that rings too early, as after a watchdog message, only checks and is set anew. That is
         cheaper than setting it with each message.
         """
+        if unit.service.accept is not None:
+            limit_sessions(self.loop, unit)
         due = unit.life.due()
         if unit.timer is not None and (due is None or unit.timer.when > due):
             unit.timer.cancel()
@@ -424,16 +428,8 @@ class Manager:
             case Act.SLEEP:
                 self.processes.close_receiver(unit)  # ten thousand that sleep have none
                 self.sleepers.fall_asleep(unit)
-            case Act.LAUNCH:
-                self.processes.start(unit, Role.MAIN)
-            case Act.CHECK:
-                self.processes.start(unit, Role.CHECK)
-            case Act.CALL_START:
-                self.processes.start(unit, Role.START)
-            case Act.CALL_RESTART:
-                self.processes.start(unit, Role.RESTART)
-            case Act.CALL_STOP:
-                self.processes.start(unit, Role.STOP)
+            case Act.LAUNCH | Act.CHECK | Act.CALL_START | Act.CALL_RESTART | Act.CALL_STOP:
+                self.processes.start(unit, ROLES[act])
             case Act.END_LEFT:
                 self.processes.aftermath.end_left(unit)
             case Act.RELEASE:

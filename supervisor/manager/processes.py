@@ -13,6 +13,7 @@ from supervisor.definitions.service import Slot
 from supervisor.errors import ServedFileError, StepError, is_shortage
 from supervisor.lifecycle.life import (
     UP,
+    Act,
     Ended,
     State,
     Step,
@@ -46,6 +47,13 @@ from supervisor.process.paths import Sight, read_moved
 from supervisor.process.run import Role, Run, has_begun
 from supervisor.process.survivor import Doubt
 
+ROLES = {  # of the processes that acts ask for
+    Act.LAUNCH: Role.MAIN,
+    Act.CHECK: Role.CHECK,
+    Act.CALL_START: Role.START,
+    Act.CALL_RESTART: Role.RESTART,
+    Act.CALL_STOP: Role.STOP,
+}
 STARTS = (Role.CHECK, Role.START, Role.RESTART, Role.MAIN)  # roles of the first process of a start
 READY_PAUSE = 0.1  # seconds from the close of a ready_fd until the failure of a process that lives on
 NOTIFICATIONS = 64  # of one service in a turn of the loop, so that it does not delay the others

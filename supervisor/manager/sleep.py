@@ -9,6 +9,8 @@ then, too, it serves nobody, and would start without a pause for as long as the 
 after each run that a client has started, while there is no process that could accept, and compared after the next
 one: if all are still there, that run counts as a failure. A service that leaves nobody waiting costs no look.
 
+Services that fail are tried again one after the other, so that any number of them takes a bounded share of the time.
+
 With `flush`, the first datagram is noted after each run that has failed. Once as many runs in a row as `MOST_RUNS`
 have left the same one, it is dropped, before its socket is watched again.
 """
@@ -36,6 +38,7 @@ from supervisor.process.paths import Sight
 from supervisor.process.waiting import Waiting, are_unserved, can_wait_at, drop_first, look
 
 MOST_RUNS = 3  # that fail with the same datagram
+PACE = 0.01  # seconds from one start that follows a failure to the next one, of all services together
 UNSERVED = "it has not served the client that it was started for, which still waits"
 
 
@@ -72,6 +75,7 @@ class Sleepers:
         self._units: dict[int, Unit] = {}  # by watched descriptor
         self._watched: dict[Unit, tuple[int, ...]] = {}
         self._droppers: dict[Unit, AnsweringChild] = {}
+        self._next_retry = 0.0
 
     def sleep(self, names: Iterable[str]) -> None:
         """Order services to sleep, once the network namespaces of their sockets are there; their rivals go down."""
@@ -185,14 +189,21 @@ class Sleepers:
         assert self._epoll is not None
         for fd, events in self._epoll.poll(0, 1):
             unit = self._units[fd]
-            if events != select.EPOLLHUP:  # of a FIFO without a writer; all other events last until a process comes
-                self.leave(unit)
-                unit.visit, unit.left = unit.left or {}, None
-                self._start(unit)
+            if events == select.EPOLLHUP:  # of a FIFO without a writer; all other events last until a process comes
+                continue
+            self.leave(unit)
+            if unit.life.failures:
+                self._next_retry = max(self._next_retry + PACE, self._loop.clock())
+                self._loop.call_at(self._next_retry, partial(self._start, unit, unit.life))
+            else:
+                self._start(unit, unit.life)
 
-    def _start(self, unit: Unit) -> None:
-        """Start a service for a client, with what it depends on."""
+    def _start(self, unit: Unit, life: Life) -> None:
+        """Start a service for a client, with what it depends on, unless its life has changed meanwhile."""
+        if unit.life is not life:
+            return
         owner = self._owner
+        unit.visit, unit.left = unit.left or {}, None
         if unit.name in owner.conflicts or obstacle(unit.service, owner.units) is not None:
             owner.bring_up([unit.name], renew=False, cause=Cause.CLIENT, ordered=True)
         elif not owner.shutting_down:  # as usual; a look at all services would take long

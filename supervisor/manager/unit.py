@@ -6,11 +6,12 @@ Also log lines about services, stops of several in order, observers, and holders
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 
-from supervisor.definitions.service import CONTROL, FIRST, STDIO, Descriptor, Service, Slot
+from supervisor.definitions.service import CONTROL, FIRST, STDIO, Accept, Descriptor, Service, Slot
 from supervisor.lifecycle.cause import ENDLESS, endless, output_hint
 from supervisor.lifecycle.dependencies import Obstacle
 from supervisor.lifecycle.life import AT_REST, UP, Cause, Ended, Idleness, Life, State, is_down, lies_down, span
@@ -37,9 +38,40 @@ from supervisor.process.waiting import Waiting
 PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 SESSIONS = ":sessions"  # name of the table of an acceptor in its store, which no service can use
+QUIET = 60.0  # seconds between two lines about the same failure
+LINES_AT_ONCE = 20
 NAMES = 5  # names in one list; the others are only counted
 COUNTED = (State.ASLEEP, State.STARTING, State.WAITING, State.STOPPING, State.DONE, State.STOPPED)
 NAMED = (State.FAILED, State.BACKOFF)
+
+
+class Lines:
+    """Lines of the log about failures, some of which are left out: the same is told again after a while.
+
+    Failures that take turns have some lines at once, and then as many as a single one.
+    """
+
+    __slots__ = ("_last", "_quiet_until", "_used")
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._quiet_until = self._used = -math.inf
+
+    def take(self, text: str, now: float) -> bool:
+        """Return whether a line is to be written now."""
+        if (text == self._last and now < self._quiet_until) or self._used - LINES_AT_ONCE * QUIET > now:
+            return False
+        self._last, self._quiet_until, self._used = text, now + QUIET, max(self._used, now) + QUIET
+        return True
+
+
+@dataclass(slots=True)
+class SessionLimit:
+    """The time limit of sessions while a unit has no acceptor; `told`: when to kill those that were told to end."""
+
+    accept: Accept
+    timer: Timer | None = None
+    told: dict[int, float] = field(default_factory=dict)
 
 
 class Pending:
@@ -92,6 +124,7 @@ class Unit:
     ended_clean: bool | None = None
     is_sought: bool = False  # its daemon is searched for, as its first process has ended and may have left one
     rest: Background | Again | Emptying | Parting | None = None  # waits for these leftovers
+    failure_lines: Lines | None = None  # of a service whose clients start it again and again
     ignored: int = 0  # notifications that were ignored since the last log line about them
     ignored_until: float = 0.0  # no such line before this time
     # returns descriptors for one start, which the child gets after the table and spawnd closes after the fork
@@ -115,6 +148,7 @@ class Unit:
     says_busy: bool = False  # its process has said that it is not to be put to sleep
     # processes that are stopped for a moment, by pid and start time, to be looked at; {} if its cgroup is
     frozen: dict[int, int] | None = None
+    session_limit: SessionLimit | None = None  # ends old sessions while there is no acceptor
     left: Waiting | None = None  # the clients that its last run has left waiting
     visit: Waiting | None = None  # the same of the run before the one that a client has started; None without that
 
@@ -240,6 +274,8 @@ def announce(unit: Unit) -> None:
         case State.RUNNING:
             log.log(_level(unit), "%s: %s", name, _running(unit))
         case State.BACKOFF:
+            if not _is_told(unit):
+                return
             wait = (life.deadline or life.since) - life.since
             log.warning("%s: %s; failure %d, next start in %s", name, life.reason, life.failures, span(wait))
             if life.failures == 1:
@@ -261,6 +297,14 @@ def announce(unit: Unit) -> None:
             log.log(_level(unit), "%s: %s", name, life.reason)
         case State.STOPPED | State.DONE | State.RELOADING:
             log.info("%s: %s: %s", name, life.state.value, life.reason)
+
+
+def _is_told(unit: Unit) -> bool:
+    """Whether the log gets the failure of a unit; clients start an acceptor again as often as each second."""
+    if unit.service.accept is None:
+        return True
+    unit.failure_lines = unit.failure_lines or Lines()
+    return unit.failure_lines.take(unit.life.reason, unit.life.since)
 
 
 def announce_health(unit: Unit, since: float | None) -> None:

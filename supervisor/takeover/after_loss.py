@@ -251,9 +251,10 @@ class TakeOver:
     def _find_sessions(self, unit: Unit) -> None:
         """Make the table of sessions anew if it was lost with the last acceptor and spawnd: they live on.
 
-        In a cgroup they are found there. Without one their mark proves them.
+        In a cgroup they are found there. Without one their mark proves them. Most services that sleep have no process.
         """
         may_have = unit.life.keeps_sessions or unit.life.state in (*WITH_PROCESS, State.WAITING, State.BACKOFF)
+        may_have |= unit.life.state is State.ASLEEP and (unit.cgroup is not None or bool(unit.leftover_pids))
         if unit.service.accept is None or not may_have or unit.run is not None or unit.session_table is not None:
             return
         with logged(unit):

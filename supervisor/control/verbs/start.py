@@ -1,10 +1,13 @@
-"""Start: start services, after their dependencies. Restart: the same, but those that run get another process."""
+"""Start: start services, after their dependencies. Restart: the same, but those that run get another process.
+
+Reset: forget the failures of services.
+"""
 
 from __future__ import annotations
 
 from supervisor.control.core import Core
-from supervisor.control.orders import answer, take_order
-from supervisor.lifecycle.transaction import restarted, started
+from supervisor.control.orders import answer, reply_results, take_order
+from supervisor.lifecycle.transaction import Outcome, restarted, started
 from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
@@ -23,3 +26,9 @@ def restart(pending: PendingCall, core: Core) -> None:
     pending.once(lambda: before.update({name: units[name].life.starts for name in order.names}))
     pending.once(lambda: core.manager.restart(order.names, ends_sessions=ends))
     answer(pending, core, order, lambda unit: restarted(unit.service, unit.life, units, before.get(unit.name, 0)))
+
+
+def reset(pending: PendingCall, core: Core) -> None:
+    order = take_order(pending, core, Parameters(pending.call.parameters), may_wait=False)
+    core.manager.reset(order.names)
+    reply_results(pending, core, [(name, Outcome(True)) for name in order.names])

@@ -96,7 +96,13 @@ def _cause(link: Link, unit: Unit | None, core: Core, now: float) -> dict[str, o
 
 
 def _tells_end(link: Link, unit: Unit) -> bool:
-    return link.kind in WITH_END or (link.kind is Kind.RUNNING and unit.life.restarts > 0)
+    match link.kind:
+        case Kind.RUNNING:
+            return unit.life.restarts > 0
+        case Kind.ASLEEP:
+            return unit.life.failures > 0
+        case _:
+            return link.kind in WITH_END
 
 
 def _output(core: Core, root: Link) -> Output:

@@ -38,6 +38,7 @@ def test_an_acceptor_starts_again_after_a_failure_and_sleeps_after_success() -> 
     assert case.exited(clean=False) == (State.WAITING, ())
     assert case.life.then is Then.START
     case(machine.dependencies_met)
+    case(machine.executed)
     assert case.exited(clean=False)[0] is State.BACKOFF
     case.now += 100
     assert case(machine.timed_out)[0] is State.WAITING
@@ -45,6 +46,43 @@ def test_an_acceptor_starts_again_after_a_failure_and_sleeps_after_success() -> 
     case = on_demand(accept=Accept()).running()
     assert case.exited(clean=True) == (State.WAITING, ())
     assert case.life.then is Then.SLEEP
+
+
+def test_an_acceptor_that_cannot_be_started_is_tried_again_within_a_second_for_the_next_client() -> None:
+    case = on_demand(accept=Accept()).launched()
+    for failure in range(1, 20):
+        assert case(machine.start_failed, "chroot: gone", 0.0)[0] is State.BACKOFF
+        assert case.life.failures == failure
+        assert case.life.deadline is not None
+        assert 0 < case.life.deadline - case.now <= 1
+        case.now = case.life.deadline
+        assert case(machine.timed_out) == (State.WAITING, ())
+        assert case(machine.dependencies_met) == (State.ASLEEP, (Act.SLEEP,))
+        case(machine.start, Cause.CLIENT)
+        assert case(machine.dependencies_met) == (State.STARTING, (Act.LAUNCH,))
+
+
+def test_only_clients_shorten_a_delay() -> None:
+    """Without a socket there are none, and a check of the definition's own may take long."""
+    asleep = on_demand(accept=Accept())
+    asleep(machine.sleep)
+    asleep(machine.dependencies_met)
+    checked = on_demand(accept=Accept(), check=("/bin/false",))
+    checked(machine.start)
+    waits: dict[str, list[float]] = {"socket": [], "check": []}
+    for _ in range(10):
+        checked(machine.dependencies_met)
+        asleep(machine.start_failed, "no interface", 0.0)
+        checked.exited()
+        for name, case in (("socket", asleep), ("check", checked)):
+            assert case.life.deadline is not None
+            waits[name].append(case.life.deadline - case.now)
+            case(machine.timed_out)
+            assert lies_down(case.life)
+            case(machine.dependencies_met)
+        checked(machine.start, Cause.CLIENT)
+    assert waits["socket"] == waits["check"]
+    assert waits["socket"][-1] == asleep.service.backoff.max
 
 
 def test_sessions_outlive_their_acceptor_until_a_stop() -> None:

@@ -94,7 +94,7 @@ def test_one_whose_sockets_cannot_be_watched_tries_again_later(
             run_until(loop, lambda: unit.life.state is State.BACKOFF)
         assert unit.life.reason == "cannot watch the sockets: Too many open files (EMFILE)"
         woken: list[Unit] = []
-        monkeypatch.setattr(manager.sleepers, "_start", woken.append)
+        monkeypatch.setattr(manager.sleepers, "_start", lambda unit, _life: woken.append(unit))
         client.connect(listener.path)  # the socket stays open meanwhile
         run_until(loop, lambda: woken == [unit])
         manager.stop(["s"])

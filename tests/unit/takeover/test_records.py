@@ -48,6 +48,8 @@ NOT_SAVED = {
     "obstacle": "follows from the other units",
     "ignored": "is a number for the log",
     "ignored_until": "is a time for the log",
+    "failure_lines": "is about the log",
+    "session_limit": "follows from the table of sessions, and begins with the stop signal again",
     "service": "has a record of its own, which changes more seldom",
     "timer": "follows from the life",
     "rest": "`ended_clean` tells that there is one, and it is made anew",
