@@ -211,6 +211,10 @@ class Core(Protocol):
     def changes(self) -> Changes: ...
 
     @property
+    def denied(self) -> str:
+        """The path of the file of addresses that traps deny, which may be missing."""
+
+    @property
     def reexec(self) -> Callable[[Callable[[str], None]], None]:
         """Execute the installed version of spawnd; `done(problem)` is called only after a failure."""
 

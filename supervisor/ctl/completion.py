@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import suppress
 
 from supervisor.ctl.client import Client
 from supervisor.ctl.errors import SpawnctlError
-from supervisor.ctl.parsers import SESSION, VERB, general_parser, verb_parser
+from supervisor.ctl.parsers import ADDRESS, SESSION, VERB, general_parser, verb_parser
 from supervisor.ctl.verbs import VERBS
 from supervisor.places import default_socket
 from supervisor.printable import printable
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 PATIENCE = 1.0  # seconds to wait for the names while the user waits for the candidates
 REAL_TIME = 15  # real-time signals offered after RTMIN; there may be more
 MOST = 10_000  # names; a supervisor has fewer
-SERVICES, SIGNALS = "NAME", "SIG"  # with VERB and SESSION, the arguments that have candidates
+SERVICES, SIGNALS = "NAME", "SIG"  # with VERB, SESSION and ADDRESS, those that have candidates
 
 
 def complete(words: Sequence[str]) -> int:
@@ -45,7 +46,7 @@ def candidates(words: Sequence[str]) -> Candidates:
     """Yield words and their meanings. Raises SpawnctlError."""
     *before, current = words or [""]
     general = Typed(general_parser(), before, ends_at_first=True)
-    if general.value_follows:
+    if general.awaited is not None:
         return
     if not general.given:
         yield from general.options() if current.startswith("-") else VERBS.items()
@@ -58,7 +59,9 @@ def candidates(words: Sequence[str]) -> Candidates:
 
 
 def _of_verb(typed: Typed, current: str) -> Candidates:
-    if typed.value_follows:
+    if typed.awaited is not None:
+        if typed.awaited.metavar == ADDRESS:
+            yield from _denied(typed.socket)
         return
     if current.startswith("-") and not typed.only_arguments:
         yield from typed.options()
@@ -109,6 +112,24 @@ def _sessions(path: str | None, name: str) -> Candidates:
             yield str(pid), printable(peer)
 
 
+def _denied(path: str | None) -> Candidates:
+    """Yield the addresses that are denied, with the time that is left."""
+    from ipaddress import ip_network
+
+    client = Client(path or default_socket(), PATIENCE)
+    try:
+        denied = client.call("Denied").get("denied")
+    finally:
+        client.close()
+    for row in denied if isinstance(denied, list) else ():
+        address, left = (row.get(key) for key in ("address", "left_s")) if isinstance(row, dict) else (None, None)
+        if isinstance(address, str):
+            with suppress(ValueError):
+                ip_network(address)
+                yield address, "until boot" if left is None else f"for {float(left):.0f} s"
+    yield "all", "every address that is denied"
+
+
 def _signals() -> Candidates:
     from signal import Signals, strsignal  # takes a while to import
 
@@ -131,18 +152,16 @@ class Typed:
         self.given: list[str] = []
         self.taken = 0
         self.socket: str | None = None
-        self.value_follows = False
+        self.awaited: argparse.Action | None = None  # the option whose value is incomplete
         self.only_arguments = False
         self._actions = [action for action in parser._actions if action.help != argparse.SUPPRESS]
         self._options = {name: action for action in self._actions for name in action.option_strings}
         self._used: set[argparse.Action] = set()
-        awaited: argparse.Action | None = None
         for word in words:
             if ends_at_first and self.given:
                 break
             self.taken += 1
-            awaited = self._take(word, awaited)
-        self.value_follows = awaited is not None
+            self.awaited = self._take(word, self.awaited)
 
     def options(self) -> Candidates:
         """Yield the options that have not been given."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 VERB = "VERB"  # the name of an argument that is a verb
 SESSION = "PID|PEER"  # that of a session
+ADDRESS = "ADDRESS"  # that of the value of an option, an address that traps deny
 DEFAULT = "list"
 NAMES = "a service, a quoted pattern of names, or all"
 NEAR = 2  # verbs that are suggested for a wrong one

@@ -5,11 +5,13 @@ spawnd makes it, keeps it from one acceptor to the next, and reads it at any tim
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import time
 from collections.abc import Iterator, Mapping
 from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, fcntl
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 from socket import AF_INET, AF_INET6, inet_ntop
 from typing import NamedTuple
 
@@ -29,13 +31,16 @@ _FIRST = struct.Struct("=4I2Q")
 _COUNTERS = struct.Struct(f"=5Q{len(RULES)}QQ2q")
 _HEADER = struct.Struct(f"{_FIRST.size}s{_COUNTERS.size}s{_REFUSAL.size}s{_TROUBLE.size}s")
 _GENERATION = 16
-_PAGE, _REPORT, _ADDRESSES, _TIMED_KEY = 4096, 1 << 15, 4096, 24
+_KEY = 16
+_TIMED = struct.Struct(f"={_KEY}sq")
+_PAGE, _REPORT, _ADDRESSES, _TIMED_KEY = 4096, 1 << 15, 4096, _TIMED.size
 _SLOTS = _PAGE + _REPORT + _ADDRESSES * _TIMED_KEY
 TABLE_SIZE = _SLOTS + MOST_SESSIONS * _SESSION.size
 _DENIED_MAGIC = 0x324E4544
 _DENIED = struct.Struct("=2IQ16s")
 DENIED_SIZE = _DENIED.size + _ADDRESSES * _TIMED_KEY
 _TRIES = 100
+_FOREVER = 5e8  # seconds; an address that is denied until the host boots has a billion at first
 
 
 class Peer(NamedTuple):
@@ -129,14 +134,79 @@ def open_denied(path: str, writes: bool) -> int:
 
     It outlives spawnd; a trap alone `writes` to it. The caller owns the descriptor. Raises OSError.
     """
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        boot = bytes.fromhex(file.read().strip().replace("-", ""))
-    if not _is_denied(path, boot):
+    boot = _boot_id()
+    if not _is_of_boot(path, boot):
         _make_denied(path, boot)
     return os.open(path, (os.O_RDWR if writes else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
-def _is_denied(path: str, boot: bytes) -> bool:
+def read_denied(path: str) -> dict[str, float]:
+    """Return the addresses in that file, with the seconds that each is still denied. Raises OSError.
+
+    An IPv6 address is denied as its network. One that is denied until the host boots has `math.inf`.
+    """
+    found = {_network(key): until / 1e9 - time.monotonic() for _at, key, until in _denials(path)}
+    return {address: math.inf if left > _FOREVER else left for address, left in found.items() if left > 0}
+
+
+def forgive(path: str, address: str) -> bool:
+    """Deny an address no longer, or one of an IPv6 network; return whether it was denied. Raises OSError.
+
+    A trap that writes to the same place at the same time may lose what it has written.
+    """
+    now = time.monotonic_ns()
+    wanted = [at for at, key, until in _denials(path) if until > now and _network(key) == address]
+    for at in wanted:
+        fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.pwrite(fd, bytes(8), at + _KEY)
+        finally:
+            os.close(fd)
+    return bool(wanted)
+
+
+def denied_network(text: str) -> str:
+    """Return an address as `read_denied` has it. Raises ValueError if it is none."""
+    network = ip_network(text, strict=False)
+    address = network.network_address
+    if isinstance(address, IPv4Address) or (mapped := address.ipv4_mapped) is None:
+        bits = 32 if address.version == 4 else 64
+        if network.prefixlen not in (bits, network.max_prefixlen):
+            raise ValueError(f"{text!r} is neither an address nor a /64 of IPv6")
+        return _network_of(address)
+    return str(mapped)
+
+
+def _network_of(address: IPv4Address | IPv6Address) -> str:
+    return str(address) if address.version == 4 else str(IPv6Network((address, 64), strict=False))
+
+
+def _network(key: bytes) -> str:
+    address = IPv6Address(key)
+    return _network_of(address.ipv4_mapped or address)
+
+
+def _denials(path: str) -> Iterator[tuple[int, bytes, int]]:
+    """Return the places of the file that have been used: where they begin, the address, the time."""
+    if not _is_of_boot(path, _boot_id()):
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        data = os.pread(fd, DENIED_SIZE, 0)
+    finally:
+        os.close(fd)
+    for at in range(_DENIED.size, len(data), _TIMED_KEY):
+        key, until = _TIMED.unpack_from(data, at)
+        if until:
+            yield at, key, until
+
+
+def _boot_id() -> bytes:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return bytes.fromhex(file.read().strip().replace("-", ""))
+
+
+def _is_of_boot(path: str, boot: bytes) -> bool:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -166,6 +166,10 @@ class Supervisor:
 
     # the core, as the control interface sees it
 
+    @property
+    def denied(self) -> str:
+        return self._host.runtime.denied
+
     def inspect(self, name: str, done: Callable[[Mapping[Slot, Sight]], None]) -> None:
         unit = self.manager.units[name]
         inspect_paths(self._loop, self._children, marks_of([unit]), lambda sights: done(still_seen(unit, sights)))

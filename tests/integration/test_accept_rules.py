@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.ctl.completion import candidates
 from supervisor.process.network_namespace import run_in_namespace
 from tests import fuse
 from tests.daemon import Daemon, wait_until
@@ -384,3 +385,21 @@ def test_a_denial_ends(spawnd: Start) -> None:
     assert not is_let_in(port(daemon, "trap"), "127.0.0.2")
     assert not is_let_in(port(daemon, "other"), "127.0.0.2")
     wait_until(lambda: is_let_in(port(daemon, "other"), "127.0.0.2"), "the end of the denial")
+
+
+def test_an_operator_forgives_an_address(spawnd: Start) -> None:
+    daemon = spawnd(WITH_TRAP.replace("TIME", "false"))
+    assert daemon.ctl("sessions", "--denied").stdout == "No address is denied\n"
+    assert not is_let_in(port(daemon, "trap"), "127.0.0.2")
+    assert not is_let_in(port(daemon, "other"), "127.0.0.2")
+    assert daemon.ctl("sessions", "--denied").stdout == "ADDRESS    DENIED FOR\n127.0.0.2  until boot\n"
+    socket_path = str(daemon.socket)
+    assert list(candidates(["--socket", socket_path, "sessions", "--forgive", ""])) == [
+        ("127.0.0.2", "until boot"),
+        ("all", "every address that is denied"),
+    ]
+    done = daemon.ctl("sessions", "--forgive", "127.0.0.2", "--forgive", "127.0.0.9")
+    assert (done.returncode, done.stdout) == (1, "127.0.0.2 is let in again\n")
+    assert done.stderr == "127.0.0.9 is not denied: `spawnctl sessions --denied` shows those that are\n"
+    assert is_let_in(port(daemon, "other"), "127.0.0.2")
+    assert "forgive of 127.0.0.2, 127.0.0.9: asked for by " in daemon.log()

@@ -1,14 +1,21 @@
-"""Sessions: the sessions of services that have a process for each connection. Kill: send a signal to one of them."""
+"""Sessions: the sessions of services that have a process for each connection. Kill: send a signal to one of them.
+
+Denied: the addresses that traps deny. Forgive: let some of them in again.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import time
+from collections.abc import Collection
 from itertools import islice
 
 from supervisor.control.core import Core, Unit
+from supervisor.control.errors import InvalidParameter
 from supervisor.control.orders import (
+    ALL,
     find,
     iso_8601,
     leaders,
@@ -75,6 +82,54 @@ def _kill(unit: Unit, wanted: str, signum: int) -> Outcome:
         return Outcome(False, f"cannot signal the session: {error.strerror}")
     (pid,) = found
     return Outcome(True, f"{signal_name(signum)} sent to session {pid} of {named[pid].peer}")
+
+
+def denied(pending: PendingCall, core: Core) -> None:
+    Parameters(pending.call.parameters).end()
+    now = time.time()
+    rows = [
+        {"address": address, "until": None, "left_s": None}
+        if left == math.inf
+        else {"address": address, "until": iso_8601(now + left), "left_s": seconds(left)}
+        for address, left in _denied(core).items()
+    ]
+    pending.reply({"denied": rows})
+
+
+def forgive(pending: PendingCall, core: Core) -> None:
+    parameters = Parameters(pending.call.parameters)
+    wanted = parameters.strings("addresses")
+    parameters.end()
+    if not wanted:
+        raise InvalidParameter("addresses")
+    log_order(pending, wanted)
+    found = _denied(core)
+    addresses = list(found) if wanted == [ALL] else list(dict.fromkeys(wanted))
+    pending.reply({"results": [_forgive(core, address, found) for address in addresses]})
+
+
+def _denied(core: Core) -> dict[str, float]:
+    from supervisor.launch.session_table import read_denied  # most hosts have no trap
+
+    try:
+        return read_denied(core.denied)
+    except OSError as error:
+        raise Failed(f"cannot read {core.denied!r}: {error.strerror}") from error
+
+
+def _forgive(core: Core, wanted: str, found: Collection[str]) -> dict[str, object]:
+    from supervisor.launch.session_table import denied_network, forgive
+
+    address, ok = wanted, False
+    try:
+        address = denied_network(wanted)
+        ok = address in found and forgive(core.denied, address)
+        message = "is let in again" if ok else "is not denied: `spawnctl sessions --denied` shows those that are"
+    except ValueError:
+        message = "is no address, like 192.0.2.7 or 2001:db8::/64"
+    except OSError as error:
+        message = f"cannot be forgiven: {error.strerror}"
+    return {"address": address, "ok": ok, "message": message}
 
 
 class Look:

@@ -83,6 +83,7 @@ class FakeCore:
         self.journal = False
         self.settled: dict[str, State] = {}
         self.sights: dict[Slot, Sight] = {}  # by slot, of every service
+        self.denied = "/nonexistent"
         self.reopened: dict[str, Outcome] = {}  # of services that write to files
 
     # the core, each part of which is this object

@@ -111,6 +111,8 @@ CALLS: list[tuple[str, dict[str, object]]] = [
     ("Reset", {"names": ["web"]}),
     ("Fds", {"name": "web"}),
     ("Sessions", {}),
+    ("Denied", {}),
+    ("Forgive", {"addresses": ["192.0.2.7"]}),
     ("Kill", {"name": "web", "session": "4711", "signal": None}),
     ("Logs", {"name": "web", "count": None}),
     ("Check", {}),

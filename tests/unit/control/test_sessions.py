@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from supervisor.definitions.service import Accept, Service
+from supervisor.launch.session_table import open_denied
 from supervisor.lifecycle.life import State
+from supervisor.process.launch import LONGEST_S
 from tests.unit.control.bench import Bench
 from tests.unit.control.test_introspection import SPAWND
-from tests.unit.launch.accepting import Acceptor, is_answered, read_to_end, session_plan, wait_until
+from tests.unit.launch.accepting import Acceptor, is_answered, read_to_end, session_plan, tcp, wait_until
 from tests.unit.launch.test_take_over import now, write_slot
 
 # the session proper echoes; a child of it shares the connection
@@ -209,3 +213,84 @@ def test_clients_without_a_session_are_told_until_one_has_it(bench: Bench, accep
         found = details(bench)
         assert (found["trouble"], found["last_unserved"]["failures"]) == ("", 2)
         assert "session" not in bench.call("io.spawnd.Why", name="web")["parameters"]["answer"]
+
+
+LISTED = "`spawnctl sessions --denied` shows those that are"
+
+
+def denied(bench: Bench) -> list[dict[str, Any]]:
+    reply = bench.call("io.spawnd.Denied")["parameters"]
+    SPAWND.check(reply, SPAWND.methods["Denied"][1])
+    found: list[dict[str, Any]] = reply["denied"]
+    return found
+
+
+def forgive(bench: Bench, *addresses: str) -> list[tuple[str, bool, str]]:
+    reply = bench.call("io.spawnd.Forgive", addresses=list(addresses))["parameters"]
+    return [(row["address"], row["ok"], row["message"]) for row in reply["results"]]
+
+
+def trap(path: Path, stack: ExitStack, host: str, **options: Any) -> Acceptor:
+    fd = open_denied(str(path), writes=True)
+    stack.callback(os.close, fd)
+    return stack.enter_context(Acceptor(denied=fd, is_trap=True, listener=tcp(host), **options))
+
+
+def test_denied_addresses_are_listed_and_forgiven(bench: Bench, stack: ExitStack, tmp_path: Path) -> None:
+    path = tmp_path / "denied"
+    bench.core.denied = str(path)
+    assert denied(bench) == []
+    assert forgive(bench, "all") == []
+    trap(path, stack, "127.0.0.1", deny_time=600).ask("127.0.0.2")
+    trap(path, stack, "::1", deny_time=LONGEST_S).ask()
+    ours, other = denied(bench)
+    assert other == {"address": "::/64", "until": None, "left_s": None}
+    assert ours["address"] == "127.0.0.2"
+    assert 500 < ours["left_s"] <= 600
+    until = datetime.fromisoformat(ours["until"]).timestamp()
+    assert abs(until - time.time() - ours["left_s"]) < 60
+    assert forgive(bench, "127.0.0.3", "127.0.0.2", "127.0.0.2/24", "::1", "nowhere") == [
+        ("127.0.0.3", False, f"is not denied: {LISTED}"),
+        ("127.0.0.2", True, "is let in again"),
+        ("127.0.0.2/24", False, "is no address, like 192.0.2.7 or 2001:db8::/64"),
+        ("::/64", True, "is let in again"),
+        ("nowhere", False, "is no address, like 192.0.2.7 or 2001:db8::/64"),
+    ]
+    assert denied(bench) == []
+
+
+def test_all_are_forgiven_and_only_while_they_are_denied(bench: Bench, stack: ExitStack, tmp_path: Path) -> None:
+    path = tmp_path / "denied"
+    bench.core.denied = str(path)
+    brief = trap(path, stack, "127.0.0.1", deny_time=0.05)
+    brief.ask("127.0.0.9")
+    wait_until(lambda: denied(bench) == [])
+    assert forgive(bench, "127.0.0.9") == [("127.0.0.9", False, f"is not denied: {LISTED}")]
+    long = trap(path, stack, "127.0.0.1")
+    for number in range(2, 7):
+        long.ask(f"127.0.0.{number}")
+    assert len(denied(bench)) == 5
+    assert [ok for _address, ok, _message in forgive(bench, "all")] == [True] * 5
+    assert denied(bench) == []
+    long.ask("127.0.0.2")
+    assert [row["address"] for row in denied(bench)] == ["127.0.0.2"]
+
+
+def test_a_forgiven_address_is_let_in(bench: Bench, stack: ExitStack, tmp_path: Path) -> None:
+    path = tmp_path / "denied"
+    bench.core.denied = str(path)
+    trap(path, stack, "127.0.0.1").ask("127.0.0.2")
+    fd = open_denied(str(path), writes=False)
+    stack.callback(os.close, fd)
+    other = stack.enter_context(Acceptor(denied=fd))
+    assert other.ask("127.0.0.2") == b""
+    assert forgive(bench, "::ffff:127.0.0.2") == [("127.0.0.2", True, "is let in again")]
+    assert other.ask("127.0.0.2") == b"ok\n"
+
+
+def test_a_table_that_cannot_be_read_is_an_error(bench: Bench, tmp_path: Path) -> None:
+    bench.core.denied = str(tmp_path / "link")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    reply = bench.call("io.spawnd.Denied")
+    assert reply["error"] == "io.spawnd.Failed"
+    assert reply["parameters"]["message"].startswith(f"cannot read '{tmp_path}/link': ")

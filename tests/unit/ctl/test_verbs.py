@@ -108,6 +108,21 @@ def test_kill_of_a_session_that_is_not_there(spawnctl: Spawnctl, supervise: Supe
     assert capsys.readouterr().out == "No sessions\n" * 2
 
 
+def test_denied_addresses(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
+    """The fake supervisor has none."""
+    supervise()
+    assert spawnctl("sessions", "--denied") == spawnctl("sessions", "--forgive", "all") == ExitCode.DONE
+    assert capsys.readouterr().out == "No address is denied\n" * 2
+    assert spawnctl("sessions", "--denied", "--json") == ExitCode.DONE
+    assert capsys.readouterr().out == "[]\n"
+    assert spawnctl("sessions", "--forgive", "192.0.2.7", "--json") == ExitCode.FAILED
+    out, err = capsys.readouterr()
+    assert err == "192.0.2.7 is not denied: `spawnctl sessions --denied` shows those that are\n"
+    assert json.loads(out)[0]["ok"] is False
+    assert spawnctl("sessions", "--denied", "web") == ExitCode.USAGE
+    assert "go without names" in capsys.readouterr().err
+
+
 def test_the_columns_of_sessions() -> None:
     row = {"name": "git", "pid": 24110, "age_s": 4321.5, "memory_bytes": 4 << 20, "cpu_s": 0.614, "peer": "[::1]:51"}
     assert cells(row) == ["git", "24110", "1h12m", "4.0M", "0.61s", "[::1]:51"]
