@@ -127,6 +127,8 @@ class Changes:
                 if service.resources:
                     text = "%s: not enforced without a delegated cgroup: %s"
                     log.warning(text, service.name, ", ".join(service.resources))
+                if service.has_session_cgroups:
+                    log.warning("%s: cannot start without a delegated cgroup: accept.session_cgroup", service.name)
         self._log_worker.start_if_needed()
         # frozen objects are not traversed, and so not copied, in each child
         gc.freeze()

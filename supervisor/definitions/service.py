@@ -190,7 +190,8 @@ class Accept:
     time, `per_source` of one client, which is `v4` or `v6` bits of an address or a uid (0: any number). Rates are a
     number of starts and the seconds for them; `burst` is None for that number. `only_from` is None for anybody, `hours`
     are begins and ends in minutes of the week. `on_limit` says what becomes of clients beyond limits for all. A `trap`
-    has no sessions, and denies all services to its clients for `deny_time`. `defer_accept` is the time for which a
+    has no sessions, and denies all services to its clients for `deny_time`. With `session_cgroup`, each session has a
+    cgroup, for which the resources of the service are limits. `defer_accept` is the time for which a
     silent client is held back. `linger` is how long the acceptor stays without sessions and clients, None for good.
     """
 
@@ -219,6 +220,7 @@ class Accept:
     interface: str = ""
     linger: float | None = 10.0
     session_log: Literal["failures", "all", "none"] = "failures"
+    session_cgroup: bool = False
 
 
 NULL_IN = Descriptor("file", name="stdin", path="/dev/null", access="r")
@@ -355,6 +357,16 @@ class Service:
     def is_trap(self) -> bool:
         """Whether its process is an acceptor that starts no program."""
         return self.accept is not None and self.accept.trap
+
+    @property
+    def has_session_cgroups(self) -> bool:
+        """Whether each session of its acceptor has a cgroup of its own."""
+        return self.accept is not None and self.accept.session_cgroup
+
+    @property
+    def shared_resources(self) -> dict[str, str]:
+        """Return the limits of its cgroup as a whole."""
+        return {} if self.has_session_cgroups else self.resources
 
     @property
     def can_sleep(self) -> bool:

@@ -128,6 +128,15 @@ static int inherit(uint32_t slot)
 	return 1;
 }
 
+// Cgroups of sessions that nobody counts end, also those that the last acceptor was about to remove.
+static void take_over_cgroups(int64_t now)
+{
+	find_cgroups(now);
+	for (uint32_t slot = 0; slot < table->header.used; slot++)
+		if (table->slots[slot].pid && table->slots[slot].cgroup < MOST_CGROUPS)
+			mark_ended(table->slots[slot].cgroup, 0);
+}
+
 // A slot without a pid is free: its process, if there is one, ends before it is a session.
 static void take_over(int64_t now)
 {
@@ -140,6 +149,8 @@ static void take_over(int64_t now)
 			else
 				free_slot(slot);
 		}
+	if (has_cgroups())
+		take_over_cgroups(now);
 	close_fd(options->processes); // a way out of a changed root, which is closed before the first client comes
 }
 
@@ -241,6 +252,7 @@ static void take_event(const struct epoll_event *event, int64_t now)
 		accept_clients((int)listeners()[number]);
 		break;
 	case SESSION_EVENT:
+		kill_left(number);
 		end_session(number, 0, now);
 		turn.quiet = now;
 		break;
@@ -254,7 +266,7 @@ static int64_t earlier(int64_t one, int64_t other)
 
 static int64_t end_of_linger(void)
 {
-	const int is_needed = table->header.sessions || held.count || refused.count || !turn.watches;
+	const int is_needed = table->header.sessions || held.count || refused.count || ended_cgroups.count || !turn.watches;
 
 	return is_needed || options->linger < 0 ? INT64_MAX : turn.quiet + options->linger;
 }
@@ -266,6 +278,7 @@ static int64_t settle(int64_t now)
 	int64_t next;
 
 	send_signals(boot);
+	settle_cgroups(now);
 	while (refused.count > 0 && refused.connections[refused.first].until <= now)
 		close_first();
 	serve_held(now);
@@ -275,6 +288,8 @@ static int64_t settle(int64_t now)
 		next = earlier(next, turn.backoff);
 	if (refused.count > 0)
 		next = earlier(next, refused.connections[refused.first].until);
+	if (ended_cgroups.count > 0)
+		next = earlier(next, ended_cgroups.again);
 	next = next == INT64_MAX ? next : next - now;
 	return next_deadline == INT64_MAX ? next : earlier(next, next_deadline - boot);
 }
@@ -322,6 +337,7 @@ __attribute__((used)) _Noreturn void start(long *stack)
 	read_banner(&banner, options->banner);
 	read_banner(&refused_banner, options->refused_banner);
 	take_descriptors();
+	model.umask = call(__NR_umask, 022, 0, 0, 0); // for cgroups
 	begin_events();
 	if (!keep_memory())
 		must(-ENOMEM);

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fcntl import F_ADD_SEALS, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, fcntl
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
@@ -18,8 +18,8 @@ from supervisor.launch.session_table import MOST_SESSIONS
 RESERVE = 3  # the number of /dev/null in the acceptor, and of the connection in the plan of a session
 LOGGED = ("none", "failures", "all")
 
-_MAGIC, _VERSION = 0x50434341, 1
-_NUMBERS = 28
+_MAGIC, _VERSION = 0x50434341, 2
+_NUMBERS = 29
 _HEAD = struct.Struct("=4I")
 _LIST = struct.Struct("=2I")
 _ENTRY = struct.Struct("=2HI16s")
@@ -64,11 +64,11 @@ class Rate:
 class Options:
     """Options of an acceptor. Descriptors are numbers in the acceptor, and -1 where there is none.
 
-    `memory` is /proc/meminfo, `processes` the directory /proc, `denied` the table of `open_denied`, which only a trap
-    may write to. `hours` are minutes of the week from Monday on, each range without its end, which may be after that of
-    the week; `zone` has the changes of local time. `per_source` is 0 for no limit; `load_max` and `memory_min`, in
-    bytes, are None. `session_timeout` is 0 for none; `linger` is None for an acceptor that stays. `logged` is one of
-    LOGGED.
+        `memory` is /proc/meminfo, `processes` the directory /proc, `denied` the table of `open_denied`, which only a
+    trap     may write to. `sessions` is the folder for cgroups of sessions; `limits` has files and contents of each.
+    `hours` are minutes of the week from Monday on, each range without its end, which may be after that of     the week;
+    `zone` has the changes of local time. `per_source` is 0 for no limit; `load_max` and `memory_min`, in     bytes, are
+    None. `session_timeout` is 0 for none; `linger` is None for an acceptor that stays. `logged` is one of     LOGGED.
     """
 
     plan: int
@@ -79,6 +79,8 @@ class Options:
     banner: int = -1
     refused_banner: int = -1
     memory: int = -1
+    sessions: int = -1
+    limits: Mapping[str, str] = field(default_factory=dict)
     max: int = 256
     per_source: int = 0
     v4_bits: int = 32
@@ -105,12 +107,14 @@ class Options:
 
 def encode(options: Options) -> bytes:
     """Return the bytes of the options."""
+    limits = b"".join(f"{file}\0{text}\0".encode() for file, text in options.limits.items())
     lists = [
         (len(options.listeners), struct.pack(f"={len(options.listeners)}q", *options.listeners)),
         _entries(options),
         _pairs(_in_week(options.hours)),
         _pairs(options.zone),
         (_LAST_ERRNO + 1, _ERRORS),
+        (len(limits), limits),
     ]
     begin = _HEAD.size + 8 * _NUMBERS + _LIST.size * len(lists)
     heads, body = b"", b""
@@ -138,7 +142,8 @@ def _numbers(options: Options) -> bytes:
     return struct.pack(
         f"={_NUMBERS}q",
         *(options.plan, options.table, options.denied, options.banner, options.refused_banner, options.memory),
-        *(options.processes, min(options.max, MOST_SESSIONS), options.per_source, options.v4_bits, options.v6_bits),
+        *(options.processes, options.sessions),
+        *(min(options.max, MOST_SESSIONS), options.per_source, options.v4_bits, options.v6_bits),
         *(*_rate(rate), *_rate(source_rate)),
         -1 if options.load_max is None else round(options.load_max * 65536),
         -1 if options.memory_min is None else options.memory_min,

@@ -7,7 +7,7 @@
 
 enum {
 	OPTIONS_MAGIC = 0x50434341,
-	OPTIONS_VERSION = 1,
+	OPTIONS_VERSION = 2,
 	OPTIONS_LARGEST = 1 << 22,
 };
 
@@ -36,7 +36,7 @@ struct zone_change {
 
 struct options {
 	uint32_t magic, version, size, unused;
-	int64_t plan, table, denied, banner, refused_banner, memory, processes; // descriptors, or -1
+	int64_t plan, table, denied, banner, refused_banner, memory, processes, sessions; // descriptors, or -1
 	int64_t max, per_source, v4_bits, v6_bits; // per_source: 0 for no limit
 	int64_t rate, burst, source_rate, source_burst; // time for each start, and time that may be used in advance
 	int64_t load_max, memory_min; // 1/65536 and bytes, or -1
@@ -50,6 +50,7 @@ struct options {
 	struct list hours; // none: always
 	struct list zone; // ascending
 	struct list errors; // the texts for errnos from 0 on
+	struct list limits; // bytes: a file of the cgroup of each session and its content, again and again
 };
 
 static const struct options *options;
@@ -75,7 +76,8 @@ static void take_options(long fd)
 	if (!is_inside(found, found->listeners, sizeof(int64_t)) ||
 	    !is_inside(found, found->entries, sizeof(struct entry)) ||
 	    !is_inside(found, found->hours, sizeof(struct hours)) ||
-	    !is_inside(found, found->zone, sizeof(struct zone_change)) || !is_inside(found, found->errors, 1))
+	    !is_inside(found, found->zone, sizeof(struct zone_change)) || !is_inside(found, found->errors, 1) ||
+	    !is_inside(found, found->limits, 1))
 		fail_without_plan();
 	options = found;
 }

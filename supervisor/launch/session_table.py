@@ -24,7 +24,7 @@ TICKS = 100  # a second, in /proc/PID/stat
 
 _TABLE_MAGIC, _TABLE_VERSION = 0x4C425441, 1
 _PEER = struct.Struct("=2H2Ii16s")
-_SESSION = struct.Struct(f"=IiQ3q{_PEER.size}sQ")
+_SESSION = struct.Struct(f"=IiQ3q{_PEER.size}s2I")
 _REFUSAL = struct.Struct(f"=2Iq{_PEER.size}s")
 _TROUBLE = struct.Struct("=IiQqQ")
 _FIRST = struct.Struct("=4I2Q")
@@ -104,29 +104,30 @@ class Counters(NamedTuple):
     trouble: Trouble | None
 
 
-def make_table(found: Mapping[int, int] | None = None) -> int:
+def make_table(found: Mapping[int, tuple[int, int]] | None = None) -> int:
     """Return the memfd of a new table, which the caller owns. Raises OSError.
 
-    It has the sessions that were `found` again, by pid with their start times; their clients are unknown.
+    It has the sessions that were `found` again, by pid with the start time and the number of the cgroup, or 0; their
+    clients are unknown.
     """
     sessions = list((found or {}).items())[:MOST_SESSIONS]
     count = len(sessions)
     first = _FIRST.pack(_TABLE_MAGIC, _TABLE_VERSION, MOST_SESSIONS, count, 0, _seed())
     fd = _make("sessions", TABLE_SIZE, first + _COUNTERS.pack(count, count, 0, count, *[0] * (len(RULES) + 4)))
     try:
-        os.pwrite(fd, b"".join(_found(number, *session) for number, session in enumerate(sessions, 1)), _SLOTS)
+        os.pwrite(fd, b"".join(_found(number, pid, *facts) for number, (pid, facts) in enumerate(sessions, 1)), _SLOTS)
     except OSError:
         os.close(fd)
         raise
     return fd
 
 
-def _found(number: int, pid: int, started: int) -> bytes:
+def _found(number: int, pid: int, started: int, cgroup: int) -> bytes:
     """Return the slot of a session of an unknown client. The process has started within this tick."""
     tick = 10**9 // TICKS
     begin = started * tick
     since = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) + begin
-    return _SESSION.pack(0, pid, number, begin, begin + tick - 1, since, bytes(_PEER.size), 1)
+    return _SESSION.pack(0, pid, number, begin, begin + tick - 1, since, bytes(_PEER.size), 1, cgroup)
 
 
 def open_denied(path: str, writes: bool) -> int:
@@ -301,7 +302,7 @@ def read_sessions(fd: int) -> Iterator[Session]:
             if not slot[0] & 1:
                 break
             slot = os.pread(fd, _SESSION.size, _SLOTS + at)
-        _changes, pid, _number, begin, end, since, peer, _ = _SESSION.unpack(slot)
+        _changes, pid, _number, begin, end, since, peer, *_ = _SESSION.unpack(slot)
         if pid > 0 and not slot[0] & 1:
             tick = 10**9 // TICKS
             yield Session(pid, begin // tick, end // tick, since / 1e9, _peer(peer))

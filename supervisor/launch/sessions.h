@@ -5,6 +5,7 @@
 #include <linux/wait.h>
 
 #include "access.h"
+#include "cgroups.h"
 #include "sharing_process.h"
 
 #ifndef __NR_pidfd_open
@@ -20,6 +21,8 @@ enum {
 	STACK = 16384,
 	TICKS = 100, // a second, in /proc/PID/stat
 	SIGKILL_ = 9,
+	P_ALL_ = 0,
+	PROCESS_GROUP_ = 4, // a flag of pidfd_send_signal(2): Linux 6.9
 };
 
 enum event { SIGNAL_EVENT, LISTENER_EVENT, SESSION_EVENT };
@@ -43,6 +46,7 @@ static struct {
 	const struct plan *plan;
 	const char **environment; // of the definition
 	uint32_t environment_count;
+	long umask; // of sessions
 } model;
 
 // The session that is being started.
@@ -136,6 +140,7 @@ static void end_session(uint32_t slot, int status, int64_t now)
 	*link = live[slot].next_by_source;
 	if (live[slot].pidfd >= 0)
 		close_fd(live[slot].pidfd);
+	leave_cgroup(session->cgroup, now);
 	say_end(session, status, now);
 	add(&table->header.sessions, -1);
 	add(&table->header.ended, 1);
@@ -219,6 +224,7 @@ static _Noreturn void become_session(void)
 	__atomic_store_n(&session->pid, (int32_t)call(__NR_getpid, 0, 0, 0, 0), __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&table->header.generation, __ATOMIC_SEQ_CST) != generation)
 		leave(EXIT_CHILD_FAILED);
+	call(__NR_umask, model.umask, 0, 0, 0);
 	must(call(__NR_dup3, next.connection, CONNECTION, O_CLOEXEC, 0));
 	make_room(model.environment_count + 16);
 	for (uint32_t i = 0; i < model.environment_count; i++)
@@ -297,7 +303,7 @@ static void fill_slot(struct session *session, const struct peer *peer)
 	session->since = clock_of(CLOCK_REALTIME);
 	session->to = session->from = clock_of(CLOCK_BOOTTIME);
 	session->peer = *peer;
-	session->is_inherited = 0;
+	session->is_inherited = session->cgroup = 0;
 	end_change(&session->changes);
 }
 
@@ -313,17 +319,40 @@ static void note_start(uint32_t slot)
 	end_line();
 }
 
+// Start the process of a session in a cgroup of its own. Returns the pid, or a negative errno of the step.
+static long start_in_cgroup(const char **step)
+{
+	long folder, pid, result = take_cgroup();
+
+	*step = "make the cgroup of a session";
+	if (result < 0)
+		return result;
+	next.session->cgroup = (uint32_t)result;
+	if (has_limits() && (result = limit_cgroup(next.session->cgroup)) < 0) {
+		*step = "limit the cgroup of a session";
+		return result;
+	}
+	folder = open_cgroup(next.session->cgroup);
+	if (folder < 0)
+		return folder;
+	*step = "start a session in its cgroup";
+	pid = start_sharing_in(folder, become_session, stack, sizeof stack);
+	close_fd((int)folder);
+	return pid;
+}
+
 // Start a session with a connection, which is closed.
 static void start_session(int connection, const struct peer *peer, int64_t now)
 {
 	const uint32_t slot = take_slot();
+	const char *step = "start a session";
 	long pid;
 
 	next.session = &table->slots[slot];
 	next.connection = connection;
 	fill_slot(next.session, peer);
 	collect_report();
-	pid = start_sharing(become_session, stack + sizeof stack);
+	pid = has_cgroups() ? start_in_cgroup(&step) : start_sharing(become_session, stack + sizeof stack);
 	release_memory();
 	if (pid > 0 && next.session->pid == pid && !report.failed) {
 		close_fd(connection);
@@ -337,24 +366,45 @@ static void start_session(int connection, const struct peer *peer, int64_t now)
 	if (report.failed)
 		note_trouble(now);
 	else
-		note_failure("start a session", pid > 0 ? EINTR : -pid, now); // it was killed, or is not there
+		note_failure(step, pid > 0 ? EINTR : -pid, now); // it was killed, or is not there
 	close_fd(connection);
+	leave_cgroup(next.session->cgroup, now);
 	add(&table->header.started, -1);
 	free_slot(slot);
 }
 
+static void signal_session(uint32_t slot, int signum)
+{
+	const int pidfd = live[slot].pidfd;
+
+	if (pidfd < 0)
+		call(__NR_kill, -table->slots[slot].pid, signum, 0, 0);
+	else if (call(__NR_pidfd_send_signal, pidfd, signum, 0, PROCESS_GROUP_) == -EINVAL)
+		call(__NR_pidfd_send_signal, pidfd, signum, 0, 0);
+}
+
+// Kill what a session has left in its process group, whose number is taken as long as its first process is not reaped.
+// Those in a cgroup of its own are killed with that.
+static void kill_left(uint32_t slot)
+{
+	if (!has_cgroups() || !table->slots[slot].cgroup)
+		signal_session(slot, SIGKILL_);
+}
+
 static void reap(int64_t now)
 {
-	int status;
-
 	for (;;) {
-		const long pid = call(__NR_wait4, -1, (long)&status, WNOHANG, 0);
+		siginfo_t info = { 0 };
 		uint32_t slot;
+		int status;
 
-		if (pid <= 0)
+		if (call_six(__NR_waitid, P_ALL_, 0, (long)&info, WEXITED | WNOHANG | WNOWAIT, 0, 0) < 0 || !info.si_pid)
 			return;
-		for (slot = *pid_bucket((int)pid); slot && table->slots[slot - 1].pid != pid;)
+		for (slot = *pid_bucket(info.si_pid); slot && table->slots[slot - 1].pid != info.si_pid;)
 			slot = live[slot - 1].next_by_pid;
+		if (slot)
+			kill_left(slot - 1);
+		call(__NR_wait4, info.si_pid, (long)&status, 0, 0);
 		if (slot)
 			end_session(slot - 1, status, now);
 	}
@@ -373,10 +423,7 @@ static void send_signals(int64_t since_boot)
 		if (!session->pid)
 			continue;
 		if (own->deadline <= since_boot) {
-			if (own->pidfd >= 0)
-				call(__NR_pidfd_send_signal, own->pidfd, own->next_signal, 0, 0);
-			else
-				call(__NR_kill, -session->pid, own->next_signal, 0, 0);
+			signal_session(slot, own->next_signal);
 			own->deadline = own->next_signal == SIGKILL_ ? INT64_MAX : since_boot + options->stop_timeout;
 			own->next_signal = SIGKILL_;
 		}

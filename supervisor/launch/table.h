@@ -43,7 +43,8 @@ struct session {
 	int64_t from, to; // bounds of the start of the process, since the boot
 	int64_t since; // the epoch
 	struct peer peer;
-	uint64_t is_inherited;
+	uint32_t is_inherited;
+	uint32_t cgroup; // its number, or 0
 };
 
 struct refusal {

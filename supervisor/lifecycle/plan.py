@@ -77,12 +77,18 @@ def changed_keys(old: Service, new: Service) -> list[str]:
 
 def change(old: Service, new: Service) -> Change:
     """Return the least change that applies the new definition to a running service."""
-    return greatest(changed_keys(old, new))
+    return _kind(new, changed_keys(old, new))
 
 
 def greatest(keys: Iterable[str]) -> Change:
     """Return the effect of several changed keys together."""
     return max(map(change_of_key, keys), key=ORDER.index, default=Change.NOTHING)
+
+
+def _kind(new: Service, keys: Iterable[str]) -> Change:
+    """Return the effect of changed keys on a service; the limits of sessions take effect with another acceptor."""
+    kind = greatest(keys)
+    return Change.RESTART if kind is Change.LIMITS and new.has_session_cgroups else kind
 
 
 def _differing(old: Service, new: Service) -> Iterator[str]:
@@ -141,7 +147,7 @@ class Comparison:
         self.leaving = {name for name in lives if name not in old}
         self.conflicts = conflicts({**old, **new})
         self.keys = {name: tuple(changed_keys(old[name], new[name])) for name in new if name in old}
-        self.kinds: dict[str, Change] = {name: greatest(keys) for name, keys in self.keys.items()}
+        self.kinds: dict[str, Change] = {name: _kind(new[name], keys) for name, keys in self.keys.items()}
         self.kinds.update((name, Change.REBUILD) for name in moved if name in self.kinds)
         self.moved = moved
 

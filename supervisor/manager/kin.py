@@ -8,11 +8,12 @@ not reaped yet.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
-from supervisor.manager.unit import Unit
+from supervisor.manager.unit import SESSIONS, Unit
 from supervisor.process.children import Children
 from supervisor.process.leftovers import descendants_of, family, has_orphans, kill_processes
 from supervisor.process.marks import Marked, living_relatives
@@ -162,6 +163,22 @@ class Kin:
         if others != unit.leftover_pids:
             unit.leftover_pids = others
             self._touch(unit)
+
+
+def session_table_of(unit: Unit) -> int:
+    """Return the unit's table of sessions, which is made for its first acceptor. Raises OSError."""
+    if unit.session_table is None:
+        keep_sessions(unit)
+    if unit.session_table is None:
+        raise OSError(errno.ENOTSUP, "the kernel does not identify its descriptor")
+    return unit.session_table
+
+
+def keep_sessions(unit: Unit, found: Mapping[int, tuple[int, int]] | None = None) -> None:
+    """Give the unit a table of sessions, with those that were `found` again. Raises OSError."""
+    from supervisor.launch.session_table import make_table  # most hosts have no acceptor
+
+    unit.store.add(SESSIONS, [make_table(found)], polled=False, limit=1, trusted=True)
 
 
 def _end_generation(unit: Unit) -> None:

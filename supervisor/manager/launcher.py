@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from _socket import AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, socketpair  # that of `socket` makes two more objects
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
 from select import EPOLLIN
@@ -19,11 +19,13 @@ from supervisor.loop.loop import Loop
 from supervisor.manager import functions
 from supervisor.manager.functions import Sources
 from supervisor.manager.host import HostFacts
+from supervisor.manager.kin import session_table_of
 from supervisor.manager.unit import SESSIONS, Unit
 from supervisor.manager.worker import OPTIONS, ForkServers, load_shared, load_worker, options_file, worker_command
 from supervisor.notify.receiver import Receiver
 from supervisor.notify.service_side import LAST_VARIABLE
 from supervisor.process import child
+from supervisor.process.cgroup import SESSIONS as OF_SESSIONS
 from supervisor.process.children import Child, Children
 from supervisor.process.failure import failed, step
 from supervisor.process.files import rights_of
@@ -143,7 +145,9 @@ class Launcher:
             first = FIRST + 1 + len(service.fd)
             last = first + len(sources)
             numbers = {name: number for number, name in enumerate(sources, first) if name != KEPT}
-            options = sealed("options", acceptor_options(service, accept, numbers, tuple(range(FIRST + 1, first))))
+            limits = self._limits_of_sessions(unit)
+            made = acceptor_options(service, accept, numbers, tuple(range(FIRST + 1, first)), limits)
+            options = sealed("options", made)
             theirs.callback(os.close, options)
             program = self._host.program.acceptor()
         table = (NULL_PATH, *(fd for _, fd in self._table(unit)), *sources.values(), options, program)
@@ -155,6 +159,13 @@ class Launcher:
             acceptor=last + 1,
         )
 
+    def _limits_of_sessions(self, unit: Unit) -> dict[str, str]:
+        if unit.cgroup is None or not unit.service.has_session_cgroups:
+            return {}
+        limits, notices = unit.cgroup.limit_sessions(unit.service.resources)
+        self.tell(f"{unit.name}: {sentence}" for sentence in notices)
+        return limits
+
     def _sources_of_acceptor(self, unit: Unit, accept: Accept, theirs: ExitStack) -> dict[str, Source]:
         """Return what an acceptor gets beside its listening sockets, by the names in its options. Raises OSError.
 
@@ -163,7 +174,7 @@ class Launcher:
         from supervisor.launch.acceptor import sealed
         from supervisor.launch.session_table import open_denied
 
-        table = _session_table(unit)
+        table = session_table_of(unit)
         # the acceptor closes its table once it has mapped it; the second descriptor is for a spawnd after a loss
         sources: dict[str, Source] = {"table": table, KEPT: table}
         plan = session_plan(unit.service, self._host.nofile_soft)
@@ -174,6 +185,9 @@ class Launcher:
         }
         if accept.memory_min is not None:
             makers["memory"] = partial(os.open, "/proc/meminfo", os.O_RDONLY | os.O_CLOEXEC)
+        if unit.cgroup is not None and accept.session_cgroup:
+            path = f"{unit.cgroup.path}/{OF_SESSIONS}"
+            makers["sessions"] = partial(os.open, path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         for name, make in makers.items():
             sources[name] = fd = make()
             theirs.callback(os.close, fd)
@@ -284,16 +298,20 @@ class Launcher:
             unit.store.remove(SESSIONS)
         subtree = self._host.subtree
         if subtree is None:
+            if service.has_session_cgroups:
+                raise failed("use session_cgroup", "", errno.ENOTSUP, "spawnd has no delegated cgroup here")
             return
         subtree.check()
         if unit.cgroup is None or not unit.cgroup.exists():
             leaf = subtree.leaf(service.name)
             if leaf.is_populated():
                 leaf.kill()  # left by an unknown spawnd
-            for sentence in leaf.prepare(service.resources):
+            for sentence in leaf.prepare(service.shared_resources):
                 log.warning("%s: %s", unit.name, sentence)
             unit.cgroup = leaf
             unit.oom_kills = leaf.oom_kills() or 0
+        if service.has_session_cgroups:
+            unit.cgroup.part(self._uid(service))
 
     def bind_receiver(self, unit: Unit) -> None:
         """Make the unit's notification socket, if it needs one and has none, or none at its path.
@@ -311,9 +329,11 @@ class Launcher:
             path = unit.notify_path or self._host.runtime.new_notify_path(service.name)
             with step("bind notify socket", path):
                 self._host.runtime.make_notify_folder(path)
-                uid = service.uid if self._host.is_root else os.geteuid()
-                receiver = Receiver.bind(path, uid, self._host.closer, self._children.when_reaped)
+                receiver = Receiver.bind(path, self._uid(service), self._host.closer, self._children.when_reaped)
             self.listen(unit, receiver)
+
+    def _uid(self, service: Service) -> int:
+        return service.uid if self._host.is_root else os.geteuid()
 
     def drop_receiver(self, unit: Unit) -> None:
         """Close the unit's notification socket, if any; the next one has another path."""
@@ -365,7 +385,7 @@ class Launcher:
             env_files=service.env_file,
             service=service,
             stdio=self._stdio(unit),
-            cgroup=unit.cgroup.path if unit.cgroup is not None else "",
+            cgroup=unit.cgroup.own if unit.cgroup is not None else "",
             mark=unit.make_mark() if unit.cgroup is None else "",
             error_fd=error_fd,
             nofile_soft=self._host.nofile_soft,
@@ -449,22 +469,6 @@ class Launcher:
     @staticmethod
     def _slot(unit: Unit, slot: Slot, null: bool) -> Source:
         return NULL_PATH if null else unit.table.fd(slot)
-
-
-def _session_table(unit: Unit) -> int:
-    """Return the unit's table of sessions, which is made for its first acceptor. Raises OSError."""
-    if unit.session_table is None:
-        keep_sessions(unit)
-    if unit.session_table is None:
-        raise OSError(errno.ENOTSUP, "the kernel does not identify its descriptor")
-    return unit.session_table
-
-
-def keep_sessions(unit: Unit, found: Mapping[int, int] | None = None) -> None:
-    """Give the unit a table of sessions, with those that were `found` again. Raises OSError."""
-    from supervisor.launch.session_table import make_table  # most hosts have no acceptor
-
-    unit.store.add(SESSIONS, [make_table(found)], polled=False, limit=1, trusted=True)
 
 
 def _notifies(service: Service) -> bool:

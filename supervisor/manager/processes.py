@@ -344,7 +344,7 @@ class Processes:
         """Apply the resource limits of its definition to a running service."""
         if unit.cgroup is not None:
             with logged(unit):
-                for sentence in unit.cgroup.prepare(unit.service.resources):
+                for sentence in unit.cgroup.prepare(unit.service.shared_resources):
                     log.warning("%s: %s", unit.name, sentence)
 
     # the pipes of a process

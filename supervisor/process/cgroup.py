@@ -34,6 +34,7 @@ _KERNEL_PREFIXES = frozenset(
 PASSES = 16  # a process that forks while it is signalled leaves new ones; each pass signals a generation
 FREEZE_S = 1.0  # seconds; a process in an uninterruptible sleep may not stop in time, but forks nothing either
 FREEZE_POLL_S = 0.001
+ACCEPTOR, SESSIONS = "acceptor", "sessions"  # cgroups in that of a service with session_cgroup
 GONE = frozenset({errno.ENOENT, errno.ENODEV})  # the folder is missing, or was removed while one of its files was open
 
 SYSTEMD_RUNS = "/run/systemd/system"  # sd_booted(3)
@@ -145,17 +146,49 @@ class Leaf:
                     write_once(path, resources.get(key, resource.default))
         return tuple(notices.values())
 
-    def _enable_for(self, resources: dict[str, str]) -> dict[str, str]:
-        """Enable the controllers for `resources`; return a sentence for each resource without one."""
+    def _enable_for(self, resources: dict[str, str], below: Iterable[str] = ()) -> dict[str, str]:
+        """Enable the controllers for `resources`, also `below`; return a sentence for each resource without one."""
         notices = {}
         for key in RESOURCES.keys() & resources.keys():
             controller = RESOURCES[key].controller
             try:
-                if self._subtree.enable([controller]):
+                if any(level.enable([controller]) for level in (self._subtree, *map(Subtree, below))):
                     notices[key] = f"{key} needs the {controller} controller, which this cgroup does not have"
             except StepError as error:
                 notices[key] = f"{key} needs the {controller} controller: {error}"
         return notices
+
+    @property
+    def own(self) -> str:
+        """The folder of the cgroup for the main process, which is apart from sessions that have cgroups."""
+        return own if os.path.isdir(own := f"{self.path}/{ACCEPTOR}") else self.path
+
+    def part(self, uid: int) -> None:
+        """Make cgroups for an acceptor and its sessions, which `uid` gets to by descriptor alone. Raises StepError."""
+        if not os.path.exists(f"{self.path}/cgroup.kill"):
+            raise failed("use session_cgroup", self.path, errno.ENOSYS, "it needs Linux 5.14")
+        sessions = f"{self.path}/{SESSIONS}"
+        with step("make cgroups of sessions in", self.path):
+            os.chmod(self.path, 0o700)
+            for folder in (f"{self.path}/{ACCEPTOR}", sessions):
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(folder)
+            for pid in _read(self.path, "cgroup.procs").split():  # of a session that was started without a cgroup
+                with contextlib.suppress(ProcessLookupError):
+                    write_once(f"{self.own}/cgroup.procs", pid)
+            write_once(f"{sessions}/cgroup.max.depth", "2")  # no session makes one below its own
+            others = [entry.path for entry in os.scandir(sessions) if entry.is_dir() and entry.stat().st_uid != uid]
+            for path in (sessions, f"{self.path}/cgroup.procs", *others, *(f"{other}/cgroup.kill" for other in others)):
+                os.chown(path, uid, -1)
+
+    def limit_sessions(self, limits: dict[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Return the limits of each session by file, and sentences as `prepare` does. Raises StepError."""
+        notices = self._enable_for(limits, [self.path, f"{self.path}/{SESSIONS}"])
+        files = {key: RESOURCES[key].file for key in limits if key not in notices}
+        for key, file in files.items():
+            if not os.path.exists(f"{self.path}/{SESSIONS}/{file}"):
+                notices[key] = f"{key} needs {file}, which this kernel does not have"
+        return {files[key]: limits[key] for key in files if key not in notices}, tuple(notices.values())
 
     def exists(self) -> bool:
         """Whether the cgroup exists: a subtree that systemd made may have gone with everything in it."""

@@ -74,14 +74,18 @@ class DescriptorRow(NamedTuple):
 
 
 def acceptor_options(
-    service: Service, accept: Accept, numbers: Mapping[str, int], listeners: tuple[int, ...]
+    service: Service, accept: Accept, numbers: Mapping[str, int], listeners: tuple[int, ...], limits: Mapping[str, str]
 ) -> bytes:
-    """Return the options of an acceptor that has its descriptors at these numbers, by their names in `Options`."""
+    """Return the options of an acceptor that has its descriptors at these numbers, by their names in `Options`.
+
+    `limits` are those of the cgroup of each session, by file.
+    """
     from supervisor.launch.acceptor import Options, Rate, encode, entry_of, local_offset, zone_changes
 
     options = Options(
         **numbers,
         listeners=listeners,
+        limits=limits,
         max=accept.max,
         per_source=accept.per_source,
         v4_bits=accept.v4,

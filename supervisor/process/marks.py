@@ -27,7 +27,7 @@ from typing import NamedTuple
 from supervisor.definitions.service import Service
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
-from supervisor.process.cgroup import Leaf
+from supervisor.process.cgroup import SESSIONS, Leaf, cgroup_of
 from supervisor.process.children import AnsweringChild, Children, start_child
 from supervisor.process.files import Rights, open_as
 from supervisor.process.leftovers import family
@@ -322,6 +322,23 @@ def tops(processes: Mapping[int, Process]) -> list[Process]:
 def living_in(cgroup: Leaf) -> dict[int, Process]:
     """Return the living processes of a cgroup by pid."""
     return {process.pid: process for process in read_processes(cgroup.processes()) if process.state not in "ZX"}
+
+
+def sessions_among(found: Iterable[Process]) -> dict[int, tuple[int, int]]:
+    """Return start time and number of the cgroup, 0 without one, of the first process of each session by pid.
+
+    In a session's own cgroup that is the oldest of those that have made a session.
+    """
+    sessions: dict[int, tuple[int, int]] = {}
+    taken = set()
+    for process in sorted(found, key=lambda process: process.started):
+        if process.session == process.pid:
+            below = (cgroup_of(process.pid) or "").rpartition(f"/{SESSIONS}/")[2].partition("/")[0]
+            number = int(below) if below.isdecimal() else 0
+            if number not in taken:
+                sessions[process.pid] = process.started, number
+            taken |= {number} - {0}
+    return sessions
 
 
 def living_relatives(others: Mapping[int, int], mark: str, orphans: Mapping[int, Marked]) -> dict[int, Process]:

@@ -25,7 +25,7 @@ from supervisor.linux.pipe_call import open_end
 from supervisor.log.logger import log, notice
 from supervisor.log.ring import make_ring
 from supervisor.manager.aftermath import logged, note_call, note_gone
-from supervisor.manager.launcher import keep_sessions
+from supervisor.manager.kin import keep_sessions
 from supervisor.manager.manager import Manager
 from supervisor.manager.unit import Unit
 from supervisor.printable import count
@@ -33,7 +33,7 @@ from supervisor.process.cgroup import Leaf, Subtree
 from supervisor.process.children import UNKNOWN
 from supervisor.process.held_descriptors import wanted
 from supervisor.process.leftovers import kill_processes, left_by, relatives
-from supervisor.process.marks import living_in, with_mark
+from supervisor.process.marks import living_in, sessions_among, with_mark
 from supervisor.process.pids import Process, group_lives, look_at_all, still_living
 from supervisor.process.run import Role, Run, has_begun
 from supervisor.process.survivor import Fetcher, Likely, SurvivorFiles, find_survivor, has_ended
@@ -264,7 +264,7 @@ class TakeOver:
                 uid = unit.service.uid if self._manager.host.is_root else os.geteuid()
                 found = with_mark(unit.mark, uid, self._manager.children.when_reaped)
                 unit.leftover_pids |= {process.pid: process.started for process in found}
-            sessions = {process.pid: process.started for process in found if process.session == process.pid}
+            sessions = sessions_among(found)
             if sessions:
                 keep_sessions(unit, sessions)
                 notice("%s: found again: %s", unit.name, count(len(sessions), "session"))

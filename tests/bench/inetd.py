@@ -2,12 +2,14 @@
 """One process for each connection: connections a second and latency of inetd-style servers, side by side.
 
 Each server listens on a loopback port and starts a small static program for each connection, which writes "ok" and
-exits.  floor is a C program that accepts and does vfork and exec; python is the same with os.posix_spawn; acceptor is
-ours without spawnd.  xinetd and tcpserver are the packages xinetd and ucspi-tcp of Debian.  `--sessions N` makes as
-many connections in the end, and prints the memory of each server before and after.  `--flood N` makes N connections
-from one address to an acceptor that permits 10 of them at a time, while another address asks ten times a second.
-`--kills` has 50 sessions of a service of a real spawnd outlive 20 kills of its acceptor and 5 of spawnd, and counts
-sessions that were cut, wrong numbers, and clients beyond the limit that were let in.  Prints one line of JSON each.
+exits. floor is a C program that accepts and does vfork and exec; python is the same with os.posix_spawn; acceptor is
+ours without spawnd, cgroups the same as nobody with a cgroup for each session, limits with limits in force as well,
+memory and processes where the host can limit these.  xinetd and tcpserver are the packages xinetd and ucspi-tcp of
+Debian.  `--sessions N` makes as many connections in the end, and prints the memory of each server before and after.
+`--flood N` makes N connections from one address to an acceptor that permits 10 of them at a time, while another
+address asks ten times a second.  `--kills` has 50 sessions of a service of a real spawnd outlive 20 kills of its
+acceptor and 5 of spawnd, and counts sessions that were cut, wrong numbers, and clients beyond the limit that were let
+in.  Prints one line of JSON each.
 """
 
 from __future__ import annotations
@@ -26,12 +28,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tests.daemon import Daemon, call, wait_until
 from tests.ports import free_port
 from tests.unit.launch.accepting import Acceptor, is_answered, is_let_in
+from tests.unit.process import cgroups
 
 BACKLOG = 1024
+NOBODY = 65534
+LIMITS = {"memory_max": str(64 << 20), "pids_max": "10"}
+STAND_IN = {"cgroup.max.depth": "1", "cgroup.max.descendants": "1"}  # as much work, where no controller is
 MANY = 1000  # sessions at a time, which nobody reaches
 PROGRAM = '#include <unistd.h>\nint main(void) { return write(1, "ok\\n", 3) != 3; }\n'
 FLOOR = r"""
@@ -134,9 +141,12 @@ def command_of(name: str, folder: Path, port: int) -> list[str]:
 def serving(name: str, folder: Path) -> Iterator[tuple[int, int]]:
     """Run a server; yields its port and pid."""
     port = free_port()
-    if name == "acceptor":
-        listener = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
-        with Acceptor((str(folder / "ok"),), listener=listener, max=MANY, environment={}) as acceptor:
+    if name in ("acceptor", "cgroups", "limits"):
+        with ExitStack() as stack:
+            changes = {} if name == "acceptor" else in_cgroups(stack, LIMITS if name == "limits" else {})
+            listener = socket.create_server(("127.0.0.1", port), backlog=BACKLOG)
+            argv = (str(folder / "ok"),)
+            acceptor = stack.enter_context(Acceptor(argv, listener=listener, max=MANY, environment={}, **changes))
             acceptor.ask()
             yield port, acceptor.pid
         return
@@ -147,6 +157,25 @@ def serving(name: str, folder: Path) -> Iterator[tuple[int, int]]:
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(10)
+
+
+def in_cgroups(stack: ExitStack, limits: dict[str, str]) -> dict[str, Any]:
+    """Return the options of an acceptor with a cgroup for each session, in a subtree that goes with the stack."""
+    leaf = stack.enter_context(cgroups.subtree()).leaf("ok")
+    leaf.prepare({})
+    leaf.part(NOBODY)
+    found, notices = leaf.limit_sessions(limits)
+    print(*notices, sep="\n", end="\n" if notices else "", file=sys.stderr)
+    folder = os.open(f"{leaf.path}/sessions", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    stack.callback(os.close, folder)
+
+    def become_nobody() -> None:
+        Path(leaf.own, "cgroup.procs").write_text("0")
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+
+    in_force = found or (STAND_IN if limits else {})
+    return {"sessions": folder, "limits": in_force, "before": become_nobody}
 
 
 def wait_for(port: int) -> None:
@@ -313,7 +342,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=0)
     parser.add_argument("--flood", type=int, default=0)
     parser.add_argument("--kills", action="store_true")
-    parser.add_argument("names", nargs="*", default=["floor", "acceptor", "tcpserver", "xinetd"])
+    parser.add_argument("names", nargs="*", default=["floor", "acceptor", "cgroups", "limits", "tcpserver", "xinetd"])
     options = parser.parse_args()
     for name, package in (("xinetd", "xinetd"), ("tcpserver", "ucspi-tcp")):
         if name in options.names and not options.kills and not shutil.which(name):

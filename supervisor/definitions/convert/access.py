@@ -251,7 +251,7 @@ _BITS = {"n": MOST_SESSIONS, "v4": 32, "v6": 128}
 _NEEDS = {"burst": "rate", "deny_time": "trap"}
 _OF_SESSIONS = {
     *("descriptor", "max", "per_source", "rate", "burst", "source_rate", "load_max", "memory_min", "on_limit"),
-    *("banner", "session_timeout", "nodelay", "keepalive"),
+    *("banner", "session_timeout", "session_cgroup", "nodelay", "keepalive"),
 }
 _ACCEPT: dict[str, Callable[[Any, Checking], Any]] = {
     "descriptor": _connection,
@@ -277,6 +277,7 @@ _ACCEPT: dict[str, Callable[[Any, Checking], Any]] = {
     "interface": interface,
     "linger": timeout,
     "session_log": choice("session_log", "failures", "all", "none"),
+    "session_cgroup": boolean,
 }
 
 

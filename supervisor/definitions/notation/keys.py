@@ -171,6 +171,7 @@ _ACCEPT: dict[str, Callable[[Any], str]] = {
     "interface": lua.string,
     "linger": timeout,
     "session_log": lua.string,
+    "session_cgroup": lua.boolean,
 }
 VALUES: dict[str, Callable[[Any], str]] = {
     "accept": _accept,

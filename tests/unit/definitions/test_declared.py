@@ -45,7 +45,7 @@ SAVED = {
     Accept: """
         descriptor max per_source v4 v6 on_limit session_timeout nodelay keepalive linger session_log rate burst
         source_rate only_from no_access hours load_max memory_min banner banner_refused trap deny_time defer_accept
-        interface
+        interface session_cgroup
     """,
     Settings: "control_group log_level cgroup places",
 }

@@ -34,7 +34,8 @@ x = {
 y = { worker = "accessory", task = true, options = { a = { b = { 1, 2.5, true, "x" } } } }
 z = { exec = "/x" }
 b = { exec = "/x", forking = true, pid_file = "/p" }
-a = { exec = "/x", fd = { seqpacket("/a") }, accept = { max = 3, per_source = { n = 2, v4 = 24 }, linger = false } }
+a = { exec = "/x", fd = { seqpacket("/a") }, accept = { max = 3, per_source = { n = 2, v4 = 24 }, linger = false,
+  session_cgroup = true } }
 t = { exec = "/x", fd = { tcp("127.0.0.1", 2) }, accept = true, status = "stop" }
 i = { exec = "/x", fd = { tcp("127.0.0.1", 3) }, status = "demand", idle_stop = "5m", idle_cpu = "1%" }
 r = { exec = "/x", fd = { tcp("127.0.0.1", 5), stream("/r") }, accept = {

@@ -93,7 +93,7 @@ class Acceptor:
         self.options |= changes
         files = {
             name: self.options[name]
-            for name in ("denied", "banner", "refused_banner", "memory")
+            for name in ("denied", "banner", "refused_banner", "memory", "sessions")
             if self.options.get(name, -1) >= 0
         }
         numbers = {name: 10 + number for number, name in enumerate(files)}

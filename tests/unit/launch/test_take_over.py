@@ -56,9 +56,9 @@ def test_the_next_acceptor_counts_on(acceptor: Acceptor) -> None:
 def test_sessions_that_were_found_again_are_counted_by_the_next_acceptor(acceptor: Acceptor) -> None:
     with ExitStack() as stack:
         clients = connect(acceptor, stack, 2)
-        found = {session.pid: start_time(session.pid) for session in acceptor.sessions()}
+        found = {session.pid: (start_time(session.pid), 0) for session in acceptor.sessions()}
         acceptor.stop(signal.SIGKILL)
-        gone = {max(found) + 1: 1}  # a process that has ended
+        gone = {max(found) + 1: (1, 0)}  # a process that has ended
         table = make_table(found | gone)
         os.dup2(table, acceptor.table, inheritable=False)
         os.close(table)
@@ -117,7 +117,7 @@ def test_a_lower_maximum_ends_nobody(acceptor: Acceptor) -> None:
 
 def write_slot(acceptor: Acceptor, slot: int, changes: int, pid: int, begin: int, end: int) -> None:
     peer = PEER.pack(4, 1, 0, 0, 0, bytes(10) + b"\xff\xff\x7f\0\0\1")
-    os.pwrite(acceptor.table, SLOT.pack(changes, pid, 1, begin, end, 1, peer, 0), SLOTS + slot * SLOT.size)
+    os.pwrite(acceptor.table, SLOT.pack(changes, pid, 1, begin, end, 1, peer, 0, 0), SLOTS + slot * SLOT.size)
     os.pwrite(acceptor.table, struct.pack("=I", slot + 1), USED)
 
 

@@ -178,6 +178,13 @@ def test_each_resource_is_a_key() -> None:
     assert change(old, new) is Change.LIMITS
 
 
+def test_changed_limits_of_sessions_take_another_acceptor() -> None:
+    old = replace(OLD, resources={"memory_max": "1"}, accept=Accept(session_cgroup=True))
+    assert change(old, replace(old, resources={"memory_max": "2"})) is Change.RESTART
+    whole = replace(old, accept=Accept())
+    assert change(whole, replace(whole, resources={"memory_max": "2"})) is Change.LIMITS
+
+
 def test_the_control_socket_is_no_descriptor_of_its_own() -> None:
     socket = Descriptor("stream", name="control", path="/run/control.d/a")
     new = replace(OLD, control=True, fd=(socket,))
