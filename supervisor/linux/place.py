@@ -14,6 +14,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -274,3 +275,63 @@ def _is_replaceable_in(mode: int) -> bool:
 def _is_shared(mode: int) -> bool:
     """Whether users who do not trust each other may write to a folder, by the rule of protected_regular."""
     return bool(mode & stat.S_IWOTH or (mode & stat.S_IWGRP and mode & stat.S_ISVTX))
+
+
+class NewFile:
+    """A new file in an open folder, which gets its name once it is complete. Owns `fd`, which is open for writing.
+
+    It has no name until then, so a process that is killed leaves nothing behind. Where the file system has no such
+    files, or the process no /proc, it has a hidden name, which `close` removes.
+    """
+
+    def __init__(self, folder: int) -> None:
+        """Make the file, which only its owner can access. Raises OSError."""
+        self._folder = folder
+        self._hidden = ""
+        try:
+            self.fd = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+                raise
+            self._make_hidden()
+            return
+        if not os.path.exists(self._itself()):
+            os.close(self.fd)
+            self._make_hidden()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def _make_hidden(self) -> None:
+        name = _hidden_name()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self.fd = os.open(name, flags, 0o600, dir_fd=self._folder)
+        self._hidden = name
+
+    def _itself(self) -> str:
+        return f"/proc/self/fd/{self.fd}"
+
+    def give_name(self, name: str) -> None:
+        """Give it the name, and so replace a file that has it. Raises OSError."""
+        if not self._hidden:
+            with suppress(FileExistsError):
+                os.link(self._itself(), name, dst_dir_fd=self._folder)
+                return
+            hidden = _hidden_name()
+            os.link(self._itself(), hidden, dst_dir_fd=self._folder)
+            self._hidden = hidden
+        os.rename(self._hidden, name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
+        self._hidden = ""
+
+    def close(self) -> None:
+        os.close(self.fd)
+        if self._hidden:
+            with suppress(OSError):
+                os.unlink(self._hidden, dir_fd=self._folder)
+
+
+def _hidden_name() -> str:
+    return f".new-{os.urandom(8).hex()}"

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
-from supervisor.linux.place import Place
+from supervisor.linux.place import NewFile, Place
 from supervisor.process.failure import failed, step
 from supervisor.process.pids import continue_group, read_process, stop_group
 
@@ -42,27 +42,21 @@ def begin_anew(fd: int, path: str, hold: Hold) -> None:
         if moved_to == place.name:
             return  # it is back already
         other = _file_at_path(place, path)
-        copy = f".{moved_to}.{os.getpid()}"
         reader = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-        writer = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=place.folder)
         try:
-            _take_over(writer, own)
-            _copy(reader, writer)
-            with hold():
-                _copy(reader, writer)
-                last = os.fstat(fd)
-                os.utime(writer, ns=(last.st_atime_ns, last.st_mtime_ns))
-                os.rename(moved_to, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
-                os.rename(copy, moved_to, src_dir_fd=place.folder, dst_dir_fd=place.folder)
-                os.ftruncate(fd, 0)
-                os.lseek(fd, 0, os.SEEK_SET)  # the process shares the offset
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(copy, dir_fd=place.folder)
-            raise
+            with NewFile(place.folder) as copy:
+                _take_over(copy.fd, own)
+                _copy(reader, copy.fd)
+                with hold():
+                    _copy(reader, copy.fd)
+                    last = os.fstat(fd)
+                    os.utime(copy.fd, ns=(last.st_atime_ns, last.st_mtime_ns))
+                    os.rename(moved_to, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+                    copy.give_name(moved_to)
+                    os.ftruncate(fd, 0)
+                    os.lseek(fd, 0, os.SEEK_SET)  # the process shares the offset
         finally:
             os.close(reader)
-            os.close(writer)
         if other is not None:
             _take_over(fd, other)  # the maker of a new file has chosen its owner and mode
 

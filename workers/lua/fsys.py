@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from supervisor.linux.descriptors import LAST_DESCRIPTOR, close_range
 from supervisor.linux.namespaces import MNT_DETACH, MNT_FORCE, UMOUNT_NOFOLLOW, umount2
-from supervisor.linux.place import Place
+from supervisor.linux.place import NewFile, Place
 from workers.lua.mount_options import mount_all, parse
 from workers.lua.paths import about, by_number, held, held_again, is_folder, named, opened, place_for, stripped
 from workers.lua.state import Value, with_errno
@@ -326,23 +326,17 @@ def _write(path: bytes, data: bytes, mode: int | None, append: bool, follow: boo
 
 
 def _copy(source: bytes, target: bytes, follow: bool) -> None:
-    """Copy a regular file with its permissions. The copy is written under another name and then renamed."""
+    """Copy a regular file with its permissions. The copy gets its name once it is complete."""
     with opened(source, os.O_RDONLY, follow) as fd, named(target, follow, exists=False) as place:
         with about(source):
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "not a regular file")
-        new = f".new-{os.urandom(8).hex()}"
-        copy = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=place.folder)
-        try:
-            with open(fd, "rb", closefd=False) as file, open(copy, "wb") as written:
+        with NewFile(place.folder) as copy:
+            with open(fd, "rb", closefd=False) as file, open(copy.fd, "wb", closefd=False) as written:
                 shutil.copyfileobj(file, written, CHUNK)
-                os.fchmod(copy, status.st_mode & 0o777)  # without set-ID bits, because the copy has another owner
-            os.rename(new, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(new, dir_fd=place.folder)
-            raise
+            os.fchmod(copy.fd, status.st_mode & 0o777)  # without set-ID bits, because the copy has another owner
+            copy.give_name(place.name)
 
 
 def _chdir(path: bytes, follow: bool) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -80,3 +83,39 @@ def test_a_file_with_two_names(log: Log, tmp_path: Path) -> None:
     os.link(log.old, tmp_path / "link")
     refuse(log, "has several names")
     assert (tmp_path / "link").read_text() == "one\n"
+
+
+def test_a_process_that_is_killed_leaves_nothing_behind(log: Log) -> None:
+    @contextmanager
+    def dies() -> Iterator[None]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield
+
+    pid = os.fork()
+    if pid == 0:
+        begin_anew(log.fd, str(log.path), dies)
+        os._exit(1)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert [path.name for path in log.path.parent.iterdir()] == ["log.1"]
+    log.begin_anew()
+    assert (log.old.read_text(), log.path.read_text()) == ("one\n", "")
+
+
+def test_a_file_system_without_files_without_names(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = os.open
+
+    def refuses(path: str, flags: int, mode: int = 0o777, **options: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return original(path, flags, mode, **options)
+
+    monkeypatch.setattr(os, "open", refuses)
+    with pytest.raises(ValueError, match="of hold"):
+        begin_anew(log.fd, str(log.path), fails)
+    assert [path.name for path in log.path.parent.iterdir()] == ["log.1"]
+    log.begin_anew()
+    assert (log.old.read_text(), log.path.read_text()) == ("one\n", "")
+
+
+def fails() -> NoReturn:
+    raise ValueError("of hold")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from tests.unit.workers.lua.calls import call, failed, forked, said, values
+from workers.lua import fsys
 
 
 @pytest.fixture
@@ -84,6 +86,23 @@ def test_rename_and_copy(folder: Path) -> None:
     assert values(f'fsys.copy("{folder}/none", "{folder}/x")') == missing(f"{folder}/none")
     assert values(f'fsys.copy("/dev/null", "{folder}/x")') == "nil|/dev/null: not a regular file|22|nil"
     assert values(f'fsys.rename("{folder}/none", "{folder}/x")') == missing(f"{folder}/none")
+
+
+def test_a_copy_replaces_a_file(folder: Path) -> None:
+    (folder / "other").write_text("longer than the other text")
+    assert values(f'fsys.copy("{folder}/file", "{folder}/other")') == "true|nil|nil|nil"
+    assert (folder / "other").read_bytes() == b"some\0text"
+    assert sorted(os.listdir(folder)) == ["file", "other"]
+
+
+def test_a_copy_that_is_killed_leaves_nothing_behind(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.copyfileobj", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    pid = os.fork()
+    if pid == 0:
+        fsys._copy(os.fsencode(folder / "file"), os.fsencode(folder / "other"), True)
+        os._exit(1)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert os.listdir(folder) == ["file"]
 
 
 def test_links(folder: Path) -> None:
