@@ -51,9 +51,10 @@ def inspect_paths(loop: Loop, children: Children, marks: Marks, done: Done) -> N
     """Inspect the paths once; the loop calls `done` once."""
 
     def answered(answer: bytes, in_time: bool) -> None:
-        if not in_time:
+        if not in_time or not answer:
             names = ", ".join(list(marks)[:MOST_TOLD])
-            log.warning("paths of %s: no answer from a file system within %g s; what is open stays", names, TIME_LIMIT)
+            who = "the process that looks" if in_time else f"a file system within {TIME_LIMIT:g} s"
+            log.warning("paths of %s: no answer from %s; what is open stays", names, who)
         done(_sights(marks, answer if in_time else b""))
 
     if not marks:

@@ -22,6 +22,8 @@ from supervisor.process.leftovers import Orphans
 REALTIME = range(signal.SIGRTMIN, signal.SIGRTMAX + 1)
 
 PIECE = 65536  # bytes per read of an answer
+WHOLE = b"\0"  # behind an answer: the child was not killed before
+TRIES = 3  # children for an answer
 
 Answer = Callable[[int], object]
 """The work of the child: writes the answer to a descriptor, which it may close, and returns."""
@@ -214,7 +216,9 @@ class AnsweringChild:
     """A child that answers; calls `done` once, from the loop, after `limit` seconds at the latest.
 
     The child has the descriptors `kept`. Owns the pipe. Raises OSError, and then `done` is not called. A child that
-    was late and is killed may stay for as long as a system call of it takes, until it `is_gone`.
+    was late and is killed may stay for as long as a system call of it takes, until it `is_gone`. A child that dies
+    before it has answered is made again, unless it has descriptors, which may be others by then. The answer is empty if
+    that does not help.
     """
 
     def __init__(
@@ -227,18 +231,26 @@ class AnsweringChild:
         kept: Collection[int] = (),
     ) -> None:
         self._loop = loop
+        self._children = children
+        self._answer = answer
+        self._kept = kept
         self._done = done
+        self._tries_left = 1 if kept else TRIES
+        self._start()
+        self._timer = loop.limit_later(limit, self._too_long)
+
+    def _start(self) -> None:
+        self._tries_left -= 1
         self._data = b""
         self.is_gone = False
-        self._pid, self._fd = start_child(answer, kept)
-        children.register(self._pid, self)
+        self._pid, self._fd = start_child(self._answer, self._kept)
+        self._children.register(self._pid, self)
         try:
-            loop.watch(self._fd, select.EPOLLIN, lambda _events: self._receive())
+            self._loop.watch(self._fd, select.EPOLLIN, lambda _events: self._receive())
         except BaseException:
             os.close(self._fd)
             self._fd = -1
             raise
-        self._timer = loop.limit_later(limit, self._too_long)
 
     def _receive(self) -> None:
         while self._fd >= 0:
@@ -248,7 +260,19 @@ class AnsweringChild:
                 return
             self._data += data
             if not data:
-                self._end(in_time=True)
+                self._ended()
+                return
+
+    def _ended(self) -> None:
+        self._close()
+        if self._data.endswith(WHOLE):
+            self._end(self._data.removesuffix(WHOLE), in_time=True)
+            return
+        if self._tries_left > 0:
+            with suppress(OSError):
+                self._start()
+                return
+        self._end(b"", in_time=True)
 
     def give_up(self) -> None:
         """End the child, and `done` at once, if that has not been called."""
@@ -259,24 +283,30 @@ class AnsweringChild:
         """Kill the child without waiting for it: it may be in a system call that never ends."""
         with suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
-        self._end(in_time=False)
+        self._close()
+        self._end(self._data, in_time=False)
 
-    def _end(self, in_time: bool) -> None:
-        self._timer.cancel()
+    def _close(self) -> None:
         self._loop.unwatch(self._fd)
         os.close(self._fd)
         self._fd = -1
-        self._done(self._data, in_time)
+
+    def _end(self, data: bytes, in_time: bool) -> None:
+        self._timer.cancel()
+        self._done(data, in_time)
 
     # as a child
 
     def died(self, pid: int) -> None:
-        self._receive()
+        if pid == self._pid:
+            self._receive()
 
     def reaped(self, pid: int, exit: Exit) -> None:
+        if pid != self._pid:  # another one has taken its place
+            return
         self.is_gone = True
         if self._fd >= 0:
-            self._end(in_time=True)
+            self._ended()
 
 
 @contextmanager
@@ -301,8 +331,9 @@ def watched_pipe(loop: Loop, readable: Callable[[int], None]) -> Iterator[tuple[
 def start_child(answer: Answer, kept: Collection[int] = ()) -> tuple[int, int]:
     """Have a child answer; return its pid and the non-blocking end of the pipe from which to read the answer.
 
-    The child has no other descriptor but those `kept`, so a child that hangs holds nothing else up. The caller owns
-    the descriptor, and registers the child before it can be reaped. Raises OSError.
+    The child has no other descriptor but those `kept`, so a child that hangs holds nothing else up. `WHOLE` is at the
+    end of the answer, unless the child was killed before. The caller owns the descriptor, and registers the child
+    before it can be reaped. Raises OSError.
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     try:
@@ -324,5 +355,8 @@ def _be_child(fd: int, answer: Answer, kept: Collection[int]) -> None:
     close_range(first, LAST_DESCRIPTOR)
     os.set_blocking(fd, True)
     default_signals()
+    end = os.dup(fd)
     answer(fd)
+    os.write(end, WHOLE)
+    os.close(end)  # the exit may have to wait for a thread, the reader of the pipe must not
     os._exit(0)

@@ -28,7 +28,7 @@ from supervisor.definitions.service import Service
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from supervisor.process.cgroup import SESSIONS, Leaf, cgroup_of
-from supervisor.process.children import AnsweringChild, Children, start_child
+from supervisor.process.children import TRIES, WHOLE, AnsweringChild, Children, start_child
 from supervisor.process.files import Rights, open_as
 from supervisor.process.leftovers import family
 from supervisor.process.pids import STAT_MAX, Process, look_at_all, read_process, read_processes, runs_as
@@ -164,18 +164,28 @@ def with_mark(mark: str, uid: int, when_reaped: WhenReaped) -> list[Process]:
 
 def _marks_of(pids: Sequence[int], when_reaped: WhenReaped) -> dict[int, tuple[str, str]]:
     """Return the marks of these processes as far as a child has read them by its time limit."""
-    try:
-        child, fd = start_child(lambda fd: tell_all_marks(fd, pids))
-    except OSError as error:
-        log.warning("cannot read the marks of processes: %s", error.strerror)
-        return {}
-    when_reaped(child, lambda: None)
-    poll, data, deadline = select.poll(), b"", time.monotonic() + TIME_LIMIT
+    data, deadline = b"", time.monotonic() + TIME_LIMIT
+    for _ in range(TRIES):  # a child may be killed
+        try:
+            child, fd = start_child(lambda fd: tell_all_marks(fd, pids))
+        except OSError as error:
+            log.warning("cannot read the marks of processes: %s", error.strerror)
+            break
+        when_reaped(child, lambda: None)
+        data = _read_until(fd, deadline)
+        os.close(fd)
+        if data.endswith(WHOLE) or time.monotonic() > deadline:
+            break
+    return parse_marks(data.removesuffix(WHOLE))
+
+
+def _read_until(fd: int, deadline: float) -> bytes:
+    """Read a pipe to its end, or until the deadline."""
+    poll, data = select.poll(), b""
     poll.register(fd, select.POLLIN)
     while poll.poll(max(0.0, deadline - time.monotonic()) * 1000) and (piece := os.read(fd, LARGEST)):
         data += piece
-    os.close(fd)
-    return parse_marks(data)
+    return data
 
 
 # the child

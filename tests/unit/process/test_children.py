@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import TypeVar
 
 import prctl
 import pytest
 
-from supervisor.process.children import AnsweringChild, Children, Exit, signal_name
+from supervisor.process.children import TRIES, AnsweringChild, Children, Exit, signal_name
 from supervisor.process.pids import read_process
 from tests.unit.process.forked import in_child, open_numbers
 from tests.unit.waiting import checked_loop, child_process, run_until, wait_readable, wait_until
@@ -308,13 +309,13 @@ def test_signals_have_the_names_of_kill(signum: int, name: str) -> None:
     assert signal_name(signum) == name
 
 
-def ask(answer: Callable[[int], object], limit: float = 20) -> list[tuple[bytes, bool]]:
+def ask(answer: Callable[[int], object], limit: float = 20, kept: Collection[int] = ()) -> list[tuple[bytes, bool]]:
     """Return the end of a child, once it is reaped."""
     found: list[tuple[bytes, bool]] = []
     with checked_loop() as loop:
         children = Children(lambda _pid, _exit: None)
         loop.on_signal(signal.SIGCHLD, children.reap)
-        AnsweringChild(loop, children, answer, limit, lambda data, in_time: found.append((data, in_time)))
+        AnsweringChild(loop, children, answer, limit, lambda data, in_time: found.append((data, in_time)), kept)
         run_until(loop, lambda: found and not Children.any_left())
     return found
 
@@ -325,7 +326,8 @@ def test_its_answer_comes_in_time() -> None:
 
 def test_it_has_no_descriptor_but_the_pipe() -> None:
     def answer(fd: int) -> None:
-        os.write(fd, str(open_numbers() == {fd}).encode())
+        opened = {os.readlink(f"/proc/self/fd/{number}") for number in open_numbers()}
+        os.write(fd, str(opened == {os.readlink(f"/proc/self/fd/{fd}")}).encode())
 
     assert in_child(lambda: ask(answer)) == [(b"True", True)]
 
@@ -338,5 +340,33 @@ def test_a_late_child_is_killed() -> None:
     assert in_child(lambda: ask(answer, 0.1)) == [(b"some", False)]
 
 
-def test_a_child_that_dies_has_answered() -> None:
-    assert in_child(lambda: ask(lambda _fd: signal.raise_signal(signal.SIGKILL))) == [(b"", True)]
+def test_a_child_that_dies_is_made_again(tmp_path: Path) -> None:
+    def answer(fd: int) -> None:
+        with (tmp_path / "tries").open("a") as file:
+            file.write("x")
+        os.write(fd, b"some")
+        if (tmp_path / "tries").stat().st_size < TRIES:
+            signal.raise_signal(signal.SIGKILL)
+
+    assert in_child(lambda: ask(answer)) == [(b"some", True)]
+    assert (tmp_path / "tries").stat().st_size == TRIES
+
+
+def test_children_that_die_have_no_answer(tmp_path: Path) -> None:
+    def answer(fd: int) -> None:
+        with (tmp_path / "tries").open("a") as file:
+            file.write("x")
+        os.write(fd, b"some")
+        signal.raise_signal(signal.SIGKILL)
+
+    assert in_child(lambda: ask(answer)) == [(b"", True)]
+    assert (tmp_path / "tries").stat().st_size == TRIES
+
+
+def test_a_child_that_has_descriptors_is_not_made_again() -> None:
+    def answer(fd: int) -> None:
+        os.write(fd, b"some")
+        signal.raise_signal(signal.SIGKILL)
+
+    with open("/dev/null") as file:
+        assert in_child(lambda: ask(answer, kept=[file.fileno()])) == [(b"", True)]

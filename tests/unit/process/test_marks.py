@@ -6,8 +6,9 @@ import io
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -209,6 +210,27 @@ def test_a_child_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     def check() -> bool:
         with started_with(BOTH) as (one,):
             return look()[0] == {one: Marked(started(one))}
+
+    assert in_child(check)
+
+
+def test_a_reader_that_is_killed_is_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Otherwise the orphan would be left alone for good, as each is read once."""
+
+    def dies_once(fd: int, pids: Iterable[int]) -> None:
+        if not (tmp_path / "died").exists():
+            (tmp_path / "died").touch()
+            signal.raise_signal(signal.SIGKILL)
+        tell_all_marks(fd, pids)
+
+    monkeypatch.setattr(marks, "tell_all_marks", dies_once)
+
+    def check() -> bool:
+        with started_with(BOTH) as (one,):
+            found = look() == ({one: Marked(started(one), "abc", "12")}, 2)
+            (tmp_path / "died").unlink()
+            children = Children(lambda _pid, _exit: None)
+            return found and [each.pid for each in with_mark("abc", os.getuid(), children.when_reaped)] == [one]
 
     assert in_child(check)
 
