@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from errno import EMFILE, ENFILE, ENOMEM
 
 from supervisor.deferred import defer
 
@@ -62,6 +63,8 @@ def why_not_loaded(error: ImportError | OSError) -> str:
         return f"cannot import {error.name!r}: it is not installed for {python}; {AGAIN}"
     path, _, cause = str(error).partition(": ")  # the text of dlopen(3)
     if not path.endswith(".so"):
+        if isinstance(error, OSError) and error.errno in (EMFILE, ENFILE, ENOMEM):
+            return f"cannot load {error.filename!r}: {error.strerror}"
         return ""
     if not os.path.exists(path):
         return f"cannot load {path!r}: it does not exist; {AGAIN}"

@@ -15,7 +15,7 @@ import setproctitle
 
 from supervisor.control.server import OWNER_MODE, Server
 from supervisor.definitions.service import Definitions
-from supervisor.errors import EXIT_CONFIG, EXIT_FAILED, DefinitionsError, RuntimeFolderError, SpawnError
+from supervisor.errors import EXIT_CONFIG, EXIT_FAILED, DefinitionsError, RuntimeFolderError, SpawnError, is_shortage
 from supervisor.launch.program import Program
 from supervisor.linux import pipe_call
 from supervisor.linux.credentials import join_session_keyring
@@ -81,7 +81,11 @@ class Boot:
         except SpawnError as error:
             log.error("%s", error)
             self._give_up(EXIT_FAILED)
-        except Exception:
+        except Exception as error:
+            if is_shortage(error):
+                log.error("cannot start now: %s", error)
+                self._give_up(EXIT_FAILED)
+                return
             # half a supervisor is worse than none, and its parent notices an exit
             log.exception("cannot start: unexpected error")
             self._give_up(EXIT_FAILED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC, errorcode
 
 from supervisor.printable import quoted
@@ -64,6 +66,16 @@ class StepError(SpawnError):
 def is_shortage(error: Exception) -> bool:
     """Whether the same action may succeed later because the host has more room then."""
     return isinstance(error, StepError | OSError) and error.errno in SHORTAGES
+
+
+@contextmanager
+def suppress_but_shortage() -> Iterator[None]:
+    """Suppress an OSError, unless the same action may succeed later."""
+    try:
+        yield
+    except OSError as error:
+        if is_shortage(error):
+            raise
 
 
 class ServedFileError(StepError):

@@ -69,7 +69,7 @@ def is_unique(name: str) -> bool:
 def open_files(pid: int) -> dict[str, list[int]]:
     """Return the numbers of process `pid`'s first `MOST` descriptors by identity; none if it is gone.
 
-    The search ends after `LONGEST_LOOK` with the results so far.
+    The search ends after `LONGEST_LOOK` with the results so far. Raises OSError without a descriptor to look with.
     """
     files = OpenFiles(pid)
     deadline = time.monotonic() + LONGEST_LOOK
@@ -82,6 +82,7 @@ class OpenFiles:
     """An incremental `open_files`, because a process may have any number of descriptors.
 
     `found` has the descriptors inspected so far. The search is also complete if the process does not show the others.
+    Raises OSError without a descriptor to look with.
     """
 
     def __init__(self, pid: int) -> None:
@@ -106,7 +107,7 @@ class OpenFiles:
 
 
 def _numbers(pid: int) -> list[int]:
-    with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+    with suppress(FileNotFoundError, ProcessLookupError, PermissionError), os.scandir(f"/proc/{pid}/fd") as entries:
         return [int(entry.name) for entry in islice(entries, MOST)]
     return []
 

@@ -7,9 +7,11 @@ descendants. The orphans of services of an earlier spawnd went to process 1 inst
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 
+from supervisor.linux.open_files import LONGEST_LOOK, open_files
 from supervisor.process.pids import (
     STAT_MAX,
     Process,
@@ -78,6 +80,15 @@ def left_by(
     members = {process.pid: process.started for process in everybody if process.session == leader}
     shown = any(0 <= at < before for at in members.values()) or any(map(is_its, members))
     return members if shown else {}
+
+
+def holds_one_of(files: Set[str], clock: Callable[[], float] = time.monotonic) -> Callable[[int], bool]:
+    """Return a test whether a process has one of these open files.
+
+    All searches together take `LONGEST_LOOK`, plus the last search; later ones find no process.
+    """
+    until = clock() + LONGEST_LOOK
+    return lambda pid: clock() < until and not files.isdisjoint(open_files(pid))
 
 
 def kill_processes(processes: Mapping[int, int]) -> None:

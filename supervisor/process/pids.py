@@ -22,6 +22,8 @@ PASSES = 16  # a process that forks while it is hunted leaves new ones behind; e
 STAT_MAX = 4096  # bytes: some fifty numbers and a name, which the kernel returns in one read
 TICK = 10**9 // os.sysconf("SC_CLK_TCK")  # nanoseconds
 AT_ONCE = 64  # processes held at the same time
+# answers of processes that may live: they do not show themselves in time, or the host has no room to look
+HIDING = (errno.ETIMEDOUT, errno.EBUSY, errno.ENOMEM, errno.ENFILE)
 CPUCLOCK_SCHED = 2  # <linux/posix-timers.h>: the clock of a process, as clock_getcpuclockid(3) returns it
 
 
@@ -66,7 +68,7 @@ def read_processes(pids: Collection[int]) -> list[Process]:
         if isinstance(answer, bytes):
             found.append(_of_stat(pid, answer))
         # else the process is gone, or hidden by hidepid, which our own processes never are
-        elif answer in (errno.ETIMEDOUT, errno.EBUSY):
+        elif answer in HIDING:
             if answer == errno.ETIMEDOUT:
                 log.warning("process %d does not show what it is, perhaps in an exec that hangs; leaving it alone", pid)
             with suppress(FileNotFoundError, ProcessLookupError):

@@ -15,12 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from supervisor.errors import is_shortage
+from supervisor.errors import is_shortage, suppress_but_shortage
 from supervisor.linux.descriptors import Order, kcmp_files
 from supervisor.linux.file_status import number_of_pidfd
 from supervisor.linux.open_files import LONGEST_LOOK, PIPE, OpenFiles, identity, is_unique
 from supervisor.linux.pipe_call import open_end
-from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
 from supervisor.notify.safe_close import Closer, WhenReaped
 from supervisor.notify.untrusted import MAX_DESCRIPTORS, Seen, fetch_elsewhere, receive_descriptors
@@ -42,7 +41,7 @@ class Fetcher:
         """Return a duplicate of descriptor `number` of a process; the caller owns it.
 
         None if it cannot be had: it is closed, of a file that a user-space server provides, or off limits to
-        an ordinary user. Raises OSError, with EMFILE if there is no free number for it.
+        an ordinary user. Raises OSError without room for it, with EMFILE if there is no free number.
         """
         sent, fds = self._have_sent([(pidfd, number)])
         if sent and not fds:  # the kernel drops a descriptor without a free number; the other process still has it
@@ -56,7 +55,10 @@ class Fetcher:
         """
         for first in range(0, len(likely), MAX_DESCRIPTORS):
             some = likely[first : first + MAX_DESCRIPTORS]
-            sent, fds = self._have_sent([(each.files.run.pidfd, each.number) for each in some])
+            try:
+                sent, fds = self._have_sent([(each.files.run.pidfd, each.number) for each in some])
+            except OSError:
+                return
             others = []
             for (place, seen), fd in zip(sent, fds, strict=False):
                 files, number, wanted = some[place]
@@ -69,27 +71,22 @@ class Fetcher:
     def _have_sent(self, wanted: Sequence[tuple[int, int]]) -> tuple[list[tuple[int, Seen]], list[int]]:
         """Have a child send descriptors, given by pidfd and number; return those sent, with their places, and received.
 
-        Fewer are received if there are no free numbers. None are sent if one must not be held.
+        Fewer are received if there are no free numbers. None are sent if one must not be held. Raises OSError without
+        room for the child, or for a look at the file systems.
         """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         with ours:
             with theirs:
-                try:
-                    pid, seen = fetch_elsewhere(wanted, theirs.fileno())
-                except OSError:
-                    return [], []
+                pid, seen = fetch_elsewhere(wanted, theirs.fileno())
             self._when_reaped(pid, _nothing)
             sent = [(place, one) for place, one in enumerate(seen or ()) if one is not None]
-            if seen is None or not self._may_have([one for _place, one in sent]):
-                self._closer.close([ours.detach()])  # its queue may hold the duplicates
-                return [], []
-            return sent, receive_descriptors(ours, len(wanted)) if sent else []
-
-    def _may_have(self, seen: list[Seen]) -> bool:
-        try:
-            return self._closer.file_systems.have_all(seen)
-        except OSError:  # no free descriptor for the table of mounts
-            return False
+            may_have = False
+            try:
+                may_have = seen is not None and self._closer.file_systems.have_all([one for _place, one in sent])
+            finally:
+                if not may_have:
+                    self._closer.close([ours.detach()])  # its queue may hold the duplicates
+            return (sent, receive_descriptors(ours, len(wanted))) if sent and may_have else ([], [])
 
 
 def _nothing() -> None:
@@ -166,6 +163,7 @@ class SurvivorFiles:
     def duplicate(self, wanted: str, likely: Iterable[int] = ()) -> int | None:
         """Return a duplicate of its descriptor with this identity; the caller owns it. None if none is found.
 
+        Raises OSError without room for it: the process still has it, and another try may succeed.
         Unless all its descriptors have been read, the numbers in `likely` are tried first; then those that have
         been read, at least the first thousand: see `is_known`.
         """
@@ -224,14 +222,14 @@ class SurvivorFiles:
     def reading_end(self, number: int) -> int:
         """Return the other end, which does not block, of a pipe that it writes to at `number`.
 
-        -1 if it has none, or keeps the pipe locked.
+        -1 if it has none, or keeps the pipe locked. Raises OSError like `duplicate`.
         """
         writing_end = self._fetch(number, lambda name: name.startswith(PIPE))
         if writing_end is None:
             return -1
         try:
-            return open_end(writing_end, os.O_RDONLY)
-        except OSError:
+            with suppress_but_shortage():
+                return open_end(writing_end, os.O_RDONLY)
             return -1
         finally:
             self._closer.close([writing_end])
@@ -241,17 +239,12 @@ class SurvivorFiles:
         return self._fetch(number, lambda name: name == wanted) if ahead is None else ahead
 
     def _fetch(self, number: int, is_wanted: Callable[[str], bool]) -> int | None:
-        try:
-            if not is_wanted(identity(number, self.run.pid)):
-                return None
-        except OSError:
-            return None  # the descriptor is closed
-        try:
-            fd = self._fetcher.fetch(self.run.pidfd, number)
-        except OSError as error:
-            cause = error.strerror or str(error)
-            log.error("cannot take over descriptor %d of process %d, which keeps it: %s", number, self.run.pid, cause)
+        has_it = False  # a descriptor that is closed
+        with suppress_but_shortage():
+            has_it = is_wanted(identity(number, self.run.pid))
+        if not has_it:
             return None
+        fd = self._fetcher.fetch(self.run.pidfd, number)
         if fd is None:
             return None
         with suppress(OSError):  # the kernel does not tell

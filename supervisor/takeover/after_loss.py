@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from supervisor.definitions.report import SharedValues
 from supervisor.definitions.service import Service, Slot, slot_name
-from supervisor.errors import ShortageError, StepError, is_shortage
+from supervisor.errors import ShortageError, StepError, is_shortage, suppress_but_shortage
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import WITH_PROCESS, State, begins_process, lets_end, runs, spares_others
 from supervisor.lifecycle.transitions import is_last
-from supervisor.linux.open_files import FILE, LONGEST_LOOK, PIPE, SOCKET, is_unique, open_files
+from supervisor.linux.open_files import FILE, PIPE, SOCKET, is_unique
 from supervisor.linux.pipe_call import open_end
 from supervisor.log.logger import log, notice
 from supervisor.log.ring import make_ring
@@ -32,7 +32,7 @@ from supervisor.printable import count
 from supervisor.process.cgroup import Leaf, Subtree
 from supervisor.process.children import UNKNOWN
 from supervisor.process.held_descriptors import wanted
-from supervisor.process.leftovers import kill_processes, left_by, relatives
+from supervisor.process.leftovers import holds_one_of, kill_processes, left_by, relatives
 from supervisor.process.marks import living_in, sessions_among, with_mark
 from supervisor.process.pids import Process, group_lives, look_at_all, still_living
 from supervisor.process.run import Role, Run, has_begun
@@ -46,6 +46,7 @@ END_TIMEOUT = 2.0  # seconds for killed processes to be gone
 LOOKS = 256  # descriptors of a process that are read in a turn of the loop: a millisecond
 OF_WORKER = 3  # descriptors of a log: the reading end, the writing end and the ring; a stream of the journal is one
 END_POLL = 0.005  # seconds between two checks
+RETRY = 1.0  # seconds until a search goes on that had no room
 
 
 class TakeOver:
@@ -283,15 +284,6 @@ class TakeOver:
             ended.close()
 
 
-def holds_one_of(files: Set[str], clock: Callable[[], float] = time.monotonic) -> Callable[[int], bool]:
-    """Return a test whether a process has one of these open files.
-
-    All searches together take `LONGEST_LOOK`, plus the last search; later ones find no process.
-    """
-    until = clock() + LONGEST_LOOK
-    return lambda pid: clock() < until and not files.isdisjoint(open_files(pid))
-
-
 def own_files(record: Record) -> set[str]:
     """Return identities of sockets and pipes that were opened for this unit alone, and so prove its processes."""
     tables = [record.get("table", {}), record.get("next", {}).get("table", {})]
@@ -422,7 +414,7 @@ class Salvage:
         outputs = (1, 2)
         fds: list[int | None] = [self._find(name, [*self._readers, *self._own], outputs) for _, name in saved]
         reading_end, writing_end, ring = fds
-        with suppress(OSError):
+        with suppress_but_shortage():
             if reading_end is None and writing_end is not None:
                 fds[0] = _other_end(writing_end, os.O_RDONLY)
             elif writing_end is None and reading_end is not None:
@@ -476,7 +468,14 @@ class Search:
         if not self._own.is_known:
             self._own.look_on(LOOKS)
         elif self._left:
-            self._get(self._left.pop(0))
+            wanted = self._left[0]
+            try:
+                self._get(wanted)
+            except OSError as error:  # there is no room for it
+                log.warning("%s: cannot get %s, trying again in %g s: %s", self._unit.name, wanted.what, RETRY, error)
+                self._manager.loop.call_later(RETRY, self._go_on)
+                return
+            del self._left[0]
         else:
             if self._lost:
                 log.warning("%s: not got back: %s", self._unit.name, ", ".join(self._lost))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,11 +23,20 @@ __all__ = ["subtree"]
 Program = Callable[[str, str], str]
 BACKOFF = 'healthy_after = 0, backoff = { first = "10ms", max = "50ms" }, start_limit = false'
 ENV = f'env = {{ PATH = "/bin:/usr/bin" }}, {BACKOFF}'
+MANY = 60  # descriptors that the next spawnd needs, for services or of their stores
+STORES = f"""#!{sys.executable} -IS
+import os, socket, time
+sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+sock.connect(os.environ["NOTIFY_SOCKET"])
+for number in range({MANY}):
+    socket.send_fds(sock, [b"FDSTORE=1\\nFDNAME=kept%d" % number], [os.pipe()[0]])
+sock.send(b"READY=1")
+time.sleep(100000)
+"""
 STUBBORN = """#!/bin/sh
 setsid sh -c 'trap "" TERM; while :; do sleep 0.05; done' &
 exec sleep 100000
 """
-MANY = 60  # services, of which each takes a descriptor of the next spawnd
 
 
 @contextmanager
@@ -109,6 +119,31 @@ def test_a_stop_that_cannot_start_the_last_process_says_so(spawnd: Start, progra
         assert stop.returncode == 1
         assert "what it keeps was not ended: cannot " in stop.stderr
     assert daemon.ctl("stop", "s").returncode == 0
+
+
+def test_stored_descriptors_for_which_there_is_no_room_are_not_lost(spawnd: Start, program: Program) -> None:
+    daemon = spawnd(f's = {{ exec = "{program("stores", STORES)}", ready = "notify", fdstore_max = {MANY} }}')
+    pid = daemon.wait_running("s")
+
+    def stored() -> int:
+        return daemon.ctl("fds", "s").stdout.count("kept")
+
+    wait_until(lambda: stored() == MANY, "its store")
+    daemon.lose()
+    daemon.again()
+    most = len(links(daemon.pid))
+    daemon.lose()
+    daemon.prefix = ["/usr/bin/prlimit", f"--nofile={most - MANY // 2}"]
+    daemon.start()
+    wait_until(daemon.ended, "its end")
+    assert daemon.process is not None
+    assert daemon.process.returncode == 1
+    assert "s: cannot be taken over now, and goes on: [Errno 24] Too many open files" in daemon.log()
+    daemon.prefix = []
+    daemon.again()
+    assert daemon.pid_of("s") == pid
+    assert stored() == MANY
+    assert "Traceback" not in daemon.log()
 
 
 def test_what_cannot_be_held_is_not_started_a_second_time(spawnd: Start) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -115,6 +116,8 @@ def test_a_module_of_others(
 
 def test_other_errors_are_none_of_the_installation() -> None:
     assert why_not_loaded(FileNotFoundError(2, "No such file or directory", "/nowhere")) == ""
+    short = OSError(errno.EMFILE, "Too many open files", "/usr/x.py")
+    assert why_not_loaded(short) == "cannot load '/usr/x.py': Too many open files"
     assert why_not_loaded(ImportError("cannot import name 'x' from 'y'")) == ""
 
 

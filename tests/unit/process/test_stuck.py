@@ -16,6 +16,7 @@ from supervisor.linux.file_status import number_of_process
 from supervisor.linux.glance import CONTENT, glance
 from supervisor.linux.open_files import identity, open_files
 from supervisor.manager.unit import Unit
+from supervisor.process import pids
 from supervisor.process.network_namespace import namespace_of_process
 from supervisor.process.pids import (
     hold_all,
@@ -133,3 +134,16 @@ def test_its_memory_and_time_are_known() -> None:
         memory, cpu = unit.usage()
         assert memory is not None
         assert cpu is not None
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.ENFILE])
+def test_a_process_at_which_nobody_can_look_may_live(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pids, "glance", lambda requests: [number] * len(requests))
+    process = read_process(os.getpid())
+    assert process is not None
+    assert process.started < 0
+
+
+def test_a_process_that_has_ended_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pids, "glance", lambda requests: [errno.ESRCH] * len(requests))
+    assert read_process(os.getpid()) is None

@@ -18,8 +18,9 @@ from supervisor.manager.manager import Manager
 from supervisor.manager.runtime import RuntimeFolder
 from supervisor.notify.service_side import Sender
 from supervisor.process.children import Children
+from supervisor.process.leftovers import holds_one_of
 from supervisor.systemd.reports import SystemdStore
-from supervisor.takeover.after_loss import Salvage, Search, holds_one_of
+from supervisor.takeover.after_loss import Salvage, Search
 from tests.unit.closing import PatientCloser, files_of
 from tests.unit.process.forked import open_numbers
 from tests.unit.process.found import survivor
