@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,79 +17,73 @@ from typing import Any
 import prctl
 
 from supervisor.places import cgroup2_mounts
-from tests.daemon import Daemon, call, children, command_name, descendants, start_time, wait_until
-from tests.unit.process.launched import PYTHON
+from tests.bench.kill_points_services import MODULE, definitions
+from tests.daemon import Daemon, call, children, command_name, descendants, process_state, start_time, wait_until
 
-SETTLED = {"running", "stopped", "done", "failed"}
+SETTLED = {"running", "stopped", "done", "failed", "asleep"}
+METHODS = {"start", "stop", "restart", "sleep", "reopen"}  # called without a process of spawnctl, which takes long
+ENDS = {"sleeper", "idle"}  # services that sleep again by themselves
 PATIENCE = 40.0  # seconds until all services are settled
+CLIENT_PATIENCE = 30.0  # seconds until a client is served
+HEARING = 10.0  # seconds until a word of a service is known
 LEAVING = 20.0  # seconds for processes that end by themselves, such as a fork server without work
 REAP = 0.005  # seconds
 SPARE = 2  # descriptors of a kind that may come and go
 SIGNS = ("Traceback", "unexpected error", "cannot be taken over", "not got back", "is lost")
+# of a service whose process ends while there is no spawnd, which may lose what nobody else has
+LOST = r".* {}: stored descriptor .* is lost\n"
+# of the interpreter, where calls fail before it has read a line of ours
+NOT_BEGUN = re.compile(
+    r"Exception ignored error evaluating path:.*?no Python frame>\n|Fatal Python.*?no Python frame>\n", re.S
+)
 # made anew if the log worker and spawnd die together
 EXPECTED = ("fd /memfd:log-again (deleted)", "fd /memfd:log-N (deleted)")
 
 Rows = dict[str, dict[str, Any]]
-
-# Lock a file, or say that another process has it; then live.
-LOCK = (
-    'open F, ">>", $ARGV[0] or die; flock F, 6 or do { open T, ">>", "$ARGV[0].twice"; syswrite T, "$$\\n"; exit };'
-    'syswrite F, ".";'
-)
-PLAIN = LOCK + "sleep 100000;"
-HELPER = LOCK + "if (!fork) { close F; setpgrp; sleep 100000 } sleep 100000;"
-READY = LOCK + 'open R, ">&=", $ARGV[1]; syswrite R, "\\n"; close R; sleep 100000;'
-DAEMON = "if (fork) { exit 0 } use POSIX; POSIX::setsid(); " + PLAIN
-NOTIFY = """
-import fcntl, os, socket, sys, time
-file = open(sys.argv[1], "a")
-try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-except OSError:
-    open(sys.argv[1] + ".twice", "a").write("x\\n")
-    sys.exit()
-sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-sock.connect(os.environ["NOTIFY_SOCKET"])
-if int(os.environ.get("LISTEN_FDS", 0)) < 2:
-    socket.send_fds(sock, [b"FDSTORE=1\\nFDNAME=kept"], [os.memfd_create("kept")])
-sock.send(b"READY=1\\nSTATUS=here")
-while True: time.sleep(100000)
-"""
-DEFINITIONS = """
-local function perl(text, name, ...)
-  return { exec = "/usr/bin/perl", arg = { "-e", text, "@/" .. name, ... }, user = "root", healthy_after = "1ms",
-    start_limit = false, backoff = { first = "10ms", max = "10ms" }, stdout = log(), stderr = log() }
-end
-plain = perl([[PLAIN]], "plain")
-plain.fd = { tcp("127.0.0.1", 0), stream("@/plain.sock") }
-plain.env = { VERSION = "1" }
-helper = perl([[HELPER]], "helper")
-fd = perl([[READY]], "fd", "9")
-fd.ready = "fd"
-fd.ready_fd = 9
-daemon = perl([[DAEMON]], "daemon")
-daemon.forking = true
-checked = perl([[PLAIN]], "checked")
-checked.check = { "/bin/true" }
-notify = { exec = "[[PYTHON]]", arg = { "-IS", "-c", [[NOTIFY]], "@/notify" }, user = "root", healthy_after = "1ms",
-  ready = "notify", fdstore_max = 4, start_limit = false, backoff = { first = "10ms", max = "10ms" },
-  fd = { udp("127.0.0.1", 0) } }
-acc = { worker = "accessory", fd = { seqpacket("@/acc.sock") } }
-"""
-MODULE = """
-module("mod", package.seeall)
-function start() io.open("@/mod", "w"):close() end
-function stop() os.remove("@/mod") end
-"""
-PROGRAMS = {"HELPER": HELPER, "READY": READY, "DAEMON": DAEMON, "PLAIN": PLAIN, "NOTIFY": NOTIFY}
+Address = str | tuple[str, int]
 
 
-def definitions(folder: Path, cgroup: Path | None) -> str:
-    text = DEFINITIONS.replace("[[PYTHON]]", PYTHON)
-    for name, program in PROGRAMS.items():
-        text = text.replace(f"[[{name}]]", f"[==[{program}]==]")
-    settings = f'_SUPERVISOR = {{ cgroup = "{cgroup}" }}\n' if cgroup is not None else ""
-    return settings + text.replace("@/", f"{folder}/")
+class Client:
+    """A client that was told the pid of the process that serves it. Raises OSError if it was not."""
+
+    def __init__(self, address: Address, source: str = "") -> None:
+        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.settimeout(CLIENT_PATIENCE)
+        try:
+            if source:
+                self._socket.bind((source, 0))
+            self._socket.connect(address)
+            told = self._socket.recv(100)
+            if not told:
+                raise ConnectionResetError(f"{address}: closed")
+            self.pid = int(told)
+        except BaseException:
+            self.close()
+            raise
+
+    def is_served(self) -> bool:
+        with suppress(OSError):
+            self._socket.sendall(b"x")
+            return self._socket.recv(10) == b"x"
+        return False
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def is_let_in(address: Address, source: str = "") -> bool:
+    """Whether a client is served at all."""
+    try:
+        client = Client(address, source)
+    except ConnectionError:
+        return False
+    client.close()
+    return True
+
+
+def is_settled(name: str, state: str) -> bool:
+    return state in SETTLED and not (name in ENDS and state == "running")
 
 
 class World:
@@ -101,25 +96,39 @@ class World:
         self._cgroup = cgroup
         self._log_at = 0
         self._files: dict[str, int] = {}
+        self._words = 0
+        self.session: Client | None = None  # a client of `sessions` that stays
 
-    def ctl(self, *arguments: str) -> int:
-        return self.daemon.ctl(*arguments).returncode
+    def ctl(self, verb: str, *arguments: str) -> int:
+        """Give an order as spawnctl does, and return its exit status. Raises OSError, ValueError if spawnd is lost."""
+        if verb not in METHODS:
+            return self.daemon.ctl(verb, *arguments).returncode
+        names = [name for name in arguments if not name.startswith("--")]
+        options = {each[2:].replace("-", "_"): True for each in arguments if each.startswith("--")}
+        reply = call(self.daemon.socket, verb.capitalize(), names=names, **options)
+        return 0 if "error" not in reply and all(each["ok"] for each in reply["parameters"]["results"]) else 1
 
     def settle(self) -> Rows:
         """Wait until no service changes its state any more, and return all. Raises TimeoutError."""
 
         def settled() -> Rows | None:
             rows = self.daemon.services()
-            return rows if all(row["state"] in SETTLED for row in rows.values()) else None
+            return rows if all(is_settled(name, row["state"]) for name, row in rows.items()) else None
 
         try:
             rows = wait_until(settled, "settled services", PATIENCE)
         except TimeoutError:
             states = [(name, row["state"]) for name, row in self.daemon.services().items()]
-            self.faults.append(f"not settled: {[each for each in states if each[1] not in SETTLED]}")
+            self.faults.append(f"not settled: {[each for each in states if not is_settled(*each)]}")
             raise
         assert rows is not None
         return rows
+
+    def starts(self, name: str) -> int | None:
+        """Return how often the program of a service was started; None where it does not count that."""
+        with suppress(FileNotFoundError):
+            return (self.daemon.folder / name).stat().st_size
+        return None
 
     def orphans(self) -> list[int]:
         return [pid for pid in children(os.getpid()) if pid not in self.own and pid != self.daemon.pid]
@@ -129,25 +138,35 @@ class World:
         new, self._log_at = text[self._log_at :], len(text)
         return new
 
-    def check(self, what: str) -> None:
-        """Look for processes that run twice or belong to nothing, and for errors in the log."""
+    def check(self, what: str, target: str = "") -> None:
+        """Look for processes that run twice or belong to nothing, and for errors in the log.
+
+        The process of the service `target` may have ended together with spawnd.
+        """
         for path in self.daemon.folder.glob("*.twice"):
             self.faults.append(f"{what}: {path.name}: {path.read_text().split()}")
             path.unlink()
         self.faults += [f"{what}: unknown process {one}" for one in self._unknown()]
-        new = self.new_log()
+        self.faults += [f"{what}: {one}" for one in self._stopped()]
+        new = NOT_BEGUN.sub("", self.new_log())
+        new = re.sub(LOST.format(target), "", new) if target else new
         for sign in SIGNS:
             if sign in new:
                 at = new.index(sign)
                 self.faults.append(f"{what}: log: {new[max(0, at - 300) : at + 1500]}")
+
+    def pids(self) -> set[int]:
+        """Return the main processes of all services, and of those that are built in."""
+        rows = call(self.daemon.socket, "List", names=[])["parameters"]["services"]
+        return {row["pid"] for row in rows if row["pid"]}
 
     def _unknown(self) -> list[str]:
         """Return the processes that belong to nothing, after a while for those that end by themselves."""
         seen: list[str] = []
 
         def none() -> bool:
-            rows = call(self.daemon.socket, "List", names=[])["parameters"]["services"]
-            known = {row["pid"] for row in rows if row["pid"]}
+            known = self.pids()
+            known |= {self.session.pid} if self.session is not None else set()
             known |= {pid for one in known for pid in descendants(one)}
             orphans, forked = self.orphans(), children(self.daemon.pid)
             strangers = [pid for pid in (*orphans, *forked) if pid not in known and start_time(pid) is not None]
@@ -159,6 +178,87 @@ class World:
         with suppress(TimeoutError):
             wait_until(none, "known processes", LEAVING)
         return seen
+
+    def _stopped(self) -> list[str]:
+        """Return the processes and cgroups that stay stopped."""
+        stopped: list[str] = []
+
+        def none() -> bool:
+            pids = [row["pid"] for row in self.daemon.services().values() if row["pid"]]
+            pids += [pid for one in pids for pid in descendants(one)]
+            stopped[:] = [f"{command_name(pid)}[{pid}] is stopped" for pid in pids if process_state(pid) == "T"]
+            for path in self._cgroup.rglob("cgroup.freeze") if self._cgroup is not None else ():
+                with suppress(OSError):
+                    stopped.extend([f"{path} is frozen"] if path.read_text() == "1\n" else [])
+            return not stopped
+
+        with suppress(TimeoutError):
+            wait_until(none, "that all go on", HEARING)
+        return stopped
+
+    # what services say
+
+    def say(self) -> str:
+        """Have `notify` say a word, and return it; '' where it does not run."""
+        row = self.daemon.services()["notify"]
+        return self.say_as(row["pid"]) if row["state"] == "running" else ""
+
+    def say_as(self, pid: int) -> str:
+        """Have `notify`, whose pid that is, say a word in its status and on its log; return it, '' if it has ended."""
+        self._words += 1
+        word = f"word-{self._words}."
+        (self.daemon.folder / "notify.word").write_text(word)
+        try:
+            os.kill(pid, signal.SIGUSR1)
+        except ProcessLookupError:
+            return ""
+        return word
+
+    def hear(self, what: str, word: str) -> None:
+        """Look for a word that must be in the log."""
+        try:
+            wait_until(lambda: f"says {word}" in self.daemon.log(), "a line", HEARING)
+        except TimeoutError:
+            self.faults.append(f"{what}: {word!r} of notify is not in the log")
+
+    def check_words(self, what: str) -> None:
+        """Look whether messages and lines come through."""
+        if not (word := self.say()):
+            return
+
+        def is_known() -> bool:
+            reply = call(self.daemon.socket, "Status", names=["notify"])
+            return bool(reply["parameters"]["services"][0]["status_text"] == word)
+
+        try:
+            wait_until(is_known, "its status", HEARING)
+        except TimeoutError:
+            self.faults.append(f"{what}: the status {word!r} of notify is not known")
+        self.hear(what, word)
+
+    # clients of services on demand
+
+    def port(self, name: str) -> tuple[str, int]:
+        """Return the address of the first TCP socket of a service."""
+        rows = call(self.daemon.socket, "Fds", name=name)["parameters"]["descriptors"]
+        found = next(found for row in rows if (found := re.search(r"127\.0\.0\.1:(\d+)", row["what"])) is not None)
+        return "127.0.0.1", int(found[1])
+
+    def keep_session(self) -> None:
+        """Have a client whose session lasts, if there is none."""
+        if self.session is None:
+            self.session = Client(str(self.daemon.folder / "sessions.sock"))
+
+    def check_session(self, what: str, expected: bool | None) -> None:
+        """Look whether the session lasts, as expected; None if either is right."""
+        if self.session is None:
+            return
+        is_served = self.session.is_served()
+        if expected is not None and is_served != expected:
+            self.faults.append(f"{what}: the session {'has ended' if expected else 'lives on'}")
+        if not is_served:
+            self.session.close()
+            self.session = None
 
     def remember_files(self) -> None:
         self._files = self._count_files()
@@ -223,7 +323,7 @@ def a_cgroup() -> Iterator[Path]:
 
 
 @contextmanager
-def world_of(with_cgroup: bool) -> Iterator[World]:
+def world_of(with_cgroup: bool, on_demand: bool) -> Iterator[World]:
     """Yield a world in which a spawnd was lost once, so that later losses change nothing for good."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
     prctl.set_child_subreaper(1)
@@ -232,11 +332,16 @@ def world_of(with_cgroup: bool) -> Iterator[World]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spawnd-points-")))
         folder.chmod(0o755)
         (folder / "mod.lua").write_text(MODULE.replace("@/", f"{folder}/"))
-        text = definitions(folder, cgroup)
+        text = definitions(folder, cgroup, on_demand)
         daemon = stack.enter_context(Daemon(folder, text, "--config", str(folder / "mod.lua")))
         world = World(daemon, cgroup)
         stack.enter_context(reaping(world))
         world.settle()
+        if on_demand:
+            for name in ("sleeper", "idle", "sessions"):
+                is_let_in(str(folder / f"{name}.sock"))
+            is_let_in(world.port("trap"))
+            world.keep_session()
         daemon.lose()
         daemon.again()
         world.settle()

@@ -11,13 +11,16 @@ import errno
 import os
 import select
 import signal
+import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TextIO
 
 from supervisor.linux.libc import function
+from tests.daemon import start_time
 
 _ptrace = function("ptrace", ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 POKEUSER, SYSCALL, DETACH, SEIZE, INTERRUPT, LISTEN, SYSCALL_INFO = 6, 24, 17, 0x4206, 0x4207, 0x4208, 0x420E
@@ -86,16 +89,26 @@ class Tracer:
     """A process that traces `pids` and their children until it is closed, or has killed a process.
 
     If it `holds`, it keeps all others stopped after that until it is closed. With `fails`, the pid of a process, it
-    counts and fails the calls of that process alone, and kills nothing.
+    counts and fails the calls of that process alone, and kills nothing. Otherwise it counts the calls of the processes
+    `counted`, or all if there are none, but those of `uncounted`.
     """
 
-    def __init__(self, pids: Sequence[int], act: Act, path: Path, holds: bool = False, fails: int = 0) -> None:
+    def __init__(
+        self,
+        pids: Sequence[int],
+        act: Act,
+        path: Path,
+        holds: bool = False,
+        fails: int = 0,
+        counted: Set[int] = frozenset(),
+        uncounted: Set[int] = frozenset(),
+    ) -> None:
         self._told, tells = os.pipe2(os.O_CLOEXEC)
         self._path = path
         path.write_text("")
         self.pid = os.fork()
         if self.pid == 0:
-            _be_tracer(pids, act, tells, path, holds, fails)
+            _be_tracer(pids, partial(_Tracing, act, tells, fails, counted, uncounted), path, holds)
         os.close(tells)
         os.read(self._told, 1)
 
@@ -114,10 +127,10 @@ class Tracer:
         return self._path.read_text().splitlines()
 
 
-def _be_tracer(pids: Sequence[int], act: Act, tells: int, path: Path, holds: bool, fails: int) -> NoReturn:
+def _be_tracer(pids: Sequence[int], tracing: Callable[[TextIO], _Tracing], path: Path, holds: bool) -> NoReturn:
     try:
         with path.open("a", buffering=1) as log:
-            _Tracing(act, tells, log, fails).run(pids)
+            tracing(log).run(pids)
             while holds:
                 signal.pause()
     except BaseException:
@@ -130,11 +143,13 @@ def _request(what: int, pid: int, address: int = 0, data: int = 0) -> bool:
 
 
 class _Tracing:
-    def __init__(self, act: Act, tells: int, log: TextIO, fails: int) -> None:
+    def __init__(self, act: Act, tells: int, fails: int, counted: Set[int], uncounted: Set[int], log: TextIO) -> None:
         self._act = act
         self._tells = tells
         self._log = log
         self._fails = fails
+        self._counted = counted
+        self._uncounted = uncounted
         self._failing: dict[int, int] = {}  # errno of the call that a process makes
         self._count = 0
         self._info = Info()
@@ -169,7 +184,8 @@ class _Tracing:
         if info.op == EXIT and pid in self._failing:
             _request(POKEUSER, pid, RAX, -self._failing.pop(pid) % 2**64)
         if not self._fails:
-            name = noticed(info)
+            is_counted = pid in self._counted if self._counted else pid not in self._uncounted
+            name = noticed(info) if is_counted else ""
         else:
             name = fallible(info, pid) if pid == self._fails else ""
         if not name:
@@ -189,19 +205,27 @@ class _Tracing:
 
 
 def _kill(victims: Iterable[int]) -> None:
-    """Kill processes and see them end; all others stay stopped."""
+    """Kill processes and see them end; all others stay stopped. Some may not be traced."""
     left = set(victims)
     for pid in left:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     while left:
-        with suppress(ChildProcessError):
-            pid, status = os.waitpid(-1, WALL)
-            if not os.WIFSTOPPED(status):
-                left.discard(pid)
-            elif pid in left:
-                _request(SYSCALL, pid)
-        left = {pid for pid in left if os.path.exists(f"/proc/{pid}")}
+        ended = {pid for pid in left if start_time(pid) is None}
+        while (stop := _next_stop()) is not None:
+            if stop in left:
+                _request(SYSCALL, stop)
+        left -= ended
+        time.sleep(0.001)
+
+
+def _next_stop() -> int | None:
+    """Return a traced process that has stopped or ended, None if there is none now."""
+    try:
+        pid, _status = os.waitpid(-1, WALL | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return pid or None
 
 
 def noticed(info: Info) -> str:
@@ -240,5 +264,5 @@ def _name(pid: int) -> str:
 def _is_ours(pid: int) -> bool:
     """Whether a process runs Python or `launch`, and not the program of a service."""
     with suppress(OSError):
-        return os.readlink(f"/proc/{pid}/exe").rpartition("/")[2].startswith(("python", "launch"))
+        return os.readlink(f"/proc/{pid}/exe").rpartition("/")[2].startswith(("python", "launch", "acceptor"))
     return False
