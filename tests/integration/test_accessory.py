@@ -245,6 +245,26 @@ def test_nothing_is_left_after_many_names(folder: Path) -> None:
         wait_until(lambda: all(map(operator.le, counts(daemon), before)), "nothing more than before")
 
 
+def test_it_sleeps_once_it_has_no_name(folder: Path) -> None:
+    """The connection has gone before; only the lease, and then the time of the name, keep it awake."""
+    more = 'accessory.status, accessory.idle_stop = "demand", "200ms"'
+    daemon = AccessoryDaemon(folder, "1s", more)
+    with daemon:
+        daemon.wait_state("accessory", "asleep")
+        with daemon.connect() as client:
+            lease = client.request("a", ipc=True, lease=True)
+        worker = daemon.wait_running("accessory")
+        with lease:
+            wait_until(lambda: daemon.services()["accessory"]["busy"] == "it says so", "its veto")
+            until = time.monotonic() + 2
+            wait_until(lambda: time.monotonic() > until or daemon.state("accessory") != "running", "some time")
+            assert daemon.worker == worker
+            assert counters(daemon)["leases"] == 1
+        daemon.wait_state("accessory", "asleep")
+        assert "a" not in {row["name"] for row in json.loads(daemon.ctl("fds", "--json", "accessory").stdout)}
+        assert counters(daemon)["names"] == 0  # the call has woken it
+
+
 def counts(daemon: AccessoryDaemon) -> tuple[int, int, int]:
     """Descriptors of spawnd and of the worker, and processes."""
     spawnd, worker = (len(os.listdir(f"/proc/{pid}/fd")) for pid in (daemon.pid, daemon.worker))

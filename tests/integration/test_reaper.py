@@ -76,10 +76,14 @@ def call(daemon: Daemon, method: str, parameters: str = "{}") -> dict[str, Any]:
     return reply
 
 
-def start(folder: Path, spawnd: Start, own: Ground, script: str = SCRIPT, **more: str) -> Daemon:
+def prepare(folder: Path, script: str) -> None:
     (folder / "reaper.lua").write_text(script)
     (folder / "usage").mkdir()  # of the reaper's user alone: root reads no database that others can have put there
     shutil.chown(folder / "usage", "nobody")
+
+
+def start(folder: Path, spawnd: Start, own: Ground, script: str = SCRIPT, **more: str) -> Daemon:
+    prepare(folder, script)
     daemon = spawnd(definition(own, **more))
     daemon.wait_state("reaper", "running")
     return daemon
@@ -88,6 +92,18 @@ def start(folder: Path, spawnd: Start, own: Ground, script: str = SCRIPT, **more
 def use(own: Ground, path: str, account: str) -> None:
     os.setxattr(own.make(path), "user.account", account.encode())
     own.pass_through(path)
+
+
+def test_it_never_sleeps_by_itself(own: Ground, folder: Path, spawnd: Start) -> None:
+    """A call wakes one on demand, which is not idle after that: cgroups that run empty are no clients."""
+    prepare(folder, SCRIPT)
+    daemon = spawnd(definition(own) + 'reaper.status, reaper.idle_stop = "demand", "100ms"')
+    daemon.wait_state("reaper", "asleep")
+    assert call(daemon, "Status")["counters"]["released"] == 0
+    wait_until(lambda: daemon.services()["reaper"]["busy"] == "it says so", "its veto")
+    use(own, "one", "alice")
+    released(daemon, own, "one")
+    assert daemon.services()["reaper"]["state"] == "running"
 
 
 def test_what_it_does_for_everybody(own: Ground, folder: Path, spawnd: Start) -> None:

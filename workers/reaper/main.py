@@ -21,7 +21,7 @@ from workers.reaper.reports import start_script
 from workers.runtime.async_control import AsyncControlSocket, PatientLoop
 from workers.runtime.control import CONTROL
 from workers.runtime.start import OPTIONS, passed_descriptors, read_options
-from workers.runtime.status import StatusLine
+from workers.runtime.status import StatusLine, Veto
 
 READY_PAUSE = 0.5  # seconds
 EX_CONFIG = 78  # sysexits.h: the next start would fail like this one
@@ -77,6 +77,7 @@ async def _start(stack: AsyncExitStack, options: Options, control: int | None, s
     if reaper.accounting is not None:
         reaper.accounting.changed = StatusLine(loop, lambda line: _say(sender, line), reaper.accounting.status).changed
     loop.add_signal_handler(signal.SIGHUP, reaper.reload)
+    Veto(loop, lambda line: _say(sender, line)).hold(True)  # cgroups run empty without a client
     if control is not None:
         stack.push_async_callback(AsyncControlSocket(control, reaper_control(reaper)).close)
 

@@ -61,35 +61,35 @@ def feed_watchdog(loop: Later, say: Callable[[str], object]) -> None:
 
 
 class Veto:
-    """Veto of a worker against being put to sleep: `with veto:` around work that neither sockets nor CPU time tell of.
+    """Veto of a worker against being put to sleep, for work that neither a connection nor CPU time tells of.
 
-    Uses may overlap. `say` sends a line to spawnd; if it returns False, the line is sent again.
+    `say` sends a line to spawnd; if it returns False, the line is sent again. The end of the work is told a moment
+    later, so work that comes and goes costs few lines.
     """
 
     def __init__(self, loop: Later, say: Callable[[str], object]) -> None:
         self._loop = loop
         self._say = say
-        self._works = 0
+        self._is_busy = False
         self._said = False
         self._timer: object | None = None
 
-    def __enter__(self) -> None:
-        self._works += 1
-        self._tell()
-
-    def __exit__(self, *_: object) -> None:
-        self._works -= 1
-        self._tell()
-
-    def _tell(self) -> None:
-        is_busy = self._works > 0
+    def hold(self, is_busy: bool) -> None:
+        """Raise the veto, or withdraw it."""
+        self._is_busy = is_busy
         if is_busy == self._said or self._timer is not None:
             return
+        if is_busy:
+            self._tell()
+        else:
+            self._timer = self._loop.call_later(PAUSE, self._tell)
+
+    def _tell(self) -> None:
+        self._timer = None
+        is_busy = self._is_busy
+        if is_busy == self._said:
+            return
         if self._say(f"X_SPAWND_BUSY={int(is_busy)}") is False:
-            self._timer = self._loop.call_later(PAUSE, self._tell_again)
+            self._timer = self._loop.call_later(PAUSE, self._tell)
         else:
             self._said = is_busy
-
-    def _tell_again(self) -> None:
-        self._timer = None
-        self._tell()

@@ -73,17 +73,23 @@ def test_a_status_is_said_once_in_a_while_and_where_it_has_changed(world: World)
     assert world.later(100) == []
 
 
-def test_a_veto_lasts_for_as_long_as_any_work(world: World) -> None:
+def test_a_veto_is_told_at_once_and_its_end_a_moment_later(world: World) -> None:
     veto = Veto(world.loop, world.said.append)
-    assert world.said == []
-    with veto:
-        with veto:
-            assert world.said == ["X_SPAWND_BUSY=1"]
-        assert world.said == ["X_SPAWND_BUSY=1"]
-    assert world.said == ["X_SPAWND_BUSY=1", "X_SPAWND_BUSY=0"]
-    with veto:
-        pass
-    assert world.said[2:] == ["X_SPAWND_BUSY=1", "X_SPAWND_BUSY=0"]
+    veto.hold(False)
+    assert world.later(PAUSE) == []
+    veto.hold(True)
+    assert world.said == ["X_SPAWND_BUSY=1"]
+    veto.hold(True)
+    veto.hold(False)
+    assert world.later(PAUSE / 2) == []
+    veto.hold(True)  # work that comes and goes
+    veto.hold(False)
+    assert world.later(PAUSE / 2) == ["X_SPAWND_BUSY=0"]
+    veto.hold(True)
+    veto.hold(False)
+    veto.hold(True)
+    assert world.said == ["X_SPAWND_BUSY=0", "X_SPAWND_BUSY=1"]
+    assert world.later(100) == []
 
 
 def test_a_veto_that_could_not_be_sent_is_sent_later(world: World) -> None:
@@ -95,10 +101,12 @@ def test_a_veto_that_could_not_be_sent_is_sent_later(world: World) -> None:
         return not is_full
 
     veto = Veto(world.loop, say)
-    with veto:
-        assert world.later(PAUSE) == []
-        is_full = False
-        assert world.later(PAUSE) == ["X_SPAWND_BUSY=1"]
-        is_full = True
+    veto.hold(True)
+    assert world.later(PAUSE) == []
+    is_full = False
+    assert world.later(PAUSE) == ["X_SPAWND_BUSY=1"]
+    is_full = True
+    veto.hold(False)
+    assert world.later(PAUSE) == []
     is_full = False
     assert world.later(PAUSE) == ["X_SPAWND_BUSY=0"]
