@@ -26,6 +26,7 @@ TARGET = ROOT / "requirements/constraints.txt"
 PYTHONS = ("3.11", "3.12", "3.13")
 PROCESSORS = ("x86_64", "aarch64")
 NEWEST_GLIBC, OLDEST_GLIBC = 36, 5  # minor versions: that of Debian 12, and the oldest that wheels are built for
+BESIDE = ["supervisor >= 4.2, < 5"]  # has a package of the name of one of ours: a test installs both
 HEAD = """\
 # Everything that is installed, in its exact release, with the hashes of its files.  `make constraints` writes this
 # file.  A section has what the sections before it lack.
@@ -56,6 +57,7 @@ def sections() -> dict[str, list[str]]:
         "build": project["build-system"]["requires"],
         "run": setup.get("options", "install_requires").split("\n")[1:],
         "test": setup.get("options.extras_require", "test").split("\n")[1:],
+        "beside": BESIDE,
     }
 
 

@@ -11,7 +11,7 @@ import site
 import sys
 from dataclasses import dataclass
 
-import supervisor
+import spawn_supervisor
 
 ISOLATED = "-IXutf8"  # one argument, as the first line of a script allows no more
 UTF8 = "-Xutf8"
@@ -38,8 +38,9 @@ def enter_utf8_mode() -> None:
 
 def _is_found_isolated() -> bool:
     """Whether an isolated interpreter finds this package too."""
-    home = os.path.dirname(os.path.dirname(os.path.abspath(supervisor.__file__)))
-    left_out = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), site.getusersitepackages(), sys.path[0]]
+    home = os.path.dirname(spawn_supervisor.HERE)
+    first = sys.path[:2]  # our own folder, and that of the script or the working directory
+    left_out = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), site.getusersitepackages(), *first]
     return home in site.getsitepackages() or home not in map(os.path.abspath, filter(None, left_out))
 
 

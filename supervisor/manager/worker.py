@@ -58,7 +58,7 @@ def load_worker(name: str) -> Callable[[], int]:
 
 def worker_command(name: str) -> tuple[str, ...]:
     """Return the command for a worker that must not inherit spawnd's memory."""
-    return (*interpreter(), "-m", "workers.runtime", name)
+    return (*interpreter(), "-m", "spawn_supervisor.worker", name)
 
 
 def options_file(options: dict[str, Any]) -> int:

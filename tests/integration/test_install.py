@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 FILES = ("Makefile", "setup.cfg", "setup.py", "pyproject.toml", "LICENSE", *PAGES)
-FOLDERS = ("requirements", "docs", "conf", "supervisor", "tools", "workers", "lua")
+FOLDERS = ("requirements", "docs", "conf", "spawn_supervisor", "supervisor", "tools", "workers", "lua")
 STAMPS = ("venv", "build", "run", "test", "project")
 USER = "cm4all-spawn-reaper"
 PLATFORM_FILES = (
@@ -105,7 +105,7 @@ def test_a_supervisor_alone_has_no_vendor_s_name_in_the_folders_of_the_host(inst
 
 def test_programs_have_the_folder_of_configuration_that_was_asked_for(installed: Path) -> None:
     python = installed / "usr/local/lib/spawn-supervisor/bin/python"
-    script = "from supervisor.main import parser; parser().print_help()"
+    script = "import spawn_supervisor; from supervisor.main import parser; parser().print_help()"
     assert "(/srv/etc/spawnd/services.d)" in run(installed, str(python), "-I", "-c", script)
     assert not list((installed / "srv/etc").glob("cm4all"))
 

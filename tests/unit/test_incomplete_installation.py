@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
+import spawn_supervisor
 import supervisor
-import workers
 from supervisor import errors, why_not_loaded
 from supervisor.linux.namespaces import MNT_DETACH, MS_NOEXEC, mount, umount2
 from tests.unit.process.requirements import needs_root
 from workers.accessory.enter import command
 
 HELP = ("--help",)
-RUN = ("--config", "{at}/none.lua", "--runtime-dir", "{at}/run")
+RUN = ("--config", "{at}/none.lua", "--runtime-dir", "{at}/../run")
 CHECK = ("--check", "--config", "{at}/a.lua")
 # programs with arguments, and what they load of ours then
 CASES = [
@@ -40,18 +40,17 @@ OTHERS = [
 
 @pytest.fixture
 def at(tmp_path: Path) -> Path:
-    return tmp_path / "installed"
+    return tmp_path / "spawn_supervisor"
 
 
 def install(at: Path) -> None:
-    for package in (supervisor, workers):
-        source = Path(package.__file__ or "").parent
-        shutil.copytree(source, at / source.name, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    shutil.copytree(spawn_supervisor.HERE, at, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def run(program: str, at: Path, arguments: tuple[str, ...], *options: str) -> tuple[int, str]:
     """Return status and last line of a program."""
-    code = f"import sys; sys.path.insert(0, {str(at)!r}); from supervisor import {program}; sys.exit({program}())"
+    path = f"sys.path.insert(0, {str(at.parent)!r})"
+    code = f"import sys; {path}; from spawn_supervisor import {program}; sys.exit({program}())"
     command = [sys.executable, "-IBXutf8", *options, "-c", code, *(argument.format(at=at) for argument in arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     assert "Traceback" not in done.stdout

@@ -27,6 +27,7 @@ CONSTRAINTS = ROOT / "requirements/constraints.txt"
 BASE_FILES = HERE / "files" / "base"
 # What the project is built from; tests are not, and may change without building it anew.
 PROJECT = (
+    "spawn_supervisor",
     "supervisor",
     "workers",
     "lua",

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum {
@@ -212,7 +213,9 @@ static int is_cgroup(int above, const char *way, int folder, int64_t id, struct 
 	struct statx status;
 	int flags = DONT_SYNC | (folder < 0 ? AT_SYMLINK_NOFOLLOW : AT_EMPTY_PATH);
 
-	if (statx(folder < 0 ? above : folder, folder < 0 ? way : "", flags, STATX_INO | STATX_BTIME, &status) < 0)
+	// by its number: the C library has it since 2.28, and wheels are for older ones
+	if (syscall(SYS_statx, folder < 0 ? above : folder, folder < 0 ? way : "", flags, STATX_INO | STATX_BTIME,
+		    &status) < 0)
 		return -errno;
 	opened->birth = -1;
 	if (status.stx_mask & STATX_BTIME)

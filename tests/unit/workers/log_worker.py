@@ -79,7 +79,7 @@ def _become(name: str, feed: int, log: int, executed: bool) -> None:
     if executed:
         os.set_inheritable(FEED, True)
         os.chdir(Path(workers.__file__).parents[1])
-        os.execv(sys.executable, (sys.executable, "-m", "workers.runtime", "log"))  # noqa: S606 - as spawnd does
+        os.execv(sys.executable, (sys.executable, "-m", "spawn_supervisor.worker", "log"))  # noqa: S606 - as spawnd does
     from workers.log.main import main
 
     run_worker(main)

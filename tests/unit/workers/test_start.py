@@ -25,7 +25,7 @@ def test_what_is_no_worker_is_not_loaded(name: str) -> None:
 
 def test_an_unknown_worker_fails_aloud() -> None:
     done = subprocess.run(
-        (sys.executable, "-m", "workers.runtime", "no_such"),
+        (sys.executable, "-m", "spawn_supervisor.worker", "no_such"),
         cwd=Path(workers.__file__).parents[1],
         capture_output=True,
         text=True,

@@ -1,4 +1,4 @@
-"""`python -m workers.runtime NAME`: a worker that is executed anew after its set-up."""
+"""`python -m spawn_supervisor.worker NAME`: a worker that is executed anew after its set-up."""
 
 from __future__ import annotations
 
