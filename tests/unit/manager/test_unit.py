@@ -1,4 +1,4 @@
-"""The listed descriptors of a unit are those that its process gets."""
+"""The listed descriptors of a unit are those that its process gets; lines of the log about units are bounded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from supervisor.manager.functions import Sources
 from supervisor.manager.host import HostFacts
 from supervisor.manager.launcher import Launcher
 from supervisor.manager.runtime import RuntimeFolder
-from supervisor.manager.unit import NAMES, Stops, Unit, summary
+from supervisor.manager.unit import LINES_AT_ONCE, NAMES, QUIET, Lines, Stops, Unit, summary
 from supervisor.notify.service_side import Sender
 from supervisor.process.children import Children
 from supervisor.systemd.reports import SystemdStore
@@ -177,3 +177,17 @@ def test_every_one_stops_and_none_before_what_comes_after_it(edges: list[tuple[i
         told += world.told
     assert stopped == later.keys()
     world.loop.close()
+
+
+def test_the_same_failure_is_told_once_in_a_while() -> None:
+    lines = Lines()
+    told = [now for now in range(300) if lines.take("no memory", now)]
+    assert told == [0, 60, 120, 180, 240]
+    assert lines.take("no process", 301)
+
+
+def test_failures_that_take_turns_are_told_as_seldom_in_the_end() -> None:
+    lines = Lines()
+    told = [now for now in range(600) if lines.take(f"failure {now % 2}", now)]
+    assert told[:LINES_AT_ONCE] == [*range(LINES_AT_ONCE)]
+    assert len(told) <= LINES_AT_ONCE + 600 / QUIET + 1
