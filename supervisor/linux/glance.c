@@ -24,6 +24,7 @@ enum {
 	LONGEST = 16384, // maximal bytes of an answer
 	CHILDREN = 4, // each has memory of its own, because SIGKILL may not end a child at once
 	END_MS = 1000, // time for the end of a killed child
+	TRIES = 3,
 	DONT_SYNC = AT_STATX_DONT_SYNC,
 	INODE = 0x100, // STATX_INO
 	MOUNT_ID = 0x1000, // STATX_MNT_ID, Linux 5.8
@@ -126,10 +127,11 @@ static int look_at_all(void *argument)
 	leave(0);
 }
 
-// Wait until the child has finished, or kill it at the end of the time limit. It is reaped, unless SIGKILL fails.
-static void finish(struct look *look, int pid, int milliseconds)
+// Wait until the child has ended, or kill it at the end of the time limit. It is reaped, unless SIGKILL fails. Returns
+// whether it ended by itself, or was killed by somebody else.
+static int finish(struct look *look, int pid, int milliseconds)
 {
-	int slept = 0, seen = 0;
+	int slept = 0, seen = 0, in_time = 1;
 
 	while (!wait_for(&look->child.in_memory, milliseconds)) {
 		slept = look->done == seen ? slept + milliseconds : 0;
@@ -138,11 +140,13 @@ static void finish(struct look *look, int pid, int milliseconds)
 			kill(pid, SIGKILL);
 			if (!wait_for(&look->child.in_memory, END_MS))
 				look->pid = pid;
+			in_time = 0;
 			break;
 		}
 	}
 	while (!look->pid && waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
 		;
+	return in_time;
 }
 
 static struct look *free_look(void)
@@ -165,17 +169,20 @@ int glance(const char *requests, int count, int *sizes, char *answers, int milli
 {
 	struct look *look = free_look();
 	size_t length = 0;
-	int pid, done;
+	int pid, done, in_time, tries = 0;
 
 	if (!look)
 		return -EBUSY;
 	look->requests = requests;
 	look->count = count < ROOM / 8 ? count : ROOM / 8;
-	look->done = look->is_full = 0;
-	pid = launch(&look->child, look_at_all, CLONE_FILES | CLONE_FS, look);
-	if (pid < 0)
-		return pid;
-	finish(look, pid, milliseconds);
+	do {
+		look->done = look->is_full = 0;
+		pid = launch(&look->child, look_at_all, CLONE_FILES | CLONE_FS, look);
+		if (pid < 0)
+			return pid;
+		in_time = finish(look, pid, milliseconds);
+		// killed by somebody else: what it has not looked at would count as hidden
+	} while (in_time && look->done < look->count && !look->is_full && ++tries < TRIES);
 	done = look->done;
 	if (done < look->count && !look->is_full)
 		look->sizes[done++] = -ETIMEDOUT;

@@ -88,7 +88,7 @@ idle.idle_cpu = "100%"
 idle.fd = { stream("@/idle.sock") }
 local function session(...)
   return { exec = "/usr/bin/perl", arg = { "-e", [[SESSION]] }, user = "root", healthy_after = "1ms", fd = { ... },
-    backoff = { first = "10ms", max = "10ms" }, accept = { linger = false } }
+    backoff = { first = "10ms", max = "10ms" }, accept = { linger = false[[SESSION_CGROUP]] } }
 end
 sessions = session(tcp("127.0.0.1", 0), stream("@/sessions.sock"))
 trap = { user = "root", healthy_after = "1ms", backoff = { first = "10ms", max = "10ms" },
@@ -117,5 +117,6 @@ def definitions(folder: Path, cgroup: Path | None, on_demand: bool) -> str:
     text = (DEFINITIONS + (ON_DEMAND if on_demand else "")).replace("[[PYTHON]]", PYTHON)
     for name, program in PROGRAMS.items():
         text = text.replace(f"[[{name}]]", f"[==[{program}]==]")
+    text = text.replace("[[SESSION_CGROUP]]", ", session_cgroup = true" if cgroup is not None else "")
     settings = f'_SUPERVISOR = {{ cgroup = "{cgroup}" }}\n' if cgroup is not None else ""
     return settings + text.replace("@/", f"{folder}/")

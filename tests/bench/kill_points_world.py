@@ -177,6 +177,9 @@ class World:
 
         with suppress(TimeoutError):
             wait_until(none, "known processes", LEAVING)
+        for one in seen:  # it is told once
+            with suppress(ProcessLookupError):
+                os.kill(int(one.split()[0]), signal.SIGKILL)
         return seen
 
     def _stopped(self) -> list[str]:
