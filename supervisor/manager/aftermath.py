@@ -44,7 +44,7 @@ from supervisor.manager.unit import Unit
 from supervisor.process.children import Children, Exit, signal_name
 from supervisor.process.failure import failed
 from supervisor.process.leftovers import has_orphans, kill_processes
-from supervisor.process.marks import MOST_TOLD, Marked, MarkReader, living_in, name_of
+from supervisor.process.marks import MOST_TOLD, Marked, MarkReader, living_in, name_of, strangers
 from supervisor.process.pids import Process, signal_processes, still_living
 from supervisor.process.run import Answer, Role, Run, drop_answer, read_answer
 from supervisor.process.survivor import find_survivor
@@ -314,10 +314,29 @@ class Strays:
     def _begin(self) -> None:
         self._timer = None
         ended, self._ended = list(self._ended), {}
+        if lost := [unit for unit in ended if unit.has_lost_children and unit.mark]:
+            try:
+                self._marks.read(strangers(self._children.pids()), partial(self._looked_everywhere, lost))
+            except OSError as error:
+                log.warning("cannot look for processes that services have left, trying again: %s", error)
+                for unit in lost:
+                    self.end(unit)
         if has_orphans(self._children.pids()):
             self._marks.look(lambda: self._looked(ended, self._marks.orphans()))
         else:
             self._looked(ended, {})
+
+    def _looked_everywhere(self, lost: Sequence[Unit], marks: Mapping[int, Marked]) -> None:
+        """Kill processes that services have left under a spawnd that was lost: they are orphans of process 1."""
+        for unit in lost:
+            try:
+                if doomed := _own(unit, marks):
+                    kill_processes(doomed)
+            except OSError as error:
+                log.warning("%s: cannot end the processes that it has left, trying again: %s", unit.name, error)
+                self.end(unit)
+            else:
+                unit.has_lost_children = unit.run is not None and unit.run.pidfd >= 0
 
     def _looked(self, ended: Sequence[Unit], orphans: Mapping[int, Marked]) -> None:
         sought = self._sought(orphans)

@@ -315,7 +315,9 @@ class Processes:
             self._empty(unit, leaf)
 
     def sweep(self, unit: Unit) -> None:
-        """Remove the cgroup of a unit at rest if an earlier spawnd has left it behind."""
+        """End what an earlier spawnd has left of a unit at rest: its cgroup, or else processes with its mark."""
+        if unit.has_lost_children and not unit.life.keeps_sessions:
+            self.aftermath.end_strays(unit)
         if unit.cgroup is None and self._subtree is not None:
             leaf = self._subtree.leaf(unit.name)
             if leaf.exists():

@@ -119,6 +119,8 @@ class Unit:
     # pids and start times of known processes of a unit without a cgroup, besides the main one: leftovers of
     # earlier processes, which need not be descendants of this spawnd
     leftover_pids: dict[int, int] = field(default_factory=dict)
+    # whether processes of it may have left its session under a spawnd that was lost: they went to process 1
+    has_lost_children: bool = False
     first_started: int = 0  # start time of the process that the last start of a `forking` service has executed
     # whether the process ended well; set while its leftovers are ended or searched for a daemon
     ended_clean: bool | None = None

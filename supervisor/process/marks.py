@@ -119,6 +119,29 @@ class MarkReader:
         except OSError as error:
             self._try_again(error, lambda: self._go_on(new, asked))
 
+    def read(self, processes: Mapping[int, int], done: Callable[[dict[int, Marked]], None]) -> None:
+        """Read the marks of processes, by pid and start time, that need be no orphans; then the loop calls `done`."""
+        self._read_on(processes, {}, done)
+
+    def _read_on(
+        self, left: Mapping[int, int], found: dict[int, Marked], done: Callable[[dict[int, Marked]], None]
+    ) -> None:
+        if not left:
+            self._loop.call_soon(lambda: done(found))
+            return
+        some = dict(islice(left.items(), AT_ONCE))
+        rest = dict(islice(left.items(), AT_ONCE, None))
+
+        def answered(answer: bytes, _in_time: bool) -> None:
+            marks = parse_marks(answer)
+            more = {pid: Marked(started, *marks[pid]) for pid, started in some.items() if pid in marks}
+            self._read_on(rest, found | more, done)
+
+        try:
+            AnsweringChild(self._loop, self._children, lambda fd: tell_all_marks(fd, some), TIME_LIMIT, answered)
+        except OSError as error:
+            self._try_again(error, lambda: self._read_on(left, found, done))
+
     def _try_again(self, error: OSError, call: Callable[[], None]) -> None:
         log.warning("cannot read the marks of processes, trying again in %g s: %s", RETRY, error.strerror)
         self._loop.call_later(RETRY, call)
@@ -147,6 +170,19 @@ def orphans_but(known: Collection[int]) -> dict[int, int]:
     others = [process for process in found if process.session != ours and process.state not in "ZX"]
     # a process without a start time would not show its environment either
     return {process.pid: process.started for process in others if process.started >= 0}
+
+
+def strangers(known: Collection[int]) -> dict[int, int]:
+    """Return pids and start times of the living processes of the host outside `known` and our own session."""
+    nobodys = (0, os.getsid(0))
+    return {
+        process.pid: process.started
+        for process in look_at_all()
+        if process.pid not in known
+        and process.started >= 0
+        and process.state not in "ZX"
+        and process.session not in nobodys
+    }
 
 
 def with_mark(mark: str, uid: int, when_reaped: WhenReaped) -> list[Process]:

@@ -135,6 +135,7 @@ class TakeOver:
             unit = self._manager.add(service, internal=record.get("internal", False))
             salvage = Salvage(own, self._readers, self._pool)
             restore(unit, record, salvage, self._manager.host, self._shared)
+            unit.has_lost_children = unit.cgroup is None
             if own is not None and salvage.left:
                 self._searches[name] = Search(self._manager, unit, own, salvage.left)
             if run is None and "pid" in record and unit.cgroup is None:  # a cgroup tells when it is empty

@@ -77,6 +77,7 @@ FIELDS = (
     Field("first_started", "first_started", 0),
     Field("flushed", "flushed", 0),
     Field("frozen", "frozen", None, lambda pids: [list(pair) for pair in pids.items()], dict),
+    Field("has_lost_children", "lost_children", False),
     Field("idle", "idle_since", None, lambda idle: idle.since, lambda since: Idleness(since)),
     Field("internal", "internal", False),
     Field("is_sought", "is_sought", False),

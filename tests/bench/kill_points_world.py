@@ -32,10 +32,10 @@ SPARE = 2  # descriptors of a kind that may come and go
 SIGNS = ("Traceback", "unexpected error", "cannot be taken over", "not got back", "is lost")
 # of a service whose process ends while there is no spawnd, which may lose what nobody else has
 LOST = r".* {}: stored descriptor .* is lost\n"
+# without an acceptor nobody but spawnd has the table: the next one makes it anew
+TABLE_LOST = re.compile(r".*stored descriptor ':sessions' .* is lost\n")
 # of the interpreter, where calls fail before it has read a line of ours
-NOT_BEGUN = re.compile(
-    r"Exception ignored error evaluating path:.*?no Python frame>\n|Fatal Python.*?no Python frame>\n", re.S
-)
+NOT_BEGUN = re.compile(r"(Exception ignored error evaluating path|Fatal Python error):.*?(?=\n\d{4}-|\Z)", re.S)
 # made anew if the log worker and spawnd die together
 EXPECTED = ("fd /memfd:log-again (deleted)", "fd /memfd:log-N (deleted)")
 
@@ -150,6 +150,7 @@ class World:
         self.faults += [f"{what}: {one}" for one in self._stopped()]
         new = NOT_BEGUN.sub("", self.new_log())
         new = re.sub(LOST.format(target), "", new) if target else new
+        new = TABLE_LOST.sub("", new)
         for sign in SIGNS:
             if sign in new:
                 at = new.index(sign)

@@ -85,6 +85,27 @@ def test_they_do_not_pile_up(spawnd: Start, program: Program, folder: Path) -> N
     assert "behind" not in daemon.log()
 
 
+def test_those_of_a_lost_spawnd_end_with_their_service(spawnd: Start, program: Program, folder: Path) -> None:
+    """They are children of process 1, and spawnd is told of none."""
+    daemon = start(spawnd, program, folder, DETACHES)
+    main = daemon.wait_running("s")
+    first = wait_stray(daemon, folder, 1)
+    wait_older(first)
+    daemon.lose()
+    daemon.again()
+    assert not is_gone(first)
+    os.kill(main, signal.SIGKILL)
+    daemon.wait_running("s", other_than=main)
+    wait_until(lambda: is_gone(first), "the end of the first one")
+    second = wait_stray(daemon, folder, 2)
+    daemon.lose()
+    daemon.again()
+    assert not is_gone(second)
+    assert daemon.ctl("stop", "s").returncode == 0
+    wait_until(lambda: is_gone(second), "the end of the second one")
+    assert "behind" not in daemon.log()
+
+
 def test_a_descendant_in_a_session_of_its_own_is_told_to_end_and_waited_for(
     spawnd: Start, program: Program, folder: Path
 ) -> None:
