@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Memory of the accessory and of its inits, over many names that come and go, and with many leased at once.
 
-Prints one line of JSON; memory in kB of PSS.
+At the end the definitions change, and spawnd executes itself: that changes how much the worker shares with it.
+`worker_dirty_kb` and `spawnd_dirty_kb` are without programs and libraries, of which other processes may have a
+part: empty, after all names, and after each of the two.  Prints one line of JSON; memory in kB of PSS.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from workers.accessory.client import encode_request
 
 EXPIRY = "1s"
 INITS = 100
+SLEEPER = '\nsleeper = { exec = "/bin/sleep", arg = { "1000" } }\n'
 
 
 def inits(daemon: AccessoryDaemon) -> list[int]:
@@ -72,6 +75,19 @@ def leased(daemon: AccessoryDaemon, client: BenchClient, names: int) -> dict[str
     return result | {"worker_kb_after": pss_kb(daemon.worker)}
 
 
+def changed(daemon: AccessoryDaemon) -> None:
+    """Change the definitions, and wait until spawnd has collected the old ones."""
+    daemon.definitions.write_text(daemon.definitions.read_text() + SLEEPER)
+    assert daemon.ctl("apply").returncode == 0
+    time.sleep(1)
+
+
+def executed(daemon: AccessoryDaemon) -> None:
+    """Have spawnd execute itself, and wait until it answers."""
+    assert daemon.ctl("reexec").returncode == 0
+    wait_until(lambda: daemon.ctl("list").returncode == 0, "the next spawnd", 60, 0.2)
+
+
 def cached(client: BenchClient) -> Rate:
     datagram = encode_request("cached", ipc=True)
     return measure(lambda _n: os.close(client.request(datagram)), 1, 1 << 30)
@@ -84,12 +100,18 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="spawnd-bench-") as name, accessory_daemon(Path(name), EXPIRY) as daemon:
         client = BenchClient(daemon.address)
+        dirty = {"worker": [pss_kb(daemon.worker, "Pss_Dirty")], "spawnd": [pss_kb(daemon.pid, "Pss_Dirty")]}
         result: dict[str, object] = {"worker_kb": pss_kb(daemon.worker), "init_kb": of_an_init(daemon, client)}
         wait_empty(daemon)
         result["leased"] = leased(daemon, client, arguments.leased)
         result["worker_kb_over_names"] = come_and_go(daemon, client, arguments.names)
         result["worker_descriptors"] = descriptors(daemon.worker)
         client.close()
+        for step in (lambda _daemon: None, changed, executed):
+            step(daemon)
+            dirty["worker"].append(pss_kb(daemon.worker, "Pss_Dirty"))
+            dirty["spawnd"].append(pss_kb(daemon.pid, "Pss_Dirty"))
+        result |= {f"{name}_dirty_kb": values for name, values in dirty.items()}
     print(json.dumps(result))
 
 
