@@ -87,6 +87,10 @@ class Unit(Protocol):
         """Why spawnd has not found the main process of a background daemon yet; otherwise empty."""
 
     @property
+    def is_looked_at(self) -> bool:
+        """Whether the paths of its sockets are looked at, while it sleeps: those that are gone are bound anew."""
+
+    @property
     def stale(self) -> str:
         """Sockets and files that are no longer at their paths and could not be opened anew, as sentences."""
 

@@ -25,7 +25,7 @@ LONGEST_FOR_CLIENTS = 1.0  # seconds until an acceptor that could not be started
 ORDERS = {
     Cause.START: "start requested",
     Cause.STOP: "stop requested",
-    Cause.SLEEP: "asleep until a client comes",
+    Cause.SLEEP: "sleep requested",
     Cause.IDLE: "idle",
     Cause.CLIENT: "a client came",
     Cause.RESTART: "restart requested",
@@ -37,6 +37,7 @@ ORDERS = {
     Cause.SHUTDOWN: "shutdown",
 }
 SET_UP = "start succeeded"
+ASLEEP = "asleep until a client comes"
 _KEEPS_UP_SINCE = UP | {State.STOPPING}
 
 
@@ -158,7 +159,7 @@ def wait_by_itself(service: Service, life: Life, now: float, reason: str, clean:
 
 def fall_asleep(life: Life, now: float) -> Transition:
     """Go to sleep, with the sockets open. Nothing is up any more, so dependents do not wait for a process."""
-    return enter(life, State.ASLEEP, now, ORDERS[Cause.SLEEP])._replace(then=Then.SLEEP), (Act.SLEEP,)
+    return enter(life, State.ASLEEP, now, ASLEEP)._replace(then=Then.SLEEP), (Act.SLEEP,)
 
 
 def end_by_itself(service: Service, life: Life, now: float, then: Then, reason: str, spread: float) -> Transition:

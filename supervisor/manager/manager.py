@@ -46,7 +46,6 @@ class Manager:
         self.settings = Settings()
         self.shutting_down = False
         self.writer = StateWriter(self, host.runtime.state)
-        self.flush = self.writer.flush
         self.sources = Sources()
         self.processes = Processes(loop, children, host, self.sources, self, lambda: self.units)
         self.sleepers = Sleepers(loop, children, self)
@@ -54,7 +53,7 @@ class Manager:
         self.idlers = Idlers(loop, children, self)
         self.hear, self.said_busy = self.processes.hear, self.idlers.said_busy
         self._observers = Observers()
-        self.observe = self._observers.add
+        self.flush, self.observe = self.writer.flush, self._observers.add
         self._dependents: dict[str, set[str]] = {}
         self.conflicts: dict[str, set[str]] = {}
         self._leaving = Leaving()
@@ -242,7 +241,7 @@ class Manager:
             self.event(self.units[name], machine.stop, Cause.CONFLICT, rival)
         for name, up in transaction.up.items():
             if up.sleeps and not up.ends_sessions:
-                self.event(self.units[name], machine.sleep)
+                self.sleepers.keep(self.units[name], up.renew and up.cause is not Cause.DEFINITION)
             elif up.renew:
                 unit = self.units[name]
                 self.event(unit, machine.restart, up.cause, up.detail, unit.table.is_awaited, up.ends_sessions)
@@ -334,6 +333,7 @@ class Manager:
 
     def _changed(self, unit: Unit) -> None:
         """Wake the units that may go on now, and call the observers, which see the life that it has reached by now."""
+        announce(unit, late=True)
         self.idlers.changed(unit)
         self._stops.look_soon()
         self._wake(unit)
@@ -461,7 +461,7 @@ class Manager:
     def started(self, unit: Unit) -> None:
         """Write the new process down before it is released: the next spawnd finds it whenever this one is killed."""
         self.writer.touch(unit)
-        self.writer.flush(unit)
+        self.writer.flush(is_new=True)
 
     def start_failed(self, unit: Unit, error: StepError) -> None:
         ended = Ended.of_step(error.step, error.path, error.errno, error.cause, error.line)

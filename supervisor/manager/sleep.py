@@ -18,7 +18,7 @@ have left the same one, it is dropped, before its socket is watched again.
 from __future__ import annotations
 
 import select
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -26,10 +26,11 @@ from supervisor.definitions.service import Slot
 from supervisor.errors import StepError
 from supervisor.lifecycle import machine
 from supervisor.lifecycle.dependencies import obstacle
-from supervisor.lifecycle.life import Cause, Life, Transition
+from supervisor.lifecycle.life import Cause, Life, State, Transition
 from supervisor.lifecycle.transaction import Standing, Transaction
 from supervisor.log.logger import log
 from supervisor.loop.loop import Loop
+from supervisor.manager.inspection import Sights, inspect_paths, marks_of, still_seen
 from supervisor.manager.unit import Unit, spread
 from supervisor.process.children import AnsweringChild, Children
 from supervisor.process.failure import failed, failure_of, step
@@ -61,6 +62,8 @@ class Owner(Protocol):
 
     def touch(self, unit: Unit) -> None: ...
 
+    def tell(self, unit: Unit) -> None: ...
+
     def start_failed(self, unit: Unit, error: StepError) -> None: ...
 
 
@@ -76,6 +79,7 @@ class Sleepers:
         self._watched: dict[Unit, tuple[int, ...]] = {}
         self._droppers: dict[Unit, AnsweringChild] = {}
         self._next_retry = 0.0
+        self._looked_at: list[Unit] = []  # in the next turn
 
     def sleep(self, names: Iterable[str]) -> None:
         """Order services to sleep, once the network namespaces of their sockets are there; their rivals go down."""
@@ -88,6 +92,7 @@ class Sleepers:
     def fall_asleep(self, unit: Unit) -> None:
         """Open the missing sockets and watch all of them, unless the last run has left its client waiting."""
         visit, unit.visit = unit.visit, None
+        unit.status_text = ""  # of a process that has gone
         try:
             unit.table.open_local(unit.service)
             table = _places(unit)
@@ -208,6 +213,29 @@ class Sleepers:
             owner.bring_up([unit.name], renew=False, cause=Cause.CLIENT, ordered=True)
         elif not owner.shutting_down:  # as usual; a look at all services would take long
             owner.event(unit, machine.start, Cause.CLIENT)
+
+    def keep(self, unit: Unit, renew: bool) -> None:
+        """Order a service to sleep on. `renew`: it opens anew the sockets that are gone from their paths."""
+        self._owner.event(unit, machine.sleep)
+        if renew and unit.life.state is State.ASLEEP:
+            unit.is_looked_at = True
+            if not self._looked_at:
+                self._loop.call_soon(self._look)
+            self._looked_at.append(unit)
+
+    def _look(self) -> None:
+        """Look at the paths of all of them at once."""
+        units, self._looked_at = self._looked_at, []
+        inspect_paths(self._loop, self._children, marks_of(units), partial(self._seen, units))
+
+    def _seen(self, units: Sequence[Unit], sights: Sights) -> None:
+        for unit in units:
+            unit.is_looked_at = False
+            if self._owner.units.get(unit.name) is not unit:
+                continue
+            if unit.life.state is State.ASLEEP and (seen := still_seen(unit, sights)):
+                self.open_anew(unit, seen)
+            self._owner.tell(unit)
 
     def open_anew(self, unit: Unit, sights: Mapping[Slot, Sight]) -> None:
         """Open anew what has changed, for a unit without a process."""

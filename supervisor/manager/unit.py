@@ -138,6 +138,7 @@ class Unit:
     call_ended: Ended | None = None  # the same
     check_output: tuple[str, ...] = ()  # the last lines of a check that failed
     disconnected: str = ""  # clients that waited on a socket when it was last closed for another one
+    is_looked_at: bool = False  # the paths of its sockets are, while it sleeps
     stale: str = ""  # descriptors whose paths lead elsewhere, and that could not be opened anew, as sentences
     flushed: int = 0  # datagrams that spawnd has dropped, since its start from rest
     # the first datagram after each of its last failed runs, by slot, and the number of these runs; set where `flush`
@@ -243,9 +244,11 @@ class Unit:
 
 def _target(fd: int) -> str:
     try:
-        return os.readlink(f"/proc/self/fd/{fd}")
+        target = os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
         return "unknown"
+    # the kernel says of each memfd that it is deleted, which no path was
+    return target[1:].removesuffix(" (deleted)") if target.startswith("/memfd:") else target
 
 
 def _usage_of(pid: int) -> tuple[int | None, float | None]:
@@ -267,9 +270,11 @@ def spread() -> float:
     return int.from_bytes(os.urandom(4)) / (1 << 31) - 1  # module `random` takes 100 KB
 
 
-def announce(unit: Unit) -> None:
-    """Log the state that the unit has just entered, once for each change."""
+def announce(unit: Unit, late: bool = False) -> None:
+    """Log the state that the unit has just entered, once for each change: sleep `late`, once its sockets are open."""
     name, life = unit.name, unit.life
+    if late is not (life.state is State.ASLEEP):
+        return
     match life.state:
         case State.STARTING:
             log.log(_level(unit), "Starting %s", name)

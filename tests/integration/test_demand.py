@@ -304,6 +304,71 @@ def test_orders(demand: Daemon) -> None:
     assert "no client could wake it" in refused.stdout + refused.stderr
 
 
+@pytest.mark.parametrize("change", ["removed", "renamed"])
+def test_a_restart_binds_anew_what_no_client_can_reach(demand: Daemon, change: str) -> None:
+    """The processes of a service that sleeps look at no path, so nobody else would."""
+    name, path = "unix", demand.folder / "unix"
+    assert demand.ctl("sleep", name).returncode == 0
+    if change == "removed":
+        path.unlink()
+    else:
+        path.rename(demand.folder / "elsewhere")
+    restarted = demand.ctl("restart", name)
+    assert restarted.returncode == 0
+    assert demand.state(name) == "asleep"
+    assert ask(str(path))  # at once: the order is done when the socket is there
+    wait_asleep(demand, name)
+
+
+def test_a_restart_that_cannot_bind_a_socket_says_so(demand: Daemon) -> None:
+    name, path = "packets", demand.folder / "packets"
+    wait_asleep(demand, name)
+    path.unlink()
+    path.mkdir()
+    try:
+        failed = demand.ctl("restart", name)
+        assert failed.returncode == 1
+        assert f"seqpacket '{path}' was taken and stays as it was" in failed.stderr
+    finally:
+        path.rmdir()
+    assert demand.ctl("restart", name).returncode == 0
+    assert ask(str(path), socket.SOCK_SEQPACKET)
+
+
+def test_the_log_says_that_a_service_sleeps_once_its_sockets_are_open(spawnd: Start, folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = taken.getsockname()[1]
+        daemon = spawnd(f'''s = {{ status = "demand", exec = "/bin/sleep", arg = {{ "100000" }},
+            fd = {{ tcp("127.0.0.1", {number}) }}, backoff = {{ first = "50ms", factor = 1 }} }}''')
+        wait_until(lambda: failures(daemon, "s") > 0, "a failure to bind")
+        assert "s: asleep" not in daemon.log()
+    wait_asleep(daemon, "s")
+
+
+def test_what_a_process_has_said_of_itself_ends_with_it(
+    spawnd: Start, folder: Path, program: Callable[[str, str], str]
+) -> None:
+    said = f"""#!{sys.executable} -IS
+import os, socket
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+    notify.connect(os.environ["NOTIFY_SOCKET"])
+    notify.send(b"READY=1\\nSTATUS=here I am")
+client, _ = socket.socket(fileno=3).accept()
+client.recv(1)
+"""
+    daemon = spawnd(
+        f's = {{ status = "demand", ready = "notify", exec = "{program("speaker", said)}", fd = {{ stream("@/s") }} }}'
+    )
+    wait_asleep(daemon, "s")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(folder / "s"))
+        wait_until(lambda: details(daemon, "s")["status_text"] == "here I am", "its status")
+    wait_asleep(daemon, "s")
+    assert details(daemon, "s")["status_text"] == ""
+
+
 def test_an_order_to_sleep_ends_a_rival(spawnd: Start, folder: Path, program: Callable[[str, str], str]) -> None:
     path = program("counted", COUNTED)
     text = f'exec = "{path}", arg = {{ "100" }}'

@@ -5,9 +5,9 @@ Reset: forget the failures of services.
 
 from __future__ import annotations
 
-from supervisor.control.core import Core
+from supervisor.control.core import Core, Unit
 from supervisor.control.orders import answer, reply_results, take_order
-from supervisor.lifecycle.transaction import Outcome, restarted, started
+from supervisor.lifecycle.transaction import NO_PROCESS, Outcome, restarted, started
 from supervisor.varlink.messages import Parameters
 from supervisor.varlink.pending_call import PendingCall
 
@@ -25,7 +25,14 @@ def restart(pending: PendingCall, core: Core) -> None:
     units, before = core.manager.units, pending.memo
     pending.once(lambda: before.update({name: units[name].life.starts for name in order.names}))
     pending.once(lambda: core.manager.restart(order.names, ends_sessions=ends))
-    answer(pending, core, order, lambda unit: restarted(unit.service, unit.life, units, before.get(unit.name, 0)))
+
+    def judge(unit: Unit) -> Outcome | None:
+        if unit.is_looked_at:
+            return None
+        outcome = restarted(unit.service, unit.life, units, before.get(unit.name, 0))
+        return Outcome(False, unit.stale) if outcome is NO_PROCESS and unit.stale else outcome
+
+    answer(pending, core, order, judge)
 
 
 def reset(pending: PendingCall, core: Core) -> None:

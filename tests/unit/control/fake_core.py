@@ -39,6 +39,7 @@ class FakeUnit:
         self.waits = ""
         self.obstacle: Obstacle | None = None
         self.undecided = self.stale = ""
+        self.is_looked_at = False
         self.lacks_control_socket = False
         self.session_table: int | None = None
         self.ended: Ended | None = None

@@ -30,8 +30,8 @@ from supervisor.process.run import Role, Run
 from supervisor.state import state as state_module
 from supervisor.state.state import read_state
 from supervisor.systemd.reports import SystemdStore
-from supervisor.takeover.after_exec import Inherited, numbers
-from supervisor.takeover.records import FIELDS, HELD, restore, store_record, unit_record
+from supervisor.takeover.after_exec import Inherited
+from supervisor.takeover.records import FIELDS, HELD, numbers, restore, store_record, unit_record
 from tests.unit.closing import PatientCloser, bind_receiver
 from tests.unit.process.forked import open_numbers
 from tests.unit.program import PROGRAM
@@ -56,6 +56,7 @@ NOT_SAVED = {
     "visit": "is of clients that may have been served by the next spawnd: it looks again",
     "left": "is of clients that may have been served by the next spawnd: it looks again",
     "suspects": "is of datagrams that may have been read since",
+    "is_looked_at": "is about a look that the next spawnd does not take",
     "is_suspicious": "is of datagrams that may have been read since",
     "waits": "follows from the other units",
 }
