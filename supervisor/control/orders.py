@@ -91,6 +91,8 @@ def details(unit: Unit, core: Core, now: float) -> dict[str, object]:
         "depends": list(service.depends),
         "after": list(service.after),
         "descriptors": len(unit.descriptors()),
+        "demand": service.demand,
+        "accept": service.accept is not None,
         "has_process": service.has_process,
         "ready": service.ready,
         "restart": service.restart,
@@ -104,12 +106,13 @@ def details(unit: Unit, core: Core, now: float) -> dict[str, object]:
 def _sessions(unit: Unit) -> dict[str, object]:
     """Return the facts about sessions, and about clients without one, that the table of the acceptors has."""
     if unit.session_table is None:
-        return dict.fromkeys(("sessions", "accepted", "refused", "last_refusal", "last_unserved"))
+        return dict.fromkeys(("sessions", "accepted", "limit", "refused", "last_refusal", "last_unserved"))
     counters, last = _counters(unit.session_table), trouble(unit, is_over=True)
     refusal = counters.refusal
     return {
         "sessions": counters.sessions if unit.pid is not None else _count_sessions(unit),
         "accepted": counters.accepted,
+        "limit": limit(unit),
         "refused": {rule: count for rule, count in counters.refused.items() if count},
         "last_refusal": refusal and {"at": iso_8601(refusal.time), "peer": str(refusal.peer), "rule": refusal.rule},
         "last_unserved": last
@@ -122,6 +125,15 @@ def _sessions(unit: Unit) -> dict[str, object]:
             "failures": last.failures,
         },
     }
+
+
+def limit(unit: Unit) -> dict[str, str] | None:
+    """Return the rule for all clients that lets none in at present, and its effect on them; None without one."""
+    accept = unit.service.accept
+    if accept is None or unit.session_table is None or unit.pid is None:
+        return None
+    rule = _counters(unit.session_table).limit
+    return {"rule": rule, "effect": accept.on_limit} if rule else None
 
 
 def sessions_of(unit: Unit) -> list[Session]:

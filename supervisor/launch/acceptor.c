@@ -282,6 +282,7 @@ static int64_t settle(int64_t now)
 	while (refused.count > 0 && refused.connections[refused.first].until <= now)
 		close_first();
 	serve_held(now);
+	set(&table->header.limit, full(now));
 	watch_clients(now >= turn.backoff && wants_clients(now));
 	next = earlier(host.again, end_of_linger());
 	if (now < turn.backoff)

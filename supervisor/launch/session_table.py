@@ -29,7 +29,7 @@ _REFUSAL = struct.Struct(f"=2Iq{_PEER.size}s")
 _TROUBLE = struct.Struct("=IiQqQ")
 _FIRST = struct.Struct("=4I2Q")
 _COUNTERS = struct.Struct(f"=5Q{len(RULES)}QQ2q")
-_HEADER = struct.Struct(f"{_FIRST.size}s{_COUNTERS.size}s{_REFUSAL.size}s{_TROUBLE.size}s")
+_HEADER = struct.Struct(f"={_FIRST.size}s{_COUNTERS.size}s{_REFUSAL.size}s{_TROUBLE.size}sQ")
 _GENERATION = 16
 _KEY = 16
 _TIMED = struct.Struct(f"={_KEY}sq")
@@ -90,7 +90,10 @@ class Trouble(NamedTuple):
 
 
 class Counters(NamedTuple):
-    """Counters of a service; `refused` is by rule."""
+    """Counters of a service; `refused` is by rule. `limit` is the rule for all clients that lets none in, '' for none.
+
+    It is outdated where there is no acceptor.
+    """
 
     accepted: int
     started: int
@@ -102,6 +105,7 @@ class Counters(NamedTuple):
     last_start: float
     refusal: Refusal | None
     trouble: Trouble | None
+    limit: str
 
 
 def make_table(found: Mapping[int, tuple[int, int]] | None = None) -> int:
@@ -227,8 +231,10 @@ def _make_denied(path: str, boot: bytes) -> None:
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         os.fchmod(fd, 0o600)  # users could open it otherwise, by the descriptor of an acceptor
-        os.ftruncate(fd, DENIED_SIZE)
+        os.posix_fallocate(fd, 0, DENIED_SIZE)  # a trap that writes to a mapped hole would be killed on a full disk
         os.pwrite(fd, _DENIED.pack(_DENIED_MAGIC, 0, _seed(), boot), 0)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {new!r}: {error.strerror}") from error
     finally:
         os.close(fd)
     os.rename(new, path)
@@ -259,7 +265,7 @@ def end_generation(fd: int) -> None:
 def read_counters(fd: int) -> Counters:
     """Read the counters of a table. A part that is being written is read again; it is None if that goes on."""
     for _ in range(_TRIES):
-        _first, counters, refusal, trouble = _HEADER.unpack(os.pread(fd, _HEADER.size, 0))
+        _first, counters, refusal, trouble, limit = _HEADER.unpack(os.pread(fd, _HEADER.size, 0))
         if not (refusal[0] & 1 or trouble[0] & 1):
             break
     accepted, started, ended, sessions, held, *refused, lost_lines, last_start, _rate = _COUNTERS.unpack(counters)
@@ -267,6 +273,7 @@ def read_counters(fd: int) -> Counters:
         *(accepted, started, ended, sessions, held),
         dict(zip(RULES[1:], refused[1:], strict=True)),
         *(lost_lines, last_start / 1e9, _refusal(refusal), _trouble(fd, trouble)),
+        RULES[limit],
     )
 
 

@@ -77,6 +77,7 @@ struct header {
 	int64_t rate; // the time that starts have used up, monotonic
 	struct refusal refusal;
 	struct trouble trouble;
+	uint64_t limit; // the rule for all clients that lets none in now
 };
 
 struct table {

@@ -155,6 +155,11 @@ def test_the_host_has_to_have_room(rules: Daemon, name: str, expected: bool) -> 
     if name == "idle_host" and os.getloadavg()[0] < 0.05:
         pytest.skip("needs a host with some load")
     assert is_let_in(port(rules, name)) == expected
+    if name == "large_host":
+        assert "Limit: memory_min: clients are refused" in rules.ctl("status", name).stdout
+        assert "; clients are refused: memory_min" in rules.ctl("why", name).stdout
+    if name == "busy_host":
+        assert "Limit: " not in rules.ctl("status", name).stdout
 
 
 @pytest.mark.parametrize("on_limit", ["wait", "refuse"])
@@ -175,6 +180,8 @@ def test_rules_about_one_client_refuse_while_others_wait(rules: Daemon, on_limit
             third.settimeout(0.3)
             with pytest.raises(TimeoutError):
                 third.recv(1)
+            assert "Limit: max: clients wait" in rules.ctl("status", "full_wait").stdout
+            assert "; clients wait: max" in rules.ctl("why", "full_wait").stdout
             third.settimeout(PATIENCE)
             first.close()
             assert third.recv(1) == b"x"

@@ -67,6 +67,8 @@ def kill(pending: PendingCall, core: Core) -> None:
 
 def _kill(unit: Unit, wanted: str, signum: int) -> Outcome:
     """Send a signal to all processes of the session with this pid or peer, if there is only one."""
+    if unit.service.accept is None and unit.session_table is None:
+        return Outcome(False, "it has no sessions: its definition has no `accept`")
     try:
         named = {each.pid: each for each in sessions_of(unit) if wanted in (str(each.pid), str(each.peer))}
         found = {process.pid: process.started for process in leaders(read_processes(named), named)}

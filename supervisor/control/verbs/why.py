@@ -6,7 +6,7 @@ import time
 
 from supervisor.control.core import Core, Unit
 from supervisor.control.errors import NoLog
-from supervisor.control.orders import find, iso_8601, seconds, trouble
+from supervisor.control.orders import find, iso_8601, limit, seconds, trouble
 from supervisor.control.output import read, reply_of
 from supervisor.lifecycle.cause import Kind, Link, Output, chain, hint, last_restart, place
 from supervisor.lifecycle.dependencies import conflicts
@@ -41,7 +41,7 @@ def run(pending: PendingCall, core: Core) -> None:
             "name": name,
             "kind": root.kind.value,
             "root": root.name,
-            "answer": _and_unserved(answer(links, now, since), unserved),
+            "answer": _and_more(answer(links, now, since), unserved, units.get(root.name)),
             "hint": hint(root, _output(core, root)) if unserved is None else place(units[root.name].service, unserved),
             "last_restart": None if restart is None else restart.value,
             "chain": [_cause(link, units.get(link.name), core, now) for link in links],
@@ -63,9 +63,15 @@ def _unserved(link: Link, unit: Unit | None) -> Ended | None:
     return Ended.of_step(error.step, error.path, error.errno, str(found), error.line)
 
 
-def _and_unserved(text: str, unserved: Ended | None) -> str:
+def _and_more(text: str, unserved: Ended | None, unit: Unit | None) -> str:
+    """Return the text, with why clients get no session or have to wait for one."""
     told = "" if unserved is None else f"its last client got no session: {unserved.cause}"
-    return "; ".join(filter(None, (text, told)))
+    return "; ".join(filter(None, (text, told, "" if unit is None else _limit(unit))))
+
+
+def _limit(unit: Unit) -> str:
+    found = limit(unit)
+    return f"clients {'wait' if found['effect'] == 'wait' else 'are refused'}: {found['rule']}" if found else ""
 
 
 def _cause(link: Link, unit: Unit | None, core: Core, now: float) -> dict[str, object]:
@@ -78,7 +84,7 @@ def _cause(link: Link, unit: Unit | None, core: Core, now: float) -> dict[str, o
         "name": link.name,
         "kind": link.kind.value,
         "other": link.other or None,
-        "text": _and_unserved(describe(link, now), unserved),
+        "text": _and_more(describe(link, now), unserved, unit),
         "state": life.state.value if life is not None else None,
         "since": iso_8601(core.manager.unix_time(life.since)) if life is not None else None,
         "state_s": seconds(now - life.since) if life is not None else None,

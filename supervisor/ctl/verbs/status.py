@@ -71,6 +71,7 @@ def facts_of(row: dict[str, Any]) -> list[tuple[str, object]]:
         ("Idle", idleness(row)),
         ("PID", row["pid"]),
         ("Sessions", sessions(row)),
+        ("Limit", limited(row)),
         ("Refused", refused(row)),
         ("Unserved", unserved(row)),
         ("Memory", None if row["memory_bytes"] is None else size(row["memory_bytes"])),
@@ -103,6 +104,12 @@ def sessions(row: dict[str, Any]) -> str:
     return f"{row['sessions']}, {count(row['accepted'], 'connection')} so far"
 
 
+def limited(row: dict[str, Any]) -> str:
+    """Return the rule that lets no client in at present; absent in an older spawnd."""
+    found = row.get("limit")
+    return f"{found['rule']}: clients {'wait' if found['effect'] == 'wait' else 'are refused'}" if found else ""
+
+
 def refused(row: dict[str, Any]) -> str:
     """Return how many clients each rule has refused, and the last one; absent in an older spawnd."""
     if not row.get("refused"):
@@ -132,6 +139,10 @@ def local(at: str) -> str:
 def policy(row: dict[str, Any]) -> str:
     """Return the start and restart policy; a service without a process has neither readiness nor restarts."""
     kind = "task" if row["task"] else "service"
+    if row.get("accept"):  # absent in an older spawnd, as is demand
+        return f"{kind} on demand, a process for each connection, restart {row['restart']}"
+    if row.get("demand"):
+        kind += " on demand"
     if row.get("has_process", True):  # absent in an older spawnd
         return f"{kind}, ready on {row['ready']}, restart {row['restart']}"
     setup = f", {'done' if row['task'] else 'ready'} after its function start" if "start" in row["functions"] else ""

@@ -12,7 +12,7 @@ from supervisor import __version__
 from supervisor.ctl.errors import ExitCode
 from supervisor.ctl.verbs.list import use
 from supervisor.ctl.verbs.sessions import cells
-from supervisor.ctl.verbs.status import idleness, refused, unserved
+from supervisor.ctl.verbs.status import idleness, limited, policy, refused, unserved
 from supervisor.definitions.service import Definitions
 from supervisor.lifecycle.life import Idleness, Life, State
 from tests.unit.control.fake_core import FakeCore
@@ -102,7 +102,7 @@ def test_kill_says_what_is_missing(
 def test_kill_of_a_session_that_is_not_there(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
     supervise()
     assert spawnctl("kill", "web", "4711", "HUP") == ExitCode.FAILED
-    said = "web: stopped: it has no session '4711': `spawnctl sessions web` shows them\n"
+    said = "web: stopped: it has no sessions: its definition has no `accept`\n"
     assert capsys.readouterr().err == said
     assert spawnctl("sessions") == spawnctl("sessions", "web") == ExitCode.DONE
     assert capsys.readouterr().out == "No sessions\n" * 2
@@ -137,7 +137,18 @@ def test_status_tells_who_got_no_session() -> None:
     row["last_unserved"] = {"at": "2026-07-28T14:03:31.000+00:00", "failures": 2, "text": "cannot exec '/x'"}
     assert unserved(row).startswith("2 clients, the last one at 2026-07-2")
     assert unserved(row).endswith(": cannot exec '/x'")
-    assert refused({}) == unserved({}) == ""  # of an older spawnd
+    assert refused({}) == unserved({}) == limited({}) == ""  # of an older spawnd
+    assert limited({"limit": None}) == ""
+    assert limited({"limit": {"rule": "load_max", "effect": "wait"}}) == "load_max: clients wait"
+    assert limited({"limit": {"rule": "max", "effect": "refuse"}}) == "max: clients are refused"
+
+
+def test_the_policy_says_that_a_client_starts_a_service() -> None:
+    row = {"task": False, "ready": "notify", "restart": "always", "has_process": True, "functions": []}
+    assert policy(row) == "service, ready on notify, restart always"
+    assert policy(row | {"demand": True, "accept": False}) == "service on demand, ready on notify, restart always"
+    both = row | {"demand": True, "accept": True}
+    assert policy(both) == "service on demand, a process for each connection, restart always"
 
 
 def test_orders_about_sessions(spawnctl: Spawnctl, supervise: Supervise, capsys: Capture) -> None:
