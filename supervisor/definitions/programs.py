@@ -67,6 +67,7 @@ def check_programs(services: dict[str, Service], checkings: dict[str, Checking])
     looks = _Looks()
     for service in services.values():
         _check_expansion(service, checkings[service.name])
+        _check_banners(service, checkings[service.name], looks)
         if service.chroot:  # the other paths are in another root
             _check_paths([("chroot", service.chroot)], service, checkings[service.name], looks)
             continue
@@ -85,6 +86,15 @@ def _check_paths(wanted: list[tuple[str, str]], service: Service, checking: Chec
     for key, path in wanted:
         if looks.is_absent(path):
             checking.notice(f"{path!r} does not exist", key)
+
+
+def _check_banners(service: Service, checking: Checking, looks: _Looks) -> None:
+    """Give a notice for each banner that does not exist, in the root of the host: no client would be served."""
+    accept = service.accept
+    banners = {"banner": accept.banner, "banner_refused": accept.banner_refused} if accept is not None else {}
+    for name, path in banners.items():
+        if path and looks.is_absent(path):
+            checking.notice(f"{path!r} does not exist", "accept", name)
 
 
 def _check_expansion(service: Service, checking: Checking) -> None:

@@ -192,6 +192,15 @@ def _is_trap(merged: Converted) -> bool:
     return accept is not None and bool(accept.trap)
 
 
+def _for_sessions(merged: Converted, raw: dict[str, Any]) -> Converted:
+    """Omit defaults that do not go with `accept`, where a service has that: they are for other services of the file."""
+    accept = merged.get("accept")
+    if accept is None:
+        return merged
+    unused = _NOT_WITH_ACCEPT.keys() - ({"stdout"} if accept.descriptor else set())
+    return {key: value for key, value in merged.items() if key in raw or key not in unused}
+
+
 def _without_process(merged: Converted, raw: dict[str, Any]) -> Converted:
     """Omit defaults about a process if there is none: a group would never feed its watchdog."""
     unused = PROCESS if "check" in merged else PROCESS | STANDARD
@@ -210,7 +219,7 @@ def is_function_key(key: str) -> bool:
 def _merged(raw: dict[str, Any], defaults: Defaults, checking: Checking) -> tuple[Converted, dict[str, int]]:
     given = convert(raw, checking)
     lines = {**defaults.lines, **{key: checking.line_of((key,)) for key in raw}}
-    return _merge(given, raw, defaults.values), lines
+    return _for_sessions(_merge(given, raw, defaults.values), raw), lines
 
 
 def _unknown(key: str, checking: Checking) -> str:
@@ -321,7 +330,7 @@ def _check(merged: Converted, raw: dict[str, Any], checking: Checking) -> None:
     _check_forking(merged, checking)
     _check_ready(merged, checking)
     _check_demand(merged, raw, checking)
-    _check_accept(merged, checking)
+    _check_accept(merged, raw, checking)
     _check_idle(merged, raw, checking)
     if merged.get("control") and any(entry.name == "control" for entry in merged.get("fd", ())):
         checking.problem("another descriptor has the name 'control', which control = true gives to its socket", "fd")
@@ -367,7 +376,7 @@ def _check_demand(merged: Converted, raw: dict[str, Any], checking: Checking) ->
         checking.problem(text, "status")
 
 
-def _check_accept(merged: Converted, checking: Checking) -> None:
+def _check_accept(merged: Converted, raw: dict[str, Any], checking: Checking) -> None:
     """Check `accept`: the main process is the acceptor, and the program knows its connection alone."""
     accept = merged.get("accept")
     if accept is None:
@@ -391,7 +400,7 @@ def _check_accept(merged: Converted, checking: Checking) -> None:
         wrong.pop("stdout", None)
     for key, why in wrong.items():
         checking.problem(f"does not go with accept: {why}", key)
-    access.check_clients(accept, [spec for spec in table if spec.accepts], checking)
+    access.check_clients(accept, raw.get("accept"), [spec for spec in table if spec.accepts], checking)
 
 
 def _check_idle(merged: Converted, raw: dict[str, Any], checking: Checking) -> None:

@@ -93,6 +93,8 @@ def accept(value: object, checking: Checking) -> Accept | None:
     if isinstance(value, bool):
         return Accept() if value else None
     good: dict[str, Any] = {}
+    if table(value) is None:
+        raise InvalidValue(f"has to be true, or a table with names, like {{ max = 100 }}, not {describe(value)}")
     given = names(value, "{ max = 100 }")
     for name, setting in sorted(given.items()):
         try:
@@ -127,14 +129,19 @@ def _per_source(value: object, checking: Checking) -> dict[str, int]:
     """Return the fields for a number, or a table with the bits of an address that make a source."""
     if value is False:
         return {"per_source": 0}
-    given = {"n": value} if table(value) is None else names(value, "{ n = 10, v6 = 56 }")
+    if table(value) is None:
+        return {"per_source": integer(1, MOST_SESSIONS)(value, checking)}
+    given = names(value, "{ n = 10, v6 = 56 }")
     if "n" not in given:
         raise InvalidValue("has to say n, the number of sessions")
     good = {}
     for name, setting in sorted(given.items()):
         if name not in _BITS:
             raise InvalidValue(f"{describe(name)} is unknown, it has n, v4 and v6")
-        good["per_source" if name == "n" else name] = integer(1, _BITS[name])(setting, checking)
+        try:
+            good["per_source" if name == "n" else name] = integer(1, _BITS[name])(setting, checking)
+        except InvalidValue as error:
+            checking.invalid(error, "accept", "per_source", name)
     return good
 
 
@@ -281,10 +288,14 @@ _ACCEPT: dict[str, Callable[[Any, Checking], Any]] = {
 }
 
 
-def check_clients(accept: Accept, table: Sequence[Descriptor], checking: Checking) -> None:
-    """Check that the rules fit the listening sockets, which have clients with addresses, or with users."""
-    unix = next((spec.describe() for spec in table if spec.kind != "tcp"), "")
-    has_tcp = any(spec.kind == "tcp" for spec in table)
+def check_clients(accept: Accept, given: object, sockets: Sequence[Descriptor], checking: Checking) -> None:
+    """Check that the rules fit the listening sockets, which have clients with addresses, or with users.
+
+    `given` is the value as it is written, None for one of `_DEFAULT`.
+    """
+    rules = table(given) or {}
+    unix = next((spec.describe() for spec in sockets if spec.kind != "tcp"), "")
+    has_tcp = any(spec.kind == "tcp" for spec in sockets)
     wrong = {
         "trap": accept.trap and f"denies addresses, and clients of {unix} have none",
         "defer_accept": accept.defer_accept and f"is an option of TCP: the kernel cannot hold back clients of {unix}",
@@ -294,12 +305,16 @@ def check_clients(accept: Accept, table: Sequence[Descriptor], checking: Checkin
         if unix and text:
             checking.problem(text, "accept", name)
     for name in ("only_from", "no_access"):
-        for number, (text, id) in enumerate(getattr(accept, name) or (), 1):
+        entries = getattr(accept, name) or ()
+        # the entries that are wrong are not among them
+        is_complete = len(entries) == len(written) if isinstance(written := rules.get(name), list) else False
+        for number, (text, id) in enumerate(entries, 1):
+            place = ("accept", name, number) if is_complete else ("accept", name)
             if id == NETWORK and not has_tcp:
-                checking.problem(f"{text!r} is an address, and {unix} has users as clients", "accept", name, number)
+                checking.problem(f"{text!r} is an address, and {unix} has users as clients", *place)
             if id != NETWORK and not unix:
                 why = f"and no socket in fd is a Unix socket; for a host write its address, {_NO_LOOKUP}"
-                checking.problem(f"{text!r} is a user or a group, {why}", "accept", name, number)
+                checking.problem(f"{text!r} is a user or a group, {why}", *place)
     _check_all_are_named(accept.only_from, has_tcp, unix, checking)
 
 

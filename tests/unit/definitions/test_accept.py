@@ -166,3 +166,30 @@ def test_options_of_all_sockets(files: Files) -> None:
     assert (first.interface, first.defer_accept) == ("eth0", 60.0)
     assert (second.interface, second.defer_accept) == ("eth1", 3.0)
     check_round_trip(files, text)
+
+
+def test_the_place_of_an_entry_is_told_where_it_is_known(files: Files) -> None:
+    text = f'x = {{ exec = "/x", fd = {{ {TCP} }}, accept = {{\n only_from = {{ "10.0.0.0/99", "@daemon" }} }} }}'
+    wrong, unfit = files.problems(text)
+    assert "only_from[1]: '99' is not the length" in wrong
+    assert "only_from: '@daemon' is a user or a group" in unfit
+
+
+def test_the_bits_of_a_source_are_named(files: Files) -> None:
+    rules = "per_source = { n = 3, v4 = 33, v6 = 129 }"
+    first, second = files.problems(f'x = {{ exec = "/x", fd = {{ {TCP} }}, accept = {{ {rules} }} }}')
+    assert "accept.per_source.v4: 33 is out of range, from 1 to 32" in first
+    assert "accept.per_source.v6: 129 is out of range, from 1 to 128" in second
+
+
+def test_defaults_of_others_do_not_hold_for_sessions(files: Files) -> None:
+    default = '_DEFAULT = { stdout = log(), stderr = log(), kill_mode = "group", reload_signal = "HUP" }\n'
+    both = f'other = {{ exec = "/x" }}\nx = {{ exec = "/x", fd = {{ {TCP} }}, accept = ACCEPT }}'
+    services = files.load(default + both.replace("ACCEPT", "true")).services
+    assert (services["other"].stdout.kind, services["other"].kill_mode) == ("log", "group")
+    assert (services["x"].stdout.path, services["x"].stderr.kind) == ("/dev/null", "log")
+    assert (services["x"].kill_mode, services["x"].reload_signal) == ("all", None)
+    at_three = files.load(default + both.replace("ACCEPT", "{ descriptor = 3 }")).services["x"]
+    assert at_three.stdout.kind == "log"
+    [problem] = files.problems(f'x = {{ exec = "/x", fd = {{ {TCP} }}, accept = true, stdout = log() }}')
+    assert "stdout: does not go with accept" in problem

@@ -125,7 +125,7 @@ GOOD: list[tuple[str, str, object]] = [
 ]
 
 BAD: list[tuple[str, str]] = [
-    ("accept = 1", "accept: has to be a table with names, like { max = 100 }, not 1"),
+    ("accept = 1", "accept: has to be true, or a table with names, like { max = 100 }, not 1"),
     ("accept = { mx = 1 }", "accept.mx: unknown, did you mean 'max'?"),
     ("accept = { max = 0 }", "accept.max: 0 is out of range, from 1 to 16384"),
     ("accept = { descriptor = 1 }", "accept.descriptor: has to be 0, the connection is descriptors 0 and 1, or 3"),

@@ -132,6 +132,15 @@ def test_a_check_is_a_program_too(files: Files) -> None:
     assert found == "a.lua:1: web: check: '/nowhere/check' does not exist"
 
 
+@pytest.mark.parametrize("more", ["", 'chroot = "/srv",'])
+def test_banners_are_files_of_the_host(files: Files, more: str) -> None:
+    files.write("Sorry\n", "sorry")
+    rules = f'banner = "/nowhere/hello", banner_refused = "{files.folder}/sorry"'
+    listener = 'fd = { tcp("127.0.0.1", 7) }'
+    (found,) = notices(files.write(f'web = {{ exec = "/bin/true", {more} {listener}, accept = {{ {rules} }} }}'))
+    assert found == "a.lua:1: web: accept.banner: '/nowhere/hello' does not exist"
+
+
 def test_programs_of_another_root_are_not_looked_for(files: Files) -> None:
     assert notices(files.write('web = { exec = "/nowhere/x", chroot = "/srv" }')) == []
 
