@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -38,7 +39,7 @@ from supervisor.process.launch_plan import is_spared
 from supervisor.state.state import Record, State, StateError, read_state
 from supervisor.systemd.reports import Systemd, SystemdStore
 from supervisor.systemd.scope import Scope, can_have_scope, scope_name
-from supervisor.takeover.after_exec import numbers
+from supervisor.takeover.records import numbers
 from supervisor.takeover.reexec import Reexec
 
 
@@ -83,7 +84,7 @@ class Boot:
             self._give_up(EXIT_FAILED)
         except Exception as error:
             if is_shortage(error):
-                log.error("cannot start now: %s", error)
+                log.error("cannot start now: %s%s", error, NOFILE if getattr(error, "errno", 0) == errno.EMFILE else "")
                 self._give_up(EXIT_FAILED)
                 return
             # half a supervisor is worse than none, and its parent notices an exit
@@ -290,6 +291,9 @@ def _join_keyring() -> bool:
         log.warning("cannot make a session keyring: %s; services share the one spawnd was started with", error.strerror)
         return False
     return True
+
+
+NOFILE = "; raise the limit of open files (`LimitNOFILE=` in its unit, `ulimit -n` in a shell)"
 
 
 def _show_as(title: str) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.daemon import Daemon, command_name, wait_until
+import pytest
+
+from tests.daemon import BIN, Daemon, command_name, wait_until
 from tests.integration.conftest import Start
 from tests.integration.modules import NOTE, module, notes
 from tests.integration.processes import alive, links
@@ -60,6 +64,17 @@ def with_one_descriptor(daemon: Daemon) -> Iterator[None]:
         yield
     finally:
         resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.parametrize("limit", [20, 32])
+def test_a_start_with_too_few_descriptors_names_the_limit(folder: Path, limit: int) -> None:
+    (folder / "a.lua").write_text('s = { exec = "/bin/sleep", arg = { "100000" } }')
+    command = [BIN / "spawnd", "--config", folder / "a.lua", "--runtime-dir", folder / "run"]
+    both = f"ulimit -n {limit}; exec " + shlex.join(map(str, command))
+    ended = subprocess.run(["/bin/sh", "-c", both], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "; raise the limit of open files" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_stop_function_that_cannot_be_called_is_called_by_the_next_stop(spawnd: Start, folder: Path) -> None:
