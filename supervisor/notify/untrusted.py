@@ -273,7 +273,10 @@ class LocalFileSystems:
         self._look()
         if not name:
             return self._have(*device_and_mount(fd))
-        return not self._automounts or os.path.join(target(fd), name) not in self._automounts
+        if name not in map(os.path.basename, self._automounts):
+            return True
+        self._read()  # a folder above may have been renamed, which the kernel does not report
+        return os.path.join(target(fd), name) not in self._automounts
 
     def others(self, fds: Iterable[int]) -> set[int]:
         """Return those of the descriptors that are files of other file systems. Raises OSError."""

@@ -179,6 +179,26 @@ def test_files_of_file_systems_that_are_not_mounted_here_are_not_kept(file_syste
     assert not file_systems.have_all([ours, Seen("/x", device=(0, 9999), mount=1 << 40)])
 
 
+@needs_root
+def test_an_automount_is_known_after_a_folder_above_it_was_renamed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_systems: LocalFileSystems
+) -> None:
+    """The kernel reports no change of the table of mounts then. A tmpfs stands for an automounter's."""
+    monkeypatch.setattr(untrusted, "_AUTOMOUNT", "tmpfs")
+    (tmp_path / "above" / "point").mkdir(parents=True)
+
+    def look() -> list[bool]:
+        unshare(CLONE_NEWNS)
+        mount("", "/", flags=MS_PRIVATE | MS_REC)
+        mount("test", str(tmp_path / "above" / "point"), "tmpfs")
+        fd = os.open(tmp_path / "above", os.O_PATH | os.O_DIRECTORY)
+        before = file_systems.have(fd, "point")
+        (tmp_path / "above").rename(tmp_path / "moved")
+        return [before, file_systems.have(fd, "point"), file_systems.have(fd, "another")]
+
+    assert in_child(look) == [False, False, True]
+
+
 def test_the_table_of_mounts_is_read_once(monkeypatch: pytest.MonkeyPatch, file_systems: LocalFileSystems) -> None:
     """A host may have thousands of mounts, and a service may send a thousand messages."""
     reads: list[LocalFileSystems] = []
