@@ -12,6 +12,7 @@ import pytest
 
 from tests.accessory import AccessoryDaemon, accessory_daemon
 from tests.daemon import Daemon
+from tests.integration.versions import installed
 
 Start = Callable[..., Daemon]
 D = TypeVar("D", bound=Daemon)
@@ -66,6 +67,15 @@ def spawnd(folder: Path) -> Iterator[Start]:
             return daemon
 
         yield start
+
+
+@pytest.fixture
+def version(folder: Path) -> Iterator[Start]:
+    """`version(definitions, …)` starts a daemon of a version that can be exchanged in its folder."""
+    with ExitStack() as stack:
+        yield lambda definitions, *options, **keys: stack.enter_context(
+            installed(folder, definitions, *options, **keys)
+        )
 
 
 @pytest.fixture(scope="module")

@@ -7,38 +7,28 @@ import signal
 import socket
 import subprocess
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.daemon import Daemon, call, children, process_state, wait_until
+from tests.daemon import Daemon, children, process_state, wait_until
 from tests.integration.conftest import Start, shared, telling
-from tests.namespaces import count_links, count_mounts, names, run, swept
+from tests.integration.netns import HOST, INNER, OWN, Make, ask, definition, inode, new_name, state
+from tests.namespaces import count_links, count_mounts, names, run
 from tests.unit.process.requirements import needs_ip, needs_root
 
 pytestmark = [needs_root, needs_ip]
 
-HOST, INNER, NETWORK = "10.214.7.1", "10.214.7.2", "10.214.7.0/24"
-OWN_HOST, OWN_INNER, OWN_NETWORK = "10.214.8.1", "10.214.8.2", "10.214.8.0/24"
-LONG, LONG_INNER = ".with-a-long-name", "10.214.9.2"
+OWN_HOST, OWN_INNER, OWN_NETWORK = (f"10.215.{OWN}.{end}" for end in ("1", "2", "0/24"))
+LONG, LONG_INNER = ".with-a-long-name", f"10.216.{OWN}.2"
 SETTING = 'setup = false, sysctl = { ["net.ipv4.ip_forward"] = 1 }'
-Make = Callable[[str, str], str]
 
 
 @pytest.fixture
 def name() -> Iterator[str]:
     with new_name() as found:
-        yield found
-
-
-@contextmanager
-def new_name() -> Iterator[str]:
-    found = f"ni{os.getpid() % 100000}{uuid.uuid4().hex[:5]}"
-    with swept(found):
         yield found
 
 
@@ -64,31 +54,6 @@ def standing(of_all: Daemon) -> Iterator[Daemon]:
 @pytest.fixture
 def own(standing: Daemon) -> str:
     return min(standing.services(), key=len).removeprefix("netns@")
-
-
-def definition(name: str, more: str = "setup = false", inner: str = INNER, host: str = HOST) -> str:
-    addresses = f'addresses = "{inner}/24", host_addresses = "{host}/24", gateway = "{host}"'
-    return f"netns.{name} = {{ {addresses}, {more} }}\n"
-
-
-def inode(name: str) -> int:
-    return os.stat(f"/run/netns/{name}").st_ino
-
-
-def reach(port: int, address: str = INNER) -> None:
-    socket.create_connection((address, port), 10).close()
-
-
-def state(daemon: Daemon, name: str) -> dict[str, Any]:
-    return ask(daemon, name, "GetState")
-
-
-def ask(daemon: Daemon, name: str, method: str) -> dict[str, Any]:
-    """Return the reply of a worker, as `spawnctl call` prints it."""
-    result = call(daemon.socket, "Call", name=f"netns@{name}", method=method, parameters={})
-    assert "parameters" in result, result
-    found: dict[str, Any] = result["parameters"]["reply"]
-    return found
 
 
 def says(daemon: Daemon, name: str) -> str:
@@ -192,28 +157,30 @@ def test_a_reload_that_fails_leaves_what_there_was(spawnd: Start, name: str, scr
     [
         ("link del @", "link @"),
         ("link set @ down", "link @ up"),
-        (f"addr del {OWN_HOST}/24 dev @", f"host address {OWN_HOST}/24"),
+        ("addr del HOST/24 dev @", "host address HOST/24"),
         ("-n @ link set net0 down", "net0 up"),
         ("-n @ link set lo down", "loopback up"),
-        (f"-n @ addr del {OWN_INNER}/24 dev net0", f"address {OWN_INNER}/24"),
-        ("-n @ route del default", f"route 0.0.0.0/0 via {OWN_HOST}"),
+        ("-n @ addr del INNER/24 dev net0", "address INNER/24"),
+        ("-n @ route del default", "route 0.0.0.0/0 via HOST"),
         ("netns del @", "the name of the network namespace"),
-        (f"route del {OWN_NETWORK} dev @", f"host connected route {OWN_NETWORK}"),
-        (f"route del local {OWN_HOST} dev @ table local", f"host local route {OWN_HOST}/32"),
-        (f"-n @ route del {OWN_NETWORK} dev net0", f"connected route {OWN_NETWORK}"),
-        (f"-n @ route del local {OWN_INNER} dev net0 table local", f"local route {OWN_INNER}/32"),
-        ("-n @ route flush dev net0", f"connected route {OWN_NETWORK}"),
+        ("route del NETWORK dev @", "host connected route NETWORK"),
+        ("route del local HOST dev @ table local", "host local route HOST/32"),
+        ("-n @ route del NETWORK dev net0", "connected route NETWORK"),
+        ("-n @ route del local INNER dev net0 table local", "local route INNER/32"),
+        ("-n @ route flush dev net0", "connected route NETWORK"),
     ],
 )
 def test_what_was_taken_away_is_put_right(standing: Daemon, own: str, command: str, missing: str) -> None:
+    for word, text in {"@": own, "HOST": OWN_HOST, "INNER": OWN_INNER, "NETWORK": OWN_NETWORK}.items():
+        command, missing = command.replace(word, text), missing.replace(word, text)
     pid, before = standing.wait_running(f"netns@{own}"), inode(own)
     earlier = len(repairs(standing, own))
-    run("ip", *command.replace("@", own).split())
+    run("ip", *command.split())
     wait_until(lambda: len(repairs(standing, own)) > earlier, "the repair")
     wait_until(lambda: state(standing, own)["missing"] == [], "all there")
     assert (inode(own), standing.pid_of(f"netns@{own}")) == (before, pid)
     found = repairs(standing, own)
-    assert missing.replace("@", own) in found[earlier]["missing"], found[earlier:]
+    assert missing in found[earlier]["missing"], found[earlier:]
     times = ask(standing, own, "GetRepairs")["repaired"]
     wait_until(lambda: f"put right {times} times" in says(standing, own), f"{times} repairs in the status")
     assert "put right: " in standing.log()
@@ -265,22 +232,6 @@ def test_a_new_link_is_set_up_by_the_script(spawnd: Start, name: str, script: st
     wait_until(lambda: runs(folder) == 2, "the script on the new link")
 
 
-def test_a_killed_worker_disturbs_nothing(spawnd: Start, name: str) -> None:
-    keys = f'exec = "/bin/sleep", arg = {{ 1000 }}, netns = "{name}", fd = {{ tcp("{INNER}", 7101) }}'
-    daemon = spawnd(definition(name) + f"inside = {{ {keys} }}\n")
-    service = daemon.wait_running("inside")
-    pid = daemon.wait_running(f"netns@{name}")
-    before, link = inode(name), run("ip", "-o", "link", "show", name).split(":")[0]
-    with socket.create_connection((INNER, 7101), 10):
-        for _ in range(3):
-            os.kill(pid, signal.SIGKILL)
-            pid = daemon.wait_running(f"netns@{name}", pid)
-        assert inode(name) == before
-        assert run("ip", "-o", "link", "show", name).split(":")[0] == link
-    assert daemon.pid_of("inside") == service
-    reach(7101)
-
-
 def test_it_outlives_spawnd(spawnd: Start, name: str) -> None:
     daemon = spawnd(definition(name))
     pid = daemon.wait_running(f"netns@{name}")
@@ -303,87 +254,12 @@ def test_it_outlives_spawnd(spawnd: Start, name: str) -> None:
 def test_a_changed_definition_is_carried_out_in_place(spawnd: Start, name: str) -> None:
     daemon = spawnd(definition(name))
     daemon.wait_running(f"netns@{name}")
-    before = inode(name)
-    daemon.definitions.write_text(definition(name).replace(f'"{INNER}/24"', '{ "10.214.7.3/24" }'))
+    before, other = inode(name), f"10.214.{OWN}.3"
+    daemon.definitions.write_text(definition(name).replace(f'"{INNER}/24"', f'{{ "{other}/24" }}'))
     assert daemon.ctl("apply").returncode == 0
-    wait_until(lambda: state(daemon, name)["inside"]["addresses"][0] == "10.214.7.3/24", "the other address")
+    wait_until(lambda: state(daemon, name)["inside"]["addresses"][0] == f"{other}/24", "the other address")
     assert f"{INNER}/24" not in state(daemon, name)["inside"]["addresses"]
     assert inode(name) == before
-
-
-def services(name: str) -> str:
-    shell = "cat /etc/resolv.conf; exec sleep 1000"
-    return f"""
-inside = {{ exec = "/bin/sh", arg = {{ "-c", "{shell}" }}, netns = "{name}", stdout = log(),
-  fd = {{ tcp("{INNER}", 7102), tcp("127.0.0.1", 7103, {{ netns = false }}) }} }}
-outside = {{ exec = "/bin/sleep", arg = {{ 1000 }}, fd = {{ tcp("{INNER}", 7104, {{ netns = "{name}" }}) }} }}
-"""
-
-
-def test_services_inside_and_sockets_of_others(spawnd: Start, name: str) -> None:
-    daemon = spawnd(services(name) + definition(name, 'setup = false, dns = "192.0.2.53"'))
-    inside, outside = daemon.wait_running("inside"), daemon.wait_running("outside")
-    reach(7102)
-    reach(7104)
-    reach(7103, "127.0.0.1")
-    assert os.stat(f"/proc/{inside}/ns/net").st_ino == inode(name)
-    assert os.stat(f"/proc/{outside}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino
-    daemon.wait_log("inside: nameserver 192.0.2.53")
-    assert "192.0.2.53" not in Path("/etc/resolv.conf").read_text()
-
-
-def freeze(worker: int) -> None:
-    """Stop a worker, and wait for what it has under way: a task that looks just then goes on by itself."""
-    os.kill(worker, signal.SIGSTOP)
-    wait_until(lambda: process_state(worker) == "T", "the worker to be stopped")
-    wait_until(lambda: all(process_state(child) in ("", "Z") for child in children(worker)), "the end of its tasks")
-
-
-def test_a_namespace_made_anew_has_its_sockets_opened_again(spawnd: Start, name: str) -> None:
-    daemon = spawnd(services(name) + definition(name))
-    inside, outside = daemon.wait_running("inside"), daemon.wait_running("outside")
-    before = inode(name)
-    assert daemon.ctl("restart", f"netns@{name}").returncode == 0
-    assert (daemon.pid_of("inside"), daemon.pid_of("outside"), inode(name)) == (inside, outside, before)
-    assert daemon.ctl("stop", f"netns@{name}").returncode == 1, "others need it"
-    worker = daemon.wait_running(f"netns@{name}")
-    freeze(worker)  # or it would put right what is taken away
-    run("ip", "link", "del", name)
-    run("ip", "netns", "del", name)
-    os.kill(worker, signal.SIGKILL)
-    inside, outside = daemon.wait_running("inside", inside), daemon.wait_running("outside", outside)
-    assert os.stat(f"/proc/{inside}/ns/net").st_ino == inode(name)
-    reach(7102)
-    reach(7104)
-    assert "was recreated" in daemon.ctl("why", "inside").stdout
-    assert daemon.ctl("stop", "--cascade", f"netns@{name}").returncode == 0
-    assert (names(name), daemon.state("inside")) == ([], "stopped")
-
-
-def test_a_namespace_that_somebody_has_put_in_its_place(spawnd: Start, name: str) -> None:
-    daemon = spawnd(services(name) + definition(name))
-    inside, outside, pid = daemon.wait_running("inside"), daemon.wait_running("outside"), daemon.pid_of(f"netns@{name}")
-    assert pid is not None
-    before = inode(name)
-    freeze(pid)
-    run("ip", "netns", "del", name)
-    run("ip", "netns", "add", name)
-    os.kill(pid, signal.SIGCONT)
-    inside, outside = daemon.wait_running("inside", inside), daemon.wait_running("outside", outside)
-    assert inode(name) != before
-    assert os.stat(f"/proc/{inside}/ns/net").st_ino == inode(name)
-    assert daemon.pid_of(f"netns@{name}") == pid
-    reach(7102)
-    reach(7104)
-
-
-def test_a_new_service_in_a_new_namespace_comes_by_apply(spawnd: Start, name: str) -> None:
-    daemon = spawnd('one = { exec = "/bin/sleep", arg = { 1000 } }\n')
-    daemon.definitions.write_text(services(name) + definition(name))
-    result = daemon.ctl("apply")
-    assert result.returncode == 0, result.stderr
-    daemon.wait_running("inside")
-    reach(7102)
 
 
 def test_starts_that_fail_leave_nothing(spawnd: Start, name: str, script: str, program: Make, folder: Path) -> None:
@@ -522,17 +398,3 @@ def test_what_the_script_has_started_outlives_the_worker_and_not_the_namespace(
     assert process_state(sleeper) == "S"
     assert daemon.ctl("stop", f"netns@{name}").returncode == 0
     wait_until(lambda: process_state(sleeper) in ("", "Z"), "the end of what the script has started")
-
-
-def test_what_a_service_has_in_the_namespace_is_its_own(spawnd: Start, name: str) -> None:
-    """A service that enters the namespace by itself is a child of spawnd's in there, as what a script has left is."""
-    service = f'exec = "/sbin/ip", arg = {{ "netns", "exec", "{name}", "/bin/sleep", "1000" }}, user = "root"'
-    one, two = (f'{key} = {{ {service}, status = "stop"' for key in ("one", "two"))
-    daemon = spawnd(f'{definition(name)}{one} }}\n{two}, kill_mode = "process" }}\n')
-    daemon.wait_running(f"netns@{name}")
-    assert daemon.ctl("start", "one", "two").returncode == 0
-    pids = [daemon.wait_running("one"), daemon.wait_running("two")]
-    for pid in pids:
-        wait_until(lambda: os.stat(f"/proc/{pid}/ns/net").st_ino == inode(name), "the service in the namespace")  # noqa: B023
-    assert daemon.ctl("stop", f"netns@{name}").returncode == 0
-    assert [daemon.pid_of("one"), daemon.pid_of("two")] == pids

@@ -15,6 +15,7 @@ from supervisor.control.core import Core
 from supervisor.control.server import Server
 from supervisor.control.verbs import METHODS
 from supervisor.definitions.service import Service, Settings
+from supervisor.lifecycle.life import State
 from supervisor.loop.loop import Loop
 from supervisor.varlink.connection import Connection
 from supervisor.varlink.pending_call import PendingCall
@@ -227,3 +228,12 @@ def encode_oneway(method: str, /, **parameters: object) -> bytes:
 def encode_call(method: str, parameters: Mapping[str, object], **flags: bool) -> bytes:
     message = {"method": method, "parameters": parameters, **flags}
     return json.dumps(message).encode() + b"\0"
+
+
+def in_a_row(bench: Bench) -> Bench:
+    """web needs app, which needs db, and all run; idle needs db as well, and does not."""
+    needs = {"app": "db", "web": "app", "idle": "db"}
+    core = bench.define(Service("db"), *(Service(name, depends=(other,)) for name, other in needs.items()))
+    core.start(["web"])
+    bench.run_until(lambda: core.units["web"].life.state is State.RUNNING)
+    return bench

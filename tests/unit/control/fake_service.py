@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from tests.unit.control.bench import Bench
+from tests.unit.control.bench import Bench, Client, encode_call
 
 
 class FakeService:
@@ -96,3 +97,22 @@ class Peer:
             pass
         self.ended = True
         return False
+
+
+MakeService = Callable[..., FakeService]
+
+
+def ask(bench: Bench, method: str = "a.b.Do", more: bool = False, oneway: bool = False, **parameters: object) -> Client:
+    """Have `web` called."""
+    client = bench.connect()
+    flags = {"more": more} if more else {"oneway": oneway} if oneway else {}
+    client.send(encode_call("io.spawnd.Call", {"name": "web", "method": method} | parameters, **flags))
+    return client
+
+
+def asked(bench: Bench, service: FakeService, **parameters: Any) -> tuple[Client, Peer]:
+    """Have `web` called, and take the call."""
+    client = ask(bench, **parameters)
+    peer = service.accept()
+    peer.call()
+    return client, peer

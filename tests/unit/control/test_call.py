@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,59 +18,14 @@ from supervisor.lifecycle import machine
 from supervisor.lifecycle.life import State
 from supervisor.linux.peers import Credentials
 from supervisor.notify import safe_close
-from supervisor.varlink.channel import PATIENCE
 from supervisor.varlink.messages import MAX_REPLY, MAX_REQUEST, Call, Malformed, parse_reply
 from supervisor.varlink.pending_call import PendingCall
-from tests.unit.control.bench import Bench, Client, encode_call
-from tests.unit.control.fake_service import FakeService, Peer
+from tests.unit.control.bench import Bench, encode_call
+from tests.unit.control.fake_service import MakeService, ask, asked
 from tests.unit.control.test_introspection import SPAWND
 from tests.unit.varlink.lingering import lingering, pass_on
 
-MakeService = Callable[..., FakeService]
 INFO = {"vendor": "", "product": "", "version": "", "url": ""}
-
-
-@pytest.fixture
-def path(folder: str) -> Iterator[str]:
-    """Where the service is to listen; removed in the end."""
-    path = os.path.join(folder, "web")
-    yield path
-    if os.path.exists(path):
-        os.unlink(path)
-
-
-@pytest.fixture
-def service(bench: Bench, path: str) -> Iterator[MakeService]:
-    """Have `web` listen on its control socket, in state running; `mute` has none."""
-    control = Descriptor("stream", name="control", path=path)
-    bench.define(Service("web", control=True, fd=(control,)), Service("mute"))
-    made = []
-
-    def make(backlog: int = 16) -> FakeService:
-        bench.core.start(["web"])
-        bench.run_until(lambda: bench.core.units["web"].life.state is State.RUNNING)
-        made.append(FakeService(bench, path, backlog))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-def ask(bench: Bench, method: str = "a.b.Do", more: bool = False, oneway: bool = False, **parameters: object) -> Client:
-    """Have `web` called."""
-    client = bench.connect()
-    flags = {"more": more} if more else {"oneway": oneway} if oneway else {}
-    client.send(encode_call("io.spawnd.Call", {"name": "web", "method": method} | parameters, **flags))
-    return client
-
-
-def asked(bench: Bench, service: FakeService, **parameters: Any) -> tuple[Client, Peer]:
-    """Have `web` called, and take the call."""
-    client = ask(bench, **parameters)
-    peer = service.accept()
-    peer.call()
-    return client, peer
 
 
 def test_what_is_called_is_answered(bench: Bench, service: MakeService) -> None:
@@ -366,76 +321,6 @@ def test_a_call_without_a_reply(bench: Bench, service: MakeService) -> None:
     peer.wait_closed()
     client.call("io.spawnd.GetVersion")
     assert "version" in client.reply()["parameters"]
-
-
-# streams
-
-
-def test_more_replies(bench: Bench, service: MakeService) -> None:
-    web = service()
-    client = ask(bench, more=True, timeout=5)
-    peer = web.accept()
-    assert peer.call()["more"] is True
-    for number in range(3):
-        peer.reply({"n": number}, continues=True)
-        assert client.reply() == {"parameters": {"reply": {"n": number}}, "continues": True}
-        bench.advance(1000)  # an event may take its time
-    peer.reply({"n": 3})
-    assert client.reply() == {"parameters": {"reply": {"n": 3}}}
-
-
-def test_many_replies_at_once(bench: Bench, service: MakeService) -> None:
-    client, peer = asked(bench, service(), more=True)
-    peer.send(b'{"parameters":{},"continues":true}\0' * 5000 + b'{"error":"a.b.End"}\0')
-    for _ in range(5000):
-        assert client.reply()["continues"] is True
-    assert client.reply()["parameters"]["error"] == "a.b.End"
-
-
-def test_the_first_of_more_replies_has_a_time_limit(bench: Bench, service: MakeService) -> None:
-    client, _peer = asked(bench, service(), more=True)
-    bench.advance(11)
-    assert client.reply()["error"] == "io.spawnd.TimedOut"
-
-
-def test_the_rest_of_a_reply_is_awaited_for_a_while(bench: Bench, service: MakeService) -> None:
-    client, peer = asked(bench, service(), more=True)
-    peer.send(b'{"continues":true}\0{"param')
-    assert client.reply()["continues"] is True
-    bench.settle()
-    bench.advance(PATIENCE - 1)
-    peer.send(b"e")  # who dribbles is not waited for any longer
-    bench.settle()
-    assert client.is_silent()
-    bench.advance(2)
-    assert client.reply()["error"] == "io.spawnd.TimedOut"
-
-
-def test_a_stream_that_breaks_off(bench: Bench, service: MakeService) -> None:
-    client, peer = asked(bench, service(), more=True)
-    peer.reply({}, continues=True)
-    peer.sock.close()
-    assert client.reply()["continues"] is True
-    assert client.reply()["error"] == "io.spawnd.ConnectionLost"
-
-
-def test_a_stream_goes_no_faster_than_its_reader(bench: Bench, service: MakeService) -> None:
-    client, peer = asked(bench, service(), more=True)
-    line = json.dumps({"parameters": {"text": "x" * 10_000}, "continues": True}).encode() + b"\0"
-    sent = idle = 0
-    while idle < 3:
-        now = peer.send_nowait(line)
-        sent += now
-        idle = 0 if now else idle + 1
-        bench.settle()
-    assert sent < 3 << 20
-    assert sum(connection._held[1] for connection in bench.server._clients) < 1 << 18
-    received = sent // len(line)
-    assert sent % len(line) == 0 or received > 10
-    for _ in range(received):
-        assert client.reply()["continues"] is True
-    peer.sock.close()
-    assert client.reply()["error"] == "io.spawnd.ConnectionLost"
 
 
 def test_a_call_is_refused_where_too_many_closes_hang(

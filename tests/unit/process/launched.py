@@ -71,6 +71,25 @@ def service(**changes: Any) -> Service:
     return Service("test", **changes)
 
 
+def launch_of(
+    service: Service, argv: tuple[str, ...], output: int, error: int, is_worker: bool, **changes: Any
+) -> Launch:
+    """Return the launch of a service whose output goes to one descriptor; `changes` are fields of it."""
+    fields: dict[str, Any] = {
+        "argv": argv,
+        "env": service.env,
+        "env_files": service.env_file,
+        "service": service,
+        "stdio": ("/dev/null", output, output),
+        "error_fd": error,
+        "nofile_soft": 1024,
+        "is_root": os.geteuid() == 0,
+        "rights": rights_of(service),
+        "worker": is_worker,
+    }
+    return Launch(**(fields | changes))
+
+
 def start(
     service: Service,
     argv: tuple[str, ...],
@@ -89,19 +108,7 @@ def start(
     ours.send(b"\n")  # it may go on as soon as it is set up
     error_r, error_w = ours.detach(), theirs.detach()
     output_r, output_w = os.pipe2(os.O_CLOEXEC)
-    fields: dict[str, Any] = {
-        "argv": argv,
-        "env": service.env,
-        "env_files": service.env_file,
-        "service": service,
-        "stdio": ("/dev/null", output_w, output_w),
-        "error_fd": error_w,
-        "nofile_soft": 1024,
-        "is_root": os.geteuid() == 0,
-        "rights": rights_of(service),
-        "worker": load is not None,
-    }
-    launch = Launch(**(fields | changes))
+    launch = launch_of(service, argv, output_w, error_w, is_worker=load is not None, **changes)
 
     def become() -> None:
         if before is not None:

@@ -323,6 +323,42 @@ def test_what_another_version_says_is_an_error(world: World, record: dict[str, A
         world.again(record)
 
 
+SERVICE_BEFORE = Service(
+    "web", file="/etc/spawnd/services.d/web.lua", line=3, exec="/bin/web",
+    fd=(SPEC, Descriptor("tcp", host="127.0.0.1")), stdout=LOG, fdstore_max=9, env={"A": "b"}, backoff=Backoff(max=9.0),
+    functions=("start",), source_digest="0123",
+)  # fmt: skip
+LIFE_BEFORE = Life(
+    State.STOPPING, 5.5, "stop requested", Cause.STOP, "other", "detail", 7.5, 8.5, 4.5, 1.5, 2.5, 3.5, Step.READY,
+    Then.START, killed=True, set_up=True, final=True, failures=3, restarts=2, starts=9,
+)  # fmt: skip
+ENDED_BEFORE = Ended(signum=9, signal="KILL", core=True, out_of_memory=True, function="start", cause="why")
+ATTRIBUTES_BEFORE = {
+    "call_ended": None,  # of a later version, as is the next one
+    "check_output": ("one", "two"),
+    "disconnected": "2 clients",
+    "ended": ENDED_BEFORE,
+    "ended_clean": False,
+    "first_started": 0,
+    "flushed": 0,
+    "frozen": None,
+    "has_lost_children": False,
+    "idle": None,
+    "says_busy": False,
+    "internal": False,
+    "is_sought": False,
+    "last_call": "",
+    "last_exit": "killed by KILL",
+    "leftover_pids": {10: 99, 11: 98},
+    "mark": "0123abcd",
+    "notify_path": "/run/spawnd/notify/web.x/s",
+    "oom_kills": 2,
+    "removed": True,
+    "stale": "",
+    "status_text": "ü\n",
+}
+
+
 def test_what_the_version_before_has_written_is_read(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Names that are saved never change.  `state_before.jsonl` was written when most were those of attributes."""
     monkeypatch.setattr(state_module, "_boot", lambda: "BOOT")
@@ -330,52 +366,21 @@ def test_what_the_version_before_has_written_is_read(world: World, monkeypatch: 
     os.dup2(world.open(), FD_BEFORE, inheritable=False)
     state = read_state(BEFORE.read_bytes())
     assert (state.damaged, state.ending, state.written, state.sources) == (0, True, 1234, {"0123": "return {}"})
-    tcp = Descriptor("tcp", host="127.0.0.1")
-    service = Service(
-        "web", file="/etc/spawnd/services.d/web.lua", line=3, exec="/bin/web", fd=(SPEC, tcp), stdout=LOG,
-        fdstore_max=9, env={"A": "b"}, backoff=Backoff(max=9.0), functions=("start",), source_digest="0123",
-    )  # fmt: skip
     found = SharedValues().service(state.services["web"])
-    assert found == service
+    assert found == SERVICE_BEFORE
     streams = state.units["web"].pop("streams")
     assert [fd for fd, _identity in streams] == [FD_BEFORE] * 3
     unit, _ = world.again(state.units["web"], found)
-    assert unit.life == Life(
-        State.STOPPING, 5.5, "stop requested", Cause.STOP, "other", "detail", 7.5, 8.5, 4.5, 1.5, 2.5, 3.5, Step.READY,
-        Then.START, killed=True, set_up=True, final=True, failures=3, restarts=2, starts=9,
-    )  # fmt: skip
-    assert unit.ended == Ended(signum=9, signal="KILL", core=True, out_of_memory=True, function="start", cause="why")
-    assert {field.attribute: getattr(unit, field.attribute) for field in FIELDS} == {
-        "call_ended": None,  # of a later version, as is the next one
-        "check_output": ("one", "two"),
-        "disconnected": "2 clients",
-        "ended": unit.ended,
-        "ended_clean": False,
-        "first_started": 0,
-        "flushed": 0,
-        "frozen": None,
-        "has_lost_children": False,
-        "idle": None,
-        "says_busy": False,
-        "internal": False,
-        "is_sought": False,
-        "last_call": "",
-        "last_exit": "killed by KILL",
-        "leftover_pids": {10: 99, 11: 98},
-        "mark": "0123abcd",
-        "notify_path": "/run/spawnd/notify/web.x/s",
-        "oom_kills": 2,
-        "removed": True,
-        "stale": "",
-        "status_text": "ü\n",
-    }
+    assert unit.life == LIFE_BEFORE
+    assert {field.attribute: getattr(unit, field.attribute) for field in FIELDS} == ATTRIBUTES_BEFORE
     assert unit.run == Run(4, Role.START, FD_BEFORE, FD_BEFORE, b"\xff{", 77, FD_BEFORE)
     assert unit.cgroup is not None
     assert unit.cgroup.path == "/sys/fs/cgroup/x/web"
     web = Opened(SPEC, FD_BEFORE, (1, 2))
+    tcp = SERVICE_BEFORE.fd[1]
     assert dict(unit.table) == {
         3: web, 4: Opened(tcp, FD_BEFORE, None, 40001), 1: Opened(LOG, FD_BEFORE, (3, 4))
     }  # fmt: skip
     assert unit.pending is not None
-    assert (unit.pending.service, unit.pending.opened) == (replace(service, nice=5), {3: web})
+    assert (unit.pending.service, unit.pending.opened) == (replace(SERVICE_BEFORE, nice=5), {3: web})
     assert [stored.name for stored in unit.store.stored()] == ["b"]

@@ -14,6 +14,8 @@ from workers.lua.released import Released
 from workers.reaper.options import Options
 from workers.reaper.reaper import Reaper
 
+QUIET = 0.3  # seconds: longer than anything that is pending may take
+
 
 class Script:
     """A script whose handler remembers what it was told, and ends at once or when `ends` says so."""
