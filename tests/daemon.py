@@ -18,30 +18,34 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from supervisor.linux.glance import read_file
+from tests import spawnctl
 
 T = TypeVar("T")
 # In a machine the processor is emulated, and a look takes time of the only one.
 IN_MACHINE = "MACHINE" in os.environ
 PATIENCE = 60.0  # seconds that a condition may take on a busy machine
-PAUSE = 0.05 if IN_MACHINE else 0.01  # seconds between two looks
+PAUSE = 0.05 if IN_MACHINE else 0.01  # seconds between the first two looks
+LONGEST_PAUSE = 0.05
 BIN = Path(sys.executable).parent
 
 
-def wait_until(condition: Callable[[], T], what: str, patience: float = PATIENCE, pause: float = PAUSE) -> T:
+def wait_until(condition: Callable[[], T], what: str, patience: float = PATIENCE, pause: float | None = None) -> T:
     """Wait until the condition is true and return what it said.  Raises TimeoutError naming `what`.
 
-    A pause is at least as long as the look before it: looks that run spawnctl would take a whole processor otherwise.
+    A look takes the time of spawnd as well.  So a pause, where none is given, is a tenth of the time so far, and each
+    is at least as long as the look before it.
     """
-    deadline = time.monotonic() + patience
+    start = time.monotonic()
     while True:
         begun = time.monotonic()
         result = condition()
         if result:
             return result
         now = time.monotonic()
-        if now > deadline:
+        if now > start + patience:
             raise TimeoutError(f"{what}: not within {patience:g} s")
-        time.sleep(max(pause, now - begun))
+        usual = max(PAUSE, min((now - start) / 10, LONGEST_PAUSE)) if pause is None else pause
+        time.sleep(max(usual, now - begun))
 
 
 class Daemon:
@@ -179,8 +183,8 @@ class Daemon:
     # the operator's side
 
     def ctl(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-        command = [str(BIN / "spawnctl"), "--socket", str(self.socket), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        """Run spawnctl, and return its exit status and output."""
+        return spawnctl.run(["--socket", str(self.socket), *arguments], timeout)
 
     def services(self) -> dict[str, dict[str, Any]]:
         """The rows of `List` by name, without what is built in: what `spawnctl list --json` prints."""

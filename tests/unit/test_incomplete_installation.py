@@ -44,7 +44,7 @@ def at(tmp_path: Path) -> Path:
 
 
 def install(at: Path) -> None:
-    shutil.copytree(spawn_supervisor.HERE, at, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(spawn_supervisor.HERE, at)
 
 
 def run(program: str, at: Path, arguments: tuple[str, ...], *options: str) -> tuple[int, str]:

@@ -170,6 +170,14 @@ class Client:
         value: dict[str, Any] = json.loads(message)
         return value
 
+    def replies(self, count: int) -> list[dict[str, Any]]:
+        """The next so many replies, waited for together."""
+        self.bench.run_until(lambda: self._receive() or self.received.count(b"\0") >= count or self.ended)
+        *messages, rest = bytes(self.received).split(b"\0", count)
+        assert len(messages) == count, "closed without all replies"
+        self.received = bytearray(rest)
+        return [json.loads(message) for message in messages]
+
     def results(self) -> dict[str, tuple[bool, str, str]]:
         """Of a reply to an order: ok, state and message by name."""
         rows = self.reply()["parameters"]["results"]

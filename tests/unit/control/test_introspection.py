@@ -187,8 +187,8 @@ def test_a_verb_works_in_every_state(bench: Bench, state: State) -> None:
         unit.ended = ended
         calls = {method: {key: "web" if key == "name" else ["web"]} for method, key in METHODS_OF_ONE.items()}
         client.send(b"".join(encode(f"io.spawnd.{method}", **given) for method, given in calls.items()))
-        for method in calls:
-            reply = client.reply()["parameters"]
+        for method, reply in zip(calls, client.replies(len(calls)), strict=True):
+            reply = reply["parameters"]
             if checked.get(method) != reply:
                 SPAWND.check(reply, SPAWND.methods[method][1])
                 checked[method] = reply
