@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -27,6 +28,8 @@ from supervisor.process.children import REALTIME, Children, signal_name
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+
+    from supervisor.boot import Boot
 
 PROGRAM = "spawnd"
 TRIAL_TIME = 1.0  # seconds for which a trial runs
@@ -184,10 +187,8 @@ def supervise(origin: Origin, folder: str) -> int:
     children = _make_children(loop)
     unblock_all()  # the parent may have blocked some, and exec keeps them blocked
     cancel = _evaluate(loop, children, origin.paths, lambda result: boot.start(result))
-    # import the rest while the child evaluates, which takes most of the start
-    from supervisor.boot import Boot
-
-    boot = Boot(loop, children, runtime, origin)
+    boot_class = _import_boot()  # while the child evaluates, which takes most of the start
+    boot = boot_class(loop, children, runtime, origin)
     loop.run()
     boot.close()
     cancel()
@@ -208,13 +209,21 @@ def _evaluate(loop: Loop, children: Children, paths: Sequence[str], done: Done) 
         return lambda: None
 
 
+def _import_boot() -> type[Boot]:
+    gc.disable()  # as in `supervisor.run`
+    from supervisor.boot import Boot
+
+    gc.enable()
+    return Boot
+
+
 def resume(fd: int, trial: bool) -> int:
     """Continue as the supervisor from before the exec, with the state in the memfd `fd`.
 
     With `trial` this is a child of that supervisor, with copies of its descriptors: restore everything, wait
     a second, do nothing else.
     """
-    from supervisor.boot import Boot
+    boot_class = _import_boot()
     from supervisor.state.state import read_state
     from supervisor.takeover.reexec import TRIED, close_but_files
 
@@ -229,7 +238,7 @@ def resume(fd: int, trial: bool) -> int:
     runtime = RuntimeFolder(saved["folder"])
     if not trial:
         runtime.inherit(saved["lock"])
-    boot = Boot(loop, children, runtime, origin)
+    boot = boot_class(loop, children, runtime, origin)
     boot.rebuild(state)
     if trial:
         # descriptors that the supervisor closes meanwhile must not stay open here: ports, connections

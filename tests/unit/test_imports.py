@@ -59,3 +59,11 @@ def test_an_exec_is_not_delayed_by_the_reading_of_its_arguments() -> None:
         " print(found.resume, found.trial, m.parse_arguments(['--resume', '6']).trial, 'argparse' in sys.modules)"
     )
     assert run(text) == {"5", "True", "False"}
+
+
+def test_nothing_is_collected_while_a_program_is_loaded() -> None:
+    text = (
+        "import gc, supervisor; seen = []; supervisor.run('x', lambda: seen.append(gc.isenabled()) or (lambda: 0));"
+        " print(seen, gc.isenabled())"
+    )
+    assert run(text) == {"[False]", "True"}
