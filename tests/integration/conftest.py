@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,7 @@ from typing import TypeVar
 import pytest
 
 from tests.accessory import AccessoryDaemon, accessory_daemon
-from tests.daemon import Daemon
+from tests.daemon import Daemon, call, wait_until
 from tests.integration.versions import installed
 
 Start = Callable[..., Daemon]
@@ -25,9 +26,13 @@ def new_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="spawnd-test-") as name:
         path = Path(name)
         path.chmod(0o755)
-        (path / "out").mkdir()
-        (path / "out").chmod(0o777)
+        _make_out(path)
         yield path
+
+
+def _make_out(folder: Path) -> None:
+    (folder / "out").mkdir()
+    (folder / "out").chmod(0o777)
 
 
 def tell(daemon: Daemon, since: int = 0) -> None:
@@ -50,19 +55,115 @@ def telling(daemon: D) -> Iterator[D]:
     tell(daemon, since)
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with new_folder() as path:
-        yield path
+class LastingDaemon(Daemon):
+    """A daemon for many tests.  Between two of them it has its settings alone; `log` is that of the present one."""
+
+    def __init__(self, folder: Path, settings: str) -> None:
+        super().__init__(folder, settings)
+        self._settings = settings
+        self._since = 0
+
+    def log(self) -> str:
+        return super().log()[self._since :]
+
+    def begin(self, definitions: str) -> None:
+        """Start the services of a test, and do not wait for them, as a start of spawnd does."""
+        self._since += len(self.log())
+        self.definitions.write_text(self._settings + definitions)
+        self._apply(no_wait=True)
+
+    def end(self) -> None:
+        """Stop them, so that nothing of them is left."""
+        self.definitions.write_text(self._settings)
+        self._apply(no_wait=False)
+        wait_until(lambda: not self.services(), "the end of all services of a test")
+
+    def _apply(self, no_wait: bool) -> None:
+        reply = call(self.socket, "Apply", no_wait=no_wait)
+        assert reply.get("parameters", {}).get("problems") == [], reply
+
+
+class Lasting:
+    """Starts a daemon when a test first asks for it, and anew after a test that it has not gone on from."""
+
+    def __init__(self, folder: Path, settings: str = "") -> None:
+        self.folder = folder
+        self._settings = settings
+        self._stack = ExitStack()
+        self._daemon: LastingDaemon | None = None
+
+    @contextmanager
+    def running(self, definitions: str) -> Iterator[Daemon]:
+        """Yield the daemon with these definitions."""
+        daemon = self._daemon or self._start()
+        try:
+            daemon.begin(definitions)
+            yield daemon
+            tell(daemon)
+            if daemon.ended():
+                self.close()
+            else:
+                daemon.end()
+        except BaseException as error:
+            daemon.kill()
+            error.add_note(f"spawnd's log:\n{daemon.log()[-SHOWN:]}")
+            self.close()
+            raise
+
+    def _start(self) -> LastingDaemon:
+        self._daemon = LastingDaemon(self.folder, self._settings)
+        self._stack.enter_context(self._daemon)
+        return self._daemon
+
+    def sweep(self) -> None:
+        """Remove the files of a test."""
+        kept = ("run", "log", "services.lua") if self._daemon is not None else ()
+        for path in self.folder.iterdir():
+            if path.name not in kept:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        _make_out(self.folder)
+
+    def close(self) -> None:
+        self._daemon = None
+        self._stack.close()
+
+
+@pytest.fixture(scope="module")
+def lasting() -> Iterator[Lasting]:
+    """The daemon of all tests with the mark `lasting`; `lasting(False)` is for one among them with its own."""
+    with new_folder() as folder:
+        daemon = Lasting(folder)
+        yield daemon
+        daemon.close()
+
+
+def _is_lasting(request: pytest.FixtureRequest) -> bool:
+    mark = request.node.get_closest_marker("lasting")
+    return mark is not None and mark.args != (False,)
 
 
 @pytest.fixture
-def spawnd(folder: Path) -> Iterator[Start]:
+def folder(request: pytest.FixtureRequest) -> Iterator[Path]:
+    if _is_lasting(request):
+        lasting: Lasting = request.getfixturevalue("lasting")
+        yield lasting.folder
+        lasting.sweep()
+    else:
+        with new_folder() as path:
+            yield path
+
+
+@pytest.fixture
+def spawnd(request: pytest.FixtureRequest, folder: Path) -> Iterator[Start]:
     """`spawnd(definitions, *options)` starts a daemon and waits for its control socket; it is ended with the test."""
     with ExitStack() as stack:
 
         def start(definitions: str, *options: str) -> Daemon:
-            daemon = stack.enter_context(Daemon(folder, definitions.replace("@", str(folder)), *options))
+            text = definitions.replace("@", str(folder))
+            if _is_lasting(request):
+                assert not options, "those of a lasting daemon are not the test's"
+                return stack.enter_context(request.getfixturevalue("lasting").running(text))  # type: ignore[no-any-return]
+            daemon = stack.enter_context(Daemon(folder, text, *options))
             stack.callback(tell, daemon)
             return daemon
 

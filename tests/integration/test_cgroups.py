@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,12 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: makes a c
 @pytest.fixture
 def subtree() -> Iterator[Path]:
     """A cgroup of the test's own, to be asked for before `spawnd`, which has to end before it is removed."""
+    with new_subtree() as path:
+        yield path
+
+
+@contextmanager
+def new_subtree() -> Iterator[Path]:
     points = [point for point, root in cgroup2_mounts().items() if root == "/"]
     if not points:
         pytest.skip("no cgroup2 is mounted whole")

@@ -6,17 +6,16 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.daemon import Daemon, descendants, wait_until
-from tests.integration.conftest import Start
+from tests.integration.conftest import Lasting, new_folder
 from tests.integration.processes import alive
-from tests.integration.test_cgroups import subtree
+from tests.integration.test_cgroups import new_subtree
 from tests.unit.process.launched import PYTHON
-
-__all__ = ["subtree"]
 
 # Forks twice and makes a session in between, as daemon(7) says.  $1 is the pid file, or empty; with a second
 # argument a worker is forked beside the daemon.  Ends well on TERM.
@@ -84,18 +83,34 @@ PLACES = [
 Run = Callable[..., Daemon]
 
 
+@pytest.fixture(scope="module")
+def alone() -> Iterator[Lasting]:
+    with new_folder() as folder:
+        daemon = Lasting(folder)
+        yield daemon
+        daemon.close()
+
+
+@pytest.fixture(scope="module")
+def in_cgroup() -> Iterator[Lasting]:
+    with new_subtree() as path, new_folder() as folder:
+        daemon = Lasting(folder, f'_SUPERVISOR = {{ cgroup = "{path}" }}\n')
+        yield daemon
+        daemon.close()
+
+
 @pytest.fixture(params=PLACES)
-def run(
-    request: pytest.FixtureRequest, spawnd: Start, program: Callable[[str, str], str], folder: Path
-) -> Iterator[Run]:
+def run(request: pytest.FixtureRequest, program: Callable[[str, str], str]) -> Iterator[Run]:
     """`run(keys, arguments, text)`: a spawnd with the service `s`."""
-    settings = f'_SUPERVISOR = {{ cgroup = "{request.getfixturevalue("subtree")}" }}\n' if request.param else ""
+    lasting: Lasting = request.getfixturevalue("in_cgroup" if request.param else "alone")
+    with ExitStack() as stack:
 
-    def start(keys: str, arg: str = '""', text: str = DAEMON) -> Daemon:
-        path = program("daemon", text)
-        return spawnd(f'{settings}s = {{ exec = "{path}", arg = {{ {arg} }}, forking = true, {keys} }}')
+        def start(keys: str, arg: str = '""', text: str = DAEMON) -> Daemon:
+            path = program("daemon", text)
+            definition = f's = {{ exec = "{path}", arg = {{ {arg} }}, forking = true, {keys} }}'
+            return stack.enter_context(lasting.running(definition))
 
-    return start  # type: ignore[return-value]
+        yield start
 
 
 def parent(pid: int) -> int:

@@ -15,6 +15,8 @@ from tests.integration.conftest import Start
 from tests.integration.modules import NOTE, module, notes, wait_notes
 from tests.integration.test_bad_input import needs_root
 
+pytestmark = pytest.mark.lasting
+
 # what they are
 
 
@@ -100,6 +102,7 @@ def test_a_large_file_is_evaluated_once_and_each_call_has_its_own(spawnd: Start,
     assert notes(folder)[3:] == ["a1"]
 
 
+@pytest.mark.lasting(False)
 def test_large_files_with_the_same_text_are_two(spawnd: Start, folder: Path) -> None:
     daemon = spawnd("")
     daemon.definitions.unlink()

@@ -7,10 +7,14 @@ import os
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.daemon import children, wait_until
 from tests.integration.conftest import Start
 from tests.integration.modules import NOTE, module, notes
 from tests.machine_of_services import NEEDS, ORDER, TREE, modules
+
+pytestmark = pytest.mark.lasting
 
 # the whole machine
 

@@ -19,6 +19,8 @@ from tests.integration.conftest import Start
 from tests.integration.modules import module
 from tests.integration.test_reload import reload
 
+pytestmark = pytest.mark.lasting
+
 Program = Callable[[str, str], str]
 SLEEP = 'exec = "/bin/sleep", arg = { "100000" }'
 NEVER = 'backoff = { first = "1h", max = "1h" }'  # the next try is after the test
@@ -81,6 +83,7 @@ def test_its_last_words(spawnd: Start) -> None:
     assert daemon.ctl("why", "a").stdout.endswith("\nThe last lines of a:\n  no licence\n")
 
 
+@pytest.mark.lasting(False)
 def test_failures_of_a_start(spawnd: Start) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
