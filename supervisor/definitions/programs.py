@@ -10,9 +10,11 @@ import importlib.util
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import spawn_supervisor
 from supervisor.definitions.checking import Checking
 from supervisor.definitions.problems import InvalidValue, did_you_mean
 from supervisor.definitions.service import Service
@@ -51,6 +53,13 @@ class _Looks:
             self._problems[seen] = _problem(path, service, root)
         return self._problems[seen]
 
+    def unreachable(self, service: Service) -> str:
+        """Return the same as `_unreachable`."""
+        seen = "", service.user, service.uid, service.gid, service.gids
+        if seen not in self._problems:
+            self._problems[seen] = _unreachable(service)
+        return self._problems[seen]
+
     def is_absent(self, path: str) -> bool:
         """Whether a path does not exist; a path that only another user can see counts as one that does."""
         if path not in self._absent:
@@ -68,6 +77,10 @@ def check_programs(services: dict[str, Service], checkings: dict[str, Checking])
     for service in services.values():
         _check_expansion(service, checkings[service.name])
         _check_banners(service, checkings[service.name], looks)
+        own = service.worker or (service.functions and not service.functions_as_root)
+        if own and checkings[service.name].databases.root:
+            if problem := looks.unreachable(service):
+                checkings[service.name].notice(problem, "user")
         if service.chroot:  # the other paths are in another root
             _check_paths([("chroot", service.chroot)], service, checkings[service.name], looks)
             continue
@@ -131,6 +144,18 @@ def _problem(path: str, service: Service, root: bool) -> str:
         with suppress(OSError), _as_user(service):
             if not os.access(path, os.X_OK, effective_ids=True):
                 return f"user {service.user!r} cannot execute {path!r}"
+    return ""
+
+
+def _unreachable(service: Service) -> str:
+    """Return why a user cannot load the modules of this program, as workers and functions do; '' if they can."""
+    for path in (sys.executable, spawn_supervisor.HERE):
+        parents = [path[: place.start()] or "/" for place in re.finditer("/", path)]
+        with suppress(OSError), _as_user(service):
+            for folder in (*parents, path):
+                if not os.access(folder, os.X_OK, effective_ids=True):
+                    who = f"user {service.user!r} cannot enter {folder!r}"
+                    return f"{who}, so spawn-supervisor has to be installed elsewhere"
     return ""
 
 

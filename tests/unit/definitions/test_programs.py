@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
+import spawn_supervisor
 from supervisor.launch import PATH as LAUNCH
 from supervisor.linux.namespaces import CLONE_NEWNS, MS_BIND, MS_NOEXEC, MS_REC, MS_REMOUNT, MS_SLAVE, mount, unshare
 from tests.unit.definitions.loading import Files, records
 from tests.unit.process.forked import in_child
 from tests.unit.process.requirements import needs_root
 
+MODULE = 'module("a", package.seeall) function start() end {user}'
 LOCAL = "a.lua:2: 'web' is local, and no service: a service is a global, without 'local'"
 
 
@@ -212,3 +215,18 @@ def test_what_a_start_needs(files: Files, keys: str, notice: str) -> None:
     found = of_program(files, "/bin/true", keys)
     assert len(found) == bool(notice)
     assert all(text.startswith(f"a.lua:1: web: {notice}") for text in found)
+
+
+@needs_root
+@pytest.mark.parametrize("text", ["a = {{ worker = 'reaper'; {user} }}", MODULE])
+def test_an_environment_that_users_cannot_reach(files: Files, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        open_to_all, closed = Path(name), Path(name) / "closed"
+        open_to_all.chmod(0o755)
+        (closed / "spawn_supervisor").mkdir(parents=True)
+        closed.chmod(0o700)
+        monkeypatch.setattr(spawn_supervisor, "HERE", str(closed / "spawn_supervisor"))
+        found = notices(files.write(text.format(user='user = "nobody"')))
+        assert f"user 'nobody' cannot enter '{closed}', so spawn-supervisor has to be installed elsewhere" in found[0]
+        assert len(found) == 1
+        assert notices(files.write(text.format(user='user = "root"; group = "root"'))) == []
