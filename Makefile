@@ -12,10 +12,10 @@ SYSCONFDIR ?= /etc
 # the example that is written in it.
 PACKAGES := python3 python3-venv python3-dev gcc libc6-dev libcap-dev curl netcat-openbsd procps iproute2 \
 	luajit lua-posix lua-cjson
-# The shells whose completion is tested, the locales that spawnd is tested in, the servers of scripts and recipes, and
-# the program that checks tools/.
+# The shells whose completion is tested, the locales that spawnd is tested in, the servers of scripts and recipes, the
+# program that checks tools/, and what makes and shows man pages.
 test test-fast: PACKAGES += zsh fish locales postgresql nginx-light gunicorn nodejs shellcheck \
-	xinetd git rsync tftpd-hpa tftp-hpa openssh-server openssh-client
+	xinetd git rsync tftpd-hpa tftp-hpa openssh-server openssh-client pandoc man-db
 # What the tests boot machines with.
 MACHINE_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs
 

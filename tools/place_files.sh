@@ -1,5 +1,5 @@
-# Everything that an installation has beside its environment: unit, completion, documents, examples and, with $PLATFORM,
-# the files of the platform.  Needs places.sh, and is run in the checkout.
+# Everything that an installation has beside its environment: unit, completion, documents, man pages, examples and,
+# with $PLATFORM, the files of the platform.  Needs places.sh, and is run in the checkout.
 # shellcheck shell=sh disable=SC2154
 
 keep='' refresh='' untouched='' # for configuration: see place_platform
@@ -48,6 +48,15 @@ place_documents() {
 	up=''
 }
 
+# From the documents as they are installed, so with the paths of this installation.
+place_man_pages() {
+	if command -v pandoc > /dev/null; then
+		tools/man "$DESTDIR$share/man" "$DESTDIR$documents"
+	else
+		echo 'Without man pages: they need the Debian package pandoc'
+	fi
+}
+
 place_examples() {
 	examples=$DESTDIR$examples_of
 	for file in "$DESTDIR$definitions"/*.lua "$DESTDIR$SYSCONFDIR/cm4all/spawn/reaper.lua"; do
@@ -80,6 +89,7 @@ place_files() {
 	place conf/completion/_spawnctl "$share/zsh/site-functions"
 	place conf/completion/spawnctl.fish "$share/fish/vendor_completions.d"
 	place_documents
+	place_man_pages
 	place_examples
 	platform=$PLATFORM
 	if [ -e "$DESTDIR$PREFIX/lib/sysusers.d/spawn-supervisor.conf" ]; then platform=yes; fi

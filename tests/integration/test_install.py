@@ -118,6 +118,13 @@ def test_links_in_documents_lead_to_what_is_there(installed: Path) -> None:
             assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
+@pytest.mark.skipif(shutil.which("pandoc") is None, reason="needs pandoc")
+def test_man_pages_name_the_folders_of_the_installation(installed: Path) -> None:
+    pages = installed / "usr/local/share/man"
+    assert "/srv/etc/spawnd/services.d" in (pages / "man8/spawnd.8").read_text().replace("\\", "")
+    assert len(list(pages.glob("man*/*"))) > 5
+
+
 def test_paths_in_installed_files_are_those_of_the_installation(installed: Path, checkout: Path) -> None:
     for path, text in texts(installed).items():
         for wrong in (str(checkout), "spawn-supervisor.new", "/tmp/tmp."):
