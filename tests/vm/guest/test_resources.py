@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,14 @@ for count in range(100):
     except OSError as error:
         open("@/out/forked", "w").write(f"{count} {error.errno}")
         time.sleep(1000)
+"""
+SERVE = """
+import socket
+listener = socket.socket(fileno=3)
+while True:
+    client, _ = listener.accept()
+    client.sendall(b"x")
+    client.close()
 """
 
 
@@ -104,3 +115,86 @@ def test_processes_are_counted(subtree: Path, folder: Path) -> None:
         forked = folder / "out" / "forked"
         wait_until(forked.exists, "a fork that fails", PATIENCE)
         assert wait_until(forked.read_text, "what it says", PATIENCE) == f"4 {errno.EAGAIN}"
+
+
+def is_served(client: socket.socket) -> bool:
+    try:
+        client.sendall(b"x")
+        return client.recv(1) == b"x"
+    except ConnectionError:
+        return False
+
+
+def connect(folder: Path, name: str) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(PATIENCE)
+    client.connect(str(folder / name))
+    return client
+
+
+def is_one_served(folder: Path, name: str) -> bool:
+    with connect(folder, name) as client:
+        return is_served(client)
+
+
+@contextmanager
+def load(folder: Path, name: str) -> Iterator[list[bool]]:
+    """With clients one after the other; yields which of them have been served."""
+    served: list[bool] = []
+    ended = threading.Event()
+
+    def come() -> None:
+        while not ended.is_set():
+            served.append(is_one_served(folder, name))
+
+    thread = threading.Thread(target=come)
+    thread.start()
+    try:
+        yield served
+    finally:
+        ended.set()
+        thread.join()
+
+
+ECHO = 'echo = { exec = "/bin/cat", fd = { stream("@/echo") }, accept = true, pids_max = MOST }\n'
+
+
+def test_clients_beyond_the_processes_of_an_acceptor_are_closed(subtree: Path, folder: Path) -> None:
+    with spawnd(folder, subtree, ECHO.replace("MOST", "4")) as daemon, ExitStack() as stack:
+        daemon.wait_state("echo", "asleep", PATIENCE)
+        clients = [stack.enter_context(connect(folder, "echo")) for _ in range(3)]
+        assert all(map(is_served, clients))
+        acceptor = daemon.wait_running("echo")
+        with load(folder, "echo") as served:
+            wait_until(lambda: len(served) >= 50, "clients beyond pids_max", PATIENCE)
+        assert not any(served)
+        assert all(map(is_served, clients))
+        why = daemon.ctl("why", "echo").stdout
+        assert "its last client got no session" in why
+        assert "Resource temporarily unavailable" in why
+        assert daemon.ctl("logs", "echo").stdout.count("cannot start a session") == 1
+        clients.pop().close()
+        wait_until(lambda: is_one_served(folder, "echo"), "a client that is served again", PATIENCE)
+        assert "its last client got no session" not in daemon.ctl("why", "echo").stdout
+        assert daemon.wait_running("echo") == acceptor
+
+
+def test_a_service_sleeps_in_its_cgroup_beside_a_busy_acceptor(subtree: Path, folder: Path) -> None:
+    keys = f'status = "demand", idle_stop = "300ms", fd = {{ stream("@/web") }}, {python(SERVE)}'
+    with spawnd(folder, subtree, ECHO.replace("MOST", "64") + f"web = {{ {keys} }}") as daemon:
+        daemon.wait_state("echo", "asleep", PATIENCE)
+        with load(folder, "echo") as served:
+            sleeps_again_and_again(daemon, folder)
+            wait_until(lambda: len(served) >= 50, "clients of the acceptor", PATIENCE)
+        assert all(served)
+        assert status(daemon, "web")["starts"] == 5
+        assert not (subtree / "web" / "cgroup.procs").read_text()
+        assert "frozen 0" in (subtree / "web" / "cgroup.events").read_text()
+
+
+def sleeps_again_and_again(daemon: Daemon, folder: Path) -> None:
+    for _ in range(5):
+        daemon.wait_state("web", "asleep", PATIENCE)
+        with connect(folder, "web") as client:
+            assert client.recv(1) == b"x"
+    daemon.wait_state("web", "asleep", PATIENCE)
