@@ -13,7 +13,6 @@ enum {
 	EVENTS = 64,
 	MOST_OF_A_TURN = 16, // clients of a socket
 	SIGPIPE_ = 13,
-	SIGCHLD_ = 17,
 	EPOLL_CLOEXEC_ = 02000000,
 };
 
@@ -56,6 +55,7 @@ static void take_plan(void)
 // the acceptor, whose sessions have the limit of their plan.
 static void take_descriptors(void)
 {
+	const int at_once[2] = { 0 };
 	uint64_t limit[2];
 
 	must(call(__NR_fcntl, CONNECTION, F_GETFD, 0, 0));
@@ -67,6 +67,8 @@ static void take_descriptors(void)
 		const long flags = must(call(__NR_fcntl, (long)listeners()[i], F_GETFL, 0, 0));
 
 		must(call(__NR_fcntl, (long)listeners()[i], F_SETFL, flags | O_NONBLOCK, 0));
+		// a program that had the socket before may have set SO_LINGER, which connections take over
+		call_six(__NR_setsockopt, (long)listeners()[i], SOL_SOCKET, SO_LINGER, (long)&at_once, sizeof at_once, 0);
 	}
 }
 
@@ -75,6 +77,7 @@ static void begin_events(void)
 	const uint64_t blocked = bit_of(SIGPIPE_) | bit_of(SIGCHLD_), child = bit_of(SIGCHLD_);
 
 	must(call(__NR_rt_sigprocmask, SIG_SETMASK, (long)&blocked, 0, SIGSET_SIZE));
+	make_way();
 	epoll = (int)must(call(__NR_epoll_create1, EPOLL_CLOEXEC_, 0, 0, 0));
 	turn.signals = (int)must(call(__NR_signalfd4, -1, (long)&child, SIGSET_SIZE, O_CLOEXEC | O_NONBLOCK));
 	watch_fd(EPOLL_CTL_ADD, turn.signals, SIGNAL_EVENT, 0, EPOLLIN);
@@ -106,6 +109,12 @@ static int is_of(const struct session *session, int64_t ticks)
 	return ticks < 0 || (session->from / tick <= ticks && ticks <= session->to / tick);
 }
 
+// Whether a number is that of no process, by the result of pidfd_open(2): it may be that of a thread of another one.
+static int is_nobody(long pidfd)
+{
+	return pidfd == -ESRCH || pidfd == -EINVAL || pidfd == -ENOENT;
+}
+
 // Watch a session of an earlier acceptor, whose end has no status. Returns whether it is still there.
 static int inherit(uint32_t slot)
 {
@@ -119,7 +128,7 @@ static int inherit(uint32_t slot)
 	pidfd = call(__NR_pidfd_open, session->pid, 0, 0, 0);
 	session->is_inherited = 1;
 	count_session(slot);
-	if (pidfd == -ESRCH || (must(pidfd) >= 0 && !is_of(session, ticks_of(session->pid)))) {
+	if (is_nobody(pidfd) || (must(pidfd) >= 0 && !is_of(session, ticks_of(session->pid)))) {
 		live[slot].pidfd = (int)pidfd;
 		return 0;
 	}
@@ -161,18 +170,6 @@ static void watch_clients(int wanted)
 	for (uint32_t i = 0; i < options->listeners.count; i++)
 		watch_fd(EPOLL_CTL_MOD, (int)listeners()[i], LISTENER_EVENT, i, wanted ? EPOLLIN : 0);
 	turn.watches = wanted;
-}
-
-// Close a client that takes one descriptor more than there are, in place of the reserve.
-static void drop_client(int listener)
-{
-	long connection;
-
-	close_fd(CONNECTION);
-	connection = call(__NR_accept4, listener, 0, 0, O_CLOEXEC);
-	if (connection >= 0)
-		close_fd(connection);
-	must(call(__NR_dup3, 0, CONNECTION, O_CLOEXEC, 0));
 }
 
 static int is_about_the_client(long error)
@@ -266,7 +263,8 @@ static int64_t earlier(int64_t one, int64_t other)
 
 static int64_t end_of_linger(void)
 {
-	const int is_needed = table->header.sessions || held.count || refused.count || ended_cgroups.count || !turn.watches;
+	const int is_needed = table->header.sessions || held.count || refused.count || ended_cgroups.count ||
+			      closers.count || !turn.watches;
 
 	return is_needed || options->linger < 0 ? INT64_MAX : turn.quiet + options->linger;
 }
@@ -282,9 +280,10 @@ static int64_t settle(int64_t now)
 	while (refused.count > 0 && refused.connections[refused.first].until <= now)
 		close_first();
 	serve_held(now);
+	next = close_left_open(now);
 	set(&table->header.limit, full(now));
 	watch_clients(now >= turn.backoff && wants_clients(now));
-	next = earlier(host.again, end_of_linger());
+	next = earlier(next, earlier(host.again, end_of_linger()));
 	if (now < turn.backoff)
 		next = earlier(next, turn.backoff);
 	if (refused.count > 0)

@@ -117,12 +117,15 @@ static int is_denied(const uint8_t *key, int64_t now)
 	return is_found && __atomic_load_n(&place->time, __ATOMIC_ACQUIRE) > now;
 }
 
-// The key changes while its time has passed. Two traps that write to one place at once may mix up two of their clients.
+// A shorter denial neither shortens a longer one nor takes its place. The key changes while its time has passed. Two
+// traps that write to one place at once may mix up two of their clients.
 static void deny(const uint8_t *key, int64_t until)
 {
 	int is_found;
 	struct timed_key *place = place_of(denied->keys, key, denied->seed, &is_found);
 
+	if (__atomic_load_n(&place->time, __ATOMIC_RELAXED) >= until)
+		return;
 	if (!is_found) {
 		__atomic_store_n(&place->time, 0, __ATOMIC_SEQ_CST);
 		copy(place->key, key, KEY);

@@ -6,6 +6,7 @@
 enum {
 	MOST_HELD = 64,
 	MOST_CLOSING = 64,
+	MOST_READS = 512, // 8 MiB, more than a queue takes
 	SHUT_WR_ = 1,
 	IPPROTO_TCP_ = 6,
 	TCP_NODELAY_ = 1,
@@ -35,7 +36,7 @@ static struct {
 // Refused connections whose clients may still read the banner.
 static struct {
 	struct closing {
-		int connection;
+		int connection, is_unix;
 		int64_t until;
 	} connections[MOST_CLOSING];
 	uint32_t first, count;
@@ -146,46 +147,39 @@ static int has_limits_of_sources(void)
 	return options->per_source || options->source_rate;
 }
 
-static void set_option(int connection, int level, int option)
-{
-	const int on = 1;
-
-	call_six(__NR_setsockopt, connection, level, option, (long)&on, sizeof on, 0);
-}
-
 static void let_in(int connection, const struct peer *peer, int64_t now)
 {
 	if (options->nodelay && peer->family != UNIX)
-		set_option(connection, IPPROTO_TCP_, TCP_NODELAY_);
+		set_option(connection, IPPROTO_TCP_, TCP_NODELAY_, 1);
 	if (options->keepalive)
-		set_option(connection, SOL_SOCKET, SO_KEEPALIVE);
+		set_option(connection, SOL_SOCKET, SO_KEEPALIVE, 1);
 	send_banner(connection, &banner);
 	if (options->rate)
 		table->header.rate = use_rate(table->header.rate, options->rate, now);
 	start_session(connection, peer, now);
 }
 
-// Close without a reset: what the client has sent is taken first.
+// Close without a reset: what the client has sent is taken first, unless it goes on and on.
 static void close_first(void)
 {
-	static char unused[16384] APART;
-	const int connection = refused.connections[refused.first].connection;
+	const struct closing *first = &refused.connections[refused.first];
+	long size = sizeof unused_data;
 
-	while (call_six(__NR_recvfrom, connection, (long)unused, sizeof unused, MSG_DONTWAIT_, 0, 0) == sizeof unused)
-		;
-	close_fd(connection);
+	for (int i = 0; !first->is_unix && i < MOST_READS && size == sizeof unused_data; i++)
+		size = call_six(__NR_recvfrom, first->connection, (long)unused_data, sizeof unused_data, MSG_DONTWAIT_, 0, 0);
+	close_connection(first->connection, first->is_unix);
 	refused.first = (refused.first + 1) % MOST_CLOSING;
 	refused.count--;
 }
 
-static void close_after_banner(int connection, int64_t now)
+static void close_after_banner(int connection, int is_unix, int64_t now)
 {
 	send_banner(connection, &refused_banner);
 	call(__NR_shutdown, connection, SHUT_WR_, 0, 0);
 	if (refused.count == MOST_CLOSING)
 		close_first();
 	refused.connections[(refused.first + refused.count++) % MOST_CLOSING] =
-		(struct closing){ connection, now + CLOSING_TIME };
+		(struct closing){ connection, is_unix, now + CLOSING_TIME };
 }
 
 static void refuse_client(int connection, const struct peer *peer, enum rule rule, int64_t now)
@@ -200,9 +194,9 @@ static void refuse_client(int connection, const struct peer *peer, enum rule rul
 	end_change(&refusal->changes);
 	say_refused(peer, rule, now);
 	if (refused_banner.size > 0)
-		close_after_banner(connection, now);
+		close_after_banner(connection, peer->family == UNIX, now);
 	else
-		close_fd(connection);
+		close_connection(connection, peer->family == UNIX);
 }
 
 static void hold_client(int connection, const struct peer *peer, const uint8_t *key)
@@ -254,6 +248,8 @@ static void admit(int connection, const struct peer *peer, int64_t now)
 // Whether clients are accepted now. While they have to wait, they are accepted only to refuse some of them.
 static int wants_clients(int64_t now)
 {
+	if (closers.count >= MOST_LEFT_OPEN)
+		return 0;
 	if (full(now) == NO_RULE || options->refuses)
 		return 1;
 	return (has_rules() || has_limits_of_sources()) && held.count < MOST_HELD;

@@ -64,6 +64,7 @@ static void take_peer(struct peer *peer, int connection, const union address *ad
 	if (address->family != AF_UNIX_)
 		return;
 	peer->family = UNIX;
+	peer->uid = peer->gid = UINT32_MAX; // nobody, where a security module keeps it from us
 	if (call_six(__NR_getsockopt, connection, SOL_SOCKET, SO_PEERCRED, (long)&credentials, (long)&size, 0) < 0)
 		return;
 	peer->uid = credentials.uid;

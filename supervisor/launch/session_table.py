@@ -231,7 +231,7 @@ def _make_denied(path: str, boot: bytes) -> None:
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         os.fchmod(fd, 0o600)  # users could open it otherwise, by the descriptor of an acceptor
-        os.posix_fallocate(fd, 0, DENIED_SIZE)  # a trap that writes to a mapped hole would be killed on a full disk
+        os.posix_fallocate(fd, 0, DENIED_SIZE)  # a mapped hole would end who uses it, on a full disk
         os.pwrite(fd, _DENIED.pack(_DENIED_MAGIC, 0, _seed(), boot), 0)
     except OSError as error:
         raise OSError(error.errno, f"cannot write {new!r}: {error.strerror}") from error

@@ -4,9 +4,8 @@
 #include <linux/eventpoll.h>
 #include <linux/wait.h>
 
-#include "access.h"
 #include "cgroups.h"
-#include "sharing_process.h"
+#include "closing.h"
 
 #ifndef __NR_pidfd_open
 #define __NR_pidfd_open 434 // Linux 5.3, the same on every architecture here
@@ -18,9 +17,7 @@
 enum {
 	CONNECTION = 3, // its number for the plan; in the acceptor, the number of the reserve
 	BUCKETS = 1024,
-	STACK = 16384,
 	TICKS = 100, // a second, in /proc/PID/stat
-	SIGKILL_ = 9,
 	P_ALL_ = 0,
 	PROCESS_GROUP_ = 4, // a flag of pidfd_send_signal(2): Linux 6.9
 };
@@ -52,11 +49,10 @@ static struct {
 // The session that is being started.
 static struct {
 	struct session *session;
-	int connection;
+	int connection; // -1: it is on its way
 } next;
 
 static char report_text[sizeof table->report] APART;
-static _Alignas(16) char stack[STACK] APART;
 
 static uint32_t *pid_bucket(int pid)
 {
@@ -225,7 +221,7 @@ static _Noreturn void become_session(void)
 	if (__atomic_load_n(&table->header.generation, __ATOMIC_SEQ_CST) != generation)
 		leave(EXIT_CHILD_FAILED);
 	call(__NR_umask, model.umask, 0, 0, 0);
-	must(call(__NR_dup3, next.connection, CONNECTION, O_CLOEXEC, 0));
+	must(call(__NR_dup3, next.connection < 0 ? must(take_arrived()) : next.connection, CONNECTION, O_CLOEXEC, 0));
 	make_room(model.environment_count + 16);
 	for (uint32_t i = 0; i < model.environment_count; i++)
 		assign(model.environment[i]);
@@ -341,33 +337,49 @@ static long start_in_cgroup(const char **step)
 	return pid;
 }
 
+// Close the connection of a session that has not come to be. Its process, which has it as well, ends by itself: we do not
+// wait, as a close may.
+static void close_unstarted(int connection)
+{
+	const long found = connection < 0 ? take_arrived() : connection;
+
+	if (found >= 0)
+		close_connection((int)found, connection < 0);
+}
+
 // Start a session with a connection, which is closed.
 static void start_session(int connection, const struct peer *peer, int64_t now)
 {
-	const uint32_t slot = take_slot();
+	const long result = peer->family == UNIX ? send_off(connection) : 0;
 	const char *step = "start a session";
+	uint32_t slot;
 	long pid;
 
+	if (result < 0) {
+		note_failure("hand over a client", -result, now);
+		close_connection(connection, 1);
+		return;
+	}
+	slot = take_slot();
 	next.session = &table->slots[slot];
-	next.connection = connection;
+	next.connection = result > 0 ? -1 : connection;
 	fill_slot(next.session, peer);
 	collect_report();
 	pid = has_cgroups() ? start_in_cgroup(&step) : start_sharing(become_session, stack + sizeof stack);
 	release_memory();
 	if (pid > 0 && next.session->pid == pid && !report.failed) {
-		close_fd(connection);
+		if (next.connection >= 0)
+			close_fd(connection);
 		begin_report(LOG);
 		report.shared = NULL;
 		note_start(slot);
 		return;
 	}
-	if (pid > 0)
-		call(__NR_wait4, pid, 0, 0, 0);
 	if (report.failed)
 		note_trouble(now);
 	else
 		note_failure(step, pid > 0 ? EINTR : -pid, now); // it was killed, or is not there
-	close_fd(connection);
+	close_unstarted(next.connection);
 	leave_cgroup(next.session->cgroup, now);
 	add(&table->header.started, -1);
 	free_slot(slot);
@@ -407,6 +419,8 @@ static void reap(int64_t now)
 		call(__NR_wait4, info.si_pid, (long)&status, 0, 0);
 		if (slot)
 			end_session(slot - 1, status, now);
+		else
+			end_closer(info.si_pid);
 	}
 }
 

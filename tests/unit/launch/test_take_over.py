@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -134,8 +135,19 @@ def other() -> Iterator[int]:
     os.waitpid(pid, 0)
 
 
-@pytest.mark.parametrize("what", ["claimed", "being written", "ended", "another process"])
-def test_what_a_killed_acceptor_leaves_is_cleared(what: str, acceptor: Acceptor, other: int) -> None:
+@pytest.fixture
+def thread() -> Iterator[int]:
+    """The number of a thread that is not the first one of its process."""
+    over = Event()
+    thread = Thread(target=over.wait)
+    thread.start()
+    yield int(thread.native_id or 0)
+    over.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("what", ["claimed", "being written", "ended", "another process", "a thread"])
+def test_what_a_killed_acceptor_leaves_is_cleared(what: str, acceptor: Acceptor, other: int, thread: int) -> None:
     acceptor.stop(signal.SIGKILL)
     match what:
         case "claimed":
@@ -146,6 +158,8 @@ def test_what_a_killed_acceptor_leaves_is_cleared(what: str, acceptor: Acceptor,
             pid = os.posix_spawn("/bin/true", ["true"], {})
             os.waitpid(pid, 0)
             write_slot(acceptor, 0, 2, pid, now(), now())
+        case "a thread":  # that of another process has got the number
+            write_slot(acceptor, 0, 2, thread, now() - 10**10, now())
         case _:
             write_slot(acceptor, 0, 2, other, now() + 10**9, now() + 2 * 10**9)
     acceptor.start()

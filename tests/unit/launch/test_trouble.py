@@ -290,6 +290,25 @@ def test_a_denial_ends(denied: tuple[int, int]) -> None:
         wait_until(lambda: is_let_in(port_of(acceptor)))
 
 
+def test_another_trap_shortens_no_denial(denied: tuple[int, int]) -> None:
+    with (
+        Acceptor(denied=denied[0], is_trap=True, deny_time=3600) as trap,
+        Acceptor(denied=denied[0], is_trap=True, deny_time=0) as other,
+        Acceptor(("/bin/cat",), denied=denied[1]) as acceptor,
+    ):
+        assert trap.ask() == b""
+        assert other.ask() == b""
+        assert other.counters().refused["trap"] == 1
+        assert not is_let_in(port_of(acceptor))
+
+
+def test_the_table_of_denials_has_its_room_from_the_start(tmp_path: Path) -> None:
+    """A page without room ends an acceptor that reads or writes it, on a full tmpfs."""
+    path = tmp_path / "denied"
+    os.close(open_denied(str(path), True))
+    assert path.stat().st_blocks * 512 >= DENIED_SIZE
+
+
 def test_addresses_without_access_are_not_trapped(denied: tuple[int, int]) -> None:
     with (
         Acceptor(denied=denied[0], is_trap=True, no_access=networks("127.0.0.1")) as trap,
