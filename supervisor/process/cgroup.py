@@ -23,6 +23,7 @@ from typing import NamedTuple
 from supervisor.errors import SHORTAGES, StepError
 from supervisor.places import cgroup2_mounts
 from supervisor.process.failure import failed, step
+from supervisor.process.pids import hold
 
 OWN_LEAF = "spawnd"  # leaf of spawnd itself, in a subtree in which it was started
 
@@ -353,17 +354,15 @@ def signal_members(path: str, signum: int) -> None:
 
 def _signal_each(path: str, pids: set[int], signum: int) -> None:
     held: dict[int, int] = {}
-    try:
+    with contextlib.ExitStack() as stack:
         for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                held[pid] = os.pidfd_open(pid)
+            if (pidfd := hold(pid)) is not None:
+                stack.callback(os.close, pidfd)
+                held[pid] = pidfd
         for pid in held.keys() & set(processes(path)):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 for number in (signum, signal.SIGCONT):
                     signal.pidfd_send_signal(held[pid], number)
-    finally:
-        for pidfd in held.values():
-            os.close(pidfd)
 
 
 def freeze_and_kill(path: str) -> None:

@@ -24,6 +24,7 @@ TICK = 10**9 // os.sysconf("SC_CLK_TCK")  # nanoseconds
 AT_ONCE = 64  # processes held at the same time
 # answers of processes that may live: they do not show themselves in time, or the host has no room to look
 HIDING = (errno.ETIMEDOUT, errno.EBUSY, errno.ENOMEM, errno.ENFILE)
+NOBODY = (errno.ESRCH, errno.EINVAL, errno.ENOENT)  # of pidfd_open(2): the last two for a thread of another process
 CPUCLOCK_SCHED = 2  # <linux/posix-timers.h>: the clock of a process, as clock_getcpuclockid(3) returns it
 
 
@@ -203,14 +204,24 @@ def still_themselves(processes: Mapping[int, int]) -> set[int]:
     return {process.pid for process in read_processes(processes) if process.started == processes[process.pid]}
 
 
+def hold(pid: int) -> int | None:
+    """Return a pidfd, which the caller owns; None if no process has this pid, but perhaps a thread. Raises OSError."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno in NOBODY:
+            return None
+        raise
+
+
 def hold_all(processes: Mapping[int, int]) -> dict[int, int]:
     """Return pidfds by pid for living processes whose start time is right; the caller owns them. Raises OSError."""
     pidfds: dict[int, int] = {}
     proved: set[int] = set()
     try:
         for pid in processes:
-            with suppress(ProcessLookupError):
-                pidfds[pid] = os.pidfd_open(pid)
+            if (pidfd := hold(pid)) is not None:
+                pidfds[pid] = pidfd
         # a pidfd may hold another process by now, which then has another start time
         proved = {process.pid for process in read_processes(pidfds) if process.started == processes[process.pid]}
     finally:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import prctl
 
@@ -194,6 +195,19 @@ def test_a_process_is_held_by_pid_and_start_time() -> None:
         return True
 
     assert family(check)
+
+
+def test_a_thread_with_the_number_of_a_process_is_no_process() -> None:
+    """The others are still told: those of a service that was stopped for a moment would stay stopped otherwise."""
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    try:
+        assert pids.hold(thread.native_id or 0) is None
+        pids.continue_all({thread.native_id or 0: 1, os.getpid(): pids.start_time(os.getpid())})
+    finally:
+        over.set()
+        thread.join()
 
 
 def test_children_of_all_threads_are_found() -> None:
