@@ -292,6 +292,7 @@ class Launcher:
         service = unit.service
         unit.tell_disconnected(unit.table.close_displaced())
         unit.table.close_disconnected()
+        unit.close_shut()
         unit.table.open_missing(service)
         self.bind_receiver(unit)
         if service.accept is None and unit.session_table is not None:  # of the definition before

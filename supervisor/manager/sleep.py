@@ -34,7 +34,7 @@ from supervisor.manager.inspection import Sights, inspect_paths, marks_of, still
 from supervisor.manager.unit import Unit, spread
 from supervisor.process.children import AnsweringChild, Children
 from supervisor.process.failure import failed, failure_of, step
-from supervisor.process.held_descriptors import Opened
+from supervisor.process.held_descriptors import Opened, is_shut
 from supervisor.process.paths import Sight
 from supervisor.process.waiting import Waiting, are_unserved, can_wait_at, drop_first, look
 
@@ -94,6 +94,7 @@ class Sleepers:
         visit, unit.visit = unit.visit, None
         unit.status_text = ""  # of a process that has gone
         try:
+            unit.close_shut()
             unit.table.open_local(unit.service)
             table = _places(unit)
             if not table:
@@ -194,6 +195,10 @@ class Sleepers:
         assert self._epoll is not None
         for fd, events in self._epoll.poll(0, 1):
             unit = self._units[fd]
+            if events & select.EPOLLHUP and any(map(is_shut, _places(unit).values())):  # by a process that has it, too
+                self.leave(unit)
+                self.fall_asleep(unit)
+                continue
             if events == select.EPOLLHUP:  # of a FIFO without a writer; all other events last until a process comes
                 continue
             self.leave(unit)

@@ -197,6 +197,11 @@ class Unit:
             self.disconnected = ", ".join(clients)
             log.warning("%s: disconnected with the old socket: %s", self.name, self.disconnected)
 
+    def close_shut(self) -> None:
+        """Close the sockets that its last process has shut down, and log that they are opened anew."""
+        for socket in self.table.close_shut():
+            notice("%s: a process has shut down its socket %s: opened anew", self.name, socket)
+
     @property
     def undecided(self) -> str:
         """Why none of its processes in the background has been chosen as the daemon; '' without a search."""

@@ -169,6 +169,15 @@ def has_lost_server(opened: Opened) -> bool:
     return any(events & select.POLLHUP for _fd, events in poll.poll(0))
 
 
+def is_shut(opened: Opened) -> bool:
+    """Whether a process has shut down a socket that clients connect or send to, shutdown(2): no client can any more."""
+    if opened.spec.kind not in UNIX | INTERNET or opened.spec.connect:
+        return False
+    poll = select.poll()
+    poll.register(opened.fd, select.POLLRDHUP)
+    return any(events & (select.POLLHUP | select.POLLRDHUP) for _fd, events in poll.poll(0))
+
+
 def waiting(opened: Opened) -> str:
     """Return the queued clients of a socket as text; '' if there are none."""
     if not has_waiting(opened):
@@ -349,6 +358,13 @@ class Table:
         slots = [slot for slot, opened in self._opened.items() if slot not in self._fresh and has_lost_server(opened)]
         self._fresh.clear()
         close_all({slot: self._opened.pop(slot) for slot in slots}, self._closer)
+
+    def close_shut(self) -> list[str]:
+        """Close the sockets that a process has shut down, to open them anew; return them as text."""
+        shut = {slot: self._opened.pop(slot) for slot, opened in list(self._opened.items()) if is_shut(opened)}
+        found = [opened.spec.describe() for opened in shut.values()]
+        close_all(shut, self._closer)
+        return found
 
     @property
     def is_displaced(self) -> bool:

@@ -163,6 +163,7 @@ def _first_datagram(fd: int) -> list[str]:
 
 
 def _is_readable(fd: int) -> bool:
+    """Whether a descriptor would wake its service: an error that nobody takes out of a socket does, too."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    return any(events & select.POLLIN for _fd, events in poll.poll(0))
+    return any(events & (select.POLLIN | select.POLLERR) for _fd, events in poll.poll(0))
