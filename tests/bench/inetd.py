@@ -99,6 +99,12 @@ echo = {{
     accept = {{ max = 50, on_limit = "refuse" }},
 }}
 """
+FLOODED = """
+echo = {{
+    exec = "/bin/cat", fd = {{ tcp("127.0.0.1", {port}, {{ backlog = 1024 }}) }}, stderr = log(),
+    accept = {{ max = 1000, per_source = 10, linger = false }},
+}}
+"""
 XINETD = """
 defaults
 {{
@@ -250,20 +256,27 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> dict[str, o
     return row
 
 
-def flood(count: int) -> dict[str, object]:
-    """Return how long an address waits for its answer without and with a flood from another one."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
-    with Acceptor(("/bin/cat",), listener=listener, max=MANY, per_source=10) as acceptor:
-        quiet = [answer_time(listener.getsockname()) for _ in range(10)]
-        before = cpu(acceptor.pid)
+def flood(folder: Path, count: int) -> dict[str, object]:
+    """Return how long an address waits for its answer without and with a flood from another one, and what that costs.
+
+    `over_ms` is from the end of the flood until there is no session and no descriptor more than before it.
+    """
+    port = free_port()
+    with Daemon(folder, FLOODED.format(port=port)) as daemon:
+        wait_for(port)
+        quiet = [answer_time(("127.0.0.1", port)) for _ in range(10)]
+        pid = daemon.wait_running("echo")
+        wait_until(lambda: count_of(daemon) == 0, "the end of all sessions")
+        fds, before, lines = len(os.listdir(f"/proc/{pid}/fd")), (cpu(pid), cpu(daemon.pid)), daemon.log().count("\n")
         usual = ["chrt", "--other", "0"]  # whatever we have ourselves
-        command = [*usual, sys.executable, "-ISc", FLOOD, str(listener.getsockname()[1]), str(count)]
-        flooder = subprocess.Popen(command, stdin=-3)
-        took = []
+        flooder = subprocess.Popen([*usual, sys.executable, "-ISc", FLOOD, str(port), str(count)], stdin=-3)
+        begin, took = time.monotonic(), []
         while flooder.poll() is None:
-            took.append(answer_time(listener.getsockname()))
+            took.append(answer_time(("127.0.0.1", port)))
             time.sleep(0.1)
-        used = cpu(acceptor.pid) - before
+        end = time.monotonic()
+        used, used_by_spawnd = cpu(pid) - before[0], cpu(daemon.pid) - before[1]
+        wait_until(lambda: count_of(daemon) == 0 and len(os.listdir(f"/proc/{pid}/fd")) == fds, "the end of the flood")
         return {
             "name": "flood",
             "quiet_ms": round(max(quiet) * 1e3, 1),
@@ -271,9 +284,10 @@ def flood(count: int) -> dict[str, object]:
             "max_ms": round(max(took) * 1e3, 1),
             "asked": len(took),
             "cpu_us_each": round(used / count * 1e6, 1),
-            "refused": acceptor.counters().refused["per_source"],
-            "lines": acceptor.text().count("\n"),
-            "pss_kb": pss(acceptor.pid),
+            "spawnd_cpu_percent": round(100 * used_by_spawnd / (end - begin), 2),
+            "over_ms": round((time.monotonic() - end) * 1e3),
+            "lines": daemon.log().count("\n") - lines,
+            "pss_kb": pss(pid),
         }
 
 
@@ -352,14 +366,15 @@ def main() -> None:
         folder.chmod(0o755)
         if options.kills:
             print(json.dumps(kills(folder)), flush=True)
+        if options.flood:
+            print(json.dumps(flood(folder, options.flood)), flush=True)
+        if options.kills or options.flood:
             return
         (folder / "server.py").write_text(PYTHON)
         for program, source in (("ok", PROGRAM), ("floor", FLOOR)):
             (folder / f"{program}.c").write_text(source)
             command = ["cc", "-O2", "-static", "-o", str(folder / program), str(folder / f"{program}.c")]
             subprocess.run(command, check=True)
-        if options.flood:
-            print(json.dumps(flood(options.flood)), flush=True)
         for _ in range(options.rounds):
             for server in options.names:
                 print(json.dumps(measure(server, folder, options)), flush=True)
