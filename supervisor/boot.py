@@ -39,7 +39,7 @@ from supervisor.process.launch_plan import is_spared
 from supervisor.state.state import Record, State, StateError, read_state
 from supervisor.systemd.reports import Systemd, SystemdStore
 from supervisor.systemd.scope import Scope, can_have_scope, scope_name
-from supervisor.takeover.records import numbers
+from supervisor.takeover.after_exec import numbers
 from supervisor.takeover.reexec import Reexec
 
 

@@ -207,7 +207,7 @@ class Daemon:
             pid: int | None = row.get("pid")
             return pid if row.get("state") == "running" and pid != other_than else None
 
-        pid = wait_until(found, f"{name} running")
+        pid = self._wait(found, name, "running")
         assert pid is not None
         return pid
 
@@ -218,12 +218,21 @@ class Daemon:
             pid = self.pid_of(name)
             return pid if pid != other_than else None
 
-        pid = wait_until(found, f"a process of {name}")
+        pid = self._wait(found, name, "has a process")
         assert pid is not None
         return pid
 
     def wait_state(self, name: str, state: str, patience: float = PATIENCE) -> None:
-        wait_until(lambda: self.services().get(name, {}).get("state") == state, f"{name} {state}", patience)
+        self._wait(lambda: self.services().get(name, {}).get("state") == state, name, state, patience)
+
+    def _wait(self, condition: Callable[[], T], name: str, what: str, patience: float = PATIENCE) -> T:
+        """Like `wait_until`; the TimeoutError also tells the state of the service, and why it is in it."""
+        try:
+            return wait_until(condition, f"{name} {what}", patience)
+        except TimeoutError as error:
+            state = self.services().get(name, {}).get("state", "not defined")
+            why = self.ctl("why", name)
+            raise TimeoutError(f"{error}; it is {state}: {(why.stdout + why.stderr).strip()}") from None
 
 
 def call(path: Path, method: str, /, timeout: float = 60, **parameters: object) -> dict[str, Any]:

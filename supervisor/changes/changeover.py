@@ -72,7 +72,8 @@ def carry_out(manager: Manager, plan: Plan, sights: Sights = NOTHING_SEEN) -> No
     prepared = _prepare(manager, plan)
     try:
         _open_anew(manager, plan, sights, prepared)
-        _apply(manager, plan, prepared)
+        with manager.writer.change():
+            _apply(manager, plan, prepared)
     finally:
         prepared.close(manager.host.closer)
 

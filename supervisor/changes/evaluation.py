@@ -38,6 +38,7 @@ CHUNK = 1 << 15  # bytes per read of the report: some milliseconds
 ADDRESS_SPACE = 512 * 1024 * 1024
 LAST_FD = 2**32 - 1
 MOST_HANGING = 8  # children of evaluations that hang; the next one may find the definitions elsewhere
+MOST_SEARCHING = 8  # children that hang in the search for programs
 Done = Callable[[Definitions | DefinitionsError], None]
 
 
@@ -46,7 +47,8 @@ class Evaluation:
 
     `digest` adds a digest to the definitions, `programs` a search for programs; both take time. A child that takes too
     long is killed and left behind, as a system call may never end; in the search, that costs only its notices. `hangs`
-    is whether such a child, which had not yet read the definitions, is still there. `before` has the services in force
+    is whether such a child, which had not yet read the definitions, is still there, and `searches` whether one is
+    that had. `before` has the services in force
     and the files that need not be evaluated again. The child has them by the fork, and this process keeps the objects
     that it has.
     """
@@ -67,7 +69,7 @@ class Evaluation:
         self._programs = programs
         self._report = ReportReader(before)
         self._size = 0
-        self.hangs = False
+        self.hangs = self.searches = False
         with watched_pipe(loop, self._on_readable) as (self._read_fd, write_fd):
             self._pid = fork(lambda: _evaluate(paths, write_fd, digest, programs, before), [write_fd])
         children.register(self._pid, self)
@@ -98,12 +100,16 @@ class Evaluation:
         self._report.feed(data)
         if self._programs and self._report.is_complete and not was_complete:
             self._timer.cancel()
-            self._timer = self._loop.limit_later(LOOK_LIMIT, partial(self._give_up, ""))
+            self._timer = self._loop.limit_later(LOOK_LIMIT, self._search_too_long)
         return True
 
     def _too_long(self) -> None:
         self.hangs = True
         self._give_up(f"took longer than {TIME_LIMIT:g} s")
+
+    def _search_too_long(self) -> None:
+        self.searches = True
+        self._give_up("")
 
     def _give_up(self, failure: str) -> None:
         """Kill the child, and do not wait for it."""
@@ -115,7 +121,7 @@ class Evaluation:
             pass
 
     def reaped(self, pid: int, exit: Exit) -> None:
-        self.hangs = False
+        self.hangs = self.searches = False
         if self._read_fd < 0:
             return  # it was left behind
         overtime = exit.signum == signal.SIGPROF
@@ -191,7 +197,7 @@ class Evaluations:
         self._quiet: Callable[[], None] | None = None
         self._inspect = inspect
         self._is_looking = False
-        self._hanging: list[Evaluation] = []  # with the present one
+        self._left: list[Evaluation] = []  # that hang, with the present one
         self._result: Definitions | DefinitionsError | None = None
         self._services = services
         self.sights: Sights = {}
@@ -228,12 +234,13 @@ class Evaluations:
         self._is_looking = True
         self._inspect(self._looked)
         before = Definitions(self._services(), kept=self.kept)
-        done = self._evaluated
+        programs = sum(each.searches for each in self._left) < MOST_SEARCHING
+        done = self._evaluated if programs else self._evaluated_alone
         try:
-            if len(self._hanging) == MOST_HANGING:
+            if sum(each.hangs for each in self._left) >= MOST_HANGING:
                 raise TimeoutError(ETIMEDOUT, f"a file system has not answered {MOST_HANGING} earlier evaluations")
-            self._hanging.append(
-                Evaluation(self._loop, self._children, self._paths, done, digest=True, programs=True, before=before)
+            self._left.append(
+                Evaluation(self._loop, self._children, self._paths, done, digest=True, programs=programs, before=before)
             )
         except OSError as error:
             failure = DefinitionsError([f"cannot evaluate definitions: {error.strerror}"])
@@ -244,8 +251,15 @@ class Evaluations:
         self._is_looking = False
         self._tell()
 
+    def _evaluated_alone(self, result: Definitions | DefinitionsError) -> None:
+        """Take a result without a search for programs."""
+        if isinstance(result, Definitions):
+            why = f"cannot look for programs: a file system has not answered {MOST_SEARCHING} earlier searches"
+            result = replace(result, notices=(*result.notices, why))
+        self._evaluated(result)
+
     def _evaluated(self, result: Definitions | DefinitionsError) -> None:
-        self._hanging = [evaluation for evaluation in self._hanging if evaluation.hangs]
+        self._left = [evaluation for evaluation in self._left if evaluation.hangs or evaluation.searches]
         if isinstance(result, Definitions):
             self.kept = result.kept
         self._result = result

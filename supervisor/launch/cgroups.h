@@ -40,7 +40,7 @@ static int has_limits(void)
 	return options->limits.count > 0;
 }
 
-// Return the path of a file of a cgroup, or of the cgroup itself for "", in the folder. It is valid until the next call.
+// Return the path of a file of a cgroup in the folder, or of the cgroup itself for "". It is valid until the next call.
 static const char *cgroup_path(uint32_t number, const char *file)
 {
 	static char path[LONGEST_CGROUP] APART;
@@ -115,17 +115,47 @@ static long remove_folder(uint32_t number, const char *name)
 	return call(__NR_unlinkat, (long)options->sessions, (long)cgroup_path(number, name), AT_REMOVEDIR_, 0);
 }
 
-// Remove a cgroup, which one of the last acceptor may have made, with or without limits. Returns whether it is gone.
+// Return whether a cgroup is gone by now.
 static int remove_cgroup(uint32_t number)
 {
-	long result;
+	const long result = remove_folder(number, "");
 
-	if (has_limits())
-		remove_folder(number, "session");
-	result = remove_folder(number, "");
-	if (result == -EBUSY && !has_limits() && remove_folder(number, "session") == 0)
-		result = remove_folder(number, "");
 	return result == 0 || result == -ENOENT;
+}
+
+// Read some entries of a directory, and call `found` for each cgroup among them. Returns whether there were any entries.
+static int read_cgroups(long folder, void (*found)(long folder, const char *name))
+{
+	static _Alignas(8) char buffer[4096] APART;
+	const long size = call(__NR_getdents64, folder, (long)buffer, sizeof buffer, 0);
+
+	for (long at = 0; at < size; at += ((struct directory_entry *)(buffer + at))->size) {
+		const struct directory_entry *entry = (struct directory_entry *)(buffer + at);
+
+		if (entry->type == DT_DIR_ && entry->name[0] != '.')
+			found(folder, entry->name);
+	}
+	return size > 0;
+}
+
+static void remove_below(long folder, const char *name)
+{
+	call(__NR_unlinkat, folder, (long)name, AT_REMOVEDIR_, 0);
+}
+
+// Remove a cgroup that may have some below it: that of its process, where an acceptor has limited it, or those that a
+// session has made while limits were new.
+static int remove_whole_cgroup(uint32_t number)
+{
+	const long flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
+	const long folder = call(__NR_openat, (long)options->sessions, (long)cgroup_path(number, ""), flags, 0);
+
+	if (folder >= 0) {
+		while (read_cgroups(folder, remove_below))
+			;
+		close_fd((int)folder);
+	}
+	return remove_cgroup(number);
 }
 
 static void mark_ended(uint32_t number, int is_ended)
@@ -148,7 +178,11 @@ static void try_again(int64_t at)
 // Remove the cgroup of a session that has ended, or else kill what is in it, and remove it later.
 static void leave_cgroup(uint32_t number, int64_t now)
 {
-	if (number == 0 || number >= MOST_CGROUPS || !has_cgroups() || remove_cgroup(number))
+	if (number == 0 || number >= MOST_CGROUPS || !has_cgroups())
+		return;
+	if (has_limits())
+		remove_folder(number, "session");
+	if (remove_cgroup(number))
 		return;
 	write_cgroup_file(number, "cgroup.kill", "1");
 	try_again(now + SOON);
@@ -168,7 +202,7 @@ static void settle_cgroups(int64_t now)
 		}
 		if (!(ended_cgroups.numbers[number / 64] >> number % 64 & 1))
 			continue;
-		if (remove_cgroup(number))
+		if (remove_whole_cgroup(number))
 			mark_ended(number, 0);
 		else
 			write_cgroup_file(number, "cgroup.kill", "1");
@@ -178,20 +212,20 @@ static void settle_cgroups(int64_t now)
 		ended_cgroups.pause *= 2;
 }
 
+static void take_for_ended(long folder, const char *name)
+{
+	const long number = number_of(name);
+
+	(void)folder;
+	if (number > 0 && number < MOST_CGROUPS)
+		mark_ended((uint32_t)number, 1);
+}
+
 // Take all cgroups in the folder for ended ones, until `mark_ended` says otherwise for those of living sessions.
 static void find_cgroups(int64_t now)
 {
-	static _Alignas(8) char buffer[4096] APART;
-	long size;
-
-	while ((size = must(call(__NR_getdents64, (long)options->sessions, (long)buffer, sizeof buffer, 0))) > 0)
-		for (long at = 0; at < size; at += ((struct directory_entry *)(buffer + at))->size) {
-			const struct directory_entry *entry = (struct directory_entry *)(buffer + at);
-			const long number = number_of(entry->name);
-
-			if (entry->type == DT_DIR_ && number > 0 && number < MOST_CGROUPS)
-				mark_ended((uint32_t)number, 1);
-		}
+	while (read_cgroups(options->sessions, take_for_ended))
+		;
 	ended_cgroups.again = now;
 	ended_cgroups.pause = SOON;
 }

@@ -84,9 +84,14 @@ def obstacle(service: Service, units: Mapping[str, Member], conflicts: Iterable[
             return Obstacle(Hold.AFTER, name)
     for name in conflicts:
         other = units.get(name)
-        if other is not None and (other.life.state in WITH_PROCESS or other.life.state is State.ASLEEP):
+        if other is not None and blocks(other.life):
             return Obstacle(Hold.CONFLICT, name)
     return None
+
+
+def blocks(life: Life) -> bool:
+    """Return whether a service in conflict with another one keeps it waiting."""
+    return life.state in WITH_PROCESS or life.state is State.ASLEEP
 
 
 def waits_for_ever(service: Service, units: Mapping[str, Member]) -> str | None:

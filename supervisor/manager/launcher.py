@@ -60,7 +60,7 @@ class Launcher:
         self, loop: Loop, children: Children, host: HostFacts, sources: Sources, on_notification: Callable[[Unit], None]
     ) -> None:
         self._loop = loop
-        self._children = children
+        self.children = children
         self._host = host
         self._sources = sources
         self.outputs = host.outputs
@@ -129,7 +129,7 @@ class Launcher:
             run.close()
             begun(result)
             return
-        self._children.register(result, owner)
+        self.children.register(result, owner)
         run.pid, run.started = result, start_time_since(since, result)
         begun(run)
 
@@ -252,7 +252,7 @@ class Launcher:
             begun = clock_ticks()
             with step("fork"):
                 pid = fork(lambda: open_elsewhere(specs, rights, write_end), [write_end])
-            self._children.register(pid, owner)
+            self.children.register(pid, owner)
             ours.pop_all()
         return Run(pid, role, error_fd, started=start_time_since(begun, pid), files=[])
 
@@ -330,7 +330,7 @@ class Launcher:
             path = unit.notify_path or self._host.runtime.new_notify_path(service.name)
             with step("bind notify socket", path):
                 self._host.runtime.make_notify_folder(path)
-                receiver = Receiver.bind(path, self._uid(service), self._host.closer, self._children.when_reaped)
+                receiver = Receiver.bind(path, self._uid(service), self._host.closer, self.children.when_reaped)
             self.listen(unit, receiver)
 
     def _uid(self, service: Service) -> int:
@@ -414,7 +414,7 @@ class Launcher:
     def _start(self, launch: Launch, owner: Child, our_end: int, hears: bool = True, make: MakePlan = make_plan) -> int:
         """Start a process, which reports on the socket with our end `our_end`."""
         pid = self._fork(launch, hears) if launch.worker else self._execute(launch, our_end, hears, make)
-        self._children.register(pid, owner)
+        self.children.register(pid, owner)
         return pid
 
     def _fork(self, launch: Launch, hears: bool) -> int:

@@ -461,7 +461,7 @@ class Manager:
     def started(self, unit: Unit) -> None:
         """Write the new process down before it is released: the next spawnd finds it whenever this one is killed."""
         self.writer.touch(unit)
-        self.writer.flush(is_new=True)
+        self.writer.flush(unit)
 
     def start_failed(self, unit: Unit, error: StepError) -> None:
         ended = Ended.of_step(error.step, error.path, error.errno, error.cause, error.line)

@@ -207,11 +207,17 @@ class Processes:
 
     def _survivor_ended(self, run: Run) -> None:
         self._loop.unwatch(run.pidfd)
-        is_judged = True
+        self._conclude(run, partial(self.died, run.pid))
+
+    def _conclude(self, run: Run, judge: Callable[[], bool | None]) -> None:
+        """Let a dead process be reaped, unless `judge` returns False: more of what it has said is to be read."""
+        is_judged: bool | None = True
         try:
-            is_judged = self.died(run.pid)
+            is_judged = judge()
         finally:
-            if is_judged:
+            if is_judged is not False and run.pidfd < 0:
+                self._children.finish(run.pid)
+            elif is_judged is not False:
                 self.reaped(run.pid, UNKNOWN)
 
     def bind_receiver(self, unit: Unit) -> None:
@@ -400,27 +406,23 @@ class Processes:
         self._read_errors(unit, run)
         if run.has_run is None:
             self._learn_exec(unit, run)
-        for fd in (run.ready_fd, run.output_fd):
+        pipes = (run.ready_fd, run.output_fd)
+        for fd in pipes:
             self._pipes.expect_end(fd)
         self._read_ready(unit, run)
         self._read_output(run)
+        hear = partial(self._hear_last, unit, run)
+        return not self._pipes.last_reads(pipes, partial(self._conclude, run, hear)) and hear()
+
+    def _hear_last(self, unit: Unit, run: Run) -> bool:
+        """Read the last messages and judge the death; return False if they are read in later turns of the loop."""
         if unit.receiver is not None:
             words = LastWords(self._loop, unit, self._owner)
             if not words.hear():
-                words.hear_rest(partial(self._finish, unit, run))
+                words.hear_rest(partial(self._conclude, run, partial(self._judge, unit, run)))
                 return False
         self._judge(unit, run)
         return True
-
-    def _finish(self, unit: Unit, run: Run) -> None:
-        """Judge the death after the last messages were read in later turns of the loop."""
-        try:
-            self._judge(unit, run)
-        finally:
-            if run.pidfd < 0:
-                self._children.finish(run.pid)
-            else:
-                self.reaped(run.pid, UNKNOWN)
 
     def _judge(self, unit: Unit, run: Run) -> None:
         """Judge the death, and kill the process group while its id is still taken."""

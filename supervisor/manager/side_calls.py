@@ -32,7 +32,7 @@ class SideCall:
     def __init__(self, loop: Loop, launcher: Launcher, kin: Kin, unit: Unit, role: Role, done: Done) -> None:
         self._loop = loop
         self._launcher = launcher
-        self._pipes = launcher.pipes
+        self._pipes, self._children = launcher.pipes, launcher.children
         self._kin = kin
         self._unit = unit
         self._role = role
@@ -95,13 +95,26 @@ class SideCall:
 
     # as a child
 
-    def died(self, pid: int) -> None:
+    def died(self, pid: int) -> bool:
         run = self._run
         if run is None:
-            return
+            return True
         run.read_errors()
         self._pipes.expect_end(run.output_fd)
         self._read_output(run)
+        if self._pipes.last_reads((run.output_fd,), partial(self._finish, pid, run)):
+            return False
+        self._judge(pid, run)
+        return True
+
+    def _finish(self, pid: int, run: Run) -> None:
+        """Judge the death after the rest of the output was read in a later turn of the loop."""
+        try:
+            self._judge(pid, run)
+        finally:
+            self._children.finish(pid)
+
+    def _judge(self, pid: int, run: Run) -> None:
         if self._role.is_function:
             self._answer = take_answer(self._launcher.answer_path(self._unit, self._role))
         if self._role is not Role.RELOAD or not functions.function_succeeded(self._answer, pid, is_child=True):

@@ -16,7 +16,8 @@ from supervisor.definitions.report import read_settings
 from supervisor.definitions.service import Definitions, Slot
 from supervisor.errors import DefinitionsError
 from supervisor.lifecycle import machine
-from supervisor.lifecycle.life import Cause, is_down, runs
+from supervisor.lifecycle.dependencies import blocks
+from supervisor.lifecycle.life import Cause, State, is_down, runs
 from supervisor.lifecycle.transaction import Outcome
 from supervisor.log.logger import log, notice, set_level
 from supervisor.log.output import WorkerOutputs
@@ -293,6 +294,7 @@ class Supervisor:
     def _take_over(self, result: Definitions | DefinitionsError, saved: Saved, pool: dict[str, int]) -> None:
         manager = self.manager
         manager.settings = saved.settings_in_force()
+        self.writer.is_unsettled = saved.ending
         set_level(self._level or manager.settings.log_level)
         TakeOver(manager, saved, pool).run()
         log_unit = manager.units.get(LOG_WORKER)
@@ -301,9 +303,20 @@ class Supervisor:
             log_unit.feed = self._host.outputs.feed
             manager.renew([LOG_WORKER], Cause.RESTART)
         self.changes.change_to(result)
+        self._order_stops_again()
         inspect(manager, partial(renew_unreachable, manager))
         if saved.ending:
-            manager.settle([unit.name for unit in manager.units.values() if unit.service.autostart])
+            self._settle()
+            self.writer.is_unsettled = False
+            self.writer.renew()
+
+    def _order_stops_again(self) -> None:
+        """Order the stops that are due and whose turn had not come: orders of a spawnd are lost with it."""
+        manager, units = self.manager, self.manager.units
+        manager.stop([unit.name for unit in units.values() if unit.removed], Cause.REMOVED)
+        for name in [unit.name for unit in units.values() if unit.life.state is State.WAITING]:
+            rivals = sorted(manager.conflicts.get(name, ()))
+            manager.stop((each for each in rivals if each in units and blocks(units[each].life)), Cause.CONFLICT, name)
 
     def _start_first(self, definitions: Definitions) -> None:
         manager = self.manager
@@ -312,12 +325,15 @@ class Supervisor:
         for service in self.changes.effective(definitions).services.values():
             manager.add(service)
         manager.index()
-        self.writer.begin()
         self.changes.changed(definitions, definitions.notices)
         for unit in manager.units.values():
             if not unit.service.autostart:
                 notice("Not running %s", unit.name)
-        manager.settle([unit.name for unit in manager.units.values() if unit.service.autostart])
+        self._settle()
+        self.writer.begin()  # no sooner: the next spawnd does not start services that are written down as stopped
+
+    def _settle(self) -> None:
+        self.manager.settle([unit.name for unit in self.manager.units.values() if unit.service.autostart])
 
     # signals
 

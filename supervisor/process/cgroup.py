@@ -172,24 +172,25 @@ class Leaf:
         with step("make cgroups of sessions in", self.path):
             os.chmod(self.path, 0o700)
             for folder in (f"{self.path}/{ACCEPTOR}", sessions):
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(folder)
+                os.makedirs(folder, exist_ok=True)
             for pid in _read(self.path, "cgroup.procs").split():  # of a session that was started without a cgroup
                 with contextlib.suppress(ProcessLookupError):
                     write_once(f"{self.own}/cgroup.procs", pid)
-            write_once(f"{sessions}/cgroup.max.depth", "2")  # no session makes one below its own
             others = [entry.path for entry in os.scandir(sessions) if entry.is_dir() and entry.stat().st_uid != uid]
             for path in (sessions, f"{self.path}/cgroup.procs", *others, *(f"{other}/cgroup.kill" for other in others)):
                 os.chown(path, uid, -1)
 
     def limit_sessions(self, limits: dict[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
         """Return the limits of each session by file, and sentences as `prepare` does. Raises StepError."""
-        notices = self._enable_for(limits, [self.path, f"{self.path}/{SESSIONS}"])
+        sessions = f"{self.path}/{SESSIONS}"
+        notices = self._enable_for(limits, [self.path, sessions])
         files = {key: RESOURCES[key].file for key in limits if key not in notices}
-        for key, file in files.items():
-            if not os.path.exists(f"{self.path}/{SESSIONS}/{file}"):
-                notices[key] = f"{key} needs {file}, which this kernel does not have"
-        return {files[key]: limits[key] for key in files if key not in notices}, tuple(notices.values())
+        missing = [key for key, file in files.items() if not os.path.exists(f"{sessions}/{file}")]
+        notices |= {key: f"{key} needs {files[key]}, which this kernel does not have" for key in missing}
+        found = {files[key]: limits[key] for key in files if key not in notices}
+        with step("limit cgroups in", sessions):  # no session makes one below that of its process
+            write_once(f"{sessions}/cgroup.max.depth", "2" if found else "1")
+        return found, tuple(notices.values())
 
     def exists(self) -> bool:
         """Whether the cgroup exists: a subtree that systemd made may have gone with everything in it."""

@@ -373,11 +373,11 @@ def living_in(cgroup: Leaf) -> dict[int, Process]:
 def sessions_among(found: Iterable[Process]) -> dict[int, tuple[int, int]]:
     """Return start time and number of the cgroup, 0 without one, of the first process of each session by pid.
 
-    In a session's own cgroup that is the oldest of those that have made a session.
+    In a session's own cgroup that is the oldest of those that have made a session; within a tick, the lower pid tells.
     """
     sessions: dict[int, tuple[int, int]] = {}
     taken = set()
-    for process in sorted(found, key=lambda process: process.started):
+    for process in sorted(found, key=lambda process: (process.started, process.pid)):
         if process.session == process.pid:
             below = (cgroup_of(process.pid) or "").rpartition(f"/{SESSIONS}/")[2].partition("/")[0]
             number = int(below) if below.isdecimal() else 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import select
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from supervisor.linux.pipe_call import PATIENCE_MS, SLOW, PipeCall, is_at_end, start_close, start_read
@@ -17,6 +17,7 @@ from supervisor.notify.safe_close import Closer
 
 MOST_HELD = 2  # pipes of a service for which children wait; its other pipes are not read meanwhile
 MOST_KILLED = 3  # children for the last read of a pipe that may be killed, as where memory is short
+LAST = 2.0  # seconds for the last reads of an ended process, whose pipe another process may have locked
 PAUSE = 0.1  # seconds until the next attempt if no child could be forked, or if it was killed
 # After a turn, a pipe rests for this many times as long as the turn took, so that a service that writes all the time
 # has a tenth of the time of spawnd. The rest is limited, in seconds.
@@ -27,8 +28,8 @@ REST, LONGEST_REST = 9, 0.1
 class _End:
     """A reading end. The child of `call` has not ended yet; the child of `late` has, and its result comes next.
 
-    `is_last`: the writing process has ended, and the content of the pipe is read now or never.
-    `rests_until` is a time of the loop.
+    `is_last`: the writing process has ended, and the content of the pipe is read now or never. `is_unread`: the last
+    read has had no result. `rests_until` is a time of the loop.
     """
 
     name: str
@@ -38,8 +39,31 @@ class _End:
     is_closed: bool = False
     is_watched: bool = True
     is_last: bool = False
+    is_unread: bool = False
+    waiting: _LastReads | None = None
     patience: int = PATIENCE_MS
     rests_until: float = 0.0
+
+
+class _LastReads:
+    """Calls `done` once the last reads of these ends have had their results, or after a time limit."""
+
+    def __init__(self, loop: Loop, ends: Iterable[_End], done: Callable[[], None]) -> None:
+        self._ends = list(ends)
+        self._done: Callable[[], None] | None = done
+        self._timer = loop.limit_later(LAST, self._end)
+        for end in self._ends:
+            end.waiting = self
+
+    def look(self) -> None:
+        if not any(end.is_unread for end in self._ends):
+            self._end()
+
+    def _end(self) -> None:
+        self._timer.cancel()
+        done, self._done = self._done, None
+        if done is not None:
+            done()
 
 
 class Pipes:
@@ -63,6 +87,8 @@ class Pipes:
         finally:
             if self._ends.get(fd) is end:
                 self._rest(fd, end, min((self._loop.clock() - begun) * REST, LONGEST_REST))
+            if end.waiting is not None:
+                end.waiting.look()
 
     def _rest(self, fd: int, end: _End, seconds: float) -> None:
         self._ignore(fd, end)
@@ -75,14 +101,14 @@ class Pipes:
         Raises BlockingIOError if the pipe is empty, or if a process holds its lock.
         """
         end = self._ends[fd]
+        end.is_unread = True
         call = self._take_ended(end)
         for _ in range(1 + (MOST_KILLED if end.is_last else 0)):
             if call is None:
                 call = self._start(fd, end, size)
-            if call is None:
-                return b""
-            if not call.was_killed:
-                return self._result(call)
+            if call is None or not call.was_killed:
+                end.is_unread = False
+                return b"" if call is None else self._result(call)
             call = None
         self._rest(fd, end, PAUSE)
         raise BlockingIOError
@@ -121,7 +147,7 @@ class Pipes:
         raise BlockingIOError
 
     def expect_end(self, fd: int) -> None:
-        """Wait for children in the following reads: the process has ended, and the pipe will be closed after them.
+        """Wait for children in the following reads: the process has ended, and the pipe is closed after `last_reads`.
 
         A child without CPU time is waited for. A child that waits for the lock of the pipe gets some 5 ms,
         once.
@@ -129,6 +155,16 @@ class Pipes:
         end = self._ends.get(fd)
         if end is not None:
             end.is_last, end.patience = True, PATIENCE_MS
+
+    def last_reads(self, fds: Iterable[int], done: Callable[[], None]) -> bool:
+        """Return False if the reads after `expect_end` have had their results.
+
+        Otherwise return True, and call `done` once they have, in a later turn and within a time limit.
+        """
+        ends = [end for fd in fds if (end := self._ends.get(fd)) is not None and end.is_unread]
+        if ends:
+            _LastReads(self._loop, ends, done)
+        return bool(ends)
 
     @staticmethod
     def _result(call: PipeCall) -> bytes:
@@ -144,6 +180,8 @@ class Pipes:
         """Close a reading end, watched or not, without waiting for a process that holds its lock."""
         end = self._ends.pop(fd, None)
         self._loop.unwatch(fd)
+        if end is not None:
+            end.is_unread = False
         if end is not None and end.call is not None:
             end.is_closed = True
         elif is_at_end(fd):

@@ -29,10 +29,12 @@ from functools import partial
 from typing import Any
 
 from supervisor import __version__
-from supervisor.definitions.report import read_settings
-from supervisor.definitions.service import Settings
+from supervisor.definitions.report import differing, read_settings
+from supervisor.definitions.service import Service, Settings
 from supervisor.errors import SpawnError
 from supervisor.json_text import dumps_exactly, loads_exactly
+from supervisor.lifecycle.life import Cause, Life, Step, Then, of_earlier_version
+from supervisor.lifecycle.life import State as StateOfLife
 
 Record = dict[str, Any]
 
@@ -41,6 +43,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 FACTOR = 4  # times its first length up to which it may grow
 
 FORMAT = 1
+_LIFE = [(name, name, default) for name, default in Life()._asdict().items()]
+_ENUMS: dict[str, Any] = {"state": StateOfLife, "step": Step, "then": Then, "cause": Cause}
 
 
 class StateFile:
@@ -109,6 +113,16 @@ class StateFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def life_record(life: Life, service: Service) -> Record:
+    return ({"kept": False} if of_earlier_version(service, life) != life else {}) | differing(life, _LIFE)
+
+
+def read_life(record: Record, service: Service) -> Life:
+    """Return the life in a record. Raises TypeError or ValueError for a record of another version."""
+    life = Life(**{key: _ENUMS[key](value) if key in _ENUMS else value for key, value in record.items()})
+    return life if "kept" in record else of_earlier_version(service, life)
 
 
 def now() -> Record:

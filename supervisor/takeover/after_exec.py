@@ -16,6 +16,17 @@ from supervisor.state.state import State as Saved
 from supervisor.takeover.records import RUN_FDS, Take, restore
 
 
+def numbers(record: Record) -> set[int]:
+    """Return the numbers of all descriptors in a unit's record."""
+    run = record.get("run", {})
+    tables = [record.get("table", {}), record.get("next", {}).get("table", {})]
+    found = {saved[0] for table in tables for saved in table.values()}
+    found |= {fd for _name, _polled, fd, _identity in record.get("store", ())}
+    found |= {fd for fd, _identity in record.get("streams", ())}
+    found |= {run[key] for key in RUN_FDS if key in run} | set(run.get("opens", ()))
+    return found | ({record["receiver"]} if "receiver" in record else set())
+
+
 def rebuild_units(manager: Manager, state: Saved) -> None:
     """Make all units again. Raises any exception caused by a state that this version does not understand."""
     shared = SharedValues()

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from supervisor.control.path_watch import PathWatch
 from supervisor.definitions.report import SharedValues, differing, saved_fields, service_record, settings_record
 from supervisor.definitions.service import Service, Settings, Slot, slot_name
-from supervisor.lifecycle.life import Cause, Ended, Idleness, Life, State, Step, Then, of_earlier_version
+from supervisor.lifecycle.life import Ended, Idleness
 from supervisor.linux.file_status import number_of_process
 from supervisor.linux.open_files import SOCKET, identity
 from supervisor.log.logger import log, notice
@@ -32,10 +32,8 @@ from supervisor.notify.store import Stored
 from supervisor.process.cgroup import Leaf
 from supervisor.process.held_descriptors import Opened, wanted
 from supervisor.process.run import Role, Run
-from supervisor.state.state import Record, StateFile, header, now
+from supervisor.state.state import Record, StateFile, header, life_record, now, read_life
 
-_LIFE = [(name, name, default) for name, default in Life()._asdict().items()]
-_ENUMS: dict[str, Any] = {"state": State, "step": Step, "then": Then, "cause": Cause}
 RUN_FDS = ("error_fd", "report_fd", "ready_fd", "pidfd", "output_fd")  # descriptors of a run
 _ENDED = saved_fields(Ended)
 Take = Callable[[int], bool]
@@ -57,16 +55,6 @@ HELD = {
     "store": ("store",),  # in separate lines: `store_record`
     "table": ("table", "ports"),
 }
-
-
-def life_record(life: Life, service: Service) -> Record:
-    return ({"kept": False} if of_earlier_version(service, life) != life else {}) | differing(life, _LIFE)
-
-
-def read_life(record: Record, service: Service) -> Life:
-    """Return the life in a record. Raises TypeError or ValueError for a record of another version."""
-    life = Life(**{key: _ENUMS[key](value) if key in _ENUMS else value for key, value in record.items()})
-    return life if "kept" in record else of_earlier_version(service, life)
 
 
 class Field(NamedTuple):
@@ -176,17 +164,6 @@ def _saved(fd: int) -> list[object]:  # number and identity
         return [fd, ""]
 
 
-def numbers(record: Record) -> set[int]:
-    """Return the numbers of all descriptors in a unit's record."""
-    run = record.get("run", {})
-    tables = [record.get("table", {}), record.get("next", {}).get("table", {})]
-    found = {saved[0] for table in tables for saved in table.values()}
-    found |= {fd for _name, _polled, fd, _identity in record.get("store", ())}
-    found |= {fd for fd, _identity in record.get("streams", ())}
-    found |= {run[key] for key in RUN_FDS if key in run} | set(run.get("opens", ()))
-    return found | ({record["receiver"]} if "receiver" in record else set())
-
-
 def sockets(record: Record) -> dict[str, int]:
     """Return the numbers of the sockets in its table, by identity."""
     return {saved[1]: saved[0] for saved in record.get("table", {}).values() if saved[1].startswith(SOCKET)}
@@ -287,7 +264,10 @@ class Known(Protocol):
 
 
 class StateWriter:
-    """Writer of the state of `known` to the file at `path`, from `begin` to `end`."""
+    """Writer of the state of `known` to the file at `path`, from `begin` to `end`.
+
+    `is_unsettled`: services that a lost spawnd was stopping are yet to be started again.
+    """
 
     def __init__(self, known: Known, path: str) -> None:
         self._known = known
@@ -305,12 +285,14 @@ class StateWriter:
         self._retry: Timer | None = None
         self._dates: Timer | None = None
         self._failing = False
+        self._is_changing = False
+        self.is_unsettled = False
         self._watch: PathWatch | None = None
 
     def begin(self) -> None:
         """Write the complete state now, and changes from now on."""
         self._begin()
-        self._replace()
+        self.renew()
 
     def begin_soon(self) -> None:
         """Write the complete state a moment later, and before the first change: the file has it from before the exec.
@@ -332,7 +314,7 @@ class StateWriter:
         if self._first is not None:
             self._first.cancel()
             self._first = None
-        self._replace()
+        self.renew()
         if self._store is not None:
             self._store.drop_unwanted()
 
@@ -359,7 +341,7 @@ class StateWriter:
     def _look(self) -> None:
         """Write the file again if it was removed or replaced: the next spawnd would lack the state."""
         if self._is_begun and self._first is self._retry is None and not self._file.is_in_place():
-            self._replace()
+            self.renew()
             if not self._failing:
                 notice("%s was removed or replaced: written anew", self._file.path)
 
@@ -376,18 +358,33 @@ class StateWriter:
         """Whether the file has all changes."""
         return self._is_begun and self._retry is None and not self._changed
 
-    def flush(self, is_new: bool = False) -> None:
-        """Write the changes. A process that `is_new` is released next, so it does not wait for the next try."""
-        if is_new and self._retry is not None and self._loop.clock() >= self._retry.when - RETRY + SOON:
+    @contextmanager
+    def change(self) -> Iterator[None]:
+        """Write the changes of a block at its end, but new processes at once.
+
+        Written in the middle, other units would seem to have changed: a spawnd after a loss would not start them.
+        """
+        if self._first is not None:
+            self._write_first()
+        self._is_changing = True
+        try:
+            yield
+        finally:
+            self._is_changing = False
+        self.flush()
+
+    def flush(self, new: Unit | None = None) -> None:
+        """Write the changes. A unit whose `new` process is released next does not wait for the next try."""
+        if new is not None and self._retry is not None and self._loop.clock() >= self._retry.when - RETRY + SOON:
             self._retry.cancel()
-            self._replace()
+            self.renew()
         if not self._is_begun or self._retry is not None:
             return
         if self._first is not None:
             if self._changed or self._stores:
                 self._write_first()
             return
-        records = list(self._changes())
+        records = list(self._changes(new if self._is_changing else None))
         if records:
             self._append(records)
             self._date_soon()
@@ -395,9 +392,9 @@ class StateWriter:
     def _append(self, records: list[Record]) -> None:
         with suppress(OSError):  # a new file may have room
             self._file.append([*records, now()])
-            if not self._file.is_long:
+            if self._is_changing or not self._file.is_long:
                 return
-        self._replace()
+        self.renew()
 
     def _date_soon(self) -> None:
         """Schedule a new date without cgroups: `left_by` needs to know when spawnd still knew the main process."""
@@ -424,11 +421,11 @@ class StateWriter:
             yield self._unit(unit)
             if unit.store:
                 yield store_record(unit, unit.store.stored())
-        if known.shutting_down:
+        if known.shutting_down or self.is_unsettled:
             yield {"ending": True}
         yield now()
 
-    def _changes(self) -> Iterator[Record]:
+    def _changes(self, only: Unit | None = None) -> Iterator[Record]:
         known = self._known
         if self._settings is not known.settings:
             self._settings = known.settings
@@ -437,7 +434,8 @@ class StateWriter:
             if digest not in self._sources:
                 self._sources.add(digest)
                 yield {"text": digest, "source": text}
-        changed, self._changed = self._changed, {}
+        changed = self._changed if only is None else {only.name: None}
+        self._changed = {name: None for name in self._changed if name not in changed}
         for name in changed:
             unit = known.units.get(name)
             if unit is None:
@@ -469,7 +467,8 @@ class StateWriter:
             self._store.want(unit.name, sockets(record))
         return {"name": unit.name, "unit": record}
 
-    def _replace(self) -> None:
+    def renew(self) -> None:
+        """Write the complete state now."""
         self._retry = None
         self._changed.clear()
         self._stores.clear()
@@ -496,4 +495,4 @@ class StateWriter:
             self._failing = True
             text = "cannot write %s: %s; tried again every %g s; what changes meanwhile would not outlive spawnd"
             log.error(text, self._file.path, error.strerror, RETRY)
-        self._retry = self._loop.call_later(RETRY, self._replace)
+        self._retry = self._loop.call_later(RETRY, self.renew)

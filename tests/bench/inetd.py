@@ -181,6 +181,7 @@ def in_cgroups(stack: ExitStack, limits: dict[str, str]) -> dict[str, Any]:
         os.setresuid(NOBODY, NOBODY, NOBODY)
 
     in_force = found or (STAND_IN if limits else {})
+    Path(leaf.path, "sessions/cgroup.max.depth").write_text("2" if in_force else "1")
     return {"sessions": folder, "limits": in_force, "before": become_nobody}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -23,6 +24,8 @@ SETTINGS_FOLDER = "/proc/sys"
 OWN = "/proc/thread-self/ns/net"
 NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 SIOCGSKNS = 0x894C  # <linux/sockios.h>
+LOCK_LIMIT = 10.0  # seconds; ip-netns(8) has the lock for milliseconds
+LOCK_PAUSE = 0.02  # seconds between two attempts
 
 
 def path_of(name: str) -> str:
@@ -103,11 +106,26 @@ def _folder() -> Iterator[None]:
     os.makedirs(FOLDER, 0o755, exist_ok=True)
     fd = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        _lock(fd)
         _share()
         yield
     finally:
         os.close(fd)
+
+
+def _lock(fd: int) -> None:
+    """Lock the folder within a time limit: any process that may read it can keep its lock. Raises TimeoutError."""
+    deadline = time.monotonic() + LOCK_LIMIT
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                text = f"another process has kept {FOLDER} locked for {LOCK_LIMIT:g} s; lslocks(8) names it"
+                raise TimeoutError(errno.ETIMEDOUT, text) from None
+            time.sleep(LOCK_PAUSE)
+        else:
+            return
 
 
 def _share() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from supervisor.errors import DefinitionsError
 from supervisor.loop.loop import Loop
 from supervisor.process.children import Children
 from tests import fuse
+from tests.unit.waiting import DEADLINE
 
 PATIENCE = 30.0  # seconds
 
@@ -167,6 +169,28 @@ def test_a_look_for_programs_that_hangs_costs_no_more_than_its_notices(
     assert "does not exist" in notices_of(world)[0][0]
 
 
+@pytest.mark.skipif(not fuse.is_possible(), reason="needs FUSE")
+def test_searches_for_programs_that_hang_are_not_repeated_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No signal ends their children; there are only so many, and none any more once the file system answers."""
+    refused = "cannot look for programs: a file system has not answered 2 earlier searches"
+    monkeypatch.setattr(evaluation, "LOOK_LIMIT", 0.2)
+    monkeypatch.setattr(evaluation, "MOST_SEARCHING", 2)
+    with monkeypatch.context() as hanging, fuse.unanswering(fuse.OPEN) as path:
+        hanging.setattr(programs, "check_programs", lambda *_: os.open(path, os.O_RDONLY))
+        told: list[str] = []
+        end = time.monotonic() + DEADLINE
+        while not told or told[-1] == evaluation.NOT_LOOKED:  # one that was killed before it has hung does not count
+            assert time.monotonic() < end
+            told += notices_of(world)[0]
+        assert len(told) > 2
+        assert told[-1] == refused
+    end = time.monotonic() + DEADLINE
+    while notices_of(world)[0][0] == refused:  # until the children have ended
+        assert time.monotonic() < end
+
+
 def test_a_look_for_programs_that_fails_costs_no_more_than_its_notices(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,14 +207,18 @@ def test_definitions_whose_file_system_does_not_answer(world: World, monkeypatch
     with fuse.unanswering(fuse.OPEN) as path:
         world.file.unlink()
         world.file.symlink_to(path)
-        for who in ("first", "second", "third"):
-            world.evaluations.ask(world.asker(who))
+        told: list[str] = []
+        end = time.monotonic() + DEADLINE
+        while not told or "took longer than 0.2 s" in told[-1]:  # one that was killed before it has hung does not count
+            assert time.monotonic() < end
+            world.evaluations.ask(world.asker(f"{len(told)}"))
             world.run_until(lambda: bool(world.told))
-            (told,) = world.told
+            ((who, problems),) = world.told
             world.told.clear()
-            assert told[0] == who
-            expected = "took longer than 0.2 s" if who != "third" else "has not answered 2 earlier evaluations"
-            assert expected in told[1][0]
+            assert who == f"{len(told)}"
+            told.append(problems[0])
+        assert len(told) > 2
+        assert "has not answered 2 earlier evaluations" in told[-1]
         quiet: list[bool] = []
         world.evaluations.hold(lambda: quiet.append(True))
         world.run_until(lambda: bool(quiet))

@@ -6,8 +6,10 @@ import os
 import signal
 import socket
 import sys
+import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,12 @@ class Cgroups:
         return sorted(int(entry.name) for entry in self.folder.iterdir() if entry.is_dir())
 
     def acceptor(self, *argv: str, **changes: Any) -> Acceptor:
+        self.permit(bool(changes.get("limits")))
         return Acceptor(argv or ("/bin/cat",), sessions=self.fd, before=self.become, **changes)
+
+    def permit(self, have_limits: bool) -> None:
+        """Permit as many levels below the folder as spawnd does."""
+        (self.folder / "cgroup.max.depth").write_text("2" if have_limits else "1")
 
     def renew(self) -> None:
         """Open the folder anew, as spawnd does for each acceptor: it is read from the beginning."""
@@ -170,6 +177,36 @@ def test_the_next_acceptor_kills_what_nobody_counts(made: Cgroups) -> None:
 
 
 @needs_root
+@pytest.mark.parametrize("limits", [{}, STAND_IN])
+def test_nothing_is_left_by_acceptors_that_are_killed_at_any_moment(made: Cgroups, limits: dict[str, str]) -> None:
+    ended = threading.Event()
+    answers: list[bytes] = []
+
+    def ask(acceptor: Acceptor) -> None:
+        while not ended.is_set():
+            answers.append(acceptor.ask())
+
+    with made.acceptor(*shell("setsid sleep 1000 <&- >&- & echo ok"), limits=limits, max=50) as acceptor:
+        threads = [threading.Thread(target=ask, args=(acceptor,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(10):
+                before = len(answers)
+                wait_until(lambda before=before: len(answers) > before + 5)  # type: ignore[misc]
+                acceptor.stop(signal.SIGKILL)
+                made.renew()
+                acceptor.start()
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
+        wait_until(lambda: made.all() == [] and acceptor.counters().sessions == 0)
+        assert living(made.leaf) == {acceptor.pid}
+        assert answers.count(b"ok\n") > len(answers) / 2
+
+
+@needs_root
 def test_sessions_that_were_found_again_keep_their_cgroups(made: Cgroups) -> None:
     with made.acceptor(*shell("setsid sleep 1000 & exec cat")) as acceptor, ExitStack() as stack:
         clients = [served(acceptor, stack) for _ in range(2)]
@@ -207,12 +244,14 @@ def test_a_definition_with_limits_follows_one_without(made: Cgroups) -> None:
         old = served(acceptor, stack)
         acceptor.stop()
         made.renew()
+        made.permit(True)
         acceptor.start(limits=STAND_IN)
         new = served(acceptor, stack)
         old.close()
         wait_until(lambda: made.all() == [2])
         acceptor.stop()
         made.renew()
+        made.permit(False)
         acceptor.start(limits={})
         wait_until(lambda: acceptor.counters().sessions == 1)
         new.close()
@@ -243,16 +282,15 @@ def _become_other(made: Cgroups) -> None:
 
 @needs_root
 def test_an_acceptor_stays_until_what_it_has_killed_is_gone(made: Cgroups) -> None:
-    """A process in another mount of the cgroup keeps it from being removed only as long as it lives."""
     with made.acceptor(linger=0.1) as acceptor:
         with acceptor.connect() as client:
             assert is_answered(client)
             inner = made.folder / "1"
             Path(made.folder, "cgroup.max.depth").write_text("9")
-            (inner / "held").mkdir()  # by root: the acceptor cannot remove it
+            (inner / "held" / "more").mkdir(parents=True)  # by root: the acceptor cannot remove these
         wait_until(lambda: acceptor.counters().sessions == 0)
         assert not acceptor.ends_within(0.5)
-        (inner / "held").rmdir()
+        (inner / "held" / "more").rmdir()
         assert acceptor.wait() == 0
         assert made.all() == []
 
@@ -298,21 +336,40 @@ if found["namespace"] == 0:
     if found["mount"] == 0:
         attempt("make below", lambda: os.mkdir(place + "/mine"))
         attempt("own limit", lambda: write(place + "/cgroup.max.descendants", "max"))
+        if "freeze" in sys.argv:
+            attempt("freeze", lambda: write(place + "/cgroup.freeze", "1"))
         found["seen"] = [name for name in os.listdir(place) if os.path.isdir(place + "/" + name)]
 print(repr(found), flush=True)
 """
 
 
+@pytest.fixture
+def place() -> Iterator[dict[str, str]]:
+    """A mount point for any user, as environment of a session."""
+    with tempfile.TemporaryDirectory(prefix="spawnd-test-") as name:
+        os.chmod(name, 0o755)
+        yield {"PLACE": name}
+
+
 @needs_root
-def test_no_session_leaves_its_cgroup_or_changes_its_limits(made: Cgroups, tmp_path: Path) -> None:
+def test_a_session_that_freezes_itself_ends_in_time(made: Cgroups, place: dict[str, str]) -> None:
+    argv = (sys.executable, "-ISc", f"import signal; signal.signal(15, signal.SIG_IGN)\n{WALL}", str(made.folder))
+    changes = {"environment": place, "session_timeout": 3, "stop_timeout": 0.1}
+    with made.acceptor(*argv, "freeze", **changes) as acceptor:
+        if found := acceptor.ask():
+            pytest.skip(f"users may make no namespaces here: {found!r}")
+        wait_until(lambda: made.all() == [])
+        wait_until(lambda: "killed by signal 9" in acceptor.text())
+        assert acceptor.counters().sessions == 0
+
+
+@needs_root
+@pytest.mark.parametrize("limits", [{}, STAND_IN])
+def test_no_session_leaves_its_cgroup_or_changes_its_limits(
+    made: Cgroups, place: dict[str, str], limits: dict[str, str]
+) -> None:
     argv = (sys.executable, "-ISc", WALL, str(made.folder))
-    place = tmp_path / "place"
-    place.mkdir()
-    for folder in (tmp_path, *tmp_path.parents[:3]):
-        with suppress(PermissionError):
-            folder.chmod(folder.stat().st_mode | 0o055)
-    environment = {"PLACE": str(place)}
-    with made.acceptor(*argv, limits=STAND_IN, environment=environment) as acceptor:
+    with made.acceptor(*argv, limits=limits, environment=place) as acceptor:
         found: dict[str, Any] = eval(acceptor.ask())  # noqa: S307  # of our own program
         forbidden = ("outer", "others", "own", "list", "make", "acceptor")
         assert {found[name] for name in forbidden} == {13}, found

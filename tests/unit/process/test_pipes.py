@@ -248,6 +248,63 @@ def test_what_an_ended_process_has_left_is_read_at_once(world: World, monkeypatc
     world.run(lambda: not world.pipes._held)
 
 
+def test_last_words_whose_child_is_late_are_read_in_a_later_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the child waits for memory for a moment: spawnd does not, and nothing is lost."""
+    done: list[bytes] = []
+
+    def start_late(fd: int, size: int, _milliseconds: int) -> PipeCall:
+        call = start_read(fd, size, 0)
+        monkeypatch.setattr(call, "has_ended", lambda patience: patience == 0 and PipeCall.has_ended(call, 0))
+        return call
+
+    monkeypatch.setattr(pipes, "start_read", start_late)
+    read_end, write_end = world.watched()
+    os.write(write_end, b"a" * 150 + b"the end")
+    os.close(write_end)
+    world.pipes.expect_end(read_end)
+    world.read(read_end)
+    assert not world.found
+    assert world.pipes.last_reads((read_end,), lambda: done.append(world.found[read_end]))
+    assert not done
+    world.run(lambda: done)
+    assert done == [b"a" * 150 + b"the end"]
+    assert read_end not in open_numbers()
+
+
+@needs_faults
+def test_last_words_behind_a_lock_are_waited_for_as_long_as_the_limit(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipes, "LAST", 0.1)
+    done: list[int] = []
+    (fd, write_end), (other, other_end) = world.watched(), world.watched("t")
+    os.write(write_end, b"one")
+    with held_pipe.held(write_end):
+        world.run(lambda: world.pipes._held["s"])
+        world.pipes.expect_end(fd)
+        world.read(fd)
+        assert world.pipes.last_reads((fd, other), lambda: done.append(fd))
+        os.write(other_end, b"two")
+        world.run(lambda: done and world.found)
+        assert world.found == {other: b"two"}
+        world.pipes.close(fd)
+    for each in (write_end, other_end):
+        os.close(each)
+    world.run(lambda: not {fd, other} & open_numbers())
+    assert done == [fd]
+
+
+def test_without_a_late_child_there_is_nothing_to_wait_for(world: World) -> None:
+    fd, write_end = world.watched()
+    world.pipes.expect_end(fd)
+    world.read(fd)
+    assert not world.pipes.last_reads((fd, -1), lambda: pytest.fail("there was nothing to wait for"))
+    os.close(write_end)
+    world.run(lambda: fd not in open_numbers())
+
+
 @pytest.mark.parametrize("times", [1, MOST_KILLED])
 def test_the_last_words_are_read_although_children_are_killed(
     world: World, monkeypatch: pytest.MonkeyPatch, times: int

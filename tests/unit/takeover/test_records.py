@@ -30,8 +30,8 @@ from supervisor.process.run import Role, Run
 from supervisor.state import state as state_module
 from supervisor.state.state import read_state
 from supervisor.systemd.reports import SystemdStore
-from supervisor.takeover.after_exec import Inherited
-from supervisor.takeover.records import FIELDS, HELD, numbers, restore, store_record, unit_record
+from supervisor.takeover.after_exec import Inherited, numbers
+from supervisor.takeover.records import FIELDS, HELD, restore, store_record, unit_record
 from tests.unit.closing import PatientCloser, bind_receiver
 from tests.unit.process.forked import open_numbers
 from tests.unit.program import PROGRAM

@@ -198,3 +198,53 @@ def sleeps_again_and_again(daemon: Daemon, folder: Path) -> None:
         with connect(folder, "web") as client:
             assert client.recv(1) == b"x"
     daemon.wait_state("web", "asleep", PATIENCE)
+
+
+# Forks as long as it may, or takes memory, as its client says.
+SESSION = """
+import os, socket, time
+client = socket.socket(fileno=0)
+client.sendall(b"here")
+while word := client.recv(100):
+    eaten = [bytearray(1 << 20) for _ in range(1000 if word == b"eat" else 0)]
+    for count in range(100):
+        try:
+            if os.fork() == 0:
+                time.sleep(1000)
+        except OSError as error:
+            client.sendall(b"%d %d" % (count, error.errno))
+            break
+"""
+
+
+def client_of(folder: Path) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(PATIENCE)
+    client.connect(str(folder / "socket"))
+    assert client.recv(10) == b"here"
+    return client
+
+
+def test_limits_are_those_of_each_session(subtree: Path, folder: Path) -> None:
+    definition = (
+        f'each = {{ {python(SESSION)}, fd = {{ stream("@/socket") }}, accept = {{ session_cgroup = true }},'
+        ' memory_max = "48m", memory_swap_max = 0, pids_max = 5 }'
+    )
+    sessions = subtree / "each" / "sessions"
+    with spawnd(folder, subtree, definition) as daemon:
+        daemon.wait_state("each", "asleep", PATIENCE)
+        with client_of(folder) as one, client_of(folder) as other, client_of(folder) as third:
+            assert (sessions / "1" / "memory.max").read_text().strip() == str(48 << 20)
+            for client in (one, other):
+                client.sendall(b"fork")
+                assert client.recv(100).decode() == f"4 {errno.EAGAIN}"
+            assert len((sessions / "2" / "session" / "cgroup.procs").read_text().split()) == 5
+            third.sendall(b"eat")
+            assert third.recv(100) == b"", "the kernel has killed it alone"
+            wait_until(lambda: status(daemon, "each")["sessions"] == 2, "its end", PATIENCE)
+            one.close()
+            left = [sessions / "2"]
+            wait_until(lambda: list(sessions.glob("[0-9]*")) == left, "the end of the first one", PATIENCE)
+            other.sendall(b"fork")
+            assert other.recv(100).decode() == f"0 {errno.EAGAIN}"
+        assert "needs the" not in daemon.log()

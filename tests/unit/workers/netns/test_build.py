@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import resource
@@ -173,6 +174,24 @@ def test_a_resolver_that_cannot_be_written_leaves_nothing(name: str) -> None:
 
     assert in_child(write) == errno.EFBIG
     assert not os.path.exists(f"/etc/netns/{name}")
+
+
+def test_a_folder_that_is_locked_for_a_moment_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, ours = (os.open(tmp_path, os.O_RDONLY) for _ in range(2))
+    fcntl.flock(theirs, fcntl.LOCK_EX)
+    monkeypatch.setattr("time.sleep", lambda _seconds: os.close(theirs))
+    files._lock(ours)
+    os.close(ours)
+
+
+def test_a_folder_that_is_kept_locked_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, ours = (os.open(tmp_path, os.O_RDONLY) for _ in range(2))
+    fcntl.flock(theirs, fcntl.LOCK_SH)
+    monkeypatch.setattr(files, "LOCK_LIMIT", 0.1)
+    with pytest.raises(TimeoutError, match=r"another process has kept /run/netns locked for 0\.1 s; lslocks\(8\)"):
+        files._lock(ours)
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_a_name_without_a_mount_is_left_over(name: str) -> None:

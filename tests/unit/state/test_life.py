@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from supervisor.definitions.service import Service
 from supervisor.lifecycle.life import Cause, Life, State, Step, Then, has_kept
-from supervisor.takeover.records import life_record, read_life
+from supervisor.state.state import life_record, read_life
 
 times = st.floats(allow_nan=False, allow_infinity=False)
 counts = st.integers(0, 2**40)
