@@ -5,6 +5,7 @@
 // input but its options, the plan, the table that it shares with spawnd, and the clients. It ends with status 0 once it
 // has had no session and no client for some time; TERM ends it at once. Sessions live on.
 #include <linux/close_range.h>
+#include <linux/poll.h>
 #include <linux/signalfd.h>
 
 #include "clients.h"
@@ -191,10 +192,21 @@ static int is_about_the_client(long error)
 	return 0;
 }
 
+static int has_client(int listener)
+{
+	struct pollfd look = { .fd = listener, .events = POLLIN };
+	const struct __kernel_timespec none = { 0, 0 };
+
+	return call_six(__NR_ppoll, (long)&look, 1, (long)&none, 0, 0, 0) > 0;
+}
+
 static void fail_to_accept(int listener, long error, int64_t now)
 {
-	if (error == -EMFILE || error == -ENFILE)
+	if (error == -EMFILE || error == -ENFILE) {
+		if (!has_client(listener))
+			return; // accept4(2) takes a descriptor before it looks for a client
 		drop_client(listener);
+	}
 	note_failure("accept a client", -error, now);
 	turn.backoff = now + BACKOFF;
 }
