@@ -236,6 +236,16 @@ def spares_others(service: Service, life: Life, clean: bool = False) -> bool:
     return service.kill_mode == "process" and not goes_down(life)
 
 
+def spares_older(service: Service, life: Life) -> bool:
+    """Return whether processes may live on that are older than the present one, or there is none.
+
+    Those that a function has started are older than the process, and the end of a service that stops follows.
+    """
+    if life.state in AT_REST:
+        return bool(life.keeps_sessions)
+    return life.state is State.STOPPING or life.set_up or spares_others(service, life)
+
+
 def keeps_sessions(life: Life) -> bool:
     """Return whether the sessions of a service with `accept` live on: until a stop, unless the order says otherwise."""
     return not goes_down(life) if life.keeps_sessions is None else life.keeps_sessions

@@ -136,8 +136,7 @@ class Manager:
     def sweep(self) -> None:
         """Finish what an earlier spawnd had begun to clean up."""
         for unit in self.units.values():
-            if unit.life.state in AT_REST:
-                self.processes.sweep(unit)
+            self.processes.sweep(unit)
 
     def let_go(self) -> None:
         """Let children that work for receivers finish: the next program of this process would not know them."""

@@ -12,6 +12,7 @@ from typing import Protocol
 from supervisor.definitions.service import Slot
 from supervisor.errors import ServedFileError, StepError, is_shortage
 from supervisor.lifecycle.life import (
+    AT_REST,
     UP,
     Act,
     Ended,
@@ -21,6 +22,7 @@ from supervisor.lifecycle.life import (
     goes_into_background,
     leaves_unseen,
     lets_end,
+    spares_older,
     spares_others,
     tells_all,
 )
@@ -316,10 +318,10 @@ class Processes:
             self._empty(unit, leaf)
 
     def sweep(self, unit: Unit) -> None:
-        """End what an earlier spawnd has left of a unit at rest: its cgroup, or else processes with its mark."""
-        if unit.has_lost_children and not unit.life.keeps_sessions:
+        """End what an earlier spawnd has left: processes older than the present one, the cgroup of a unit at rest."""
+        if unit.has_lost_children and not spares_older(unit.service, unit.life):
             self.aftermath.end_strays(unit)
-        if unit.cgroup is None and self._subtree is not None:
+        if unit.life.state in AT_REST and unit.cgroup is None and self._subtree is not None:
             leaf = self._subtree.leaf(unit.name)
             if leaf.exists():
                 self._empty(unit, leaf)

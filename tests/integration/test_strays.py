@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from tests.hung import PROGRAM, is_hung
 from tests.integration.conftest import Start
 from tests.integration.processes import started
 from tests.integration.test_cgroups import pids_in, subtree
+from tests.integration.test_loss_files import lines, unit_of, write
 from tests.unit.waiting import child_process
 
 __all__ = ["subtree"]
@@ -104,6 +107,64 @@ def test_those_of_a_lost_spawnd_end_with_their_service(spawnd: Start, program: P
     assert daemon.ctl("stop", "s").returncode == 0
     wait_until(lambda: is_gone(second), "the end of the second one")
     assert "behind" not in daemon.log()
+
+
+@contextmanager
+def stray_of(pid: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with the mark of a service that is no child of its spawnd, as after a loss."""
+    environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    mark = next(variable for variable in environ if variable.startswith(b"SPAWND_MARK="))
+    with subprocess.Popen(["/usr/bin/env", "-i", mark, "/bin/sleep", "424242"], start_new_session=True) as process:
+        try:
+            wait_until(lambda: command_name(process.pid) == "sleep", "its program")
+            wait_older(process.pid)
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("moment", ["its successor lives", "it backs off", "its successor is about to be made"])
+def test_a_loss_right_after_a_crash_does_not_spare_them(spawnd: Start, moment: str) -> None:
+    """Another service of which processes may live on keeps its own."""
+    keys = 'backoff = { first = "1h", max = "1h" }' if moment == "it backs off" else "healthy_after = 0"
+    sleep = f'exec = "/bin/sleep", arg = {{ "100000" }}, {ENV}'
+    daemon = spawnd(f"""
+        s = {{ {sleep}, {keys} }}
+        spares = {{ {sleep}, kill_mode = "process", healthy_after = 0 }}
+    """)
+    main, other = daemon.wait_running("s"), daemon.wait_running("spares")
+    with stray_of(main) as stray, stray_of(other) as spared:
+        os.kill(main, signal.SIGKILL)
+        os.kill(other, signal.SIGKILL)
+        successor = None
+        if moment == "it backs off":
+            daemon.wait_state("s", "backoff")
+        else:
+            successor = daemon.wait_running("s", other_than=main)
+        daemon.wait_running("spares", other_than=other)
+        daemon.lose()
+        if moment == "its successor is about to be made":
+            assert successor is not None
+            os.kill(successor, signal.SIGKILL)
+            forget_process(daemon, "s")
+        assert stray.poll() is None
+        daemon.again()
+        wait_until(lambda: stray.poll() is not None, "the end of the stray")
+        assert spared.poll() is None
+        if moment == "its successor lives":
+            assert daemon.pid_of("s") == successor
+        elif successor is not None:
+            daemon.wait_running("s", other_than=successor)
+
+
+def forget_process(daemon: Daemon, name: str) -> None:
+    """Have the state say that the process of a service was about to be made."""
+    records = lines(daemon)
+    unit = unit_of(records, name)
+    for key in ("pid", "started", "run"):
+        del unit[key]
+    unit["life"] |= {"state": "starting", "step": "exec"}
+    write(daemon, records)
 
 
 def test_a_descendant_in_a_session_of_its_own_is_told_to_end_and_waited_for(

@@ -19,6 +19,7 @@ from supervisor.lifecycle.life import (
     Transition,
     is_down,
     runs,
+    spares_older,
     spares_others,
 )  # fmt: skip
 
@@ -407,6 +408,16 @@ def test_a_process_that_was_about_to_be_made_is_made_by_the_next_spawnd() -> Non
     assert case.exited() == (State.STOPPING, (Act.CALL_STOP,))
     assert case(machine.not_begun) == (State.STOPPING, (Act.CALL_STOP,))
     assert case.exited() == (State.STOPPED, (Act.RELEASE,))
+
+
+def test_older_processes_live_on_once_a_function_has_succeeded() -> None:
+    case = Case("start", exec="/bin/a")
+    case(machine.start)
+    case(machine.dependencies_met)
+    assert not spares_older(case.service, case.life)
+    case.exited()
+    assert case.life.set_up
+    assert spares_older(case.service, case.life)
 
 
 def test_one_without_a_process_is_still_up() -> None:

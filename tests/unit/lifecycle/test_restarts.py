@@ -14,6 +14,7 @@ from supervisor.lifecycle.life import (
     State,
     is_down,
     lets_end,
+    spares_older,
     spares_others,
     tells_all,
 )
@@ -333,6 +334,17 @@ def test_others_live_on_after_a_crash_and_at_a_restart_never_after_a_stop(kill_m
     assert not spares_others(case.service, case.life)
     case(machine.start)
     assert spares_others(case.service, case.life) is spares
+
+
+def test_older_processes_live_on_until_the_end_that_follows() -> None:
+    case = Case().running()
+    assert not spares_older(case.service, case.life)
+    case(machine.stop)
+    assert spares_older(case.service, case.life)
+    case.exited()
+    assert not spares_older(case.service, case.life)
+    case = Case(kill_mode="process").running()
+    assert spares_older(case.service, case.life)
 
 
 @pytest.mark.parametrize(("kill_mode", "lets"), [("all", True), ("group", True), ("mixed", False), ("process", False)])
