@@ -11,6 +11,7 @@ import argparse
 import json
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -56,6 +57,8 @@ def measure(count: int, changes: int, runs: int) -> dict[str, Any]:
                 raise RuntimeError(f"spawnctl apply: {applied.stderr}")
             result["apply_s"] = round(time.perf_counter() - begun, 3)
             result["pss_kb_more"] = pss_kb(daemon.pid) - before[0]
+            with suppress(TimeoutError):  # spawnd may not have read the end of a connection yet
+                wait_until(lambda: descriptors(daemon.pid) <= before[1], "no more descriptors", patience=10)
             result["descriptors_more"] = descriptors(daemon.pid) - before[1]
             client.close()
     return result

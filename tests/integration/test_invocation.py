@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import supervisor
+import spawn_supervisor
 from tests.daemon import BIN, Daemon, wait_until
 from tests.integration.versions import install
 
@@ -129,9 +129,8 @@ def test_python_is_isolated(folder: Path, script: str) -> None:
 
 def test_a_package_that_only_pythonpath_leads_to_is_found(folder: Path) -> None:
     """Such as one in a folder of `pip install --target`: isolated, another one would run after the exec, or none."""
-    packages = Path(supervisor.__file__).parents[1]
-    for name in ("supervisor", "workers"):
-        shutil.copytree(packages / name, folder / "target" / name)
+    ours = folder / "target/spawn_supervisor"
+    shutil.copytree(spawn_supervisor.HERE, ours)
     daemon = Daemon(
         folder,
         'a = { exec = "/bin/sleep", arg = { "100000" } }',
@@ -144,7 +143,7 @@ def test_a_package_that_only_pythonpath_leads_to_is_found(folder: Path) -> None:
         assert daemon.ctl("reexec").returncode == 0
         daemon.wait_log("executed anew")
     found = (folder / "out" / "found").read_text().splitlines()
-    assert found == [str(folder / "target" / "supervisor" / "__init__.py")] * 6  # start, trial, exec: each twice
+    assert found == [str(ours / "supervisor/__init__.py")] * 6  # start, trial, exec: each twice
 
 
 def test_relative_paths_are_below_the_working_directory(folder: Path) -> None:

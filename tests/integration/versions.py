@@ -12,6 +12,7 @@ from tests.daemon import Daemon
 SCRIPT = """#!{python}{options}
 import os, sys, time
 trial, resumes = "--trial" in sys.argv, "--resume" in sys.argv
+import spawn_supervisor
 {first}
 from supervisor.main import main
 {then}
