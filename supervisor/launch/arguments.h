@@ -11,8 +11,7 @@ enum {
 	FIRST_LINE = 256, // bytes of a program that the kernel looks at: BINPRM_BUF_SIZE
 	IS_THERE = 1, // of a program that was not executed, for the report
 	IS_COMMAND_LINE = 2,
-	UNSEARCHABLE = 1, // what forbids an exec, for the report
-	IRREGULAR = 2,
+	IRREGULAR = 2, // what forbids an exec, like UNSEARCHABLE, for the report
 	ON_NOEXEC = 3,
 	INEXECUTABLE = 4,
 	OF_INTERPRETER = 8, // that is added

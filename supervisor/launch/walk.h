@@ -20,6 +20,7 @@ enum {
 	OTHERS_WRITE = GROUP_WRITES | ALL_WRITE,
 	LONGEST_NAME = 2 * PATH_MAX,
 	MOST_GROUPS = 4096, // of ours, which are put back
+	UNSEARCHABLE = 1, // a folder, for the report
 };
 
 struct rights {
@@ -36,6 +37,7 @@ static struct {
 	int is_untrusted; // whether it was a link that a user can have set
 	char rest[LONGEST_NAME]; // the path from here
 	char name[PATH_MAX]; // of the step
+	char place[LONGEST_NAME]; // that the failure names
 } walk APART;
 
 static struct rights rights_of(const struct operation *operation, unsigned int first)
@@ -62,18 +64,30 @@ static long read_path(int fd, char *path)
 	return call(__NR_readlinkat, AT_FDCWD, (long)link, (long)path, PATH_MAX);
 }
 
+// Fail to find a name in the present folder: after EACCES, this process may not search it.
+static long fails_to_find(long number)
+{
+	long size;
+
+	fails(number);
+	if (number != -EACCES)
+		return number;
+	size = read_path(walk.folder, walk.place);
+	walk.failure = (struct failure){ EACCES, "forbidden", walk.place, size > 0 ? (size_t)size : 0, UNSEARCHABLE };
+	return number;
+}
+
 // Return the path of `name` at the present place, or only the name if the folder has no path.
 static void tell_place(const char *name)
 {
-	static char place[LONGEST_NAME] APART;
 	const size_t length = length_of(name);
-	long size = read_path(walk.folder, place);
+	long size = read_path(walk.folder, walk.place);
 
 	if (size > 0) {
-		if (place[size - 1] != '/')
-			place[size++] = '/';
-		copy(place + size, name, length);
-		walk.failure.name = place;
+		if (walk.place[size - 1] != '/')
+			walk.place[size++] = '/';
+		copy(walk.place + size, name, length);
+		walk.failure.name = walk.place;
 		walk.failure.name_size = (size_t)size + length;
 	} else {
 		walk.failure.name = name;
@@ -134,7 +148,7 @@ static long move_to(const char *name, int nofollow)
 	long result;
 
 	if (fd < 0)
-		return fails(fd);
+		return nofollow ? fails_to_find(fd) : fails(fd); // the kernel follows a link into /proc
 	if (is_here) {
 		result = look_at((int)fd, &status);
 		result = result < 0 ? fails(result) : check_owner(&status, name);
@@ -192,7 +206,7 @@ static long follow(const char *name, char *target)
 	long size;
 
 	if (link < 0)
-		return fails(link);
+		return fails_to_find(link);
 	size = read_trusted((int)link, name, target);
 	close_fd(link);
 	return size;
@@ -267,7 +281,7 @@ static long hold(void)
 	for (;;) {
 		fd = call(__NR_openat, walk.folder, (long)walk.name, HOLD | O_NOFOLLOW, 0);
 		if (fd < 0)
-			return fails(fd);
+			return fails_to_find(fd);
 		result = look_at((int)fd, &status);
 		result = result < 0 ? fails(result) : check_owner(&status, walk.name);
 		if (result == 0 && !is_type(&status, S_IFLNK))

@@ -162,7 +162,7 @@ def why_not_executed(path: str, number: int, begin: bytes, flags: int) -> str:
 
 
 def _what_forbids(path: str, name: str, value: int) -> str:
-    """Return why the program at `path` may not be executed: `name` is the folder or file, '' where it has no path."""
+    """Return why `path` may not be opened or executed: `name` is the folder or file, '' where it has no path."""
     what, is_of_interpreter = value & ~OF_INTERPRETER, bool(value & OF_INTERPRETER)
     if what == UNSEARCHABLE:
         where = repr(name) if name else "a directory of its path"

@@ -29,7 +29,7 @@ def test_kinds_have_the_same_numbers() -> None:
         ("start.c", "NO_PROGRAM", program.NO_PROGRAM),
         ("arguments.h", "IS_THERE", failure.IS_THERE),
         ("arguments.h", "IS_COMMAND_LINE", failure.IS_COMMAND_LINE),
-        ("arguments.h", "UNSEARCHABLE", failure.UNSEARCHABLE),
+        ("walk.h", "UNSEARCHABLE", failure.UNSEARCHABLE),
         ("arguments.h", "IRREGULAR", failure.IRREGULAR),
         ("arguments.h", "ON_NOEXEC", failure.ON_NOEXEC),
         ("arguments.h", "INEXECUTABLE", failure.INEXECUTABLE),

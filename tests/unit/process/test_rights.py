@@ -20,7 +20,7 @@ from supervisor.process.files import Rights, inode_of, open_as
 from supervisor.process.held_descriptors import close_descriptor, open_descriptor
 from tests.unit.closing import PatientCloser
 from tests.unit.process.forked import in_child, open_numbers, step_error
-from tests.unit.process.launched import service, shell, start, told
+from tests.unit.process.launched import Outcome, service, shell, start, told
 from tests.unit.process.requirements import needs_root
 
 pytestmark = needs_root
@@ -195,8 +195,27 @@ def test_the_folder_of_a_service_is_entered_as_its_user(app: Path) -> None:
     link(app / "closed", "../closed")
     outcome = start(service(**user(cwd=f"{app}/closed")), ("/bin/true",))
     assert outcome.failed_step == ("change directory", f"{app}/closed", errno.EACCES)
+    assert forbidden_folder(outcome) == f"{app.parent}/closed"
     outcome = start(service(**user(cwd=f"{app.parent}/closed")), ("/bin/true",))
     assert outcome.failed_step == ("change directory", f"{app.parent}/closed", errno.EACCES)
+    assert forbidden_folder(outcome) == f"{app.parent}/closed"
+
+
+def forbidden_folder(outcome: Outcome) -> str:
+    assert outcome.failure is not None
+    begin = "Permission denied: its user may not search "
+    assert outcome.failure.cause.startswith(begin)
+    return outcome.failure.cause.removeprefix(begin).strip("'")
+
+
+def test_the_directory_is_named_that_forbids_the_way_to_another(app: Path) -> None:
+    closed = app.parent / "closed"
+    (closed / "outer" / "inner").mkdir(parents=True)
+    link(app / "current", closed / "outer" / "inner")
+    for cwd in (closed / "outer" / "inner", closed / "outer", app / "current", closed / ".."):
+        outcome = start(service(**user(cwd=str(cwd))), ("/bin/true",))
+        assert outcome.failed_step == ("change directory", str(cwd), errno.EACCES)
+        assert forbidden_folder(outcome) == str(closed)
 
 
 def test_a_function_of_root_goes_where_the_user_of_its_service_could(app: Path) -> None:
