@@ -93,7 +93,7 @@ def denied(pending: PendingCall, core: Core) -> None:
         {"address": address, "until": None, "left_s": None}
         if left == math.inf
         else {"address": address, "until": iso_8601(now + left), "left_s": seconds(left)}
-        for address, left in _denied(core).items()
+        for address, left in sorted(_denied(core).items())
     ]
     pending.reply({"denied": rows})
 
