@@ -395,6 +395,7 @@ def test_what_a_session_leaves_in_its_group_is_killed(is_inherited: bool, tmp_pa
         with acceptor.connect() as client:
             assert is_answered(client)
             other, member = map(int, pids.read_text().split())
+            wait_until(lambda: os.getsid(other) == other)
             if is_inherited:
                 acceptor.stop()
                 acceptor.start()
