@@ -21,7 +21,7 @@ MACHINE_PACKAGES := qemu-system-x86 mmdebstrap e2fsprogs
 
 EXAMPLES := conf/examples/qotd conf/examples/qotd-index conf/examples/tftpd
 # Folders too: one is newer than the stamp when a file has gone.
-SOURCES := $(shell find spawn_supervisor supervisor workers lua -name __pycache__ -prune -o -print) $(wildcard setup.py README.md)
+SOURCES := $(shell find spawn_supervisor supervisor workers importer lua -name __pycache__ -prune -o -print) $(wildcard setup.py README.md)
 PIP := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 # Exactly the files that requirements/constraints.txt lists, and nothing that these would require beyond them.
 LISTED := --require-hashes --no-deps --no-build-isolation

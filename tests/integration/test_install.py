@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 FILES = ("Makefile", "setup.cfg", "setup.py", "pyproject.toml", "LICENSE", *PAGES)
-FOLDERS = ("requirements", "docs", "conf", "spawn_supervisor", "supervisor", "tools", "workers", "lua")
+FOLDERS = ("requirements", "docs", "conf", "spawn_supervisor", "supervisor", "tools", "workers", "importer", "lua")
 STAMPS = ("venv", "build", "run", "test", "project")
 USER = "cm4all-spawn-reaper"
 PLATFORM_FILES = (

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import importer
 import supervisor
 import workers
 
@@ -17,7 +18,7 @@ SERVICE = "supervisor.definitions.service"  # plain dataclasses
 FOR_EVERYBODY = {
     "supervisor.errors", "supervisor.json_text", "supervisor.places", "supervisor.printable", "supervisor",
 }  # fmt: skip
-OURS = ("supervisor", "workers")
+OURS = ("supervisor", "workers", "importer")
 KNOW_THE_NETWORK = ("workers.netns", "workers.lua")  # what pyroute2 is for
 KNOWN_TO_LUA = (
     "supervisor.definitions.scalars",  # how definitions write signals and limits, which scripts write alike
@@ -69,7 +70,7 @@ def _imported(nodes: Iterator[ast.AST]) -> Iterator[str]:
 
 def _is_module(name: str) -> bool:
     first, *rest = name.split(".")
-    roots = {"supervisor": supervisor, "workers": workers}
+    roots = {"supervisor": supervisor, "workers": workers, "importer": importer}
     if first not in roots or not rest:
         return False
     path = Path(roots[first].__file__ or "").parent.joinpath(*rest)
@@ -78,7 +79,7 @@ def _is_module(name: str) -> bool:
 
 def _load() -> list[Module]:
     found = []
-    for package in (supervisor, workers):
+    for package in (supervisor, workers, importer):
         root = Path(package.__file__ or "").parent
         for path in sorted(root.rglob("*.py")):
             parts = path.relative_to(root.parent).with_suffix("").parts
@@ -175,6 +176,14 @@ def test_the_supervisor_imports_no_worker_before_it_has_forked() -> None:
         for module in modules("supervisor")
     }
     assert {name: names for name, names in wrong.items() if names} == {}
+
+
+def test_the_importer_knows_definitions_alone_and_only_its_verb_knows_the_importer() -> None:
+    assert strangers(modules("importer"), "importer", "supervisor.definitions") == {}
+    assert using(modules("importer"), "supervisor.definitions.lua", "lupa") == {}
+    assert set(using(modules("supervisor", "workers"), "importer")) == {"supervisor.ctl.verbs.import"}
+    verb = next(module for module in MODULES if module.name == "supervisor.ctl.verbs.import")
+    assert {name for name in verb.imports_at_once if _is_below(name, "importer")} == {"importer.kinds"}
 
 
 @pytest.mark.parametrize("module", modules("workers"), ids=lambda module: module.name)

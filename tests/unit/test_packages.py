@@ -18,7 +18,7 @@ def test_every_package_is_installed() -> None:
     listed = set(settings["options"]["packages"].split())
     found = {
         ".".join(("spawn_supervisor", *path.parent.relative_to(ROOT).parts))
-        for top in ("supervisor", "workers")
+        for top in ("supervisor", "workers", "importer")
         for path in (ROOT / top).rglob("__init__.py")
     }
     # its folder is beside the others: setup.cfg, package_dir

@@ -64,7 +64,7 @@ def texts() -> Iterator[tuple[Path, str]]:
     for page in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))):
         if page.name != "CHANGELOG.md":
             yield from ((page, text) for text in page_texts(page))
-    for top in ("supervisor", "workers", "tests"):
+    for top in ("supervisor", "workers", "importer", "tests"):
         for file in sorted((ROOT / top).rglob("*.py")):
             yield from ((file, text) for text in source_texts(file))
 

@@ -30,6 +30,7 @@ PROJECT = (
     "spawn_supervisor",
     "supervisor",
     "workers",
+    "importer",
     "lua",
     "conf",
     "setup.cfg",

@@ -29,6 +29,7 @@ VERBS = {
     "check": "check the definition files; nothing is changed",
     "plan": "show what applying the definition files would change",
     "apply": "apply the definition files, exactly as plan shows",
+    "import": "convert configurations of other supervisors to definition files; no supervisor is needed",
     "graph": "show the dependencies of services, or the times of the start",
     "reexec": "re-execute spawnd as the installed version; no service is stopped",
     "shutdown": "stop all services and end spawnd",

@@ -1,0 +1,24 @@
+"""The kinds of configurations that can be converted, each by a module that is imported when it is needed."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from importer.result import Result
+
+    Convert = Callable[[Sequence[str]], Result]
+
+# name of the kind: the module, whose `convert` takes the paths of the command line, and what these are
+KINDS = {
+    "systemd": ("importer.systemd.convert", "unit files, or folders with them"),
+}
+
+
+def load(kind: str) -> Convert:
+    """Return the function that converts the paths of a kind."""
+    convert: Convert = import_module(KINDS[kind][0]).convert
+    return convert
