@@ -11,7 +11,11 @@ from importer.values import Value
 from supervisor.definitions.values import is_service_name
 from supervisor.printable import printable
 
-RESERVED = frozenset({"log", "all"})  # no service has these names
+# no service has these names, or a service of that name would hide a function that its file calls
+RESERVED = frozenset(
+    "log all netns ports file udp tcp stream dgram seqpacket module package depends assert print string table math os "
+    "io proc fsys net unix syslog".split()
+)
 LONGEST_NAME = 64
 SHOWN = 60  # characters of a directive in comments and tables
 

@@ -19,7 +19,7 @@ class Code:
 Value = str | int | float | bool | Code | Sequence["Value"] | Mapping[str, "Value"]
 
 
-def call(name: str, *arguments: Value, **options: Value) -> Code:
+def call(name: str, /, *arguments: Value, **options: Value) -> Code:
     """Return a call such as `tcp("0.0.0.0", 69)`, `log()`; options become a table, the last argument."""
     texts = [value_text(argument) for argument in arguments]
     if options:

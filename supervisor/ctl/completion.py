@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 PATIENCE = 1.0  # seconds to wait for the names while the user waits for the candidates
 REAL_TIME = 15  # real-time signals offered after RTMIN; there may be more
+PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.@:+-")  # of names of files
 MOST = 10_000  # names; a supervisor has fewer
+FILES = "paths"  # the name of an argument that is files
 SERVICES, SIGNALS = "NAME", "SIG"  # with VERB, SESSION and ADDRESS, those that have candidates
 
 
@@ -77,6 +79,11 @@ def _of_verb(typed: Typed, current: str) -> Candidates:
             yield from _sessions(typed.socket, typed.given[0])
         case argument, _ if argument.metavar == VERB:
             yield from VERBS.items()
+        case argument, given if argument.choices and not given:
+            for choice in argument.choices:
+                yield choice, ""
+        case argument, _ if argument.dest == FILES:
+            yield from _files(current)
 
 
 def takes_several(argument: argparse.Action) -> bool:
@@ -128,6 +135,16 @@ def _denied(path: str | None) -> Candidates:
                 ip_network(address)
                 yield address, "until boot" if left is None else f"for {float(left):.0f} s"
     yield "all", "every address that is denied"
+
+
+def _files(current: str) -> Candidates:
+    """Yield the files of a folder whose names mean nothing else to a shell."""
+    folder = current.rpartition("/")[0] + "/" if "/" in current else ""
+    with suppress(OSError), os.scandir(os.path.expanduser(folder) or ".") as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if not set(entry.name) - PLAIN:
+                is_folder = entry.is_dir()
+                yield f"{folder}{entry.name}{'/' if is_folder else ''}", "directory" if is_folder else "file"
 
 
 def _signals() -> Candidates:

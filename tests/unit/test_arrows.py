@@ -179,11 +179,9 @@ def test_the_supervisor_imports_no_worker_before_it_has_forked() -> None:
 
 
 def test_the_importer_knows_definitions_alone_and_only_its_verb_knows_the_importer() -> None:
-    assert strangers(modules("importer"), "importer", "supervisor.definitions") == {}
+    assert strangers(modules("importer"), "importer", "supervisor.definitions", "supervisor.linux.capabilities") == {}
     assert using(modules("importer"), "supervisor.definitions.lua", "lupa") == {}
     assert set(using(modules("supervisor", "workers"), "importer")) == {"supervisor.ctl.verbs.import"}
-    verb = next(module for module in MODULES if module.name == "supervisor.ctl.verbs.import")
-    assert {name for name in verb.imports_at_once if _is_below(name, "importer")} == {"importer.kinds"}
 
 
 @pytest.mark.parametrize("module", modules("workers"), ids=lambda module: module.name)

@@ -19,10 +19,11 @@ ROWS = {
     for names, shape in re.findall(r"^\| (`.*?) \| (.*) \|$", TABLE, re.M)
     for name in re.findall(r"`([^`]*)`", names)
 }
+UNIT = str(Path(__file__).parents[3] / "conf" / "systemd" / "spawnd.service")
 ARGUMENTS = {
     "status": ["web"], "why": ["web"], "start": ["--no-wait", "web"], "stop": ["--no-wait", "web"], "show": ["web"],
     "restart": ["--no-wait", "web"], "sleep": ["--no-wait", "web"], "reload": ["--no-wait", "web"], "reset": ["web"],
-    "fds": ["web"], "logs": ["web"],
+    "fds": ["web"], "logs": ["web"], "import": ["systemd", UNIT],
     "signal": ["TERM", "web"], "kill": ["web", "4711"], "shutdown": ["--no-wait"],
 }  # fmt: skip
 KINDS: dict[str, Callable[[object], bool]] = {

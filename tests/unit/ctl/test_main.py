@@ -62,9 +62,8 @@ EVERY_VERB = [
 
 
 def test_the_verbs_are_all_here() -> None:
-    assert [*(arguments[0] for arguments in EVERY_VERB), "help"] == list(VERBS), (
-        "add the verb to EVERY_VERB, in the order of VERBS"
-    )  # help asks no supervisor
+    asking = [verb for verb in VERBS if verb not in ("import", "help")]  # which ask no supervisor
+    assert [arguments[0] for arguments in EVERY_VERB] == asking, "add the verb to EVERY_VERB, in the order of VERBS"
 
 
 @pytest.mark.parametrize("arguments", EVERY_VERB, ids=lambda arguments: arguments[0])
