@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from importer.kinds import KINDS
 from supervisor.ctl.completion import candidates
 from supervisor.ctl.errors import ExitCode
 
@@ -103,7 +104,7 @@ def test_json(spawnctl: Spawnctl, units: Path, capsys: Capture) -> None:
 
 def test_completion_of_kinds_and_paths(units: Path) -> None:
     (units / "two words.service").touch()
-    assert [word for word, _meaning in candidates(["import", ""])] == ["systemd"]
+    assert [word for word, _meaning in candidates(["import", ""])] == list(KINDS)
     found = [word for word, _meaning in candidates(["import", "systemd", f"{units}/"])]
     assert found == [f"{units}/boxed.service", f"{units}/plain.service"]
     assert (f"{units}/", "directory") in list(candidates(["import", "systemd", f"{units.parent}/"]))

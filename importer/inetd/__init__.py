@@ -1,0 +1,1 @@
+"""Lines of inetd.conf as definitions."""
