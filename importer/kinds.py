@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 KINDS = {
     "inetd": ("importer.inetd.convert", "files like /etc/inetd.conf"),
     "systemd": ("importer.systemd.convert", "unit files, or folders with them"),
+    "xinetd": ("importer.xinetd.convert", "files like /etc/xinetd.conf, or folders with them"),
 }
 
 

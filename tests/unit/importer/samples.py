@@ -14,6 +14,7 @@ from importer.checked import check
 from importer.kinds import load
 from importer.lua_text import file_text
 
+FOLDER = "/etc/sample"  # stands for the folder of a sample's files, in these and in the result
 _SAMPLE = re.compile(r"^=== ", re.M)
 
 
@@ -29,7 +30,7 @@ class Sample:
         for name, text in self.files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            path.write_text(text.replace(FOLDER, str(folder)))
         return [str(folder / name) for name in self.paths or list(self.files)[:1]]
 
 
@@ -57,4 +58,4 @@ def converted(kind: str, sample: Sample, folder: Path) -> str:
     if any(file.definitions for file in result.files):
         assert check(texts).problems == []
     lines = [*(f"-- {name}\n{text}" for name, text in texts.items()), *(f"error: {error}" for error in result.errors)]
-    return "\n".join(lines).rstrip("\n").replace(str(folder), "/etc/sample") + "\n"
+    return "\n".join(lines).rstrip("\n").replace(str(folder), FOLDER) + "\n"
