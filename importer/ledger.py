@@ -28,15 +28,13 @@ class Ledger:
     def carried(self, directive: Directive) -> None:
         self._add(directive, Outcome.CARRIED, "")
 
-    def approximate(self, directive: Directive, text: str, where: Definition | OutputFile) -> None:
-        """Say how the result differs, in the findings and in a comment."""
+    def approximate(self, directive: Directive, text: str, where: Definition | OutputFile | None) -> None:
+        """Say how the result differs, in the findings and in a comment, if there is a place for one."""
         _comment(where, self._add(directive, Outcome.APPROXIMATE, text))
 
     def left_out(self, directive: Directive, text: str, where: Definition | OutputFile | None) -> None:
         """Say why there is no equivalent, in the findings and in a comment, if there is a place for one."""
-        finding = self._add(directive, Outcome.LEFT_OUT, text)
-        if where is not None:
-            _comment(where, finding)
+        _comment(where, self._add(directive, Outcome.LEFT_OUT, text))
 
     def _add(self, directive: Directive, outcome: Outcome, text: str) -> Finding:
         finding = Finding(directive.file, directive.line, directive.text, outcome, text)
@@ -49,8 +47,8 @@ class Ledger:
         return finding
 
 
-def _comment(where: Definition | OutputFile, finding: Finding) -> None:
+def _comment(where: Definition | OutputFile | None, finding: Finding) -> None:
     if isinstance(where, Definition):
         where.note(finding.comment())
-    else:
+    elif where is not None:
         where.comments.append(finding.comment())
