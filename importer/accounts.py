@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import os
 import pwd
 
 from importer.ledger import Directive, Ledger
@@ -11,29 +12,50 @@ from importer.result import Definition
 ANYBODY = "nobody"  # user and group of a definition without these keys
 
 
-def set_user(ledger: Ledger, definition: Definition, directive: Directive, user: str, group: str = "") -> None:
-    """Set `user` and `group`; without a group it is the user's own one.
+def set_user(
+    ledger: Ledger, definition: Definition, directive: Directive, user: str, group: str = "", others: bool = True
+) -> None:
+    """Set `user`, `group`, which is the user's own one if it is '', and with `others` the groups of the user.
 
     A user whom this host does not know is taken to have a group of the same name, and a comment says so.
     """
     if not group and user != ANYBODY:
-        own = _own_group(user)
+        own = own_group(user)
         if own is None:
-            ledger.approximate(
-                directive, f"{user!r} is unknown on this host: its group may have another name", definition
-            )
+            text = f"{user!r} is unknown on this host: its group may have another name"
+            ledger.approximate(directive, text, definition)
         group = own or user
     definition.set("user", user)
     if group:
         definition.set("group", group)
+    if others and user not in (ANYBODY, "root") and (groups := other_groups(user, group)):
+        definition.set("groups", groups)
 
 
-def _own_group(user: str) -> str | None:
+def own_group(user: str) -> str | None:
+    """Return the group of a user, by name or number; None where this host does not know the user."""
+    account = _account(user)
+    return None if account is None else _group_name(account.pw_gid)
+
+
+def other_groups(user: str, group: str) -> list[str]:
+    """Return the supplementary groups of a user of this host, without `group`."""
+    account = _account(user)
+    if account is None:
+        return []
+    gids = os.getgrouplist(account.pw_name, account.pw_gid)
+    return sorted({_group_name(gid) for gid in gids} - {group})
+
+
+def _account(user: str) -> pwd.struct_passwd | None:
     try:
-        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+        return pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
     except (KeyError, OverflowError):
         return None
+
+
+def _group_name(gid: int) -> str:
     try:
-        return grp.getgrgid(entry.pw_gid).gr_name
+        return grp.getgrgid(gid).gr_name
     except KeyError:
-        return str(entry.pw_gid)
+        return str(gid)

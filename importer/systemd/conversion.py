@@ -118,4 +118,3 @@ class Conversion:
 
     def has(self, name: str) -> bool:
         return name in self.definition.keys
-

@@ -86,7 +86,7 @@ NO_EQUIVALENT: dict[str, str] = {
     "StandardInputData": "write the data to a file, stdin = file(…)",
     "StandardInputText": "write the text to a file, stdin = file(…)",
     "StopPropagatedFrom": "`spawnctl stop --cascade` stops dependants",
-    "StopWhenUnneeded": 'a service on demand with idle_stop ends when nobody uses it',
+    "StopWhenUnneeded": "a service on demand with idle_stop ends when nobody uses it",
     "TimeoutAbortSec": "a missed watchdog is a crash, and what is left is killed",
     "TimeoutStartFailureMode": "a start that is late is ended by stop_signal, and KILL",
     "TimeoutStopFailureMode": "a stop that is late ends with KILL",

@@ -25,7 +25,7 @@ _TYPES = {
 _SHAPE = tuple("id type disable socket_type protocol wait port bind interface v6only".split())
 _HANDLED = frozenset(
     {*_SHAPE, *process.HANDLERS, *process.LIMITS, *access.HANDLERS}
-    | set("flags server server_args user group umask log_type redirect".split())
+    | set("flags server server_args user group groups umask log_type redirect".split())
 )
 
 

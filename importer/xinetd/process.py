@@ -40,14 +40,15 @@ def account(service: Service) -> None:
     directive = next((each.directive for each in service.attributes.of("user")), service.directive)
     service.carried("user")
     service.carried("group")
-    set_user(service.ledger, service.definition, directive, user, group)
+    service.carried("groups")
+    set_user(service.ledger, service.definition, directive, user, group, _boolean(service, "groups"))
 
 
-def groups(service: Service, name: str) -> None:
-    if service.only(name).lower() == "yes":
-        service.left_out(name, "'groups' of a definition lists them")
-    else:
-        service.carried(name)
+def _boolean(service: Service, name: str) -> bool:
+    text = service.only(name).lower() if service.attributes.of(name) else "no"
+    if text not in ("yes", "no"):
+        raise BadValue(f"{name}: yes or no expected, not {text!r}")
+    return text == "yes"
 
 
 def umask(service: Service) -> None:
@@ -119,4 +120,4 @@ def log_type(service: Service) -> None:
 
 
 LIMITS = tuple(_SIZES | _NUMBERS)
-HANDLERS = {"groups": groups, "nice": nice, "env": environment, "passenv": passed}
+HANDLERS = {"nice": nice, "env": environment, "passenv": passed}
