@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # name of the kind: the module, whose `convert` takes the paths of the command line, and what these are
 KINDS = {
+    "circus": ("importer.circus.convert", "files like circus.ini"),
     "inetd": ("importer.inetd.convert", "files like /etc/inetd.conf"),
     "procfile": ("importer.procfile.convert", "files like Procfile, or folders with one"),
     "supervisord": ("importer.supervisord.convert", "files like supervisord.conf"),

@@ -1,0 +1,1 @@
+"""Watchers of circus as definitions."""
