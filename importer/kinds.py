@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 # name of the kind: the module, whose `convert` takes the paths of the command line, and what these are
 KINDS = {
     "circus": ("importer.circus.convert", "files like circus.ini"),
+    "daemontools": ("importer.runit.convert", "service directories, or folders of them"),
     "inetd": ("importer.inetd.convert", "files like /etc/inetd.conf"),
     "procfile": ("importer.procfile.convert", "files like Procfile, or folders with one"),
+    "runit": ("importer.runit.convert", "service directories, or folders of them"),
     "supervisord": ("importer.supervisord.convert", "files like supervisord.conf"),
     "systemd": ("importer.systemd.convert", "unit files, or folders with them"),
     "xinetd": ("importer.xinetd.convert", "files like /etc/xinetd.conf, or folders with them"),

@@ -1,0 +1,1 @@
+"""Service directories of runit and daemontools as definitions."""
