@@ -39,7 +39,7 @@ def converted(folder: Path, **units: str | bytes) -> Result:
         ("[Service]\nExecStart=\n", 1, "there is no ExecStart="),
         ("[Service]\nExecStart=/bin/a %d\n", 2, "the specifier %d has no equivalent"),
         ("[Service]\nExecStart=@/bin/a\n", 2, "the prefix @ needs a name"),
-        ("[Service]\nExecStart=/bin/a\nExecStopPost=/bin/b \"\n", 3, "not closed"),
+        ('[Service]\nExecStart=/bin/a\nExecStopPost=/bin/b "\n', 3, "not closed"),
         (b"[Service]\nExecStart=/bin/\xff\n", 2, "is not UTF-8"),
         (b"[Service]\n\0\n", 2, "NUL"),
     ],
