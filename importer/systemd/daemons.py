@@ -93,6 +93,8 @@ FOREGROUND: dict[str, Foreground] = {
 
 def in_foreground(command: Command) -> Command | None:
     """Return the command that keeps this daemon in the foreground, None if there is none or it is unknown."""
+    if command.program.startswith("/etc/init.d/"):
+        return None  # a script of the same name, which puts the daemon into the background
     name = command.name
     change = FOREGROUND.get(name) or FOREGROUND.get(name.rstrip("0123456789."))  # php-fpm8.2
     arguments = change(list(command.arguments)) if change else None
