@@ -24,6 +24,7 @@ _PROTOCOL = re.compile(
 )
 _WAIT = re.compile(r"(?P<word>wait|nowait)(?:[.:](?P<rate>\d+)|(?P<limits>(?:/\d+){1,3}))?")
 _BUFFER = re.compile(r"(?P<name>sndbuf|rcvbuf)=(?P<size>\d+[kKmM]?)")
+_HOST = re.compile(r"\*|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]+")
 _UNIX = re.compile(r":(?P<owner>[^:]*):(?P<group>[^:]*):(?P<mode>[0-7]+):(?P<path>/.*)")
 
 
@@ -62,7 +63,7 @@ def parse(path: str, text: str) -> tuple[list[Line], list[SourceError]]:
         try:
             fields = _fields(path, number, content)
             if len(fields) == 1 and fields[0].endswith(":") and not off:
-                hosts = _hosts(fields[0][:-1])
+                hosts = _hosts(Directive(path, number, fields[0]), fields[0][:-1])
             elif fields:
                 lines.append(_line(Directive(path, number, " ".join(fields)), off, fields, hosts))
         except SourceError as error:
@@ -122,7 +123,7 @@ def _line(directive: Directive, off: bool, fields: list[str], hosts: tuple[str, 
             raise _broken(directive, f"the path of a Unix socket is not absolute: {service!r}")
     elif ":" in service:
         host, _, service = service.rpartition(":")
-        hosts = _hosts(host)
+        hosts = _hosts(directive, host)
     user, _, login_class = user.partition("/")
     user, _, group = user.partition(":" if ":" in user else ".")
     if not user:
@@ -162,6 +163,10 @@ def _unix(service: str, options: dict[str, str]) -> str:
     return match["path"]
 
 
-def _hosts(text: str) -> tuple[str, ...]:
-    """Return addresses of a list with commas; those of IPv6 may be in brackets."""
-    return tuple(host.strip("[]") for host in text.split(",") if host.strip("[]"))
+def _hosts(directive: Directive, text: str) -> tuple[str, ...]:
+    """Return addresses of a list with commas; those of IPv6 may be in brackets. Raises SourceError."""
+    hosts = tuple(host.strip("[]") for host in text.split(",") if host.strip("[]"))
+    for host in hosts:
+        if _HOST.fullmatch(host) is None:
+            raise _broken(directive, f"neither an address nor the name of a host: {host!r}")
+    return hosts

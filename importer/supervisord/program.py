@@ -13,6 +13,7 @@ from supervisor.definitions import scalars
 from supervisor.definitions.notation import quantity
 from supervisor.definitions.problems import InvalidValue
 
+PORTS = 65535
 STREAMS = ("stdout", "stderr")
 _STANDARD = ("/dev/stdout", "/dev/stderr", "/dev/fd/1", "/dev/fd/2", "syslog")
 _TCP = re.compile(r"tcp://(?:\[(?P<v6>[^]]+)\]|(?P<host>[^:]*)):(?P<port>\d+)")
@@ -85,7 +86,7 @@ def _socket(process: Process) -> None:
     options: dict[str, Value] = {}
     if backlog := process.integer("socket_backlog", 0):
         options["backlog"] = backlog
-    if match := _TCP.fullmatch(text):
+    if (match := _TCP.fullmatch(text)) and int(match["port"][:6]) <= PORTS:
         host = match["v6"] or match["host"] or "*"
         process.definition.set("stdin", call("tcp", host, int(match["port"]), **options))
     elif match := _UNIX.fullmatch(text):

@@ -25,7 +25,7 @@ def networks(text: str) -> list[str] | None:
         return list(EVERYBODY) if set(text) <= set("0.") else _checked([_network(text, zeros=True)])
     if not set(text.lower()) <= set("0123456789abcdef.:/"):
         return None
-    return _checked([text])
+    return _checked(["::/0" if text == "::" else text])
 
 
 def _checked(texts: list[str]) -> list[str] | None:

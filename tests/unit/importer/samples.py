@@ -30,7 +30,7 @@ class Sample:
         for name, text in self.files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text.replace(FOLDER, str(folder)))
+            path.write_text(text.replace(FOLDER, str(folder)), errors="surrogatepass")
         return [str(folder / name) for name in self.paths or list(self.files)[:1]]
 
 

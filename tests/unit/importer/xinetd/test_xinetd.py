@@ -41,6 +41,7 @@ def test_a_default_has_one_finding_with_its_worst_fate(tmp_path: Path) -> None:
         ("192.0.2.0/30", ["192.0.2.0/30"]),
         ("192.0.2.5/24", ["192.0.2.0/24"]),
         ("2001:DB8::1", ["2001:db8::1"]),
+        ("::", ["::/0"]),
         ("host", None),
         ("feed", None),
         ("1.2.3.4.5", None),
