@@ -28,7 +28,7 @@ ARGUMENTS = {
     "signal": ["TERM", "a"], "kill": ["a", "1"], "show": ["a"], "fds": ["a"], "logs": ["a"], "call": ["a", "M"],
     "shutdown": ["--no-wait"],
 }  # fmt: skip
-SPARED = ("logs", "help")  # a log is raw where it is no terminal, and help asks nobody
+SPARED = ("logs", "help", "import")  # a log is raw where it is no terminal, and the others ask nobody
 COMMANDS = [
     *([verb, *ARGUMENTS.get(verb, [])] for verb in VERBS if verb not in SPARED),
     *(["graph", option] for option in ("--dot", "--order", "--times", "--after")),

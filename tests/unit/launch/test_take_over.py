@@ -176,8 +176,8 @@ def test_a_process_with_the_right_start_is_counted(acceptor: Acceptor, other: in
     ticks = int(Path(f"/proc/{other}/stat").read_text().rpartition(")")[2].split()[19])
     write_slot(acceptor, 0, 3, other, ticks * 10**7, ticks * 10**7 + 1)
     acceptor.start()
-    wait_until(lambda: [session.pid for session in acceptor.sessions()] == [other])
-    assert acceptor.counters().sessions == 1
+    wait_until(lambda: acceptor.counters().sessions == 1)
+    assert [session.pid for session in acceptor.sessions()] == [other]
 
 
 def test_a_process_of_an_earlier_generation_is_no_session(acceptor: Acceptor) -> None:
