@@ -35,8 +35,10 @@ SLEEP = 'exec = "/bin/sleep", arg = { "100000" }'
 
 # Writes to the file in its argument who sent it TERM and when, SECONDS later.
 WITNESS = """
-import os, signal, sys, time
+import os, signal, socket, sys, time
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as spawnd:
+    spawnd.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
 info = signal.sigwaitinfo([signal.SIGTERM])
 received = time.monotonic()
 time.sleep(float(sys.argv[2]))
@@ -124,7 +126,7 @@ def shipped(name: str) -> str:
 def witness(path: Path, seconds: float) -> str:
     """A program that writes to `path` who stopped it; takes so many seconds to stop."""
     command = f'exec = "/usr/bin/python3", arg = {{ "-c", [==[{WITNESS}]==], "{path}", "{seconds}" }}'
-    return f'{command}, user = "root", group = "root", stop_timeout = "60s"'
+    return f'{command}, user = "root", group = "root", ready = "notify", stop_timeout = "60s"'
 
 
 def call(method: str, /, **parameters: object) -> dict[str, Any]:
