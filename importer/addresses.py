@@ -25,7 +25,7 @@ class Address:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What two sockets have in common that may be in each other's way."""
+        """Identity of a socket: two that have the same are in each other's way."""
         if self.kind in UNIX:
             return "unix", self.port
         return self.kind, str(port_number(self.port, self.kind) or self.port)

@@ -1,4 +1,4 @@
-"""What became of the directives of a source: a finding for each, and comments in the definitions."""
+"""Ledger of the directives of a source: a finding for each, and comments in the definitions."""
 
 from __future__ import annotations
 

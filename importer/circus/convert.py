@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from importer.circus.files import Sources, expand, variables
 from importer.circus.watcher import Watcher, keys
 from importer.ini import Section
 from importer.ledger import Ledger
-from importer.result import Comment, Definition, OutputFile, Result, SourceError, service_name
+from importer.programs import Names, Program, convert_each, put_in_order, written
+from importer.result import Definition, OutputFile, Result, SourceError
 from importer.values import Code, Value, call
 
 MOST = 1000  # processes of a watcher
@@ -22,25 +22,7 @@ _SOCKET = frozenset("host port family type path interface so_reuseport blocking 
 
 def convert(paths: Sequence[str]) -> Result:
     """Convert files like circus.ini, with what they include."""
-    result = Result()
-    ledger = Ledger(result)
-    for path in paths:
-        sources = Sources()
-        sources.read(path, ledger)
-        result.errors += sources.errors
-        _Conversion(result, ledger, sources.sections)
-    result.errors.sort(key=lambda error: (error.file, error.line))
-    return result
-
-
-@dataclass(slots=True)
-class _Group:
-    """The definitions of a watcher; `handle` is the one that stands for all of them."""
-
-    section: Section
-    priority: int
-    definitions: list[Definition] = field(default_factory=list)
-    handle: str = ""
+    return convert_each(paths, Sources, _Conversion)
 
 
 class _Conversion:
@@ -50,16 +32,15 @@ class _Conversion:
         self._result = result
         self._ledger = ledger
         self._sections = sections
-        self._names = {definition.name for file in result.files for definition in file.definitions}
-        self._files = {os.path.splitext(file.name)[0] for file in result.files}
+        self._names = Names(result)
         self._inherited = dict(os.environ)
-        self._settings = OutputFile(self._file("circus"))  # comments about settings of circus itself
+        self._settings = OutputFile(self._names.file("circus"))  # comments about settings of circus itself
         watchers = [section for section in sections if section.name.startswith("watcher:")]
         self._shared = self._users(watchers)
         self._used = {name for section in watchers for name in self._wanted(section)}
-        self._groups: list[_Group] = []
+        self._programs: list[Program] = []
         files = [file for section in watchers if (file := self._guarded(section, self._watcher)) is not None]
-        self._order()
+        put_in_order(self._programs, ledger, highest_first=True)
         for section in sections:
             if section not in watchers:
                 self._other(section)
@@ -84,29 +65,18 @@ class _Conversion:
         count = 1 if probe.boolean("singleton", False) else int(probe.number("numprocesses", 1))
         if not 0 <= count <= MOST:
             raise probe.error("numprocesses", f"a number up to {MOST} expected")
-        group = _Group(section, int(probe.number("priority", 0)))
+        program = Program(section, int(probe.number("priority", 0)))
         sockets = self._sockets(probe)
         numbers = {f"sockets.{key.lower()}": 3 + index for index, key in enumerate(sockets)}
         for number in range(1, max(count, 1) + 1):
-            definition = Definition(self._name(f"{name}_{number}" if count > 1 else name))
+            definition = Definition(self._names.service(f"{name}_{number}" if count > 1 else name))
             values = {**inherited, **numbers, "wid": number}
             keys(Watcher(section, values, environment, sockets, self._ledger, definition))
-            group.definitions.append(definition)
+            program.definitions.append(definition)
         if count == 0:
-            group.definitions[0].set("status", "stop")
-        output = OutputFile(self._file(name), list(group.definitions))
-        group.handle = group.definitions[0].name
-        if count > 1:
-            for definition in group.definitions[1:]:
-                definition.entries = [entry for entry in definition.entries if not isinstance(entry, Comment)]
-            group.handle = self._name(name)
-            together = Definition(group.handle)
-            together.set("depends", [definition.name for definition in group.definitions])
-            if "stop" in {definition.keys.get("status") for definition in group.definitions}:
-                together.set("status", "stop")
-            output.definitions.append(together)
-        self._groups.append(group)
-        return output
+            program.definitions[0].set("status", "stop")
+        self._programs.append(program)
+        return written(program, name, self._names, of_several=count > 1)
 
     # sockets
 
@@ -173,19 +143,6 @@ class _Conversion:
 
     # the rest
 
-    def _order(self) -> None:
-        """Have watchers start after those of the next higher priority, where priorities are given."""
-        levels = sorted({group.priority for group in self._groups}, reverse=True)
-        for group in self._groups:
-            entry = group.section.entries.get("priority")
-            index = levels.index(group.priority)
-            before = [each.handle for each in self._groups if index and each.priority == levels[index - 1]]
-            if entry and before:
-                self._ledger.approximate(entry.directive, "an order by names, not by numbers", group.definitions[0])
-            for definition in group.definitions:
-                if before:
-                    definition.set("after", before[0] if len(before) == 1 else before)
-
     def _other(self, section: Section) -> None:
         kind = section.name.partition(":")[0]
         if kind == "socket" and section.name.partition(":")[2] not in self._used:
@@ -204,16 +161,6 @@ class _Conversion:
             self._ledger.left_out(section.directive, text, self._settings)
             for entry in section.entries.values():
                 self._ledger.left_out(entry.directive, "", None)
-
-    def _name(self, text: str) -> str:
-        name = service_name(text, self._names)
-        self._names.add(name)
-        return name
-
-    def _file(self, text: str) -> str:
-        name = service_name(text, self._files)
-        self._files.add(name)
-        return f"{name}.lua"
 
 
 def _error(section: Section, name: str, text: str) -> SourceError:

@@ -7,27 +7,22 @@ import glob
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-from importer.ini import Entry, Section, parse
+from importer.ini import Entry, Section
 from importer.ledger import Ledger
+from importer.programs import Sections
 from importer.result import SourceError
-from importer.sources import read_source
 
 _EXPANSION = re.compile(r"(?:\$|\()\((?P<name>circus\.[\w.-]+)\)\)?", re.I)
 _VARIABLE = re.compile(r"\$(?:\{(?P<braced>\w+)\}|(?P<bare>\w+))")
 
 
-@dataclass(slots=True)
-class Sources:
-    """Sections in the order of reading; `errors` are those of lines and files."""
-
-    sections: list[Section] = field(default_factory=list)
-    errors: list[SourceError] = field(default_factory=list)
+class Sources(Sections):
+    """A main file and what it includes."""
 
     def read(self, path: str, ledger: Ledger) -> None:
         """Read a main file, and the files that its section `circus` includes."""
-        for section in self._file(path):
+        for section in self.parsed(path, ";"):
             self.sections.append(section)
             if section.name == "circus":
                 self._includes(section, ledger)
@@ -41,16 +36,7 @@ class Sources:
             ledger.carried(entry.directive)
             for pattern in entry.value.split():
                 for path in sorted(glob.glob(os.path.join(folder, pattern, suffix).rstrip("/"))):
-                    self.sections += self._file(path)
-
-    def _file(self, path: str) -> list[Section]:
-        try:
-            sections, errors = parse(path, read_source(path), ";")
-        except SourceError as error:
-            self.errors.append(error)
-            return []
-        self.errors += errors
-        return sections
+                    self.sections += self.parsed(path, ";")
 
 
 def expand(entry: Entry, values: Mapping[str, str | int]) -> str:

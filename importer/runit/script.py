@@ -23,7 +23,7 @@ class NotSimple(Exception):
 
 @dataclass(slots=True)
 class Script:
-    """What a script does: the command at its end, and what stands before it."""
+    """A script as far as it is understood: the command at its end, and the lines before it."""
 
     command: tuple[Directive, list[str]]
     folder: str = ""

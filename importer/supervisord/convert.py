@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from importer.ini import Entry, Section
 from importer.ledger import Ledger
-from importer.result import Comment, Definition, OutputFile, Result, SourceError, service_name
+from importer.programs import Names, Program, convert_each, put_in_order, together, written
+from importer.result import Definition, OutputFile, Result, SourceError
 from importer.supervisord.files import Sources, expand
 from importer.supervisord.process import Common, Process
 from importer.supervisord.program import keys
@@ -31,25 +31,7 @@ _Convert = Callable[[Section], OutputFile | None]
 
 def convert(paths: Sequence[str]) -> Result:
     """Convert files like /etc/supervisor/supervisord.conf, with what they include."""
-    result = Result()
-    ledger = Ledger(result)
-    for path in paths:
-        sources = Sources()
-        sources.read(path, ledger)
-        result.errors += sources.errors
-        _Conversion(result, ledger, sources.sections)
-    result.errors.sort(key=lambda error: (error.file, error.line))
-    return result
-
-
-@dataclass(slots=True)
-class _Program:
-    """The definitions of a program; `handle` is the one that stands for all of them."""
-
-    section: Section
-    priority: int
-    definitions: list[Definition] = field(default_factory=list)
-    handle: str = ""
+    return convert_each(paths, Sources, _Conversion)
 
 
 class _Conversion:
@@ -58,13 +40,12 @@ class _Conversion:
     def __init__(self, result: Result, ledger: Ledger, sections: list[Section]) -> None:
         self._result = result
         self._ledger = ledger
-        self._names = {definition.name for file in result.files for definition in file.definitions}
-        self._files = {os.path.splitext(file.name)[0] for file in result.files}
+        self._names = Names(result)
         self._groups = _members(sections)
         self._environment: Mapping[str, str | int] = {f"ENV_{name}": value for name, value in os.environ.items()}
-        self._settings = OutputFile(self._file("supervisord"))  # comments about settings of supervisord itself
+        self._settings = OutputFile(self._names.file("supervisord"))  # comments about settings of supervisord itself
         self._common = self._of_all([section for section in sections if section.name == "supervisord"])
-        self._programs: dict[str, _Program] = {}
+        self._programs: dict[str, Program] = {}
         files: dict[str, OutputFile | None] = {}
         for section in sections:
             if section.name.partition(":")[0] in PROGRAMS:
@@ -73,7 +54,7 @@ class _Conversion:
             kind = section.name.partition(":")[0]
             if kind not in PROGRAMS:
                 files[section.name] = self._guarded(section, self._group if kind == "group" else self._other)
-        self._order()
+        put_in_order(self._programs.values(), ledger, highest_first=False)
         result.files += [self._settings] if self._settings.comments else []
         result.files += [file for section in sections if (file := files[section.name]) is not None]
 
@@ -95,7 +76,7 @@ class _Conversion:
             raise probe.error("numprocs", f"a number from 1 to {MOST} expected")
         if numprocs > 1 and "%(process_num)" not in _written(section, "process_name"):
             raise probe.error("process_name", "%(process_num) is missing, and there are several processes")
-        program = _Program(section, probe.integer("priority", PRIORITY))
+        program = Program(section, probe.integer("priority", PRIORITY))
         for number in range(first, first + numprocs):
             if number > first and "socket" in section.entries:
                 directive = section.entries["numprocs"].directive
@@ -103,15 +84,7 @@ class _Conversion:
                 break
             program.definitions.append(self._process(section, name, number, numprocs))
         self._programs[name] = program
-        output = OutputFile(self._file(name), list(program.definitions))
-        if numprocs == 1 or len(program.definitions) == 1:
-            program.handle = program.definitions[0].name
-        else:
-            for definition in program.definitions[1:]:
-                definition.entries = [entry for entry in definition.entries if not isinstance(entry, Comment)]
-            program.handle = self._name(name)
-            output.definitions.append(_together(program.handle, program.definitions))
-        return output
+        return written(program, name, self._names, of_several=len(program.definitions) > 1)
 
     def _process(self, section: Section, program: str, number: int, numprocs: int) -> Definition:
         values: dict[str, str | int] = {
@@ -125,36 +98,9 @@ class _Conversion:
         if entry := section.entries.get("process_name"):
             name = expand(entry, values)
             name = name if program in name else f"{program}_{name}"
-        definition = Definition(self._name(name))
+        definition = Definition(self._names.service(name))
         keys(Process(section, values, self._common, self._ledger, definition))
         return definition
-
-    def _name(self, text: str) -> str:
-        name = service_name(text, self._names)
-        self._names.add(name)
-        return name
-
-    def _file(self, text: str) -> str:
-        name = service_name(text, self._files)
-        self._files.add(name)
-        return f"{name}.lua"
-
-    def _order(self) -> None:
-        """Have programs start after those of the next lower priority, where priorities are given."""
-        if not any("priority" in program.section.entries for program in self._programs.values()):
-            return
-        levels = sorted({program.priority for program in self._programs.values()})
-        for program in self._programs.values():
-            entry = program.section.entries.get("priority")
-            index = levels.index(program.priority)
-            before = [each.handle for each in self._programs.values() if index and each.priority == levels[index - 1]]
-            if entry and before:
-                self._ledger.approximate(entry.directive, "an order by names, not by numbers", program.definitions[0])
-            elif entry:
-                self._ledger.carried(entry.directive)
-            for definition in program.definitions:
-                if before:
-                    definition.set("after", before[0] if len(before) == 1 else before)
 
     # other sections
 
@@ -172,21 +118,23 @@ class _Conversion:
             handles.append(self._programs[program].handle)
         self._ledger.carried(section.directive)
         self._ledger.carried(entry.directive)
-        definition = _together(self._name(name if name not in self._names else f"{name}_group"), members, handles)
+        definition = together(
+            self._names.service(name if name not in self._names.services else f"{name}_group"), members, handles
+        )
         for other in section.entries.values():
             if other is not entry:
                 text = (
                     "the priorities of programs count" if other.name == "priority" else "supervisord does not have it"
                 )
                 self._ledger.left_out(other.directive, text, definition)
-        return OutputFile(self._file(definition.name), [definition])
+        return OutputFile(self._names.file(definition.name), [definition])
 
     def _other(self, section: Section) -> OutputFile | None:
         kind, _, name = section.name.partition(":")
         if kind == "supervisord":
             return None
         if kind == "eventlistener":
-            output = OutputFile(self._file(name))
+            output = OutputFile(self._names.file(name))
             text = "there are no events; a program reads 'spawnctl monitor --json'"
             self._ledger.left_out(section.directive, text, output)
         else:
@@ -219,15 +167,6 @@ class _Conversion:
                 else:
                     self._ledger.left_out(entry.directive, "it is about supervisord itself", self._settings)
         return common
-
-
-def _together(name: str, members: list[Definition], handles: Sequence[str] = ()) -> Definition:
-    """Return a group, which starts by itself only if all members do."""
-    definition = Definition(name)
-    definition.set("depends", list(handles) or [member.name for member in members])
-    if any(member.keys.get("status") == "stop" for member in members):
-        definition.set("status", "stop")
-    return definition
 
 
 def _members(sections: list[Section]) -> dict[str, str]:

@@ -7,28 +7,23 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-from importer.ini import Entry, Section, parse
+from importer.ini import Entry
 from importer.ledger import Ledger
+from importer.programs import Sections
 from importer.result import SourceError
-from importer.sources import read_source
 
 INLINE = ";#"
 _EXPANSION = re.compile(r"%(?:%|\((?P<name>[^)]*)\)(?P<format>0?\d{0,2})(?P<type>[sd])|(?P<bad>.?))", re.S)
 _PAIR = re.compile(r"""\s*([^\s=,]+)\s*=\s*((?:"(?:[^"\\]|\\.)*"|'[^']*'|[^,"'\n])*)\s*(?:[,\n]|$)\s*""")
 
 
-@dataclass(slots=True)
-class Sources:
-    """Sections in the order of reading; `errors` are those of lines and files."""
-
-    sections: list[Section] = field(default_factory=list)
-    errors: list[SourceError] = field(default_factory=list)
+class Sources(Sections):
+    """A main file and what it includes."""
 
     def read(self, path: str, ledger: Ledger) -> None:
         """Read a main file, and the files that its section `include` names."""
-        for section in self._file(path):
+        for section in self.parsed(path, INLINE):
             if section.name == "include":
                 for entry in section.entries.values():
                     self._include(entry, ledger)
@@ -48,16 +43,7 @@ class Sources:
             return
         for pattern in patterns:
             for path in sorted(glob.glob(os.path.join(folder, pattern))):
-                self.sections += [section for section in self._file(path) if section.name != "include"]
-
-    def _file(self, path: str) -> list[Section]:
-        try:
-            sections, errors = parse(path, read_source(path), INLINE)
-        except SourceError as error:
-            self.errors.append(error)
-            return []
-        self.errors += errors
-        return sections
+                self.sections += [section for section in self.parsed(path, INLINE) if section.name != "include"]
 
 
 def folder_of(entry: Entry) -> str:

@@ -18,7 +18,7 @@ _BOOLEAN = {
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What all programs have of supervisord's own section."""
+    """Settings of supervisord's own section that count for all programs."""
 
     user: str = "root"
     umask: str = "022"

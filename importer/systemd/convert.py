@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from importer.accounts import other_groups, own_group
 from importer.result import Definition, Finding, Function, Outcome, OutputFile, Result, SourceError, service_name
-from importer.systemd import directories, service, unit_section, values
+from importer.systemd import directories, unit_section, values
 from importer.systemd.commands import NO_FUNCTIONS, Plan, make_plan
 from importer.systemd.conversion import Conversion, Shape
 from importer.systemd.directories import PLACES, Folder
@@ -287,9 +288,9 @@ class ServiceConversion:
             user = "root"
             definition.set("user", user)
         conversion.default("user", user)
-        conversion.default("group", service.own_group(user))
+        conversion.default("group", own_group(user) or user)
         group = str(definition.keys["group"])
-        if user != "root" and (others := service.other_groups(user, group)):
+        if user != "root" and (others := other_groups(user, group)):
             conversion.add("groups", others)
         return user, group
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import grp
-import os
 import pwd
 import re
 from collections.abc import Callable, Sequence
@@ -237,24 +235,6 @@ def dynamic_user(conversion: Conversion, entries: Sequence[Entry]) -> None:
 def groups(conversion: Conversion, entries: Sequence[Entry]) -> None:
     conversion.carried(entries)
     conversion.add("groups", [word for entry in entries for word in texts(conversion.unit.expand(entry.value))])
-
-
-def own_group(name: str) -> str:
-    """Return the group of a user, as systemd takes it; the name itself where this host does not know the user."""
-    try:
-        return grp.getgrgid(pwd.getpwnam(name).pw_gid).gr_name
-    except KeyError:
-        return name
-
-
-def other_groups(name: str, own: str) -> list[str]:
-    """Return the supplementary groups of a user of this host."""
-    try:
-        gid = pwd.getpwnam(name).pw_gid
-        found = [grp.getgrgid(number).gr_name for number in os.getgrouplist(name, gid)]
-    except (KeyError, OSError):
-        return []
-    return sorted(set(found) - {own})
 
 
 # environment and places

@@ -148,7 +148,7 @@ def open_denied(path: str, writes: bool) -> int:
 def read_denied(path: str) -> dict[str, float]:
     """Return the addresses in that file, with the seconds that each is still denied. Raises OSError.
 
-    An IPv6 address is denied as its network. One that is denied until the host boots has `math.inf`.
+    An IPv6 address is denied as its network. An address that is denied until the host boots has `math.inf`.
     """
     found = {_network(key): until / 1e9 - time.monotonic() for _at, key, until in _denials(path)}
     return {address: math.inf if left > _FOREVER else left for address, left in found.items() if left > 0}

@@ -1,4 +1,4 @@
-"""What a result becomes: Lua, comments, names and the check."""
+"""Lua, comments and names of a result, and its check."""
 
 from __future__ import annotations
 

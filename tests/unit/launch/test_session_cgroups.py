@@ -386,7 +386,7 @@ def test_no_session_leaves_its_cgroup_or_changes_its_limits(
 
 @pytest.mark.parametrize("is_inherited", [False, True])
 def test_what_a_session_leaves_in_its_group_is_killed(is_inherited: bool, tmp_path: Path) -> None:
-    """What has left the group lives on."""
+    """A process that has left the group lives on."""
     pids = tmp_path / "pids"
     script = f"setsid sleep 1000 & echo $! >> {pids}; sleep 1000 & echo $! >> {pids}; exec cat"
     if is_inherited and not number_of_pidfd(os.pidfd_open(os.getpid())):
