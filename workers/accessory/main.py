@@ -33,7 +33,7 @@ from workers.accessory.registry import Registry
 from workers.accessory.server import Server
 from workers.runtime.control import Control, ControlSocket
 from workers.runtime.start import CONTROL, OPTIONS, passed_descriptors, read_options
-from workers.runtime.status import StatusLine, Veto, feed_watchdog
+from workers.runtime.status import StatusLine, feed_watchdog
 
 INTERFACE = os.path.join(os.path.dirname(__file__), "io.spawnd.accessory.varlink")
 PAGE = 1000  # names
@@ -141,17 +141,12 @@ class Accessory:
             self.ledger.store.drop(JOURNAL)  # otherwise the next process would find useless logs again
         self._recover(known, fds, accounts)
         self.server = Server(loop, listener, self.registry, accounts, options)
-        self._status = StatusLine(loop, self.ledger.store.say, self.server.status)
-        self._veto = Veto(loop, self.ledger.store.say)
-        self.registry.changed = self.server.changed = self._changed
-        self._changed()
+        # with a name it is busy: leases may end and its time may pass, and no client tells of that
+        status = StatusLine(loop, self.ledger.store.say, self.server.status, self.registry.has_names)
+        self.registry.changed = self.server.changed = status.changed
+        status.changed()
         for fd in control:
             ControlSocket(loop, fd, Report(self.registry, self.server, accounts, self.ledger).control())
-
-    def _changed(self) -> None:
-        """Tell spawnd: while there is a name, its leases may end and its time may pass, and no client tells of that."""
-        self._status.changed()
-        self._veto.hold(len(self.registry) > 0)
 
     def _recover(self, known: dict[int, LoggedName], stored: dict[str, list[int]], accounts: Accounts) -> None:
         store = self.ledger.store

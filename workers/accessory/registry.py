@@ -60,6 +60,9 @@ class Registry:
     def __len__(self) -> int:
         return sum(map(len, self._realms.values()))
 
+    def has_names(self) -> bool:
+        return any(self._realms.values())
+
     def __iter__(self) -> Iterator[Entry]:
         return (entry for names in self._realms.values() for entry in names.values())
 

@@ -19,19 +19,30 @@ class StatusLine:
     """Sends `STATUS=`: the text is computed at most once a second, and sent after a change.
 
     `text` returns the present text; `changed` has to be called when it may differ. `say` sends a line to
-    spawnd; if it returns False, the line is sent again.
+    spawnd; if it returns False, the line is sent again. `is_busy`, asked at each change, says whether the worker
+    has work that forbids it to sleep.
     """
 
-    def __init__(self, loop: Later, say: Callable[[str], object], text: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        loop: Later,
+        say: Callable[[str], object],
+        text: Callable[[], str],
+        is_busy: Callable[[], bool] | None = None,
+    ) -> None:
         self._loop = loop
         self._say = say
         self._text = text
+        self._is_busy = is_busy
+        self._veto = Veto(loop, say)
         self._said = ""
         self._timer: object | None = None
         self._look()
 
     def changed(self) -> None:
-        """Compute the text soon; further calls until then cost nothing."""
+        """Compute the text soon, for which further calls until then cost nothing; raise or withdraw the veto now."""
+        if self._is_busy is not None:
+            self._veto.hold(self._is_busy())
         if self._timer is None:
             self._timer = self._loop.call_later(PAUSE, self._look)
 

@@ -155,9 +155,10 @@ def test_a_client_of_another_network_namespace_is_seen_while_the_service_stands_
     listener = stack.enter_context(socket.socket(socket.AF_UNIX))
     listener.bind(path)
     listener.listen()
-    text = "import socket, time; listener = socket.socket(fileno=0); kept = listener.accept(); time.sleep(1000)"
+    text = "import socket, time; kept = socket.socket(fileno=0).accept(); print(flush=True); time.sleep(1000)"
+    command = [sys.executable, "-ISc", text]
     service = stack.enter_context(
-        subprocess.Popen([sys.executable, "-ISc", text], stdin=listener.fileno(), start_new_session=True)
+        subprocess.Popen(command, stdin=listener.fileno(), stdout=subprocess.PIPE, start_new_session=True)
     )
     stack.callback(service.kill)
     child = os.fork()
@@ -168,8 +169,8 @@ def test_a_client_of_another_network_namespace_is_seen_while_the_service_stands_
             time.sleep(1000)
     stack.callback(os.waitpid, child, 0)
     stack.callback(os.kill, child, signal.SIGKILL)
-    wait_until(lambda: len(os.listdir(f"/proc/{service.pid}/fd")) >= 4, "the connection")
-    wait_until(lambda: not are_waited_for([listener.fileno()]), "the accept")
+    assert service.stdout is not None
+    assert service.stdout.readline() == b"\n"  # it has accepted the client
     assert use_of(service.pid, listener).connections == 0
     members = {service.pid: start_time(service.pid)}
     stop_all(members)

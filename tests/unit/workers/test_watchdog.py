@@ -73,6 +73,20 @@ def test_a_status_is_said_once_in_a_while_and_where_it_has_changed(world: World)
     assert world.later(100) == []
 
 
+def test_each_change_asks_for_the_veto(world: World) -> None:
+    is_busy = False
+    line = StatusLine(world.loop, world.said.append, lambda: "text", lambda: is_busy)
+    line.changed()
+    assert world.said == ["STATUS=text"]
+    assert world.later(PAUSE) == []
+    is_busy = True
+    line.changed()
+    assert world.said[-1] == "X_SPAWND_BUSY=1"
+    is_busy = False
+    line.changed()
+    assert world.later(PAUSE) == ["X_SPAWND_BUSY=0"]
+
+
 def test_a_veto_is_told_at_once_and_its_end_a_moment_later(world: World) -> None:
     veto = Veto(world.loop, world.said.append)
     veto.hold(False)
