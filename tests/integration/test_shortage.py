@@ -136,14 +136,8 @@ def test_a_stop_that_cannot_start_the_last_process_says_so(spawnd: Start, progra
     assert daemon.ctl("stop", "s").returncode == 0
 
 
-def test_stored_descriptors_for_which_there_is_no_room_are_not_lost(spawnd: Start, program: Program) -> None:
-    daemon = spawnd(f's = {{ exec = "{program("stores", STORES)}", ready = "notify", fdstore_max = {MANY} }}')
-    pid = daemon.wait_running("s")
-
-    def stored() -> int:
-        return daemon.ctl("fds", "s").stdout.count("kept")
-
-    wait_until(lambda: stored() == MANY, "its store")
+def take_over_with_too_little_room(daemon: Daemon) -> None:
+    """Start a successor that may have fewer descriptors than there are to take over; it fails."""
     daemon.lose()
     daemon.again()
     most = len(links(daemon.pid))
@@ -153,6 +147,17 @@ def test_stored_descriptors_for_which_there_is_no_room_are_not_lost(spawnd: Star
     wait_until(daemon.ended, "its end")
     assert daemon.process is not None
     assert daemon.process.returncode == 1
+
+
+def test_stored_descriptors_for_which_there_is_no_room_are_not_lost(spawnd: Start, program: Program) -> None:
+    daemon = spawnd(f's = {{ exec = "{program("stores", STORES)}", ready = "notify", fdstore_max = {MANY} }}')
+    pid = daemon.wait_running("s")
+
+    def stored() -> int:
+        return daemon.ctl("fds", "s").stdout.count("kept")
+
+    wait_until(lambda: stored() == MANY, "its store")
+    take_over_with_too_little_room(daemon)
     assert "s: cannot be taken over now, and goes on: [Errno 24] Too many open files" in daemon.log()
     daemon.prefix = []
     daemon.again()
@@ -164,15 +169,7 @@ def test_stored_descriptors_for_which_there_is_no_room_are_not_lost(spawnd: Star
 def test_what_cannot_be_held_is_not_started_a_second_time(spawnd: Start) -> None:
     daemon = spawnd("".join(f"s{number} = {{ {SLEEP} }}\n" for number in range(MANY)))
     running = {f"s{number}": daemon.wait_running(f"s{number}") for number in range(MANY)}
-    daemon.lose()
-    daemon.again()
-    most = len(links(daemon.pid))
-    daemon.lose()
-    daemon.prefix = ["/usr/bin/prlimit", f"--nofile={most - MANY // 2}"]
-    daemon.start()
-    wait_until(daemon.ended, "its end")
-    assert daemon.process is not None
-    assert daemon.process.returncode == 1
+    take_over_with_too_little_room(daemon)
     assert "cannot be taken over now, and goes on: [Errno 24] Too many open files" in daemon.log()
     assert all(map(alive, running.values()))
     daemon.prefix = []
